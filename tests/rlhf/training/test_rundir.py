@@ -1,0 +1,163 @@
+"""The run folder: what is written is whole, what is torn is ignored, what is wrong is one sentence."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from rlhf.training import rundir
+from rlhf.training.rundir import InputError, MetricsWriter
+
+
+def test_metrics_are_read_back_and_a_torn_last_line_is_ignored(tmp_path):
+    with MetricsWriter(tmp_path) as metrics:
+        metrics.write(1, loss=2.5)
+        metrics.write(2, loss=math.nan)
+    with (tmp_path / rundir.METRICS).open("ab") as file:
+        file.write(b'{"step": 3, "lo\xc3')
+    rows = rundir.read_metrics(tmp_path)
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 2.5), (2, None)]
+    assert rundir.read_metrics(tmp_path, after_step=1) == rows[1:]
+
+
+def test_a_resumed_run_drops_the_steps_that_it_will_write_again(tmp_path):
+    with MetricsWriter(tmp_path) as metrics:
+        for step in (1, 2, 3):
+            metrics.write(step, loss=float(step))
+    with (tmp_path / rundir.METRICS).open("a") as file:
+        file.write('{"step": 4, "lo')
+    with MetricsWriter(tmp_path, resume_after=2) as metrics:
+        metrics.write(3, loss=30.0)
+    assert [row["loss"] for row in rundir.read_metrics(tmp_path)] == [1.0, 2.0, 30.0]
+
+
+def test_json_with_nan_is_refused_and_leaves_the_old_file(tmp_path):
+    rundir.write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        rundir.write_json(tmp_path / "x.json", {"a": math.inf})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_bad_line_is_named_by_its_number(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "prompts.jsonl").write_text('{"prompt_id": "1"}\n\n{"prompt')
+    with pytest.raises(InputError, match=r"data/prompts.jsonl line 3 isn't valid JSON"):
+        list(rundir.read_jsonl(data / "prompts.jsonl"))
+    (data / "prompts.jsonl").write_text('{"prompt_id": "1"}\n{"id": "2"}\n')
+    with pytest.raises(InputError, match="line 2 has no field 'prompt_id'"):
+        list(rundir.read_jsonl(data / "prompts.jsonl", required=["prompt_id"]))
+
+
+def test_a_line_separator_inside_a_response_does_not_cut_the_line(tmp_path):
+    rundir.write_jsonl(tmp_path / "r.jsonl", [{"text": "one\u2028two\u0085three"}])
+    assert list(rundir.read_jsonl(tmp_path / "r.jsonl")) == [{"text": "one\u2028two\u0085three"}]
+
+
+def _save(run_dir, text):
+    rundir.save_checkpoint(run_dir, lambda folder: (folder / "weights").write_text(text))
+
+
+def test_a_checkpoint_without_its_manifest_does_not_exist(tmp_path):
+    assert rundir.find_checkpoint(tmp_path) is None
+    _save(tmp_path, "first")
+    (tmp_path / "checkpoint.new").mkdir()
+    (tmp_path / "checkpoint.new" / "weights").write_text("half")
+    assert (rundir.find_checkpoint(tmp_path) / "weights").read_text() == "first"
+    _save(tmp_path, "second")
+    assert (rundir.find_checkpoint(tmp_path) / "weights").read_text() == "second"
+    (rundir.find_checkpoint(tmp_path) / rundir.MANIFEST).unlink()
+    assert rundir.find_checkpoint(tmp_path) is None
+
+
+def test_a_damaged_checkpoint_is_not_used(tmp_path):
+    _save(tmp_path, "first")
+    (tmp_path / rundir.CHECKPOINT / "weights").write_text("First")
+    assert rundir.find_checkpoint(tmp_path) is None
+
+
+def test_a_process_killed_while_swapping_checkpoints_leaves_a_whole_one(tmp_path):
+    _save(tmp_path, "first")
+    (tmp_path / rundir.CHECKPOINT).rename(tmp_path / "checkpoint.old")
+    assert (rundir.find_checkpoint(tmp_path) / "weights").read_text() == "first"
+    (tmp_path / "checkpoint.old").rename(tmp_path / "checkpoint.new")
+    _save(tmp_path, "second")
+    assert (rundir.find_checkpoint(tmp_path) / "weights").read_text() == "second"
+
+
+STAGE = """
+import sys, time
+from pathlib import Path
+from rlhf.training.rundir import InputError, Stopped, run_stage, write_result
+
+def main(run_dir, stop):
+    "A stage for a test."
+    what = (run_dir / "what").read_text()
+    if what == "input":
+        raise InputError("config.json: steps must be 1 or more, got 0.")
+    if what == "bug":
+        raise KeyError("surprise")
+    if what == "memory":
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+    if what == "wait":
+        (run_dir / "ready").touch()
+        while not stop.requested:
+            time.sleep(0.01)
+        raise Stopped
+    write_result(run_dir, {"steps": 1})
+
+run_stage(main)
+"""
+
+
+def _start(run_dir, what):
+    (run_dir / "what").write_text(what)
+    command = [sys.executable, "-c", textwrap.dedent(STAGE), str(run_dir)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "kind", "says"),
+    [
+        ("input", 2, "input", "config.json: steps must be 1 or more, got 0."),
+        ("bug", 1, "bug", "KeyError: 'surprise'; log.txt has the rest."),
+        ("memory", 1, "memory", "Out of memory"),
+    ],
+)
+def test_the_exit_code_and_error_file_say_what_happened(tmp_path, what, code, kind, says):
+    process = _start(tmp_path, what)
+    process.communicate(timeout=30)
+    assert process.returncode == code
+    error = rundir.read_error(tmp_path)
+    assert error["kind"] == kind
+    assert says in error["message"]
+    assert rundir.read_result(tmp_path) is None
+
+
+def test_sigterm_stops_a_stage_with_143_and_starting_again_finishes_it(tmp_path):
+    process = _start(tmp_path, "wait")
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < deadline, "the stage never began"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert rundir.read_error(tmp_path)["kind"] == "stopped"
+
+    again = _start(tmp_path, "finish")
+    again.communicate(timeout=30)
+    assert again.returncode == 0
+    assert rundir.read_result(tmp_path) == {"steps": 1}
+    assert rundir.read_error(tmp_path) is None
+
+    third = _start(tmp_path, "bug")
+    assert "already has its result" in third.communicate(timeout=30)[0]
+    assert third.returncode == 0
