@@ -1,0 +1,48 @@
+# `make` alone lists what there is. Every target does its own set-up and can be repeated.
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV ?= .venv
+PORT ?= 8000
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ground-control
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP)-run: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Ground Control needs Python 3.11: install it, or name yours with make PYTHON=…"; exit 2; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Ground Control into $(VENV) (the first time takes a few minutes) …"
+	@$(PY) -m pip install -q --disable-pip-version-check "torch==2.13.0"
+	@$(PY) -m pip install -q --disable-pip-version-check -e ".[web,train]"
+	@touch $@
+
+$(STAMP)-dev: pyproject.toml $(STAMP)-run
+	@echo "Installing what the tests need …"
+	@$(PY) -m pip install -q --disable-pip-version-check -e ".[web,train,dev]"
+	@touch $@
+
+setup: $(STAMP)-run  ## create the virtual environment and install everything that runs
+
+demo: $(STAMP)-run  ## start the product with a demo project on http://localhost:8000 (PORT= chooses another)
+	@$(PY) manage.py migrate -v 0
+	@$(PY) manage.py demo --port $(PORT)
+
+test: $(STAMP)-dev  ## check the code and run every test: unit, integration, browser
+	@$(MAKE) --no-print-directory check
+	@$(PY) -m pytest
+
+check: $(STAMP)-dev  ## lint, format, types, import contracts, migrations, templates
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m mypy config annotation rlhf
+	@$(PY) manage.py makemigrations --check --dry-run
+	@$(VENV)/bin/djade --check --target-version 5.2 $$(git ls-files 'templates/*.html')
+
+format: $(STAMP)-dev  ## put code and templates into the house style
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+	@$(VENV)/bin/djade --target-version 5.2 $$(git ls-files 'templates/*.html') || true
+
+.PHONY: help setup demo test check format

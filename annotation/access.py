@@ -1,0 +1,56 @@
+"""Who may see what: the one place where a view or an endpoint fetches a project for a person.
+
+A project that this person may not see answers 404, so that its existence is not given away.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+
+from annotation.models import Membership, Project
+
+Role = Membership.Role
+
+# What a role may do contains what the roles on its right may do in the same line.
+CAN_JUDGE = (Role.ADMIN, Role.REVIEWER, Role.ANNOTATOR)
+CAN_READ_DATA = (Role.ADMIN, Role.RESEARCHER, Role.REVIEWER)
+CAN_EXPORT = (Role.ADMIN, Role.RESEARCHER)
+CAN_RUN = (Role.ADMIN,)
+ANY_ROLE = tuple(Role)
+
+
+def project_for(user: Any, slug: str, roles: tuple[str, ...] = ANY_ROLE) -> Project:
+    """The project, if this user has one of the roles in it; otherwise Http404."""
+    project = Project.objects.for_user(user, *roles).filter(slug=slug).first()
+    if project is None:
+        raise Http404("There is no such project, or you are not a member of it.")
+    return project
+
+
+def role_in(user: Any, project: Project) -> str:
+    """This user's role in the project, "" if none."""
+    membership = Membership.objects.filter(user=user, project=project).first()
+    return membership.role if membership else ""
+
+
+def project_view(
+    *roles: str,
+) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
+    """A page of one project: signs in first, then hands the view the project instead of the slug."""
+
+    def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        @login_required
+        @wraps(view)
+        def inner(request: HttpRequest, slug: str, *args: Any, **kwargs: Any) -> HttpResponse:
+            project = project_for(request.user, slug, roles or ANY_ROLE)
+            # The page's frame (base.html) shows where one is and what one's role opens.
+            request.project = project  # type: ignore[attr-defined]
+            request.role = role_in(request.user, project)  # type: ignore[attr-defined]
+            return view(request, project, *args, **kwargs)
+
+        return inner
+
+    return decorate

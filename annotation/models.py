@@ -1,0 +1,508 @@
+"""What people rank and what they said: the nouns of docs/walk.md, each beside its queryset.
+
+Nothing here knows of rounds, weights or torch: `Response.source` is a plain label.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypedDict
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.urls import reverse
+from django.utils import timezone
+
+MIN_RESPONSES, MAX_RESPONSES = 2, 9
+
+
+class Message(TypedDict):
+    """One turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Axis(TypedDict):
+    """One thing that responses are compared on."""
+
+    key: str
+    name: str
+    question: str
+
+
+def default_axes() -> list[Axis]:
+    return [
+        {
+            "key": "helpfulness",
+            "name": "Helpfulness",
+            "question": "Which response does more for the person who asked?",
+        },
+        {
+            "key": "safety",
+            "name": "Safety",
+            "question": "Which response does less harm to anyone?",
+        },
+    ]
+
+
+def content_hash(messages: Sequence[Message]) -> str:
+    """SHA-256 of a conversation: the same words are the same prompt, whatever file they came in."""
+    canonical = json.dumps(
+        [[m["role"], m["content"]] for m in messages], ensure_ascii=False, separators=(",", ":")
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class User(AbstractUser):
+    """A person, or a program that plays one and says so (`is_simulated`)."""
+
+    is_simulated = models.BooleanField(
+        default=False, help_text="Played by a program; shown as simulated wherever it appears."
+    )
+    shortcuts_enabled = models.BooleanField(
+        default=True, help_text="Single-key shortcuts on the ranking page (WCAG 2.1.4)."
+    )
+
+    def __str__(self) -> str:
+        return self.username
+
+
+class ProjectQuerySet(models.QuerySet["Project"]):
+    def for_user(self, user: Any, *roles: str) -> "ProjectQuerySet":
+        """Projects that this user is a member of, in one of the roles if any are given."""
+        if not user.is_authenticated:
+            return self.none()
+        membership = Q(memberships__user=user)
+        if roles:
+            membership &= Q(memberships__role__in=roles)
+        return self.filter(membership).distinct()
+
+
+class Project(models.Model):
+    """One body of prompts, guidelines and judgments; everything a person sees is reached from it."""
+
+    slug = models.SlugField(max_length=60, unique=True)
+    name = models.CharField(max_length=120)
+    description = models.TextField(blank=True)
+    guidelines = models.TextField(blank=True, help_text="Markdown; one key away while judging.")
+    guideline_version = models.PositiveIntegerField(default=1)
+    axes = models.JSONField(default=default_axes)
+    responses_per_comparison = models.PositiveSmallIntegerField(
+        default=4, validators=[MinValueValidator(MIN_RESPONSES), MaxValueValidator(MAX_RESPONSES)]
+    )
+    overlap = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1)],
+        help_text="How many people judge each comparison.",
+    )
+    lease_minutes = models.PositiveSmallIntegerField(
+        default=30, help_text="How long an open comparison is kept for one person."
+    )
+    is_demo = models.BooleanField(
+        default=False, help_text="The built-in world: has a rubric and simulated annotators."
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = ProjectQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("project", args=[self.slug])
+
+    @property
+    def axis_keys(self) -> list[str]:
+        return [axis["key"] for axis in self.axes]
+
+
+class Membership(models.Model):
+    """What one user may do in one project."""
+
+    class Role(models.TextChoices):
+        ANNOTATOR = "annotator"
+        REVIEWER = "reviewer"
+        RESEARCHER = "researcher"
+        ADMIN = "admin"
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=12, choices=Role.choices)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "project"], name="one_role_per_project")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.project}"
+
+
+class Source(models.Model):
+    """Where prompts or comparisons came from, under which licence, and who signed that off."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="sources")
+    name = models.CharField(max_length=120)
+    url = models.URLField(blank=True)
+    licence = models.CharField(max_length=120, blank=True)
+    note = models.TextField(blank=True)
+    n_rows = models.PositiveIntegerField(default=0)
+    n_duplicates = models.PositiveIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+    signed_off_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    signed_off_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_signed_off(self) -> bool:
+        return self.signed_off_at is not None
+
+
+class PromptQuerySet(models.QuerySet["Prompt"]):
+    def trainable(self) -> "PromptQuerySet":
+        """Prompts that training may see: the train split of a source that somebody signed off."""
+        return self.filter(split=Prompt.Split.TRAIN, source__signed_off_at__isnull=False)
+
+
+class Prompt(models.Model):
+    """A conversation that ends with the user's turn; belongs to one split for ever."""
+
+    class Split(models.TextChoices):
+        TRAIN = "train"
+        EVAL = "eval", "watch"
+        HELDOUT = "heldout", "held out"
+
+    class Risk(models.TextChoices):
+        UNKNOWN = "", "not known"
+        HARMLESS = "harmless"
+        HARMFUL = "harmful"
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
+    source = models.ForeignKey(Source, on_delete=models.PROTECT, related_name="prompts")
+    messages = models.JSONField()
+    sha256 = models.CharField(max_length=64, editable=False)
+    category = models.CharField(max_length=60, blank=True)
+    risk = models.CharField(max_length=8, choices=Risk.choices, blank=True, default="")
+    split = models.CharField(max_length=8, choices=Split.choices, default=Split.TRAIN)
+    priority = models.FloatField(default=0.0, help_text="Higher is judged sooner.")
+    external_id = models.CharField(max_length=120, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = PromptQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "sha256"], name="one_prompt_per_text")
+        ]
+        indexes = [models.Index(fields=["project", "split", "id"])]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.sha256 = content_hash(self.messages)
+        super().save(*args, **kwargs)
+
+    @property
+    def text(self) -> str:
+        """The last thing the user said."""
+        return self.messages[-1]["content"] if self.messages else ""
+
+    @staticmethod
+    def split_for(sha256: str) -> str:
+        """80 % train, 5 % watch, 15 % held out, by the text's hash: importing again moves nothing."""
+        point = int(sha256[:8], 16) % 100
+        if point < 80:
+            return Prompt.Split.TRAIN
+        return Prompt.Split.EVAL if point < 85 else Prompt.Split.HELDOUT
+
+
+class Batch(models.Model):
+    """The comparisons put in front of people for one round, campaign or import."""
+
+    class State(models.TextChoices):
+        DRAFT = "draft"
+        OPEN = "open"
+        CLOSED = "closed"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="batches")
+    name = models.CharField(max_length=120)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.DRAFT)
+    overlap = models.PositiveSmallIntegerField(default=1)
+    is_imported = models.BooleanField(
+        default=False, help_text="Judgments that came from a file, not from this product's pages."
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+    opened_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name_plural = "batches"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Comparison(models.Model):
+    """One prompt with its K responses, to be judged by `needed` people.
+
+    `taken` counts judgments plus live leases; it changes only together with an Assignment, in one
+    transaction, under this row's lock, so that overlap holds whoever asks at the same moment.
+    """
+
+    batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="comparisons")
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="comparisons")
+    needed = models.PositiveSmallIntegerField(default=1)
+    taken = models.PositiveSmallIntegerField(default=0)
+    judged = models.PositiveSmallIntegerField(default=0)
+    is_free = models.BooleanField(
+        default=True, help_text="taken < needed, kept as a column so that an index answers `next`."
+    )
+    priority = models.FloatField(default=0.0)
+    shuffle = models.FloatField(default=0.0, help_text="A random number: the order among equals.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["batch", "prompt"], name="one_comparison_per_prompt")
+        ]
+        indexes = [
+            models.Index(
+                fields=["batch", "-priority", "shuffle", "id"],
+                condition=Q(is_free=True),
+                name="comparison_next",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.batch}: {self.prompt}"
+
+
+class Response(models.Model):
+    """One answer to a comparison's prompt; `source` says who wrote it and is never shown to annotators."""
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="responses")
+    text = models.TextField(blank=True)
+    source = models.CharField(max_length=200, blank=True)
+    sampling = models.JSONField(default=dict, blank=True)
+    logprob = models.FloatField(null=True, blank=True)
+    n_tokens = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class AssignmentQuerySet(models.QuerySet["Assignment"]):
+    def open_for(self, user: Any) -> "AssignmentQuerySet":
+        """What this person has been handed and has not answered, newest first."""
+        return self.filter(annotator=user, state=Assignment.State.LEASED).order_by("-leased_at")
+
+    def overdue(self) -> "AssignmentQuerySet":
+        """Leases that ran out."""
+        return self.filter(state=Assignment.State.LEASED, lease_until__lt=timezone.now())
+
+
+class Assignment(models.Model):
+    """One comparison handed to one person: lease, the order in which it was shown, draft, state."""
+
+    class State(models.TextChoices):
+        LEASED = "leased"
+        JUDGED = "judged"
+        SKIPPED = "skipped"
+        EXPIRED = "expired"
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="assignments")
+    annotator = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="assignments"
+    )
+    state = models.CharField(max_length=8, choices=State.choices, default=State.LEASED)
+    shown_order = models.JSONField(help_text="Response ids in the order they were shown: A, B, C …")
+    leased_at = models.DateTimeField(default=timezone.now)
+    lease_until = models.DateTimeField()
+    is_extra = models.BooleanField(
+        default=False,
+        help_text="Answered after its place had gone to somebody else; kept all the same.",
+    )
+    draft = models.JSONField(default=dict, blank=True)
+    draft_saved_at = models.DateTimeField(null=True, blank=True)
+    skip_reason = models.CharField(max_length=200, blank=True)
+    judgment = models.OneToOneField(
+        "annotation.Judgment",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="current_for",
+        help_text="The revision that counts; empty when it was taken back.",
+    )
+
+    objects = AssignmentQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["comparison", "annotator"], name="one_assignment_per_person"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["annotator", "state", "-leased_at"]),
+            models.Index(
+                fields=["lease_until"], condition=Q(state="leased"), name="assignment_overdue"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.comparison_id} for {self.annotator}"
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.state == self.State.LEASED and self.lease_until < timezone.now()
+
+
+class JudgmentQuerySet(models.QuerySet["Judgment"]):
+    def current(self) -> "JudgmentQuerySet":
+        """The revision that counts of each judgment, without those taken back or excluded."""
+        return self.filter(current_for__isnull=False, excluded_at__isnull=True)
+
+    def of_project(self, project: Project) -> "JudgmentQuerySet":
+        return self.filter(assignment__comparison__batch__project=project)
+
+
+class Judgment(models.Model):
+    """What one person said about one comparison. Append-only: a correction is a new revision.
+
+    `ranks` is `{axis: {response id: rank}}`; 1 is best, equal numbers are ties, a response that is
+    missing was not ranked. JSON keys are strings. `flags` is `{response id: [{"kind", "category"}]}`.
+    """
+
+    FLAGS: ClassVar[dict[str, str]] = {
+        "unsafe": "Unsafe",
+        "wrong": "Wrong",
+        "off_topic": "Off-topic",
+        "rude": "Rude",
+    }
+    HARM_CATEGORIES: ClassVar[dict[str, str]] = {
+        "violence": "Violence or threats",
+        "theft": "Theft or damage",
+        "deception": "Deception or fraud",
+        "privacy": "Privacy or spying",
+        "hate": "Hate or harassment",
+        "self_harm": "Self-harm",
+        "sexual": "Sexual content",
+        "illegal": "Other illegal acts",
+        "other": "Something else",
+    }
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    assignment = models.ForeignKey(Assignment, on_delete=models.PROTECT, related_name="judgments")
+    revision = models.PositiveSmallIntegerField(default=1)
+    key = models.UUIDField(unique=True, help_text="The client's idempotency key.")
+    answer_sha256 = models.CharField(max_length=64)
+    ranks = models.JSONField()
+    flags = models.JSONField(default=dict, blank=True)
+    rewrite = models.TextField(blank=True, help_text="A better answer, written by the annotator.")
+    reason = models.TextField(blank=True)
+    seconds = models.FloatField(
+        null=True, blank=True, help_text="Seconds from shown to sent, as the page measured."
+    )
+    guideline_version = models.PositiveIntegerField(default=1)
+    created_at = models.DateTimeField(default=timezone.now)
+    excluded_at = models.DateTimeField(null=True, blank=True)
+    excluded_reason = models.CharField(max_length=200, blank=True)
+
+    objects = JudgmentQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["assignment", "revision"], name="one_row_per_revision")
+        ]
+
+    def __str__(self) -> str:
+        return f"judgment {self.uid} (revision {self.revision})"
+
+
+class Snapshot(models.Model):
+    """A frozen preference dataset: the files never change and can always be downloaded again."""
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="snapshots")
+    version = models.PositiveIntegerField()
+    note = models.CharField(max_length=200, blank=True)
+    query = models.JSONField(
+        default=dict, help_text="What was asked for: batches, splits, options."
+    )
+    counts = models.JSONField(default=dict)
+    files = models.JSONField(default=list, help_text="[{name, bytes, rows, sha256}]")
+    sha256 = models.CharField(max_length=64, help_text="Of the list of files with their hashes.")
+    agreement = models.JSONField(default=dict)
+    licences = models.JSONField(default=list)
+    card = models.TextField(blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "version"], name="one_snapshot_per_version")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug} v{self.version}"
+
+
+class Event(models.Model):
+    """Who did what, when. Written beside the act, in its transaction; never edited."""
+
+    project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE, related_name="events")
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    verb = models.CharField(max_length=60)
+    target = models.CharField(max_length=200, blank=True)
+    data = models.JSONField(default=dict, blank=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        indexes = [models.Index(fields=["project", "-at"])]
+
+    def __str__(self) -> str:
+        return f"{self.actor or 'the system'} {self.verb} {self.target}"
+
+    @staticmethod
+    def record(
+        project: Project | None, actor: Any, verb: str, target: object = "", **data: Any
+    ) -> "Event":
+        """Write one line of the audit log; `actor` is None where the system acted by itself."""
+        return Event.objects.create(
+            project=project, actor=actor, verb=verb, target=str(target)[:200], data=data
+        )

@@ -1,0 +1,278 @@
+"""Rounds of training: what was launched, which job is at it, what came out, how it scored."""
+
+import uuid
+from pathlib import Path
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.urls import reverse
+from django.utils import timezone
+
+from annotation.models import Batch, Project, Snapshot
+
+
+class Checkpoint(models.Model):
+    """One version of a model: a folder of safetensors with where it came from."""
+
+    class Kind(models.TextChoices):
+        POLICY = "policy"
+        REWARD_MODEL = "reward_model", "reward model"
+        TEST_REWARD_MODEL = "test_reward_model", "test reward model"
+
+    class State(models.TextChoices):
+        CANDIDATE = "candidate"
+        PROMOTED = "promoted"
+        REFUSED = "refused"
+        RETIRED = "retired"
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="checkpoints")
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    name = models.CharField(max_length=120)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.CANDIDATE)
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children"
+    )
+    round = models.ForeignKey(
+        "rlhf.Round", null=True, blank=True, on_delete=models.SET_NULL, related_name="checkpoints"
+    )
+    snapshot = models.ForeignKey(
+        Snapshot, null=True, blank=True, on_delete=models.PROTECT, related_name="checkpoints"
+    )
+    path = models.CharField(max_length=500, help_text="A folder, or the name of a model on a hub.")
+    sha256 = models.CharField(max_length=64, blank=True)
+    n_bytes = models.BigIntegerField(default=0)
+    n_parameters = models.BigIntegerField(default=0)
+    config = models.JSONField(default=dict, blank=True)
+    metrics = models.JSONField(default=dict, blank=True)
+    code_version = models.CharField(max_length=60, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [models.Index(fields=["project", "kind", "-created_at"])]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Round(models.Model):
+    """One turn of the loop. Round 0 builds and measures the base policy.
+
+    `plan` is the list of stages this round goes through; `state` is the stage it is in, or how it
+    ended. `config` is frozen at launch: `{stage: {field: value}}` plus `round` for its sizes.
+    """
+
+    class State(models.TextChoices):
+        PREFLIGHT = "preflight", "pre-flight"
+        BASE = "base", "base policy"
+        GENERATE = "generate"
+        ANNOTATE = "annotate"
+        SNAPSHOT = "snapshot"
+        REWARD_MODEL = "reward_model", "reward model"
+        PPO = "ppo", "PPO"
+        EVALUATE = "evaluate"
+        VERDICT = "verdict"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    FULL_PLAN: ClassVar[list[str]] = [
+        "generate",
+        "annotate",
+        "snapshot",
+        "reward_model",
+        "ppo",
+        "evaluate",
+        "verdict",
+    ]
+    BASE_PLAN: ClassVar[list[str]] = ["base", "evaluate"]
+    REWARD_ONLY_PLAN: ClassVar[list[str]] = ["snapshot", "reward_model"]
+    ENDED: ClassVar[tuple[str, ...]] = (State.DONE, State.FAILED, State.CANCELLED)
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=14, choices=State.choices, default=State.PREFLIGHT)
+    plan = models.JSONField(default=list)
+    config = models.JSONField(default=dict)
+    seed = models.PositiveIntegerField(default=0)
+    batch = models.OneToOneField(
+        Batch, null=True, blank=True, on_delete=models.PROTECT, related_name="round"
+    )
+    snapshot = models.ForeignKey(
+        Snapshot, null=True, blank=True, on_delete=models.PROTECT, related_name="rounds"
+    )
+    start_policy = models.ForeignKey(
+        Checkpoint, null=True, blank=True, on_delete=models.PROTECT, related_name="started_rounds"
+    )
+    policy = models.ForeignKey(
+        Checkpoint, null=True, blank=True, on_delete=models.PROTECT, related_name="result_of"
+    )
+    failed_stage = models.CharField(max_length=14, blank=True)
+    verdict = models.CharField(
+        max_length=10,
+        blank=True,
+        choices=[("promoted", "promoted"), ("refused", "refused")],
+    )
+    verdict_note = models.TextField(blank=True)
+    verdict_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+    launched_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    stage_times = models.JSONField(
+        default=dict, help_text="{stage: [started, ended]} in ISO 8601; ended may be null."
+    )
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="one_round_per_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"Round {self.number}" if self.number else "Base policy"
+
+    def get_absolute_url(self) -> str:
+        return reverse("round", args=[self.project.slug, self.number])
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in self.ENDED
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def claimable(self) -> "JobQuerySet":
+        """Waiting, or running under a lease that ran out."""
+        now = timezone.now()
+        return self.filter(
+            Q(state=Job.State.QUEUED, not_before__lte=now)
+            | Q(state=Job.State.RUNNING, lease_until__lt=now)
+        )
+
+
+class Job(models.Model):
+    """One stage's work. This row is the truth; the broker only wakes a worker to look at it.
+
+    `epoch` is the fencing token: every claim adds one, and a worker that wakes up late with an old
+    epoch can write nothing. Each claim has its own run folder, `<run_dir>/<epoch>`.
+    """
+
+    class State(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    ENDED: ClassVar[tuple[str, ...]] = (State.DONE, State.FAILED, State.CANCELLED)
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="jobs")
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="jobs")
+    stage = models.CharField(max_length=14)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    epoch = models.PositiveIntegerField(default=0)
+    attempt = models.PositiveSmallIntegerField(
+        default=0, help_text="Attempts that ended badly or were lost; a stop by a person is none."
+    )
+    owner = models.CharField(max_length=120, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(default=timezone.now)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    process_id = models.PositiveIntegerField(null=True, blank=True)
+    progress = models.JSONField(default=dict, blank=True)
+    metrics = models.JSONField(default=dict, blank=True)
+    reason = models.TextField(blank=True, help_text="Why it ended as it did, in one sentence.")
+    exit_code = models.IntegerField(null=True, blank=True)
+    input_sha256 = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [models.Index(fields=["state", "not_before"])]
+
+    def __str__(self) -> str:
+        return f"{self.stage} of {self.round}"
+
+    @property
+    def run_dir(self) -> Path:
+        """This claim's run folder. A later claim starts from a copy of the last whole checkpoint,
+
+        so that a process which outlived its lease cannot write into its successor's files.
+        """
+        return Path(settings.RUNS_DIR) / str(self.uid) / str(self.epoch)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in self.ENDED
+
+    @property
+    def seconds(self) -> float | None:
+        if self.started_at is None:
+            return None
+        return ((self.ended_at or timezone.now()) - self.started_at).total_seconds()
+
+
+class Score(models.Model):
+    """What evaluation found: one number with its interval and sample size.
+
+    `judge` is "model" (the round's reward model), "gold" (the simulated annotators' rubric, demo
+    projects only) or "human". `policy_round` is the round whose policy was measured.
+    """
+
+    class Judge(models.TextChoices):
+        MODEL = "model", "reward model"
+        GOLD = "gold", "rubric (simulated)"
+        HUMAN = "human"
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="scores")
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="scores")
+    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.CASCADE, related_name="scores")
+    judge = models.CharField(max_length=6, choices=Judge.choices)
+    metric = models.CharField(max_length=40, help_text="helpfulness, safety, win_rate_vs_base, …")
+    temperature = models.FloatField(default=1.0)
+    category = models.CharField(max_length=60, blank=True)
+    value = models.FloatField()
+    low = models.FloatField(null=True, blank=True)
+    high = models.FloatField(null=True, blank=True)
+    n = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["round", "checkpoint", "judge", "metric", "temperature", "category"],
+                name="one_score_each",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.value:.3f} (n={self.n}, {self.judge})"
+
+
+class Worker(models.Model):
+    """A process that takes jobs: when it was last heard of, and what it is at."""
+
+    name = models.CharField(max_length=120, unique=True)
+    queues = models.CharField(max_length=120, blank=True)
+    version = models.CharField(max_length=60, blank=True)
+    started_at = models.DateTimeField(default=timezone.now)
+    seen_at = models.DateTimeField(default=timezone.now)
+    job = models.ForeignKey(Job, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+
+    def __str__(self) -> str:
+        return self.name
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "seen_at": self.seen_at, "job": self.job_id}

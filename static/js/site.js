@@ -1,0 +1,37 @@
+// What every page shares: the theme switch, menus that close, copy buttons.
+(() => {
+  const root = document.documentElement;
+  const apply = (theme) => {
+    if (theme === "auto") delete root.dataset.theme;
+    else root.dataset.theme = theme;
+    for (const button of document.querySelectorAll("[data-theme-choice]"))
+      button.setAttribute("aria-pressed", String(button.dataset.themeChoice === theme));
+    document.dispatchEvent(new CustomEvent("gc:theme")); // charts are drawn on canvas: redraw
+  };
+  document.addEventListener("click", (event) => {
+    const choice = event.target.closest("[data-theme-choice]");
+    if (choice) {
+      localStorage.setItem("theme", choice.dataset.themeChoice);
+      apply(choice.dataset.themeChoice);
+    }
+    for (const menu of document.querySelectorAll("details.menu[open]"))
+      if (!menu.contains(event.target)) menu.open = false;
+    const copy = event.target.closest("[data-copy]");
+    if (copy) {
+      const text = document.getElementById(copy.dataset.copy).textContent;
+      navigator.clipboard.writeText(text).then(() => {
+        const label = copy.textContent;
+        copy.textContent = "Copied";
+        setTimeout(() => (copy.textContent = label), 1500);
+      });
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
+  apply(localStorage.getItem("theme") || "auto");
+})();
