@@ -1,20 +1,15 @@
-"""Pages where people judge, import and export."""
+"""Pages where people judge, and a project's own pages."""
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from annotation.access import CAN_JUDGE, CAN_READ_DATA, CAN_RUN, project_view
+from annotation.access import CAN_JUDGE, CAN_RUN, project_view
 from annotation.models import Project
 
 
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "base.html")
-
-
-@login_required
-def tokens(request: HttpRequest) -> HttpResponse:
     return render(request, "base.html")
 
 
@@ -30,24 +25,4 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
 
 @project_view(*CAN_JUDGE)
 def judge(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
-
-
-@project_view(*CAN_READ_DATA)
-def prompts(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
-
-
-@project_view(*CAN_RUN)
-def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
-
-
-@project_view(*CAN_READ_DATA)
-def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
-
-
-@project_view(*CAN_READ_DATA)
-def snapshot(request: HttpRequest, project: Project, version: int) -> HttpResponse:
     return render(request, "base.html")
