@@ -1,0 +1,194 @@
+"""The arithmetic of PPO on language models: tensors in, tensors out, nothing else.
+
+Shapes: B rows (one response each), T response positions. `mask` is a bool tensor (B, T), true on
+the tokens that were really sampled, the end-of-sequence token included; it is made from lengths,
+never from `token != pad`, because many tokenizers pad with the end-of-sequence token.
+Log-probabilities are in nats, at the temperature that was sampled with.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def length_mask(lengths: Tensor, width: int) -> Tensor:
+    """(B,) token counts to a (B, width) bool mask, true on the first `lengths[i]` positions."""
+    return torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the true positions of `mask`; 0 where there are none."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+    """Values with mean 0 and variance 1 over the mask (B, T); positions outside it become 0.
+
+    With `shift_mean=False` only the scale changes, as Ziegler et al. (2019) do to rewards. The
+    variance is the unbiased one. A single value can't be scaled: it is returned shifted only.
+    """
+    n = mask.sum()
+    mean = masked_mean(values, mask)
+    variance = ((values - mean) ** 2 * mask).sum() / (n - 1).clamp(min=1)
+    scaled = (values - mean) * torch.where(n > 1, torch.rsqrt(variance + eps), 1.0)
+    return (scaled if shift_mean else scaled + mean) * mask
+
+
+def kl_k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """Per-token k1 estimate of KL(policy || reference): log p - log q of the sampled token.
+
+    Unbiased, and the one whose use in the reward gives the gradient of the reverse KL
+    (Schulman 2020, arXiv 2510.01555).
+    """
+    return logprobs - reference_logprobs
+
+
+def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
+    """Per-token k3 estimate of the same KL: r - 1 - log r with r = q/p. Never negative.
+
+    Logged, not optimised: a k1 reading below zero alarms the reader although nothing is wrong.
+    """
+    log_ratio = reference_logprobs - logprobs
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_weight: float) -> Tensor:
+    """Reward per token (B, T): -kl_weight * kl everywhere, plus the score on the last token.
+
+    `scores` is (B,); `kl` is a per-token k1 estimate. Rows must have at least one token.
+    """
+    rewards = -kl_weight * kl * mask
+    last = mask.sum(dim=1) - 1
+    rewards[torch.arange(len(scores), device=scores.device), last] += scores
+    return rewards
+
+
+def advantages_and_returns(
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16); both results are (B, T).
+
+    The value after the last real token is 0: a response that ended has no future, and one that
+    ran out of tokens is treated alike, since its score is the length penalty.
+    """
+    advantages = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(rewards[:, 0])
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        real = mask[:, t]
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        following = torch.where(real, delta + gamma * lam * following, 0.0)
+        next_value = torch.where(real, values[:, t], 0.0)
+        advantages[:, t] = following
+    return advantages, (advantages + values) * mask
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float,
+    dual_clip: float | None = None,
+    per_sequence: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate (Schulman et al. 2017, eq. 7) and the share of tokens it clips.
+
+    `dual_clip` bounds the loss of tokens with a negative advantage at -dual_clip * advantage (Ye
+    et al. 2020). The mean is over tokens, or over the means of each row (`per_sequence`).
+    """
+    ratio = torch.exp(logprobs - old_logprobs)
+    plain = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    loss = torch.maximum(plain, clipped)
+    if dual_clip is not None:
+        loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
+    fraction = masked_mean((clipped > plain).float(), mask)
+    if per_sequence:
+        rows = (loss * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        return rows.mean(), fraction
+    return masked_mean(loss, mask), fraction
+
+
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip: float
+) -> Tensor:
+    """Half the squared error of the value, clipped around its old estimate as in baselines' PPO2.
+
+    `clip` 0 or less switches the clipping off.
+    """
+    error = (values - returns) ** 2
+    if clip > 0:
+        near = old_values + (values - old_values).clamp(-clip, clip)
+        error = torch.maximum(error, (near - returns) ** 2)
+    return 0.5 * masked_mean(error, mask)
+
+
+def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """Mean per-token KL(old || new) by k3 of the tokens sampled from the old policy."""
+    log_ratio = logprobs - old_logprobs
+    return masked_mean(torch.expm1(log_ratio) - log_ratio, mask)
+
+
+def selected_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log softmax of `logits` (..., V) at `tokens` (...), without keeping a second (..., V)."""
+    picked = logits.gather(-1, tokens[..., None]).squeeze(-1).float()
+    return picked - torch.logsumexp(logits.float(), dim=-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of softmax(`logits`), over the last dimension."""
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    return -(logprobs.exp() * logprobs).sum(dim=-1)
+
+
+@dataclass
+class FixedKL:
+    """A KL weight that stays what it is."""
+
+    weight: float
+
+    def update(self, kl: float, n: int) -> None:
+        """Nothing to learn from the observed KL."""
+
+
+@dataclass
+class AdaptiveKL:
+    """The proportional controller of Ziegler et al. (2019, section 2.2).
+
+    `target` is nats per sequence; the relative error is clipped at +-0.2, and the weight changes
+    by a factor of 1 + error * n / `horizon`, n being the number of sequences just seen.
+    """
+
+    weight: float
+    target: float
+    horizon: float
+
+    def update(self, kl: float, n: int) -> None:
+        if not math.isfinite(kl):
+            return
+        error = min(max(kl / self.target - 1, -0.2), 0.2)
+        self.weight *= 1 + error * n / self.horizon
+
+
+def combine_scores(
+    helpfulness: Tensor,
+    safety: Tensor,
+    harmful: Tensor,
+    *,
+    threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """Llama 2's rule (Touvron et al. 2023, section 3.2.3): which scorer speaks for each response.
+
+    All are (B,). Safety governs where the prompt is known to be harmful (`harmful`, bool) or the
+    safety score is low (sigmoid(safety) < threshold); helpfulness governs elsewhere. The scores
+    are logits, standardised on the reference policy's samples. Returns the governing scores and
+    the bool tensor of where safety governed. A threshold of 0 leaves the prompt's risk alone to
+    decide.
+    """
+    low = torch.sigmoid(safety) < threshold
+    governed = harmful | low
+    return torch.where(governed, safety, helpfulness), governed

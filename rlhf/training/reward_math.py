@@ -1,0 +1,132 @@
+"""The arithmetic of learning scores from rankings: tensors and plain numbers, no models.
+
+A ranking of K responses is compared pair by pair. The two scores of a pair are `better` and
+`worse` (either way round for a tie); probabilities follow Bradley & Terry, with Davidson's (1970)
+third outcome for ties.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses of one ranking by their positions: `better` was ranked above `worse`."""
+
+    better: int
+    worse: int
+    tie: bool
+    margin: int = 0
+    """How many ranks lie between them: 0 for a tie."""
+
+
+def pairs_of(ranks: Sequence[int | None], texts: Sequence[str]) -> list[Pair]:
+    """Every pair that a ranking says something about, in a fixed order.
+
+    Unranked responses (None) give no pairs; nor do identical texts, which can only tie and would
+    teach nothing except that ties are common.
+    """
+    pairs = []
+    for i, j in itertools.combinations(range(len(ranks)), 2):
+        a, b = ranks[i], ranks[j]
+        if a is None or b is None or texts[i].strip() == texts[j].strip():
+            continue
+        if a == b:
+            pairs.append(Pair(i, j, tie=True))
+        else:
+            better, worse = (i, j) if a < b else (j, i)
+            pairs.append(Pair(better, worse, tie=False, margin=abs(a - b)))
+    return pairs
+
+
+def davidson_log_probs(
+    first: Tensor, second: Tensor, log_nu: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log P(first wins), log P(second wins), log P(tie) under Davidson's model.
+
+    p_tie is proportional to nu * exp((first + second) / 2); nu = 0 is Bradley-Terry.
+    """
+    tie = log_nu + (first + second) / 2
+    total = torch.logsumexp(torch.stack([first, second, tie.expand_as(first)]), dim=0)
+    return first - total, second - total, tie - total
+
+
+def pair_losses(
+    first: Tensor,
+    second: Tensor,
+    tie: Tensor,
+    *,
+    log_nu: Tensor | None,
+    margin: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Negative log-likelihood of each pair (P,): `first` was preferred unless `tie`.
+
+    With `log_nu` ties are Davidson's third outcome; with None a tie counts as half a win for each
+    side. `margin` (Llama 2, eq. 2) is subtracted from the difference that a preferred response
+    must reach. `label_smoothing` is the share of preferences taken to be the wrong way round.
+    """
+    if margin is not None:
+        first = first - torch.where(tie, 0.0, margin)
+    if log_nu is None:
+        win, lose = -F.logsigmoid(first - second), -F.logsigmoid(second - first)
+        tied = (win + lose) / 2
+    else:
+        log_win, log_lose, log_tie = davidson_log_probs(first, second, log_nu)
+        win, lose, tied = -log_win, -log_lose, -log_tie
+    decided = (1 - label_smoothing) * win + label_smoothing * lose
+    return torch.where(tie, tied, decided)
+
+
+def plackett_luce_loss(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
+    """Negative log-likelihood of one whole ranking (Plackett 1975), per choice made.
+
+    Tied responses are chosen together: each of them against all that rank at or below them
+    (Breslow's approximation). `scores` is (K,).
+    """
+    ranked = sorted({r for r in ranks if r is not None})
+    losses = []
+    for rank in ranked[:-1]:
+        chosen = [i for i, r in enumerate(ranks) if r == rank]
+        rest = [i for i, r in enumerate(ranks) if r is not None and r >= rank]
+        losses.append((torch.logsumexp(scores[rest], dim=0) - scores[chosen]).mean())
+    return torch.stack(losses).mean() if losses else scores.sum() * 0.0
+
+
+def smoothing_from_agreement(agreement: float) -> float:
+    """The share of wrong labels that explains how often two annotators agree.
+
+    If each errs independently with probability e, they agree with probability 1 - 2e(1 - e), so
+    e = (1 - sqrt(2a - 1)) / 2. Agreement at or below chance gives one half.
+    """
+    return (1 - math.sqrt(max(2 * agreement - 1, 0.0))) / 2
+
+
+def expected_calibration_error(
+    probabilities: Sequence[float], outcomes: Sequence[float], *, bins: int = 10
+) -> tuple[float, list[dict[str, float]]]:
+    """ECE over equal-width bins of confidence in [0.5, 1], and the bins themselves.
+
+    Each pair is read from the side the model prefers: confidence max(p, 1 - p), and an outcome of
+    1 if that side won, 0 if it lost. Empty bins are left out.
+    """
+    edges = [0.5 + 0.5 * b / bins for b in range(bins + 1)]
+    members: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
+    for p, y in zip(probabilities, outcomes, strict=True):
+        confident, right = (p, y) if p >= 0.5 else (1 - p, 1 - y)
+        members[min(int((confident - 0.5) * 2 * bins), bins - 1)].append((confident, right))
+    table, error, n = [], 0.0, max(len(probabilities), 1)
+    for b, inside in enumerate(members):
+        if not inside:
+            continue
+        p = sum(c for c, _ in inside) / len(inside)
+        accuracy = sum(r for _, r in inside) / len(inside)
+        error += len(inside) / n * abs(p - accuracy)
+        table.append({"p": p, "accuracy": accuracy, "n": len(inside), "from": edges[b]})
+    return error, table
