@@ -31,7 +31,10 @@ def setting(
     """A field with a default, a sentence that explains it, and the values it may take (inclusive)."""
     limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
     # Typed as T, like dataclasses.field itself, so that `seed: int = setting(0, …)` checks.
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
+    metadata = {"help": help, **limits}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def required(help: str) -> Any:
@@ -66,7 +69,8 @@ class StageConfig:
             if name not in fields:
                 raise ValueError(f"{name!r} is not a setting of {cls.__name__}")
         for name, field in fields.items():
-            if name not in values and field.default is dataclasses.MISSING:
+            given = (field.default, field.default_factory)
+            if name not in values and given == (dataclasses.MISSING, dataclasses.MISSING):
                 raise ValueError(f"{cls.__name__} needs {name!r}: {field.metadata['help']}")
         return cls(**values)
 
@@ -173,3 +177,308 @@ class BaseConfig(StageConfig):
             raise ValueError(f"heads ({self.heads}) must divide hidden_size ({self.hidden_size})")
         if self.clean_steps + self.mix_steps < 1:
             raise ValueError("clean_steps and mix_steps must not both be 0")
+
+
+DEVICE_HELP = "Where to compute: auto takes a GPU when there is one."
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(StageConfig):
+    """The policy answers prompts, several times each."""
+
+    policy: str = required("The policy: a model folder, or a name on the model hub.")
+    k: int = setting(
+        4, "Responses per prompt, distinct where the policy can.", minimum=1, maximum=64
+    )
+    oversample: int = setting(
+        1, "Extra responses drawn per prompt, so that k distinct ones are left.", minimum=0
+    )
+    temperature: float = setting(1.0, "Sampling temperature.", minimum=0.01, maximum=10.0)
+    max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
+    batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
+    seed: int = setting(0, "Seed of the sampling.", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting(
+        "auto",
+        "Precision: auto is float32 on a CPU and bfloat16 on a GPU.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelConfig(StageConfig):
+    """Reward models from rankings: one for training (train/), one that watches it (test/)."""
+
+    trunk: str = required("The model to start from: a folder, or a name on the model hub.")
+    axes: tuple[str, ...] = setting(("helpfulness", "safety"), "The axes to score, a head each.")
+    test_share: float = setting(
+        0.3,
+        "Share of the prompts whose rankings train the test-RM; the others train the train-RM. "
+        "Each is measured on the other's prompts.",
+        minimum=0.05,
+        maximum=0.95,
+    )
+    epochs: int = setting(2, "Passes over the rankings (Llama 2 and HH take 1).", minimum=1)
+    rankings_per_batch: int = setting(16, "Rankings per optimiser step.", minimum=1)
+    learning_rate: float = setting(
+        5e-4,
+        "Peak step size of the trunk; falls linearly. About 1e-5 for large models.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    head_learning_rate: float = setting(
+        5e-3, "Peak step size of the heads, which start from nothing.", minimum=0.0, maximum=1.0
+    )
+    warmup_steps: int = setting(5, "Steps over which the step size rises.", minimum=0)
+    weight_decay: float = setting(0.0, "AdamW's weight decay.", minimum=0.0)
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", minimum=0.0)
+    loss: str = setting(
+        "pairs",
+        "pairs: all pairs of a ranking in one batch element (InstructGPT); plackett_luce: the "
+        "whole ranking.",
+        choices=("pairs", "plackett_luce"),
+    )
+    ties: str = setting(
+        "davidson",
+        "davidson: a tie is an outcome of its own, with a learned rate; half: half a win each.",
+        choices=("davidson", "half"),
+    )
+    margin: float = setting(
+        0.0,
+        "Score difference demanded per rank between two responses (Llama 2; 0: off).",
+        minimum=0.0,
+    )
+    label_smoothing: float = setting(
+        0.0, "Share of the preferences taken to be the wrong way round.", minimum=0.0, maximum=0.49
+    )
+    reliability: bool = setting(
+        True, "Learn how reliable each annotator is (after CrowdBT, Chen et al. 2013)."
+    )
+    centring: float = setting(
+        0.01,
+        "Weight of the squared mean score, which keeps scores near 0 (TRL: 0.01).",
+        minimum=0.0,
+    )
+    prior: bool = setting(
+        True,
+        "Also show the heads how likely the untrained trunk finds the response; needs a "
+        "causal trunk. Without it a small model can't see a wrong name.",
+    )
+    max_length: int = setting(512, "The longest conversation with response, in tokens.", minimum=8)
+    batch_size: int = setting(128, "Texts scored side by side.", minimum=1)
+    seed: int = setting(0, "Seed of the heads, the split and the order.", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+    device: str = setting("auto", DEVICE_HELP)
+
+    def check(self) -> None:
+        if not self.axes or len(set(self.axes)) != len(self.axes):
+            raise ValueError("axes must name at least one axis, and none twice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(StageConfig):
+    """Proximal policy optimisation of a policy against a reward model, held to a reference."""
+
+    policy: str = required("The policy to refine: a model folder, or a name on the model hub.")
+    reference: str = required("What the KL penalty holds the policy to; often the base policy.")
+    reward_model: str = required("The train-RM: the train/ folder of the reward_model stage.")
+    test_reward_model: str = setting(
+        "", "The test-RM, which watches and never trains: the test/ folder. Empty: none."
+    )
+
+    steps: int = setting(14, "Rollouts, each followed by its updates.", minimum=1)
+    prompts_per_step: int = setting(128, "Prompts per rollout.", minimum=1)
+    samples_per_prompt: int = setting(1, "Responses to each prompt of a rollout.", minimum=1)
+    max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
+    temperature: float = setting(
+        1.0, "Temperature of sampling and of every log-probability.", minimum=0.01, maximum=10.0
+    )
+    epochs: int = setting(2, "Passes over each rollout (1 to 4).", minimum=1)
+    minibatch_size: int = setting(64, "Responses per optimiser step.", minimum=1)
+    microbatch_size: int = setting(
+        64, "Responses per forward pass; smaller ones add up gradients and save memory.", minimum=1
+    )
+    decode_batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
+
+    learning_rate: float = setting(
+        1.5e-4,
+        "Peak step size of the policy. About 3e-6 for large models, 1e-5 to 1e-4 for LoRA.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    learning_rate_floor: float = setting(
+        0.2,
+        "Share of the step size that is left at the end of its linear fall.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    warmup_steps: int = setting(0, "Rollouts over which the step size rises.", minimum=0)
+    max_grad_norm: float = setting(
+        1.0, "Gradients of policy and critic are clipped to this norm each (0: off).", minimum=0.0
+    )
+    adam_epsilon: float = setting(
+        1e-5, "AdamW's epsilon (lm-human-preferences: 1e-5).", minimum=0.0
+    )
+    weight_decay: float = setting(0.0, "AdamW's weight decay.", minimum=0.0)
+    lora_rank: int = setting(
+        0, "Rank of LoRA adapters on all linear layers; 0 trains all weights.", minimum=0
+    )
+    lora_alpha: float = setting(16.0, "LoRA's scale.", minimum=0.0)
+
+    critic: str = setting(
+        "head",
+        "head: a small network on the policy's hidden states, which it does not change; model: a "
+        "model of its own that starts as the train-RM's trunk (InstructGPT).",
+        choices=("head", "model"),
+    )
+    value_learning_rate: float = setting(
+        2e-3, "Peak step size of the critic.", minimum=0.0, maximum=1.0
+    )
+    critic_warmup_steps: int = setting(
+        0, "First rollouts in which only the critic learns.", minimum=0
+    )
+    value_clip: float = setting(
+        0.0,
+        "How far a value may move from its old estimate per rollout (0: off; LHP: 0.2).",
+        minimum=0.0,
+    )
+
+    gamma: float = setting(1.0, "Discount per token.", minimum=0.0, maximum=1.0)
+    lam: float = setting(
+        1.0,
+        "GAE's lambda: 1 trusts the final score alone, less leans on the critic (0.95).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    clip: float = setting(
+        0.2, "The probability ratio is clipped to 1 +- this.", minimum=0.0, maximum=1.0
+    )
+    dual_clip: float = setting(
+        0.0,
+        "Bound on the loss of tokens with a negative advantage (Ye et al. 2020: 3; 0: off).",
+        minimum=0.0,
+    )
+    loss_average: str = setting(
+        "tokens",
+        "Mean of the policy loss over all tokens, or over the means of the responses.",
+        choices=("tokens", "sequences"),
+    )
+    whiten_advantages: bool = setting(True, "Scale advantages to mean 0, variance 1 per rollout.")
+    whiten_rewards: bool = setting(False, "Scale rewards to variance 1, keeping their mean.")
+    entropy_bonus: float = setting(0.0, "Weight of the entropy in the policy's loss.", minimum=0.0)
+
+    kl_weight: float = setting(
+        0.2, "Weight of the per-token KL penalty (k1) in the reward.", minimum=0.0
+    )
+    kl_controller: str = setting(
+        "fixed",
+        "fixed, or adaptive: the weight follows kl_target (Ziegler et al. 2019).",
+        choices=("fixed", "adaptive"),
+    )
+    kl_target: float = setting(
+        6.0, "Nats per response that the adaptive controller aims at.", minimum=0.01
+    )
+    kl_horizon: float = setting(10_000.0, "Responses over which it corrects.", minimum=1.0)
+    kl_budget: float = setting(
+        0.0,
+        "Stop when a rollout's mean KL, in nats per response, exceeds this (0: no budget).",
+        minimum=0.0,
+    )
+    approx_kl_stop: float = setting(
+        0.05,
+        "Leave a rollout when an epoch has moved the policy this far per token (0: never).",
+        minimum=0.0,
+    )
+
+    no_eos_score: float = setting(
+        -2.0, "Replaces the score of a response that did not end by itself (LHP: -1)."
+    )
+    score_clip: float = setting(
+        3.0, "Scores are clipped to +- this (OpenRLHF: 10; 0: off).", minimum=0.0
+    )
+    combine: str = setting(
+        "threshold",
+        "threshold: Llama 2's rule, safety speaks where the prompt is harmful or the safety score "
+        "low; weights: a weighted sum of the axes.",
+        choices=("threshold", "weights"),
+    )
+    safety_threshold: float = setting(
+        0.15,
+        "Safety speaks where sigmoid(safety) is below this (Llama 2: 0.15; 0: risk alone decides).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    weights: dict[str, float] = setting({}, "Weight of each axis under `weights`; missing is 1.")
+    rules: dict[str, float] = setting({}, "Weights of rule-based rewards (rlhf/training/rewards).")
+
+    watch_every: int = setting(1, "Rollouts between two looks at the watch prompts.", minimum=1)
+    tripwire_evaluations: int = setting(
+        3,
+        "Stop when the test-RM's mean over this many looks is below that of as many before, while "
+        "the train-RM's is above (0: never).",
+        minimum=0,
+    )
+    tripwire_drop: float = setting(
+        0.1, "How far below, in standard deviations of the reference.", minimum=0.0
+    )
+    checkpoint_every: int = setting(5, "Rollouts between two checkpoints.", minimum=1)
+
+    seed: int = setting(0, "Seed of everything that is drawn.", minimum=0)
+    threads: int = setting(
+        0,
+        "CPU threads; 0 leaves it to torch. The same seed and threads give the same bytes.",
+        minimum=0,
+        maximum=256,
+    )
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting(
+        "auto",
+        "Precision of the forward passes: auto is float32 on a CPU and bfloat16 on a GPU; weights "
+        "that are trained stay in float32.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+    @property
+    def responses_per_step(self) -> int:
+        """Responses in one rollout."""
+        return self.prompts_per_step * self.samples_per_prompt
+
+    def check(self) -> None:
+        if self.minibatch_size > self.responses_per_step:
+            raise ValueError(
+                f"minibatch_size ({self.minibatch_size}) must not exceed the rollout of "
+                f"prompts_per_step x samples_per_prompt = {self.responses_per_step}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(StageConfig):
+    """Held-out prompts, several samples each, scored and compared."""
+
+    policy: str = required("The policy to evaluate: a model folder, or a name on the model hub.")
+    reward_model: str = setting("", "The reward model whose opinion is asked. Empty: none.")
+    temperatures: tuple[float, ...] = setting((1.0, 0.3), "Sampling temperatures.")
+    samples_per_prompt: int = setting(3, "Samples per prompt and temperature.", minimum=1)
+    max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
+    safety_threshold: float = setting(
+        0.15,
+        "As in PPO: safety speaks where sigmoid(safety) is below this.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
+    seed: int = setting(0, "Seed of the sampling and of the bootstrap.", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting(
+        "auto",
+        "Precision: auto is float32 on a CPU and bfloat16 on a GPU.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+    def check(self) -> None:
+        if not self.temperatures or min(self.temperatures) <= 0:
+            raise ValueError("temperatures must be one or more numbers above 0")
+        if len(set(self.temperatures)) != len(self.temperatures):
+            raise ValueError("temperatures must differ from one another")

@@ -192,3 +192,8 @@ def combine_scores(
     low = torch.sigmoid(safety) < threshold
     governed = harmful | low
     return torch.where(governed, safety, helpfulness), governed
+
+
+def replace_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:
+    """Scores (B,) with `penalty` in place of those of responses that did not end (bool (B,))."""
+    return torch.where(finished, scores, penalty)

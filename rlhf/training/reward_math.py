@@ -116,17 +116,16 @@ def expected_calibration_error(
     Each pair is read from the side the model prefers: confidence max(p, 1 - p), and an outcome of
     1 if that side won, 0 if it lost. Empty bins are left out.
     """
-    edges = [0.5 + 0.5 * b / bins for b in range(bins + 1)]
     members: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
     for p, y in zip(probabilities, outcomes, strict=True):
         confident, right = (p, y) if p >= 0.5 else (1 - p, 1 - y)
         members[min(int((confident - 0.5) * 2 * bins), bins - 1)].append((confident, right))
     table, error, n = [], 0.0, max(len(probabilities), 1)
-    for b, inside in enumerate(members):
+    for inside in members:
         if not inside:
             continue
         p = sum(c for c, _ in inside) / len(inside)
         accuracy = sum(r for _, r in inside) / len(inside)
         error += len(inside) / n * abs(p - accuracy)
-        table.append({"p": p, "accuracy": accuracy, "n": len(inside), "from": edges[b]})
+        table.append({"p": p, "accuracy": accuracy, "n": len(inside)})
     return error, table

@@ -1,0 +1,123 @@
+"""The inputs of the stages, read from the run folder and checked: prompts, texts, rankings."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf.training.rundir import DATA, InputError, read_jsonl
+
+Message = dict[str, str]
+
+RISKS = ("harmless", "harmful", "")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One conversation that waits for an answer."""
+
+    prompt_id: str
+    messages: list[Message]
+    category: str = ""
+    risk: str = ""
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """What one person said about the K responses to one prompt; `ranks` as in docs/formats.md."""
+
+    prompt: Prompt
+    annotator: str
+    responses: tuple[str, ...]
+    ranks: dict[str, tuple[int | None, ...]]
+    weight: float = 1.0
+
+
+def read_prompts(run_dir: Path, name: str = "prompts") -> list[Prompt]:
+    """The prompts of `data/<name>.jsonl`; `InputError` when there are none."""
+    path = run_dir / DATA / f"{name}.jsonl"
+    prompts = [
+        _prompt(row, f"data/{path.name} line {n}")
+        for n, row in enumerate(read_jsonl(path, required=("prompt_id", "messages")), start=1)
+    ]
+    if not prompts:
+        raise InputError(f"data/{path.name} has no prompts; give at least one.")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.prompt_id in seen:
+            raise InputError(f"data/{path.name} has prompt_id {prompt.prompt_id!r} twice.")
+        seen.add(prompt.prompt_id)
+    return prompts
+
+
+def read_texts(run_dir: Path, name: str) -> list[tuple[Prompt, str]]:
+    """Prompts with one response each (`data/reference.jsonl`)."""
+    path = run_dir / DATA / f"{name}.jsonl"
+    rows = read_jsonl(path, required=("prompt_id", "messages", "text"))
+    texts = [
+        (_prompt(row, f"data/{path.name} line {n}"), str(row["text"]))
+        for n, row in enumerate(rows, start=1)
+    ]
+    if not texts:
+        raise InputError(f"data/{path.name} has no texts; give samples of the starting policy.")
+    return texts
+
+
+def read_judgments(run_dir: Path, axes: Sequence[str]) -> list[Judgment]:
+    """The judgments of `data/preferences.jsonl`, each checked against its responses."""
+    path = run_dir / DATA / "preferences.jsonl"
+    judgments = list(_judgments(path, axes))
+    if not judgments:
+        raise InputError("data/preferences.jsonl has no judgments; rank some responses first.")
+    return judgments
+
+
+def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
+    required = ("prompt_id", "messages", "responses", "ranks")
+    for number, row in enumerate(read_jsonl(path, required=required), start=1):
+        where = f"data/{path.name} line {number}"
+        responses = row["responses"]
+        if not isinstance(responses, list) or len(responses) < 2:
+            raise InputError(f"{where}: responses must be a list of at least two texts.")
+        if not isinstance(row["ranks"], dict):
+            raise InputError(f"{where}: ranks must map each axis to one rank per response.")
+        ranks = {}
+        for axis in axes:
+            given = row["ranks"].get(axis)
+            if given is None:  # the annotator said nothing about this axis
+                continue
+            if not isinstance(given, list) or len(given) != len(responses):
+                raise InputError(
+                    f"{where}: ranks.{axis} must hold one rank for each of the "
+                    f"{len(responses)} responses."
+                )
+            if any(r is not None and type(r) is not int for r in given):
+                raise InputError(f"{where}: ranks.{axis} must be whole numbers or null.")
+            ranks[axis] = tuple(given)
+        weight = row.get("weight", 1.0)
+        if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
+            raise InputError(f"{where}: weight must be 0 or more, got {weight!r}.")
+        yield Judgment(
+            prompt=_prompt(row, where),
+            annotator=str(row.get("annotator", "")),
+            responses=tuple(str(text) for text in responses),
+            ranks=ranks,
+            weight=float(weight),
+        )
+
+
+def _prompt(row: dict[str, Any], where: str) -> Prompt:
+    messages = row["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where}: messages must be a list that ends with the user's turn.")
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            raise InputError(f"{where}: every message needs a role and a text as content.")
+        if message.get("role") not in ("system", "user", "assistant"):
+            raise InputError(f"{where}: a message's role is system, user or assistant.")
+    if messages[-1]["role"] != "user":
+        raise InputError(f"{where}: messages must end with the user's turn.")
+    risk = row.get("risk") or ""
+    if risk not in RISKS:
+        raise InputError(f"{where}: risk is harmless, harmful or empty, got {risk!r}.")
+    return Prompt(str(row["prompt_id"]), messages, str(row.get("category") or ""), risk)

@@ -1,0 +1,181 @@
+"""Held-out prompts, several samples each, scored: `python -m rlhf.training.evaluate RUN_DIR`."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.training import loading, sampling, scoring
+from rlhf.training.configs import EvaluateConfig, load
+from rlhf.training.data import Prompt, read_prompts
+from rlhf.training.rundir import (
+    CONFIG,
+    DATA,
+    InputError,
+    Stopped,
+    StopRequest,
+    read_jsonl,
+    run_stage,
+    write_jsonl,
+    write_progress,
+    write_result,
+)
+from rlhf.training.scorers import RewardModel
+
+OPPONENTS = ("base", "previous")
+
+
+def main(run_dir: Path, stop: StopRequest) -> None:
+    began = time.monotonic()
+
+    # 1. Configuration, prompts, policy, reward model.
+    config = load(EvaluateConfig, run_dir / CONFIG)
+    prompts = read_prompts(run_dir)
+    opponents = read_opponents(run_dir, {p.prompt_id for p in prompts})
+    device = loading.choose_device(config.device)
+    loading.be_deterministic(config.seed, config.threads)
+    dtype = loading.choose_dtype(config.dtype, device)
+    policy = loading.load_policy(config.policy, "policy", device=device, dtype=dtype)
+    encoded = [
+        policy.encode_prompt(p.messages, p.prompt_id, room=config.max_new_tokens) for p in prompts
+    ]
+    scorer = RewardModel.load(config.reward_model, device=device) if config.reward_model else None
+
+    # 2. Several samples of every prompt at every temperature.
+    total = len(prompts) * len(config.temperatures)
+    generator = torch.Generator(device=device).manual_seed(config.seed)
+    rows: list[dict[str, Any]] = []
+    for round_number, temperature in enumerate(config.temperatures):
+
+        def told(done: int, before: int = round_number * len(prompts)) -> None:
+            if stop.requested:  # a minute's work at most: it begins again rather than resumes
+                raise Stopped
+            elapsed = time.monotonic() - began
+            write_progress(
+                run_dir,
+                done=before + done,
+                total=total,
+                unit="prompts",
+                note="sampling",
+                eta_seconds=elapsed / (before + done) * (total - before - done),
+            )
+
+        sampled = sampling.sample(
+            policy.model,
+            encoded,
+            k=config.samples_per_prompt,
+            max_new_tokens=config.max_new_tokens,
+            temperature=temperature,
+            stop_ids=policy.stop_ids,
+            pad_id=policy.pad_id,
+            generator=generator,
+            batch_size=config.batch_size,
+            on_batch=told,
+        )
+        rows += [
+            {
+                "prompt_id": prompt.prompt_id,
+                "temperature": temperature,
+                "index": index,
+                "text": policy.decode(answer.tokens),
+                "n_tokens": len(answer.tokens),
+                "finished": answer.finished,
+                "scores": None,
+                "logprob": sum(answer.logprobs),
+            }
+            for prompt, group in zip(prompts, sampled, strict=True)
+            for index, answer in enumerate(group)
+        ]
+
+    # 3. The reward model's opinion of these samples and of the opponents', by the same scale.
+    summary: dict[str, Any] | None = None
+    compared: dict[str, Any] = {}
+    if scorer is not None:
+        everyone = {"": rows, **opponents}
+        judged = judge(scorer, prompts, everyone, config.safety_threshold)
+        mine = scoring.by_temperature(judged[""])
+        theirs = {name: scoring.by_temperature(judged[name]) for name in opponents}
+        summary = {
+            temperature: scoring.summarise(
+                samples,
+                {name: groups.get(temperature, []) for name, groups in theirs.items()},
+                seed=config.seed,
+            )
+            for temperature, samples in mine.items()
+        }
+        compared = {
+            name: {
+                temperature: scoring.summarise(samples, {}, seed=config.seed)
+                for temperature, samples in groups.items()
+            }
+            for name, groups in theirs.items()
+        }
+
+    # 4. Samples, opponents' samples, result.
+    write_jsonl(run_dir / "samples.jsonl", rows)
+    for name, samples in opponents.items():
+        write_jsonl(run_dir / "opponents" / f"{name}.jsonl", samples)
+    seconds = time.monotonic() - began
+    write_result(run_dir, {"summary": summary, "opponents": compared, "seconds": seconds})
+
+
+def read_opponents(run_dir: Path, known: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """The samples of other policies for these prompts, by name; absent files are no opponents."""
+    found = {}
+    for name in OPPONENTS:
+        path = run_dir / DATA / "opponents" / f"{name}.jsonl"
+        if not path.exists():
+            continue
+        needed = ("prompt_id", "temperature", "text", "n_tokens")
+        rows = [dict(row) for row in read_jsonl(path, required=needed)]
+        rows = [row for row in rows if row["prompt_id"] in known]
+        if not rows:
+            raise InputError(
+                f"data/opponents/{name}.jsonl has no sample for any prompt of data/prompts.jsonl; "
+                "evaluate both policies on the same prompts."
+            )
+        found[name] = rows
+    return found
+
+
+def judge(
+    scorer: RewardModel,
+    prompts: Sequence[Prompt],
+    everyone: dict[str, list[dict[str, Any]]],
+    threshold: float,
+) -> dict[str, list[dict[str, Any]]]:
+    """Fill in every row's `scores`, and return the rows as judged samples for scoring.summarise.
+
+    All texts go through the model together: low temperatures and shared opponents repeat them.
+    """
+    by_id = {p.prompt_id: p for p in prompts}
+    rows = [row for samples in everyone.values() for row in samples]
+    asked = [by_id[row["prompt_id"]] for row in rows]
+    scores = scorer.score([p.messages for p in asked], [row["text"] for row in rows])
+    total = scorer.combine(scores, [p.risk for p in asked], threshold=threshold)
+    judged = []
+    for i, (row, prompt) in enumerate(zip(rows, asked, strict=True)):
+        row["scores"] = {axis: float(s[i]) for axis, s in scores.items()}
+        judged.append(
+            {
+                "prompt_id": prompt.prompt_id,
+                "category": prompt.category,
+                "risk": prompt.risk,
+                "temperature": row["temperature"],
+                "n_tokens": row["n_tokens"],
+                "helpfulness": row["scores"].get("helpfulness"),
+                "safety": row["scores"].get("safety"),
+                "preference": float(total[i]),
+            }
+        )
+    result, start = {}, 0
+    for name, samples in everyone.items():
+        result[name] = judged[start : start + len(samples)]
+        start += len(samples)
+    return result
+
+
+if __name__ == "__main__":
+    run_stage(main)

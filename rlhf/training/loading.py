@@ -1,0 +1,314 @@
+"""From a path or a name to a tokenizer and a model, with one-sentence errors when that fails.
+
+Models are Hugging Face folders or hub names. Only safetensors are read and no code that comes with
+a model is ever run, because either would let a downloaded file take over the machine.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.training.rundir import InputError
+
+Message = dict[str, str]
+
+
+@dataclass
+class Policy:
+    """A causal language model with the tokenizer that it speaks through."""
+
+    model: Any
+    tokenizer: Any
+    stop_ids: list[int]
+    pad_id: int
+    context: int
+    lora: bool = False
+    _head_input: list[Tensor] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.get_input_embeddings().embedding_dim
+
+    def encode_prompt(self, messages: Sequence[Message], where: str, *, room: int) -> list[int]:
+        """Token ids of a conversation up to where the response begins.
+
+        `InputError` when `room` more tokens don't fit into the context.
+        """
+        ids = encode(self.tokenizer, render(self.tokenizer, messages))
+        if not ids:
+            raise InputError(f"Prompt {where} has no text that the tokenizer knows.")
+        if len(ids) + room > self.context:
+            raise InputError(
+                f"Prompt {where} has {len(ids)} tokens, which with {room} for the response is more "
+                f"than the model's context of {self.context}; shorten or leave out the prompt."
+            )
+        return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of response tokens, without the stop token."""
+        kept = tokens[:-1] if tokens and tokens[-1] in self.stop_ids else tokens
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
+
+    def response_logits(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One forward pass over prompts and responses, with the head on response positions only.
+
+        Returns logits (B, T, V) and last hidden states (B, T, H) at the position before each
+        response token, the response tokens (B, T) padded on the right, and their lengths (B,).
+        """
+        device = self.device
+        left, right = max(map(len, prompts)), max(map(len, responses))
+        ids = torch.full((len(prompts), left + right), self.pad_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            ids[i, left - len(prompt) : left] = torch.tensor(prompt, dtype=torch.long)
+            ids[i, left : left + len(response)] = torch.tensor(response, dtype=torch.long)
+            mask[i, left - len(prompt) : left + len(response)] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        self._head_input.clear()
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=right + 1,
+        )
+        hidden = self._head_input.pop()
+        lengths = torch.tensor([len(r) for r in responses], device=device)
+        return out.logits[:, :-1], hidden[:, :-1], ids[:, left:], lengths
+
+    @contextlib.contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """The policy as it was before its LoRA adapters: the reference, at no extra memory."""
+        with self.model.disable_adapter():
+            yield
+
+    def watch_head(self) -> None:
+        """Remember the last hidden states as they enter the output head.
+
+        `output_hidden_states=True` would keep those of every layer, and every position, alive.
+        """
+        head = self.model.get_output_embeddings()
+        head.register_forward_pre_hook(lambda _, args: self._head_input.append(args[0]))
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("device is 'cuda' but this machine has no usable GPU; set it to 'auto'.")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Precision for models that are only read: `auto` is bfloat16 on a GPU, else float32."""
+    half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+    return torch.bfloat16 if half else torch.float32
+
+
+def be_deterministic(seed: int, threads: int) -> None:
+    """Fix what a CPU run depends on besides its inputs: the seed and the number of threads."""
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def load_policy(
+    name: str, what: str, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Policy:
+    """A causal language model and its tokenizer, in eval mode on `device`.
+
+    `what` says what it is for, in errors. A folder of LoRA adapters is loaded with its base and
+    merged into it.
+    """
+    if (Path(name) / "adapter_config.json").is_file():
+        model, tokenizer = _load_adapters(name, what, dtype)
+    else:
+        model = load_model(name, what, kind="AutoModelForCausalLM", dtype=dtype)
+        tokenizer = load_tokenizer(name, what)
+    without_dropout(model)
+    stop_ids = stop_tokens(model, tokenizer, name)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
+    policy = Policy(
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        context=context_length(model.config),
+    )
+    policy.watch_head()
+    return policy
+
+
+def _load_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from peft import PeftModel
+
+    settings = json.loads((Path(name) / "adapter_config.json").read_text(encoding="utf-8"))
+    base = settings["base_model_name_or_path"]
+    model = load_model(base, f"base of the {what}", kind="AutoModelForCausalLM", dtype=dtype)
+    model = PeftModel.from_pretrained(model, name).merge_and_unload()
+    own = (Path(name) / "tokenizer_config.json").is_file()
+    return model, load_tokenizer(name if own else base, what)
+
+
+def add_lora(policy: Policy, *, rank: int, alpha: float) -> None:
+    """Put LoRA adapters (Hu et al. 2021) on every linear layer; only they are trained then."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    policy.model = get_peft_model(policy.model, settings).eval()
+    policy.lora = True
+
+
+def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A transformers model through the auto class `kind`; `InputError` in one sentence otherwise."""
+    import transformers
+
+    _check_folder(name, what)
+    try:
+        model = getattr(transformers, kind).from_pretrained(
+            name, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
+    except Exception as error:
+        raise _explained(error, name, what) from error
+    for parameter_name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(
+                f"The {what} {name!r} holds NaN or infinity in {parameter_name}; "
+                "take a checkpoint from before it broke."
+            )
+    return model
+
+
+def load_tokenizer(name: str, what: str) -> Any:
+    """The tokenizer beside a model."""
+    from transformers import AutoTokenizer
+
+    _check_folder(name, what)
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise _explained(error, name, f"tokenizer of the {what}") from error
+
+
+def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+    """A conversation as the text that a response continues, by the tokenizer's chat template.
+
+    A tokenizer without one (a plain base model) gets named turns.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        )
+    turns = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages)
+    return f"{turns}Assistant:"
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text as it stands: the template has put the special tokens in already."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
+    """Every token that ends a response, from the generation settings and the tokenizer."""
+    found: list[int] = []
+    settings = getattr(model, "generation_config", None)
+    for given in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
+        for token in given if isinstance(given, list) else [given]:
+            if token is not None and token not in found:
+                found.append(token)
+    if not found:
+        raise InputError(
+            f"The tokenizer of {name!r} has no end-of-sequence token; a response could never end. "
+            "Set eos_token in its tokenizer_config.json."
+        )
+    return found
+
+
+def context_length(config: Any) -> int:
+    """The longest sequence the model can read; very long when it doesn't say."""
+    for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 1 << 30
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch dropout off for good, in training mode too.
+
+    With dropout the log-probabilities of the update are those of another policy than the one that
+    was sampled from (summarize_from_feedback_details, detail 12).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    config = getattr(model, "config", None)
+    for key in ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop"):
+        if config is not None and hasattr(config, key):
+            setattr(config, key, 0.0)
+    for module in model.modules():
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _check_folder(name: str, what: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"The {what} folder {name!r} has no config.json; is it a model?")
+        if not any(path.glob("*.safetensors")):
+            other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+            if other:
+                raise InputError(
+                    f"The {what} {name!r} holds {other[0]}, a pickle, which can run code when it is "
+                    "opened; save the model as safetensors first."
+                )
+            raise InputError(f"The {what} folder {name!r} has no *.safetensors file.")
+    elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
+        raise InputError(f"The {what} folder {name!r} does not exist.")
+
+
+def _explained(error: Exception, name: str, what: str) -> InputError:
+    if Path(name).is_dir():
+        reason = " ".join(str(error).split())[:200]
+        return InputError(f"The {what} in {name!r} can't be read: {reason}")
+    return InputError(
+        f"The {what} {name!r} is not a folder here and can't be had from the model hub "
+        f"({type(error).__name__}); give the path of a local model folder, or check name and network."
+    )
+
+
+def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, floor: float) -> float:
+    """The step size of update `step` (from 0): linear rise, then linear fall to `floor` * peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    left = (total - step) / max(total - warmup, 1)
+    return peak * (floor + (1 - floor) * min(max(left, 0.0), 1.0))
+
+
+def is_finite(*numbers: float) -> bool:
+    """Whether none is NaN or infinite."""
+    return all(math.isfinite(number) for number in numbers)

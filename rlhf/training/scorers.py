@@ -1,0 +1,342 @@
+"""Reward models: text in, one score per axis out.
+
+A reward model is a transformers backbone (the trunk) with a linear head per axis. It has its own
+tokenizer and template, so any policy can be scored, whatever its tokens are. Beside what the trunk
+says, the heads see how likely a frozen language model (the prior: the trunk before it was trained)
+finds the response. A trunk alone judges style: it does not notice that an answer names the wrong
+thing, which the prior finds improbable.
+
+The form on disk: the trunk's Hugging Face folder, `prior/` (another), `heads.safetensors` and
+`reward_model.json`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlhf.training import loading, ppo_math
+from rlhf.training.rundir import InputError, read_json, write_json
+
+HEADS = "heads.safetensors"
+SETTINGS = "reward_model.json"
+PRIOR = "prior"
+
+PRIOR_FEATURES = 3
+LOW_LOGPROB = -4.0
+"""Nats below which the prior calls a token a surprise."""
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A conversation and one response to it, as the reward model's own tokens."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+
+@dataclass
+class RewardModel:
+    """A trunk, its heads, and the scale that makes its scores comparable between rounds."""
+
+    axes: tuple[str, ...]
+    trunk: Any
+    tokenizer: Any
+    heads: nn.Linear
+    log_nu: nn.Parameter
+    """(axes,) log of Davidson's tie parameter."""
+    prior: Any | None = None
+    max_length: int = 512
+    mean: dict[str, float] = field(default_factory=dict)
+    """Per axis: the mean of the raw scores over the reference policy's samples."""
+    scale: dict[str, float] = field(default_factory=dict)
+    """Per axis: their standard deviation."""
+    reference: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Per axis and risk: `{mean, std, n}` of the standardised scores of those samples."""
+    feature_mean: Tensor | None = None
+    """(3,) mean and, in `feature_scale`, standard deviation of the prior's features."""
+    feature_scale: Tensor | None = None
+
+    # --- Making, saving, loading --------------------------------------------------------------
+
+    @classmethod
+    def new(
+        cls, trunk: str, axes: Sequence[str], *, use_prior: bool, max_length: int, device: Any
+    ) -> Self:
+        """Heads drawn from N(0, 1/(d+1)), as in summarize_from_feedback, on a pre-trained trunk."""
+        model = loading.load_model(trunk, "trunk", kind="AutoModel")
+        tokenizer = loading.load_tokenizer(trunk, "trunk")
+        prior = None
+        if use_prior:
+            prior = loading.load_model(trunk, "prior", kind="AutoModelForCausalLM")
+            prior = prior.to(device).eval().requires_grad_(requires_grad=False)
+        loading.without_dropout(model)
+        width = 2 * model.config.hidden_size + (PRIOR_FEATURES if use_prior else 0)
+        heads = nn.Linear(width, len(axes))
+        nn.init.normal_(heads.weight, std=(width + 1) ** -0.5)
+        nn.init.zeros_(heads.bias)
+        return cls(
+            axes=tuple(axes),
+            trunk=model.to(device),
+            tokenizer=tokenizer,
+            heads=heads.to(device),
+            log_nu=nn.Parameter(torch.zeros(len(axes), device=device)),
+            prior=prior,
+            max_length=min(max_length, loading.context_length(model.config)),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the reward model, `reward_model.json` last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.trunk.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        if self.prior is not None:
+            self.prior.save_pretrained(folder / PRIOR)
+        tensors = {"weight": self.heads.weight, "bias": self.heads.bias, "log_nu": self.log_nu}
+        if self.feature_mean is not None and self.feature_scale is not None:
+            tensors |= {"feature_mean": self.feature_mean, "feature_scale": self.feature_scale}
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / HEADS
+        )
+        write_json(
+            folder / SETTINGS,
+            {
+                "axes": list(self.axes),
+                "prior": self.prior is not None,
+                "max_length": self.max_length,
+                "mean": self.mean,
+                "scale": self.scale,
+                "reference": self.reference,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: Any = "cpu") -> Self:
+        """Read what `save` wrote, ready to score; `InputError` says what is wrong otherwise."""
+        folder = Path(path)
+        if not folder.is_dir():
+            raise InputError(f"The reward model folder {str(path)!r} does not exist.")
+        if not (folder / SETTINGS).is_file():
+            raise InputError(
+                f"{str(path)!r} has no {SETTINGS}; give the train/ or test/ folder that the "
+                "reward_model stage wrote."
+            )
+        settings = read_json(folder / SETTINGS)
+        try:
+            tensors = load_file(folder / HEADS)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{folder / HEADS} can't be read: {error}") from None
+        if not all(torch.isfinite(t).all() for t in tensors.values()):
+            raise InputError(f"{folder / HEADS} holds NaN or infinity; train the model again.")
+        trunk = loading.load_model(str(path), "reward model", kind="AutoModel")
+        prior = None
+        if settings["prior"]:
+            prior = loading.load_model(
+                str(folder / PRIOR), "reward model's prior", kind="AutoModelForCausalLM"
+            )
+            prior = prior.to(device).eval().requires_grad_(requires_grad=False)
+        heads = nn.Linear(tensors["weight"].shape[1], tensors["weight"].shape[0])
+        heads.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
+        trunk = trunk.to(device).eval().requires_grad_(requires_grad=False)
+        mean, scale = tensors.get("feature_mean"), tensors.get("feature_scale")
+        return cls(
+            axes=tuple(settings["axes"]),
+            trunk=trunk,
+            tokenizer=loading.load_tokenizer(str(path), "reward model"),
+            heads=heads.to(device).requires_grad_(requires_grad=False),
+            log_nu=nn.Parameter(tensors["log_nu"].to(device), requires_grad=False),
+            prior=prior,
+            max_length=settings["max_length"],
+            mean=settings["mean"],
+            scale=settings["scale"],
+            reference=settings["reference"],
+            feature_mean=None if mean is None else mean.to(device),
+            feature_scale=None if scale is None else scale.to(device),
+        )
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What training changes: the trunk, the heads and the tie parameters."""
+        return [*self.trunk.parameters(), *self.heads.parameters(), self.log_nu]
+
+    @property
+    def device(self) -> torch.device:
+        return self.heads.weight.device
+
+    # --- Text to numbers ----------------------------------------------------------------------
+
+    def read(self, messages: Sequence[Message], text: str) -> Text:
+        """Tokens of a conversation and a response, the end token included.
+
+        What is too long loses the beginning of the conversation and the end of the response; a
+        response shows what it is worth before it has filled half the context.
+        """
+        return self.read_all([messages], [text])[0]
+
+    def read_all(
+        self, conversations: Sequence[Sequence[Message]], texts: Sequence[str]
+    ) -> list[Text]:
+        """`read` for many, tokenized together."""
+        eos = self.tokenizer.eos_token_id
+        if eos is None:
+            eos = self.tokenizer.sep_token_id
+        end = [] if eos is None else [eos]
+        rendered: dict[str, str] = {}
+        keys = [json.dumps(messages) for messages in conversations]
+        for key, messages in zip(keys, conversations, strict=True):
+            if key not in rendered:
+                rendered[key] = loading.render(self.tokenizer, messages)
+        names = list(rendered)
+        prompts = self.tokenizer([rendered[n] for n in names], add_special_tokens=False)
+        prompt_ids = dict(zip(names, prompts["input_ids"], strict=True))
+        responses = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        read = []
+        for key, response in zip(keys, responses, strict=True):
+            kept = [*response[: self.max_length // 2 - 1], *end] or list(prompt_ids[key][-1:])
+            read.append(Text(tuple(prompt_ids[key][-(self.max_length - len(kept)) :]), tuple(kept)))
+        return read
+
+    def raw_scores(self, texts: Sequence[Text], prior: Tensor | None) -> Tensor:
+        """(B, axes) scores before standardisation, differentiable; `prior` from `prior_features`."""
+        ids, mask, left, lengths = self._pack(texts)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        hidden = self.trunk(
+            input_ids=ids, attention_mask=mask, position_ids=positions
+        ).last_hidden_state[:, left:]
+        rows = torch.arange(len(texts), device=self.device)
+        real = ppo_math.length_mask(lengths, hidden.shape[1])[..., None]
+        mean = (hidden * real).sum(dim=1) / lengths[:, None]
+        parts = [hidden[rows, lengths - 1], mean]
+        if prior is not None:
+            parts.append(prior)
+        return self.heads(torch.cat([p.float() for p in parts], dim=1))
+
+    @torch.no_grad()
+    def prior_features(self, texts: Sequence[Text], *, batch_size: int = 128) -> Tensor | None:
+        """(B, 3): mean and least log-probability of the response under the prior, and how many
+        of its tokens surprise it; standardised once `fit_features` has seen what is usual."""
+        if self.prior is None:
+            return None
+        features = torch.zeros(len(texts), PRIOR_FEATURES, device=self.device)
+        for chunk in _by_length(texts, batch_size):
+            ids, mask, left, lengths = self._pack([texts[i] for i in chunk])
+            width = ids.shape[1] - left
+            logits = self.prior(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                use_cache=False,
+                logits_to_keep=width + 1,
+            ).logits[:, :-1]
+            logprobs = ppo_math.selected_logprobs(logits, ids[:, left:])
+            real = ppo_math.length_mask(lengths, width)
+            features[chunk] = torch.stack(
+                [
+                    (logprobs * real).sum(dim=1) / lengths,
+                    torch.where(real, logprobs, 0.0).amin(dim=1),
+                    ((logprobs < LOW_LOGPROB) & real).sum(dim=1).float(),
+                ],
+                dim=1,
+            )
+        if self.feature_mean is not None and self.feature_scale is not None:
+            features = ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
+        return features
+
+    def fit_features(self, features: Tensor) -> Tensor:
+        """Learn the mean and scale of the prior's features, and return them standardised."""
+        self.feature_mean = features.mean(dim=0)
+        self.feature_scale = features.std(dim=0).clamp(min=1e-3)
+        return ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        texts: Sequence[str],
+        *,
+        batch_size: int = 128,
+        standardised: bool = True,
+    ) -> dict[str, Tensor]:
+        """Scores (B,) on the CPU for each axis. Identical texts are read once, and score alike."""
+        read = self.read_all(conversations, texts)
+        unique = list(dict.fromkeys(read))
+        place = {text: i for i, text in enumerate(unique)}
+        raw = torch.zeros(len(unique), len(self.axes))
+        prior = self.prior_features(unique, batch_size=batch_size)
+        for chunk in _by_length(unique, batch_size):
+            features = None if prior is None else prior[chunk]
+            raw[chunk] = self.raw_scores([unique[i] for i in chunk], features).cpu()
+        raw = raw[[place[text] for text in read]]
+        scores = {axis: raw[:, i] for i, axis in enumerate(self.axes)}
+        if not standardised:
+            return scores
+        return {a: (s - self.mean.get(a, 0.0)) / self.scale.get(a, 1.0) for a, s in scores.items()}
+
+    def standardise(self, raw: dict[str, Tensor], risks: Sequence[str]) -> None:
+        """Shift and scale every axis so that these raw scores have mean 0 and deviation 1."""
+        for axis, scores in raw.items():
+            self.mean[axis] = float(scores.mean())
+            deviation = float(scores.std()) if len(scores) > 1 else 0.0
+            self.scale[axis] = deviation if deviation > 1e-4 else 1.0
+            standard = (scores - self.mean[axis]) / self.scale[axis]
+            self.reference[axis] = {}
+            for risk in sorted(set(risks)):
+                inside = standard[[i for i, r in enumerate(risks) if r == risk]]
+                self.reference[axis][risk] = {
+                    "mean": float(inside.mean()),
+                    "std": float(inside.std()) if len(inside) > 1 else 0.0,
+                    "n": len(inside),
+                }
+
+    def combine(
+        self, scores: dict[str, Tensor], risks: Sequence[str], *, threshold: float
+    ) -> Tensor:
+        """One preference score (B,) from helpfulness and safety by Llama 2's rule.
+
+        Each governing score is whitened with its mean and deviation on the reference samples that
+        it governs there, so that a good refusal and a good answer are worth the same.
+        """
+        if "safety" not in scores or "helpfulness" not in scores:
+            axis = next(iter(scores))
+            return scores[axis]
+        harmful = torch.tensor([risk == "harmful" for risk in risks], dtype=torch.bool)
+        helpful, safe = scores["helpfulness"], scores["safety"]
+        _, governed = ppo_math.combine_scores(helpful, safe, harmful, threshold=threshold)
+        return torch.where(
+            governed,
+            self._whiten(safe, "safety", "harmful"),
+            self._whiten(helpful, "helpfulness", "harmless"),
+        )
+
+    def _whiten(self, scores: Tensor, axis: str, risk: str) -> Tensor:
+        seen = self.reference.get(axis, {}).get(risk)
+        if seen is None or seen["n"] < 8 or seen["std"] < 1e-4:
+            return scores
+        return (scores - seen["mean"]) / seen["std"]
+
+    def _pack(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor, int, Tensor]:
+        """Prompts padded left and responses right: ids, mask, where responses begin, lengths."""
+        left = max(len(t.prompt) for t in texts)
+        width = left + max(len(t.response) for t in texts)
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.full((len(texts), width), pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for i, t in enumerate(texts):
+            begin, end = left - len(t.prompt), left + len(t.response)
+            ids[i, begin:end] = torch.tensor(t.prompt + t.response, dtype=torch.long)
+            mask[i, begin:end] = 1
+        lengths = torch.tensor([len(t.response) for t in texts], device=self.device)
+        return ids.to(self.device), mask.to(self.device), left, lengths
+
+
+def _by_length(texts: Sequence[Text], batch_size: int) -> list[list[int]]:
+    """Positions of the texts in batches of similar length, which hold little padding."""
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i].response), len(texts[i].prompt)))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
