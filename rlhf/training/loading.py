@@ -183,7 +183,9 @@ def add_lora(policy: Policy, *, rank: int, alpha: float) -> None:
 def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.float32) -> Any:
     """A transformers model through the auto class `kind`; `InputError` in one sentence otherwise."""
     import transformers
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     _check_folder(name, what)
     try:
         model = getattr(transformers, kind).from_pretrained(

@@ -389,11 +389,15 @@ class Models:
         """One response to each watch prompt, always with the same draws, scored by both RMs."""
         sampled = self.sample(self.encode(prompts), 1, seed=_mix(seed, -1))
         texts = [self.policy.decode(answers[0].tokens) for answers in sampled]
+        finished = torch.tensor([answers[0].finished for answers in sampled])
         rewards, _ = self.judge(prompts, texts)
+        rewards = ppo_math.replace_unfinished(rewards, finished, self.config.no_eos_score)
         axes = self.scorer.score([p.messages for p in prompts], texts)
         means = {"reward": float(rewards.mean()), "test": 0.0}
         if self.test_scorer is not None:
-            means["test"] = float(self.judge(prompts, texts, test=True)[0].mean())
+            second, _ = self.judge(prompts, texts, test=True)
+            second = ppo_math.replace_unfinished(second, finished, self.config.no_eos_score)
+            means["test"] = float(second.mean())
         rows = [
             {
                 "text": text,
@@ -571,11 +575,11 @@ def _losses(
             loss = loss + policy_loss * share - config.entropy_bonus * entropy * by_tokens
         loss.backward()
         approximate = ppo_math.approximate_kl(logprobs.detach(), old, mask)
-        parts["policy_loss"] += float(policy_loss) * share
-        parts["value_loss"] += float(value_loss) * by_tokens
+        parts["policy_loss"] += float(policy_loss.detach()) * share
+        parts["value_loss"] += float(value_loss.detach()) * by_tokens
         parts["clip_fraction"] += float(clipped) * by_tokens
         parts["approx_kl"] += float(approximate) * by_tokens
-        parts["entropy"] += float(entropy) * by_tokens
+        parts["entropy"] += float(entropy.detach()) * by_tokens
     return parts
 
 

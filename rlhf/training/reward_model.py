@@ -298,10 +298,11 @@ def train(
             norm = nn.utils.clip_grad_norm_(
                 model.parameters(), config.max_grad_norm or float("inf")
             )
-            if loading.is_finite(float(loss), float(norm)):
+            shown = float(loss.detach())
+            if loading.is_finite(shown, float(norm)):
                 optimizer.step()
             step += 1
-            run.told(name, loss=float(loss), accuracy=accuracy, grad_norm=float(norm))
+            run.told(name, loss=shown, accuracy=accuracy, grad_norm=float(norm))
     model.trunk.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(requires_grad=False)

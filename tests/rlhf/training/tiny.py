@@ -1,0 +1,129 @@
+"""Tiny models and run folders for the tests of the training stages: made on the spot, never
+downloaded."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "lamp",
+    "chair",
+    "kettle",
+    "please",
+    "paint",
+    "sell",
+    "burn",
+    "my",
+    "your",
+    "yes",
+    "no",
+    "sorry",
+    "nice",
+]
+
+
+def make_policy(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 2) -> Path:
+    """A random Llama with a tokenizer of a few words."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from rlhf.training.word_tokenizer import build_tokenizer
+
+    tokenizer = build_tokenizer([" ".join(WORDS), *WORDS], max_length=128)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    model = LlamaForCausalLM(config)
+    # A random policy is nearly uniform over the bytes too: make words and the end likelier.
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def ask(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def prompt(number: int, *, risk: str = "harmless") -> dict[str, Any]:
+    colour, thing = WORDS[number % 3], WORDS[3 + number % 3]
+    return {
+        "prompt_id": f"p{number}",
+        "messages": ask(f"please paint my {colour} {thing}" + " nice" * (number % 5)),
+        "category": "how",
+        "risk": risk,
+    }
+
+
+def judgment(
+    number: int,
+    responses: list[str],
+    ranks: dict[str, list[int | None]],
+    *,
+    annotator: str = "ada",
+    risk: str = "harmless",
+) -> dict[str, Any]:
+    return {
+        "judgment_id": f"j{number}-{annotator}",
+        "annotator": annotator,
+        "round": 1,
+        "responses": responses,
+        "ranks": ranks,
+        "weight": 1.0,
+        **prompt(number, risk=risk),
+    }
+
+
+def run_folder(folder: Path, config: dict[str, Any], **data: list[dict[str, Any]]) -> Path:
+    """A run folder as the web side writes it; `opponents__base` is data/opponents/base.jsonl."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    for name, rows in data.items():
+        path = folder / "data" / (name.replace("__", "/") + ".jsonl")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def start(stage: str, folder: Path) -> subprocess.Popen[str]:
+    """The stage as the worker starts it: a process of its own, on one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"rlhf.training.{stage}", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a stage to its end."""
+    process = start(stage, folder)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
