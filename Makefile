@@ -32,6 +32,9 @@ test: $(STAMP)-dev  ## check the code and run every test: unit, integration, bro
 	@$(MAKE) --no-print-directory check
 	@$(PY) -m pytest
 
+walk: $(STAMP)-dev  ## one small round from end to end with simulated annotators, no browser
+	@$(PY) -m pytest -m slow tests/walk
+
 check: $(STAMP)-dev  ## lint, format, types, import contracts, migrations, templates
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -45,4 +48,4 @@ format: $(STAMP)-dev  ## put code and templates into the house style
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/djade --target-version 5.2 $$(git ls-files 'templates/*.html') || true
 
-.PHONY: help setup demo test check format
+.PHONY: help setup demo test walk check format
