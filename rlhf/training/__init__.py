@@ -1,0 +1,10 @@
+"""The training side: plain Python, no Django, no database. See docs/formats.md."""
+
+import gc
+import sys
+
+if sys.argv[:1] == ["-m"]:
+    # A stage is being started (`python -m rlhf.training.<stage>`). Importing torch and transformers
+    # makes a million objects that all stay; looking for garbage among them costs a fifth of the
+    # start-up. rundir.run_stage switches the collector on again.
+    gc.disable()
