@@ -1,6 +1,6 @@
 """The whole loop without the web: two rounds on the small world, for several seeds.
 
-    python benchmarks/walk_seeds.py --base BASE/policy --seeds 5 --out figures.json
+    python -m benchmarks.walk_seeds --base BASE/policy --seeds 5 --out figures.json
 
 For every seed: prompts are answered (generate), ranked by simulated annotators, learnt from
 (reward_model), practised on (ppo) and measured on held-out prompts (evaluate), twice; each stage in
@@ -20,13 +20,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from rlhf.world.prompts import Split, WorldPrompt, make_prompts
+
+from rlhf.training import scoring
+from rlhf.world import annotators, rubric
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from rlhf.training import scoring  # noqa: E402
-from rlhf.world import annotators, rubric  # noqa: E402
-from rlhf.world.prompts import Split, WorldPrompt, make_prompts  # noqa: E402
-
 Row = dict[str, Any]
 
 
