@@ -5,15 +5,19 @@ add a page and forget to decide. Whoever may not see a thing is told that it doe
 a stranger is asked to sign in.
 """
 
+import re
+
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from annotation.access import ANY_ROLE, CAN_EXPORT, CAN_JUDGE, CAN_READ_DATA, CAN_RUN
+from annotation.access import ANY_ROLE, CAN_JUDGE, CAN_READ_DATA, CAN_RUN
+from annotation.models import Snapshot
+from rlhf.models import Round
 
 pytestmark = pytest.mark.django_db
 
 # name: (method, roles that may). Pages of one project; `slug` is in the address.
-PROJECT_PAGES = {
+PAGES = {
     "project": ("get", ANY_ROLE),
     "project_settings": ("get", CAN_RUN),
     "judge": ("get", CAN_JUDGE),
@@ -27,7 +31,7 @@ PROJECT_PAGES = {
 }
 # Addresses that belong to no project: each says in its own tests what it shows to whom.
 OWN_PAGES = {"home", "tokens"}
-OUTSIDE = ("account_", "admin:", "schema", "knox")
+OUTSIDE = ("account_", "admin:", "api:schema")
 
 
 def addresses(resolver=None, prefix="", namespaces=()):
@@ -47,15 +51,48 @@ def cast(project, ada, vera, rita, grace, otto):
 
 
 @pytest.fixture
-def arguments(project, things):
-    return {"slug": project.slug, **things}
+def things(project):
+    """One of each thing that an address can name, so that a 404 means "not for you"."""
+    Snapshot.objects.create(project=project, version=1, sha256="0" * 64)
+    Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN)
+    return {"slug": project.slug, "version": 1, "number": 1}
+
+
+def address(name, things):
+    route = next(route for found, route in addresses() if found == name)
+    wanted = re.findall(r"<(?:\w+:)?(\w+)>", route)
+    return reverse(name, kwargs={key: things[key] for key in wanted})
 
 
 def test_every_address_is_in_the_table():
-    names = {name for name, route in addresses()}
     undecided = {
         name
-        for name in names - PROJECT_PAGES.keys() - OWN_PAGES
-        if not name.startswith(OUTSIDE) and not name.startswith("api:")
+        for name, _ in addresses()
+        if name not in PAGES and name not in OWN_PAGES and not name.startswith(OUTSIDE)
     }
     assert undecided == set(), "decide who may open these: add them to the table above"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_only_the_roles_in_the_table_reach(name, client, cast, things):
+    method, allowed = PAGES[name]
+    url = address(name, things)
+    for role, person in cast.items():
+        client.force_login(person)
+        status = getattr(client, method)(url).status_code
+        if role in allowed:
+            assert status not in (401, 403, 404), f"{role} should reach {url}: {status}"
+            assert status < 500
+        else:
+            assert status == 404, f"{role} should not know of {url}: {status}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_stranger_is_asked_to_sign_in(name, client, things):
+    method, _ = PAGES[name]
+    answer = getattr(client, method)(address(name, things))
+    if name.startswith("api:"):
+        assert answer.status_code == 401
+    else:
+        assert answer.status_code == 302
+        assert answer["Location"].startswith("/accounts/login/")
