@@ -16,6 +16,7 @@ from django.db import models
 from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
+from knox.models import AbstractAuthToken
 
 MIN_RESPONSES, MAX_RESPONSES = 2, 9
 
@@ -254,6 +255,14 @@ class Batch(models.Model):
     overlap = models.PositiveSmallIntegerField(default=1)
     is_imported = models.BooleanField(
         default=False, help_text="Judgments that came from a file, not from this product's pages."
+    )
+    source = models.ForeignKey(
+        Source,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="batches",
+        help_text="Of an imported batch: whose licence the responses and judgments are under.",
     )
     created_at = models.DateTimeField(default=timezone.now)
     opened_at = models.DateTimeField(null=True, blank=True)
@@ -506,3 +515,20 @@ class Event(models.Model):
         return Event.objects.create(
             project=project, actor=actor, verb=verb, target=str(target)[:200], data=data
         )
+
+
+class ApiToken(AbstractAuthToken):  # type: ignore[misc]
+    """A key to the REST API: only its hash is kept, so it can be shown once and never again."""
+
+    name = models.CharField(max_length=80)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.token_key}…)"
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expiry is not None and self.expiry < timezone.now()

@@ -171,7 +171,7 @@ vars().update(EMAIL_CONFIG)
 # --- REST API --------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "knox.auth.TokenAuthentication",
+        "annotation.tokens.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -192,6 +192,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 REST_KNOX = {"TOKEN_TTL": None, "TOKEN_PREFIX": "gc_"}
+KNOX_TOKEN_MODEL = "annotation.ApiToken"
 
 # --- Browser security ------------------------------------------------------------------------
 CONTENT_SECURITY_POLICY = {

@@ -1,0 +1,473 @@
+"""Freeze the preferences of a project: files that never change, their hashes, and a dataset card.
+
+A snapshot is a folder that `datasets.load_dataset` opens as it is. It is written beside its place
+and renamed in the transaction that makes its row, so there is never a row without its files.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from annotation import preferences
+from annotation.agreement import Gatherer
+from annotation.exports import EXPORT_FORMATS, PAIR_SCHEMA, Row, judgment_schema
+from annotation.models import Batch, Judgment, Project, Snapshot, Source
+
+CARD, SUMS, JUDGMENTS = "README.md", "SHA256SUMS", "preferences"
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# What the Hub's card knows by these names; anything else is "other" there, and named in the text.
+HUB_LICENCES = {
+    "apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0", "cc-by-sa-3.0",
+    "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "odc-by", "odbl", "pddl", "bsd-3-clause", "unlicense",
+}  # fmt: skip
+
+
+class SnapshotError(Exception):
+    """Nothing could be frozen or found; the message is one sentence for the person who asked."""
+
+
+@dataclass
+class Tally:
+    """What is counted while the rows go by; ids and counts, no texts."""
+
+    judgments: int = 0
+    prompts: set[str] = field(default_factory=set)
+    responses: int = 0
+    annotators: Counter[str] = field(default_factory=Counter)
+    batches: Counter[int] = field(default_factory=Counter)
+    sources: Counter[int] = field(default_factory=Counter)
+    pairs: Counter[str] = field(default_factory=Counter)
+    ties: Counter[str] = field(default_factory=Counter)
+
+    def add(self, judgment: Judgment, row: Row) -> None:
+        comparison = judgment.assignment.comparison
+        self.judgments += 1
+        self.prompts.add(row["prompt_id"])
+        self.responses += len(row["responses"])
+        self.annotators[row["annotator"]] += 1
+        self.batches[comparison.batch_id] += 1
+        for source_id in {comparison.prompt.source_id, comparison.batch.source_id} - {None}:
+            self.sources[source_id] += 1
+
+    def people(self, kind: str) -> int:
+        return sum(name.startswith(f"{kind}-") for name in self.annotators)
+
+
+def freeze_snapshot(
+    project: Project,
+    *,
+    by: Any,
+    batches: Iterable[Batch] | None = None,
+    note: str = "",
+    rounds: Mapping[int, Any] | None = None,
+) -> Snapshot:
+    """Write the judgments that training may see to SNAPSHOTS_DIR/<uid>/ and record the snapshot.
+
+    Raises SnapshotError, with nothing written, when there is nothing to freeze.
+    """
+    batches = None if batches is None else list(batches)
+    counts = preferences.counts(project, batches=batches)
+    if not counts["used"]:
+        raise SnapshotError(_why_empty(counts))
+    uid = uuid.uuid4()
+    place = Path(settings.SNAPSHOTS_DIR) / str(uid)
+    partial = place.with_name(f".partial-{uid}")
+    partial.mkdir(parents=True)
+    try:
+        tally, gatherer = Tally(), Gatherer()
+        _write_rows(project, partial, tally, gatherer, batches, rounds)
+        agreement = gatherer.result()
+        facts = _facts(project, tally, counts, batches, note)
+        # Two people may freeze at the same moment: the one who comes second takes the next version.
+        for _ in range(10):
+            latest = project.snapshots.aggregate(latest=Max("version"))["latest"]
+            snapshot = Snapshot(
+                uid=uid,
+                project=project,
+                version=(latest or 0) + 1,
+                note=note[:200],
+                agreement=agreement,
+                created_by=by,
+                created_at=timezone.now(),
+                **facts,
+            )
+            _write_card(snapshot, partial, tally)
+            try:
+                with transaction.atomic():
+                    snapshot.save(force_insert=True)
+                    partial.rename(place)
+            except IntegrityError:
+                continue
+            return snapshot
+        raise SnapshotError("Other people are freezing this project too; try again in a moment.")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def snapshot_file(snapshot: Snapshot, name: str) -> Path:
+    """Where one file of a snapshot lies; SnapshotError for any name that it does not list."""
+    known = {file["name"] for file in snapshot.files}
+    path = Path(settings.SNAPSHOTS_DIR) / str(snapshot.uid) / name
+    if name not in known or not FILE_NAME.fullmatch(name):
+        raise SnapshotError(f"Version {snapshot.version} has no such file.")
+    if not path.is_file():
+        raise SnapshotError(f"{name} of version {snapshot.version} is missing from the disk.")
+    return path
+
+
+def damaged_files(snapshot: Snapshot) -> list[str]:
+    """Names of files that are missing or whose bytes no longer have the recorded hash."""
+    damaged = []
+    for file in snapshot.files:
+        path = Path(settings.SNAPSHOTS_DIR) / str(snapshot.uid) / file["name"]
+        if not path.is_file() or _sha256(path) != file["sha256"]:
+            damaged.append(file["name"])
+    return damaged
+
+
+def pair_file(axis: str) -> str:
+    """The name, without ending, of the file of one axis' pairs."""
+    return f"pairs-{re.sub(r'[^A-Za-z0-9_-]', '_', axis)}"
+
+
+def _write_rows(
+    project: Project,
+    folder: Path,
+    tally: Tally,
+    gatherer: Gatherer,
+    batches: list[Batch] | None,
+    rounds: Mapping[int, Any] | None,
+) -> None:
+    """One pass over the judgments fills every file, so they all hold the same moment."""
+    schema = judgment_schema(project.axis_keys)
+    with ExitStack() as stack:
+
+        def writers(name: str, schema: Any) -> list[Any]:
+            return [
+                stack.enter_context(make(folder / f"{name}.{ending}", schema))
+                for ending, make in EXPORT_FORMATS.items()
+            ]
+
+        raw = writers(JUDGMENTS, schema)
+        by_axis = {axis: writers(pair_file(axis), PAIR_SCHEMA) for axis in project.axis_keys}
+        for judgment, row in preferences.judgments_and_rows(
+            project, batches=batches, rounds=rounds
+        ):
+            row["round"] = "" if row["round"] is None else str(row["round"])
+            tally.add(judgment, row)
+            gatherer.add(row)
+            for writer in raw:
+                writer.write(row)
+            for axis, axis_writers in by_axis.items():
+                for pair in preferences.pairs([row], axis):
+                    tally.pairs[axis] += 1
+                    for writer in axis_writers:
+                        writer.write(pair)
+                tally.ties[axis] += preferences.n_ties(row, axis)
+    if not tally.judgments:
+        raise SnapshotError("Every judgment was taken back while it was being frozen.")
+    for axis in project.axis_keys:
+        if not tally.pairs[axis]:  # an empty file would only make a loader stumble
+            for ending in EXPORT_FORMATS:
+                (folder / f"{pair_file(axis)}.{ending}").unlink()
+
+
+def _facts(
+    project: Project,
+    tally: Tally,
+    counts: dict[str, int],
+    batches: list[Batch] | None,
+    note: str,
+) -> dict[str, Any]:
+    """The snapshot's columns that follow from what was counted."""
+    used = Batch.objects.in_bulk(list(tally.batches))
+    sources = Source.objects.in_bulk(list(tally.sources))
+    left_out = {name: counts[name] for name in ("heldout", "not_signed_off", "excluded")}
+    return {
+        "query": {
+            "batches": [
+                {
+                    "id": pk,
+                    "name": used[pk].name,
+                    "is_imported": used[pk].is_imported,
+                    "n_judgments": n,
+                }
+                for pk, n in sorted(tally.batches.items())
+            ],
+            "all_batches": batches is None,
+            "split": "train",
+            "ties": "drop",
+        },
+        "counts": {
+            "judgments": tally.judgments,
+            "prompts": len(tally.prompts),
+            "pairs": {axis: tally.pairs[axis] for axis in project.axis_keys},
+            "ties": {axis: tally.ties[axis] for axis in project.axis_keys},
+            "annotators": tally.people("annotator"),
+            "simulated_annotators": tally.people("simulated"),
+            "imported_annotators": tally.people("imported"),
+            "judgments_simulated": _of_kind(tally, "simulated"),
+            "judgments_imported": _of_kind(tally, "imported"),
+            "responses_per_judgment": round(tally.responses / tally.judgments, 2),
+            "left_out": left_out,
+        },
+        "licences": [
+            {
+                "source": sources[pk].name,
+                "licence": sources[pk].licence,
+                "url": sources[pk].url,
+                "n_judgments": n,
+            }
+            for pk, n in sorted(tally.sources.items())
+        ],
+    }
+
+
+def _of_kind(tally: Tally, kind: str) -> int:
+    return sum(n for name, n in tally.annotators.items() if name.startswith(f"{kind}-"))
+
+
+def _write_card(snapshot: Snapshot, folder: Path, tally: Tally) -> None:
+    """README.md and SHA256SUMS, and on the row: the files with their hashes and the whole's hash."""
+    snapshot.card = dataset_card(snapshot)
+    (folder / CARD).write_text(snapshot.card, encoding="utf-8")
+    (folder / SUMS).unlink(missing_ok=True)
+    rows = {JUDGMENTS: tally.judgments}
+    rows |= {pair_file(axis): n for axis, n in tally.pairs.items()}
+    files = [
+        {
+            "name": path.name,
+            "bytes": path.stat().st_size,
+            "rows": rows.get(path.stem),
+            "sha256": _sha256(path),
+        }
+        for path in sorted(folder.iterdir())
+    ]
+    sums = "".join(f"{file['sha256']}  {file['name']}\n" for file in files).encode()
+    (folder / SUMS).write_bytes(sums)
+    snapshot.sha256 = hashlib.sha256(sums).hexdigest()
+    snapshot.files = [
+        *files,
+        {"name": SUMS, "bytes": len(sums), "rows": None, "sha256": snapshot.sha256},
+    ]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _why_empty(counts: dict[str, int]) -> str:
+    """One sentence: why there is nothing to freeze, and what would change that."""
+    reasons = []
+    if counts["not_signed_off"]:
+        reasons.append(f"{counts['not_signed_off']} are from sources that nobody has signed off")
+    if counts["heldout"]:
+        reasons.append(f"{counts['heldout']} are about held-out or watch prompts")
+    if counts["excluded"]:
+        reasons.append(f"{counts['excluded']} were excluded")
+    if not reasons:
+        return (
+            "There are no judgments yet, so there is nothing to freeze; rank some responses first."
+        )
+    return f"There is nothing that training may see: of the judgments, {' and '.join(reasons)}."
+
+
+# --- The dataset card -----------------------------------------------------------------------------
+
+
+def dataset_card(snapshot: Snapshot) -> str:
+    """The card in the Hub's form: front matter that `load_dataset` reads, then prose for people."""
+    return "\n".join(
+        [*_front_matter(snapshot), "", *_prose(snapshot), *_licence_table(snapshot), ""]
+    )
+
+
+def _front_matter(snapshot: Snapshot) -> list[str]:
+    counts = snapshot.counts
+    licences = {entry["licence"].lower() for entry in snapshot.licences}
+    licence = licences.pop() if len(licences) == 1 else "other"
+    lines = [
+        "---",
+        f"pretty_name: {json.dumps(_one_line(str(snapshot.project.name)), ensure_ascii=False)}",
+        f"license: {licence if licence in HUB_LICENCES else 'other'}",
+        "task_categories:",
+        "- text-generation",
+        "tags:",
+        "- preference",
+        "- rlhf",
+        "- trl",
+        f"size_categories:\n- {_size_category(counts['judgments'])}",
+        "configs:",
+    ]
+    default = True
+    for name, n in [
+        *((pair_file(axis), n) for axis, n in counts["pairs"].items()),
+        (JUDGMENTS, counts["judgments"]),
+    ]:
+        if not n:
+            continue
+        lines.append(f"- config_name: {config_name(name)}")
+        if default:
+            lines.append("  default: true")
+        lines += ["  data_files:", "  - split: train", f"    path: {name}.parquet"]
+        default = False
+    return [*lines, "---"]
+
+
+def config_name(file_name: str) -> str:
+    """What `load_dataset` calls a file: its axis, or `judgments`."""
+    return "judgments" if file_name == JUDGMENTS else file_name.removeprefix("pairs-")
+
+
+def _prose(snapshot: Snapshot) -> list[str]:
+    counts, project = snapshot.counts, snapshot.project
+    left_out = counts["left_out"]
+    made_by = [
+        f"{counts['annotators']} people" if counts["annotators"] else "",
+        f"**{counts['simulated_annotators']} simulated annotators** (programs that play a person; "
+        f"{counts['judgments_simulated']} judgments, `annotator` starts with `simulated-`)"
+        if counts["simulated_annotators"]
+        else "",
+        f"an import from files made elsewhere ({counts['judgments_imported']} judgments, "
+        "`annotator` starts with `imported-`)"
+        if counts["judgments_imported"]
+        else "",
+    ]
+    lines = [
+        f"# {_one_line(str(project.name))}, version {snapshot.version}",
+        "",
+        _one_line(snapshot.note) or "Human preferences between responses of language models.",
+        "",
+        (
+            f"Frozen {snapshot.created_at:%Y-%m-%d %H:%M} UTC. The files never change; "
+            "`sha256sum -c SHA256SUMS` checks them."
+        ),
+        "",
+        "## What is in it",
+        "",
+        f"{counts['judgments']} judgments of {counts['prompts']} prompts, on average "
+        f"{counts['responses_per_judgment']:g} responses each, made by "
+        + ", ".join(part for part in made_by if part)
+        + ".",
+        "",
+        "| part | rows | what a row is |",
+        "|---|---|---|",
+    ]
+    for axis, n in counts["pairs"].items():
+        ties = counts["ties"][axis]
+        what = f"a pair of responses ranked on {axis}, in TRL's conversational preference format"
+        lines.append(f"| `{config_name(pair_file(axis))}` | {n} | {what} ({ties} ties left out) |")
+    what = "one person's ranking of all responses of a prompt, on every axis"
+    lines += [
+        f"| `judgments` | {counts['judgments']} | {what} |",
+        "",
+        (
+            "Ranks are one per response: 1 is best, equal numbers are ties, `null` was not ranked. "
+            "`annotator` is an opaque name, the same for one person throughout the project."
+        ),
+        "",
+        (
+            "Left out: "
+            f"{left_out['heldout']} judgments of held-out and watch prompts (never exported for "
+            f"training), {left_out['not_signed_off']} from sources that nobody signed off, "
+            f"{left_out['excluded']} that were excluded."
+        ),
+        "",
+        "## How it was collected",
+        "",
+        *_protocol(snapshot),
+        "",
+        *(f"- **{_one_line(a['name'])}**: {_one_line(a['question'])}" for a in project.axes),
+        "",
+        (
+            f"Guidelines: version {project.guideline_version}. Prompts belong to one split for ever; "
+            "only the train split is here."
+        ),
+        "",
+        "## Agreement",
+        "",
+    ]
+    for axis, figures in snapshot.agreement.items():
+        lines.append(f"- **{axis}**: {agreement_sentence(figures)}")
+    return [*lines, ""]
+
+
+def _protocol(snapshot: Snapshot) -> list[str]:
+    """How the judgments were made, of those made here and of those made elsewhere."""
+    counts, told = snapshot.counts, []
+    if counts["annotators"] or counts["simulated_annotators"]:
+        told.append(
+            "Annotators saw a conversation and its responses side by side, in an order shuffled "
+            "for each of them, without a hint of which model wrote what, and ranked the responses "
+            "with ties allowed."
+        )
+    if counts["judgments_imported"]:
+        told.append(
+            "Imported judgments were made elsewhere; their sources say how. A file that only "
+            "named the better of two answers gives ranks 1 and 2."
+        )
+    return [" ".join(told), "", "The axes:"]
+
+
+def agreement_sentence(figures: dict[str, Any]) -> str:
+    """Agreement on one axis, in words with intervals and n."""
+    if figures["pairwise"] is None:
+        return figures.get("reason", "not measured.")
+    parts = [
+        (
+            f"two annotators order two responses alike {figures['pairwise']:.1%} of the time"
+            f"{_range(figures['pairwise_ci'], '.1%')} (ties count a half, n = {figures['n_pairs']})"
+        )
+    ]
+    if figures["alpha"] is not None:
+        parts.append(
+            f"Krippendorff's alpha (ordinal) {figures['alpha']:.3f}"
+            f"{_range(figures['alpha_ci'], '.3f')}, {figures['n_units']} responses"
+        )
+    return "; ".join(parts) + "."
+
+
+def _range(interval: list[float] | None, form: str) -> str:
+    if not interval:
+        return ""
+    return f" [{format(interval[0], form)}, {format(interval[1], form)}]"
+
+
+def _licence_table(snapshot: Snapshot) -> list[str]:
+    lines = ["## Sources and licences", "", "| source | licence | judgments |", "|---|---|---|"]
+    for entry in snapshot.licences:
+        name = _cell(entry["source"])
+        if entry["url"]:
+            name = f"[{name}]({entry['url']})"
+        licence = _cell(entry["licence"]) or "not stated"
+        lines.append(f"| {name} | {licence} | {entry['n_judgments']} |")
+    return lines
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    return _one_line(text).replace("|", "\\|").replace("[", "\\[").replace("]", "\\]")
+
+
+def _size_category(n: int) -> str:
+    for limit, name in [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")]:
+        if n < limit:
+            return name
+    return "100K<n<1M"

@@ -1,0 +1,51 @@
+"""Keys to the REST API: made, checked and revoked. Only a SHA-512 digest is ever stored."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from knox.auth import TokenAuthentication as KnoxAuthentication
+from rest_framework import exceptions
+
+from annotation.models import ApiToken
+
+# Writing `last_used_at` on every call would make each read of the API a write.
+LAST_USED_RESOLUTION = timedelta(minutes=1)
+
+
+class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
+    """`Authorization: Token gc_…`, as knox checks it; remembers when each token was last used."""
+
+    def authenticate_credentials(self, token: bytes) -> tuple[Any, Any]:
+        try:
+            token.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise exceptions.AuthenticationFailed("Invalid token.") from error
+        user, auth_token = super().authenticate_credentials(token)
+        now = timezone.now()
+        if not auth_token.last_used_at or now - auth_token.last_used_at > LAST_USED_RESOLUTION:
+            ApiToken.objects.filter(pk=auth_token.pk).update(last_used_at=now)
+        return user, auth_token
+
+
+class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
+    """How the OpenAPI description names the header."""
+
+    target_class = "annotation.tokens.TokenAuthentication"
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Authorization",
+            "description": "`Token gc_…`: create one under Account → API tokens.",
+        }
+
+
+def create_token(user: Any, *, name: str, days: int | None) -> tuple[ApiToken, str]:
+    """A new token and its plain text, which exists only in this answer; `days` None never expires."""
+    expiry = timedelta(days=days) if days else None
+    token, plain = ApiToken.objects.create(user=user, expiry=expiry, name=name)
+    return token, plain
