@@ -17,7 +17,7 @@ ranked together, so they are drawn together.
 from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,10 @@ def _agreed(rankings: list[Ranks]) -> tuple[float, int]:
     return points, n
 
 
-def krippendorff(units: list[list[int]], metric: str = "ordinal") -> float:
+Metric = Literal["nominal", "ordinal", "interval"]
+
+
+def krippendorff(units: list[list[int]], metric: Metric = "ordinal") -> float:
     """Krippendorff's alpha of units with two or more values each, by evalica.
 
     Values of a unit are put into as many rows as the busiest unit needs: alpha pairs values within

@@ -1024,13 +1024,7 @@ def _write_judged(
     )
     # Files put the better answer first; stored in an order that follows from the texts alone, so
     # that nothing downstream can learn from the position.
-    orders = [
-        sorted(
-            range(len(item.responses)),
-            key=lambda i, item=item: hashlib.sha256(item.responses[i][0].encode()).digest(),
-        )
-        for _, item in items
-    ]
+    orders = [_order(item) for _, item in items]
     responses = iter(
         Response.objects.bulk_create(
             Response(
@@ -1070,3 +1064,9 @@ def _write_judged(
         )
     Assignment.objects.bulk_create(assignments)
     Judgment.objects.bulk_create(judgments)
+
+
+def _order(item: ComparisonItem) -> list[int]:
+    """Indices of the responses in an order that tells nothing about their ranks."""
+    digests = [hashlib.sha256(text.encode()).digest() for text, _ in item.responses]
+    return sorted(range(len(digests)), key=lambda index: digests[index])

@@ -59,8 +59,10 @@ class Tally:
         self.responses += len(row["responses"])
         self.annotators[row["annotator"]] += 1
         self.batches[comparison.batch_id] += 1
-        for source_id in {comparison.prompt.source_id, comparison.batch.source_id} - {None}:
-            self.sources[source_id] += 1
+        self.sources[comparison.prompt.source_id] += 1
+        theirs = comparison.batch.source_id
+        if theirs is not None and theirs != comparison.prompt.source_id:
+            self.sources[theirs] += 1
 
     def people(self, kind: str) -> int:
         return sum(name.startswith(f"{kind}-") for name in self.annotators)
@@ -426,7 +428,7 @@ def _protocol(snapshot: Snapshot) -> list[str]:
 def agreement_sentence(figures: dict[str, Any]) -> str:
     """Agreement on one axis, in words with intervals and n."""
     if figures["pairwise"] is None:
-        return figures.get("reason", "not measured.")
+        return str(figures.get("reason", "not measured."))
     parts = [
         (
             f"two annotators order two responses alike {figures['pairwise']:.1%} of the time"

@@ -29,7 +29,7 @@ class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
         return user, auth_token
 
 
-class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
+class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the OpenAPI description names the header."""
 
     target_class = "annotation.tokens.TokenAuthentication"

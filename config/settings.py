@@ -192,7 +192,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 REST_KNOX = {"TOKEN_TTL": None, "TOKEN_PREFIX": "gc_"}
-KNOX_TOKEN_MODEL = "annotation.ApiToken"
+KNOX_TOKEN_MODEL = "annotation.ApiToken"  # noqa: S105 - the name of a model
 
 # --- Browser security ------------------------------------------------------------------------
 CONTENT_SECURITY_POLICY = {
