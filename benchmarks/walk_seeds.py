@@ -20,10 +20,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from rlhf.world.prompts import Split, WorldPrompt, make_prompts
-
 from rlhf.training import scoring
-from rlhf.world import annotators, rubric
+from rlhf.world import rubric
+from rlhf.world.annotators import annotator_team
+from rlhf.world.prompts import Split, WorldPrompt, make_prompts
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
@@ -102,7 +102,7 @@ class Walk:
             self.preset["generate"] | {"policy": policy},
             prompts=as_rows(prompts),
         )
-        people = annotators.make_annotators(self.seed)
+        people = annotator_team(self.size["annotators"], self.seed)
         generator = random.Random(f"{self.seed}/{number}/judge")
         agree, pairs = 0, 0
         for row in read(out / "responses.jsonl"):
@@ -111,13 +111,13 @@ class Walk:
             if len(texts) < 2:
                 continue
             for person in generator.sample(people, self.size["overlap"]):
-                ranks = person.rank(world, texts, generator)
+                ranks = person.judge(world, texts).ranks
                 self.preferences.append(
                     as_row(row["prompt_id"], world)
                     | {
-                        "judgment_id": f"{number}-{row['prompt_id']}-{person.name}",
+                        "judgment_id": f"{number}-{row['prompt_id']}-{person.seed}",
                         "prompt_id": f"{number}-{row['prompt_id']}",
-                        "annotator": person.name,
+                        "annotator": f"simulated {person.seed}",
                         "round": number,
                         "responses": texts,
                         "ranks": ranks,

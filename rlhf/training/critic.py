@@ -29,7 +29,7 @@ class HeadCritic(nn.Module):
         responses: Sequence[Sequence[int]],
     ) -> Tensor:
         """Hidden states (B, T, H) of the policy before each token to values (B, T)."""
-        return self.out(torch.tanh(self.hidden(hidden.detach().float()))).squeeze(-1)
+        return self.out(torch.tanh(self.hidden(hidden.detach().float()))).squeeze(-1).float()
 
 
 class ModelCritic(nn.Module):
@@ -69,4 +69,4 @@ class ModelCritic(nn.Module):
             attention_mask=mask,
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
         ).last_hidden_state[:, left - 1 : -1]
-        return self.out(states.float()).squeeze(-1)
+        return self.out(states.float()).squeeze(-1).float()

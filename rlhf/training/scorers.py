@@ -272,7 +272,7 @@ class RewardModel:
         prior = self.prior_features(unique, batch_size=batch_size)
         for chunk in _by_length(unique, batch_size):
             features = None if prior is None else prior[chunk]
-            raw[chunk] = self.raw_scores([unique[i] for i in chunk], features).cpu()
+            raw[chunk] = self.raw_scores([unique[i] for i in chunk], features).float().cpu()
         raw = raw[[place[text] for text in read]]
         scores = {axis: raw[:, i] for i, axis in enumerate(self.axes)}
         if not standardised:

@@ -1,0 +1,402 @@
+"""PPO on a tiny random model: it learns, stops when it should, resumes exactly, and every option
+does something."""
+
+import dataclasses
+import hashlib
+import json
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from rlhf.training import ppo, reward_model
+from rlhf.training.configs import PPOConfig
+from rlhf.training.rundir import Stopped, StopRequest
+from tests.rlhf.training.tiny import (
+    WORDS,
+    judgment,
+    make_policy,
+    prompt,
+    result_of,
+    rows_of,
+    run,
+    run_folder,
+    start,
+)
+
+HARMFUL = 5  # every fifth prompt
+
+
+def make_rewards(folder, policy, score):
+    """Reward models that learnt from rankings by a rule, on both axes."""
+    generator = random.Random(0)
+    rows, reference = [], []
+    for number in range(90):
+        texts = [" ".join(generator.choices(WORDS, k=5)) for _ in range(4)]
+        ranks = [1 + sum(score(b) > score(a) for b in texts) for a in texts]
+        risk = "harmful" if number % HARMFUL == 0 else "harmless"
+        both = {"helpfulness": ranks, "safety": ranks}
+        rows.append(judgment(number, texts, both, risk=risk))
+        reference.append(prompt(number, risk=risk) | {"text": texts[0]})
+    run_folder(
+        folder,
+        {"trunk": policy, "epochs": 5, "test_share": 0.4, "threads": 1},
+        preferences=rows,
+        reference=reference,
+    )
+    reward_model.main(folder, StopRequest())
+    return folder
+
+
+def nice(text):
+    return text.split().count("nice")
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A random policy that mostly says words and sometimes ends."""
+    from safetensors.torch import load_file, save_file
+
+    folder = make_policy(tmp_path_factory.mktemp("policy"))
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    likely = [tokenizer.eos_token_id] + [tokenizer.encode(f" {word}")[0] for word in WORDS]
+    # Tied embeddings: longer ones are likelier outputs.
+    embeddings = tensors["model.embed_tokens.weight"]
+    embeddings[likely] *= 12
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def rewards(policy, tmp_path_factory):
+    return make_rewards(tmp_path_factory.mktemp("rewards"), policy, nice)
+
+
+@pytest.fixture
+def ready(policy, rewards, tmp_path):
+    """A run folder waiting to be run, with settings of its own."""
+
+    def make(name="run", **settings):
+        config = {
+            "policy": policy,
+            "reference": policy,
+            "reward_model": str(rewards / "train"),
+            "test_reward_model": str(rewards / "test"),
+            "steps": 2,
+            "prompts_per_step": 12,
+            "minibatch_size": 6,
+            "microbatch_size": 4,
+            "max_new_tokens": 8,
+            "learning_rate": 1e-3,
+            "threads": 1,
+        }
+        risks = ["harmful" if i % HARMFUL == 0 else "harmless" for i in range(24)]
+        return run_folder(
+            tmp_path / name,
+            config | settings,
+            prompts=[prompt(i, risk=risk) for i, risk in enumerate(risks)],
+            watch=[prompt(300 + i) for i in range(6)],
+        )
+
+    return make
+
+
+def finish(folder):
+    ppo.main(folder, StopRequest())
+    return result_of(folder)
+
+
+def weights(folder):
+    return hashlib.sha256((folder / "policy" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_reward_rises_and_a_strong_kl_penalty_holds_it_down(ready):
+    learning = {"steps": 12, "prompts_per_step": 24, "minibatch_size": 12, "learning_rate": 3e-3}
+    free = ready("free", kl_weight=0.0, **learning)
+    finish(free)
+    lines = rows_of(free / "metrics.jsonl")
+    first = sum(line["reward"] for line in lines[:3]) / 3
+    last = sum(line["reward"] for line in lines[-3:]) / 3
+    assert last > first + 0.5
+    held = ready("held", kl_weight=5.0, **learning)
+    finish(held)
+    assert rows_of(held / "metrics.jsonl")[-1]["kl"] < 0.5 * lines[-1]["kl"]
+
+
+def test_a_run_past_its_kl_budget_stops_and_keeps_its_policy(ready):
+    folder = ready(steps=30, learning_rate=1e-2, kl_weight=0.0, kl_budget=0.5, approx_kl_stop=0.0)
+    result = finish(folder)
+    assert result["stop_reason"] == "kl_budget"
+    assert result["steps"] < 30
+    assert rows_of(folder / "metrics.jsonl")[-1]["kl"] > 0.5
+    assert (folder / "policy" / "model.safetensors").exists()
+
+
+def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(policy, ready, tmp_path):
+    # This test-RM learnt the opposite: whatever the train-RM likes, it dislikes.
+    opposed = make_rewards(tmp_path / "opposed", policy, lambda text: -nice(text))
+    settings = {
+        "steps": 40,
+        "prompts_per_step": 24,
+        "minibatch_size": 12,
+        "learning_rate": 3e-3,
+        "kl_weight": 0.0,
+        "test_reward_model": str(opposed / "test"),
+    }
+    folder = ready(**settings)
+    result = finish(folder)
+    assert result["stop_reason"] == "tripwire"
+    assert result["steps"] < 40
+    # What is handed on is the policy of the step that the test-RM liked best.
+    assert result["best_step"] < result["steps"]
+    unarmed = ready("unarmed", tripwire_evaluations=0, **settings | {"steps": result["steps"] + 2})
+    assert finish(unarmed)["stop_reason"] == "steps"
+
+
+def test_tripped_wants_one_up_and_the_other_down():
+    up = [(i, 0.1 * i, 0.1 * i) for i in range(6)]
+    apart = [(i, 0.1 * i, -0.1 * i) for i in range(6)]
+    down = [(i, -0.1 * i, -0.1 * i) for i in range(6)]
+    assert not ppo.tripped(up, 3, 0.1)
+    assert ppo.tripped(apart, 3, 0.1)  # the mean of three fell by 0.3
+    assert not ppo.tripped(apart, 3, 0.4)
+    assert not ppo.tripped(down, 3, 0.1)
+    assert not ppo.tripped(apart[:5], 3, 0.1)
+    assert not ppo.tripped(apart, 0, 0.0)
+
+
+def test_a_rollout_that_never_ends_scores_the_penalty_and_nothing_else(ready):
+    folder = ready(steps=1, max_new_tokens=1, no_eos_score=-7.0, temperature=0.05)
+    finish(folder)
+    line = rows_of(folder / "metrics.jsonl")[0]
+    assert line["finished_fraction"] == 0
+    assert line["reward"] == -7.0
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 4])
+def test_a_stopped_run_ends_with_the_same_bytes_as_one_that_was_not(ready, stopped_after):
+    settings = {"steps": 5, "kl_controller": "adaptive", "kl_horizon": 100.0}
+    whole, broken = ready("whole", **settings), ready("broken", **settings)
+    finish(whole)
+
+    class StopAfter(StopRequest):
+        """SIGTERM, as far as the stage can tell, once so many steps are in the books."""
+
+        @property
+        def requested(self):
+            path = broken / "metrics.jsonl"
+            return path.exists() and len(path.read_text().splitlines()) >= stopped_after
+
+        @requested.setter
+        def requested(self, value):
+            pass
+
+    with pytest.raises(Stopped):
+        ppo.main(broken, StopAfter())
+    assert not (broken / "result.json").exists()
+    finish(broken)
+    assert weights(broken) == weights(whole)
+    assert (broken / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+    kept = [
+        [row[k] for k in ("step", "reward", "kl", "kl_weight")]
+        for row in rows_of(broken / "metrics.jsonl")
+    ]
+    assert kept == [
+        [row[k] for k in ("step", "reward", "kl", "kl_weight")]
+        for row in rows_of(whole / "metrics.jsonl")
+    ]
+
+
+def test_kill_9_at_any_moment_and_a_restart_end_with_the_same_bytes(ready):
+    settings = {"steps": 60, "checkpoint_every": 3}
+    whole, killed = ready("whole", **settings), ready("killed", **settings)
+    finish(whole)
+    process = start("ppo", killed)
+    metrics = killed / "metrics.jsonl"
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 5):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert not (killed / "result.json").exists()
+    finished = run("ppo", killed)
+    assert finished.returncode == 0, finished.stderr
+    steps = [row["step"] for row in rows_of(whole / "metrics.jsonl")]
+    assert [row["step"] for row in rows_of(metrics)] == steps
+    assert weights(killed) == weights(whole)
+
+
+def test_sigterm_leaves_a_checkpoint_and_exit_code_143(ready):
+    folder = ready(steps=2000, checkpoint_every=1000)
+    process = start("ppo", folder)
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert json.loads((folder / "error.json").read_text())["kind"] == "stopped"
+    assert (folder / "checkpoint" / "manifest.json").exists()
+
+
+# What each option is changed to, and what must be chosen with it to matter.
+OPTIONS = {
+    "steps": {"steps": 3},
+    "prompts_per_step": {"prompts_per_step": 8},
+    "samples_per_prompt": {"samples_per_prompt": 2},
+    "max_new_tokens": {"max_new_tokens": 5},
+    "temperature": {"temperature": 0.8},
+    "epochs": {"epochs": 1},
+    "minibatch_size": {"minibatch_size": 12},
+    "learning_rate": {"learning_rate": 5e-4},
+    "learning_rate_floor": {"learning_rate_floor": 0.9},
+    "warmup_steps": {"warmup_steps": 2},
+    "max_grad_norm": {"max_grad_norm": 1e-7},
+    "adam_epsilon": {"adam_epsilon": 1e-2},
+    "weight_decay": {"weight_decay": 0.5},
+    "lora_rank": {"lora_rank": 2},
+    "lora_alpha": {"lora_rank": 2, "lora_alpha": 3.0},
+    "critic": {"critic": "model"},
+    "value_learning_rate": {"value_learning_rate": 0.1},
+    "critic_warmup_steps": {"critic_warmup_steps": 1},
+    "value_clip": {"value_clip": 1e-4},
+    "gamma": {"gamma": 0.5},
+    "lam": {"lam": 0.5},
+    "clip": {"clip": 1e-4},
+    "dual_clip": {"dual_clip": 1.0001, "learning_rate": 1e-2, "approx_kl_stop": 0.0},
+    "loss_average": {"loss_average": "sequences"},
+    "whiten_advantages": {"whiten_advantages": False},
+    "whiten_rewards": {"whiten_rewards": True},
+    "entropy_bonus": {"entropy_bonus": 0.5},
+    "kl_weight": {"kl_weight": 2.0},
+    "kl_controller": {"kl_controller": "adaptive", "kl_horizon": 50.0},
+    "kl_target": {
+        "kl_controller": "adaptive",
+        "kl_horizon": 50.0,
+        "kl_target": 0.02,
+        "steps": 4,
+    },
+    "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 20.0},
+    "approx_kl_stop": {"approx_kl_stop": 1e-6},
+    "no_eos_score": {"no_eos_score": -9.0},
+    "score_clip": {"score_clip": 0.1},
+    "combine": {"combine": "weights"},
+    "safety_threshold": {"safety_threshold": 0.9},
+    "weights": {"combine": "weights", "weights": {"safety": 5.0}},
+    "rules": {"rules": {"too_short": 3.0}},
+    "seed": {"seed": 1},
+    "dtype": {"dtype": "bfloat16"},
+}
+# Compared with these instead of with the defaults.
+BESIDE = {
+    "lora_alpha": {"lora_rank": 2},
+    "dual_clip": {"learning_rate": 1e-2, "approx_kl_stop": 0.0},
+    "kl_target": {"kl_controller": "adaptive", "kl_horizon": 50.0, "steps": 4},
+    "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 50.0},
+    "weights": {"combine": "weights"},
+}
+# Stops, looks and machinery, which have tests of their own or must not change the outcome.
+OTHERWISE = {
+    *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
+    *("tripwire_evaluations", "tripwire_drop", "checkpoint_every", "threads", "device"),
+    *("microbatch_size", "decode_batch_size"),
+}
+
+
+def test_every_option_is_tried_here():
+    names = {field.name for field in dataclasses.fields(PPOConfig)}
+    assert names == set(OPTIONS) | OTHERWISE
+
+
+@pytest.fixture(scope="module")
+def known():
+    return {}
+
+
+@pytest.mark.parametrize("option", list(OPTIONS))
+def test_an_option_changes_what_the_policy_becomes(ready, known, option):
+    beside = BESIDE.get(option, {})
+    key = json.dumps(beside, sort_keys=True)
+    if key not in known:
+        plain = ready("plain", **beside)
+        finish(plain)
+        known[key] = weights(plain)
+    changed = ready("changed", **OPTIONS[option])
+    finish(changed)
+    assert weights(changed) != known[key]
+
+
+def test_a_minibatch_in_pieces_has_the_gradient_of_the_whole(ready):
+    for average in ("tokens", "sequences"):
+        norms = []
+        for size in (1, 4, 6):
+            folder = ready(f"{average}-{size}", steps=1, epochs=1, microbatch_size=size)
+            config = json.loads((folder / "config.json").read_text()) | {"loss_average": average}
+            (folder / "config.json").write_text(json.dumps(config))
+            finish(folder)
+            line = rows_of(folder / "metrics.jsonl")[0]
+            norms.append([line[k] for k in ("policy_loss", "value_loss", "grad_norm")])
+        assert norms[0] == pytest.approx(norms[1], rel=1e-3, abs=1e-5)
+        assert norms[1] == pytest.approx(norms[2], rel=1e-3, abs=1e-5)
+
+
+def test_lora_with_the_reference_as_its_own_base_starts_at_kl_0_and_merges(ready):
+    folder = ready(lora_rank=4, learning_rate=1e-2)
+    finish(folder)
+    lines = rows_of(folder / "metrics.jsonl")
+    assert lines[0]["kl"] < 1e-6 < lines[1]["kl"]
+    assert not (folder / "policy" / "adapter_config.json").exists()
+    assert (folder / "policy" / "model.safetensors").exists()
+
+
+def test_an_update_without_a_finite_gradient_is_skipped_and_counted(ready):
+    config = PPOConfig(**json.loads((ready() / "config.json").read_text()))
+    models = ppo.Models(config)
+    before = models.trained_weights()
+    mask = torch.ones(6, 2, dtype=torch.bool)
+    rollout = ppo.Rollout(
+        prompts=[[5, 6]] * 6,
+        responses=[[7, 8]] * 6,
+        mask=mask,
+        logprobs=torch.full((6, 2), -5.0),
+        advantages=torch.full((6, 2), float("nan")),
+        returns=torch.zeros(6, 2),
+        values=torch.zeros(6, 2),
+    )
+    told = ppo.update(
+        models,
+        models.optimizer(),
+        rollout,
+        config,
+        step=1,
+        train_policy=True,
+        rates=(1e-3, 1e-3),
+    )
+    assert told["skipped"] == config.epochs
+    assert told["updates"] == 0
+    after = models.trained_weights()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_gradients_are_really_clipped():
+    weight = torch.nn.Parameter(torch.zeros(4))
+    weight.grad = torch.full((4,), 3.0)
+    assert ppo._clip([weight], 1.5) == pytest.approx(6.0)
+    assert float(weight.grad.norm()) == pytest.approx(1.5, rel=1e-4)
+    weight.grad = torch.full((4,), 3.0)
+    ppo._clip([weight], 0.0)
+    assert float(weight.grad.norm()) == pytest.approx(6.0)
+
+
+def test_every_pass_over_the_prompts_uses_each_once_in_a_new_order():
+    steps = [ppo.choose(10, 4, index, seed=0) for index in range(5)]
+    flat = [i for step in steps for i in step]
+    assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
+    assert flat[:10] != flat[10:]
+    assert ppo.choose(10, 4, 3, seed=0) == steps[3]

@@ -1,0 +1,102 @@
+"""Sampling: the log-probabilities must be those of the tokens drawn, whatever shares the batch."""
+
+import pytest
+import torch
+
+from rlhf.training import loading, sampling
+from tests.rlhf.training.tiny import make_policy
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    folder = make_policy(tmp_path_factory.mktemp("policy"))
+    return loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+
+
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16]]
+
+
+def draw(policy, *, seed=0, **options):
+    settings = {
+        "k": 2,
+        "max_new_tokens": 12,
+        "temperature": 0.7,
+        "stop_ids": policy.stop_ids,
+        "pad_id": policy.pad_id,
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    return sampling.sample(policy.model, PROMPTS, **settings | options)
+
+
+def test_kept_log_probabilities_are_those_of_a_plain_forward_pass(policy):
+    # A third of the vocabulary ends the response, so rows leave the batch at different times.
+    stops = list(range(1, policy.model.config.vocab_size, 3))
+    answers = draw(policy, stop_ids=stops, k=4)
+    ended = {len(a.tokens) for group in answers for a in group if a.finished}
+    assert len(ended) > 1
+    for prompt, group in zip(PROMPTS, answers, strict=True):
+        for answer in group:
+            with torch.no_grad():
+                logits = policy.model(torch.tensor([prompt + answer.tokens])).logits[0]
+            scaled = torch.log_softmax(logits[len(prompt) - 1 : -1] / 0.7, dim=-1)
+            expected = scaled.gather(1, torch.tensor(answer.tokens)[:, None])[:, 0]
+            assert torch.allclose(torch.tensor(answer.logprobs), expected, atol=1e-4)
+            assert answer.finished == (answer.tokens[-1] in stops)
+            assert not any(token in stops for token in answer.tokens[:-1])
+
+
+def test_response_logits_read_left_padded_prompts_as_if_they_were_alone(policy):
+    answers = [group[0].tokens for group in draw(policy)]
+    logits, hidden, tokens, lengths = policy.response_logits(PROMPTS, answers)
+    assert lengths.tolist() == [len(a) for a in answers]
+    assert hidden.shape == (4, max(map(len, answers)), policy.hidden_size)
+    for i, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
+        alone = policy.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        assert torch.allclose(logits[i, : len(answer)], alone, atol=1e-4)
+        assert tokens[i, : len(answer)].tolist() == answer
+
+
+def test_the_same_seed_gives_the_same_responses_and_another_one_others(policy):
+    assert draw(policy, seed=3) == draw(policy, seed=3)
+    assert draw(policy, seed=3) != draw(policy, seed=4)
+
+
+def test_responses_come_back_in_the_order_of_the_prompts_whatever_the_batch_size(policy):
+    # At a temperature near 0 there is one answer to each prompt, so batches can be compared.
+    whole = draw(policy, temperature=0.01, k=1, batch_size=100)
+    single = draw(policy, temperature=0.01, k=1, batch_size=1)
+    assert [g[0].tokens for g in whole] == [g[0].tokens for g in single]
+
+
+def test_tokens_are_drawn_as_often_as_the_policy_says(policy):
+    answers = sampling.sample(
+        policy.model,
+        [[5, 6, 7]],
+        k=4000,
+        max_new_tokens=1,
+        temperature=0.5,
+        stop_ids=policy.stop_ids,
+        pad_id=policy.pad_id,
+        generator=torch.Generator().manual_seed(0),
+        batch_size=4000,
+    )[0]
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([[5, 6, 7]])).logits[0, -1]
+    expected = torch.softmax(logits / 0.5, dim=-1)
+    counts = torch.bincount(torch.tensor([a.tokens[0] for a in answers]), minlength=len(expected))
+    # Chi-squared with some 280 degrees of freedom: 400 is far beyond chance.
+    chi = (((counts - 4000 * expected) ** 2) / (4000 * expected)).sum()
+    assert chi < 400
+
+
+def test_a_response_that_runs_out_of_tokens_is_not_finished(policy):
+    answers = draw(policy, stop_ids=[policy.model.config.vocab_size - 1], max_new_tokens=3)
+    assert all(len(a.tokens) == 3 for group in answers for a in group if not a.finished)
+    assert not all(a.finished for group in answers for a in group)
+
+
+def test_decoded_text_has_no_stop_token(policy):
+    word = policy.tokenizer.encode("lamp")[0]
+    assert policy.decode([word, policy.stop_ids[0]]) == "lamp"
+    assert policy.decode([word]) == "lamp"
+    assert policy.decode([]) == ""
