@@ -1,0 +1,305 @@
+"""Build the base policy: a tiny Llama, its tokenizer and its chat template, from nothing.
+
+    python -m rlhf.training.base RUN_DIR
+
+Reads `config.json` (BaseConfig) and `data/corpus.jsonl`, writes `policy/`: an ordinary Hugging Face
+folder. The corpus is read in two phases: clean answers first, so that the model learns to copy names
+before it learns bad habits, then the mix of styles that people will rank. On one machine the same
+configuration and corpus give the same bytes, also when the run was stopped and resumed.
+"""
+
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rlhf.training import configs, rundir
+from rlhf.training.configs import BaseConfig
+from rlhf.training.rundir import InputError, MetricsWriter, Stopped, StopRequest, run_stage
+from rlhf.training.word_tokenizer import build_tokenizer
+
+CORPUS = "corpus.jsonl"
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of a prompt in its chat template and of the response with its end-of-turn."""
+
+    prompt: list[int]
+    response: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+def main(run_dir: Path, stop: StopRequest) -> None:
+    """Run the stage in `run_dir`. InputError for a bad configuration or corpus."""
+    began = time.monotonic()
+
+    # 1. Configuration, corpus, tokenizer.
+    config = configs.load(BaseConfig, run_dir / rundir.CONFIG)
+    torch.set_num_threads(config.threads)
+    rows = read_corpus(run_dir / rundir.DATA / CORPUS)
+    tokenizer = build_tokenizer(_texts(rows), max_length=config.max_positions)
+    phases = {
+        phase: [_encode(row, tokenizer, config) for row in rows if row["phase"] == phase]
+        for phase in ("clean", "mix")
+    }
+    batches = schedule(phases, config)
+
+    # 2. Model and optimiser, from the checkpoint if there is one.
+    torch.manual_seed(config.seed)
+    model = build_model(config, tokenizer)
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    checkpoint = rundir.find_checkpoint(run_dir)
+    first_step = _resume(checkpoint, model, optimiser) if checkpoint else 0
+
+    # 3. Training: `batches[i]` is step i + 1, whatever was interrupted in between.
+    total, loss = len(batches), float("nan")
+    saved_at = progress_at = started = time.monotonic()
+    with MetricsWriter(run_dir, resume_after=first_step) as metrics:
+        for step in range(first_step + 1, total + 1):
+            for group in optimiser.param_groups:
+                group["lr"] = config.learning_rate * learning_rate_factor(step, total, config)
+            phase, examples = batches[step - 1]
+            step_began = time.monotonic()
+            loss, n_tokens = train_step(model, optimiser, examples, config)
+            now = time.monotonic()
+            metrics.write(
+                step,
+                loss=loss,
+                learning_rate=optimiser.param_groups[0]["lr"],
+                tokens_per_second=n_tokens / max(now - step_began, 1e-9),
+            )
+            if now - progress_at > 0.5 or step == total:
+                eta = (now - started) / (step - first_step) * (total - step)
+                note = {"clean": "learning names", "mix": "learning styles"}[phase]
+                rundir.write_progress(
+                    run_dir, done=step, total=total, unit="steps", note=note, eta_seconds=eta
+                )
+                progress_at = now
+            if stop.requested or now - saved_at > config.checkpoint_seconds:
+                _save_checkpoint(run_dir, step, model, optimiser)
+                saved_at = now
+                if stop.requested:
+                    raise Stopped
+
+    # 4. The policy, then the result.
+    size = save_policy(model, tokenizer, run_dir / rundir.POLICY)
+    rundir.write_result(
+        run_dir,
+        {
+            "n_parameters": sum(p.numel() for p in model.parameters()),
+            "bytes": size,
+            "loss": round(_last_losses(run_dir, loss), 4),
+            "seconds": round(time.monotonic() - began, 1),
+            "steps": total,
+        },
+    )
+
+
+# --- Data -------------------------------------------------------------------------------------
+
+
+def read_corpus(path: Path) -> list[dict[str, Any]]:
+    """The rows of the corpus; InputError names the first line that isn't as docs/formats.md says."""
+    rows = []
+    for number, row in enumerate(
+        rundir.read_jsonl(path, required=("messages", "response", "phase")), start=1
+    ):
+        where = f"{rundir.DATA}/{path.name} row {number}"
+        if row["phase"] not in ("clean", "mix"):
+            raise InputError(f'{where}: phase must be "clean" or "mix", got {row["phase"]!r}.')
+        messages = row["messages"]
+        if not (
+            isinstance(messages, list)
+            and messages
+            and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages)
+            and messages[-1].get("role") == "user"
+        ):
+            raise InputError(f"{where}: messages must be a conversation that ends with the user.")
+        if not isinstance(row["response"], str) or not row["response"].strip():
+            raise InputError(f"{where}: response must be text that isn't empty.")
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{rundir.DATA}/{path.name} is empty; a base policy needs a corpus.")
+    return rows
+
+
+def _texts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        text for row in rows for text in (row["response"], *(m["content"] for m in row["messages"]))
+    ]
+
+
+def _encode(row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, config: BaseConfig) -> Example:
+    text = tokenizer.apply_chat_template(
+        row["messages"], add_generation_prompt=True, tokenize=False
+    )
+    prompt = tokenizer.encode(text, add_special_tokens=False)
+    response = tokenizer.encode(row["response"], add_special_tokens=False)
+    example = Example(prompt, [*response, tokenizer.eos_token_id])
+    if len(example) > config.max_positions:
+        raise InputError(
+            f"A corpus row has {len(example)} tokens, but max_positions is {config.max_positions};"
+            f" raise it or shorten the row that begins {row['response'][:40]!r}."
+        )
+    return example
+
+
+def schedule(
+    phases: dict[str, list[Example]], config: BaseConfig
+) -> list[tuple[str, list[Example]]]:
+    """Every batch of the run in order, as (phase, examples): a pure function of config and data.
+
+    Batches hold examples of similar length (fewer padding tokens); their order is shuffled. A phase
+    with more steps than data is read again in another order; a phase without data falls to the other.
+    """
+    steps = {"clean": config.clean_steps, "mix": config.mix_steps}
+    batches: list[tuple[str, list[Example]]] = []
+    for phase, n_steps in steps.items():
+        examples = phases[phase] or phases["clean" if phase == "mix" else "mix"]
+        generator = random.Random(f"{config.seed}/{phase}")
+        found: list[list[Example]] = []
+        while len(found) < n_steps:
+            found += _bucketed(examples, config.batch_size, generator)
+        batches += [(phase, batch) for batch in found[:n_steps]]
+    return batches
+
+
+def _bucketed(
+    examples: Sequence[Example], batch_size: int, generator: random.Random
+) -> list[list[Example]]:
+    """One pass over the examples in shuffled batches of similar length."""
+    order = list(examples)
+    generator.shuffle(order)
+    batches = []
+    pool = 16 * batch_size
+    for start in range(0, len(order), pool):
+        chunk = sorted(order[start : start + pool], key=len)
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    generator.shuffle(batches)
+    return batches
+
+
+# --- Model ------------------------------------------------------------------------------------
+
+
+def build_model(config: BaseConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama with tied embeddings and fresh weights (torch's global seed decides which)."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.max_positions,
+            tie_word_embeddings=True,
+            attention_dropout=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def learning_rate_factor(step: int, total: int, config: BaseConfig) -> float:
+    """Linear warm-up to 1, then linear decay to 0.1 at the last step."""
+    if step <= config.warmup_steps:
+        return step / config.warmup_steps
+    return 1.0 - 0.9 * (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+
+
+def train_step(
+    model: LlamaForCausalLM,
+    optimiser: torch.optim.Optimizer,
+    examples: Sequence[Example],
+    config: BaseConfig,
+) -> tuple[float, int]:
+    """One optimiser step. Returns the mean loss per response token (nats) and tokens read."""
+    longest = max(map(len, examples))
+    ids = torch.zeros(len(examples), longest, dtype=torch.long)  # (B, T), padded on the right
+    seen = torch.zeros(len(examples), longest, dtype=torch.bool)
+    learnt = torch.zeros(len(examples), longest, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        ids[row, : len(example)] = torch.tensor(example.prompt + example.response)
+        seen[row, : len(example)] = True
+        learnt[row, len(example.prompt) : len(example)] = True
+    hidden = model.model(input_ids=ids, attention_mask=seen).last_hidden_state  # (B, T, H)
+    # The vocabulary head only where it is needed: position t predicts token t + 1.
+    logits = model.lm_head(hidden[:, :-1][learnt[:, 1:]])  # (N, V)
+    loss = functional.cross_entropy(logits, ids[:, 1:][learnt[:, 1:]])
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+    optimiser.step()
+    return loss.item(), int(seen.sum())
+
+
+# --- Saving and resuming ----------------------------------------------------------------------
+
+
+def save_policy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> int:
+    """Write a Hugging Face folder beside `folder` and rename it; returns its size in bytes."""
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
+    )
+    model.save_pretrained(new)
+    tokenizer.save_pretrained(new)
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _save_checkpoint(
+    run_dir: Path, step: int, model: LlamaForCausalLM, optimiser: torch.optim.Optimizer
+) -> None:
+    # Safetensors for the optimiser too: nothing in a run folder is ever unpickled.
+    tensors = {f"model.{name}": value for name, value in model.named_parameters()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    tensors["step"] = torch.tensor(step)
+    rundir.save_checkpoint(run_dir, lambda folder: save_file(tensors, folder / "state.safetensors"))
+
+
+def _resume(checkpoint: Path, model: LlamaForCausalLM, optimiser: torch.optim.Optimizer) -> int:
+    """Load a checkpoint into model and optimiser; returns the last step that it holds."""
+    tensors = load_file(checkpoint / "state.safetensors")
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(tensors[f"model.{name}"])
+    for key, value in tensors.items():
+        if key.startswith("optimiser."):
+            _, index, name = key.split(".")
+            states.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
+    return int(tensors["step"])
+
+
+def _last_losses(run_dir: Path, loss: float) -> float:
+    """The mean loss of the last 20 steps: one batch says little."""
+    losses = [row["loss"] for row in rundir.read_metrics(run_dir)[-20:] if row["loss"] is not None]
+    return sum(losses) / len(losses) if losses else loss
+
+
+if __name__ == "__main__":
+    run_stage(main)
