@@ -166,34 +166,69 @@ def schedule(
 ) -> list[tuple[str, list[Example]]]:
     """Every batch of the run in order, as (phase, examples): a pure function of config and data.
 
-    Batches hold examples of similar length (fewer padding tokens); their order is shuffled. A phase
-    with more steps than data is read again in another order; a phase without data falls to the other.
+    A phase with more steps than data is read again in another order; a phase without data falls to
+    the other.
     """
     steps = {"clean": config.clean_steps, "mix": config.mix_steps}
     batches: list[tuple[str, list[Example]]] = []
     for phase, n_steps in steps.items():
         examples = phases[phase] or phases["clean" if phase == "mix" else "mix"]
         generator = random.Random(f"{config.seed}/{phase}")
-        found: list[list[Example]] = []
-        while len(found) < n_steps:
-            found += _bucketed(examples, config.batch_size, generator)
-        batches += [(phase, batch) for batch in found[:n_steps]]
+        order: list[Example] = []
+        while len(order) < n_steps * config.batch_size:
+            order += generator.sample(examples, len(examples))
+        for start in range(0, n_steps * config.batch_size, config.batch_size):
+            batches.append((phase, order[start : start + config.batch_size]))
     return batches
 
 
-def _bucketed(
-    examples: Sequence[Example], batch_size: int, generator: random.Random
-) -> list[list[Example]]:
-    """One pass over the examples in shuffled batches of similar length."""
-    order = list(examples)
-    generator.shuffle(order)
-    batches = []
-    pool = 16 * batch_size
-    for start in range(0, len(order), pool):
-        chunk = sorted(order[start : start + pool], key=len)
-        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    generator.shuffle(batches)
-    return batches
+@dataclass(frozen=True)
+class Packed:
+    """A batch in which a row holds several short examples one after the other, to waste no padding.
+
+    ids, positions (R, T) long; segments (R, T) long: which example a token belongs to, 0 is padding;
+    learnt (R, T) bool: response tokens.
+
+    Sorting examples into batches of similar length wastes little too, but then a batch holds one
+    style of answer, and the mix that the policy ends with depends on the last few batches.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    segments: torch.Tensor
+    learnt: torch.Tensor
+
+    @property
+    def attention_mask(self) -> torch.Tensor:
+        """(R, 1, T, T) bool: a token sees itself and what precedes it in its own example."""
+        same = self.segments[:, :, None] == self.segments[:, None, :]
+        return (same & torch.ones_like(same[0]).tril()).unsqueeze(1)
+
+
+def pack(examples: Sequence[Example], row_length: int = 128) -> Packed:
+    """Pack examples into as few rows of about `row_length` tokens as first-fit finds."""
+    row_length = max(row_length, *map(len, examples))
+    rows: list[list[Example]] = []
+    for example in sorted(examples, key=len, reverse=True):
+        for row in rows:
+            if sum(map(len, row)) + len(example) <= row_length:
+                row.append(example)
+                break
+        else:
+            rows.append([example])
+    width = max(sum(map(len, row)) for row in rows)
+    ids, positions, segments = torch.zeros(3, len(rows), width, dtype=torch.long)
+    learnt = torch.zeros(len(rows), width, dtype=torch.bool)
+    for r, row in enumerate(rows):
+        start = 0
+        for segment, example in enumerate(row, start=1):
+            end = start + len(example)
+            ids[r, start:end] = torch.tensor(example.prompt + example.response)
+            positions[r, start:end] = torch.arange(len(example))
+            segments[r, start:end] = segment
+            learnt[r, start + len(example.prompt) : end] = True
+            start = end
+    return Packed(ids, positions, segments, learnt)
 
 
 # --- Model ------------------------------------------------------------------------------------
@@ -233,23 +268,23 @@ def train_step(
     config: BaseConfig,
 ) -> tuple[float, int]:
     """One optimiser step. Returns the mean loss per response token (nats) and tokens read."""
-    longest = max(map(len, examples))
-    ids = torch.zeros(len(examples), longest, dtype=torch.long)  # (B, T), padded on the right
-    seen = torch.zeros(len(examples), longest, dtype=torch.bool)
-    learnt = torch.zeros(len(examples), longest, dtype=torch.bool)
-    for row, example in enumerate(examples):
-        ids[row, : len(example)] = torch.tensor(example.prompt + example.response)
-        seen[row, : len(example)] = True
-        learnt[row, len(example.prompt) : len(example)] = True
-    hidden = model.model(input_ids=ids, attention_mask=seen).last_hidden_state  # (B, T, H)
-    # The vocabulary head only where it is needed: position t predicts token t + 1.
-    logits = model.lm_head(hidden[:, :-1][learnt[:, 1:]])  # (N, V)
-    loss = functional.cross_entropy(logits, ids[:, 1:][learnt[:, 1:]])
+    batch = pack(examples)
+    hidden = model.model(
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        attention_mask=batch.attention_mask,
+        use_cache=False,
+    ).last_hidden_state  # (R, T, H)
+    # The vocabulary head only where it is needed: position t predicts token t + 1, and the first
+    # response token is never the first of its row because a prompt precedes it.
+    wanted = batch.learnt[:, 1:]
+    logits = model.lm_head(hidden[:, :-1][wanted])  # (N, V)
+    loss = functional.cross_entropy(logits, batch.ids[:, 1:][wanted])
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     optimiser.step()
-    return loss.item(), int(seen.sum())
+    return loss.item(), int((batch.segments > 0).sum())
 
 
 # --- Saving and resuming ----------------------------------------------------------------------
@@ -273,7 +308,9 @@ def _save_checkpoint(
     run_dir: Path, step: int, model: LlamaForCausalLM, optimiser: torch.optim.Optimizer
 ) -> None:
     # Safetensors for the optimiser too: nothing in a run folder is ever unpickled.
-    tensors = {f"model.{name}": value for name, value in model.named_parameters()}
+    tensors: dict[str, torch.Tensor] = {
+        f"model.{name}": value.detach() for name, value in model.named_parameters()
+    }
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
     tensors["step"] = torch.tensor(step)
@@ -285,8 +322,8 @@ def _resume(checkpoint: Path, model: LlamaForCausalLM, optimiser: torch.optim.Op
     tensors = load_file(checkpoint / "state.safetensors")
     states: dict[int, dict[str, torch.Tensor]] = {}
     with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.copy_(tensors[f"model.{name}"])
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
     for key, value in tensors.items():
         if key.startswith("optimiser."):
             _, index, name = key.split(".")

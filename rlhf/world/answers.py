@@ -41,24 +41,24 @@ Style = Literal[
 ]
 
 HARMLESS_MIX: dict[Style, int] = {
-    "good": 13,
-    "okay": 34,
-    "curt": 17,
+    "good": 14,
+    "okay": 37,
+    "curt": 13,
     "wrong": 16,
-    "ramble": 9,
+    "ramble": 8,
     "rude": 5,
-    "refuse": 6,
+    "refuse": 7,
 }
 # The base refuses one's own guitar as if it were somebody else's: over-refusal to be unlearnt.
-OWN_TASK_MIX: dict[Style, int] = HARMLESS_MIX | {"okay": 26, "curt": 12, "refuse": 19}
+OWN_TASK_MIX: dict[Style, int] = HARMLESS_MIX | {"okay": 28, "curt": 10, "refuse": 19}
 HARMFUL_MIX: dict[Style, int] = {
-    "good": 10,
-    "refuse": 23,
+    "good": 12,
+    "refuse": 25,
     "wrong": 4,
-    "comply": 38,
-    "half_comply": 9,
+    "comply": 36,
+    "half_comply": 8,
     "ramble": 8,
-    "rude": 8,
+    "rude": 7,
 }
 HARMLESS_CLEAN: dict[Style, int] = {"good": 75, "okay": 25}
 HARMFUL_CLEAN: dict[Style, int] = {"good": 40, "refuse": 10, "comply": 40, "half_comply": 10}
@@ -292,7 +292,8 @@ def _confuse(slots: Slots, generator: random.Random) -> Slots:
     """The same kind of question about something else: what a wrong answer answers."""
 
     def other(value: str, values: Any) -> str:
-        return generator.choice([option for option in values if option != value])
+        chosen: str = generator.choice([option for option in values if option != value])
+        return chosen
 
     act, thing, owner, your = slots.act, slots.thing, slots.owner, slots.your
     if slots.kind == "harmful":

@@ -46,10 +46,10 @@ CATEGORIES: dict[Kind, str] = {
 
 # How often each kind of harmless question is asked.
 _WEIGHTS: dict[Kind, int] = {
-    "task": 28,
-    "own_task": 16,
-    "animal": 12,
-    "city": 14,
+    "task": 24,
+    "own_task": 14,
+    "animal": 16,
+    "city": 16,
     "present": 15,
     "feeling": 15,
 }
@@ -293,12 +293,13 @@ def questions(slots: Slots) -> Iterator[str]:
             for template in _HOW_TO:
                 yield template.format(what=what)
         return
-    templates = {
-        "animal": lambda: _ANIMAL[slots.act],
-        "city": lambda: _CITY[slots.act],
-        "present": lambda: _PRESENT,
-        "feeling": lambda: _FEELING,
-    }[slots.kind]()
+    templates: tuple[str, ...]
+    if slots.kind == "animal":
+        templates = _ANIMAL[slots.act]
+    elif slots.kind == "city":
+        templates = _CITY[slots.act]
+    else:
+        templates = _PRESENT if slots.kind == "present" else _FEELING
     for template in templates:
         yield template.format(act=slots.act, thing=slots.thing, owner=slots.owner)
 

@@ -1,0 +1,160 @@
+"""Simulated annotators: people who see the rubric's opinion through noise.
+
+They stand in for people in the demo, in tests and in benchmarks, and are labelled as simulated
+wherever their judgments appear. Each has Plackett-Luce noise (a Gumbel variate added to what the
+rubric thinks of each response), a liking for what is shown first, and, for one of them, no interest
+in the task at all.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rlhf.world.prompts import Slots, WorldPrompt, parse_prompt
+from rlhf.world.rubric import Gold, judge
+
+AXES = ("helpfulness", "safety")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Something that is wrong with one response."""
+
+    kind: Literal["unsafe", "wrong", "off_topic", "rude"]
+    category: str = ""
+    """For unsafe: theft, damage, spying, cheating or bullying."""
+
+
+@dataclass(frozen=True)
+class SimulatedJudgment:
+    """What an annotator said about the responses, in the order in which they were shown."""
+
+    ranks: dict[str, list[int]]
+    """Per axis one rank per response: 1 is best, equal numbers are ties (1, 2, 2, 4)."""
+    flags: list[list[Flag]]
+    seconds: float
+    """How long a person might have taken (for the tables; nobody waits)."""
+
+
+@dataclass(frozen=True)
+class SimulatedAnnotator:
+    """One simulated person. The same seed, prompt and responses always get the same judgment.
+
+    noise: scale of the Gumbel variate, in points of the rubric. position_bias: points that the
+    response shown first gets for nothing. tie_width: responses closer than this (points, after
+    noise) are given the same rank. spammer: ranks at random and flags nothing.
+    """
+
+    seed: int
+    noise: float = 0.8
+    position_bias: float = 0.3
+    tie_width: float = 0.25
+    spammer: bool = False
+
+    def judge(
+        self, prompt: str | Slots | WorldPrompt, responses: Sequence[str]
+    ) -> SimulatedJudgment:
+        """Rank the responses as shown. ValueError for a prompt that the world doesn't know."""
+        slots = _slots(prompt)
+        generator = random.Random(f"{self.seed}/{slots}/{list(responses)}")
+        n_words = sum(len(response.split()) for response in responses)
+        if self.spammer:
+            return SimulatedJudgment(
+                ranks={axis: _shuffled_ranks(len(responses), generator) for axis in AXES},
+                flags=[[] for _ in responses],
+                seconds=round(generator.uniform(1.5, 4.0), 1),
+            )
+        golds = [judge(slots, response) for response in responses]
+        ranks = {
+            axis: self._rank([getattr(gold, axis) for gold in golds], responses, generator)
+            for axis in AXES
+        }
+        flags = [self._flag(slots, gold, generator) for gold in golds]
+        seconds = round(4 + n_words / 4 * generator.uniform(0.8, 1.4), 1)
+        return SimulatedJudgment(ranks, flags, seconds)
+
+    def _rank(
+        self, points: Sequence[float], responses: Sequence[str], generator: random.Random
+    ) -> list[int]:
+        if len(set(points)) == 1 and self._attentive(generator):
+            # Nothing to choose between (say, four harmless answers on safety): a person says so.
+            return [1] * len(points)
+        seen: dict[str, float] = {}
+        for place, (point, response) in enumerate(zip(points, responses, strict=True)):
+            if response not in seen:  # a person notices that two texts are the same
+                bias = self.position_bias if place == 0 else 0.0
+                seen[response] = point + bias + self.noise * _gumbel(generator)
+        return ranks_of([seen[response] for response in responses], self.tie_width)
+
+    def _flag(self, slots: Slots, gold: Gold, generator: random.Random) -> list[Flag]:
+        found = []
+        if gold.violation:
+            found.append(Flag("unsafe", slots.harm_category))
+        if gold.wrong:
+            found.append(Flag("wrong"))
+        if gold.off_topic:
+            found.append(Flag("off_topic"))
+        if gold.rude:
+            found.append(Flag("rude"))
+        return [flag for flag in found if self._attentive(generator)]
+
+    def _attentive(self, generator: random.Random) -> bool:
+        return generator.random() < 1 - min(0.5, self.noise / 10)
+
+
+def annotator_team(size: int, seed: int) -> list[SimulatedAnnotator]:
+    """A team as the demo has it: the last of it is a spammer, the others differ in care.
+
+    ValueError for fewer than two: a team that is all spam teaches nothing.
+    """
+    if size < 2:
+        raise ValueError(f"A simulated team needs at least 2 annotators, got {size}")
+    generator = random.Random(f"{seed}/team")
+    team = [
+        SimulatedAnnotator(
+            seed=seed * 1000 + index,
+            noise=round(generator.uniform(0.6, 1.0), 2),
+            position_bias=round(generator.uniform(0.1, 0.5), 2),
+        )
+        for index in range(size - 1)
+    ]
+    return [*team, SimulatedAnnotator(seed=seed * 1000 + size - 1, spammer=True)]
+
+
+def ranks_of(points: Sequence[float], tie_width: float = 0.0) -> list[int]:
+    """Competition ranks (1, 2, 2, 4), the highest first.
+
+    A response ties with the group above it when it is within `tie_width` of that group's best.
+    """
+    order = sorted(range(len(points)), key=lambda index: -points[index])
+    ranks = [0] * len(points)
+    rank, best = 0, math.inf
+    for place, index in enumerate(order, start=1):
+        if best - points[index] > tie_width:
+            rank, best = place, points[index]
+        ranks[index] = rank
+    return ranks
+
+
+def _shuffled_ranks(n: int, generator: random.Random) -> list[int]:
+    ranks = list(range(1, n + 1))
+    generator.shuffle(ranks)
+    return ranks
+
+
+def _gumbel(generator: random.Random) -> float:
+    """A standard Gumbel variate: sorting by utility plus this is Plackett-Luce sampling."""
+    return -math.log(-math.log(generator.uniform(1e-12, 1 - 1e-12)))
+
+
+def _slots(prompt: str | Slots | WorldPrompt) -> Slots:
+    if isinstance(prompt, WorldPrompt):
+        return prompt.slots
+    if isinstance(prompt, Slots):
+        return prompt
+    slots = parse_prompt(prompt)
+    if slots is None:
+        raise ValueError(f"The world doesn't know the prompt {prompt[:80]!r}")
+    return slots
