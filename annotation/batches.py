@@ -1,0 +1,213 @@
+"""Batches: putting prompts with their responses in front of people, and when enough is enough."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+from typing import Any, TypedDict
+
+from django.db import transaction
+from django.db.models import Count, Min, Q, Sum
+from django.utils import timezone
+
+from annotation.assignment import release_all
+from annotation.models import (
+    MAX_RESPONSES,
+    MIN_RESPONSES,
+    Assignment,
+    Batch,
+    Comparison,
+    Event,
+    Judgment,
+    Project,
+    Prompt,
+    Response,
+    User,
+)
+
+ROWS_AT_ONCE = 500
+
+
+class BatchError(Exception):
+    """What a batch can't do now, in one sentence for a person."""
+
+
+@dataclass(frozen=True)
+class ResponseText:
+    """One response to be judged: what people read, and what they never see (who wrote it and how)."""
+
+    text: str
+    source: str
+    sampling: dict[str, Any] = field(default_factory=dict)
+    logprob: float | None = None
+    n_tokens: int | None = None
+
+
+class Progress(TypedDict):
+    """Where a batch stands; `needed` and `judged` count judgments, not comparisons."""
+
+    comparisons: int
+    needed: int
+    judged: int
+    leased: int
+    skipped: int
+    extra: int
+    people: int
+    percent: int
+    is_complete: bool
+    per_hour: float | None
+    eta_seconds: float | None
+
+
+def create_batch(
+    project: Project,
+    name: str,
+    *,
+    overlap: int | None = None,
+    by: User | None = None,
+    is_imported: bool = False,
+) -> Batch:
+    """A batch in draft: comparisons are added, nobody sees them yet.
+
+    `overlap` is how many people judge each comparison; the project's own unless given.
+    """
+    overlap = project.overlap if overlap is None else overlap
+    if overlap < 1:
+        raise BatchError(f"Each comparison needs at least 1 judgment; the overlap was {overlap}.")
+    with transaction.atomic():
+        batch = Batch.objects.create(
+            project=project, name=name, overlap=overlap, is_imported=is_imported
+        )
+        Event.record(project, by, "created batch", name, batch=batch.pk, overlap=overlap)
+    return batch
+
+
+def add_comparisons(batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText]]]) -> int:
+    """Add one comparison per prompt with its 2 to 9 responses; how many. All of them or none.
+
+    Raises BatchError for too few or too many responses, a prompt of another project, a prompt
+    that is there twice, or a batch that is closed.
+    """
+    ready = list(_checked(batch, rows))  # Outside the transaction: `rows` may read files.
+    with transaction.atomic():
+        state = Batch.objects.select_for_update().values_list("state", flat=True).get(pk=batch.pk)
+        if state == Batch.State.CLOSED:
+            raise BatchError(f"The batch {batch.name} is closed; make a new one.")
+        there = set(batch.comparisons.values_list("prompt_id", flat=True))
+        twice = next((prompt for prompt, _ in ready if prompt.pk in there), None)
+        if twice is not None:
+            raise BatchError(f"The batch already compares responses to “{twice}”.")
+        pending = iter(ready)
+        while chunk := list(islice(pending, ROWS_AT_ONCE)):
+            comparisons = Comparison.objects.bulk_create(
+                Comparison(
+                    batch=batch,
+                    prompt=prompt,
+                    needed=batch.overlap,
+                    priority=prompt.priority,
+                    shuffle=random.random(),  # noqa: S311 - an order, not a secret
+                )
+                for prompt, _ in chunk
+            )
+            Response.objects.bulk_create(
+                Response(
+                    comparison=comparison,
+                    # PostgreSQL can't store NUL in text; what a model wrote is otherwise kept as is.
+                    text=response.text.replace("\x00", "\ufffd"),
+                    source=response.source,
+                    sampling=response.sampling,
+                    logprob=response.logprob,
+                    n_tokens=response.n_tokens,
+                )
+                for comparison, (_, responses) in zip(comparisons, chunk, strict=True)
+                for response in responses
+            )
+    return len(ready)
+
+
+def open_batch(batch: Batch, by: User | None) -> Batch:
+    """Let people judge it. Opening an open batch changes nothing; a closed one may be reopened."""
+    with transaction.atomic():
+        batch = Batch.objects.select_for_update().get(pk=batch.pk)
+        if batch.state == Batch.State.OPEN:
+            return batch
+        if not batch.comparisons.exists():
+            raise BatchError(f"The batch {batch.name} has no comparisons yet.")
+        batch.state, batch.closed_at = Batch.State.OPEN, None
+        batch.opened_at = batch.opened_at or timezone.now()
+        batch.save(update_fields=["state", "opened_at", "closed_at"])
+        Event.record(batch.project, by, "opened batch", batch.name, batch=batch.pk)
+    return batch
+
+
+def close_batch(batch: Batch, by: User | None) -> Batch:
+    """Stop handing it out. Leases end; what comes in later is kept as an extra, never refused."""
+    with transaction.atomic():
+        batch = Batch.objects.select_for_update().get(pk=batch.pk)
+        if batch.state == Batch.State.CLOSED:
+            return batch
+        batch.state, batch.closed_at = Batch.State.CLOSED, timezone.now()
+        batch.save(update_fields=["state", "closed_at"])
+        released = release_all(batch)
+        Event.record(
+            batch.project, by, "closed batch", batch.name, batch=batch.pk, released=released
+        )
+    return batch
+
+
+def batch_progress(batch: Batch) -> Progress:
+    """Where the batch stands, and at the pace of its last hour of work, when it will be done."""
+    now = timezone.now()
+    totals = batch.comparisons.aggregate(
+        comparisons=Count("pk"), places=Sum("needed"), done=Sum("judged")
+    )
+    needed, judged = totals["places"] or 0, totals["done"] or 0
+    states = Assignment.objects.filter(comparison__batch=batch).aggregate(
+        leased=Count("pk", filter=Q(state=Assignment.State.LEASED, lease_until__gte=now)),
+        skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
+        extra=Count("pk", filter=Q(state=Assignment.State.JUDGED, is_extra=True)),
+        people=Count("annotator", distinct=True, filter=Q(state=Assignment.State.JUDGED)),
+    )
+    recent = (
+        Judgment.objects.current()
+        .filter(
+            assignment__comparison__batch=batch,
+            assignment__is_extra=False,
+            created_at__gte=now - timedelta(hours=1),
+        )
+        .aggregate(n=Count("pk"), first=Min("created_at"))
+    )
+    per_hour = eta_seconds = None
+    if recent["n"] >= 2:
+        seconds = max((now - recent["first"]).total_seconds(), 1.0)
+        per_hour = recent["n"] / seconds * 3600
+        eta_seconds = (needed - judged) / per_hour * 3600
+    return {
+        "comparisons": totals["comparisons"],
+        "needed": needed,
+        "judged": judged,
+        **states,  # type: ignore[typeddict-item]
+        "percent": int(100 * judged / needed) if needed else 0,
+        "is_complete": needed > 0 and judged >= needed,
+        "per_hour": per_hour,
+        "eta_seconds": eta_seconds,
+    }
+
+
+def _checked(
+    batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText]]]
+) -> Iterator[tuple[Prompt, list[ResponseText]]]:
+    seen: set[int] = set()
+    for prompt, responses in rows:
+        if prompt.project_id != batch.project_id:
+            raise BatchError(f"The prompt “{prompt}” belongs to another project.")
+        if prompt.pk in seen:
+            raise BatchError(f"The prompt “{prompt}” is there twice.")
+        if not MIN_RESPONSES <= len(responses) <= MAX_RESPONSES:
+            raise BatchError(
+                f"A comparison has {MIN_RESPONSES} to {MAX_RESPONSES} responses; "
+                f"“{prompt}” has {len(responses)}."
+            )
+        seen.add(prompt.pk)
+        yield prompt, responses

@@ -1,0 +1,395 @@
+"""What people say about a comparison: the one door for pages, API and simulated annotators.
+
+Judgments are append-only. A correction is a new revision; taking one back leaves its row and only
+clears `Assignment.judgment`.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from annotation.assignment import State, count, lease_end, lock, take_place
+from annotation.models import Assignment, Batch, Comparison, Judgment, Project, User
+
+LETTERS = "ABCDEFGHI"
+MAX_REWRITE, MAX_REASON, MAX_SKIP_REASON = 20_000, 4_000, 200
+MAX_DRAFT_CHARACTERS = 60_000
+MAX_SECONDS = 7 * 24 * 3600
+
+Ranks = dict[str, dict[str, int]]
+Flags = dict[str, list[dict[str, str]]]
+
+
+class JudgmentError(Exception):
+    """Why an answer was not accepted, in one sentence for the person who gave it."""
+
+
+class JudgmentConflict(JudgmentError):
+    """The same idempotency key came with another answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one person says about one comparison.
+
+    `ranks` is `{axis: {response id: rank}}`, 1 is best, equal numbers are ties, a missing response
+    was not ranked. `flags` is `{response id: [{"kind", "category"}]}`. `seconds` is the time from
+    shown to sent as the page measured it. Response ids are strings.
+    """
+
+    ranks: Ranks
+    flags: Flags = field(default_factory=dict)
+    rewrite: str = ""
+    reason: str = ""
+    seconds: float | None = None
+
+    def checked(self, assignment: Assignment) -> "Answer":
+        """The same answer in the form in which it is stored; JudgmentError if it makes no sense.
+
+        Ranks become dense (1, 2, 2, 3), so that one order is stored in one way.
+        """
+        letters = letters_of(assignment)
+        axes = {axis["key"]: axis["name"] for axis in assignment.comparison.batch.project.axes}
+        return Answer(
+            ranks=_checked_ranks(self.ranks, letters, axes),
+            flags=_checked_flags(self.flags, letters),
+            rewrite=_checked_text(self.rewrite, "better answer", MAX_REWRITE),
+            reason=_checked_text(self.reason, "reason", MAX_REASON),
+            seconds=_checked_seconds(self.seconds),
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Of what was said; the time it took is not part of it, so that a retry stays a retry."""
+        said = asdict(self)
+        del said["seconds"]
+        canonical = json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @classmethod
+    def from_letters(cls, assignment: Assignment, data: Mapping[str, Any]) -> "Answer":
+        """An answer that names responses as they were shown (A, B, C …), as pages and API do."""
+        ids = {letter: key for key, letter in letters_of(assignment).items()}
+
+        def translate(given: Any, what: str) -> dict[str, Any]:
+            if not isinstance(given, Mapping):
+                raise JudgmentError(f"The {what} must be given per response.")
+            unknown = next((letter for letter in given if letter not in ids), None)
+            if unknown is not None:
+                raise JudgmentError(f"There is no response “{_short(unknown)}” here.")
+            return {ids[letter]: value for letter, value in given.items()}
+
+        ranks = data.get("ranks") or {}
+        if not isinstance(ranks, Mapping):
+            raise JudgmentError("The ranks must be given per axis.")
+        return cls(
+            ranks={axis: translate(of, "ranks") for axis, of in ranks.items()},
+            flags=translate(data.get("flags") or {}, "flags"),
+            rewrite=data.get("rewrite") or "",
+            reason=data.get("reason") or "",
+            seconds=data.get("seconds"),
+        )
+
+
+def letters_of(assignment: Assignment) -> dict[str, str]:
+    """Response id (as a string) to the letter under which this person saw it."""
+    return {str(pk): LETTERS[i] for i, pk in enumerate(assignment.shown_order)}
+
+
+def in_letters(assignment: Assignment, judgment: Judgment) -> dict[str, Any]:
+    """A judgment as a draft: the same answer with letters in place of response ids."""
+    letters = letters_of(assignment)
+    return {
+        "ranks": {
+            axis: {letters[key]: rank for key, rank in of.items() if key in letters}
+            for axis, of in judgment.ranks.items()
+        },
+        "flags": {letters[key]: of for key, of in judgment.flags.items() if key in letters},
+        "rewrite": judgment.rewrite,
+        "reason": judgment.reason,
+    }
+
+
+def ranking_line(ranks: Mapping[str, int]) -> str:
+    """`A > C = D > B`: what a person reads before sending; "" if nothing is ranked."""
+    places: dict[int, list[str]] = {}
+    for letter, rank in sorted(ranks.items()):
+        places.setdefault(rank, []).append(letter)
+    return " > ".join(" = ".join(places[rank]) for rank in sorted(places))
+
+
+def submit_judgment(assignment: Assignment, *, answer: Answer, key: UUID) -> Judgment:
+    """Accept an answer and return its row; the one writer of judgments.
+
+    The same key with the same answer gives the same row, with another answer JudgmentConflict. An
+    answer that comes after its lease is accepted: it takes a place if one is left, and is kept as an
+    extra otherwise. An answer to what was judged before is a new revision. JudgmentError if the
+    answer makes no sense or the batch of an earlier judgment is closed.
+    """
+    answer = answer.checked(assignment)
+    try:
+        with transaction.atomic():
+            comparison = lock(assignment.comparison_id)
+            assignment.refresh_from_db()
+            if earlier := Judgment.objects.filter(key=key).first():
+                return _replayed(earlier, assignment, answer)
+            _occupy(comparison, assignment)
+            return _write(comparison, assignment, answer, key)
+    except IntegrityError:
+        # The key was used for another comparison in the same instant.
+        replay = Judgment.objects.filter(key=key).first()
+        if replay is None:
+            raise
+        return _replayed(replay, assignment, answer)
+
+
+def skip(assignment: Assignment, reason: str) -> None:
+    """Pass it on to somebody else, saying why. Skipping twice is skipping once."""
+    reason = _checked_text(reason, "reason", MAX_SKIP_REASON).strip()
+    if not reason:
+        raise JudgmentError("Say in a few words why you skip this one.")
+    with transaction.atomic():
+        comparison = lock(assignment.comparison_id)
+        assignment.refresh_from_db()
+        if assignment.state == State.JUDGED:
+            raise JudgmentError("You have judged this one already; take that back first.")
+        if assignment.state == State.LEASED and not assignment.is_extra:
+            count(comparison, taken=-1)
+        assignment.state, assignment.is_extra = State.SKIPPED, False
+        assignment.skip_reason = reason
+        assignment.save(update_fields=["state", "is_extra", "skip_reason"])
+
+
+def undo_last(user: User, project: Project) -> Assignment | None:
+    """Take back this person's last judgment that can be: it is open again, with its answer as draft.
+
+    None if there is none in an open batch.
+    """
+    last = (
+        Assignment.objects.filter(
+            annotator=user,
+            state=State.JUDGED,
+            comparison__batch__project=project,
+            comparison__batch__state=Batch.State.OPEN,
+        )
+        .order_by("-judgment__created_at", "-judgment_id")
+        .first()
+    )
+    return reopen(last) if last else None
+
+
+def reopen(assignment: Assignment) -> Assignment:
+    """Open what this person judged or skipped once more; a judgment's answer becomes the draft."""
+    with transaction.atomic():
+        comparison = lock(assignment.comparison_id)
+        assignment.refresh_from_db()
+        _check_open(comparison)
+        if assignment.state == State.JUDGED:
+            if assignment.judgment is not None:
+                assignment.draft = in_letters(assignment, assignment.judgment)
+            if not assignment.is_extra:
+                count(comparison, judged=-1)
+        elif assignment.state in (State.SKIPPED, State.EXPIRED):
+            assignment.is_extra = not take_place(comparison)
+        assignment.state, assignment.judgment = State.LEASED, None
+        assignment.lease_until = lease_end(comparison.batch.project)
+        # Older than anything this person holds, so that it is what they are shown next.
+        first = Assignment.objects.open_for(assignment.annotator).last()
+        if first is not None:
+            assignment.leased_at = min(
+                assignment.leased_at, first.leased_at - timedelta(microseconds=1)
+            )
+        assignment.save()
+    return assignment
+
+
+def save_draft(assignment: Assignment, draft: Mapping[str, Any]) -> None:
+    """Keep what a person has so far, in letters. Saving shows that they are at it: the lease goes on.
+
+    A draft may be incomplete but not senseless: what can't be part of an answer is left out.
+    """
+    kept = _clean_draft(assignment, draft)
+    if len(json.dumps(kept)) > MAX_DRAFT_CHARACTERS:
+        raise JudgmentError("The draft is too long to be kept; shorten the better answer.")
+    now = timezone.now()
+    open_ones = Assignment.objects.filter(pk=assignment.pk)
+    open_ones.filter(state__in=[State.LEASED, State.EXPIRED]).update(draft=kept, draft_saved_at=now)
+    open_ones.filter(state=State.LEASED).update(
+        lease_until=lease_end(assignment.comparison.batch.project)
+    )
+    assignment.refresh_from_db()
+
+
+def _check_open(comparison: Comparison) -> None:
+    if comparison.batch.state != Batch.State.OPEN:
+        raise JudgmentError(
+            f"“{comparison.batch}” is closed: its judgments are in use and stay as they are."
+        )
+
+
+def _replayed(earlier: Judgment, assignment: Assignment, answer: Answer) -> Judgment:
+    if earlier.assignment_id == assignment.pk and earlier.answer_sha256 == answer.sha256:
+        return earlier
+    raise JudgmentConflict(
+        "This answer was sent before with other contents; nothing was changed. Load the page again."
+    )
+
+
+def _occupy(comparison: Comparison, assignment: Assignment) -> None:
+    """Under the lock: turn whatever the assignment holds into a judged place, or into an extra."""
+    if assignment.state == State.JUDGED:
+        _check_open(comparison)
+        return
+    holds = assignment.state == State.LEASED and not assignment.is_extra
+    if not holds:
+        holds = take_place(comparison)
+    if holds:
+        count(comparison, judged=1)
+    assignment.is_extra = not holds
+
+
+def _write(comparison: Comparison, assignment: Assignment, answer: Answer, key: UUID) -> Judgment:
+    revision = assignment.judgments.aggregate(last=Max("revision"))["last"] or 0
+    judgment = Judgment.objects.create(
+        assignment=assignment,
+        revision=revision + 1,
+        key=key,
+        answer_sha256=answer.sha256,
+        ranks=answer.ranks,
+        flags=answer.flags,
+        rewrite=answer.rewrite,
+        reason=answer.reason,
+        seconds=answer.seconds,
+        guideline_version=comparison.batch.project.guideline_version,
+    )
+    assignment.judgment, assignment.state, assignment.draft = judgment, State.JUDGED, {}
+    assignment.skip_reason = ""
+    assignment.save(update_fields=["judgment", "state", "draft", "is_extra", "skip_reason"])
+    return judgment
+
+
+def _short(value: object) -> str:
+    return str(value)[:40]
+
+
+def _checked_ranks(ranks: Any, letters: dict[str, str], axes: dict[str, str]) -> Ranks:
+    if not isinstance(ranks, Mapping):
+        raise JudgmentError("The ranks must be given per axis.")
+    for axis in ranks:
+        if axis not in axes:
+            raise JudgmentError(f"This project does not compare on “{_short(axis)}”.")
+    checked: Ranks = {}
+    for axis, name in axes.items():
+        given = ranks.get(axis) or {}
+        if not isinstance(given, Mapping):
+            raise JudgmentError(f"{name}: the ranks must be given per response.")
+        for key, rank in given.items():
+            if key not in letters:
+                raise JudgmentError(f"{name}: there is no response “{_short(key)}” here.")
+            if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= len(letters):
+                raise JudgmentError(
+                    f"{name}: a rank is a number from 1 to {len(letters)}, not “{_short(rank)}”."
+                )
+        if len(given) < 2:
+            raise JudgmentError(f"{name}: rank at least two responses.")
+        dense = {rank: place for place, rank in enumerate(sorted(set(given.values())), start=1)}
+        checked[axis] = {key: dense[given[key]] for key in letters if key in given}
+    return checked
+
+
+def _checked_flags(flags: Any, letters: dict[str, str]) -> Flags:
+    if not isinstance(flags, Mapping):
+        raise JudgmentError("Flags must be given per response.")
+    checked: Flags = {}
+    for key, given in flags.items():
+        if key not in letters:
+            raise JudgmentError(f"Flags: there is no response “{_short(key)}” here.")
+        if not isinstance(given, list):
+            raise JudgmentError("The flags of a response must be a list.")
+        kinds: dict[str, str] = {}
+        for flag in given:
+            kind = flag.get("kind") if isinstance(flag, Mapping) else flag
+            if not isinstance(kind, str) or kind not in Judgment.FLAGS:
+                raise JudgmentError(f"There is no flag “{_short(kind)}”.")
+            category = (flag.get("category") or "") if isinstance(flag, Mapping) else ""
+            if kind == "unsafe":
+                category = category or "other"
+                if category not in Judgment.HARM_CATEGORIES:
+                    raise JudgmentError(f"There is no kind of harm “{_short(category)}”.")
+            elif category:
+                raise JudgmentError("Only the flag “unsafe” has a kind of harm.")
+            kinds[kind] = category
+        if kinds:
+            checked[key] = [
+                {"kind": kind, "category": kinds[kind]} for kind in Judgment.FLAGS if kind in kinds
+            ]
+    return {key: checked[key] for key in letters if key in checked}
+
+
+def _checked_text(text: Any, what: str, most: int) -> str:
+    if not isinstance(text, str):
+        raise JudgmentError(f"The {what} must be text.")
+    # Browsers send CR LF; PostgreSQL can't store NUL; half a surrogate pair is no text.
+    text = text.replace("\r\n", "\n").replace("\x00", "")
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if len(text) > most:
+        raise JudgmentError(f"The {what} has {len(text):,} characters; at most {most:,} are kept.")
+    return text
+
+
+def _checked_seconds(seconds: Any) -> float | None:
+    """A page's own measurement: what can't be right is left out instead of refusing the answer."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return None
+    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_SECONDS:
+        return None
+    return round(float(seconds), 2)
+
+
+def _clean_draft(assignment: Assignment, draft: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(draft, Mapping):
+        raise JudgmentError("A draft is an object with ranks, flags, rewrite and reason.")
+    letters = set(letters_of(assignment).values())
+    axes = set(assignment.comparison.batch.project.axis_keys)
+
+    def per_letter(given: Any) -> dict[str, Any]:
+        if not isinstance(given, Mapping):
+            return {}
+        return {letter: value for letter, value in given.items() if letter in letters}
+
+    ranks = draft.get("ranks")
+    kept_ranks = {
+        axis: {
+            letter: rank
+            for letter, rank in per_letter(of).items()
+            if isinstance(rank, int) and 1 <= rank <= len(letters)
+        }
+        for axis, of in (ranks.items() if isinstance(ranks, Mapping) else ())
+        if axis in axes
+    }
+    kept_flags: Flags = {}
+    for letter, of in per_letter(draft.get("flags")).items():
+        kinds = [
+            {"kind": flag["kind"], "category": str(flag.get("category") or "")[:40]}
+            for flag in (of if isinstance(of, list) else ())
+            if isinstance(flag, Mapping) and flag.get("kind") in Judgment.FLAGS
+        ]
+        if kinds:
+            kept_flags[letter] = kinds
+    kept: dict[str, Any] = {"ranks": kept_ranks, "flags": kept_flags}
+    for name in ("rewrite", "reason"):
+        text = draft.get(name)
+        kept[name] = text.replace("\x00", "") if isinstance(text, str) else ""
+    seconds = _checked_seconds(draft.get("seconds"))
+    if seconds is not None:
+        kept["seconds"] = seconds
+    return kept

@@ -1,0 +1,130 @@
+"""Many people at the same moment, on a real database file; on PostgreSQL too where there is one."""
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from django.db import connection
+
+from annotation.assignment import next_assignment, peek_next, release, release_overdue
+from annotation.judging import Answer, skip, submit_judgment
+from annotation.models import Assignment, Comparison, Judgment
+from tests.annotation.audit import assert_counters_are_right
+from tests.factories import BatchFactory, ComparisonFactory, key, member
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PEOPLE = 32
+
+
+def all_at_once(act, people):
+    """Run act(person) in one thread each, starting together; raises what any of them raised."""
+    barrier = Barrier(len(people))
+
+    def one(person):
+        barrier.wait()
+        try:
+            return act(person)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(people)) as pool:
+        return list(pool.map(one, people))
+
+
+def answer(assignment):
+    ids = [str(pk) for pk in assignment.shown_order]
+    axes = ("helpfulness", "safety")
+    return Answer(ranks={axis: {pk: i + 1 for i, pk in enumerate(ids)} for axis in axes})
+
+
+@pytest.mark.parametrize("overlap", [1, 3])
+def test_32_people_submit_and_nothing_is_lost_or_doubled(project, overlap):
+    people = [member(project, f"person{i}", "annotator") for i in range(PEOPLE)]
+    batch = BatchFactory(project=project)
+    for _ in range(40):
+        ComparisonFactory(batch=batch, responses=3, needed=overlap)
+
+    def work(person):
+        acknowledged = []
+        while (current := next_assignment(person, project)) is not None:
+            once = key()
+            for _ in range(random.choice((1, 2))):  # Some send twice, as a retry would.
+                sent = submit_judgment(current, answer=answer(current), key=once)
+            acknowledged.append(sent.pk)
+        return acknowledged
+
+    acknowledged = [pk for each in all_at_once(work, people) for pk in each]
+    assert len(acknowledged) == len(set(acknowledged)) == Judgment.objects.count()
+    # Everybody who came found all places taken, and each comparison has exactly its number.
+    judged = Counter(Judgment.objects.values_list("assignment__comparison_id", flat=True))
+    assert set(judged.values()) == {overlap}
+    assert len(judged) == 40
+    assert_counters_are_right()
+
+
+def test_the_same_answer_sent_by_many_requests_at_once_is_one_row(project, ada):
+    ComparisonFactory(batch=BatchFactory(project=project))
+    current, once = next_assignment(ada, project), key()
+
+    def send(_):
+        mine = Assignment.objects.get(pk=current.pk)
+        return submit_judgment(mine, answer=answer(mine), key=once).pk
+
+    assert len(set(all_at_once(send, range(12)))) == 1
+    assert Judgment.objects.count() == 1
+    assert_counters_are_right()
+
+
+def test_one_person_in_many_tabs_holds_one_comparison(project, ada):
+    batch = BatchFactory(project=project)
+    for _ in range(12):
+        ComparisonFactory(batch=batch)
+    handed = all_at_once(lambda _: next_assignment(ada, project).pk, range(12))
+    assert len(set(handed)) == 1
+    assert Assignment.objects.count() == 1
+    assert_counters_are_right()
+
+
+def test_skips_releases_and_the_sweeper_leave_the_counters_right(project):
+    people = [member(project, f"person{i}", "annotator") for i in range(12)]
+    batch = BatchFactory(project=project)
+    for _ in range(20):
+        ComparisonFactory(batch=batch, responses=2, needed=2)
+
+    def work(person):
+        luck = random.Random(person.username)
+        for _ in range(12):
+            current = next_assignment(person, project)
+            if current is None:
+                return
+            peek_next(person, project, current)
+            turn = luck.random()
+            if turn < 0.2:
+                skip(current, "not today")
+            elif turn < 0.4:
+                release(current)
+            else:
+                submit_judgment(current, answer=answer(current), key=key())
+            release_overdue()
+
+    all_at_once(work, people)
+    assert_counters_are_right()
+    assert Comparison.objects.filter(judged__gt=2).count() == 0
+
+
+@pytest.mark.skipif(
+    not os.environ.get("TEST_DATABASE_URL") or connection.vendor == "postgresql",
+    reason="TEST_DATABASE_URL names no PostgreSQL server",
+)
+def test_the_same_holds_on_postgresql():
+    here = os.environ | {"DATABASE_URL": os.environ["TEST_DATABASE_URL"]}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "passed" in done.stdout
