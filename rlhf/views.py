@@ -1,22 +1,292 @@
 """Pages where rounds are launched, watched and judged."""
 
-from django.http import HttpRequest, HttpResponse
+import csv
+import io
+from typing import Any
+
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
 from annotation.access import CAN_READ_DATA, project_view
-from annotation.models import Project
+from annotation.models import Membership, Project
+from rlhf import dashboard as panels
+from rlhf import forms, reading, timeline
+from rlhf.models import Job, Round
+
+SAMPLES_PER_PAGE = 24
+
+
+def round_of(project: Project, number: int) -> Round:
+    """The project's round of this number, or Http404."""
+    found = (
+        Round.objects.filter(project=project, number=number)
+        .select_related("start_policy", "policy", "batch", "snapshot", "created_by", "verdict_by")
+        .first()
+    )
+    if found is None:
+        raise Http404("There is no such round.")
+    found.project = project
+    return found
+
+
+def may_run(request: HttpRequest) -> bool:
+    return False
 
 
 @project_view(*CAN_READ_DATA)
 def rounds(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    """Mission control: what waits for a person, and every round in one line."""
+    context = {
+        "mission": timeline.mission(project),
+        "multiples": panels.small_multiples(project),
+        "may_run": may_run(request),
+    }
+    part = "#mission" if _wants(request, "mission") else ""
+    return render(request, f"rlhf/rounds.html{part}", context)
 
 
 @project_view(*CAN_READ_DATA)
 def round_detail(request: HttpRequest, project: Project, number: int) -> HttpResponse:
-    return render(request, "base.html")
+    """One round: its stages, and the stage in focus with all that it left."""
+    one = round_of(project, number)
+    jobs = list(one.jobs.all())
+    stages = timeline.stages(one, jobs)
+    focus = timeline.focus(one, stages, request.GET.get("stage", ""))
+    active = next((job for job in jobs if not job.has_ended), None)
+    context: dict[str, Any] = {
+        "round": one,
+        "stages": stages,
+        "focus": focus,
+        "wanted": request.GET.get("stage", ""),
+        "active": active,
+        "progress": reading.progress(active) if active else {},
+        "eta": timeline.eta(reading.progress(active)) if active else "",
+        "failed": next((j for j in jobs if j.state == Job.State.FAILED), None)
+        if one.state == Round.State.FAILED
+        else None,
+        "poll": _poll(one, active),
+        "may_run": may_run(request),
+        **_focus(project, one, focus),
+    }
+    if _wants(request, "round"):
+        return render(request, "rlhf/round.html#round", context)
+    before = Round.objects.filter(project=project, number=number - 1).first()
+    compared = before.config if before and before.number and one.number > 1 else None
+    context["configuration"] = timeline.settings_table(one.config, compared, forms.explained())
+    context["compared_with"] = before if compared is not None else None
+    context["events"] = list(timeline.history(one)[:50])
+    return render(request, "rlhf/round.html", context)
+
+
+def _wants(request: HttpRequest, target: str) -> bool:
+    """Whether htmx asks for the part of the page with this id."""
+    asked = request.headers.get("HX-Target", "")
+    return request.headers.get("HX-Request") == "true" and (
+        asked == target or asked.endswith(f"#{target}")
+    )
+
+
+def _poll(round: Round, active: Job | None) -> str:
+    if round.has_ended or round.state == Round.State.VERDICT:
+        return ""
+    return "2s" if active else "5s"
+
+
+def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict[str, Any]:
+    """What the stage in focus has to show."""
+    if stage is None:
+        return {}
+    found: dict[str, Any] = {}
+    job = stage.job
+    if job is not None:
+        found["curves"] = reading.CURVES.get(stage.key, ())
+        found["log"] = reading.log_tail(job)
+        found["result"] = reading.result(job)
+        if stage.key == "ppo":
+            found["pairs"] = reading.before_after(job)
+        if stage.key == "reward_model":
+            found["report"] = panels.reward_report(found["result"])
+    if stage.key == "evaluate":
+        found["scores"] = _score_rows(round)
+    if stage.key == "annotate" and round.batch is not None:
+        found["batch"] = timeline.batch_figures([round.batch]).get(
+            round.batch.pk, {"judged": 0, "needed": 0, "comparisons": 0}
+        )
+        found["missing"] = max(0, found["batch"]["needed"] - found["batch"]["judged"])
+        found["simulated"] = _has_simulated(project)
+    return found
+
+
+def _has_simulated(project: Project) -> bool:
+    return Membership.objects.filter(project=project, user__is_simulated=True).exists()
+
+
+def _score_rows(round: Round) -> list[dict[str, Any]]:
+    """The round's own policy's scores at every judge and temperature, for a table."""
+    names = {
+        "helpfulness": "helpfulness",
+        "safety": "safety",
+        "violation_rate": "violation rate",
+        "over_refusal_rate": "over-refusal rate",
+        "win_rate_vs_base": "win rate against base",
+        "win_rate_vs_previous": "win rate against previous",
+        "entity_accuracy": "facts and names right",
+        "mean_length": "mean length",
+    }
+    rows = []
+    scores = round.scores.filter(category="", checkpoint=round.policy_id).order_by(
+        "judge", "-temperature", "id"
+    )
+    for score in scores:
+        if score.metric not in names:
+            continue
+        percent = score.metric in panels.RATES
+        figure = panels.Figure(score.value, score.low, score.high, score.n)
+        if figure.low == figure.high:
+            figure = panels.Figure(score.value, None, None, score.n)
+        rows.append(
+            {
+                "metric": names[score.metric],
+                "judge": panels.JUDGES.get(score.judge, score.judge),
+                "is_simulated": score.judge == "gold",
+                "temperature": score.temperature,
+                "text": panels.charts.in_words(
+                    figure,
+                    percent=percent,
+                    unit="tokens" if score.metric == "mean_length" else "",
+                ),
+            }
+        )
+    order = list(names.values())
+    return sorted(
+        rows, key=lambda row: (row["judge"], -row["temperature"], order.index(row["metric"]))
+    )
+
+
+def _job(project: Project, number: int, stage: str) -> Job:
+    job = (
+        Job.objects.filter(project=project, round__number=number, stage=stage)
+        .order_by("-created_at", "-id")
+        .first()
+    )
+    if job is None:
+        raise Http404("This stage has not begun.")
+    return job
+
+
+@project_view(*CAN_READ_DATA)
+def metrics(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
+    """The lines of a stage's metrics that the page has not seen yet (`epoch`, `after`)."""
+    job = _job(project, number, stage)
+    return JsonResponse(
+        reading.metrics_since(
+            job, epoch=_whole(request, "epoch", -1), after=_whole(request, "after", -1)
+        )
+    )
+
+
+@project_view(*CAN_READ_DATA)
+def metrics_csv(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
+    """All of a stage's metrics as CSV."""
+    rows = reading.metrics_since(_job(project, number, stage), epoch=-1, after=-1)["rows"]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([panels.harmless(name) for name in columns])
+    for row in rows:
+        values = [row.get(name) for name in columns]
+        writer.writerow([panels.harmless(v) if isinstance(v, str) else v for v in values])
+    return _csv(out.getvalue(), f"{project.slug}-round-{number}-{stage}.csv")
+
+
+def _csv(text: str, name: str) -> HttpResponse:
+    answer = HttpResponse(text, content_type="text/csv; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{name}"'
+    return answer
+
+
+def _whole(request: HttpRequest, name: str, default: int) -> int:
+    try:
+        return int(request.GET.get(name, ""))
+    except ValueError:
+        return default
 
 
 @project_view(*CAN_READ_DATA)
 def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    """Safety and helpfulness per round, and what stands behind them."""
+    e = panels.evidence(project, request.GET.get("judge", ""), request.GET.get("temperature", ""))
+    context = {
+        "e": e,
+        "panels": panels.panels(e),
+        "judges": [(name, panels.JUDGES[name]) for name in e.judges],
+        "may_run": may_run(request),
+        "query": f"judge={e.judge}&temperature={e.temperature}",
+    }
+    return render(request, "rlhf/dashboard.html", context)
+
+
+@project_view(*CAN_READ_DATA)
+def panel_csv(request: HttpRequest, project: Project, panel: str) -> HttpResponse:
+    """The table behind one panel."""
+    make = panels.PANELS.get(panel)
+    if make is None:
+        raise Http404("There is no such panel.")
+    e = panels.evidence(project, request.GET.get("judge", ""), request.GET.get("temperature", ""))
+    name = f"{project.slug}-{panel}-{e.judge}-t{e.temperature:g}.csv"
+    return _csv(panels.to_csv(make(e).table), name)
+
+
+@project_view(*CAN_READ_DATA)
+def samples(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """The answers that a round's numbers were computed from."""
+    one = round_of(project, number)
+    job = one.jobs.filter(stage="evaluate").order_by("-created_at", "-id").first()
+    opponent = request.GET.get("vs", "")
+    found = reading.evaluation_samples(job, opponent=opponent) if job else []
+    chosen = {
+        name: request.GET.get(name, "") for name in ("temperature", "category", "risk", "axis", "q")
+    }
+    temperatures = sorted({s.temperature for s in found}, reverse=True)
+    categories = sorted({s.category for s in found if s.category})
+    axes = sorted({axis for s in found for axis in s.scores})
+    kept = [s for s in found if _matches(s, chosen)]
+    axis = chosen["axis"]
+    if axis in axes:
+        kept.sort(key=lambda s: s.scores.get(axis, 0.0))
+    page = Paginator(kept, SAMPLES_PER_PAGE).get_page(request.GET.get("page"))
+    query = request.GET.copy()
+    query.pop("page", None)
+    context = {
+        "round": one,
+        "page": page,
+        "total": len(found),
+        "temperatures": [f"{t:g}" for t in temperatures],
+        "categories": categories,
+        "axes": axes,
+        "chosen": chosen | {"temperature": _number_text(chosen["temperature"])},
+        "opponent": opponent if opponent in ("base", "previous") else "",
+        "query": query.urlencode(),
+    }
+    return render(request, "rlhf/samples.html", context)
+
+
+def _matches(sample: reading.Sample, chosen: dict[str, str]) -> bool:
+    temperature = _number_text(chosen["temperature"])
+    return (
+        (not temperature or f"{sample.temperature:g}" == temperature)
+        and (not chosen["category"] or sample.category == chosen["category"])
+        and (not chosen["risk"] or sample.risk == chosen["risk"])
+        and (
+            not chosen["q"]
+            or chosen["q"].casefold() in f"{sample.prompt}\n{sample.text}".casefold()
+        )
+    )
+
+
+def _number_text(text: str) -> str:
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return ""

@@ -1,0 +1,448 @@
+"""Where the marks of a small chart go: numbers in, positions out. No Django, no markup.
+
+Horizontal positions are percentages and vertical ones pixels, so that a chart fits any width while
+its text keeps its size. `templates/components/chart.html` draws what is made here.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+TOP, BOTTOM = 14.0, 24.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number as it may be shown: with its 95 % interval and n where it is an estimate."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+    @property
+    def has_interval(self) -> bool:
+        return self.low is not None and self.high is not None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One thing to be drawn: `label` names its place on the axis, `title` says it in words."""
+
+    label: str
+    figure: Figure
+    title: str = ""
+    href: str = ""
+    ringed: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """Marks that belong together. `token` names a colour of site.css, `shape` a glyph."""
+
+    name: str
+    token: str
+    marks: Sequence[Mark]
+    shape: str = "circle"
+    dash: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Segment:
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True)
+class DrawnSeries:
+    name: str
+    token: str
+    shape: str
+    dash: str
+    points: list[Drawn]
+    segments: list[Segment]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A horizontal reference line, such as "no better than a coin"."""
+
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class XLabel:
+    x: float
+    text: str
+    anchor: str = "middle"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything the template needs; `label` is what a screen reader says."""
+
+    label: str
+    height: int
+    ticks: list[Tick]
+    x_labels: list[XLabel]
+    series: list[DrawnSeries]
+    lines: list[Line] = field(default_factory=list)
+    axis_width: int = 46
+    x_title: str = ""
+    y_title: str = ""
+    corner: str = ""
+
+    @property
+    def floor(self) -> float:
+        """Where the plot ends and the labels of the horizontal axis begin."""
+        return self.height - BOTTOM
+
+    @property
+    def is_keyed(self) -> bool:
+        return len(self.series) > 1
+
+
+def points(
+    series: Sequence[Series],
+    *,
+    label: str,
+    height: int = 190,
+    percent: bool = False,
+    lines: Sequence[tuple[float, str]] = (),
+    include: Sequence[float] = (),
+    connect: bool = True,
+    unit: str = "",
+) -> Chart:
+    """Figures over named places (rounds, categories), with error bars.
+
+    Series that share a place stand side by side. `include` are values that the axis must reach.
+    """
+    places = list(dict.fromkeys(mark.label for one in series for mark in one.marks))
+    figures = [mark.figure for one in series for mark in one.marks]
+    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None]
+    low, high, ticks = scale([*values, *include, *(value for value, _ in lines)], percent=percent)
+    top, bottom = TOP, height - BOTTOM
+
+    def down(value: float) -> float:
+        return round(bottom - (value - low) / (high - low) * (bottom - top), 2)
+
+    width = 100 / max(len(places), 1)
+    drawn = []
+    for index, one in enumerate(series):
+        aside = (index - (len(series) - 1) / 2) * min(width / 5, 4.0)
+        marks = []
+        for mark in one.marks:
+            x = round((places.index(mark.label) + 0.5) * width + aside, 3)
+            f = mark.figure
+            marks.append(
+                Drawn(
+                    x,
+                    down(f.value),
+                    None if f.low is None else down(f.low),
+                    None if f.high is None else down(f.high),
+                    mark,
+                )
+            )
+        drawn.append(
+            DrawnSeries(
+                one.name, one.token, one.shape, one.dash, marks, _joined(marks) if connect else []
+            )
+        )
+    return Chart(
+        label=label,
+        height=height,
+        ticks=[
+            Tick(down(value), text)
+            for value, text in zip(ticks, tick_texts(ticks, percent=percent), strict=True)
+        ],
+        x_labels=[XLabel(round((i + 0.5) * width, 3), place) for i, place in enumerate(places)],
+        series=drawn,
+        lines=[Line(down(value), text) for value, text in lines],
+        y_title=unit,
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A point of a scatter: two figures and a name."""
+
+    name: str
+    across: Figure
+    up: Figure
+    href: str = ""
+    ringed: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    label: str
+    height: int
+    y_ticks: list[Tick]
+    x_ticks: list[XLabel]
+    points: list["ScatterPoint"]
+    x_title: str
+    y_title: str
+    corner: str
+    corner_width: float
+    corner_height: float
+    axis_width: int = 46
+
+    @property
+    def floor(self) -> float:
+        return self.height - BOTTOM
+
+    @property
+    def corner_top(self) -> float:
+        return round(self.floor - self.corner_height, 2)
+
+
+@dataclass(frozen=True)
+class ScatterPoint:
+    x: float
+    y: float
+    left: float
+    right: float
+    low: float
+    high: float
+    pair: Pair
+    anchor: str
+    label_y: float
+
+
+def scatter(
+    pairs: Sequence[Pair],
+    *,
+    label: str,
+    x_title: str,
+    y_title: str,
+    corner: str,
+    height: int = 300,
+) -> Scatter:
+    """Two rates against each other, both better when lower: the corner to be in is bottom left."""
+    across = [v for p in pairs for v in (p.across.value, p.across.high) if v is not None]
+    up = [v for p in pairs for v in (p.up.value, p.up.high) if v is not None]
+    x_low, x_high, x_ticks = scale([0.0, 0.1, *across], percent=True)
+    y_low, y_high, y_ticks = scale([0.0, 0.1, *up], percent=True)
+    top, bottom = TOP, height - BOTTOM
+
+    def right(value: float) -> float:
+        # 4 % of air on the left, so that a rate of zero isn't drawn on the axis itself.
+        return round(4 + (value - x_low) / (x_high - x_low) * 92, 3)
+
+    def down(value: float) -> float:
+        return round(bottom - 8 - (value - y_low) / (y_high - y_low) * (bottom - 8 - top), 2)
+
+    placed = []
+    for pair in pairs:
+        x, y = right(pair.across.value), down(pair.up.value)
+        f, g = pair.across, pair.up
+        placed.append(
+            ScatterPoint(
+                x,
+                y,
+                right(f.value if f.low is None else f.low),
+                right(f.value if f.high is None else f.high),
+                down(g.value if g.low is None else g.low),
+                down(g.value if g.high is None else g.high),
+                pair,
+                "end" if x > 70 else "start",
+                max(y - 8, TOP),
+            )
+        )
+    return Scatter(
+        label=label,
+        height=height,
+        y_ticks=[
+            Tick(down(v), text)
+            for v, text in zip(y_ticks, tick_texts(y_ticks, percent=True), strict=True)
+        ],
+        x_ticks=[
+            XLabel(right(v), text)
+            for v, text in zip(x_ticks, tick_texts(x_ticks, percent=True), strict=True)
+        ],
+        points=placed,
+        x_title=x_title,
+        y_title=y_title,
+        corner=corner,
+        corner_width=right(x_low + 0.3 * (x_high - x_low)),
+        corner_height=round(bottom - down(y_low + 0.3 * (y_high - y_low)), 2),
+    )
+
+
+def plane(
+    series: Sequence[tuple[Series, Sequence[float]]],
+    *,
+    label: str,
+    x_title: str,
+    y_title: str,
+    height: int = 260,
+    diagonal: bool = False,
+    unit_square: bool = False,
+) -> Chart:
+    """Lines over a numeric axis: each series with the x of its marks (same order)."""
+    xs = [x for _, places in series for x in places]
+    ys = [
+        v
+        for one, _ in series
+        for m in one.marks
+        for v in (m.figure.value, m.figure.low, m.figure.high)
+        if v is not None
+    ]
+    if unit_square:
+        x_low, x_high, x_ticks = 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
+        low, high, ticks = 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
+    else:
+        x_low, x_high, x_ticks = scale([0.0, *xs])
+        low, high, ticks = scale(ys)
+    top, bottom = TOP, height - BOTTOM
+
+    def right(value: float) -> float:
+        return round(3 + (value - x_low) / (x_high - x_low) * 94, 3)
+
+    def down(value: float) -> float:
+        return round(bottom - (value - low) / (high - low) * (bottom - top), 2)
+
+    drawn = []
+    for one, places in series:
+        marks = [
+            Drawn(
+                right(x),
+                down(mark.figure.value),
+                None if mark.figure.low is None else down(mark.figure.low),
+                None if mark.figure.high is None else down(mark.figure.high),
+                mark,
+            )
+            for mark, x in zip(one.marks, places, strict=True)
+        ]
+        drawn.append(DrawnSeries(one.name, one.token, one.shape, one.dash, marks, _joined(marks)))
+    if diagonal:
+        line = [Segment(right(0.0), down(0.0), right(1.0), down(1.0))]
+        drawn.insert(0, DrawnSeries("perfectly calibrated", "ink-3", "none", "2 4", [], line))
+    return Chart(
+        label=label,
+        height=height,
+        ticks=[Tick(down(v), text) for v, text in zip(ticks, tick_texts(ticks), strict=True)],
+        x_labels=[
+            XLabel(right(v), text) for v, text in zip(x_ticks, tick_texts(x_ticks), strict=True)
+        ],
+        series=drawn,
+        x_title=x_title,
+        y_title=y_title,
+    )
+
+
+def _joined(marks: Sequence[Drawn]) -> list[Segment]:
+    return [Segment(a.x, a.y, b.x, b.y) for a, b in itertools.pairwise(marks)]
+
+
+def scale(
+    values: Sequence[float], *, percent: bool = False, wanted: int = 4
+) -> tuple[float, float, list[float]]:
+    """A round range that holds `values`, and round numbers in it: `(low, high, ticks)`.
+
+    Rates never reach beyond 0 and 1. Steps are 1, 2, 2.5 or 5 times a power of ten.
+    """
+    finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    if percent:
+        low, high = max(0.0, low), min(1.0, high)
+        if high - low < 0.02:
+            low, high = max(0.0, low - 0.02), min(1.0, high + 0.02)
+    rough = (high - low) / wanted
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough - 1e-12)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [round(i * step, 10) for i in range(first, last + 1)]
+    return ticks[0], ticks[-1], ticks
+
+
+def number(value: float, *, percent: bool = False, signed: bool = False) -> str:
+    """A short number: `0.62`, `4.2 k`, `62 %`; a real minus sign; never `-0`."""
+    shown = value * 100 if percent else value
+    size = abs(shown)
+    if percent:
+        digits = 0 if size >= 10 or abs(shown - round(shown)) < 1e-9 else 1
+    else:
+        digits = 0 if size >= 100 or abs(shown - round(shown)) < 1e-9 else 1 if size >= 10 else 2
+    text = f"{size:,.{digits}f}"
+    if not percent and 0 < size < 0.005:
+        text = f"{size:.1e}"
+    negative = value < 0 and text.strip("0.,") != ""
+    sign = "−" if negative else "+" if signed and text.strip("0.,") else ""
+    return sign + text + (" %" if percent else "")
+
+
+def tick_texts(ticks: Sequence[float], *, percent: bool = False) -> list[str]:
+    """The ticks of one axis, all with as many decimals as the finest step needs."""
+    shown = [value * 100 if percent else value for value in ticks]
+    digits = next((d for d in range(6) if all(abs(round(v, d) - v) < 1e-9 for v in shown)), 6)
+    end = " %" if percent else ""
+    return [f"{v:,.{digits}f}{end}".replace("-", "−") for v in shown]
+
+
+def in_words(figure: Figure, *, percent: bool = False, unit: str = "") -> str:
+    """The figure with its interval and n: `0.62 [0.51, 0.73], n = 150`."""
+    text = number(figure.value, percent=percent) + (f" {unit}" if unit else "")
+    if figure.low is not None and figure.high is not None:
+        low = number(figure.low, percent=percent).removesuffix(" %")
+        high = number(figure.high, percent=percent)
+        text += f" [{low}, {high}]"
+    if figure.n:
+        text += f", n = {figure.n:,}"
+    return text
+
+
+@dataclass(frozen=True)
+class Change:
+    """The difference of two figures, with a 95 % interval where both had one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def direction(self) -> int:
+        """1 or -1 when the interval excludes no change, otherwise 0."""
+        if self.low is None or self.high is None:
+            return 0
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+
+def change(before: Figure, after: Figure) -> Change:
+    """after - before. The two sides' distances to their bounds are combined in squares.
+
+    (Zou & Donner 2008, MOVER.) It treats the two as independent; both were measured on the same
+    prompts, which makes the interval too wide rather than too narrow.
+    """
+    value = after.value - before.value
+    if None in (before.low, before.high, after.low, after.high):
+        return Change(value, None, None)
+    assert before.low is not None
+    assert before.high is not None
+    assert after.low is not None
+    assert after.high is not None
+    down = math.hypot(after.value - after.low, before.high - before.value)
+    up = math.hypot(after.high - after.value, before.value - before.low)
+    return Change(value, value - down, value + up)
