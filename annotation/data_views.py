@@ -1,33 +1,438 @@
 """Pages of data: prompts and their import, snapshots and their download, API tokens."""
 
-from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
-from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
-from annotation.models import Project
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import Count, Q, QuerySet
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRedirect
+
+from annotation import imports, preferences, tokens
+from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view
+from annotation.data_forms import FreezeForm, ImportForm, PromptFilterForm, TokenForm
+from annotation.downloads import archive_answer, csv_answer, file_answer
+from annotation.models import ApiToken, Project, Prompt, Snapshot, Source
+from annotation.snapshots import (
+    SnapshotError,
+    config_name,
+    freeze_snapshot,
+    pair_file,
+    snapshot_file,
+)
+
+PROMPTS_A_PAGE = 50
+PREVIEW_ROWS = 12
+# A cell of a table shows the beginning of a text; the whole text is in the download.
+SHOWN_CHARACTERS = 2_000
+SEARCHED_TURNS = 12
+
+
+# --- API tokens -------------------------------------------------------------------------------------
 
 
 @login_required
-def tokens(request: HttpRequest) -> HttpResponse:
-    return render(request, "base.html")
+@require_http_methods(["GET", "POST"])
+def token_list(request: HttpRequest) -> HttpResponse:
+    """Tokens of the person who asks. A new one is shown in the answer that made it, never again."""
+    form, plain = TokenForm(request.POST or None), ""
+    if request.method == "POST":
+        if form.is_valid():
+            _, plain = tokens.create_token(
+                request.user, name=form.cleaned_data["name"], days=form.cleaned_data["days"] or None
+            )
+            form = TokenForm()
+        else:
+            return render(request, "annotation/tokens.html", _token_page(request, form), status=422)
+    return render(request, "annotation/tokens.html", _token_page(request, form) | {"plain": plain})
+
+
+def _token_page(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
+    mine = ApiToken.objects.filter(user=request.user)
+    return {"form": form, "tokens": mine, "api_root": request.build_absolute_uri("/api/v1/")}
+
+
+@login_required
+@require_POST
+def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:
+    found = ApiToken.objects.filter(user=request.user, token_key=prefix).first()
+    if found is None:
+        raise Http404("You have no such token.")
+    found.delete()
+    messages.success(request, f"Revoked {found.name}. Whatever used it is refused from now on.")
+    return redirect("tokens")
+
+
+# --- Prompts -----------------------------------------------------------------------------------------
 
 
 @project_view(*CAN_READ_DATA)
+@require_GET
 def prompts(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    sources = list(
+        project.sources.annotate(
+            n_prompts=Count("prompts", distinct=True), n_batches=Count("batches", distinct=True)
+        ).select_related("created_by", "signed_off_by")
+    )
+    categories = (
+        project.prompts.exclude(category="")
+        .values_list("category", flat=True)
+        .annotate(n=Count("pk"))
+        .order_by("-n")[:60]
+    )
+    form = PromptFilterForm(request.GET, categories=sorted(categories), sources=sources)
+    wanted = form.cleaned_data if form.is_valid() else {}
+    found = _filtered(project.prompts.order_by("pk"), wanted)
+    page = Paginator(found.select_related("source"), PROMPTS_A_PAGE).get_page(
+        request.GET.get("page")
+    )
+    query = request.GET.copy()
+    query.pop("page", None)
+    by_split = dict(
+        project.prompts.order_by()
+        .values_list("split")
+        .annotate(n=Count("pk"))
+        .values_list("split", "n")
+    )
+    template = "annotation/prompts.html"
+    return render(
+        request,
+        f"{template}#list" if request.htmx else template,  # type: ignore[attr-defined]
+        {
+            "form": form,
+            "page": page,
+            "rows": [_prompt_row(prompt) for prompt in page],
+            "query": query.urlencode(),
+            "is_filtered": any(wanted.values()),
+            "sources": sources,
+            "splits": [(label, by_split.get(value, 0)) for value, label in Prompt.Split.choices],
+            "n_prompts": sum(by_split.values()),
+            "waiting": [source for source in sources if not source.is_signed_off],
+        },
+    )
+
+
+def _filtered(found: QuerySet[Prompt], wanted: dict[str, Any]) -> QuerySet[Prompt]:
+    for name in ("split", "category"):
+        if wanted.get(name):
+            found = found.filter(**{name: wanted[name]})
+    if wanted.get("source"):
+        found = found.filter(source_id=int(wanted["source"]))
+    if wanted.get("risk"):
+        found = found.filter(risk="" if wanted["risk"] == "unknown" else wanted["risk"])
+    if wanted.get("q"):
+        # By path, not over the whole JSON, whose own words (role, user) are in every prompt.
+        turns = Q()
+        for turn in range(SEARCHED_TURNS):
+            turns |= Q(**{f"messages__{turn}__content__icontains": wanted["q"]})
+        found = found.filter(turns)
+    return found
+
+
+def _prompt_row(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": prompt.text[:300],
+        "turns": [_clipped(message) for message in prompt.messages],
+    }
+
+
+def _clipped(message: dict[str, str]) -> dict[str, Any]:
+    text = message["content"]
+    return {
+        "role": message["role"],
+        "content": text[:SHOWN_CHARACTERS],
+        "hidden": max(0, len(text) - SHOWN_CHARACTERS),
+    }
 
 
 @project_view(*CAN_RUN)
+@require_POST
+def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    source = get_object_or_404(Source, project=project, pk=pk)
+    if not source.is_signed_off:
+        source.signed_off_by, source.signed_off_at = request.user, timezone.now()  # type: ignore[assignment]
+        source.save(update_fields=["signed_off_by", "signed_off_at"])
+        messages.success(request, f"{source.name} may now be used for training.")
+    return redirect(reverse("prompts", args=[project.slug]) + "#sources")
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
 def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    """Choose a file, see what it holds, take it in: whole or not at all."""
+    template = "annotation/prompt_import.html"
+    if request.method == "GET":
+        return render(request, template, {"form": ImportForm(project=project)})
+    form = ImportForm(request.POST, request.FILES, project=project)
+    checking = request.POST.get("action") == "check"
+    part = f"{template}#outcome" if request.htmx else template  # type: ignore[attr-defined]
+    form.is_valid()
+    if "file" in form.errors or (form.errors and not checking):
+        return render(request, part, {"form": form, "show_errors": True}, status=422)
+    given = form.cleaned_data
+    kind = given.get("kind", "prompts")
+    if checking:
+        report = _check(project, given, kind)
+        return render(request, part, {"form": form, "report": report, "kind": kind})
+    source = {key: given[key] for key in ("name", "licence", "url")}
+    common: Any = {"source": source, "by": request.user, "sign_off": given["sign_off"]}
+    chosen = given["format"] or "auto"
+    if kind == "comparisons":
+        report = imports.import_comparisons(
+            project, given["file"], axis=given["axis"], format=chosen, **common
+        )
+    else:
+        report = imports.import_prompts(project, given["file"], format=chosen, **common)
+    if not report.ok:
+        context = {"form": form, "report": report, "kind": kind, "refused": True}
+        return render(request, part, context, status=422)
+    messages.success(request, _told(report, kind))
+    if report.n_imported and report.source and not report.source.is_signed_off:
+        messages.warning(
+            request, "Nobody has signed the source off yet, so training does not see it."
+        )
+    where = reverse("prompts", args=[project.slug]) + "#sources"
+    if request.htmx:  # type: ignore[attr-defined]
+        return HttpResponseClientRedirect(where)
+    return redirect(where)
+
+
+def _check(project: Project, given: dict[str, Any], kind: str) -> imports.ImportReport:
+    chosen = given.get("format") or "auto"
+    if kind == "comparisons":
+        axis = given.get("axis") or project.axis_keys[0]
+        return imports.read_comparisons(
+            given["file"], axis=axis, axes=project.axis_keys, format=chosen
+        )[1]
+    return imports.read_prompts(given["file"], format=chosen)[1]
+
+
+def _told(report: imports.ImportReport, kind: str) -> str:
+    noun = kind if report.n_imported != 1 else kind.removesuffix("s")
+    told = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
+    if report.n_duplicates:
+        told.append(f"{report.n_duplicates:,} were there already.")
+    told += [f"{n:,} left out: {why}." for why, n in report.left_out.items()]
+    return " ".join(told)
+
+
+# --- Snapshots ------------------------------------------------------------------------------------------
 
 
 @project_view(*CAN_READ_DATA)
+@require_http_methods(["GET", "POST"])
 def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    """The versions, and the form that freezes another one."""
+    can_export = request.role in CAN_EXPORT  # type: ignore[attr-defined]
+    form = FreezeForm(project=project)
+    if request.method == "POST":
+        if not can_export:
+            raise Http404("Only researchers and admins freeze data.")
+        form = FreezeForm(request.POST, project=project)
+        if form.is_valid():
+            chosen = form.cleaned_data["batches"]
+            try:
+                made = freeze_snapshot(
+                    project,
+                    by=request.user,
+                    batches=list(chosen) if chosen else None,
+                    note=form.cleaned_data["note"],
+                )
+            except SnapshotError as error:
+                form.add_error(None, str(error))
+            else:
+                messages.success(request, f"Version {made.version} is frozen.")
+                return redirect("snapshot", project.slug, made.version)
+    batches = list(
+        project.batches.annotate(
+            n_judgments=Count(
+                "comparisons__assignments__judgment",
+                filter=Q(comparisons__assignments__judgment__excluded_at__isnull=True),
+            )
+        ).filter(n_judgments__gt=0)
+    )
+    versions = list(project.snapshots.select_related("created_by").order_by("-version"))
+    chosen_pks = {str(pk) for pk in form["batches"].value() or ()}
+    return render(
+        request,
+        "annotation/snapshots.html",
+        {
+            "form": form,
+            "can_export": can_export,
+            "counts": preferences.counts(project),
+            "batches": [
+                (batch, not chosen_pks or str(batch.pk) in chosen_pks) for batch in batches
+            ],
+            "versions": [_version_row(version) for version in versions],
+            "next_version": versions[0].version + 1 if versions else 1,
+        },
+        status=422 if form.errors else 200,
+    )
+
+
+def _version_row(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "snapshot": snapshot,
+        "pairs": list(snapshot.counts.get("pairs", {}).items()),
+        "agreement": list(snapshot.agreement.items()),
+        "bytes": sum(file["bytes"] for file in snapshot.files),
+    }
 
 
 @project_view(*CAN_READ_DATA)
+@require_GET
 def snapshot(request: HttpRequest, project: Project, version: int) -> HttpResponse:
-    return render(request, "base.html")
+    """One version, read like a page of a dataset hub."""
+    found = get_object_or_404(Snapshot, project=project, version=version)
+    pairs = found.counts.get("pairs", {})
+    axes = [axis for axis, n in pairs.items() if n]
+    axis = request.GET.get("axis", "")
+    axis = axis if axis in axes else (axes[0] if axes else "")
+    words = request.GET.get("q", "")[:200]
+    start = _whole(request.GET.get("start"))
+    rows = list(islice(_pair_rows(found, axis, words), start, start + PREVIEW_ROWS + 1))
+    template = "annotation/snapshot.html"
+    newer = project.snapshots.filter(version__gt=found.version).order_by("-version").first()
+    return render(
+        request,
+        f"{template}#preview" if request.htmx else template,  # type: ignore[attr-defined]
+        {
+            "snapshot": found,
+            "can_export": request.role in CAN_EXPORT,  # type: ignore[attr-defined]
+            "axes": axes,
+            "axis": axis,
+            "q": words,
+            "rows": rows[:PREVIEW_ROWS],
+            "start": start,
+            "previous": max(0, start - PREVIEW_ROWS) if start else None,
+            "following": start + PREVIEW_ROWS if len(rows) > PREVIEW_ROWS else None,
+            "n_pairs": pairs.get(axis, 0),
+            "pairs": list(pairs.items()),
+            "ties": found.counts.get("ties", {}),
+            "agreement": list(found.agreement.items()),
+            "files": found.files,
+            "csv_axes": axes,
+            "bytes": sum(file["bytes"] for file in found.files),
+            "newer": newer,
+            "versions": project.snapshots.order_by("-version")[:12],
+            "lineage": _lineage(found),
+            "api_url": request.build_absolute_uri(
+                f"/api/v1/projects/{project.slug}/snapshots/{found.version}/archive/"
+            ),
+            "folder": f"{project.slug}-v{found.version}",
+            "config": config_name(pair_file(axes[0])) if axes else "judgments",
+            "card": _card_text(found),
+        },
+    )
+
+
+def _whole(value: str | None) -> int:
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 9 else 0
+
+
+def _card_text(found: Snapshot) -> str:
+    """The card without its front matter, which is for machines."""
+    parts = found.card.split("---\n", 2)
+    return parts[2].strip() if len(parts) == 3 else found.card
+
+
+def _pair_rows(found: Snapshot, axis: str, words: str) -> Iterator[dict[str, Any]]:
+    """Rows of the frozen file, one at a time; those that hold the words, if any are given."""
+    if not axis:
+        return
+    try:
+        path = snapshot_file(found, f"{pair_file(axis)}.jsonl")
+    except SnapshotError:
+        return
+    wanted = words.casefold()
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            messages = [*row["prompt"], *row["chosen"], *row["rejected"]]
+            if wanted and not any(wanted in m["content"].casefold() for m in messages):
+                continue
+            yield {
+                "turns": [_clipped(message) for message in row["prompt"]],
+                "prompt": _clipped(row["prompt"][-1]),
+                "n_turns": len(row["prompt"]),
+                "chosen": _clipped(row["chosen"][0]),
+                "rejected": _clipped(row["rejected"][0]),
+                "annotator": row["annotator"],
+            }
+
+
+def _lineage(found: Snapshot) -> dict[str, Any]:
+    """Boxes and lines of the picture: sources, the batches made from them, this version.
+
+    Coordinates are in the picture's own units; a column shows eight boxes and counts the rest.
+    """
+    sources = found.licences[:8]
+    batches = found.query.get("batches", [])[:8]
+    height, gap = 44, 12
+    rows = max(len(sources), len(batches), 1)
+    total = rows * (height + gap) - gap
+
+    def column(entries: list[Any], x: int) -> list[dict[str, Any]]:
+        top = (total - (len(entries) * (height + gap) - gap)) // 2
+        return [
+            {
+                "entry": entry,
+                "x": x,
+                "y": top + index * (height + gap),
+                "middle": top + index * (height + gap) + height // 2,
+            }
+            for index, entry in enumerate(entries)
+        ]
+
+    left, centre = column(sources, 0), column(batches, 270)
+    by_source = {box["entry"].get("id"): box for box in left}
+    lines = []
+    for box in centre:
+        for source_id in box["entry"].get("sources", []):
+            if source_id in by_source:
+                begin = by_source[source_id]["middle"]
+                lines.append(f"M200 {begin} C235 {begin} 235 {box['middle']} 270 {box['middle']}")
+        lines.append(f"M470 {box['middle']} C505 {box['middle']} 505 {total // 2} 540 {total // 2}")
+    return {
+        "sources": left,
+        "batches": centre,
+        "lines": lines,
+        "height": total + 4,
+        "top": total // 2 - height // 2,
+        "more_sources": max(0, len(found.licences) - 8),
+        "more_batches": max(0, len(found.query.get("batches", [])) - 8),
+    }
+
+
+@project_view(*CAN_EXPORT)
+@require_GET
+def snapshot_download(
+    request: HttpRequest, project: Project, version: int, name: str
+) -> FileResponse:
+    """One file of a version, as it was frozen."""
+    return file_answer(get_object_or_404(Snapshot, project=project, version=version), name)
+
+
+@project_view(*CAN_EXPORT)
+@require_GET
+def snapshot_archive(request: HttpRequest, project: Project, version: int) -> StreamingHttpResponse:
+    """Every file of a version in one zip."""
+    return archive_answer(get_object_or_404(Snapshot, project=project, version=version))
+
+
+@project_view(*CAN_EXPORT)
+@require_GET
+def snapshot_csv(
+    request: HttpRequest, project: Project, version: int, axis: str
+) -> StreamingHttpResponse:
+    """One axis' pairs for a spreadsheet."""
+    return csv_answer(get_object_or_404(Snapshot, project=project, version=version), axis)

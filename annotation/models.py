@@ -59,7 +59,7 @@ def content_hash(messages: Sequence[Message]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-class User(AbstractUser):
+class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is untyped
     """A person, or a program that plays one and says so (`is_simulated`)."""
 
     is_simulated = models.BooleanField(

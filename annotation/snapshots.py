@@ -5,12 +5,14 @@ and renamed in the transaction that makes its row, so there is never a row witho
 """
 
 import hashlib
+import io
 import json
 import re
 import shutil
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +51,7 @@ class Tally:
     annotators: Counter[str] = field(default_factory=Counter)
     batches: Counter[int] = field(default_factory=Counter)
     sources: Counter[int] = field(default_factory=Counter)
+    sources_of: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     pairs: Counter[str] = field(default_factory=Counter)
     ties: Counter[str] = field(default_factory=Counter)
 
@@ -59,10 +62,10 @@ class Tally:
         self.responses += len(row["responses"])
         self.annotators[row["annotator"]] += 1
         self.batches[comparison.batch_id] += 1
-        self.sources[comparison.prompt.source_id] += 1
-        theirs = comparison.batch.source_id
-        if theirs is not None and theirs != comparison.prompt.source_id:
-            self.sources[theirs] += 1
+        for source_id in {comparison.prompt.source_id, comparison.batch.source_id}:
+            if source_id is not None:
+                self.sources[source_id] += 1
+                self.sources_of[comparison.batch_id].add(source_id)
 
     def people(self, kind: str) -> int:
         return sum(name.startswith(f"{kind}-") for name in self.annotators)
@@ -128,6 +131,48 @@ def snapshot_file(snapshot: Snapshot, name: str) -> Path:
     if not path.is_file():
         raise SnapshotError(f"{name} of version {snapshot.version} is missing from the disk.")
     return path
+
+
+def archive(snapshot: Snapshot) -> Iterator[bytes]:
+    """Every file in one zip, a piece at a time: a folder that `load_dataset` opens.
+
+    Parquet is packed already and stored as it is. Times are the snapshot's, so
+    the same version gives the same bytes.
+    """
+    when = snapshot.created_at.timetuple()[:6]
+    pieces = _Pieces()
+    with zipfile.ZipFile(pieces, "w") as packed:
+        for file in snapshot.files:
+            path = snapshot_file(snapshot, file["name"])
+            info = zipfile.ZipInfo(file["name"], when)
+            is_packed = path.suffix == ".parquet"
+            info.compress_type = zipfile.ZIP_STORED if is_packed else zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            info.file_size = file["bytes"]
+            with path.open("rb") as source, packed.open(info, "w") as target:
+                while chunk := source.read(2**16):
+                    target.write(chunk)
+                    yield pieces.take()
+    yield pieces.take()
+
+
+class _Pieces(io.RawIOBase):
+    """What zipfile writes to: cannot seek, keeps what has not been sent yet."""
+
+    def __init__(self) -> None:
+        self._waiting = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._waiting += data
+        return len(data)
+
+    def take(self) -> bytes:
+        piece = bytes(self._waiting)
+        self._waiting.clear()
+        return piece
 
 
 def damaged_files(snapshot: Snapshot) -> list[str]:
@@ -206,6 +251,7 @@ def _facts(
                     "name": used[pk].name,
                     "is_imported": used[pk].is_imported,
                     "n_judgments": n,
+                    "sources": sorted(tally.sources_of[pk]),
                 }
                 for pk, n in sorted(tally.batches.items())
             ],
@@ -228,6 +274,7 @@ def _facts(
         },
         "licences": [
             {
+                "id": pk,
                 "source": sources[pk].name,
                 "licence": sources[pk].licence,
                 "url": sources[pk].url,

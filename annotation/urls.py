@@ -4,12 +4,33 @@ from annotation import data_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
-    path("account/tokens/", data_views.tokens, name="tokens"),
+    path("account/tokens/", data_views.token_list, name="tokens"),
+    path("account/tokens/<str:prefix>/revoke/", data_views.token_revoke, name="token_revoke"),
     path("projects/<slug:slug>/", views.project, name="project"),
     path("projects/<slug:slug>/settings/", views.project_settings, name="project_settings"),
     path("projects/<slug:slug>/judge/", views.judge, name="judge"),
     path("projects/<slug:slug>/prompts/", data_views.prompts, name="prompts"),
     path("projects/<slug:slug>/prompts/import/", data_views.prompt_import, name="prompt_import"),
+    path(
+        "projects/<slug:slug>/sources/<int:pk>/sign-off/",
+        data_views.source_sign_off,
+        name="source_sign_off",
+    ),
     path("projects/<slug:slug>/data/", data_views.snapshots, name="snapshots"),
     path("projects/<slug:slug>/data/<int:version>/", data_views.snapshot, name="snapshot"),
+    path(
+        "projects/<slug:slug>/data/<int:version>/files/<str:name>",
+        data_views.snapshot_download,
+        name="snapshot_download",
+    ),
+    path(
+        "projects/<slug:slug>/data/<int:version>/archive.zip",
+        data_views.snapshot_archive,
+        name="snapshot_archive",
+    ),
+    path(
+        "projects/<slug:slug>/data/<int:version>/<str:axis>.csv",
+        data_views.snapshot_csv,
+        name="snapshot_csv",
+    ),
 ]

@@ -3,9 +3,12 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from config.api_reference import api_reference
+
 urlpatterns = [
     path("", include("annotation.urls")),
     path("", include("rlhf.urls")),
+    path("api/v1/docs/", api_reference, name="api_reference"),
     path("api/v1/", include("config.api_urls")),
     path("accounts/", include("allauth.account.urls")),
     path("admin/", admin.site.urls),

@@ -10,8 +10,10 @@ from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from annotation.models import (
+    Assignment,
     Batch,
     Comparison,
+    Judgment,
     Membership,
     Project,
     Prompt,
@@ -107,3 +109,46 @@ def member(project, username, role):
 
 def key():
     return uuid.uuid4()
+
+
+def judged(project, by=None, ranks=(1, 2, 2, 3), batch=None, comparison=None, **prompt):
+    """A judgment as judging leaves it: `ranks` in the order of the responses, the same on each axis
+
+    (a dict gives each axis its own; None was not ranked). Returns the assignment.
+    """
+    if comparison is None:
+        batch = batch or BatchFactory(project=project)
+        comparison = ComparisonFactory(
+            batch=batch,
+            prompt=PromptFactory(project=project, **prompt),
+            responses=len(next(iter(ranks.values())) if isinstance(ranks, dict) else ranks),
+        )
+    person = by or UserFactory()
+    responses = list(comparison.responses.order_by("pk"))
+    by_axis = ranks if isinstance(ranks, dict) else dict.fromkeys(project.axis_keys, ranks)
+    assignment = Assignment.objects.create(
+        comparison=comparison,
+        annotator=person,
+        state=Assignment.State.JUDGED,
+        shown_order=[response.pk for response in responses],
+        lease_until=timezone.now(),
+    )
+    assignment.judgment = Judgment.objects.create(
+        assignment=assignment,
+        key=uuid.uuid4(),
+        answer_sha256="0" * 64,
+        ranks={
+            axis: {
+                str(response.pk): rank
+                for response, rank in zip(responses, given, strict=True)
+                if rank is not None
+            }
+            for axis, given in by_axis.items()
+        },
+    )
+    assignment.save()
+    comparison.taken += 1
+    comparison.judged += 1
+    comparison.is_free = comparison.taken < comparison.needed
+    comparison.save()
+    return assignment

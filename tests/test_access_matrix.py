@@ -10,9 +10,10 @@ import re
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from annotation.access import ANY_ROLE, CAN_JUDGE, CAN_READ_DATA, CAN_RUN
-from annotation.models import Snapshot
+from annotation.access import ANY_ROLE, CAN_EXPORT, CAN_JUDGE, CAN_READ_DATA, CAN_RUN
+from annotation.snapshots import freeze_snapshot
 from rlhf.models import Round
+from tests.factories import judged
 
 pytestmark = pytest.mark.django_db
 
@@ -24,13 +25,24 @@ PAGES = {
     "prompts": ("get", CAN_READ_DATA),
     "prompt_import": ("get", CAN_RUN),
     "snapshots": ("get", CAN_READ_DATA),
+    "source_sign_off": ("post", CAN_RUN),
     "snapshot": ("get", CAN_READ_DATA),
+    "snapshot_download": ("get", CAN_EXPORT),
+    "snapshot_archive": ("get", CAN_EXPORT),
+    "snapshot_csv": ("get", CAN_EXPORT),
+    "api:prompts": ("get", CAN_READ_DATA),
+    "api:judgments": ("get", CAN_EXPORT),
+    "api:agreement": ("get", CAN_READ_DATA),
+    "api:snapshots": ("get", CAN_READ_DATA),
+    "api:snapshot": ("get", CAN_READ_DATA),
+    "api:snapshot_archive": ("get", CAN_EXPORT),
+    "api:snapshot_file": ("get", CAN_EXPORT),
     "rounds": ("get", CAN_READ_DATA),
     "round": ("get", CAN_READ_DATA),
     "dashboard": ("get", CAN_READ_DATA),
 }
 # Addresses that belong to no project: each says in its own tests what it shows to whom.
-OWN_PAGES = {"home", "tokens"}
+OWN_PAGES = {"home", "tokens", "token_revoke", "api_reference", "api:projects"}
 OUTSIDE = ("account_", "admin:", "api:schema")
 
 
@@ -53,9 +65,17 @@ def cast(project, ada, vera, rita, grace, otto):
 @pytest.fixture
 def things(project):
     """One of each thing that an address can name, so that a 404 means "not for you"."""
-    Snapshot.objects.create(project=project, version=1, sha256="0" * 64)
+    assignment = judged(project)
+    snapshot = freeze_snapshot(project, by=None)
     Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN)
-    return {"slug": project.slug, "version": 1, "number": 1}
+    return {
+        "slug": project.slug,
+        "version": snapshot.version,
+        "number": 1,
+        "pk": assignment.comparison.prompt.source_id,
+        "name": "README.md",
+        "axis": "helpfulness",
+    }
 
 
 def address(name, things):

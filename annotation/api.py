@@ -1,0 +1,371 @@
+"""The REST API for researchers: prompts in, preferences out. Versioned; pages never call it.
+
+Every endpoint reaches its project through `project_for`, so a project that is not yours is a 404.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers, status
+from rest_framework.decorators import api_view, throttle_classes
+from rest_framework.generics import ListAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import UserRateThrottle
+
+from annotation import imports, preferences
+from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_for, role_in
+from annotation.agreement import agreement
+from annotation.downloads import archive_answer, file_answer
+from annotation.exports import json_line
+from annotation.models import Batch, Project, Prompt, Snapshot
+from annotation.snapshots import SnapshotError, freeze_snapshot
+
+MAX_PROMPT_ROWS = 10_000
+
+
+class ExportThrottle(UserRateThrottle):
+    """Whole datasets cost more to answer than rows do."""
+
+    scope = "export"
+
+
+# --- What goes over the wire ----------------------------------------------------------------------------
+
+
+class AxisSerializer(serializers.Serializer[Any]):
+    key = serializers.CharField()
+    name = serializers.CharField()
+    question = serializers.CharField()
+
+
+class ProjectSerializer(serializers.Serializer[Any]):
+    slug = serializers.SlugField()
+    name = serializers.CharField()
+    description = serializers.CharField()
+    role = serializers.SerializerMethodField(help_text="Your role in it.")
+    axes = AxisSerializer(many=True)
+    responses_per_comparison = serializers.IntegerField()
+    overlap = serializers.IntegerField(help_text="How many people judge each comparison.")
+    is_demo = serializers.BooleanField()
+
+    def get_role(self, project: Project) -> str:
+        return role_in(self.context["request"].user, project)
+
+
+class MessageSerializer(serializers.Serializer[Any]):
+    role = serializers.ChoiceField(choices=["system", "user", "assistant"])
+    content = serializers.CharField()
+
+
+class PromptSerializer(serializers.Serializer[Any]):
+    uid = serializers.UUIDField()
+    messages = MessageSerializer(many=True)
+    category = serializers.CharField()
+    risk = serializers.CharField(help_text="harmless, harmful or empty (not known)")
+    split = serializers.CharField(help_text="train, eval (watched) or heldout")
+    source = serializers.CharField(source="source.name")  # type: ignore[assignment]
+    external_id = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
+class SourceSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=120)
+    licence = serializers.CharField(max_length=120, required=False, allow_blank=True, default="")
+    url = serializers.URLField(max_length=200, required=False, allow_blank=True, default="")
+
+
+class PromptImportSerializer(serializers.Serializer[Any]):
+    source = SourceSerializer()  # type: ignore[assignment]
+    rows = serializers.ListField(
+        child=serializers.DictField(),
+        min_length=1,
+        max_length=MAX_PROMPT_ROWS,
+        help_text="Prompts in any of the forms that the import page reads.",
+    )
+    format = serializers.ChoiceField(
+        choices=["auto", *imports.PROMPT_FORMATS], required=False, default="auto"
+    )
+    sign_off = serializers.BooleanField(
+        required=False, default=False, help_text="You read the licence and allow training on it."
+    )
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    row = serializers.IntegerField(
+        source="line", allow_null=True, help_text="Counted from 1; null is the whole request."
+    )
+    reason = serializers.CharField()
+
+
+class ImportReportSerializer(serializers.Serializer[Any]):
+    format = serializers.CharField()
+    n_rows = serializers.IntegerField()
+    n_imported = serializers.IntegerField()
+    n_duplicates = serializers.IntegerField(help_text="Already in the project, or twice in rows.")
+    n_problems = serializers.IntegerField()
+    problems = ProblemSerializer(
+        many=True, help_text="The first 50. With any, nothing is imported."
+    )
+
+
+class FileSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    bytes = serializers.IntegerField()
+    rows = serializers.IntegerField(allow_null=True)
+    sha256 = serializers.CharField()
+
+
+class LicenceSerializer(serializers.Serializer[Any]):
+    source = serializers.CharField()  # type: ignore[assignment]
+    licence = serializers.CharField(allow_blank=True)
+    url = serializers.CharField(allow_blank=True)
+    n_judgments = serializers.IntegerField()
+
+
+class AxisAgreementSerializer(serializers.Serializer[Any]):
+    alpha = serializers.FloatField(allow_null=True, help_text="Krippendorff's alpha, ordinal.")
+    alpha_ci = serializers.ListField(child=serializers.FloatField(), allow_null=True)
+    pairwise = serializers.FloatField(
+        allow_null=True, help_text="Share of pairs that two annotators order alike."
+    )
+    pairwise_ci = serializers.ListField(child=serializers.FloatField(), allow_null=True)
+    n_units = serializers.IntegerField()
+    n_comparisons = serializers.IntegerField()
+    n_pairs = serializers.IntegerField()
+    n_judgments = serializers.IntegerField()
+    n_annotators = serializers.IntegerField()
+    reason = serializers.CharField(required=False, help_text="Why a figure is null.")
+
+
+class SnapshotSerializer(serializers.Serializer[Any]):
+    version = serializers.IntegerField()
+    uid = serializers.UUIDField()
+    note = serializers.CharField()
+    sha256 = serializers.CharField(help_text="Of SHA256SUMS, and so of every file.")
+    created_at = serializers.DateTimeField()
+    counts = serializers.DictField()
+    agreement = serializers.DictField(child=AxisAgreementSerializer())
+    licences = LicenceSerializer(many=True)
+    files = FileSerializer(many=True)
+
+
+class FreezeSerializer(serializers.Serializer[Any]):
+    note = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+    batches = serializers.ListField(
+        child=serializers.IntegerField(),
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Ids of batches; all of them when left out.",
+    )
+
+
+class DetailSerializer(serializers.Serializer[Any]):
+    detail = serializers.CharField()
+
+
+# --- Projects and prompts ----------------------------------------------------------------------------------
+
+
+class ProjectList(ListAPIView[Project]):
+    """Projects that you are a member of."""
+
+    serializer_class = ProjectSerializer
+    queryset = Project.objects.none()
+
+    def get_queryset(self) -> Any:
+        return Project.objects.for_user(self.request.user)
+
+
+class PromptList(ListAPIView[Prompt]):
+    """Prompts of a project, oldest first."""
+
+    serializer_class = PromptSerializer
+    queryset = Prompt.objects.none()
+
+    def get_queryset(self) -> Any:
+        project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
+        found = project.prompts.select_related("source").order_by("pk")
+        split = self.request.query_params.get("split")
+        return found.filter(split=split) if split else found
+
+    @extend_schema(
+        operation_id="prompts_list",
+        parameters=[OpenApiParameter("split", enum=Prompt.Split.values, description="Only these.")],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    @extend_schema(
+        operation_id="prompts_create",
+        request=PromptImportSerializer,
+        responses={201: ImportReportSerializer, 422: ImportReportSerializer},
+        description="Add prompts: all of the rows or, with a list of what is wrong, none (422). "
+        "Prompts that the project already has are counted and left as they are.",
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        project = project_for(request.user, slug, CAN_RUN)
+        given = PromptImportSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        asked = given.validated_data
+        lines = io.BytesIO(b"".join(_line(row) for row in asked["rows"]))
+        report = imports.import_prompts(
+            project,
+            lines,
+            format=asked["format"],
+            source=asked["source"],
+            by=request.user,  # type: ignore[arg-type]  # a member, so not anonymous
+            sign_off=asked["sign_off"],
+        )
+        code = status.HTTP_201_CREATED if report.ok else 422
+        return Response(ImportReportSerializer(report).data, status=code)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    """A row as the importer reads it, escaped, so that half a surrogate pair is refused by it."""
+    return json.dumps(row).encode() + b"\n"
+
+
+# --- Snapshots ------------------------------------------------------------------------------------------------
+
+
+class SnapshotList(ListAPIView[Snapshot]):
+    """Frozen preference datasets of a project, newest first."""
+
+    serializer_class = SnapshotSerializer
+    queryset = Snapshot.objects.none()
+
+    def get_queryset(self) -> Any:
+        project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
+        return project.snapshots.order_by("-version")
+
+    def get_throttles(self) -> Any:
+        return [ExportThrottle()] if self.request.method == "POST" else super().get_throttles()
+
+    @extend_schema(operation_id="snapshots_list")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    @extend_schema(
+        operation_id="snapshots_create",
+        request=FreezeSerializer,
+        responses={201: SnapshotSerializer, 409: DetailSerializer},
+        description="Freeze what training may see now. 409 when there is nothing.",
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        project = project_for(request.user, slug, CAN_EXPORT)
+        given = FreezeSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        wanted = given.validated_data["batches"]
+        batches = None if wanted is None else _batches(project, wanted)
+        try:
+            snapshot = freeze_snapshot(
+                project, by=request.user, batches=batches, note=given.validated_data["note"]
+            )
+        except SnapshotError as error:
+            return Response({"detail": str(error)}, status=status.HTTP_409_CONFLICT)
+        return Response(SnapshotSerializer(snapshot).data, status=status.HTTP_201_CREATED)
+
+
+def _batches(project: Project, wanted: list[int]) -> list[Batch]:
+    found = list(project.batches.filter(pk__in=wanted))
+    if missing := set(wanted) - {batch.pk for batch in found}:
+        raise serializers.ValidationError({"batches": f"There is no batch {min(missing)}."})
+    return found
+
+
+@extend_schema(operation_id="snapshots_retrieve", responses=SnapshotSerializer)
+@api_view(["GET"])
+def snapshot_detail(request: Request, slug: str, version: int) -> Response:
+    """One version: counts, agreement, licences and files with their hashes."""
+    project = project_for(request.user, slug, CAN_READ_DATA)
+    snapshot = get_object_or_404(Snapshot, project=project, version=version)
+    return Response(SnapshotSerializer(snapshot).data)
+
+
+@extend_schema(
+    operation_id="snapshots_file",
+    responses={(200, "application/octet-stream"): OpenApiTypes.BINARY},
+)
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def snapshot_file(request: Request, slug: str, version: int, name: str) -> FileResponse:
+    """One file of a version, as it was frozen."""
+    project = project_for(request.user, slug, CAN_EXPORT)
+    return file_answer(get_object_or_404(Snapshot, project=project, version=version), name)
+
+
+@extend_schema(
+    operation_id="snapshots_archive", responses={(200, "application/zip"): OpenApiTypes.BINARY}
+)
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def snapshot_archive(request: Request, slug: str, version: int) -> StreamingHttpResponse:
+    """Every file of a version in one zip: a folder that `load_dataset` opens."""
+    project = project_for(request.user, slug, CAN_EXPORT)
+    return archive_answer(get_object_or_404(Snapshot, project=project, version=version))
+
+
+# --- Judgments and agreement --------------------------------------------------------------------------------------
+
+BATCH = OpenApiParameter("batch", int, many=True, description="Only these batches; repeatable.")
+
+
+@extend_schema(
+    operation_id="judgments_export",
+    parameters=[BATCH],
+    responses={(200, "application/jsonl"): OpenApiTypes.STR},
+)
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def judgments(request: Request, slug: str) -> HttpResponse | StreamingHttpResponse:
+    """What training would see now, one ranking a line (JSON Lines, docs/formats.md), streamed.
+
+    Not frozen: for anything that must be repeatable, freeze a snapshot.
+    """
+    project = project_for(request.user, slug, CAN_EXPORT)
+    batches = _asked_batches(request, project)
+
+    def lines() -> Iterator[bytes]:
+        for row in preferences.preference_rows(project, batches=batches):
+            yield json_line(row)
+
+    return StreamingHttpResponse(lines(), content_type="application/jsonl")
+
+
+@extend_schema(
+    operation_id="agreement_retrieve",
+    parameters=[BATCH],
+    responses={
+        (200, "application/json"): {
+            "type": "object",
+            "additionalProperties": {"$ref": "#/components/schemas/AxisAgreement"},
+        }
+    },
+)
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def project_agreement(request: Request, slug: str) -> Response:
+    """How far annotators agree now, per axis, over every judgment that counts."""
+    project = project_for(request.user, slug, CAN_READ_DATA)
+    rows = preferences.preference_rows(
+        project, batches=_asked_batches(request, project), only_trainable=False
+    )
+    return Response(agreement(rows))
+
+
+def _asked_batches(request: Request, project: Project) -> list[Batch] | None:
+    wanted = request.query_params.getlist("batch")
+    if not wanted:
+        return None
+    if not all(re.fullmatch("[0-9]{1,15}", value) for value in wanted):
+        raise serializers.ValidationError({"batch": "A batch is named by its number."})
+    return _batches(project, [int(value) for value in wanted])

@@ -1,0 +1,32 @@
+"""Take in comparisons that others judged, with their judgments, as a closed batch."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from annotation.imports import COMPARISON_FORMATS, import_comparisons
+from annotation.management.commands.import_prompts import (
+    add_source_arguments,
+    given_source,
+    tell,
+)
+
+
+class Command(BaseCommand):
+    help = __doc__ or ""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_source_arguments(parser)
+        parser.add_argument(
+            "--axis", required=True, help="what chosen/rejected and ranks were judged on"
+        )
+        parser.add_argument("--format", choices=["auto", *COMPARISON_FORMATS], default="auto")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        report = import_comparisons(
+            **given_source(options),
+            axis=options["axis"],
+            format=options["format"],
+            split=options["split"] or "train",
+        )
+        tell(self, report, "comparisons")
