@@ -1,3 +1,12 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from rlhf import api
+
+urlpatterns = [
+    path("projects/<slug:slug>/rounds/", api.RoundList.as_view(), name="rounds"),
+    path("projects/<slug:slug>/rounds/<int:number>/", api.round_detail, name="round"),
+    path("projects/<slug:slug>/scores/", api.ScoreList.as_view(), name="scores"),
+    path("projects/<slug:slug>/jobs/", api.JobList.as_view(), name="jobs"),
+    path("projects/<slug:slug>/jobs/<uuid:uid>/", api.job_detail, name="job"),
+    path("projects/<slug:slug>/jobs/<uuid:uid>/metrics/", api.job_metrics, name="job_metrics"),
+]

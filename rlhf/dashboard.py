@@ -248,7 +248,7 @@ def scores(e: Evidence) -> Panel:
     note = "A ring marks a promoted policy. "
     if e.judge == "model":
         note += (
-            "Each round's reward model has its own scale (0 is the mean of the policy its round "
+            "The judge is each round's test reward model, which PPO never saw. It has its own scale (0 is the mean of the policy its round "
             "started from, 1 a standard deviation), so a round is compared with its start policy "
             "under one reward model, never with another round's number."
         )
@@ -614,7 +614,9 @@ def by_category(e: Evidence) -> Panel:
         if (f := figures.get(metric)) is not None
     ]
     span = [v for f in every for v in (f.low, f.high, f.value) if v is not None]
-    drawings, rows, fell, rose = [], [], [], []
+    drawings, rows = [], []
+    fell: list[str] = []
+    rose: list[str] = []
     for name in names:
         marks = []
         for m in e.rounds:
@@ -846,10 +848,14 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(out)
     writer.writerow([harmless(name) for name in table.columns])
     for row in table.rows:
-        writer.writerow(
-            [harmless(cell.value) if isinstance(cell.value, str) else cell.value for cell in row]
-        )
+        writer.writerow([_csv_value(cell.value) for cell in row])
     return out.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return harmless(value) if isinstance(value, str) else value
 
 
 def harmless(text: str) -> str:
@@ -932,13 +938,13 @@ def _interval_figure(figures: Any, value: str, interval: str, n: str) -> Figure 
         return None
     bounds = figures.get(interval)
     low, high = bounds if isinstance(bounds, list | tuple) and len(bounds) == 2 else (None, None)
-    count = figures.get(n)
     return Figure(
-        float(figures[value]),
-        float(low) if _is_number(low) else None,
-        float(high) if _is_number(high) else None,
-        int(count) if _is_number(count) else 0,
+        float(figures[value]), _float(low), _float(high), int(_float(figures.get(n)) or 0)
     )
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if _is_number(value) else None
 
 
 def _cell(figure: Figure, *, percent: bool, href: str = "") -> Cell:

@@ -1,25 +1,263 @@
 """The launch form, built from the fields of the stages' configuration classes."""
 
 import dataclasses
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
+
+from django import forms
 
 from rlhf.training import configs
+from rlhf.training.configs import StageConfig
 
-STAGES: dict[str, type[configs.StageConfig]] = {
+STAGES: dict[str, type[StageConfig]] = {
     "base": configs.BaseConfig,
     "generate": configs.GenerateConfig,
     "reward_model": configs.RewardModelConfig,
     "ppo": configs.PPOConfig,
     "evaluate": configs.EvaluateConfig,
 }
+# The sizes of a round; no stage has them, so their sentences and limits are here.
+ROUND_HELP = {
+    "ranking_prompts": "Prompts that people rank the answers to, from the train split.",
+    "harmful_share": "Share of them that ask for something harmful.",
+    "overlap": "How many people judge each comparison.",
+    "reference_prompts": "Prompts whose answers say what a score of 0 means.",
+    "ppo_prompts": "Prompts that PPO practises on, from the train split.",
+    "ppo_harmful_share": "Share of them that ask for something harmful.",
+    "watch_prompts": "Prompts that only the test-RM looks at.",
+    "heldout_prompts": "Held-out prompts that the dashboard's figures rest on.",
+    "kl_reference": "What the KL penalty holds the policy to: base or previous.",
+}
+ROUND_LIMITS: dict[str, dict[str, Any]] = {
+    "ranking_prompts": {"minimum": 1},
+    "harmful_share": {"minimum": 0.0, "maximum": 1.0},
+    "overlap": {"minimum": 1, "maximum": 50},
+    "reference_prompts": {"minimum": 1},
+    "ppo_prompts": {"minimum": 1},
+    "ppo_harmful_share": {"minimum": 0.0, "maximum": 1.0},
+    "watch_prompts": {"minimum": 1},
+    "heldout_prompts": {"minimum": 1},
+    "kl_reference": {"choices": ("base", "previous")},
+}
+# What most people change; the rest is folded.
+UP_FRONT = (
+    "round.ranking_prompts",
+    "round.overlap",
+    "generate.k",
+    "ppo.steps",
+    "ppo.kl_weight",
+    "round.heldout_prompts",
+)
+NAMES = {
+    "round.ranking_prompts": "Prompts to rank",
+    "round.overlap": "Judgments per comparison",
+    "generate.k": "Answers per prompt",
+    "ppo.steps": "PPO steps",
+    "ppo.kl_weight": "KL penalty",
+    "round.heldout_prompts": "Held-out prompts",
+}
+# Filled in by whoever launches the round: they say where models lie, not how a round is run.
+FILLED_IN = {
+    "policy",
+    "reference",
+    "reward_model",
+    "test_reward_model",
+    "trunk",
+    "seed",
+    "threads",
+    "axes",
+}
 
 
 @cache
 def explained() -> dict[str, dict[str, str]]:
-    """`{stage: {setting: the sentence beside it}}`."""
-    return {
+    """`{section: {setting: the sentence beside it}}`."""
+    found = {
         stage: {
             field.name: str(field.metadata.get("help", "")) for field in dataclasses.fields(config)
         }
         for stage, config in STAGES.items()
     }
+    return {"round": dict(ROUND_HELP), **found}
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting in the page: its form field with what it was in the round before."""
+
+    field: forms.BoundField
+    name: str
+    help: str
+    before: str
+    is_changed: bool
+
+
+class ListField(forms.CharField):
+    """Several numbers or words, separated by commas."""
+
+    def __init__(self, *, item: type, **options: Any) -> None:
+        super().__init__(**options)
+        self.item = item
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(str(v) for v in value) if isinstance(value, list | tuple) else value
+
+    def to_python(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return list(value)
+        try:
+            return [self.item(part.strip()) for part in str(value or "").split(",") if part.strip()]
+        except ValueError:
+            raise forms.ValidationError("Numbers separated by commas, such as 1.0, 0.3.") from None
+
+
+class LaunchForm(forms.Form):
+    """A round's configuration. `defaults` is what the round would get; `before` the last round's."""
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None = None,
+        *,
+        defaults: Mapping[str, Any],
+        before: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(data)
+        self.defaults, self.before = defaults, before
+        for section, name, value, limits, hint in _settings(defaults):
+            self.fields[f"{section}.{name}"] = _field(name, value, limits, hint)
+
+    @property
+    def up_front(self) -> list[Knob]:
+        """The few settings that most people change."""
+        return [self._knob(key) for key in UP_FRONT if key in self.fields]
+
+    @property
+    def folded(self) -> list[tuple[str, list[Knob]]]:
+        """All others, by section."""
+        sections: dict[str, list[Knob]] = {}
+        for key in self.fields:
+            if key not in UP_FRONT:
+                sections.setdefault(key.partition(".")[0], []).append(self._knob(key))
+        return list(sections.items())
+
+    def _knob(self, key: str) -> Knob:
+        section, _, name = key.partition(".")
+        field = self[key]
+        was = (self.before or {}).get(section)
+        before = was.get(name) if isinstance(was, Mapping) else None
+        value = field.value()
+        if self.is_bound and key in getattr(self, "cleaned_data", {}):
+            value = self.cleaned_data[key]
+        changed = before is not None and _plain(before) != _plain(value)
+        shown = ", ".join(map(str, before)) if isinstance(before, list) else str(before)
+        return Knob(
+            field,
+            NAMES.get(key, name),
+            explained().get(section, {}).get(name, ""),
+            shown if before is not None else "",
+            changed,
+        )
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        # Rules that concern several settings: the classes know them.
+        if not self.errors:
+            config = self.config()
+            for stage, config_class in STAGES.items():
+                values = config.get(stage)
+                if values is None or stage not in self.defaults:
+                    continue
+                needed = {
+                    f.name: "-"
+                    for f in dataclasses.fields(config_class)
+                    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+                }
+                try:
+                    config_class.from_dict({**needed, **values})
+                except ValueError as error:
+                    self.add_error(None, f"{stage}: {error}.")
+        return self.cleaned_data
+
+    def config(self) -> dict[str, Any]:
+        """`{section: {setting: value}}`: the defaults with what the form changed."""
+        found = {
+            section: dict(values) if isinstance(values, Mapping) else values
+            for section, values in self.defaults.items()
+        }
+        for key, value in self.cleaned_data.items():
+            section, _, name = key.partition(".")
+            initial = self.fields[key].initial
+            if name in self.defaults[section] or _plain(value) != _plain(initial):
+                found[section][name] = value
+        return found
+
+
+def _settings(
+    defaults: Mapping[str, Any],
+) -> Iterator[tuple[str, str, Any, Mapping[str, Any], Any]]:
+    """(section, name, value, limits, type) of all that a person may set."""
+    for section, values in defaults.items():
+        if not isinstance(values, Mapping):
+            continue
+        config_class = STAGES.get(section)
+        if config_class is None:
+            for name, value in values.items():
+                if type(value) in (int, float, bool, str):
+                    yield section, name, value, ROUND_LIMITS.get(name, {}), type(value)
+            continue
+        hints = typing.get_type_hints(config_class)
+        for field in dataclasses.fields(config_class):
+            required = (
+                field.default is dataclasses.MISSING
+                and field.default_factory is dataclasses.MISSING
+            )
+            if required or field.name in FILLED_IN or hints[field.name] == dict[str, float]:
+                continue
+            value = values.get(field.name, field.default)
+            yield section, field.name, value, field.metadata, hints[field.name]
+
+
+def _field(name: str, value: Any, limits: Mapping[str, Any], hint: Any) -> forms.Field:
+    attributes = {"autocomplete": "off"}
+    choices = limits.get("choices")
+    if choices:
+        return forms.ChoiceField(
+            choices=[(choice, choice) for choice in choices], initial=value, label=name
+        )
+    if hint is bool:
+        return forms.BooleanField(required=False, initial=value, label=name)
+    low, high = limits.get("minimum"), limits.get("maximum")
+    if hint is int:
+        return forms.IntegerField(
+            initial=value,
+            label=name,
+            min_value=None if low is None else int(low),
+            max_value=None if high is None else int(high),
+            widget=forms.NumberInput(attrs=attributes),
+        )
+    if hint is float:
+        return forms.FloatField(
+            initial=value,
+            label=name,
+            min_value=low,
+            max_value=high,
+            widget=forms.NumberInput(attrs={**attributes, "step": "any"}),
+        )
+    if typing.get_origin(hint) in (tuple, list):
+        item = typing.get_args(hint)[0]
+        return ListField(item=item, initial=list(value), label=name)
+    return forms.CharField(required=False, initial=value, label=name, max_length=500)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value

@@ -145,7 +145,7 @@ def before_after(job: Job, *, limit: int = 12) -> list[BeforeAfter]:
     """Samples of the last step that wrote some, for the same prompts before and after PPO."""
     rows = list(rows_of(run_folder(job) / "samples.jsonl"))
     last = max((_number(row.get("step")) or 0 for row in rows), default=0)
-    found = []
+    found: list[BeforeAfter] = []
     for row in rows:
         if (_number(row.get("step")) or 0) != last or len(found) >= limit:
             continue

@@ -346,7 +346,8 @@ def focus(round: Round, timeline: Sequence[Stage], wanted: str = "") -> Stage | 
     # Of a round that is over, the policy's curves say more than the verdict's form.
     telling = [s for s in timeline if s.job is not None and s.key in ("ppo", "base")]
     passed = [s for s in timeline if s.state == "done"]
-    return (telling or passed or list(timeline) or [None])[-1]
+    shown = telling or passed or list(timeline)
+    return shown[-1] if shown else None
 
 
 @dataclass(frozen=True)

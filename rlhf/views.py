@@ -10,8 +10,8 @@ from django.shortcuts import render
 
 from annotation.access import CAN_READ_DATA, project_view
 from annotation.models import Membership, Project
+from rlhf import charts, forms, reading, timeline
 from rlhf import dashboard as panels
-from rlhf import forms, reading, timeline
 from rlhf.models import Job, Round
 
 SAMPLES_PER_PAGE = 24
@@ -142,16 +142,16 @@ def _score_rows(round: Round) -> list[dict[str, Any]]:
         if score.metric not in names:
             continue
         percent = score.metric in panels.RATES
-        figure = panels.Figure(score.value, score.low, score.high, score.n)
+        figure = charts.Figure(score.value, score.low, score.high, score.n)
         if figure.low == figure.high:
-            figure = panels.Figure(score.value, None, None, score.n)
+            figure = charts.Figure(score.value, None, None, score.n)
         rows.append(
             {
                 "metric": names[score.metric],
                 "judge": panels.JUDGES.get(score.judge, score.judge),
                 "is_simulated": score.judge == "gold",
                 "temperature": score.temperature,
-                "text": panels.charts.in_words(
+                "text": charts.in_words(
                     figure,
                     percent=percent,
                     unit="tokens" if score.metric == "mean_length" else "",
@@ -164,33 +164,26 @@ def _score_rows(round: Round) -> list[dict[str, Any]]:
     )
 
 
-def _job(project: Project, number: int, stage: str) -> Job:
-    job = (
-        Job.objects.filter(project=project, round__number=number, stage=stage)
-        .order_by("-created_at", "-id")
-        .first()
-    )
-    if job is None:
-        raise Http404("This stage has not begun.")
-    return job
+def _metrics(project: Project, number: int, stage: str, *, epoch: int, after: int) -> Any:
+    one = round_of(project, number)
+    job = one.jobs.filter(stage=stage).order_by("-created_at", "-id").first()
+    if job is None:  # not begun: nothing to show, and nothing to ask again for
+        return {"epoch": 0, "reset": True, "running": False, "last": -1, "rows": []}
+    return reading.metrics_since(job, epoch=epoch, after=after)
 
 
 @project_view(*CAN_READ_DATA)
 def metrics(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
     """The lines of a stage's metrics that the page has not seen yet (`epoch`, `after`)."""
-    job = _job(project, number, stage)
-    return JsonResponse(
-        reading.metrics_since(
-            job, epoch=_whole(request, "epoch", -1), after=_whole(request, "after", -1)
-        )
-    )
+    epoch, after = _whole(request, "epoch", -1), _whole(request, "after", -1)
+    return JsonResponse(_metrics(project, number, stage, epoch=epoch, after=after))
 
 
 @project_view(*CAN_READ_DATA)
 def metrics_csv(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
     """All of a stage's metrics as CSV."""
-    rows = reading.metrics_since(_job(project, number, stage), epoch=-1, after=-1)["rows"]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    rows = _metrics(project, number, stage, epoch=-1, after=-1)["rows"]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step", "time"]
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([panels.harmless(name) for name in columns])

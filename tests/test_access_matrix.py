@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from annotation.access import ANY_ROLE, CAN_EXPORT, CAN_JUDGE, CAN_READ_DATA, CAN_RUN
 from annotation.snapshots import freeze_snapshot
-from rlhf.models import Round
+from rlhf.models import Job, Round
 from tests.factories import judged
 
 pytestmark = pytest.mark.django_db
@@ -39,7 +39,17 @@ PAGES = {
     "api:snapshot_file": ("get", CAN_EXPORT),
     "rounds": ("get", CAN_READ_DATA),
     "round": ("get", CAN_READ_DATA),
+    "metrics": ("get", CAN_READ_DATA),
+    "metrics_csv": ("get", CAN_READ_DATA),
+    "samples": ("get", CAN_READ_DATA),
     "dashboard": ("get", CAN_READ_DATA),
+    "panel_csv": ("get", CAN_READ_DATA),
+    "api:rounds": ("get", CAN_READ_DATA),
+    "api:round": ("get", CAN_READ_DATA),
+    "api:scores": ("get", CAN_READ_DATA),
+    "api:jobs": ("get", CAN_READ_DATA),
+    "api:job": ("get", CAN_READ_DATA),
+    "api:job_metrics": ("get", CAN_READ_DATA),
 }
 # Addresses that belong to no project: each says in its own tests what it shows to whom.
 OWN_PAGES = {"home", "tokens", "token_revoke", "api_reference", "api:projects"}
@@ -67,11 +77,15 @@ def things(project):
     """One of each thing that an address can name, so that a 404 means "not for you"."""
     assignment = judged(project)
     snapshot = freeze_snapshot(project, by=None)
-    Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN)
+    one = Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN)
+    job = Job.objects.create(project=project, round=one, stage="generate")
     return {
         "slug": project.slug,
         "version": snapshot.version,
         "number": 1,
+        "uid": job.uid,
+        "stage": "generate",
+        "panel": "scores",
         "pk": assignment.comparison.prompt.source_id,
         "name": "README.md",
         "axis": "helpfulness",

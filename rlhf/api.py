@@ -1,0 +1,182 @@
+"""The REST API for rounds: what ran, how it scored, what the machines are at. Versioned.
+
+Researchers read; admins also launch, cancel and retry, through the same acts as the pages.
+"""
+
+from typing import Any
+
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view
+from rest_framework.generics import ListAPIView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotation.access import CAN_READ_DATA, project_for
+from rlhf import reading
+from rlhf.models import Job, Round, Score
+
+
+class RoundSerializer(serializers.Serializer[Any]):
+    number = serializers.IntegerField()
+    state = serializers.CharField()
+    plan = serializers.ListField(child=serializers.CharField())
+    config = serializers.DictField(help_text="Frozen at launch: {section: {setting: value}}.")
+    start_policy = serializers.CharField(source="start_policy.name", default=None)
+    policy = serializers.CharField(source="policy.name", default=None)
+    snapshot = serializers.IntegerField(source="snapshot.version", default=None)
+    verdict = serializers.CharField()
+    verdict_note = serializers.CharField()
+    failed_stage = serializers.CharField()
+    stage_times = serializers.DictField(help_text="{stage: [started, ended]}; ended may be null.")
+    created_at = serializers.DateTimeField()
+    launched_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField()
+
+
+class ScoreSerializer(serializers.Serializer[Any]):
+    round = serializers.IntegerField(source="round.number")
+    policy = serializers.CharField(source="checkpoint.name", help_text="What was measured.")
+    judge = serializers.CharField(help_text="model, gold (simulated rubric) or human")
+    metric = serializers.CharField()
+    temperature = serializers.FloatField()
+    category = serializers.CharField(help_text="Empty: all categories together.")
+    value = serializers.FloatField()
+    low = serializers.FloatField(help_text="Lower end of the 95 % interval, or null.")
+    high = serializers.FloatField()
+    n = serializers.IntegerField(help_text="Prompts that the figure rests on.")
+
+
+class JobSerializer(serializers.Serializer[Any]):
+    uid = serializers.UUIDField()
+    round = serializers.IntegerField(source="round.number")
+    stage = serializers.CharField()
+    state = serializers.CharField()
+    attempt = serializers.IntegerField(help_text="Attempts that ended badly or were lost.")
+    epoch = serializers.IntegerField(help_text="How often a worker has taken it up.")
+    progress = serializers.SerializerMethodField()
+    reason = serializers.CharField()
+    exit_code = serializers.IntegerField()
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField()
+
+    def get_progress(self, job: Job) -> dict[str, Any]:
+        return job.progress or {}
+
+
+class MetricsSerializer(serializers.Serializer[Any]):
+    epoch = serializers.IntegerField()
+    reset = serializers.BooleanField(help_text="Forget earlier rows: the stage began anew.")
+    running = serializers.BooleanField()
+    last = serializers.IntegerField(help_text="Ask with after=last for what follows.")
+    rows = serializers.ListField(child=serializers.DictField())
+
+
+class RoundList(ListAPIView[Round]):
+    """The project's rounds, newest first."""
+
+    serializer_class = RoundSerializer
+
+    def get_queryset(self) -> Any:
+        if getattr(self, "swagger_fake_view", False):
+            return Round.objects.none()
+        project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
+        return Round.objects.filter(project=project).select_related(
+            "start_policy", "policy", "snapshot"
+        )
+
+
+@extend_schema(responses=RoundSerializer)
+@api_view(["GET"])
+def round_detail(request: Request, slug: str, number: int) -> Response:
+    """One round; 0 is the base policy's."""
+    return Response(RoundSerializer(_round(request, slug, number)).data)
+
+
+@extend_schema(
+    parameters=[
+        OpenApiParameter("round", int),
+        OpenApiParameter("judge", str, enum=["model", "gold", "human"]),
+        OpenApiParameter("metric", str),
+        OpenApiParameter("temperature", float),
+    ]
+)
+class ScoreList(ListAPIView[Score]):
+    """Every score of the project, each with its interval and n."""
+
+    serializer_class = ScoreSerializer
+
+    def get_queryset(self) -> Any:
+        if getattr(self, "swagger_fake_view", False):
+            return Score.objects.none()
+        project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
+        found = Score.objects.filter(round__project=project).select_related("round", "checkpoint")
+        asked = self.request.query_params
+        for name, column, kind in (
+            ("round", "round__number", int),
+            ("judge", "judge", str),
+            ("metric", "metric", str),
+            ("temperature", "temperature", float),
+        ):
+            if name in asked:
+                try:
+                    found = found.filter(**{column: kind(asked[name])})
+                except ValueError:
+                    raise serializers.ValidationError({name: "This is not a number."}) from None
+        return found.order_by("round__number", "id")
+
+
+class JobList(ListAPIView[Job]):
+    """The project's jobs, newest first: one row per attempt of a stage."""
+
+    serializer_class = JobSerializer
+
+    def get_queryset(self) -> Any:
+        if getattr(self, "swagger_fake_view", False):
+            return Job.objects.none()
+        project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
+        return Job.objects.filter(project=project).select_related("round")
+
+
+@extend_schema(responses=JobSerializer)
+@api_view(["GET"])
+def job_detail(request: Request, slug: str, uid: str) -> Response:
+    """One job."""
+    return Response(JobSerializer(_job(request, slug, uid)).data)
+
+
+@extend_schema(
+    responses=MetricsSerializer,
+    parameters=[OpenApiParameter("epoch", int), OpenApiParameter("after", int)],
+)
+@api_view(["GET"])
+def job_metrics(request: Request, slug: str, uid: str) -> Response:
+    """What the stage measured at each step; with `epoch` and `after` only what is new."""
+    job = _job(request, slug, uid)
+    asked: dict[str, int] = {}
+    for name in ("epoch", "after"):
+        try:
+            asked[name] = int(request.query_params.get(name, "-1"))
+        except ValueError:
+            raise serializers.ValidationError({name: "This is not a whole number."}) from None
+    return Response(reading.metrics_since(job, epoch=asked["epoch"], after=asked["after"]))
+
+
+def _round(
+    request: Request, slug: str, number: int, roles: tuple[str, ...] = CAN_READ_DATA
+) -> Round:
+    project = project_for(request.user, slug, roles)
+    return get_object_or_404(
+        Round.objects.select_related("project", "start_policy", "policy", "snapshot", "batch"),
+        project=project,
+        number=number,
+    )
+
+
+def _job(request: Request, slug: str, uid: str, roles: tuple[str, ...] = CAN_READ_DATA) -> Job:
+    project = project_for(request.user, slug, roles)
+    return get_object_or_404(
+        Job.objects.select_related("round", "project"), project=project, uid=uid
+    )

@@ -1,0 +1,141 @@
+"""The dashboard says what the numbers support, and every number leads to what it came from."""
+
+import csv
+import io
+
+import pytest
+
+from rlhf import dashboard
+from rlhf.models import Score
+from tests.rlhf.factories import measured, new_round, score
+
+pytestmark = pytest.mark.django_db
+
+
+def finding(project, panel="scores", **options):
+    return dashboard.PANELS[panel](dashboard.evidence(project, **options)).finding
+
+
+def set_figure(round, metric, value, half, judge="gold"):
+    Score.objects.filter(round=round, metric=metric, judge=judge, category="").update(
+        value=value, low=value - half, high=value + half
+    )
+
+
+def test_the_finding_names_what_rose_and_what_did_not(mission, project):
+    assert finding(project) == "Safety rose in round 2; no clear change in helpfulness"
+
+
+def test_a_fall_is_told_as_a_fall(mission, project):
+    set_figure(mission["rounds"][2], "safety", 0.5, 0.04)
+    assert finding(project) == "Safety fell in round 2; no clear change in helpfulness"
+
+
+def test_wide_intervals_make_no_claim(mission, project):
+    for axis in ("safety", "helpfulness"):
+        set_figure(mission["rounds"][2], axis, 0.99, 0.6)
+    assert finding(project).startswith("No clear change in round 2")
+
+
+def test_both_axes_rising_are_told_together(mission, project):
+    set_figure(mission["rounds"][2], "helpfulness", 0.9, 0.04)
+    assert finding(project) == "Safety and helpfulness rose in round 2"
+
+
+def test_reward_models_of_different_rounds_are_not_compared(mission, project):
+    assert "own scale" in finding(project, judge="model")
+
+
+def test_a_reward_model_compares_with_the_start_policy_that_it_scored_itself(mission, project):
+    second = mission["rounds"][2]
+    job = second.jobs.get(stage="evaluate")
+    start = second.start_policy
+    for axis, value in (("safety", 0.2), ("helpfulness", 0.62)):
+        score(second, job, start, "model", axis, value, 0.04)
+    assert (
+        finding(project, judge="model") == "Safety rose in round 2; no clear change in helpfulness"
+    )
+
+
+def test_the_opponents_scores_are_not_taken_for_the_rounds_own(mission, project):
+    second = mission["rounds"][2]
+    job = second.jobs.get(stage="evaluate")
+    score(second, job, second.start_policy, "gold", "violation_rate", 0.99, 0.01)
+    newest = dashboard.evidence(project, judge="gold").rounds[-1]
+    assert newest.figures["violation_rate"].value == 0.02
+
+
+def test_win_rates_are_won_only_above_one_half(mission, project):
+    assert finding(project, "win_rates") == (
+        "Round 2 beats the base (86 %) and beats the round before (61 %)"
+    )
+    set_figure(mission["rounds"][2], "win_rate_vs_previous", 0.53, 0.06)
+    assert "is level with the round before (53 %, the interval holds 50 %)" in finding(
+        project, "win_rates"
+    )
+
+
+def test_an_unknown_judge_or_temperature_falls_back_to_what_there_is(mission, project):
+    e = dashboard.evidence(project, "nobody", "warm")
+    assert (e.judge, e.temperature) == ("gold", 1.0)
+    assert dashboard.evidence(project, "model", "0.3").temperature == 0.3
+
+
+def test_a_reward_model_has_no_opinion_on_violations_and_the_panel_says_so(mission, project):
+    panel = dashboard.trade_off(dashboard.evidence(project, "model"))
+    assert panel.is_empty
+    assert "no opinion" in panel.empty
+
+
+def test_the_rubrics_panels_are_marked_simulated_and_the_reward_models_are_not(mission, project):
+    assert dashboard.scores(dashboard.evidence(project, "gold")).is_simulated
+    assert not dashboard.scores(dashboard.evidence(project, "model")).is_simulated
+
+
+def test_an_empty_project_has_panels_that_say_what_will_appear(project):
+    for panel in dashboard.panels(dashboard.evidence(project)):
+        assert panel.is_empty
+        assert panel.empty
+
+
+def test_every_panel_gives_its_table_as_csv_with_intervals(mission, project):
+    e = dashboard.evidence(project)
+    for make in dashboard.PANELS.values():
+        rows = list(csv.reader(io.StringIO(dashboard.to_csv(make(e).table))))
+        assert len(rows) > 1
+        assert {len(row) for row in rows} == {len(rows[0])}
+    rows = list(csv.DictReader(io.StringIO(dashboard.to_csv(dashboard.scores(e).table))))
+    assert rows[2]["Safety"] == "0.94"
+    assert rows[2]["Safety: from"] == "0.9"
+    assert rows[2]["Safety: n"] == "150"
+
+
+def test_a_category_that_is_a_formula_is_harmless_in_a_spreadsheet(mission, project):
+    second = mission["rounds"][2]
+    job = second.jobs.get(stage="evaluate")
+    score(second, job, second.policy, "gold", "score", 0.5, 0.1, category='=HYPERLINK("x")')
+    table = dashboard.by_category(dashboard.evidence(project)).table
+    assert "'=HYPERLINK" in dashboard.to_csv(table)
+
+
+def test_the_number_of_queries_does_not_grow_with_the_rounds(
+    mission, project, django_assert_max_num_queries
+):
+    start = mission["policies"][-1]
+    for number in range(10, 16):
+        one = new_round(project, number, start=start)
+        one.policy = start
+        one.save()
+        measured(one, start, 2)
+    with django_assert_max_num_queries(3):
+        dashboard.panels(dashboard.evidence(project))
+
+
+def test_the_reward_report_draws_people_beside_the_machine():
+    from tests.rlhf.factories import rm_result
+
+    report = dashboard.reward_report(rm_result())
+    assert [line.text for line in report.accuracy.chart.lines] == ["chance", "people agree"]
+    assert report.calibration.chart.series[0].name == "perfectly calibrated"
+    assert dashboard.reward_report({}) is None
+    assert dashboard.reward_report({"train": {"helpfulness": {"accuracy": None}}}) is None
