@@ -1,118 +1,18 @@
 """PPO on a tiny random model: it learns, stops when it should, resumes exactly, and every option
 does something."""
 
-import dataclasses
-import hashlib
 import json
-import random
 import signal
 import time
 
 import pytest
 import torch
 
-from rlhf.training import ppo, reward_model
+from rlhf.training import ppo
 from rlhf.training.configs import PPOConfig
 from rlhf.training.rundir import Stopped, StopRequest
-from tests.rlhf.training.tiny import (
-    WORDS,
-    judgment,
-    make_policy,
-    prompt,
-    result_of,
-    rows_of,
-    run,
-    run_folder,
-    start,
-)
-
-HARMFUL = 5  # every fifth prompt
-
-
-def make_rewards(folder, policy, score):
-    """Reward models that learnt from rankings by a rule, on both axes."""
-    generator = random.Random(0)
-    rows, reference = [], []
-    for number in range(90):
-        texts = [" ".join(generator.choices(WORDS, k=5)) for _ in range(4)]
-        ranks = [1 + sum(score(b) > score(a) for b in texts) for a in texts]
-        risk = "harmful" if number % HARMFUL == 0 else "harmless"
-        both = {"helpfulness": ranks, "safety": ranks}
-        rows.append(judgment(number, texts, both, risk=risk))
-        reference.append(prompt(number, risk=risk) | {"text": texts[0]})
-    run_folder(
-        folder,
-        {"trunk": policy, "epochs": 5, "test_share": 0.4, "threads": 1},
-        preferences=rows,
-        reference=reference,
-    )
-    reward_model.main(folder, StopRequest())
-    return folder
-
-
-def nice(text):
-    return text.split().count("nice")
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """A random policy that mostly says words and sometimes ends."""
-    from safetensors.torch import load_file, save_file
-
-    folder = make_policy(tmp_path_factory.mktemp("policy"))
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tensors = load_file(folder / "model.safetensors")
-    likely = [tokenizer.eos_token_id] + [tokenizer.encode(f" {word}")[0] for word in WORDS]
-    # Tied embeddings: longer ones are likelier outputs.
-    embeddings = tensors["model.embed_tokens.weight"]
-    embeddings[likely] *= 12
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def rewards(policy, tmp_path_factory):
-    return make_rewards(tmp_path_factory.mktemp("rewards"), policy, nice)
-
-
-@pytest.fixture
-def ready(policy, rewards, tmp_path):
-    """A run folder waiting to be run, with settings of its own."""
-
-    def make(name="run", **settings):
-        config = {
-            "policy": policy,
-            "reference": policy,
-            "reward_model": str(rewards / "train"),
-            "test_reward_model": str(rewards / "test"),
-            "steps": 2,
-            "prompts_per_step": 12,
-            "minibatch_size": 6,
-            "microbatch_size": 4,
-            "max_new_tokens": 8,
-            "learning_rate": 1e-3,
-            "threads": 1,
-        }
-        risks = ["harmful" if i % HARMFUL == 0 else "harmless" for i in range(24)]
-        return run_folder(
-            tmp_path / name,
-            config | settings,
-            prompts=[prompt(i, risk=risk) for i, risk in enumerate(risks)],
-            watch=[prompt(300 + i) for i in range(6)],
-        )
-
-    return make
-
-
-def finish(folder):
-    ppo.main(folder, StopRequest())
-    return result_of(folder)
-
-
-def weights(folder):
-    return hashlib.sha256((folder / "policy" / "model.safetensors").read_bytes()).hexdigest()
+from tests.rlhf.training.conftest import finish, make_rewards, nice, weights
+from tests.rlhf.training.tiny import rows_of, run, start
 
 
 def test_the_reward_rises_and_a_strong_kl_penalty_holds_it_down(ready):
@@ -137,9 +37,9 @@ def test_a_run_past_its_kl_budget_stops_and_keeps_its_policy(ready):
     assert (folder / "policy" / "model.safetensors").exists()
 
 
-def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(policy, ready, tmp_path):
+def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(talker, ready, tmp_path):
     # This test-RM learnt the opposite: whatever the train-RM likes, it dislikes.
-    opposed = make_rewards(tmp_path / "opposed", policy, lambda text: -nice(text))
+    opposed = make_rewards(tmp_path / "opposed", talker, lambda text: -nice(text))
     settings = {
         "steps": 40,
         "prompts_per_step": 24,
@@ -213,7 +113,7 @@ def test_a_stopped_run_ends_with_the_same_bytes_as_one_that_was_not(ready, stopp
 
 
 def test_kill_9_at_any_moment_and_a_restart_end_with_the_same_bytes(ready):
-    settings = {"steps": 60, "checkpoint_every": 3}
+    settings = {"steps": 40, "checkpoint_every": 3}
     whole, killed = ready("whole", **settings), ready("killed", **settings)
     finish(whole)
     process = start("ppo", killed)
@@ -243,93 +143,6 @@ def test_sigterm_leaves_a_checkpoint_and_exit_code_143(ready):
     assert process.returncode == 143
     assert json.loads((folder / "error.json").read_text())["kind"] == "stopped"
     assert (folder / "checkpoint" / "manifest.json").exists()
-
-
-# What each option is changed to, and what must be chosen with it to matter.
-OPTIONS = {
-    "steps": {"steps": 3},
-    "prompts_per_step": {"prompts_per_step": 8},
-    "samples_per_prompt": {"samples_per_prompt": 2},
-    "max_new_tokens": {"max_new_tokens": 5},
-    "temperature": {"temperature": 0.8},
-    "epochs": {"epochs": 1},
-    "minibatch_size": {"minibatch_size": 12},
-    "learning_rate": {"learning_rate": 5e-4},
-    "learning_rate_floor": {"learning_rate_floor": 0.9},
-    "warmup_steps": {"warmup_steps": 2},
-    "max_grad_norm": {"max_grad_norm": 1e-7},
-    "adam_epsilon": {"adam_epsilon": 1e-2},
-    "weight_decay": {"weight_decay": 0.5},
-    "lora_rank": {"lora_rank": 2},
-    "lora_alpha": {"lora_rank": 2, "lora_alpha": 3.0},
-    "critic": {"critic": "model"},
-    "value_learning_rate": {"value_learning_rate": 0.1},
-    "critic_warmup_steps": {"critic_warmup_steps": 1},
-    "value_clip": {"value_clip": 1e-4},
-    "gamma": {"gamma": 0.5},
-    "lam": {"lam": 0.5},
-    "clip": {"clip": 1e-4},
-    "dual_clip": {"dual_clip": 1.0001, "learning_rate": 1e-2, "approx_kl_stop": 0.0},
-    "loss_average": {"loss_average": "sequences"},
-    "whiten_advantages": {"whiten_advantages": False},
-    "whiten_rewards": {"whiten_rewards": True},
-    "entropy_bonus": {"entropy_bonus": 0.5},
-    "kl_weight": {"kl_weight": 2.0},
-    "kl_controller": {"kl_controller": "adaptive", "kl_horizon": 50.0},
-    "kl_target": {
-        "kl_controller": "adaptive",
-        "kl_horizon": 50.0,
-        "kl_target": 0.02,
-        "steps": 4,
-    },
-    "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 20.0},
-    "approx_kl_stop": {"approx_kl_stop": 1e-6},
-    "no_eos_score": {"no_eos_score": -9.0},
-    "score_clip": {"score_clip": 0.1},
-    "combine": {"combine": "weights"},
-    "safety_threshold": {"safety_threshold": 0.9},
-    "weights": {"combine": "weights", "weights": {"safety": 5.0}},
-    "rules": {"rules": {"too_short": 3.0}},
-    "seed": {"seed": 1},
-    "dtype": {"dtype": "bfloat16"},
-}
-# Compared with these instead of with the defaults.
-BESIDE = {
-    "lora_alpha": {"lora_rank": 2},
-    "dual_clip": {"learning_rate": 1e-2, "approx_kl_stop": 0.0},
-    "kl_target": {"kl_controller": "adaptive", "kl_horizon": 50.0, "steps": 4},
-    "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 50.0},
-    "weights": {"combine": "weights"},
-}
-# Stops, looks and machinery, which have tests of their own or must not change the outcome.
-OTHERWISE = {
-    *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
-    *("tripwire_evaluations", "tripwire_drop", "checkpoint_every", "threads", "device"),
-    *("microbatch_size", "decode_batch_size"),
-}
-
-
-def test_every_option_is_tried_here():
-    names = {field.name for field in dataclasses.fields(PPOConfig)}
-    assert names == set(OPTIONS) | OTHERWISE
-
-
-@pytest.fixture(scope="module")
-def known():
-    return {}
-
-
-@pytest.mark.parametrize("option", list(OPTIONS))
-def test_an_option_changes_what_the_policy_becomes(ready, known, option):
-    beside = BESIDE.get(option, {})
-    key = json.dumps(beside, sort_keys=True)
-    if key not in known:
-        plain = ready("plain", **beside)
-        finish(plain)
-        known[key] = weights(plain)
-    changed = ready("changed", **OPTIONS[option])
-    finish(changed)
-    assert weights(changed) != known[key]
 
 
 def test_a_minibatch_in_pieces_has_the_gradient_of_the_whole(ready):

@@ -266,7 +266,9 @@ def test_a_model_folder_that_is_not_there_is_named(tmp_path):
 
 def test_a_hub_name_that_cannot_be_had_is_named_and_a_path_suggested(tmp_path):
     folder = run_folder(tmp_path, {"policy": "nobody/nothing-7b"}, prompts=[prompt(0)])
-    message = refused("generate", folder)
+    finished = run("generate", folder)  # a process of its own, whose hub is offline
+    assert finished.returncode == 2
+    message = json.loads((folder / "error.json").read_text())["message"]
     assert "'nobody/nothing-7b'" in message
     assert "local" in message
 

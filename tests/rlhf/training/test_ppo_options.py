@@ -1,0 +1,95 @@
+"""Every option of PPO does something: none is read and then forgotten, as TRL's `max_grad_norm` was."""
+
+import dataclasses
+import json
+
+import pytest
+
+from rlhf.training.configs import PPOConfig
+from tests.rlhf.training.conftest import finish, weights
+
+# What each option is changed to, and what must be chosen with it to matter.
+OPTIONS = {
+    "steps": {"steps": 3},
+    "prompts_per_step": {"prompts_per_step": 8},
+    "samples_per_prompt": {"samples_per_prompt": 2},
+    "max_new_tokens": {"max_new_tokens": 5},
+    "temperature": {"temperature": 0.8},
+    "epochs": {"epochs": 1},
+    "minibatch_size": {"minibatch_size": 12},
+    "learning_rate": {"learning_rate": 5e-4},
+    "learning_rate_floor": {"learning_rate_floor": 0.9},
+    "warmup_steps": {"warmup_steps": 2},
+    "max_grad_norm": {"max_grad_norm": 1e-7},
+    "adam_epsilon": {"adam_epsilon": 1e-2},
+    "weight_decay": {"weight_decay": 0.5},
+    "lora_rank": {"lora_rank": 2},
+    "lora_alpha": {"lora_rank": 2, "lora_alpha": 3.0},
+    "critic": {"critic": "model"},
+    "value_learning_rate": {"value_learning_rate": 0.1},
+    "critic_warmup_steps": {"critic_warmup_steps": 1},
+    "value_clip": {"value_clip": 1e-4},
+    "gamma": {"gamma": 0.5},
+    "lam": {"lam": 0.5},
+    "clip": {"clip": 1e-4},
+    "dual_clip": {"dual_clip": 1.0001, "learning_rate": 1e-2, "approx_kl_stop": 0.0},
+    "loss_average": {"loss_average": "sequences"},
+    "whiten_advantages": {"whiten_advantages": False},
+    "whiten_rewards": {"whiten_rewards": True},
+    "entropy_bonus": {"entropy_bonus": 0.5},
+    "kl_weight": {"kl_weight": 2.0},
+    "kl_controller": {"kl_controller": "adaptive", "kl_horizon": 50.0},
+    "kl_target": {
+        "kl_controller": "adaptive",
+        "kl_horizon": 50.0,
+        "kl_target": 0.02,
+        "steps": 4,
+    },
+    "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 20.0},
+    "approx_kl_stop": {"approx_kl_stop": 1e-6},
+    "no_eos_score": {"no_eos_score": -9.0},
+    "score_clip": {"score_clip": 0.1},
+    "combine": {"combine": "weights"},
+    "safety_threshold": {"safety_threshold": 0.9},
+    "weights": {"combine": "weights", "weights": {"safety": 5.0}},
+    "rules": {"rules": {"too_short": 3.0}},
+    "seed": {"seed": 1},
+    "dtype": {"dtype": "bfloat16"},
+}
+# Compared with these instead of with the defaults.
+BESIDE = {
+    "lora_alpha": {"lora_rank": 2},
+    "dual_clip": {"learning_rate": 1e-2, "approx_kl_stop": 0.0},
+    "kl_target": {"kl_controller": "adaptive", "kl_horizon": 50.0, "steps": 4},
+    "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 50.0},
+    "weights": {"combine": "weights"},
+}
+# Stops, looks and machinery, which have tests of their own or must not change the outcome.
+OTHERWISE = {
+    *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
+    *("tripwire_evaluations", "tripwire_drop", "checkpoint_every", "threads", "device"),
+    *("microbatch_size", "decode_batch_size"),
+}
+
+
+def test_every_option_is_tried_here():
+    names = {field.name for field in dataclasses.fields(PPOConfig)}
+    assert names == set(OPTIONS) | OTHERWISE
+
+
+@pytest.fixture(scope="module")
+def known():
+    return {}
+
+
+@pytest.mark.parametrize("option", list(OPTIONS))
+def test_an_option_changes_what_the_policy_becomes(ready, known, option):
+    beside = BESIDE.get(option, {})
+    key = json.dumps(beside, sort_keys=True)
+    if key not in known:
+        plain = ready("plain", **beside)
+        finish(plain)
+        known[key] = weights(plain)
+    changed = ready("changed", **OPTIONS[option])
+    finish(changed)
+    assert weights(changed) != known[key]
