@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
+from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -20,7 +21,7 @@ from annotation import imports, preferences, tokens
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view
 from annotation.data_forms import FreezeForm, ImportForm, PromptFilterForm, TokenForm
 from annotation.downloads import archive_answer, csv_answer, file_answer
-from annotation.models import ApiToken, Project, Prompt, Snapshot, Source
+from annotation.models import ApiToken, Event, Project, Prompt, Snapshot, Source
 from annotation.snapshots import (
     SnapshotError,
     config_name,
@@ -66,7 +67,7 @@ def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:
     found = ApiToken.objects.filter(user=request.user, token_key=prefix).first()
     if found is None:
         raise Http404("You have no such token.")
-    found.delete()
+    tokens.revoke_token(found)
     messages.success(request, f"Revoked {found.name}. Whatever used it is refused from now on.")
     return redirect("tokens")
 
@@ -160,7 +161,9 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
     source = get_object_or_404(Source, project=project, pk=pk)
     if not source.is_signed_off:
         source.signed_off_by, source.signed_off_at = request.user, timezone.now()  # type: ignore[assignment]
-        source.save(update_fields=["signed_off_by", "signed_off_at"])
+        with transaction.atomic():
+            source.save(update_fields=["signed_off_by", "signed_off_at"])
+            Event.record(project, request.user, "signed off source", source.name, source=source.pk)
         messages.success(request, f"{source.name} may now be used for training.")
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")
 
@@ -221,7 +224,7 @@ def _told(report: imports.ImportReport, kind: str) -> str:
     told = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
     if report.n_duplicates:
         told.append(f"{report.n_duplicates:,} were there already.")
-    told += [f"{n:,} left out: {why}." for why, n in report.left_out.items()]
+    told += [f"{n:,} × {remark}." for n, remark in report.remarks]
     return " ".join(told)
 
 

@@ -31,6 +31,7 @@ from annotation.models import (
     Assignment,
     Batch,
     Comparison,
+    Event,
     Judgment,
     Message,
     Project,
@@ -134,6 +135,12 @@ class ImportReport:
     @property
     def format_name(self) -> str:
         return FORMAT_NAMES.get(self.format, self.format)
+
+    @property
+    def remarks(self) -> list[tuple[int, str]]:
+        """What was left out and what to know, each with how often."""
+        left_out = [(n, f"left out: {why}") for why, n in self.left_out.items()]
+        return left_out + [(n, note) for note, n in self.notes.items()]
 
     def add(self, line: int | None, reason: str) -> None:
         self.n_problems += 1
@@ -829,6 +836,7 @@ def import_prompts(
             if new:
                 report.source = _make_source(project, source, report, by, sign_off=sign_off)
                 _write_prompts(project, report.source, new, split)
+                _record(project, by, "imported prompts", report)
     report.seconds = time.monotonic() - started
     return report
 
@@ -865,8 +873,19 @@ def import_comparisons(
             if new:
                 report.source = _make_source(project, source, report, by, sign_off=sign_off)
                 report.batches = _write_comparisons(project, report.source, new, split)
+                _record(project, by, "imported comparisons", report)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _record(project: Project, by: User | None, verb: str, report: ImportReport) -> None:
+    source = report.source
+    assert source is not None
+    Event.record(
+        project, by, verb, source.name, source=source.pk, n=report.n_imported, sha256=report.sha256
+    )
+    if source.is_signed_off:
+        Event.record(project, by, "signed off source", source.name, source=source.pk)
 
 
 def _check_source(source: Mapping[str, str], report: ImportReport) -> None:

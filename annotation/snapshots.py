@@ -26,7 +26,7 @@ from django.utils import timezone
 from annotation import preferences
 from annotation.agreement import Gatherer
 from annotation.exports import EXPORT_FORMATS, PAIR_SCHEMA, Row, judgment_schema
-from annotation.models import Batch, Judgment, Project, Snapshot, Source
+from annotation.models import Batch, Event, Judgment, Project, Snapshot, Source
 
 CARD, SUMS, JUDGMENTS = "README.md", "SHA256SUMS", "preferences"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -113,6 +113,14 @@ def freeze_snapshot(
             try:
                 with transaction.atomic():
                     snapshot.save(force_insert=True)
+                    Event.record(
+                        project,
+                        by,
+                        "froze data",
+                        f"version {snapshot.version}",
+                        snapshot=snapshot.pk,
+                        sha256=snapshot.sha256,
+                    )
                     partial.rename(place)
             except IntegrityError:
                 continue
@@ -385,17 +393,21 @@ def config_name(file_name: str) -> str:
 def _prose(snapshot: Snapshot) -> list[str]:
     counts, project = snapshot.counts, snapshot.project
     left_out = counts["left_out"]
-    made_by = [
-        f"{counts['annotators']} people" if counts["annotators"] else "",
-        f"**{counts['simulated_annotators']} simulated annotators** (programs that play a person; "
-        f"{counts['judgments_simulated']} judgments, `annotator` starts with `simulated-`)"
-        if counts["simulated_annotators"]
-        else "",
-        f"an import from files made elsewhere ({counts['judgments_imported']} judgments, "
-        "`annotator` starts with `imported-`)"
-        if counts["judgments_imported"]
-        else "",
-    ]
+    people, simulated = counts["annotators"], counts["simulated_annotators"]
+    made_by = []
+    if people:
+        made_by.append("one person" if people == 1 else f"{people} people")
+    if simulated:
+        made_by.append(
+            f"**{simulated} simulated {'annotator' if simulated == 1 else 'annotators'}** "
+            f"(programs that play a person; {counts['judgments_simulated']} judgments, "
+            "`annotator` starts with `simulated-`)"
+        )
+    if counts["judgments_imported"]:
+        made_by.append(
+            f"an import from files made elsewhere ({counts['judgments_imported']} judgments, "
+            "`annotator` starts with `imported-`)"
+        )
     lines = [
         f"# {_one_line(str(project.name))}, version {snapshot.version}",
         "",
@@ -409,9 +421,7 @@ def _prose(snapshot: Snapshot) -> list[str]:
         "## What is in it",
         "",
         f"{counts['judgments']} judgments of {counts['prompts']} prompts, on average "
-        f"{counts['responses_per_judgment']:g} responses each, made by "
-        + ", ".join(part for part in made_by if part)
-        + ".",
+        f"{counts['responses_per_judgment']:g} responses each, made by " + ", ".join(made_by) + ".",
         "",
         "| part | rows | what a row is |",
         "|---|---|---|",

@@ -3,12 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication as KnoxAuthentication
 from rest_framework import exceptions
 
-from annotation.models import ApiToken
+from annotation.models import ApiToken, Event
 
 # Writing `last_used_at` on every call would make each read of the API a write.
 LAST_USED_RESOLUTION = timedelta(minutes=1)
@@ -47,5 +48,14 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 def create_token(user: Any, *, name: str, days: int | None) -> tuple[ApiToken, str]:
     """A new token and its plain text, which exists only in this answer; `days` None never expires."""
     expiry = timedelta(days=days) if days else None
-    token, plain = ApiToken.objects.create(user=user, expiry=expiry, name=name)
+    with transaction.atomic():
+        token, plain = ApiToken.objects.create(user=user, expiry=expiry, name=name)
+        Event.record(None, user, "made API token", name, prefix=token.token_key)
     return token, plain
+
+
+def revoke_token(token: ApiToken) -> None:
+    """Delete it: whatever used it is refused from now on."""
+    with transaction.atomic():
+        Event.record(None, token.user, "revoked API token", token.name, prefix=token.token_key)
+        token.delete()

@@ -74,7 +74,7 @@ def _endpoint(
 
 
 def _resolve(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
-    for wrapped in schema.get("allOf", [])[:1]:
+    for wrapped in (schema.get("allOf") or schema.get("oneOf") or [])[:1]:
         return _resolve(wrapped, parts)
     if "$ref" in schema:
         found: dict[str, Any] = parts[schema["$ref"].rsplit("/", 1)[-1]]

@@ -22,6 +22,13 @@ def _own_folders(settings, tmp_path):
         folder = Path(tmp_path) / name.lower()
         folder.mkdir()
         setattr(settings, name, folder)
+    # Limits on how often somebody may ask are counted in the cache: each test begins at none.
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            "LOCATION": str(tmp_path),
+        }
+    }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 

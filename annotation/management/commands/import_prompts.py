@@ -70,8 +70,8 @@ def tell(command: BaseCommand, report: ImportReport, noun: str) -> None:
         f"Imported {report.n_imported} {noun} from {report.n_rows} rows "
         f"({report.format_name}) in {report.seconds:.2f} s; {report.n_duplicates} were there already."
     )
-    for reason, n in [*report.left_out.items(), *report.notes.items()]:
-        command.stdout.write(f"  {n} × {reason}")
+    for n, remark in report.remarks:
+        command.stdout.write(f"  {n} × {remark}")
     if report.source and not report.source.is_signed_off:
         command.stdout.write("  Nobody has signed the source off: training does not see it yet.")
 

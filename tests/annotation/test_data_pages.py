@@ -1,0 +1,174 @@
+"""The pages of data, without a browser: forms that work without script, words that help."""
+
+import io
+import json
+
+import pytest
+
+from annotation.models import ApiToken, Event, Prompt, Source
+from annotation.snapshots import freeze_snapshot
+from tests.factories import PromptFactory, SourceFactory, judged
+
+pytestmark = pytest.mark.django_db
+
+IMPORT = "/projects/apollo/prompts/import/"
+
+
+def upload(client, data, address=IMPORT, **fields):
+    file = io.BytesIO(data)
+    file.name = "prompts.jsonl"
+    given = {"kind": "prompts", "name": "Mine", "licence": "CC0-1.0", "file": file, **fields}
+    headers = given.pop("headers", {})
+    return client.post(address, given, headers=headers)
+
+
+def test_prompts_are_filtered_by_the_address(client, project, rita):
+    source = SourceFactory(project=project, name="Greenhouse")
+    PromptFactory(
+        project=project, source=source, split="heldout", category="plants", risk="harmful",
+        messages=[{"role": "user", "content": "Ünique fern 50%"}],
+    )  # fmt: skip
+    PromptFactory(project=project)
+    client.force_login(rita)
+
+    def shown(query):
+        return client.get(f"/projects/apollo/prompts/{query}").content.decode().count("<details")
+
+    everything = shown("")
+    for query in (
+        "?split=heldout", "?category=plants", "?risk=harmful", f"?source={source.pk}", "?q=FERN",
+        "?q=Ünique", "?q=50%25",
+    ):  # fmt: skip
+        assert shown(query) == everything - 1, query
+    assert shown("?q=content") == everything - 2, "the JSON's own words are not searched"
+    assert shown("?split=nonsense&page=abc") == everything
+
+
+def test_a_file_is_checked_before_it_is_imported(client, project, grace):
+    client.force_login(grace)
+    answer = upload(client, b'{"prompt": "Why?"}\n', action="check", headers={"HX-Request": "true"})
+    page = answer.content.decode()
+    assert "one prompt a row" in page
+    assert "Why?" in page
+    assert "<html" not in page
+    assert not Prompt.objects.exists()
+
+
+def test_a_good_file_is_imported_and_a_bad_one_keeps_what_was_typed(client, project, grace):
+    client.force_login(grace)
+    refused = upload(client, b'{"prompt": "Why?"}\n{"prompt": 3}\n', name="Typed by hand")
+    page = refused.content.decode()
+    assert refused.status_code == 422
+    assert "Nothing was imported" in page
+    assert "line 2" in page
+    assert 'value="Typed by hand"' in page
+    assert not Prompt.objects.exists()
+    done = upload(client, b'{"prompt": "Why?"}\n', sign_off="on")
+    assert done.status_code == 302
+    assert Prompt.objects.get().source.signed_off_by == grace
+    assert Event.objects.filter(verb="signed off source", actor=grace).exists()
+
+
+def test_a_file_without_a_source_or_no_file_says_so(client, project, grace):
+    client.force_login(grace)
+    assert "Name the source" in upload(client, b'{"prompt": "Why?"}', name="").content.decode()
+    assert client.post(IMPORT, {"kind": "prompts", "name": "x"}).status_code == 422
+
+
+def test_comparisons_come_in_by_the_same_page(client, project, grace):
+    client.force_login(grace)
+    row = json.dumps({"prompt": "Q", "chosen": "a", "rejected": "b"}).encode()
+    assert upload(client, row, kind="comparisons", axis="safety").status_code == 302
+    assert project.batches.get().is_imported
+
+
+def test_an_admin_signs_a_source_off_once(client, project, grace, rita):
+    source = SourceFactory(project=project, signed_off_at=None)
+    address = f"/projects/apollo/sources/{source.pk}/sign-off/"
+    client.force_login(rita)
+    assert client.post(address).status_code == 404
+    client.force_login(grace)
+    assert client.get(address).status_code == 405
+    assert client.post(address).status_code == 302
+    first = Source.objects.get(pk=source.pk).signed_off_at
+    client.post(address)
+    assert Source.objects.get(pk=source.pk).signed_off_at == first
+    assert Event.objects.filter(verb="signed off source").count() == 1
+
+
+def test_another_projects_source_is_not_there(client, project, grace):
+    foreign = SourceFactory(signed_off_at=None)
+    client.force_login(grace)
+    assert client.post(f"/projects/apollo/sources/{foreign.pk}/sign-off/").status_code == 404
+
+
+def test_a_reviewer_reads_a_version_and_only_researchers_take_it_away(
+    client, project, ada, rita, vera
+):
+    judged(project, by=ada)
+    client.force_login(vera)
+    assert client.post("/projects/apollo/data/", {}).status_code == 404
+    client.force_login(rita)
+    assert client.post("/projects/apollo/data/", {"note": "for the paper"}).status_code == 302
+    page = client.get("/projects/apollo/data/1/").content.decode()
+    assert "for the paper" in page
+    assert "/data/1/archive.zip" in page
+    got = client.get("/projects/apollo/data/1/files/preferences.parquet")
+    assert got["Content-Disposition"].startswith("attachment")
+    assert b"".join(got.streaming_content).startswith(b"PAR1")
+    client.force_login(vera)
+    page = client.get("/projects/apollo/data/1/").content.decode()
+    assert "archive.zip" not in page
+    assert client.get("/projects/apollo/data/1/archive.zip").status_code == 404
+
+
+def test_with_nothing_to_freeze_the_page_says_why(client, project, rita):
+    client.force_login(rita)
+    answer = client.post("/projects/apollo/data/", {})
+    assert answer.status_code == 422
+    assert "no judgments yet" in answer.content.decode()
+
+
+def test_the_preview_pages_and_searches_the_frozen_pairs(client, project, ada, rita):
+    for _ in range(4):
+        judged(project, by=ada, ranks=(1, 2, 3, 4))
+    freeze_snapshot(project, by=rita)
+    client.force_login(rita)
+
+    def rows(query):
+        answer = client.get(f"/projects/apollo/data/1/{query}", headers={"HX-Request": "true"})
+        return answer.content.decode().count("<tr>") - 1
+
+    assert rows("") == 12
+    assert rows("?start=12") == 12
+    assert rows("?start=24") == -1
+    assert rows("?q=PLANT NUMBER") == 12
+    assert rows("?q=nowhere") == -1
+    assert rows("?axis=nonsense&start=-3") == 12
+
+
+def test_a_new_token_is_shown_once(client, project, rita, otto):
+    client.force_login(rita)
+    page = client.post("/account/tokens/", {"name": "Paper 7", "days": "30"}).content.decode()
+    token = ApiToken.objects.get()
+    assert page.count(token.token_key) > 1
+    plain = page.split('id="new-token" tabindex="0">')[1].split("<")[0]
+    assert plain.startswith("gc_")
+    assert plain not in client.get("/account/tokens/").content.decode()
+    client.force_login(otto)
+    assert "Paper 7" not in client.get("/account/tokens/").content.decode()
+    assert client.post(f"/account/tokens/{token.token_key}/revoke/").status_code == 404
+    client.force_login(rita)
+    client.post(f"/account/tokens/{token.token_key}/revoke/")
+    assert not ApiToken.objects.exists()
+    assert client.post("/account/tokens/", {"name": ""}).status_code == 422
+
+
+def test_lists_cost_few_queries(client, project, ada, rita, django_assert_max_num_queries):
+    for _ in range(30):
+        judged(project, by=ada)
+    freeze_snapshot(project, by=rita)
+    client.force_login(rita)
+    for address, most in (("prompts/", 12), ("data/", 14), ("data/1/", 12)):
+        with django_assert_max_num_queries(most):
+            assert client.get(f"/projects/apollo/{address}").status_code == 200
