@@ -1,21 +1,18 @@
 """Bodies of API requests: JSON that is neither too large nor too deep to be read safely."""
 
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 
 from django.conf import settings
-from rest_framework import exceptions
+from django.core.exceptions import RequestDataTooBig
+from rest_framework import exceptions, status
 from rest_framework import parsers as rest_parsers
-
-
-class TooLarge(exceptions.APIException):
-    status_code = 413
-    default_code = "too_large"
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
 
 
 class JSONParser(rest_parsers.JSONParser):
-    """DRF's parser with a limit on size, and with deep nesting as a refusal instead of a failure."""
+    """DRF's parser, with deep nesting as a refusal instead of a failure."""
 
     def parse(
         self,
@@ -23,11 +20,16 @@ class JSONParser(rest_parsers.JSONParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-        body = stream.read(limit + 1)
-        if len(body) > limit:
-            raise TooLarge(f"The body is larger than {limit // 2**20} MiB; send it in parts.")
         try:
-            return super().parse(BytesIO(body), media_type, parser_context)
+            return super().parse(stream, media_type, parser_context)
         except RecursionError as error:
             raise exceptions.ParseError("The JSON is nested too deeply.") from error
+
+
+def errors_as_json(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """DRF's answers to errors, and one for a body over Django's limit, which DRF lets through."""
+    if isinstance(error, RequestDataTooBig):
+        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20
+        told = f"The body is larger than {limit} MiB; send it in parts."
+        return Response({"detail": told}, status=status.HTTP_413_REQUEST_ENTITY_TOO_LARGE)
+    return exception_handler(error, dict(context))
