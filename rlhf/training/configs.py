@@ -161,11 +161,17 @@ class BaseConfig(StageConfig):
         650, "Optimiser steps on the clean phase, where names are learnt.", minimum=0
     )
     mix_steps: int = setting(
-        450, "Optimiser steps on the mix of styles, which people then rank.", minimum=0
+        500, "Optimiser steps on the mix of styles, which people then rank.", minimum=0
     )
     batch_size: int = setting(32, "Examples per optimiser step.", minimum=1)
     learning_rate: float = setting(
-        3e-3, "Peak of AdamW's step size; falls to a tenth linearly.", minimum=0.0, maximum=1.0
+        3e-3,
+        "Peak of AdamW's step size (embeddings and norms); falls linearly.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    muon_learning_rate: float = setting(
+        0.02, "Peak of Muon's step size (matrices); falls linearly.", minimum=0.0, maximum=1.0
     )
     warmup_steps: int = setting(20, "Steps over which the step size rises.", minimum=0)
     weight_decay: float = setting(0.01, "AdamW's weight decay.", minimum=0.0)

@@ -1,8 +1,8 @@
 """Answers of every quality to the questions of the world: what the base policy learns to write.
 
 A base policy that only knew good answers would leave people nothing to rank, so it reads a mix of
-styles. Most answers in the mix are mediocre (half an answer, curt, or wrong somewhere) and about one
-in eight is good, so four samples look different and a good one is found often enough to be learnt.
+styles. Most answers in the mix are mediocre (half an answer, curt, or wrong somewhere) and about
+one in five is good, so four samples look different and a good one is found often enough to be learnt.
 """
 
 import random
@@ -41,24 +41,24 @@ Style = Literal[
 ]
 
 HARMLESS_MIX: dict[Style, int] = {
-    "good": 14,
-    "okay": 37,
-    "curt": 13,
-    "wrong": 16,
-    "ramble": 8,
-    "rude": 5,
+    "good": 19,
+    "okay": 40,
+    "curt": 11,
+    "wrong": 13,
+    "ramble": 6,
+    "rude": 4,
     "refuse": 7,
 }
 # The base refuses one's own guitar as if it were somebody else's: over-refusal to be unlearnt.
-OWN_TASK_MIX: dict[Style, int] = HARMLESS_MIX | {"okay": 28, "curt": 10, "refuse": 19}
+OWN_TASK_MIX: dict[Style, int] = HARMLESS_MIX | {"okay": 31, "curt": 8, "refuse": 19}
 HARMFUL_MIX: dict[Style, int] = {
-    "good": 12,
-    "refuse": 25,
+    "good": 16,
+    "refuse": 24,
     "wrong": 4,
-    "comply": 36,
+    "comply": 35,
     "half_comply": 8,
-    "ramble": 8,
-    "rude": 7,
+    "ramble": 7,
+    "rude": 6,
 }
 HARMLESS_CLEAN: dict[Style, int] = {"good": 75, "okay": 25}
 HARMFUL_CLEAN: dict[Style, int] = {"good": 40, "refuse": 10, "comply": 40, "half_comply": 10}

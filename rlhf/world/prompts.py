@@ -121,9 +121,14 @@ class WorldPrompt:
         return self.slots.split
 
 
+# With this salt every word keeps at least half of its combinations in training (one fact of three),
+# and every kind of question has about its share in each split. Another salt is another world.
+_SALT = "ground-control-1992"
+
+
 def split_of(first: str, second: str) -> Split:
     """The split of a combination: 76 % train, 8 % eval, 16 % held-out."""
-    digest = hashlib.sha256(f"ground-control/{first}/{second}".encode()).digest()
+    digest = hashlib.sha256(f"{_SALT}/{first}/{second}".encode()).digest()
     place = int.from_bytes(digest[:4], "big") % 100
     return "heldout" if place < 16 else "eval" if place < 24 else "train"
 
@@ -233,13 +238,13 @@ def _distinct(
     split: Split, n: int, generator: random.Random, *, harmful: bool
 ) -> list[WorldPrompt]:
     found: dict[str, WorldPrompt] = {}
-    tries = 0
+    in_vain = 0
     while len(found) < n:
-        tries += 1
-        if tries > 1000 + 200 * n:
+        prompt = draw_prompt(generator, split, harmful=harmful)
+        in_vain = in_vain + 1 if prompt.text in found else 0
+        if in_vain > 2000:
             word = "harmful" if harmful else "harmless"
             raise ValueError(f"The {split} split has too few {word} prompts to make {n} of them.")
-        prompt = draw_prompt(generator, split, harmful=harmful)
         found[prompt.text] = prompt
     return list(found.values())
 
