@@ -53,6 +53,7 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 HTTPS = env.bool("HTTPS", False)
 SITE_NAME = env.str("SITE_NAME", "Ground Control")
+VERSION = "0.1.0"
 
 # --- Applications ----------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -250,6 +251,27 @@ SWEEP_SECONDS = env.float("SWEEP_SECONDS", 2.0)
 TRAINING_PYTHON = env.str("TRAINING_PYTHON", "")
 TRAINING_THREADS = env.int("TRAINING_THREADS", 0)
 DEMO_PRESET = env.str("DEMO_PRESET", "tiny")
+# For the estimate before a launch: what the machine draws, and what an hour of it costs (0: nothing).
+MACHINE_WATTS = env.float("MACHINE_WATTS", 40.0)
+MACHINE_PRICE_PER_HOUR = env.float("MACHINE_PRICE_PER_HOUR", 0.0)
+
+# What a training process gets to see of our environment: no keys, no addresses, no passwords.
+TRAINING_ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TZ")
+    or name in ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME")
+    or name.startswith(("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCR_", "HIP_"))
+}
+TRAINING_ENVIRONMENT.setdefault("HF_HUB_OFFLINE", "1")
+TRAINING_ENVIRONMENT |= {
+    "PYTHONUNBUFFERED": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait sleep: spinning ones slow down whatever shares the machine.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+if TRAINING_THREADS:
+    TRAINING_ENVIRONMENT["OMP_NUM_THREADS"] = str(TRAINING_THREADS)
 
 LOGGING = {
     "version": 1,

@@ -1,0 +1,34 @@
+"""Celery: two queues, `default` for what takes a moment and `gpu` for training, one job at a time.
+
+A message only says "look at the queue"; the Job rows are the queue (docs/decisions/0003).
+"""
+
+import os
+
+from celery import Celery
+from django.conf import settings
+
+from config import transport
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+app = Celery("ground_control")
+app.conf.update(
+    broker_url=settings.CELERY_BROKER_URL or f"{transport.NAME}://localhost//",
+    broker_transport_options=(
+        {} if settings.CELERY_BROKER_URL else transport.options(settings.QUEUE_DIR)
+    ),
+    broker_connection_retry_on_startup=True,
+    task_default_queue="default",
+    task_ignore_result=True,
+    # Early acknowledgement: handing a job out again is the lease's business, not the broker's.
+    task_acks_late=False,
+    worker_prefetch_multiplier=1,
+    # A thread, so that the process goes on answering its broker while a job runs for hours.
+    worker_pool="threads",
+    worker_concurrency=1,
+    worker_hijack_root_logger=False,
+    enable_utc=True,
+    timezone="UTC",
+)
+app.autodiscover_tasks(["rlhf"])

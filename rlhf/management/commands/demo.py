@@ -1,0 +1,226 @@
+"""The product with something in it: a demo project to click through, or a walk that works by itself."""
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rlhf import demo, rounds, tasks
+from rlhf.models import Job, Round
+from rlhf.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
+
+
+class Command(BaseCommand):
+    help = "Start the product with a demo project; with --auto, work the loop without a browser."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+        parser.add_argument("--port", type=int, default=8000, help="port to listen on")
+        parser.add_argument("--auto", action="store_true", help="rounds with simulated annotators")
+        parser.add_argument("--rounds", type=int, default=2, help="how many rounds (with --auto)")
+        parser.add_argument("--report", type=Path, help="where to write the report (with --auto)")
+        parser.add_argument("--preset", default=settings.DEMO_PRESET, help="sizes and settings")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the rounds (with --auto)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            rounds.preset(options["preset"])
+        except rounds.RoundError as error:
+            raise CommandError(str(error)) from None
+        call_command("migrate", verbosity=0, interactive=False)
+        if options["auto"]:
+            self.walk(options)
+        else:
+            self.serve(options)
+
+    # --- With a browser -----------------------------------------------------------------------
+
+    def serve(self, options: dict[str, Any]) -> None:
+        host, port = options["host"], options["port"]
+        try:
+            children = [web_server(host, port), *workers_and_sweeper()]
+        except PortBusy as error:
+            raise CommandError(str(error)) from None
+        project = demo.demo_project()
+        logins = demo.demo_accounts(project)
+        grace = project.memberships.get(user__username="grace").user
+        tasks.wake(rounds.open_base_round(project, grace, preset_name=options["preset"]))
+        self.welcome(f"http://localhost:{port}", logins)
+        Supervisor(
+            children,
+            settings.BASE_DIR,
+            grace=settings.JOB_STOP_GRACE_SECONDS + 10,
+            tell=self.stderr.write,
+        ).run()
+
+    def welcome(self, address: str, logins: dict[str, str]) -> None:
+        table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
+        for column in ("user", "password", "who"):
+            table.add_column(column)
+        for name, (role, what) in demo.CAST.items():
+            if name in logins:
+                table.add_row(f"[bold]{name}[/]", logins[name], f"{role}: {what}")
+        kept = Text(f"Kept in {settings.DATA_DIR / 'demo-logins.json'}. ", style="dim")
+        kept.append("The annotators sim-… are simulated. Ctrl-C stops everything.")
+        lines = Group(Text.from_markup(f"[bold]{address}[/]\n"), table, Text(), kept)
+        Console().print(Panel(lines, title="Ground Control", expand=False, padding=(1, 2)))
+
+    # --- Without --------------------------------------------------------------------------------
+
+    def walk(self, options: dict[str, Any]) -> None:
+        logs = settings.DATA_DIR / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        supervisor = Supervisor(
+            workers_and_sweeper(),
+            settings.BASE_DIR,
+            log=logs / "walk.log",
+            grace=settings.JOB_STOP_GRACE_SECONDS + 10,
+            tell=self.stderr.write,
+        )
+        console = Console()
+        walk = demo.Walk(options["rounds"], options["preset"], options["seed"])
+        try:
+            supervisor.start()
+            with Live(console=console, refresh_per_second=4, transient=True) as live:
+                seen: set[tuple[int, str]] = set()
+
+                def look() -> None:
+                    supervisor.check()
+                    found = list(
+                        Round.objects.filter(project=walk.project)
+                        .order_by("number")
+                        .prefetch_related("jobs")
+                    )
+                    live.update(progress(found, walk.judged))
+                    if not console.is_terminal:
+                        tell_news(console, found, seen)
+
+                walk.look, walk.said = look, console.print
+                found = walk.run()
+        except demo.WalkError as error:
+            raise CommandError(str(error)) from None
+        finally:
+            supervisor.stop()
+        for entry in found["rounds"]:
+            console.print(round_table(entry))
+        console.print(
+            "Annotators were simulated; gold is the rubric that played them.", style="dim"
+        )
+        if options["report"]:
+            demo.write_report(found, options["report"])
+            console.print(f"Report: {options['report']}")
+
+
+def progress(found: list[Round], judged: tuple[int, int]) -> Table:
+    """One line per stage of each round: where it stands, how far, how long."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for round in found:
+        jobs = {job.stage: job for job in sorted(round.jobs.all(), key=lambda job: job.pk)}
+        for stage in round.plan:
+            began, ended = round.stage_times.get(stage, (None, None))
+            style = "green" if ended else "bold" if began else "dim"
+            bar, note = _bar(jobs.get(stage), judged if stage == "annotate" and not ended else None)
+            seconds = demo._seconds([began, ended]) if ended else None
+            table.add_row(
+                Text(str(round) if stage == round.plan[0] else "", style="bold"),
+                Text(stage, style=style),
+                bar if began and not ended else Text(f"{seconds:.0f} s" if seconds else ""),
+                Text(note if began and not ended else "", style="dim"),
+            )
+    return table
+
+
+def _bar(job: Job | None, judged: tuple[int, int] | None) -> tuple[ProgressBar | Text, str]:
+    if judged is not None and judged[1]:
+        n, needed = judged
+        return ProgressBar(needed, n, width=30), f"{n} of {needed} judgments (simulated)"
+    if job is None or not job.progress:
+        return Text(""), job.state if job else ""
+    p = job.progress
+    note = f"{p['done']} of {p['total']} {p['unit']} {p.get('note') or ''}"
+    if p.get("eta_seconds") is not None:
+        note += f" · {p['eta_seconds']:.0f} s left"
+    return ProgressBar(max(p["total"], 1), p["done"], width=30), note
+
+
+def tell_news(console: Console, found: list[Round], seen: set[tuple[int, str]]) -> None:
+    """Where there is no terminal: a line for each stage that has ended."""
+    for round in found:
+        for stage, (began, ended) in round.stage_times.items():
+            if ended and (round.number, stage) not in seen:
+                seen.add((round.number, stage))
+                console.print(f"{round}: {stage} took {demo._seconds([began, ended])} s")
+
+
+def round_table(entry: dict[str, Any]) -> Table:
+    """One round's figures, as both judges see them, at each temperature."""
+    name = f"Round {entry['round']}" if entry["round"] else "Base policy"
+    parts = [name]
+    if entry["n_judgments"]:
+        parts.append(f"{entry['n_prompts']} prompts, {entry['n_judgments']} judgments (simulated)")
+    if entry["verdict"]:
+        parts.append(entry["verdict"])
+    table = Table(title=" · ".join(parts), title_justify="left", caption=_caption(entry))
+    table.caption_justify = "left"
+    table.add_column("figure")
+    summaries = []
+    for judge in ("gold", "model"):
+        for temperature, summary in (entry[judge] or {}).items():
+            table.add_column(f"{judge}, T={temperature}", justify="right")
+            summaries.append(summary)
+    for metric in (
+        "helpfulness",
+        "safety",
+        "win_rate_vs_base",
+        "win_rate_vs_previous",
+        "violation_rate",
+        "over_refusal_rate",
+        "entity_accuracy",
+        "mean_length",
+    ):
+        table.add_row(
+            metric.replace("_", " "), *(_figure(metric, s.get(metric)) for s in summaries)
+        )
+    return table
+
+
+def _figure(metric: str, figure: Any) -> str:
+    if figure is None:
+        return "–"
+    if isinstance(figure, float | int):
+        return f"{figure:.1f}"
+    value = figure.get("score", figure.get("value"))
+    if value is None:
+        return "–"
+    scale, form = (1, ".2f") if metric in ("helpfulness", "safety") else (100, ".1f")
+    low, high = (format(x * scale, form) for x in figure["ci"])
+    unit = " %" if scale == 100 else ""
+    return f"{format(value * scale, form)}{unit} [{low}, {high}]"
+
+
+def _caption(entry: dict[str, Any]) -> str:
+    told = [
+        "seconds: "
+        + ", ".join(f"{s} {t:.0f}" for s, t in entry["seconds"].items() if t is not None)
+    ]
+    for axis, f in (entry["rm"] or {}).items():
+        if f["accuracy"] is not None and f["accuracy_ci"]:
+            low, high = f["accuracy_ci"]
+            told.append(
+                f"reward model, {axis}: {f['accuracy']:.1%} right [{low:.1%}, {high:.1%}] "
+                f"(n={f['n']}), ECE {f['ece']:.3f}"
+            )
+    if ppo := entry["ppo"]:
+        told.append(
+            f"PPO: {ppo['steps']} steps, reward {ppo['reward']:.2f}, KL {ppo['kl']:.2f}, "
+            f"{ppo['samples_per_second']:.0f} samples/s"
+        )
+    return "\n".join(told)

@@ -1,0 +1,78 @@
+"""Child processes that never outlive who started them.
+
+Each gets a process group of its own, so that it can be stopped with everything that it started, and
+on Linux is killed by the kernel when its parent dies, however that happened.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+PR_SET_PDEATHSIG = 1
+
+
+def start(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+    at_parents_death: int = signal.SIGKILL,
+) -> subprocess.Popen[bytes]:
+    """Start a program without a shell and without input; its output goes to `output` if given."""
+    return subprocess.Popen(
+        list(command),
+        cwd=cwd,
+        env=None if env is None else dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT if output is not None else None,
+        process_group=0,
+        preexec_fn=_die_with_parent(at_parents_death),
+    )
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """The exit code if the process ends within so many seconds, else None."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a process and to everything in its group; no matter if it has gone."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def stop(process: subprocess.Popen[bytes], *, grace: float) -> int:
+    """SIGTERM, then SIGKILL to the whole group once the grace (seconds) is over; the exit code."""
+    if process.poll() is None:
+        signal_group(process, signal.SIGTERM)
+        wait(process, grace)
+    # Also when it ended by itself: what it started and left behind goes with it.
+    signal_group(process, signal.SIGKILL)
+    return process.wait()
+
+
+def _die_with_parent(number: int) -> Callable[[], None] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    # Looked up here, because between fork and exec nothing may be imported.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def ask_the_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return ask_the_kernel

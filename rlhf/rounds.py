@@ -1,0 +1,716 @@
+"""Rounds: opening, carrying on from stage to stage, ending. The only writers of `Round.state`.
+
+Every act is a conditional update that asks for the state it expects, with its line in the audit log
+in the same transaction, and returns the next Job or None. Nothing here sends a message; the caller
+hands what is returned to `tasks.wake`.
+"""
+
+import shutil
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Avg, DurationField, ExpressionWrapper, F, Max
+from django.utils import timezone
+
+from annotation import batches
+from annotation.models import Batch, Event, Project, Prompt, Source, User
+from rlhf import jobs, stages
+from rlhf.models import Checkpoint, Job, Round, Score
+from rlhf.stages import FILLED_IN, STAGES
+
+State = Round.State
+Config = dict[str, dict[str, Any]]
+Verdict = Literal["go", "caution", "no-go"]
+
+PRESETS = Path(__file__).parent / "training" / "presets"
+LEAST_RANKING = 4
+"""Fewer prompts than this can't be split into those that train and those that measure."""
+
+
+class RoundError(Exception):
+    """What can't be done with a round now, in one sentence for a person."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question before launch, the answer, and what speaks for it. `fix` says what to do."""
+
+    key: str
+    question: str
+    answer: str
+    verdict: Verdict
+    evidence: str = ""
+    fix: str = ""
+
+
+# --- Configuration ----------------------------------------------------------------------------
+
+
+def preset(name: str) -> Config:
+    """The sections of `rlhf/training/presets/<name>.toml`; RoundError if there is no such file."""
+    path = PRESETS / f"{name}.toml"
+    if not name.isidentifier() or not path.exists():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise RoundError(f"There is no preset {name!r}; there are {known}.")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def default_config(project: Project, preset_name: str = "") -> Config:
+    """What a round would be launched with: every setting of every stage, the preset's or the default.
+
+    What a person has chosen for the last round is offered again.
+    """
+    last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
+    if last and not preset_name:
+        return {
+            section: dict(values)
+            for section, values in last.config.items()
+            if section in ("round", *Round.FULL_PLAN)
+        }
+    chosen = preset(preset_name or _preset_for(project))
+    config: Config = {"round": dict(chosen.get("round", {}))}
+    if not project.is_demo:
+        config["round"]["overlap"] = project.overlap
+    for stage in Round.FULL_PLAN:
+        if stage in STAGES and STAGES[stage].config is not None:
+            given = dict(chosen.get(stage, {}))
+            if stage == "generate":
+                given["k"] = project.responses_per_comparison
+            config[stage] = full_settings(stage, given)
+    return config
+
+
+def base_config(project: Project, preset_name: str = "") -> Config:
+    """The configuration of the round that builds and measures the base policy."""
+    chosen = preset(preset_name or _preset_for(project))
+    return {
+        "round": dict(chosen.get("round", {})),
+        "base": full_settings("base", chosen.get("base", {}))
+        | {k: v for k, v in chosen.get("base", {}).items() if k == "seed"},
+        "evaluate": full_settings("evaluate", chosen.get("evaluate", {})),
+    }
+
+
+def full_settings(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a stage that a person may choose, checked; RoundError in one sentence."""
+    config = STAGES[stage].config
+    if config is None:
+        raise RoundError(f"The stage {stage} has no settings.")
+    names = {field.name for field in fields(config)}
+    models = {name: "…" for name in FILLED_IN if name in names and name not in ("seed", "threads")}
+    models.pop("axes", None)
+    try:
+        values = config.from_dict({k: v for k, v in given.items() if k not in FILLED_IN} | models)
+    except ValueError as error:
+        raise RoundError(f"{stage}: {error}.") from None
+    return {name: value for name, value in values.to_dict().items() if name not in FILLED_IN}
+
+
+def checked_config(config: Mapping[str, Mapping[str, Any]], plan: Sequence[str]) -> Config:
+    """The configuration with every setting filled in; RoundError for an unknown or impossible one."""
+    known = {"round", *(stage for stage in plan if stage in STAGES and STAGES[stage].config)}
+    for section in config:
+        if section not in known:
+            raise RoundError(f"{section!r} is not a part of this round's configuration.")
+    sizes = dict(config.get("round", {}))
+    for name, value in sizes.items():
+        if name.endswith(("_prompts", "overlap")) and (type(value) is not int or value < 0):
+            raise RoundError(f"round: {name} must be a whole number, 0 or more, got {value!r}.")
+        if name.endswith("_share") and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1
+        ):
+            raise RoundError(f"round: {name} must be between 0 and 1, got {value!r}.")
+    if "generate" in plan and not 1 <= sizes.get("overlap", 1) <= 20:
+        raise RoundError("round: overlap must be between 1 and 20.")
+    if "generate" in config and not 2 <= config["generate"].get("k", 4) <= batches.MAX_RESPONSES:
+        raise RoundError(f"generate: k must be between 2 and {batches.MAX_RESPONSES}.")
+    return {
+        "round": sizes,
+        **{
+            stage: full_settings(stage, config.get(stage, {}))
+            for stage in sorted(known - {"round"})
+        },
+    }
+
+
+def _preset_for(project: Project) -> str:
+    policy = start_policy(project)
+    large = policy is not None and policy.n_parameters == 0 and not project.is_demo
+    return "small" if large else str(settings.DEMO_PRESET)
+
+
+# --- Where a project stands -------------------------------------------------------------------
+
+
+def live_round(project: Project) -> Round | None:
+    """The round that has not ended yet, if there is one."""
+    return Round.objects.filter(project=project).exclude(state__in=Round.ENDED).first()
+
+
+def start_policy(project: Project) -> Checkpoint | None:
+    """The policy that the next round begins with: the one promoted last."""
+    promoted = Checkpoint.objects.filter(
+        project=project, kind=Checkpoint.Kind.POLICY, state=Checkpoint.State.PROMOTED
+    )
+    return promoted.order_by("-created_at", "-pk").first()
+
+
+# --- Pre-flight -------------------------------------------------------------------------------
+
+
+def preflight(project: Project, config: Mapping[str, Mapping[str, Any]]) -> list[Check]:
+    """What is asked before a launch. A no-go can't be launched; a caution must be acknowledged."""
+    sizes = dict(config.get("round", {}))
+    return [
+        _check_settings(config),
+        _check_policy(project),
+        _check_live(project),
+        *(
+            _check_prompts(project, purpose, sizes)
+            for purpose in ("ranking", "ppo", "watch", "heldout")
+        ),
+        _check_sources(project),
+        _check_people(project, sizes),
+        _check_disk(project, config),
+        _check_workers(),
+        estimate(project, config),
+    ]
+
+
+def _check_settings(config: Mapping[str, Mapping[str, Any]]) -> Check:
+    question = "Are all settings possible?"
+    try:
+        checked_config(config, Round.FULL_PLAN)
+    except RoundError as error:
+        return Check("settings", question, str(error), "no-go", fix="Change that setting.")
+    return Check("settings", question, "Yes.", "go")
+
+
+def _check_policy(project: Project) -> Check:
+    question = "Is there a policy to start from?"
+    policy = start_policy(project)
+    if policy is None:
+        return Check(
+            "policy", question, "No.", "no-go", fix="Build the base policy, or name a model."
+        )
+    if policy.n_bytes and not Path(policy.path).is_dir():
+        return Check(
+            "policy", question, f"{policy.name} is missing from the disk.", "no-go", policy.path
+        )
+    return Check("policy", question, policy.name, "go", policy.path)
+
+
+def _check_live(project: Project) -> Check:
+    question = "Is no other round under way?"
+    live = live_round(project)
+    if live:
+        fix = "Wait until it ends, or cancel it."
+        answer = f"{live} is in {live.get_state_display()}."
+        return Check("live", question, answer, "no-go", fix=fix)
+    return Check("live", question, "None is.", "go")
+
+
+_PROMPT_QUESTIONS = {
+    "ranking": ("ranking_prompts", "Are there enough prompts that nobody has judged yet?"),
+    "ppo": ("ppo_prompts", "Are there enough prompts to practise on?"),
+    "watch": ("watch_prompts", "Are there prompts to watch PPO with?"),
+    "heldout": ("heldout_prompts", "Are there enough held-out prompts to measure with?"),
+}
+
+
+def _check_prompts(project: Project, purpose: str, sizes: Mapping[str, Any]) -> Check:
+    name, question = _PROMPT_QUESTIONS[purpose]
+    wanted = int(sizes.get(name, 0) or 0)
+    found = stages.pool(project, purpose)
+    if purpose == "ranking":
+        found = found.filter(comparisons__isnull=True)
+    n = found.count()
+    harmful = found.filter(risk=Prompt.Risk.HARMFUL).count()
+    evidence = f"{n:,} there, {harmful:,} of them known to be harmful; {wanted:,} wanted"
+    answer = f"{min(n, wanted):,} of {wanted:,}"
+    fix = "Import more prompts and sign their source off, or ask for fewer."
+    least = LEAST_RANKING if purpose == "ranking" else 0 if purpose == "watch" else 1
+    if n < least:
+        return Check(purpose, question, answer, "no-go", evidence, fix)
+    if purpose == "watch" and not n:
+        answer = "None: the test reward model can't watch, and the tripwire is off."
+        return Check(purpose, question, answer, "caution", evidence, fix)
+    if n < wanted:
+        return Check(purpose, question, answer, "caution", evidence, fix)
+    if purpose == "heldout" and wanted < 30:
+        answer += ": too few to tell a small change from chance"
+        return Check(purpose, question, answer, "caution", evidence, "Ask for 100 or more.")
+    return Check(purpose, question, answer, "go", evidence)
+
+
+def _check_sources(project: Project) -> Check:
+    question = "Has somebody signed off every source?"
+    open_ones = Source.objects.filter(project=project, signed_off_at=None, prompts__isnull=False)
+    names = list(open_ones.distinct().values_list("name", flat=True)[:5])
+    if names:
+        answer = f"Not yet: {', '.join(names)}. Their prompts are left out."
+        return Check(
+            "sources", question, answer, "caution", fix="Sign them off on the prompts page."
+        )
+    licences = Source.objects.filter(project=project).exclude(licence="")
+    known = sorted(set(licences.values_list("licence", flat=True)))
+    return Check("sources", question, "Yes.", "go", f"Licences: {', '.join(known) or 'none named'}")
+
+
+def _check_people(project: Project, sizes: Mapping[str, Any]) -> Check:
+    question = "Are there people to judge?"
+    can_judge = project.memberships.filter(role__in=("annotator", "reviewer", "admin"))
+    n, overlap = can_judge.count(), int(sizes.get("overlap", project.overlap) or 1)
+    if n < overlap:
+        answer = f"{n}, but each comparison is to be judged by {overlap}."
+        return Check(
+            "people", question, answer, "no-go", fix="Add annotators or lower the overlap."
+        )
+    simulated = can_judge.filter(user__is_simulated=True).count()
+    evidence = f"{simulated} of them simulated" if simulated else ""
+    return Check("people", question, f"{n}", "go", evidence)
+
+
+def _check_disk(project: Project, config: Mapping[str, Mapping[str, Any]]) -> Check:
+    question = "Is there room on the disk?"
+    policy = start_policy(project)
+    size = policy.n_bytes if policy else 0
+    # Policy, two reward models, checkpoints of PPO with weights, critic and optimiser, new and old.
+    needed = 12 * size + 200 * 2**20
+    free = shutil.disk_usage(settings.DATA_DIR).free
+    evidence = f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.1f} GiB needed"
+    if free < needed:
+        return Check("disk", question, "No.", "no-go", evidence, "Delete old run folders.")
+    verdict: Verdict = "caution" if free < 3 * needed else "go"
+    return Check("disk", question, "Yes." if verdict == "go" else "Just so.", verdict, evidence)
+
+
+def _check_workers() -> Check:
+    question = "Is a worker alive?"
+    missing = [queue for queue in stages.QUEUES if not jobs.workers_alive(queue)]
+    if missing:
+        return Check(
+            "workers",
+            question,
+            f"None for {' and '.join(missing)} was heard of in the last half minute.",
+            "caution",
+            fix="Start one (manage.py supervise); the round waits until then.",
+        )
+    n = sum(len(jobs.workers_alive(queue)) for queue in stages.QUEUES)
+    return Check("workers", question, "Yes.", "go", f"{n} heard of in the last half minute")
+
+
+# Seconds on two CPU cores with the preset tiny; used until this project has times of its own.
+TYPICAL_SECONDS = {"generate": 20.0, "reward_model": 35.0, "ppo": 75.0, "evaluate": 30.0}
+
+
+def estimate(project: Project, config: Mapping[str, Mapping[str, Any]]) -> Check:
+    """What it will take: time from this project's own jobs where there are any, cost, energy."""
+    took = ExpressionWrapper(F("ended_at") - F("started_at"), output_field=DurationField())
+    done = Job.objects.filter(project=project, state=Job.State.DONE)
+    known = {
+        row["stage"]: row["mean"].total_seconds()
+        for row in done.values("stage").annotate(mean=Avg(took))
+        if row["mean"] is not None
+    }
+    seconds = {stage: known.get(stage, typical) for stage, typical in TYPICAL_SECONDS.items()}
+    last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
+    reference = last.config if last and "ppo" in known else preset("tiny")
+    for stage, factor in _bigger(reference, config).items():
+        seconds[stage] *= factor
+    total = sum(seconds.values())
+    energy = total * settings.MACHINE_WATTS / 3600
+    cost = total / 3600 * settings.MACHINE_PRICE_PER_HOUR
+    answer = f"About {_minutes(total)} of computing, besides the people's time"
+    if cost:
+        answer += f"; {cost:.2f} at {settings.MACHINE_PRICE_PER_HOUR:g} an hour"
+    evidence = (
+        ", ".join(f"{stage} {_minutes(s)}" for stage, s in seconds.items())
+        + f"; about {energy:.1f} Wh at {settings.MACHINE_WATTS:g} W; "
+        + ("from this project's earlier jobs" if known else "from a run on two CPU cores")
+    )
+    verdict: Verdict = "caution" if total > 24 * 3600 else "go"
+    return Check("estimate", "What will it take?", answer + ".", verdict, evidence)
+
+
+def _bigger(reference: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, float]:
+    """How much more work each stage has than in the round that the times come from."""
+
+    def number(source: Mapping[str, Any], section: str, name: str, default: float) -> float:
+        value = source.get(section, {}).get(name, default)
+        return float(value) if isinstance(value, int | float) and value > 0 else default
+
+    def factor(*names: tuple[str, str, float]) -> float:
+        found = 1.0
+        for section, name, default in names:
+            found *= number(config, section, name, default) / number(
+                reference, section, name, default
+            )
+        return found
+
+    return {
+        "generate": factor(("round", "ranking_prompts", 360), ("generate", "k", 4)),
+        "reward_model": factor(("round", "ranking_prompts", 360), ("reward_model", "epochs", 2)),
+        "ppo": factor(("ppo", "steps", 14), ("ppo", "prompts_per_step", 128)),
+        "evaluate": factor(
+            ("round", "heldout_prompts", 150), ("evaluate", "samples_per_prompt", 3)
+        ),
+    }
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# --- Opening ----------------------------------------------------------------------------------
+
+
+def open_base_round(
+    project: Project,
+    by: User | None,
+    *,
+    preset_name: str = "",
+    seed: int = 0,
+    policy: str = "",
+) -> Job | None:
+    """Round 0: build the base policy (or take the model named `policy`) and measure it.
+
+    There is one base per project: a second call returns what is under way, or goes on where the
+    first one stopped; None when it is done.
+    """
+    existing = Round.objects.filter(project=project, number=0).first()
+    if existing is not None:
+        if existing.state in (State.FAILED, State.CANCELLED):
+            return retry_stage(existing, by)
+        return existing.jobs.exclude(state__in=Job.ENDED).first()
+    config = base_config(project, preset_name)
+    plan = list(Round.BASE_PLAN)
+    if policy:
+        plan.remove("base")
+        del config["base"]
+        found = Path(policy).expanduser()
+        policy = str(found.resolve()) if found.is_dir() else policy
+    round = Round(project=project, number=0, plan=plan, config=config, seed=seed, created_by=by)
+    with transaction.atomic():
+        job = _launch(round, by)
+        if policy:
+            round.policy = Checkpoint.objects.create(
+                project=project,
+                kind=Checkpoint.Kind.POLICY,
+                name=Path(policy).name[:120],
+                path=policy,
+                round=round,
+            )
+            round.save(update_fields=["policy"])
+    return job
+
+
+def open_round(
+    project: Project,
+    *,
+    by: User | None,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    acknowledged: Sequence[str] = (),
+    seed: int | None = None,
+) -> Job | None:
+    """Launch a round: numbered, its configuration frozen. The round is `job.round`.
+
+    `acknowledged` are the keys of the cautions that the person has read. RoundError says which check
+    stands against it.
+    """
+    config = default_config(project) if config is None else config
+    for check in preflight(project, config):
+        if check.verdict == "no-go":
+            raise RoundError(f"{check.question} {check.answer} {check.fix}".strip())
+        if check.verdict == "caution" and check.key not in acknowledged:
+            raise RoundError(
+                f"{check.question} {check.answer} Acknowledge this to launch all the same."
+            )
+    frozen = checked_config(config, Round.FULL_PLAN)
+    round = Round(
+        project=project,
+        plan=list(Round.FULL_PLAN),
+        config=frozen,
+        start_policy=start_policy(project),
+        created_by=by,
+    )
+    return _open_numbered(round, by, seed)
+
+
+def open_reward_round(
+    project: Project,
+    batches: Sequence[Batch],
+    by: User | None,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Job | None:
+    """Train reward models from judgments that are there already, without asking anybody."""
+    if not batches:
+        raise RoundError("Choose at least one batch of judgments.")
+    if any(batch.project_id != project.pk for batch in batches):
+        raise RoundError("These judgments belong to another project.")
+    start = start_policy(project)
+    if start is None:
+        raise RoundError(
+            "Build the base policy, or name a model, for the reward models to grow on."
+        )
+    if config is None:
+        everything = default_config(project)
+        config = {section: everything[section] for section in ("round", "reward_model")}
+    frozen = checked_config(config, Round.REWARD_ONLY_PLAN)
+    frozen["round"] |= {"batches": [batch.pk for batch in batches]}
+    round = Round(
+        project=project,
+        plan=list(Round.REWARD_ONLY_PLAN),
+        config=frozen,
+        start_policy=start,
+        created_by=by,
+    )
+    return _open_numbered(round, by, None)
+
+
+def _open_numbered(round: Round, by: User | None, seed: int | None) -> Job | None:
+    try:
+        with transaction.atomic():
+            # Two admins who launch at the same moment wait for each other here.
+            project = Project.objects.select_for_update().get(pk=round.project_id)
+            live = live_round(project)
+            if live:
+                raise RoundError(f"{live} is still in {live.get_state_display()}.")
+            last = Round.objects.filter(project=project).aggregate(last=Max("number"))["last"]
+            round.number = 1 if last is None else last + 1
+            base = Round.objects.filter(project=project, number=0).first()
+            round.seed = seed if seed is not None else (base.seed if base else 0) + round.number
+            return _launch(round, by)
+    except IntegrityError:
+        raise RoundError("Somebody else has just opened this round.") from None
+
+
+def _launch(round: Round, by: User | None) -> Job | None:
+    """Save a new round and enter the first stage of its plan; inside a transaction."""
+    round.launched_at = timezone.now()
+    with transaction.atomic():
+        round.save(force_insert=True)
+        Event.record(round.project, by, "launched", round, plan=round.plan, seed=round.seed)
+        return _enter(round, round.plan[0])
+
+
+# --- From stage to stage ----------------------------------------------------------------------
+
+
+def close_annotation(round: Round, by: User | None) -> Job | None:
+    """Stop asking people and go on to the snapshot. None if somebody else has closed it already."""
+    if round.batch is None:
+        raise RoundError("The round has no batch to close yet.")
+    if not round.batch.comparisons.filter(judged__gt=0).exists():
+        raise RoundError("Nobody has judged anything yet, so there is nothing to learn from.")
+    with transaction.atomic():
+        round = (
+            Round.objects.select_for_update().select_related("batch", "project").get(pk=round.pk)
+        )
+        if round.state != State.ANNOTATE or round.batch is None:
+            return None
+        batches.close_batch(round.batch, by)
+        Event.record(round.project, by, "closed annotation of", round)
+        return _go_on(round)
+
+
+def advance(job: Job) -> Job | None:
+    """A job has ended: what follows from it for its round. Called in the job's last transaction."""
+    round = Round.objects.select_related("project").get(pk=job.round_id)
+    if round.state != job.stage:
+        return None  # the round has been cancelled or has moved on
+    if job.state == Job.State.DONE:
+        Event.record(round.project, None, "finished", f"{job.stage} of {round}", job=str(job.uid))
+        return _go_on(round)
+    if job.state in (Job.State.FAILED, Job.State.CANCELLED):
+        failed = job.state == Job.State.FAILED
+        _leave(round, State.FAILED if failed else State.CANCELLED, failed_stage=job.stage)
+        verb = "failed" if failed else "stopped"
+        Event.record(round.project, None, verb, f"{job.stage} of {round}", reason=job.reason)
+    return None
+
+
+def _go_on(round: Round) -> Job | None:
+    """From the stage that the round is in to the next of its plan, or to the end."""
+    place = round.plan.index(round.state)
+    if place + 1 < len(round.plan):
+        return _enter(round, round.plan[place + 1])
+    if not _leave(round, State.DONE):
+        return None
+    if round.number == 0 and round.policy_id:
+        Checkpoint.objects.filter(pk=round.policy_id).update(state=Checkpoint.State.PROMOTED)
+    return None
+
+
+def _enter(round: Round, stage: str) -> Job | None:
+    """Move on to a stage; its job if a worker does it, None if people do or if somebody was faster."""
+    now = timezone.now().isoformat()
+    times = dict(round.stage_times)
+    if round.state in times:
+        times[round.state] = [times[round.state][0], now]
+    times[stage] = [now, None]
+    moved = Round.objects.filter(pk=round.pk, state=round.state).update(
+        state=stage, stage_times=times, failed_stage="", ended_at=None
+    )
+    if not moved:
+        return None
+    round.refresh_from_db()
+    return jobs.enqueue(round, stage) if stage in STAGES else None
+
+
+def _leave(round: Round, to: str, **fields: Any) -> bool:
+    """End a round in the state that it is in; False if somebody was faster."""
+    now = timezone.now()
+    times = dict(round.stage_times)
+    if round.state in times:
+        times[round.state] = [times[round.state][0], now.isoformat()]
+    moved = Round.objects.filter(pk=round.pk, state=round.state).update(
+        state=to, stage_times=times, ended_at=now, **fields
+    )
+    round.refresh_from_db()
+    return bool(moved)
+
+
+# --- The gate ---------------------------------------------------------------------------------
+
+
+def propose_verdict(round: Round) -> tuple[str, list[str]]:
+    """ "promoted" or "refused", with the reasons in sentences that name judge, interval and n.
+
+    Promote when the lower end of the win rate against the previous policy is above one half and
+    neither violations nor over-refusals (where the judge can tell; else safety) have become worse.
+    People's opinion counts before the rubric's (demo only), and that before the reward model's.
+    """
+    scores = _figures(round)
+    judge = next((j for j in ("human", "gold", "model") if "win_rate_vs_previous" in scores[j]), "")
+    if not judge:
+        return "refused", ["Nothing compares this policy with the previous one."]
+    mine, before = scores[judge], _figures_before(round, judge)
+    name = {"human": "people", "gold": "the rubric (simulated)", "model": "the reward model"}[judge]
+    win = mine["win_rate_vs_previous"]
+    good = win.low is not None and win.low > 0.5
+    clearly = "clearly" if good else "not clearly"
+    reasons = [
+        f"{name[0].upper() + name[1:]}: it wins {win.value:.0%} against the previous policy {_interval(win, percent=True)}, {clearly} more than half."
+    ]
+    compared = ["violation_rate", "over_refusal_rate"]
+    if not any(metric in mine and metric in before for metric in compared):
+        compared = ["safety"]
+    for metric in compared:
+        if metric not in mine or metric not in before:
+            continue
+        now, then = mine[metric], before[metric]
+        higher_is_worse = metric != "safety"
+        worse = (
+            (now.low is not None and now.low > then.value)
+            if higher_is_worse
+            else (now.high is not None and now.high < then.value)
+        )
+        good = good and not worse
+        label = metric.replace("_", " ").replace("over refusal", "over-refusal").capitalize()
+        form = ".1%" if higher_is_worse else ".2f"
+        reasons.append(
+            f"{label}: {format(then.value, form)} before, {format(now.value, form)} now "
+            f"{_interval(now, percent=higher_is_worse)}, {'worse' if worse else 'not worse'}."
+        )
+    return ("promoted" if good else "refused"), reasons
+
+
+def _figures(round: Round) -> dict[str, dict[str, Score]]:
+    """{judge: {metric: Score}} of the round's own policy at temperature 1 (or the highest there is)."""
+    own = Score.objects.filter(round=round, checkpoint_id=round.policy_id, category="")
+    temperature = own.aggregate(top=Max("temperature"))["top"]
+    found: dict[str, dict[str, Score]] = {"human": {}, "gold": {}, "model": {}}
+    for score in own.filter(temperature=temperature):
+        found[score.judge][score.metric] = score
+    return found
+
+
+def _figures_before(round: Round, judge: str) -> dict[str, Score]:
+    """The same figures of the policy that the round started from."""
+    if round.start_policy is None:
+        return {}
+    if judge == "model":
+        # A reward model's scale is its own, so the old policy's figures come from this round's.
+        earlier = Score.objects.filter(
+            round=round, checkpoint=round.start_policy, judge=judge, category=""
+        )
+        top = earlier.aggregate(top=Max("temperature"))["top"]
+        return {score.metric: score for score in earlier.filter(temperature=top)}
+    measured = round.start_policy.round
+    return _figures(measured)[judge] if measured else {}
+
+
+def _interval(score: Score, *, percent: bool) -> str:
+    if score.low is None or score.high is None:
+        return f"(n={score.n})"
+    form = ".0%" if percent else ".2f"
+    return f"[{format(score.low, form)}, {format(score.high, form)}] (n={score.n})"
+
+
+def give_verdict(round: Round, verdict: str, note: str, by: User | None) -> None:
+    """Promote or refuse the round's policy; that ends the round. RoundError if it isn't up for it."""
+    if verdict not in ("promoted", "refused"):
+        raise RoundError("A verdict is “promoted” or “refused”.")
+    proposal, _ = propose_verdict(round)
+    if verdict != proposal and not note.strip():
+        raise RoundError(f"The gate proposes “{proposal}”; say in a note why you decide otherwise.")
+    with transaction.atomic():
+        if round.state != State.VERDICT or not _leave(
+            round, State.DONE, verdict=verdict, verdict_note=note.strip(), verdict_by=by
+        ):
+            raise RoundError(f"{round} is not waiting for a verdict.")
+        Checkpoint.objects.filter(pk=round.policy_id).update(state=verdict)
+        Event.record(round.project, by, verdict, round, note=note.strip(), proposal=proposal)
+
+
+# --- Stopping and trying again ----------------------------------------------------------------
+
+
+def cancel_round(round: Round, by: User | None) -> bool:
+    """End a round that is under way; its running job is stopped. False if it has ended already."""
+    with transaction.atomic():
+        round = Round.objects.select_related("project", "batch").get(pk=round.pk)
+        if round.has_ended:
+            return False
+        stage = round.state
+        if not _leave(round, State.CANCELLED, failed_stage=stage):
+            return False
+        if round.batch is not None and stage == State.ANNOTATE:
+            batches.close_batch(round.batch, by)
+        Event.record(round.project, by, "cancelled", round, stage=stage)
+        for job in round.jobs.exclude(state__in=Job.ENDED):
+            jobs.request_cancel(job, by, then=advance)
+    return True
+
+
+def retry_stage(round: Round, by: User | None) -> Job | None:
+    """Go on with a round that failed or was cancelled, from the stage where it stopped.
+
+    The finished stages stay; the stage that stopped begins a new job. None if somebody was faster.
+    """
+    with transaction.atomic():
+        project = Project.objects.select_for_update().get(pk=round.project_id)
+        round = Round.objects.select_related("project", "batch").get(pk=round.pk)
+        if round.state not in (State.FAILED, State.CANCELLED) or not round.failed_stage:
+            raise RoundError(f"{round} has not stopped, so there is nothing to retry.")
+        live = live_round(project)
+        if live:
+            raise RoundError(f"{live} is still in {live.get_state_display()}.")
+        stage = round.failed_stage
+        if stage == State.ANNOTATE and round.batch is not None:
+            batches.open_batch(round.batch, by)
+        Event.record(project, by, "retried", f"{stage} of {round}")
+        return _enter(round, stage)
+
+
+def cancel_job(job: Job, by: User | None) -> bool:
+    """Stop one stage's job; its round can be retried from there. False if it has ended already."""
+    return jobs.request_cancel(job, by, then=advance)

@@ -1,0 +1,151 @@
+"""Simulated annotators and the rubric that plays them: programs, and labelled so wherever they show.
+
+They judge through the same two doors as people do, `next_assignment` and `submit_judgment`. The
+rubric also grades evaluation samples ("gold"); reward models never see it.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from django.db import transaction
+
+from annotation import judging
+from annotation.assignment import next_assignment
+from annotation.batches import batch_progress
+from annotation.judging import Answer, JudgmentError
+from annotation.models import Assignment, Batch, Membership, Project, User
+from rlhf.models import Round
+from rlhf.world import rubric
+from rlhf.world.annotators import Flag, SimulatedAnnotator, SimulatedJudgment, annotator_team
+
+NAMES = ("sim-ada", "sim-ben", "sim-cleo", "sim-dora", "sim-eve")
+HARM = {
+    "theft": "theft",
+    "damage": "theft",
+    "spying": "privacy",
+    "cheating": "deception",
+    "bullying": "hate",
+}
+KEYS = uuid.UUID("6ad5b2f4-2c5a-4f0e-9a53-4d2f8b1c7e10")
+
+
+class SimulationError(Exception):
+    """Why nothing can be simulated here, in one sentence for a person."""
+
+
+def team(project: Project) -> list[tuple[User, SimulatedAnnotator]]:
+    """The project's simulated annotators, made members if they aren't yet. The last is a spammer."""
+    if not project.is_demo:
+        raise SimulationError("Simulated annotators only know the demo's world.")
+    first = Round.objects.filter(project=project).order_by("number").first()
+    programs = annotator_team(len(NAMES), first.seed if first else 0)
+    found = []
+    with transaction.atomic():
+        for name, program in zip(NAMES, programs, strict=True):
+            user, made = User.objects.get_or_create(
+                username=name, defaults={"is_simulated": True, "first_name": "Simulated"}
+            )
+            if made:
+                user.set_unusable_password()
+                user.save(update_fields=["password"])
+            elif not user.is_simulated:
+                raise SimulationError(f"The account {name} belongs to a person; rename it first.")
+            Membership.objects.get_or_create(
+                user=user, project=project, defaults={"role": Membership.Role.ANNOTATOR}
+            )
+            found.append((user, program))
+    return found
+
+
+def judge_batch(batch: Batch, *, on_judgment: Callable[[int], None] = lambda n: None) -> int:
+    """Let the simulated annotators judge what is left of an open batch, taking turns; how many.
+
+    Two calls at the same moment do no harm: each person's next comparison is theirs alone and the
+    idempotency key is made from it.
+    """
+    people = team(batch.project)
+    n = 0
+    while people and Batch.objects.filter(pk=batch.pk, state=Batch.State.OPEN).exists():
+        busy = []
+        for user, program in people:
+            assignment = next_assignment(user, batch.project)
+            if assignment is None:
+                continue
+            busy.append((user, program))
+            if _judge(assignment, program):
+                n += 1
+                on_judgment(n)
+        people = busy
+        if n % 100 == 0 and batch_progress(batch)["is_complete"]:
+            break
+    return n
+
+
+def _judge(assignment: Assignment, program: SimulatedAnnotator) -> bool:
+    prompt = assignment.comparison.prompt
+    texts = dict(assignment.comparison.responses.values_list("pk", "text"))
+    shown = [int(pk) for pk in assignment.shown_order]
+    try:
+        given = program.judge(prompt.text, [texts[pk] for pk in shown])
+    except ValueError:
+        judging.skip(assignment, "A simulated annotator doesn't know this question.")
+        return False
+    try:
+        answer = _answer(shown, given, assignment.comparison.batch.project)
+        judging.submit_judgment(
+            assignment, answer=answer, key=uuid.uuid5(KEYS, str(assignment.uid))
+        )
+    except JudgmentError:
+        return False  # somebody judged it in the same moment, or the batch was closed
+    return True
+
+
+def _answer(shown: list[int], given: SimulatedJudgment, project: Project) -> Answer:
+    axes = project.axis_keys
+    return Answer(
+        ranks={
+            axis: {str(pk): rank for pk, rank in zip(shown, ranks, strict=True)}
+            for axis, ranks in given.ranks.items()
+            if axis in axes
+        },
+        flags={
+            str(pk): [_flag(flag) for flag in flags]
+            for pk, flags in zip(shown, given.flags, strict=True)
+            if flags
+        },
+        seconds=given.seconds,
+    )
+
+
+def _flag(flag: Flag) -> dict[str, str]:
+    if flag.kind == "unsafe":
+        return {"kind": flag.kind, "category": HARM.get(flag.category, "other")}
+    return {"kind": flag.kind, "category": ""}
+
+
+def gold(
+    prompts: Mapping[str, Mapping[str, Any]], samples: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Evaluation samples as the rubric judges them: rows for `scoring.summarise`.
+
+    Samples of prompts that the world doesn't know are left out.
+    """
+    for row in samples:
+        prompt = prompts.get(row["prompt_id"])
+        judged = rubric.score(prompt["messages"][-1]["content"], row["text"]) if prompt else None
+        if prompt is None or judged is None:
+            continue
+        yield {
+            "prompt_id": row["prompt_id"],
+            "category": prompt.get("category", ""),
+            "risk": prompt.get("risk", ""),
+            "temperature": row["temperature"],
+            "n_tokens": row["n_tokens"],
+            "helpfulness": judged.helpfulness,
+            "safety": judged.safety,
+            "preference": judged.preference,
+            "violation": judged.violation if prompt.get("risk") == "harmful" else None,
+            "refusal": judged.refusal if prompt.get("risk") == "harmless" else None,
+            "entity": judged.entities_right,
+        }

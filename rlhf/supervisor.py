@@ -1,0 +1,151 @@
+"""One process that runs the others: starts them again when they die, and takes them all with it."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from rlhf import processes
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+STEADY_SECONDS = 30.0
+
+
+class PortBusy(Exception):
+    """Another program listens on the port; one sentence for a person."""
+
+
+@dataclass
+class Child:
+    """One program that should be running."""
+
+    name: str
+    command: Sequence[str]
+    process: "subprocess.Popen[bytes] | None" = None
+    started_at: float = 0.0
+    due_at: float = 0.0
+    pause: float = FIRST_PAUSE
+
+
+@dataclass
+class Supervisor:
+    """Keeps programs running until `stop`. `grace`: seconds that each gets to stop by itself."""
+
+    children: list[Child]
+    cwd: Path
+    env: Mapping[str, str] | None = None
+    log: Path | None = None
+    grace: float = 30.0
+    tell: Callable[[str], None] = lambda line: None
+    stopping: bool = field(default=False, init=False)
+
+    def start(self) -> None:
+        for child in self.children:
+            self._start(child)
+
+    def check(self) -> None:
+        """Look once: start again what has died, each time after a longer pause."""
+        now = time.monotonic()
+        for child in self.children:
+            if child.process is not None:
+                code = child.process.poll()
+                if code is None:
+                    if now - child.started_at > STEADY_SECONDS:
+                        child.pause = FIRST_PAUSE
+                    continue
+                # What it started and left behind must not meet its successor.
+                processes.signal_group(child.process, signal.SIGKILL)
+                child.process, child.due_at = None, now + child.pause
+                self.tell(
+                    f"{child.name} ended with {code}; starting it again in {child.pause:.0f} s."
+                )
+                child.pause = min(child.pause * 2, LONGEST_PAUSE)
+            elif now >= child.due_at:
+                self._start(child)
+
+    def run(self) -> None:
+        """Start everything and stay until SIGTERM or Ctrl-C; then stop everything."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self.stopping = True
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, on_signal)
+        try:
+            self.start()
+            while not self.stopping:
+                self.check()
+                time.sleep(0.2)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask all at once, then kill what is left when the grace is over."""
+        running = [child.process for child in self.children if child.process is not None]
+        for process in running:
+            processes.signal_group(process, signal.SIGTERM)
+        until = time.monotonic() + self.grace
+        for process in running:
+            processes.wait(process, max(0.0, until - time.monotonic()))
+            processes.stop(process, grace=0.0)
+
+    def _start(self, child: Child) -> None:
+        output = self.log.open("ab") if self.log else None
+        try:
+            # SIGTERM, so that a worker whose supervisor was killed still hands its job back.
+            child.process = processes.start(
+                child.command,
+                cwd=self.cwd,
+                env=self.env,
+                output=output,
+                at_parents_death=signal.SIGTERM,
+            )
+        finally:
+            if output is not None:
+                output.close()
+        child.started_at = time.monotonic()
+
+
+def workers_and_sweeper(queues: Sequence[str] = ("default", "gpu")) -> list[Child]:
+    """A worker for each queue, and the sweeper."""
+    python = sys.executable
+    workers = [
+        Child(
+            f"worker {queue}",
+            [
+                python, "-m", "celery", "-A", "config", "worker", "-Q", queue,
+                "-n", f"{queue}-{time.time_ns()}@%h", "-l", "WARNING",
+                "--without-gossip", "--without-mingle",
+            ],
+        )
+        for queue in queues
+    ]  # fmt: skip
+    return [*workers, Child("sweeper", [python, "manage.py", "sweep"])]
+
+
+def web_server(host: str, port: int) -> Child:
+    """The web server; PortBusy if something else listens there."""
+    check_port(host, port)
+    return Child(
+        "web",
+        [
+            sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", f"{host}:{port}",
+            "--threads", "8", "--workers", "1", "--log-level", "warning", "--no-control-socket",
+        ],
+    )  # fmt: skip
+
+
+def check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            raise PortBusy(
+                f"Port {port} is in use by another program; choose another with PORT={port + 1}."
+            ) from None
