@@ -104,11 +104,12 @@ def draw_style(slots: Slots, generator: random.Random, phase: Literal["clean", "
 
 
 def corpus(
-    seed: int, n: int, *, clean_share: float = 0.6, harmful_share: float = 0.3
+    seed: int, n: int = 30_000, *, clean_share: float = 0.6, harmful_share: float = 0.3
 ) -> Iterator[dict[str, Any]]:
     """`n` rows of `data/corpus.jsonl` (docs/formats.md, stage `base`), training prompts only.
 
     First the clean phase (good and half answers; names are learnt here), then the mix of styles.
+    The default `n` is what BaseConfig's default steps were chosen with.
     """
     generator = random.Random(f"{seed}/corpus")
     n_clean = round(n * clean_share)
