@@ -92,26 +92,22 @@ def _figures(comparisons: list[list[Ranks]]) -> dict[str, Any]:
     agreed = np.array([_agreed(rankings) for rankings, _ in kept])  # (comparisons, 2)
     n_pairs = int(agreed[:, 1].sum())
     figures: dict[str, Any] = {**empty, **sizes, "n_pairs": n_pairs}
-    weights = _resamples(len(kept))
-    # One comparison drawn again and again says nothing about how figures vary.
-    can_vary = len(kept) > 1
+    points, n_each = agreed.T
     if n_pairs:
-        figures["pairwise"] = float(agreed[:, 0].sum() / agreed[:, 1].sum())
-        if can_vary:
-            drawn = np.concatenate([block @ agreed for block in weights()])
-            rates = drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], np.nan)
-            figures["pairwise_ci"] = _interval(rates)
-    if len(values) < 2:
+        figures["pairwise"] = float(points.sum() / n_each.sum())
+    if len(values) > 1:
+        figures["alpha"] = krippendorff([unit for _, u in kept for unit in u])
+    else:
         figures["reason"] = "Everybody gave every response the same rank: alpha is not defined."
+    if len(kept) < 2:  # one comparison drawn again and again says nothing about how figures vary
         return figures
-    figures["alpha"] = krippendorff([unit for _, u in kept for unit in u])
-    if can_vary:
-        table = np.array([coincidences(u, values).ravel() for _, u in kept])
-        alphas = [
-            ordinal_alpha(drawn.reshape(len(values), -1))
-            for block in weights()
-            for drawn in block @ table
-        ]
+    matrices = np.array([coincidences(u, values).ravel() for _, u in kept])
+    drawn = _bootstrap(np.column_stack([agreed, matrices]))
+    if n_pairs:
+        rates = drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], np.nan)
+        figures["pairwise_ci"] = _interval(rates)
+    if len(values) > 1:
+        alphas = [ordinal_alpha(row.reshape(len(values), -1)) for row in drawn[:, 2:]]
         figures["alpha_ci"] = _interval(np.array(alphas))
     return figures
 
@@ -184,15 +180,18 @@ def ordinal_alpha(matrix: Floats) -> float:
     return float(1 - (n - 1) * (matrix * distance).sum() / expected)
 
 
-def _resamples(n: int) -> Any:
-    """How often each of n comparisons is drawn, in blocks of resamples; the same on every call."""
+def _bootstrap(table: Floats) -> Floats:
+    """Column sums of resampled rows: (comparisons, columns) -> (RESAMPLES, columns).
 
-    def blocks() -> Iterable[Floats]:
-        generator = np.random.default_rng(SEED)
-        for _ in range(RESAMPLES // BLOCK):
-            yield generator.multinomial(n, np.full(n, 1 / n), size=BLOCK).astype(np.float64)
-
-    return blocks
+    The seed is fixed, so that the same judgments always give the same interval.
+    """
+    generator = np.random.default_rng(SEED)
+    n = len(table)
+    sums = []
+    for _ in range(RESAMPLES // BLOCK):
+        weights = [np.bincount(generator.integers(0, n, size=n), minlength=n) for _ in range(BLOCK)]
+        sums.append(np.array(weights, dtype=np.float64) @ table)
+    return np.concatenate(sums)
 
 
 def _interval(drawn: Floats) -> list[float] | None:

@@ -18,6 +18,9 @@ CHUNK = 1000
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
+# json.dumps would make an encoder for every row.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 # TRL's conversational preference format, and what lets a row be traced.
 PAIR_SCHEMA = pa.schema(
     [
@@ -59,11 +62,10 @@ class Writer(Protocol):
 
 def json_line(row: Row) -> bytes:
     """One line of JSON Lines in UTF-8; half of a surrogate pair becomes U+FFFD, as UTF-8 has none."""
-    text = json.dumps(row, ensure_ascii=False) + "\n"
     try:
-        return text.encode()
+        return (_encode(row) + "\n").encode()
     except UnicodeEncodeError:
-        return (json.dumps(_without_surrogates(row), ensure_ascii=False) + "\n").encode()
+        return (_encode(_without_surrogates(row)) + "\n").encode()
 
 
 class JsonLines:
