@@ -1,0 +1,148 @@
+"""The pages of data in a real browser: sound to look at, and alive with script."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from annotation.models import Prompt, User
+from annotation.snapshots import freeze_snapshot
+from tests.browser.test_pages import LOOKS, assert_sound
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+HOSTILE = '<img src=x onerror=alert(1)><div hx-get="/account/tokens/" hx-trigger="load">x</div>'
+
+
+@pytest.fixture
+def apollo(project, ada, ben, grace):
+    source = SourceFactory(project=project, name="Greenhouse questions")
+    SourceFactory(project=project, name="Waiting for a signature", signed_off_at=None)
+    batch = BatchFactory(project=project, name="Round 1")
+    texts = ["How do I water a fern?", HOSTILE, "שלום, מה שלומך?", "long " * 400]
+    for text in texts:
+        prompt = PromptFactory(
+            project=project, source=source, messages=[{"role": "user", "content": text}]
+        )
+        comparison = ComparisonFactory(batch=batch, prompt=prompt)
+        judged(project, by=ada, comparison=comparison, ranks=(1, 2, 3, 4))
+        judged(project, by=ben, comparison=comparison, ranks=(2, 1, 3, 3))
+    freeze_snapshot(project, by=grace, note="Before the first reward model")
+    freeze_snapshot(project, by=grace)
+    return project
+
+
+ADDRESSES = [
+    "/projects/apollo/prompts/",
+    "/projects/apollo/prompts/import/",
+    "/projects/apollo/data/",
+    "/projects/apollo/data/1/",
+    "/account/tokens/",
+    "/api/v1/docs/",
+]
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_every_page_of_data_is_sound(watched, live_server, sign_in, apollo, grace, scheme, width):
+    sign_in(grace)
+    for address in ADDRESSES:
+        assert_sound(watched, scheme, width, live_server.url + address)
+
+
+@pytest.mark.parametrize("address", ["/projects/gemini/prompts/", "/projects/gemini/data/"])
+def test_an_empty_project_says_what_will_be_there(watched, live_server, sign_in, db, address):
+    from tests.factories import ProjectFactory, member
+
+    grace = member(ProjectFactory(slug="gemini"), "grace", "admin")
+    sign_in(grace)
+    assert_sound(watched, "light", 390, live_server.url + address)
+    assert watched.locator(".empty").count() == 1
+
+
+def test_typing_narrows_the_list_and_the_address_keeps_it(
+    watched, live_server, sign_in, apollo, grace
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/prompts/")
+    watched.get_by_label("Search").press_sequentially("fern")
+    watched.get_by_text("1 prompt", exact=True).wait_for()
+    assert "q=fern" in watched.url
+    watched.reload()
+    assert watched.get_by_label("Search").input_value() == "fern"
+    watched.get_by_text("How do I water a fern?").first.click()
+    assert watched.locator("details[open] .turn").is_visible()
+    watched.get_by_label("Split").select_option("heldout")
+    watched.get_by_text("No prompt matches").wait_for()
+
+
+def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
+    watched, live_server, sign_in, apollo, grace
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/prompts/import/")
+
+    def choose(*rows):
+        data = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+        file = {"name": "new.jsonl", "mimeType": "application/jsonl", "buffer": data.encode()}
+        watched.get_by_label("File", exact=True).set_input_files(file)
+
+    watched.get_by_label("Source", exact=True).fill("Typed by hand")
+    choose({"prompt": "Why?"}, "{broken")
+    watched.get_by_text("line 2").wait_for()
+    choose({"prompt": HOSTILE + " again"})
+    watched.get_by_text("What the file holds").wait_for()
+    assert watched.get_by_label("Source", exact=True).input_value() == "Typed by hand"
+    watched.get_by_label("I read the licence").check()
+    watched.get_by_role("button", name="Import", exact=True).click()
+    watched.wait_for_url("**/prompts/#sources")
+    assert watched.get_by_text("Imported 1 prompt").is_visible()
+    assert Prompt.objects.get(source__name="Typed by hand").text == HOSTILE + " again"
+
+
+def test_comparisons_ask_for_their_axis(watched, live_server, sign_in, apollo, grace):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/prompts/import/")
+    assert not watched.get_by_label("Judged on").is_visible()
+    watched.get_by_label("Comparisons with judgments").check()
+    assert watched.get_by_label("Judged on").is_visible()
+
+
+def test_the_preview_changes_its_axis_and_searches(watched, live_server, sign_in, apollo, grace):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/data/2/")
+    watched.get_by_text("safety", exact=True).first.click()
+    watched.wait_for_url("**axis=safety**")
+    words = watched.get_by_role("searchbox", name="Words")
+    words.press_sequentially("fern")
+    watched.wait_for_url("**q=fern**")
+    expect(watched.locator(".pairs tbody tr")).to_have_count(11)  # six of ada's, five of ben's
+    assert words.evaluate("field => field === document.activeElement"), "focus stays while typing"
+
+
+def test_a_version_is_frozen_and_downloaded_from_the_page(
+    watched, live_server, sign_in, apollo, grace
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/data/")
+    watched.get_by_label("Note").fill("for the paper")
+    watched.get_by_role("button", name="Freeze version 3").click()
+    watched.get_by_text("Version 3 is frozen.").wait_for()
+    with watched.expect_download() as download:
+        watched.get_by_role("link", name="Download all").click()
+    assert download.value.suggested_filename == "apollo-v3.zip"
+
+
+def test_a_token_is_copied_and_revoked(watched, live_server, sign_in, context, apollo, grace):
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=live_server.url)
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/account/tokens/")
+    watched.get_by_label("Name").fill("script")
+    watched.get_by_role("button", name="Make token").click()
+    shown = watched.locator("#new-token").text_content()
+    watched.get_by_role("button", name="Copy").first.click()
+    watched.get_by_role("button", name="Copied").wait_for()
+    assert watched.evaluate("navigator.clipboard.readText()") == shown
+    watched.get_by_role("button", name="Revoke script").click()
+    watched.get_by_text("Revoked script").wait_for()
+    assert not User.objects.get(username="grace").auth_token_set.exists()
