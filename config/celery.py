@@ -4,13 +4,18 @@ A message only says "look at the queue"; the Job rows are the queue (docs/decisi
 """
 
 import os
+import warnings
 
 from celery import Celery
+from celery.platforms import SecurityWarning
 from django.conf import settings
 
 from config import transport
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+# It warns of root because of pickled messages; ours are JSON and nothing else is accepted.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("ground_control")
 app.conf.update(
@@ -19,6 +24,8 @@ app.conf.update(
         {} if settings.CELERY_BROKER_URL else transport.options(settings.QUEUE_DIR)
     ),
     broker_connection_retry_on_startup=True,
+    accept_content=["json"],
+    task_serializer="json",
     task_default_queue="default",
     task_ignore_result=True,
     # Early acknowledgement: handing a job out again is the lease's business, not the broker's.

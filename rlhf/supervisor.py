@@ -118,7 +118,7 @@ def workers_and_sweeper(queues: Sequence[str] = ("default", "gpu")) -> list[Chil
         Child(
             f"worker {queue}",
             [
-                python, "-m", "celery", "-A", "config", "worker", "-Q", queue,
+                python, "-m", "celery", "--quiet", "-A", "config", "worker", "-Q", queue,
                 "-n", f"{queue}-{time.time_ns()}@%h", "-l", "WARNING",
                 "--without-gossip", "--without-mingle",
             ],

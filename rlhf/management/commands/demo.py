@@ -54,6 +54,7 @@ class Command(BaseCommand):
         grace = project.memberships.get(user__username="grace").user
         tasks.wake(rounds.open_base_round(project, grace, preset_name=options["preset"]))
         self.welcome(f"http://localhost:{port}", logins)
+        settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
         Supervisor(
             children,
             settings.BASE_DIR,

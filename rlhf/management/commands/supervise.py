@@ -23,6 +23,7 @@ class Command(BaseCommand):
                 children.insert(0, web_server(host, port))
             except PortBusy as error:
                 raise CommandError(str(error)) from None
+        settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
         Supervisor(
             children,
             settings.BASE_DIR,
