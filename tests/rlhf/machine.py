@@ -1,0 +1,135 @@
+"""Help for tests of the machine side: a project that can open a round, programs, real workers."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from django.db import connection
+from django.utils import timezone
+
+from annotation.models import Prompt
+from rlhf import jobs, rounds
+from rlhf.models import Checkpoint, Worker
+from tests.factories import PromptFactory, SourceFactory
+
+ROOT = Path(__file__).resolve().parents[2]
+CAUTIONS = ("ranking", "ppo", "watch", "heldout", "sources", "workers", "disk", "estimate")
+
+
+def ready(project, *, n=12, policy="policies/base"):
+    """A project with prompts in every split and a promoted policy to start from."""
+    source = SourceFactory(project=project)
+    for split, size in (("train", n), ("eval", 3), ("heldout", 6)):
+        for i in range(size):
+            PromptFactory(
+                project=project,
+                source=source,
+                split=split,
+                risk=Prompt.Risk.HARMFUL if i % 3 == 0 else Prompt.Risk.HARMLESS,
+            )
+    return Checkpoint.objects.create(
+        project=project,
+        kind=Checkpoint.Kind.POLICY,
+        name="base policy",
+        state=Checkpoint.State.PROMOTED,
+        path=policy,
+    )
+
+
+def small_config(project):
+    """The smallest round: few prompts, one step."""
+    config = rounds.default_config(project, "ci")
+    config["round"] |= {"ranking_prompts": 6, "reference_prompts": 3, "overlap": 1}
+    config["round"] |= {"ppo_prompts": 4, "watch_prompts": 2, "heldout_prompts": 4}
+    return config
+
+
+def launch(project, by, **changes):
+    """Open a round with the small configuration; its first job."""
+    config = small_config(project)
+    config["round"] |= changes
+    return rounds.open_round(project, by=by, config=config, acknowledged=CAUTIONS)
+
+
+def program(how="well"):
+    """A launcher for tests/rlhf/program.py instead of the training stage."""
+    return lambda job, run_dir: [sys.executable, "-m", "tests.rlhf.program", str(run_dir), how]
+
+
+def work(how="well", *, owner="hal", queue="gpu", **options):
+    """One worker's look at the queue."""
+    return jobs.run_next(queue, owner=owner, then=rounds.advance, command=program(how), **options)
+
+
+def wait_until(condition, seconds=20.0, every=0.05):
+    """The first true answer; AssertionError when there is none in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        time.sleep(every)
+    raise AssertionError(f"Still waiting after {seconds} s for {condition}.")
+
+
+def alive(pid):
+    """Whether a process runs (a zombie that nobody has waited for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def database_url():
+    """The test database as the environment variable has it, for processes of the test's own."""
+    given = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{given['NAME']}"
+    where = f"{given['HOST'] or 'localhost'}:{given['PORT'] or 5432}"
+    return f"postgres://{given['USER']}:{given['PASSWORD']}@{where}/{given['NAME']}"
+
+
+def own_data_folder(given_settings, folder):
+    """Point this process at the folders that the processes of `environment(folder)` use."""
+    for name, part in (
+        ("RUNS_DIR", "runs"),
+        ("SNAPSHOTS_DIR", "snapshots"),
+        ("CACHE_DIR", "cache"),
+        ("QUEUE_DIR", "queue"),
+    ):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        setattr(given_settings, name, folder / part)
+
+
+def environment(folder, **more):
+    return {
+        **os.environ,
+        "GROUND_CONTROL_DATA": str(folder),
+        "DATABASE_URL": database_url(),
+        "TRAINING_THREADS": "1",
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def celery_worker(folder, queue="gpu", **more):
+    """A real worker process; killed with its children when the block ends."""
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "config", "worker", "-Q", queue]
+    command += ["-n", f"test-{time.time_ns()}@%h", "--without-gossip", "--without-mingle"]
+    with (folder / f"worker-{time.time_ns()}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(folder, **more), stdout=log, stderr=log,
+            process_group=0,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+def a_worker(name="hal", queues="gpu", job=None):
+    return Worker.objects.create(name=name, queues=queues, job=job, seen_at=timezone.now())

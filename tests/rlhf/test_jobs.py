@@ -1,0 +1,333 @@
+"""Jobs: who gets one, what happens to it when its worker or its process doesn't behave."""
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from annotation.models import Comparison, Event
+from rlhf import jobs, rounds
+from rlhf.models import Job, Round
+from rlhf.training import rundir
+from tests.rlhf.machine import alive, launch, ready, wait_until, work
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def job(project, grace, ada):
+    ready(project)
+    return launch(project, grace)
+
+
+def in_threads(n, act):
+    """Call `act(i)` in n threads that start at the same moment; what they returned, or raised."""
+    gate, found = threading.Barrier(n), [None] * n
+
+    def body(i):
+        try:
+            gate.wait()
+            found[i] = act(i)
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            found[i] = error
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=body, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def expire(job):
+    """As if the worker had been silent for longer than its lease."""
+    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+# --- Claiming ---------------------------------------------------------------------------------
+
+
+def test_of_sixteen_workers_that_ask_at_once_one_gets_the_job(job):
+    found = in_threads(16, lambda i: jobs.claim("gpu", owner=f"worker {i}"))
+    winners = [claimed for claimed in found if claimed is not None]
+    assert len(winners) == 1, found
+    job.refresh_from_db()
+    assert (job.state, job.epoch, job.owner) == ("running", 1, winners[0].owner)
+
+
+def test_a_duplicate_message_finds_nothing_to_do(job):
+    assert work().state == Job.State.DONE
+    assert work() is None
+    job.refresh_from_db()
+    assert (job.epoch, job.attempt) == (1, 0)
+    assert Comparison.objects.count() == 6
+
+
+def test_a_worker_of_another_queue_leaves_it_alone(job):
+    assert jobs.claim("default", owner="hal") is None
+
+
+def test_the_oldest_job_comes_first_and_one_that_rests_is_left(job):
+    later = jobs.enqueue(job.round, "ppo")
+    Job.objects.filter(pk=job.pk).update(not_before=timezone.now() + timedelta(minutes=1))
+    assert jobs.claim("gpu", owner="hal") == later
+
+
+def test_a_lost_claim_is_taken_up_again_and_counts_as_an_attempt(job):
+    jobs.claim("gpu", owner="hal")
+    assert jobs.claim("gpu", owner="eve") is None, "the lease still runs"
+    expire(job)
+    again = jobs.claim("gpu", owner="eve")
+    assert (again.epoch, again.attempt, again.owner) == (2, 1, "eve")
+
+
+def test_the_lease_is_as_long_as_the_setting_says_by_the_database_clock(job, settings):
+    settings.JOB_LEASE_SECONDS = 77
+    claimed = jobs.claim("gpu", owner="hal")
+    length = (claimed.lease_until - claimed.heartbeat_at).total_seconds()
+    assert length == pytest.approx(77, abs=0.1)
+    assert abs((claimed.heartbeat_at - timezone.now()).total_seconds()) < 5
+
+
+# --- Doing ------------------------------------------------------------------------------------
+
+
+def test_a_finished_stage_leaves_its_outputs_its_state_and_the_next_stage_together(job):
+    done = work()
+    assert (done.state, done.exit_code, done.reason) == ("done", 0, "")
+    assert done.metrics["n_prompts"] == 9, "six to rank and three for reference"
+    round = Round.objects.get()
+    assert round.state == Round.State.ANNOTATE
+    assert round.batch.comparisons.count() == 6
+    texts = set(round.batch.comparisons.first().responses.values_list("text", flat=True))
+    assert texts == {f"{word}, said claim 1." for word in ("Yes", "No", "Perhaps")}
+    assert round.stage_times["generate"][1], "the stage's end is on record"
+
+
+def test_progress_of_the_process_reaches_the_row_while_it_runs(job):
+    thread = threading.Thread(target=lambda: (work("slowly"), connection.close()))
+    thread.start()
+    seen = wait_until(lambda: (Job.objects.get().progress or {}).get("done"))
+    thread.join()
+    assert 0 < seen < 40
+    assert Job.objects.get().progress["done"] == 40
+
+
+def test_bad_input_fails_at_once_with_its_sentence(job):
+    done = work("refuses")
+    assert (done.state, done.attempt, done.exit_code) == ("failed", 0, 2)
+    assert done.reason == "data/prompts.jsonl speaks of fish; give it birds."
+    round = Round.objects.get()
+    assert (round.state, round.failed_stage) == ("failed", "generate")
+    assert work() is None
+
+
+def test_a_stage_that_can_t_be_given_its_input_fails_at_once_and_says_why(job):
+    Round.objects.update(start_policy=None)
+    done = work()
+    assert done.state == Job.State.FAILED
+    assert "no policy to start from" in done.reason
+
+
+def test_a_bug_is_tried_again_and_then_given_up(job, settings):
+    settings.JOB_MAX_ATTEMPTS = 2
+    first = work("breaks")
+    assert (first.state, first.attempt) == ("queued", 1)
+    assert "a screw came loose" in first.reason
+    assert work("breaks") is None, "it rests before the next attempt"
+    Job.objects.update(not_before=timezone.now())
+    second = work("breaks")
+    assert (second.state, second.attempt, second.epoch) == ("failed", 2, 2)
+    assert Round.objects.get().state == Round.State.FAILED
+
+
+def test_what_broke_once_and_works_then_is_done(job):
+    assert work("breaks-once").state == Job.State.QUEUED
+    Job.objects.update(not_before=timezone.now())
+    done = work("breaks-once")
+    assert (done.state, done.epoch, done.attempt, done.reason) == ("done", 2, 1, "")
+
+
+def test_the_process_sees_no_secret_and_no_hub(job, settings, monkeypatch, tmp_path):
+    script = "import os, json, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    out = tmp_path / "environment.json"
+
+    def command(job, run_dir):
+        import sys
+
+        return [sys.executable, "-c", script, str(out)]
+
+    monkeypatch.setenv("SECRET_KEY", "hush")
+    jobs.run_next("gpu", owner="hal", then=rounds.advance, command=command)
+    text = out.read_text()
+    assert '"HF_HUB_OFFLINE": "1"' in text
+    assert "hush" not in text
+    assert "DATABASE_URL" not in text
+
+
+# --- Losing and fencing -----------------------------------------------------------------------
+
+
+def test_a_worker_that_lost_its_lease_kills_its_process_and_writes_nothing(job, settings):
+    settings.JOB_LEASE_SECONDS = 60  # its next heartbeat is ten seconds away
+    first = threading.Thread(target=lambda: (work("slowly", owner="frozen"), connection.close()))
+    first.start()
+    pid = wait_until(lambda: Job.objects.get().process_id)
+    wait_until(lambda: (Job.objects.get().run_dir / "checkpoint" / "step").exists())
+    expire(job)
+    done = work("slowly", owner="eve")
+    first.join()
+    assert not alive(pid)
+    assert (done.state, done.owner, done.epoch) == ("done", "eve", 2)
+    assert done.metrics["first_step"] > 0, "it went on from the frozen worker's checkpoint"
+    texts = Comparison.objects.first().responses.values_list("text", flat=True)
+    assert all(text.endswith("claim 2.") for text in texts)
+    assert Comparison.objects.count() == 6
+
+
+def test_a_late_result_of_an_old_claim_is_ignored(job, settings):
+    """The zombie's process ends well, but its claim has been taken over meanwhile."""
+    settings.JOB_LEASE_SECONDS = 600
+    taken = []
+
+    def command(job, run_dir):
+        from tests.rlhf.machine import program
+
+        expire(job)
+        taken.append(jobs.claim("gpu", owner="eve"))
+        return program()(job, run_dir)
+
+    jobs.run_next("gpu", owner="zombie", then=rounds.advance, command=command)
+    row = Job.objects.get()
+    assert (row.state, row.owner, row.epoch) == ("running", "eve", 2)
+    assert not Comparison.objects.exists()
+    assert Round.objects.get().state == Round.State.GENERATE
+
+
+def test_a_result_whose_news_was_lost_is_not_computed_twice(job):
+    """The worker died between the end of the process and the commit."""
+    claimed = jobs.claim("gpu", owner="hal")
+    claim = jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])
+    claim._prepare()
+    import subprocess
+
+    from tests.rlhf.machine import program
+
+    subprocess.run(program()(claimed, claimed.run_dir), check=True)
+    expire(job)
+
+    def never(job, run_dir):
+        raise AssertionError("the process was started again")
+
+    done = jobs.run_next("gpu", owner="eve", then=rounds.advance, command=never)
+    assert (done.state, done.epoch) == ("done", 2)
+    assert Comparison.objects.count() == 6
+
+
+def test_another_input_does_not_resume_from_the_old_checkpoint(job):
+    claimed = jobs.claim("gpu", owner="hal")
+    jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
+    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    round = Round.objects.get()
+    round.config["generate"]["temperature"] = 0.5
+    round.save()
+    expire(job)
+    assert work("slowly").metrics["first_step"] == 0
+
+
+def test_a_job_whose_worker_dies_again_and_again_is_given_up_with_a_reason(job, settings):
+    settings.JOB_MAX_ATTEMPTS = 3
+    for epoch in (1, 2, 3):
+        assert jobs.claim("gpu", owner=f"worker {epoch}").epoch == epoch
+        expire(job)
+        assert bool(jobs.bury_lost(rounds.advance)) == (epoch == 3)
+    job.refresh_from_db()
+    assert (job.state, job.attempt) == ("failed", 3)
+    assert "died 3 times" in job.reason
+    assert Round.objects.get().failed_stage == "generate"
+
+
+# --- Stopping ---------------------------------------------------------------------------------
+
+
+def test_a_waiting_job_is_cancelled_at_once(job, grace):
+    assert rounds.cancel_job(job, grace)
+    job.refresh_from_db()
+    assert job.state == Job.State.CANCELLED
+    assert Round.objects.get().state == Round.State.CANCELLED
+    assert work() is None
+    assert Event.objects.filter(actor=grace, verb="asked to stop").exists()
+
+
+def test_cancelling_a_running_job_lets_it_write_its_checkpoint(job, grace):
+    thread = threading.Thread(target=lambda: (work("slowly"), connection.close()))
+    thread.start()
+    wait_until(lambda: (Job.objects.get().progress or {}).get("done"))
+    assert rounds.cancel_job(Job.objects.get(), grace)
+    thread.join()
+    job.refresh_from_db()
+    assert (job.state, job.exit_code, job.attempt) == ("cancelled", 143, 0)
+    assert rundir.find_checkpoint(job.run_dir) is not None
+    assert Round.objects.get().failed_stage == "generate"
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(job, grace, settings):
+    settings.JOB_STOP_GRACE_SECONDS = 0.5
+    thread = threading.Thread(target=lambda: (work("deaf"), connection.close()))
+    thread.start()
+    pid = wait_until(lambda: (j := Job.objects.get()).progress and j.process_id)
+    rounds.cancel_job(Job.objects.get(), grace)
+    began = time.monotonic()
+    thread.join()
+    assert time.monotonic() - began < 5
+    assert not alive(pid)
+    job.refresh_from_db()
+    assert (job.state, job.exit_code) == ("cancelled", -9)
+
+
+def test_a_worker_that_is_stopped_hands_its_job_back_and_the_next_goes_on_from_there(job):
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=lambda: (work("slowly", should_stop=stop.is_set), connection.close())
+    )
+    thread.start()
+    wait_until(lambda: (Job.objects.get().progress or {}).get("done", 0) > 3)
+    stop.set()
+    thread.join()
+    job.refresh_from_db()
+    assert (job.state, job.attempt) == ("queued", 0), "being stopped is no failure"
+    done = work("slowly")
+    assert done.metrics["first_step"] > 3
+    steps = [row["step"] for row in rundir.read_metrics(done.run_dir)]
+    assert steps == list(range(1, 41)), "the curve has no gap and no step twice"
+
+
+def test_cancelling_a_job_whose_worker_has_died_ends_it(job, grace):
+    jobs.claim("gpu", owner="hal")
+    rounds.cancel_job(job, grace)
+    expire(job)
+    assert jobs.claim("gpu", owner="eve") is None
+    jobs.bury_lost(rounds.advance)
+    job.refresh_from_db()
+    assert job.state == Job.State.CANCELLED
+
+
+def test_a_stopped_round_is_retried_from_its_stage(job, grace):
+    rounds.cancel_job(job, grace)
+    again = rounds.retry_stage(Round.objects.get(), grace)
+    assert (again.stage, again.state) == ("generate", "queued")
+    assert again.pk != job.pk
+    assert work().state == Job.State.DONE
+    assert Round.objects.get().state == Round.State.ANNOTATE
+
+
+def test_of_two_admins_who_retry_at_once_one_makes_the_job(job, grace):
+    rounds.cancel_job(job, grace)
+    stopped = Round.objects.get()
+    in_threads(8, lambda i: rounds.retry_stage(stopped, grace))
+    assert Job.objects.filter(state=Job.State.QUEUED).count() == 1
