@@ -7,14 +7,15 @@ from typing import Any
 
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.decorators import api_view
 from rest_framework.generics import ListAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotation.access import CAN_READ_DATA, project_for
-from rlhf import reading
+from annotation.access import CAN_READ_DATA, CAN_RUN, project_for
+from rlhf import reading, tasks
+from rlhf import rounds as acts
 from rlhf.models import Job, Round, Score
 
 
@@ -74,6 +75,19 @@ class MetricsSerializer(serializers.Serializer[Any]):
     rows = serializers.ListField(child=serializers.DictField())
 
 
+class LaunchSerializer(serializers.Serializer[Any]):
+    config = serializers.DictField(
+        required=False, help_text="Changes to the default: {section: {setting: value}}."
+    )
+    acknowledged = serializers.ListField(
+        child=serializers.CharField(), required=False, default=list, help_text="Keys of cautions."
+    )
+
+
+class DetailSerializer(serializers.Serializer[Any]):
+    detail = serializers.CharField()
+
+
 class RoundList(ListAPIView[Round]):
     """The project's rounds, newest first."""
 
@@ -86,6 +100,70 @@ class RoundList(ListAPIView[Round]):
         return Round.objects.filter(project=project).select_related(
             "start_policy", "policy", "snapshot"
         )
+
+    @extend_schema(
+        request=LaunchSerializer,
+        responses={201: RoundSerializer, 409: DetailSerializer},
+        description="Launch a round (admins). 409 says which check stands against it.",
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        project = project_for(request.user, slug, CAN_RUN)
+        given = LaunchSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        try:
+            config = acts.default_config(project)
+            for section, values in (given.validated_data.get("config") or {}).items():
+                if not isinstance(values, dict):
+                    raise acts.RoundError(f"{section} must be an object of settings.")
+                config[section] = {**config.get(section, {}), **values}
+            job = acts.open_round(
+                project,
+                by=request.user,  # type: ignore[arg-type]  # a member, so not anonymous
+                config=config,
+                acknowledged=given.validated_data["acknowledged"],
+            )
+        except acts.RoundError as error:
+            return _refused(error)
+        tasks.wake(job)
+        opened = Round.objects.filter(project=project).order_by("-number").first()
+        return Response(RoundSerializer(opened).data, status=status.HTTP_201_CREATED)
+
+
+def _refused(error: acts.RoundError) -> Response:
+    return Response({"detail": str(error)}, status=status.HTTP_409_CONFLICT)
+
+
+@extend_schema(request=None, responses=RoundSerializer)
+@api_view(["POST"])
+def round_cancel(request: Request, slug: str, number: int) -> Response:
+    """End a round that is under way (admins). One that has ended stays as it is."""
+    one = _round(request, slug, number, CAN_RUN)
+    acts.cancel_round(one, request.user)  # type: ignore[arg-type]
+    one.refresh_from_db()
+    return Response(RoundSerializer(one).data)
+
+
+@extend_schema(request=None, responses={200: RoundSerializer, 409: DetailSerializer})
+@api_view(["POST"])
+def round_retry(request: Request, slug: str, number: int) -> Response:
+    """Go on with a round that failed or was cancelled, from where it stopped (admins)."""
+    one = _round(request, slug, number, CAN_RUN)
+    try:
+        tasks.wake(acts.retry_stage(one, request.user))  # type: ignore[arg-type]
+    except acts.RoundError as error:
+        return _refused(error)
+    one.refresh_from_db()
+    return Response(RoundSerializer(one).data)
+
+
+@extend_schema(request=None, responses=JobSerializer)
+@api_view(["POST"])
+def job_cancel(request: Request, slug: str, uid: str) -> Response:
+    """Stop one job (admins); its round can be retried from there."""
+    job = _job(request, slug, uid, CAN_RUN)
+    acts.cancel_job(job, request.user)  # type: ignore[arg-type]
+    job.refresh_from_db()
+    return Response(JobSerializer(job).data)
 
 
 @extend_schema(responses=RoundSerializer)

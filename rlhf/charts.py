@@ -139,7 +139,11 @@ def points(
     places = list(dict.fromkeys(mark.label for one in series for mark in one.marks))
     figures = [mark.figure for one in series for mark in one.marks]
     values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None]
-    low, high, ticks = scale([*values, *include, *(value for value, _ in lines)], percent=percent)
+    low, high, ticks = scale(
+        [*values, *include, *(value for value, _ in lines)],
+        percent=percent,
+        wanted=max(2, height // 55),
+    )
     top, bottom = TOP, height - BOTTOM
 
     def down(value: float) -> float:

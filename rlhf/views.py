@@ -2,16 +2,22 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
+from django.contrib import messages
 from django.core.paginator import Paginator
+from django.db.models import Count, Sum
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+from kombu.exceptions import OperationalError
 
-from annotation.access import CAN_READ_DATA, project_view
-from annotation.models import Membership, Project
-from rlhf import charts, forms, reading, timeline
+from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
+from annotation.models import Batch, Membership, Project
+from rlhf import charts, forms, reading, tasks, timeline
 from rlhf import dashboard as panels
+from rlhf import rounds as acts
 from rlhf.models import Job, Round
 
 SAMPLES_PER_PAGE = 24
@@ -31,7 +37,8 @@ def round_of(project: Project, number: int) -> Round:
 
 
 def may_run(request: HttpRequest) -> bool:
-    return False
+    role: str = request.role  # type: ignore[attr-defined]
+    return role in CAN_RUN
 
 
 @project_view(*CAN_READ_DATA)
@@ -65,8 +72,10 @@ def round_detail(request: HttpRequest, project: Project, number: int) -> HttpRes
         "failed": next((j for j in jobs if j.state == Job.State.FAILED), None)
         if one.state == Round.State.FAILED
         else None,
+        "failed_name": timeline.STAGE_NAMES.get(one.failed_stage, one.failed_stage),
         "poll": _poll(one, active),
         "may_run": may_run(request),
+        "note": request.session.get(f"note-{one.pk}", ""),
         **_focus(project, one, focus),
     }
     if _wants(request, "round"):
@@ -109,6 +118,9 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
             found["report"] = panels.reward_report(found["result"])
     if stage.key == "evaluate":
         found["scores"] = _score_rows(round)
+    if stage.key == "verdict" and round.state == Round.State.VERDICT:
+        verdict, reasons = acts.propose_verdict(round)
+        found["proposal"] = {"verdict": verdict, "reasons": reasons}
     if stage.key == "annotate" and round.batch is not None:
         found["batch"] = timeline.batch_figures([round.batch]).get(
             round.batch.pk, {"judged": 0, "needed": 0, "comparisons": 0}
@@ -283,3 +295,210 @@ def _number_text(text: str) -> str:
         return f"{float(text):g}"
     except ValueError:
         return ""
+
+
+# --- Acts: each is checked and written by rlhf.rounds; a second click finds nothing left to do ------
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def launch(request: HttpRequest, project: Project) -> HttpResponse:
+    """Pre-flight: the checks, the configuration, and one button."""
+    number = _next_number(project)
+    before = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
+    try:
+        defaults: Mapping[str, Any] = acts.default_config(project)
+    except acts.RoundError as error:
+        messages.error(request, str(error))
+        return redirect("rounds", project.slug)
+    data = request.POST if request.method == "POST" else None
+    form = forms.LaunchForm(data, defaults=defaults, before=before.config if before else None)
+    config: Mapping[str, Any] = defaults
+    sound = data is None or form.is_valid()
+    if data is not None and sound:
+        config = form.config()
+    status = 200 if sound else 422
+    if data is not None and data.get("act") == "launch":
+        asked = _whole_of(data.get("number"), number)
+        if asked < number:
+            # The second of two clicks: what it asks for is there already.
+            messages.info(request, f"Round {asked} is launched already.")
+            return redirect("round", project.slug, asked)
+        if sound:
+            try:
+                job = acts.open_round(
+                    project,
+                    by=request.user,  # type: ignore[arg-type]  # a member, so not anonymous
+                    config=config,
+                    acknowledged=data.getlist("acknowledged"),
+                )
+            except acts.RoundError as error:
+                form.add_error(None, str(error))
+                status = 422
+            else:
+                tasks.wake(job)
+                messages.success(
+                    request, f"Round {number} is launched. Its configuration is frozen."
+                )
+                return redirect("round", project.slug, number)
+    checks = acts.preflight(project, config)
+    counts = {
+        name: sum(check.verdict == verdict for check in checks)
+        for name, verdict in (("go", "go"), ("caution", "caution"), ("no_go", "no-go"))
+    }
+    context = {
+        "form": form,
+        "checks": sorted(checks, key=lambda c: ["no-go", "caution", "go"].index(c.verdict)),
+        "counts": counts,
+        "number": number,
+        "before": before,
+        "open_round": acts.live_round(project),
+        "acknowledged": data.getlist("acknowledged") if data is not None else [],
+        "estimate": next((check.short for check in checks if check.short), ""),
+    }
+    return render(request, "rlhf/launch.html", context, status=status)
+
+
+def _next_number(project: Project) -> int:
+    last = Round.objects.filter(project=project).order_by("-number").first()
+    return 1 if last is None else last.number + 1
+
+
+def _whole_of(text: Any, default: int) -> int:
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        return default
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def build_base(request: HttpRequest, project: Project) -> HttpResponse:
+    """Start building the base policy, or take the model that was named."""
+    named = request.POST.get("policy", "").strip()[:500]
+    try:
+        job = acts.open_base_round(project, by=request.user, policy=named)  # type: ignore[arg-type]
+    except acts.RoundError as error:
+        messages.error(request, str(error))
+    else:
+        tasks.wake(job)
+        messages.success(
+            request,
+            "The base policy is being measured." if named else "The base policy is being built.",
+        )
+    return redirect("rounds", project.slug)
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def reward_round(request: HttpRequest, project: Project) -> HttpResponse:
+    """Reward models from judgments that are there already: choose batches, train."""
+    choices = list(
+        Batch.objects.filter(project=project)
+        .annotate(n_judged=Sum("comparisons__judged"), n_comparisons=Count("comparisons"))
+        .filter(n_judged__gt=0)
+    )
+    if request.method == "POST":
+        wanted = set(request.POST.getlist("batches"))
+        try:
+            job = acts.open_reward_round(
+                project,
+                [batch for batch in choices if str(batch.pk) in wanted],
+                request.user,  # type: ignore[arg-type]
+            )
+        except acts.RoundError as error:
+            messages.error(request, str(error))
+        else:
+            tasks.wake(job)
+            messages.success(request, "The reward models are being trained.")
+            if job is not None:
+                return redirect("round", project.slug, job.round.number)
+            return redirect("rounds", project.slug)
+    return render(request, "rlhf/reward_round.html", {"batches": choices})
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def close_annotation(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Stop asking people; freeze what they said and train on it."""
+    one = round_of(project, number)
+    try:
+        job = acts.close_annotation(one, request.user)  # type: ignore[arg-type]
+    except acts.RoundError as error:
+        messages.error(request, str(error))
+    else:
+        tasks.wake(job)
+        if job is not None:
+            messages.success(request, "The batch is closed. What people said is being frozen.")
+        else:
+            messages.info(request, "The batch is closed already.")
+    return redirect("round", project.slug, number)
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def simulate(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Let the demo's simulated annotators judge what is left; their work is labelled so."""
+    one = round_of(project, number)
+    if not project.is_demo:
+        messages.error(request, "Simulated annotators only know the demo's world.")
+    elif one.state != Round.State.ANNOTATE:
+        messages.info(request, f"{one} is not waiting for judgments.")
+    else:
+        try:
+            tasks.simulate_batch.apply_async((one.pk,), queue="default", retry=False)
+        except (OperationalError, OSError):
+            messages.error(request, "No worker could be told. Start one, then try again.")
+        else:
+            messages.success(request, "Simulated annotators are judging; watch the count rise.")
+    return redirect(f"{one.get_absolute_url()}?stage=annotate")
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def give_verdict(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Promote the round's policy, or refuse it."""
+    one = round_of(project, number)
+    verdict, note = request.POST.get("verdict", ""), request.POST.get("note", "")[:2000]
+    if one.verdict:
+        messages.info(request, f"The policy of {one} is {one.verdict} already.")
+        return redirect("round", project.slug, number)
+    try:
+        acts.give_verdict(one, verdict, note, request.user)  # type: ignore[arg-type]
+    except acts.RoundError as error:
+        messages.error(request, str(error))
+        request.session[f"note-{one.pk}"] = note  # what was typed is kept
+        return redirect(f"{one.get_absolute_url()}?stage=verdict")
+    request.session.pop(f"note-{one.pk}", None)
+    messages.success(request, f"The policy of {one} is {verdict}.")
+    return redirect("rounds", project.slug)
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def cancel_round(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """End a round that is under way."""
+    one = round_of(project, number)
+    if acts.cancel_round(one, request.user):  # type: ignore[arg-type]
+        messages.success(request, f"{one} is cancelled. Its running stage writes its checkpoint.")
+    else:
+        messages.info(request, f"{one} has ended already.")
+    return redirect("round", project.slug, number)
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def retry_stage(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Go on with a round from the stage where it stopped."""
+    one = round_of(project, number)
+    if not one.has_ended:
+        messages.info(request, f"{one} is going on already.")
+        return redirect("round", project.slug, number)
+    try:
+        job = acts.retry_stage(one, request.user)  # type: ignore[arg-type]
+    except acts.RoundError as error:
+        messages.error(request, str(error))
+    else:
+        tasks.wake(job)
+        messages.success(request, f"{one} goes on from the stage where it stopped.")
+    return redirect("round", project.slug, number)

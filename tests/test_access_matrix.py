@@ -39,6 +39,14 @@ PAGES = {
     "api:snapshot_file": ("get", CAN_EXPORT),
     "rounds": ("get", CAN_READ_DATA),
     "round": ("get", CAN_READ_DATA),
+    "launch": ("get", CAN_RUN),
+    "build_base": ("post", CAN_RUN),
+    "reward_round": ("get", CAN_RUN),
+    "close_annotation": ("post", CAN_RUN),
+    "simulate": ("post", CAN_RUN),
+    "give_verdict": ("post", CAN_RUN),
+    "cancel_round": ("post", CAN_RUN),
+    "retry_stage": ("post", CAN_RUN),
     "metrics": ("get", CAN_READ_DATA),
     "metrics_csv": ("get", CAN_READ_DATA),
     "samples": ("get", CAN_READ_DATA),
@@ -50,6 +58,9 @@ PAGES = {
     "api:jobs": ("get", CAN_READ_DATA),
     "api:job": ("get", CAN_READ_DATA),
     "api:job_metrics": ("get", CAN_READ_DATA),
+    "api:round_cancel": ("post", CAN_RUN),
+    "api:round_retry": ("post", CAN_RUN),
+    "api:job_cancel": ("post", CAN_RUN),
 }
 # Addresses that belong to no project: each says in its own tests what it shows to whom.
 OWN_PAGES = {"home", "tokens", "token_revoke", "api_reference", "api:projects"}

@@ -7,7 +7,8 @@
   const number = (value) => {
     if (value == null) return "–";
     const size = Math.abs(value);
-    const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.01 || size === 0 ? 2 : 5;
+    if (size > 0 && size < 0.01) return value.toExponential(1).replace(".0e", "e").replaceAll("-", "−");
+    const digits = size >= 100 ? 0 : size >= 10 ? 1 : 2;
     return value.toFixed(digits).replace("-", "−");
   };
 

@@ -1,0 +1,129 @@
+"""Mission control, a round, pre-flight and the dashboard in a real Chromium."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from rlhf.models import Job, Round
+from tests.browser.test_pages import LOOKS, assert_sound
+from tests.factories import PromptFactory, SourceFactory
+from tests.rlhf.factories import flight, ppo_metrics
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def mission(project, grace):
+    found = flight(project, grace)
+    found["worker"].seen_at = timezone.now() + timedelta(hours=1)
+    found["worker"].save()
+    return found
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_the_pages_of_rounds_are_sound(
+    mission, project, grace, watched, live_server, sign_in, scheme, width
+):
+    sign_in(grace)
+    base = f"{live_server.url}/projects/{project.slug}"
+    for path in (
+        "/rounds/",
+        "/rounds/3/",
+        "/rounds/2/",
+        "/rounds/2/?stage=reward_model",
+        "/rounds/2/?stage=evaluate",
+        "/rounds/2/?stage=verdict",
+        "/rounds/2/samples/?vs=base",
+        "/rounds/reward-models/",
+        "/dashboard/",
+        "/dashboard/?judge=model&temperature=0.3",
+    ):
+        assert_sound(watched, scheme, width, base + path)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [LOOKS[0], LOOKS[3]])
+def test_preflight_is_sound(mission, project, grace, watched, live_server, sign_in, scheme, width):
+    source = SourceFactory(project=project)
+    for _ in range(8):
+        PromptFactory(project=project, source=source, split="train")
+    sign_in(grace)
+    assert_sound(
+        watched, scheme, width, f"{live_server.url}/projects/{project.slug}/rounds/launch/"
+    )
+    for fold in watched.locator("details.fold > summary").all():
+        fold.click()
+    assert watched.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_curves_are_drawn_share_a_cursor_and_have_a_table(
+    mission, project, rita, watched, live_server, sign_in
+):
+    sign_in(rita)
+    watched.goto(f"{live_server.url}/projects/{project.slug}/rounds/2/")
+    charts = watched.locator(".curve canvas")
+    charts.first.wait_for()
+    assert charts.count() == 6
+    watched.locator(".curve .u-over").first.hover(position={"x": 40, "y": 40})
+    assert watched.locator(".u-cursor-x:not(.u-off)").count() == 6, "one cursor over all charts"
+    first = watched.locator(".curve").first
+    first.locator("summary").click()
+    first.locator("tbody tr").nth(13).wait_for()
+    assert first.locator("tbody tr").count() == 14
+    before = watched.evaluate("document.querySelector('.curve canvas').toDataURL()")
+    watched.evaluate("document.querySelector('[data-theme-choice=dark]').click()")
+    after = watched.evaluate("document.querySelector('.curve canvas').toDataURL()")
+    assert before != after, "the theme's colours reach the canvas"
+
+
+def test_new_steps_arrive_without_a_reload_and_asking_stops_with_the_stage(
+    mission, project, rita, watched, live_server, sign_in
+):
+    asked = []
+    watched.on("request", lambda r: asked.append(r.url) if r.method == "GET" else None)
+    sign_in(rita)
+    watched.goto(f"{live_server.url}/projects/{project.slug}/rounds/3/")
+    first = watched.locator(".curve").first
+    first.locator("canvas").wait_for()
+    log = watched.locator(".fold > summary", has_text="Log")
+    log.click()
+    first.locator("summary").click()
+    first.locator("tbody tr").nth(8).wait_for()
+    assert first.locator("tbody tr").count() == 9
+    log.focus()
+    ppo_metrics(mission["running"].run_dir, 12, seed=3)
+    watched.locator(".curve").first.locator("tbody tr").nth(11).wait_for(timeout=8000)
+    assert any("after=9" in url for url in asked), "only what is new is asked for"
+    # Polling redraws around the person: what they opened stays open, focus stays where it is.
+    watched.wait_for_timeout(2500)
+    assert log.evaluate("e => e.parentElement.open")
+    assert log.evaluate("e => e === document.activeElement")
+    Job.objects.update(state="done", ended_at=timezone.now())
+    Round.objects.filter(number=3).update(state="done", ended_at=timezone.now())
+    watched.locator("#round-poll").wait_for(state="detached", timeout=8000)
+    watched.wait_for_timeout(2500)
+    asked.clear()
+    watched.wait_for_timeout(4500)
+    assert asked == [], "nothing runs, so nothing is asked"
+
+
+def test_mission_control_polls_while_something_runs_and_then_stops(
+    mission, project, grace, watched, live_server, sign_in
+):
+    asked = []
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/{project.slug}/rounds/")
+    watched.on("request", lambda request: asked.append(request.url))
+    link = watched.locator("#flight-2 a")
+    link.focus()
+    Job.objects.filter(pk=mission["running"].pk).update(progress={})
+    watched.wait_for_timeout(5000)
+    assert len(asked) >= 2
+    assert link.evaluate("e => e === document.activeElement")
+    Job.objects.update(state="done", ended_at=timezone.now())
+    Round.objects.filter(number=3).update(state="done", verdict="refused", ended_at=timezone.now())
+    watched.locator("#mission-poll").wait_for(state="detached", timeout=8000)
+    assert watched.locator("#flight-3 .badge", has_text="refused").count() == 1
+    asked.clear()
+    watched.wait_for_timeout(4500)
+    assert asked == []
