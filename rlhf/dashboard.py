@@ -240,8 +240,14 @@ def scores(e: Evidence) -> Panel:
         marks = _marks(e, axis, _risk(axis))
         if marks:
             series = [Series(axis, axis, marks, "circle" if axis == "helpfulness" else "square")]
+            if starts := _start_marks(e, axis):
+                # Beside each other, because one reward model scored both.
+                series.insert(0, Series("its start policy", "ink-3", starts, "diamond"))
             chart = charts.points(
-                series, label=f"{axis.capitalize()} per round: {_spoken(marks)}", height=220
+                series,
+                label=f"{axis.capitalize()} per round: {_spoken(marks)}",
+                height=220,
+                connect=e.judge != "model",
             )
             drawings.append(Drawing(axis.capitalize(), chart))
     metrics = {"helpfulness": "Helpfulness", "safety": "Safety"}
@@ -655,6 +661,7 @@ def by_category(e: Evidence) -> Panel:
             height=130,
             percent=percent,
             include=span,
+            connect=percent or e.judge != "model",
             lines=[(0.5, "")] if percent else (),
         )
         drawings.append(Drawing(name or "no category", chart))
@@ -711,6 +718,7 @@ def small_multiples(project: Project) -> list[Drawing]:
                 [Series(axis, axis, marks, shape)],
                 label=f"{axis.capitalize()} per round ({JUDGES[e.judge]}): {_spoken(marks)}",
                 height=120,
+                connect=e.judge != "model",
             )
             drawings.append(Drawing(axis.capitalize(), chart))
     return drawings
@@ -915,6 +923,22 @@ def _marks(e: Evidence, metric: str, query: dict[str, str]) -> list[Mark]:
         )
         for m in e.rounds
         if (figure := m.figures.get(metric)) is not None
+    ]
+
+
+def _start_marks(e: Evidence, metric: str) -> list[Mark]:
+    """What a round's reward model gave the policy that the round started from."""
+    if e.judge != "model":
+        return []
+    return [
+        Mark(
+            m.label,
+            figure,
+            f"{m.name}'s start policy, same reward model: {charts.in_words(figure)}",
+            e.samples_url(m.round, vs="previous"),
+        )
+        for m in e.rounds
+        if (figure := m.start.get(metric)) is not None
     ]
 
 

@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from kombu.exceptions import OperationalError
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
+from annotation.batches import batch_progress
 from annotation.models import Batch, Membership, Project
 from rlhf import charts, forms, reading, tasks, timeline
 from rlhf import dashboard as panels
@@ -122,10 +123,11 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
         verdict, reasons = acts.propose_verdict(round)
         found["proposal"] = {"verdict": verdict, "reasons": reasons}
     if stage.key == "annotate" and round.batch is not None:
-        found["batch"] = timeline.batch_figures([round.batch]).get(
-            round.batch.pk, {"judged": 0, "needed": 0, "comparisons": 0}
-        )
-        found["missing"] = max(0, found["batch"]["needed"] - found["batch"]["judged"])
+        figures = batch_progress(round.batch)
+        left = figures["eta_seconds"]
+        found["batch"] = figures
+        found["batch_eta"] = timeline.duration(left) if left else ""
+        found["missing"] = max(0, figures["needed"] - figures["judged"])
         found["simulated"] = _has_simulated(project)
     return found
 

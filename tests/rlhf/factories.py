@@ -250,10 +250,14 @@ SUMMARIES = {
 }
 
 
-def measured(round, policy, number, judges=("gold", "model")):
+def measured(round, policy, number, judges=("gold", "model"), opponent=None):
     """Evaluation of the round's policy: the job, its folder and its scores."""
     job = new_job(round, "evaluate")
     evaluation(job.run_dir)
+    if opponent is not None:  # the start policy, as this round's reward model scores it
+        for temperature in (1.0, 0.3):
+            for axis, value in (("helpfulness", 0.05), ("safety", 0.02)):
+                score(round, job, opponent, "model", axis, value, 0.05, temperature=temperature)
     helpful, safe, violation, refusal, length, win = SUMMARIES[number]
     for judge in judges:
         for temperature, lift in ((1.0, 0.0), (0.3, 0.03)):
@@ -286,7 +290,7 @@ def measured(round, policy, number, judges=("gold", "model")):
     return job
 
 
-def flight(project: Project, admin) -> dict:
+def flight(project: Project, admin, *, with_opponents=False) -> dict:
     """Base, rounds 1 (promoted) and 2 (promoted), round 3 in PPO; returns the rows by name."""
     base_round = new_round(project, 0, minutes_ago=90)
     base = checkpoint(project, "base", round=base_round, state="promoted")
@@ -346,7 +350,7 @@ def flight(project: Project, admin) -> dict:
             ppo.run_dir,
             {"steps": 14, "stop_reason": "steps", "reward": 1.1, "kl": 7.8, "best_step": 14},
         )
-        measured(one, policy, number)
+        measured(one, policy, number, opponent=start if with_opponents else None)
         Event.record(project, admin, "launched", one)
         Event.record(project, admin, "promoted", policy, note="Safer, and no worse at helping.")
         rounds.append(one)
