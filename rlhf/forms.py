@@ -9,6 +9,7 @@ from typing import Any
 
 from django import forms
 
+from rlhf.stages import FILLED_IN
 from rlhf.training import configs
 from rlhf.training.configs import StageConfig
 
@@ -58,17 +59,6 @@ NAMES = {
     "ppo.steps": "PPO steps",
     "ppo.kl_weight": "KL penalty",
     "round.heldout_prompts": "Held-out prompts",
-}
-# Filled in by whoever launches the round: they say where models lie, not how a round is run.
-FILLED_IN = {
-    "policy",
-    "reference",
-    "reward_model",
-    "test_reward_model",
-    "trunk",
-    "seed",
-    "threads",
-    "axes",
 }
 
 

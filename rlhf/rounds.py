@@ -38,7 +38,10 @@ class RoundError(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One question before launch, the answer, and what speaks for it. `fix` says what to do."""
+    """One question before launch, the answer, and what speaks for it. `fix` says what to do.
+
+    `short` is what the launch button says of it: the estimate's time and energy.
+    """
 
     key: str
     question: str
@@ -46,6 +49,7 @@ class Check:
     verdict: Verdict
     evidence: str = ""
     fix: str = ""
+    short: str = ""
 
 
 # --- Configuration ----------------------------------------------------------------------------
@@ -335,7 +339,8 @@ def estimate(project: Project, config: Mapping[str, Mapping[str, Any]]) -> Check
         + ("from this project's earlier jobs" if known else "from a run on two CPU cores")
     )
     verdict: Verdict = "caution" if total > 24 * 3600 else "go"
-    return Check("estimate", "What will it take?", answer + ".", verdict, evidence)
+    short = f"about {_minutes(total)}, {energy:.1f} Wh"
+    return Check("estimate", "What will it take?", answer + ".", verdict, evidence, short=short)
 
 
 def _bigger(reference: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, float]:
