@@ -82,7 +82,7 @@ class Walk:
             began = time.monotonic()
             entry: Row = {"round": number}
             entry |= self.rank(number, policy)
-            rewards, entry["rm"] = self.reward_model(number, policy)
+            rewards, entry["rm"] = self.reward_model(number)
             policy, entry["ppo"] = self.ppo(number, policy, rewards)
             opponents = {"base": base["rows"], "previous": before["rows"]}
             before = self.evaluate(number, policy, rewards, opponents)
@@ -133,20 +133,15 @@ class Walk:
                         agree += (given > 0) == (true > 0)
         return {"n_judgments": len(self.preferences), "annotators_vs_gold": agree / max(pairs, 1)}
 
-    def reward_model(self, number: int, policy: str) -> tuple[str, Row]:
+    def reward_model(self, number: int) -> tuple[str, Row]:
         """Train on all rankings so far, from the base's trunk."""
-        prompts = self.prompts("reference_prompts", "train", f"reference{number}")
-        out = self.stage(
-            f"{number}-reference",
-            "generate",
-            self.preset["generate"] | {"policy": policy, "k": 1, "oversample": 0},
-            prompts=as_rows(prompts),
-        )
+        # The first response to a ranked prompt is as good a sample of the policy as any other.
+        asked = read(self.folder / f"{number}-generate" / "data/prompts.jsonl")
+        answered = read(self.folder / f"{number}-generate" / "responses.jsonl")
         reference = [
-            as_row(row["prompt_id"], prompts[int(row["prompt_id"])])
-            | {"text": row["responses"][0]["text"]}
-            for row in read(out / "responses.jsonl")
-        ]
+            prompt | {"text": row["responses"][0]["text"]}
+            for prompt, row in zip(asked, answered, strict=True)
+        ][: self.size["reference_prompts"]]
         out = self.stage(
             f"{number}-reward_model",
             "reward_model",
@@ -237,7 +232,7 @@ class Walk:
         return judged
 
     def stage(self, name: str, stage: str, config: Row, **data: list[Row]) -> Path:
-        folder = (self.folder / name).resolve()
+        folder: Path = (self.folder / name).resolve()
         if not (folder / "result.json").exists():
             (folder / "data/opponents").mkdir(parents=True, exist_ok=True)
             config = {"seed": self.seed, "threads": self.arguments.threads} | config

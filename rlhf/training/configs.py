@@ -234,7 +234,7 @@ class RewardModelConfig(StageConfig):
         maximum=1.0,
     )
     head_learning_rate: float = setting(
-        5e-3, "Peak step size of the heads, which start from nothing.", minimum=0.0, maximum=1.0
+        2e-2, "Peak step size of the heads, which start from nothing.", minimum=0.0, maximum=1.0
     )
     warmup_steps: int = setting(5, "Steps over which the step size rises.", minimum=0)
     weight_decay: float = setting(0.0, "AdamW's weight decay.", minimum=0.0)

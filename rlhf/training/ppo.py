@@ -122,12 +122,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # 3. Look at the watch prompts: does the test-RM still agree that things get better?
         seen: dict[str, float] = {}
         if watch and state.step % config.watch_every == 0:
-            _, scores = models.sample_and_judge(watch, seed=config.seed)
-            state.watched.append((state.step, scores["reward"], scores["test"]))
-            seen = {"watch_reward": scores["reward"]}
+            _, means = models.sample_and_judge(watch, seed=config.seed)
+            state.watched.append((state.step, means["reward"], means["test"]))
+            seen = {"watch_reward": means["reward"]}
             if models.test_scorer is not None:
-                seen["test_reward"] = scores["test"]
-                if scores["test"] >= max(t for _, _, t in state.watched):
+                seen["test_reward"] = means["test"]
+                if means["test"] >= max(t for _, _, t in state.watched):
                     state.best_step = state.step
                     if config.tripwire_evaluations:
                         best = models.trained_weights()
@@ -231,9 +231,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 11. Samples before and after, the refined policy, the result.
     metrics.close()
     if watch:
-        after, scores = models.sample_and_judge(watch, seed=config.seed)
+        after, means = models.sample_and_judge(watch, seed=config.seed)
         watching = models.test_scorer is not None and state.stop_reason != "tripwire"
-        if watching and scores["test"] >= max(t for _, _, t in state.watched):
+        if watching and means["test"] >= max(t for _, _, t in state.watched):
             state.best_step = state.step
         write_jsonl(
             run_dir / "samples.jsonl", list(_side_by_side(state.step, watch, state.before, after))

@@ -33,6 +33,10 @@ from rlhf.training.rundir import (
 )
 from rlhf.training.scorers import RewardModel, Text
 
+FEW_NUMBERS_RATE = 0.3
+"""Peak step size of the tie rate and the annotators' reliabilities: logits of a few numbers, each
+seen in many rankings, that must arrive within some dozens of steps."""
+
 LEAKAGE = 0.9
 """Held-out accuracy above which people's rankings are suspected to have leaked."""
 
@@ -267,7 +271,7 @@ def train(
         [
             {"params": list(model.trunk.parameters()), "peak": config.learning_rate},
             {"params": [*model.heads.parameters()], "peak": config.head_learning_rate},
-            {"params": [model.log_nu, log_reliability], "peak": 10 * config.head_learning_rate},
+            {"params": [model.log_nu, log_reliability], "peak": FEW_NUMBERS_RATE},
         ],
         weight_decay=config.weight_decay,
         fused=True,
@@ -305,7 +309,7 @@ def train(
             run.told(name, loss=shown, accuracy=accuracy, grad_norm=float(norm))
     model.trunk.eval()
     for parameter in model.parameters():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     return (torch.sigmoid(log_reliability) * 2).tolist()
 
 
