@@ -6,12 +6,21 @@ what a researcher downloads is what the model learned from. docs/formats.md name
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from django.db.models import Prefetch, Q
+from django.db.models import Q
 from django.utils.crypto import salted_hmac
 
-from annotation.models import Batch, Judgment, JudgmentQuerySet, Project, Prompt, Response, User
+from annotation.models import (
+    Batch,
+    Comparison,
+    Judgment,
+    JudgmentQuerySet,
+    Project,
+    Prompt,
+    Response,
+    User,
+)
 
 CHUNK = 500
 
@@ -92,66 +101,84 @@ def preference_rows(
     signed off are left out unless `only_trainable` is False. `rounds` maps a batch's id to the
     `round` label; without it the label is the batch's name.
     """
-    for _, row in judgments_and_rows(
+    for _, row in rows_with_origins(
         project, batches=batches, rounds=rounds, only_trainable=only_trainable
     ):
         yield row
 
 
-def judgments_and_rows(
+class Origin(NamedTuple):
+    """Where one row comes from, for whoever counts: ids of its batch and of its sources."""
+
+    batch: int
+    sources: frozenset[int]
+
+
+def rows_with_origins(
     project: Project,
     *,
     batches: Iterable[Batch] | None = None,
     rounds: Mapping[int, Any] | None = None,
     only_trainable: bool = True,
-) -> Iterator[tuple[Judgment, Row]]:
-    """`preference_rows`, each beside its judgment with comparison, prompt and batch loaded."""
+) -> Iterator[tuple[Origin, Row]]:
+    """`preference_rows`, each beside its origin.
+
+    Reads plain columns, as making 200,000 response objects took half of the time of an export.
+    """
     judgments = judgments_of(project, batches=batches)
     if only_trainable:
         judgments = trainable(judgments)
     # Only ids are held: no cursor stays open, and no sort carries the texts.
     ids = list(judgments.order_by("assignment__comparison_id", "pk").values_list("pk", flat=True))
+    people: dict[int, User] = {}
     names: dict[int, str] = {}
-    full = Judgment.objects.select_related(
-        "assignment__annotator", "assignment__comparison__prompt", "assignment__comparison__batch"
-    ).prefetch_related(
-        Prefetch("assignment__comparison__responses", Response.objects.order_by("pk"))
-    )
     for start in range(0, len(ids), CHUNK):
         wanted = ids[start : start + CHUNK]
-        found = full.in_bulk(wanted)
-        for pk in wanted:
-            judgment = found[pk]
-            person = judgment.assignment.annotator
-            if person.pk not in names:
-                imported = judgment.assignment.comparison.batch.is_imported
-                names[person.pk] = annotator_id(project, person, is_imported=imported)
-            yield judgment, _row(project, judgment, names[person.pk], rounds)
-
-
-def _row(
-    project: Project, judgment: Judgment, annotator: str, rounds: Mapping[int, Any] | None
-) -> Row:
-    comparison = judgment.assignment.comparison
-    prompt = comparison.prompt
-    responses = list(comparison.responses.all())
-    ranks = {}
-    for axis in project.axis_keys:
-        given = judgment.ranks.get(axis, {})
-        ranks[axis] = [given.get(str(response.pk)) for response in responses]
-    batch = comparison.batch
-    return {
-        "judgment_id": str(judgment.uid),
-        "prompt_id": str(prompt.uid),
-        "annotator": annotator,
-        "round": batch.name if rounds is None else rounds.get(batch.pk),
-        "messages": prompt.messages,
-        "category": prompt.category,
-        "risk": prompt.risk,
-        "responses": [response.text for response in responses],
-        "ranks": ranks,
-        "weight": 1.0,
-    }
+        judged = {
+            row[0]: row
+            for row in Judgment.objects.filter(pk__in=wanted).values_list(
+                "pk", "uid", "ranks", "assignment__annotator_id", "assignment__comparison_id"
+            )
+        }
+        people |= User.objects.in_bulk({row[3] for row in judged.values()} - set(people))
+        compared = {
+            comparison.pk: comparison
+            for comparison in Comparison.objects.filter(
+                pk__in={row[4] for row in judged.values()}
+            ).select_related("prompt", "batch")
+        }
+        responses: dict[int, list[tuple[str, str]]] = {pk: [] for pk in compared}
+        for comparison_id, pk, text in (
+            Response.objects.filter(comparison__in=responses)
+            .order_by("pk")
+            .values_list("comparison_id", "pk", "text")
+        ):
+            responses[comparison_id].append((str(pk), text))
+        for judgment_id in wanted:
+            _, uid, ranks, person, comparison_id = judged[judgment_id]
+            comparison = compared[comparison_id]
+            prompt, batch = comparison.prompt, comparison.batch
+            if person not in names:
+                names[person] = annotator_id(project, people[person], is_imported=batch.is_imported)
+            shown = responses[comparison_id]
+            yield (
+                Origin(batch.pk, frozenset({prompt.source_id, batch.source_id} - {None})),
+                {
+                    "judgment_id": str(uid),
+                    "prompt_id": str(prompt.uid),
+                    "annotator": names[person],
+                    "round": batch.name if rounds is None else rounds.get(batch.pk),
+                    "messages": prompt.messages,
+                    "category": prompt.category,
+                    "risk": prompt.risk,
+                    "responses": [text for _, text in shown],
+                    "ranks": {
+                        axis: [ranks.get(axis, {}).get(pk) for pk, _ in shown]
+                        for axis in project.axis_keys
+                    },
+                    "weight": 1.0,
+                },
+            )
 
 
 def pairs(rows: Iterable[Row], axis: str, ties: Ties = "drop") -> Iterator[Row]:

@@ -26,7 +26,7 @@ from django.utils import timezone
 from annotation import preferences
 from annotation.agreement import Gatherer
 from annotation.exports import EXPORT_FORMATS, PAIR_SCHEMA, Row, judgment_schema
-from annotation.models import Batch, Event, Judgment, Project, Snapshot, Source
+from annotation.models import Batch, Event, Project, Snapshot, Source
 
 CARD, SUMS, JUDGMENTS = "README.md", "SHA256SUMS", "preferences"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -55,17 +55,14 @@ class Tally:
     pairs: Counter[str] = field(default_factory=Counter)
     ties: Counter[str] = field(default_factory=Counter)
 
-    def add(self, judgment: Judgment, row: Row) -> None:
-        comparison = judgment.assignment.comparison
+    def add(self, origin: preferences.Origin, row: Row) -> None:
         self.judgments += 1
         self.prompts.add(row["prompt_id"])
         self.responses += len(row["responses"])
         self.annotators[row["annotator"]] += 1
-        self.batches[comparison.batch_id] += 1
-        for source_id in {comparison.prompt.source_id, comparison.batch.source_id}:
-            if source_id is not None:
-                self.sources[source_id] += 1
-                self.sources_of[comparison.batch_id].add(source_id)
+        self.batches[origin.batch] += 1
+        self.sources.update(origin.sources)
+        self.sources_of[origin.batch] |= origin.sources
 
     def people(self, kind: str) -> int:
         return sum(name.startswith(f"{kind}-") for name in self.annotators)
@@ -218,11 +215,9 @@ def _write_rows(
 
         raw = writers(JUDGMENTS, schema)
         by_axis = {axis: writers(pair_file(axis), PAIR_SCHEMA) for axis in project.axis_keys}
-        for judgment, row in preferences.judgments_and_rows(
-            project, batches=batches, rounds=rounds
-        ):
+        for origin, row in preferences.rows_with_origins(project, batches=batches, rounds=rounds):
             row["round"] = "" if row["round"] is None else str(row["round"])
-            tally.add(judgment, row)
+            tally.add(origin, row)
             gatherer.add(row)
             for writer in raw:
                 writer.write(row)
