@@ -20,10 +20,19 @@ NAME = "folder"
 
 
 class Channel(filesystem.Channel):  # type: ignore[misc]
-    """Puts and gets message files atomically."""
+    """Puts and gets message files atomically; folders that somebody deletes are made again."""
+
+    def get_table(self, exchange: str) -> list[Any]:
+        # What a process has bound it never writes again, so a deleted file is no lost route.
+        return super().get_table(exchange) or [
+            filesystem.exchange_queue_t(key.routing_key, "", key.queue)
+            for key in self.state.bindings
+            if key.exchange == exchange
+        ]
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:
         folder = Path(self.data_folder_out)
+        folder.mkdir(parents=True, exist_ok=True)
         # Zero-padded wall-clock nanoseconds: names sort by age, also over a reboot.
         name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         beside = folder / f".{name}.new"
@@ -35,6 +44,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
 
     def _get(self, queue: str) -> Any:
         taken = Path(self.processed_folder)
+        taken.mkdir(parents=True, exist_ok=True)
         for path in messages(Path(self.data_folder_in), queue):
             mine = taken / path.name
             try:

@@ -169,9 +169,12 @@ def start_policy(project: Project) -> Checkpoint | None:
 
 def preflight(project: Project, config: Mapping[str, Mapping[str, Any]]) -> list[Check]:
     """What is asked before a launch. A no-go can't be launched; a caution must be acknowledged."""
+    settings_check = _check_settings(config)
+    if settings_check.verdict == "no-go":
+        return [settings_check]  # the other questions need settings that make sense
     sizes = dict(config.get("round", {}))
     return [
-        _check_settings(config),
+        settings_check,
         _check_policy(project),
         _check_live(project),
         *(
@@ -209,12 +212,16 @@ def _check_policy(project: Project) -> Check:
     return Check("policy", question, policy.name, "go", policy.path)
 
 
+def _where(round: Round) -> str:
+    return str(round.get_state_display()).lower() if round.state != State.PPO else "PPO"
+
+
 def _check_live(project: Project) -> Check:
     question = "Is no other round under way?"
     live = live_round(project)
     if live:
         fix = "Wait until it ends, or cancel it."
-        answer = f"{live} is in {live.get_state_display()}."
+        answer = f"{live} is in {_where(live)}."
         return Check("live", question, answer, "no-go", fix=fix)
     return Check("live", question, "None is.", "go")
 
@@ -487,7 +494,7 @@ def _open_numbered(round: Round, by: User | None, seed: int | None) -> Job | Non
             project = Project.objects.select_for_update().get(pk=round.project_id)
             live = live_round(project)
             if live:
-                raise RoundError(f"{live} is still in {live.get_state_display()}.")
+                raise RoundError(f"{live} is still in {_where(live)}.")
             last = Round.objects.filter(project=project).aggregate(last=Max("number"))["last"]
             round.number = 1 if last is None else last + 1
             base = Round.objects.filter(project=project, number=0).first()
@@ -708,7 +715,7 @@ def retry_stage(round: Round, by: User | None) -> Job | None:
             raise RoundError(f"{round} has not stopped, so there is nothing to retry.")
         live = live_round(project)
         if live:
-            raise RoundError(f"{live} is still in {live.get_state_display()}.")
+            raise RoundError(f"{live} is still in {_where(live)}.")
         stage = round.failed_stage
         if stage == State.ANNOTATE and round.batch is not None:
             batches.open_batch(round.batch, by)
