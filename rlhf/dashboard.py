@@ -157,7 +157,7 @@ def evidence(project: Project, judge: str = "", temperature: str = "") -> Eviden
         start: dict[str, Figure] = {}
         categories: dict[str, dict[str, Figure]] = {}
         for score in by_round.get(one.pk, []):
-            figure = Figure(score.value, score.low, score.high, score.n)
+            figure = figure_of(score)
             if one.policy_id is not None and score.checkpoint_id != one.policy_id:
                 # The same judge on the policy that the round began with: the fair comparison.
                 if score.checkpoint_id == one.start_policy_id and not score.category:
@@ -171,6 +171,13 @@ def evidence(project: Project, judge: str = "", temperature: str = "") -> Eviden
     return Evidence(project, judge, chosen, judges, temperatures, measured, jobs, rounds)
 
 
+def figure_of(score: Score) -> Figure:
+    """The score with its interval. One of no width (a single prompt, a bare mean) is none at all."""
+    if score.low == score.high:
+        return Figure(score.value, None, None, score.n)
+    return Figure(score.value, score.low, score.high, score.n)
+
+
 # --- Findings --------------------------------------------------------------------------------
 
 
@@ -180,15 +187,17 @@ def _changes(e: Evidence, metric: str) -> list[tuple[Measured, Measured, charts.
     Each round's reward model has a scale of its own, so under that judge a round is compared with
     its start policy as the same reward model scored it, and not at all where it did not.
     """
-    found = []
     rounds = [m for m in e.rounds if metric in m.figures]
-    for before, after in itertools.pairwise(rounds):
-        was: Figure | None = before.figures[metric]
-        if e.judge == "model":
-            was = after.start.get(metric)
-        if was is not None:
-            found.append((before, after, charts.change(was, after.figures[metric])))
-    return found
+    if e.judge == "model":
+        return [
+            (m, m, charts.change(m.start[metric], m.figures[metric]))
+            for m in rounds
+            if metric in m.start
+        ]
+    return [
+        (before, after, charts.change(before.figures[metric], after.figures[metric]))
+        for before, after in itertools.pairwise(rounds)
+    ]
 
 
 def _moved(name: str, changes: Sequence[tuple[Measured, Measured, charts.Change]]) -> str:
@@ -218,7 +227,7 @@ def score_finding(e: Evidence) -> str:
     fell = [axis for axis, d in words.items() if d < 0]
     level = [axis for axis, d in words.items() if d == 0]
     if not rose and not fell:
-        return f"No clear change in {after.name}: the intervals of {' and '.join(level)} allow none"
+        return f"No clear change in {after.name}, neither in {' nor in '.join(level)}"
     parts = []
     if rose:
         parts.append(f"{' and '.join(rose)} rose")
@@ -546,13 +555,6 @@ def agreement(e: Evidence) -> Panel:
 def length(e: Evidence) -> Panel:
     """Mean length of the answers: the first thing that a reward model is fooled by."""
     marks = _marks(e, "mean_length", {})
-    # A mean without spread in the scores: an interval of zero width would be a lie.
-    marks = [
-        Mark(m.label, Figure(m.figure.value, None, None, m.figure.n), m.title, m.href, m.ringed)
-        if m.figure.low == m.figure.high
-        else m
-        for m in marks
-    ]
     finding, drawings = "Length", []
     if marks:
         first, last = marks[0].figure.value, marks[-1].figure.value
@@ -702,8 +704,9 @@ PANELS: dict[str, Callable[[Evidence], Panel]] = {
 
 
 def panels(e: Evidence) -> list[Panel]:
-    """Every panel of the dashboard, in its order."""
-    return [make(e) for make in PANELS.values()]
+    """Every panel of the dashboard in its order, those without anything to show last."""
+    made = [make(e) for make in PANELS.values()]
+    return sorted(made, key=lambda panel: panel.is_empty)
 
 
 def small_multiples(project: Project) -> list[Drawing]:
@@ -801,7 +804,7 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
         marks = [
             Mark(
                 axis,
-                Figure(float(point["accuracy"]), n=int(point.get("n") or 0)),
+                _share(point),
                 f"{axis}: says {charts.number(point['p'], percent=True)}, is right on "
                 f"{charts.number(point['accuracy'], percent=True)} of {point.get('n', 0):,} pairs",
             )
@@ -818,6 +821,8 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
                 Cell(axis, axis),
                 _bound(point["p"], percent=True),
                 _bound(point["accuracy"], percent=True),
+                _bound(_share(point).low, percent=True),
+                _bound(_share(point).high, percent=True),
                 Cell(point.get("n"), f"{point.get('n', 0):,}", "", is_number=True),
             ]
             for point in points
@@ -841,7 +846,7 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
         Table(
             ["Model", "Axis", "Accuracy", "from", "to", "n (pairs)", "ECE", "People agree"], rows
         ),
-        Table(["Axis", "Probability given", "Right", "n (pairs)"], bins),
+        Table(["Axis", "Probability given", "Right", "from", "to", "n (pairs)"], bins),
         [str(text) for text in result.get("warnings") or []],
         [(name, f"{result[key]:,}") for key, name in known if _is_number(result.get(key))],
     )
@@ -891,11 +896,10 @@ def _table(e: Evidence, metrics: dict[str, str]) -> Table:
             if figure is None:
                 cells += [Cell(None, "–", "", is_number=True)] * 4
                 continue
-            bare = figure.low == figure.high
             cells += [
                 _cell(figure, percent=percent, href=e.samples_url(m.round, **query)),
-                _bound(None if bare else figure.low, percent=percent),
-                _bound(None if bare else figure.high, percent=percent),
+                _bound(figure.low, percent=percent),
+                _bound(figure.high, percent=percent),
                 Cell(figure.n, f"{figure.n:,}", "", is_number=True),
             ]
         rows.append(cells)
@@ -969,6 +973,12 @@ def _interval_figure(figures: Any, value: str, interval: str, n: str) -> Figure 
 
 def _float(value: Any) -> float | None:
     return float(value) if _is_number(value) else None
+
+
+def _share(point: dict[str, Any]) -> Figure:
+    n = int(_float(point.get("n")) or 0)
+    low, high = charts.wilson(float(point["accuracy"]), n)
+    return Figure(float(point["accuracy"]), low, high, n)
 
 
 def _cell(figure: Figure, *, percent: bool, href: str = "") -> Cell:

@@ -262,10 +262,14 @@ class Curve:
     title: str
     unit: str
     lines: tuple[tuple[str, str, str, str], ...]
+    each_from_one: bool = False
+    """Whether the lines were measured one after the other and are laid over one another."""
 
     @property
     def as_json(self) -> str:
-        return json.dumps({"title": self.title, "unit": self.unit, "lines": self.lines})
+        return json.dumps(
+            {"title": self.title, "unit": self.unit, "lines": self.lines, "own": self.each_from_one}
+        )
 
 
 CURVES: dict[str, tuple[Curve, ...]] = {
@@ -287,6 +291,7 @@ CURVES: dict[str, tuple[Curve, ...]] = {
                 ("train_loss", "train-RM", "accent", ""),
                 ("test_loss", "test-RM", "simulated", "6 4"),
             ),
+            each_from_one=True,
         ),
         Curve(
             "accuracy",
@@ -296,6 +301,7 @@ CURVES: dict[str, tuple[Curve, ...]] = {
                 ("train_accuracy", "train-RM", "accent", ""),
                 ("test_accuracy", "test-RM", "simulated", "6 4"),
             ),
+            each_from_one=True,
         ),
     ),
     "ppo": (

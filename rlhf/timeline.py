@@ -236,7 +236,7 @@ def mission(project: Project) -> Mission:
                 "no-go",
                 "no worker",
                 "Work is waiting and no worker is alive to take it. Start one with "
-                "“python manage.py work”.",
+                "“python manage.py supervise”.",
             ),
         )
     order = {"no-go": 0, "caution": 1, "live": 2}
@@ -366,7 +366,11 @@ def settings_table(
 ) -> list[tuple[str, list[Setting]]]:
     """A round's configuration by section, each value beside that of the round before."""
     sections = []
-    for section, values in config.items():
+    order = ["round", *STAGE_NAMES]
+    known_first = sorted(
+        config.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)
+    )
+    for section, values in known_first:
         if not isinstance(values, dict):
             values = {"value": values}
             section_before: Any = {"value": (before or {}).get(section)}

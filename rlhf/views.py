@@ -156,9 +156,7 @@ def _score_rows(round: Round) -> list[dict[str, Any]]:
         if score.metric not in names:
             continue
         percent = score.metric in panels.RATES
-        figure = charts.Figure(score.value, score.low, score.high, score.n)
-        if figure.low == figure.high:
-            figure = charts.Figure(score.value, None, None, score.n)
+        figure = panels.figure_of(score)
         rows.append(
             {
                 "metric": names[score.metric],

@@ -113,6 +113,11 @@ def mean_with_interval(
 
 def _figure(name: str, values: Sequence[float], prompts: Sequence[str], seed: int) -> Figure:
     mean, (low, high), n = mean_with_interval(values, prompts, seed=seed)
+    if name == "value" and mean in (0.0, 1.0):
+        # None of n prompts: a bootstrap can't vary and would claim certainty. The exact bound for
+        # a binomial proportion says how far the rate may be from it (Clopper & Pearson 1934).
+        far = 1 - 0.025 ** (1 / n)
+        low, high = (0.0, far) if mean == 0.0 else (1 - far, 1.0)
     return {name: mean, "ci": [low, high], "n": n}
 
 

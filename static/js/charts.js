@@ -46,10 +46,20 @@
       ];
     }
 
+    // The two reward models learn one after the other; their curves are compared update by update.
+    overlaid(rows) {
+      const metrics = this.spec.lines.map(([metric]) => metric);
+      const columns = metrics.map((metric) => rows.map((row) => row[metric]).filter((v) => v != null));
+      const longest = Math.max(0, ...columns.map((column) => column.length));
+      return Array.from({ length: longest }, (_, i) =>
+        Object.fromEntries([["step", i + 1], ...metrics.map((metric, m) => [metric, columns[m][i]])]),
+      );
+    }
+
     draw(rows) {
       const before = this.lines.length;
-      this.rows = rows;
-      if (!rows.length) return;
+      this.rows = this.spec.own ? this.overlaid(rows) : rows;
+      if (!this.rows.length) return;
       if (this.chart && this.lines.length === before) this.chart.setData(this.data);
       else this.rebuild();
       this.show(null);

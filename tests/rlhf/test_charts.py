@@ -69,3 +69,9 @@ def test_a_change_is_claimed_only_where_the_interval_of_the_difference_excludes_
 
 def test_without_intervals_no_change_is_claimed():
     assert charts.change(Figure(0.1), Figure(0.9)).direction == 0
+
+
+def test_wilsons_interval_against_a_worked_example():
+    # 8 of 10: Wilson (1927) gives 0.490 to 0.943.
+    assert charts.wilson(0.8, 10) == pytest.approx((0.490, 0.943), abs=5e-4)
+    assert charts.wilson(0.5, 0) == (0.0, 1.0)

@@ -139,3 +139,20 @@ def test_the_reward_report_draws_people_beside_the_machine():
     assert report.calibration.chart.series[0].name == "perfectly calibrated"
     assert dashboard.reward_report({}) is None
     assert dashboard.reward_report({"train": {"helpfulness": {"accuracy": None}}}) is None
+
+
+def test_a_single_prompt_supports_no_claim(mission, project):
+    Score.objects.filter(round=mission["rounds"][2], category="facts").update(
+        value=0.1, low=0.1, high=0.1, n=1
+    )
+    assert finding(project, "categories") == "No category shows a clear change in round 2"
+    table = dashboard.by_category(dashboard.evidence(project)).table
+    row = next(r for r in table.rows if r[0].text == "R2" and r[1].text == "facts")
+    assert (row[3].text, row[4].text) == ("–", "–"), "an interval of no width is none"
+
+
+def test_reward_models_scores_of_different_rounds_are_not_joined_by_a_line(mission, project):
+    lines = dashboard.scores(dashboard.evidence(project, "gold")).drawings[0].chart.series[0]
+    apart = dashboard.scores(dashboard.evidence(project, "model")).drawings[0].chart.series[0]
+    assert lines.segments
+    assert not apart.segments

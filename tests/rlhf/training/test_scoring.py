@@ -72,3 +72,11 @@ def test_rows_are_grouped_by_temperature_the_highest_first():
 def test_the_same_samples_give_the_same_interval_again():
     samples = [judged(str(i), float(i % 3)) for i in range(20)]
     assert scoring.summarise(samples, {}) == scoring.summarise(samples, {})
+
+
+def test_a_rate_of_none_has_the_exact_bound_because_a_bootstrap_cannot_vary():
+    harmless = [judged(str(i), 1.0, risk="harmful", violation=False) for i in range(60)]
+    figure = scoring.summarise(harmless, {})["violation_rate"]
+    # Clopper & Pearson: 1 - 0.025 ** (1 / 60) = 0.0596
+    assert figure["value"] == 0.0
+    assert figure["ci"] == pytest.approx([0.0, 0.0596], abs=1e-4)
