@@ -20,7 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import UserRateThrottle
 
-from annotation import imports, preferences
+from annotation import import_formats, imports, preferences
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_for, role_in
 from annotation.agreement import agreement
 from annotation.downloads import archive_answer, file_answer
@@ -91,7 +91,7 @@ class PromptImportSerializer(serializers.Serializer[Any]):
         help_text="Prompts in any of the forms that the import page reads.",
     )
     format = serializers.ChoiceField(
-        choices=["auto", *imports.PROMPT_FORMATS], required=False, default="auto"
+        choices=["auto", *import_formats.PROMPT_FORMATS], required=False, default="auto"
     )
     sign_off = serializers.BooleanField(
         required=False, default=False, help_text="You read the licence and allow training on it."

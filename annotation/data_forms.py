@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from annotation.imports import COMPARISON_FORMATS, FORMAT_NAMES, MAX_FILE, PROMPT_FORMATS
+from annotation.import_formats import COMPARISON_FORMATS, FORMAT_NAMES, MAX_FILE, PROMPT_FORMATS
 from annotation.models import Batch, Project, Prompt
 
 KINDS = [("prompts", "Prompts"), ("comparisons", "Comparisons with judgments")]

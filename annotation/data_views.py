@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
-from annotation import imports, preferences, tokens
+from annotation import import_formats, imports, preferences, tokens
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view
 from annotation.data_forms import FreezeForm, ImportForm, PromptFilterForm, TokenForm
 from annotation.downloads import archive_answer, csv_answer, file_answer
@@ -209,17 +209,17 @@ def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
     return redirect(where)
 
 
-def _check(project: Project, given: dict[str, Any], kind: str) -> imports.ImportReport:
+def _check(project: Project, given: dict[str, Any], kind: str) -> import_formats.ImportReport:
     chosen = given.get("format") or "auto"
     if kind == "comparisons":
         axis = given.get("axis") or project.axis_keys[0]
-        return imports.read_comparisons(
+        return import_formats.read_comparisons(
             given["file"], axis=axis, axes=project.axis_keys, format=chosen
         )[1]
-    return imports.read_prompts(given["file"], format=chosen)[1]
+    return import_formats.read_prompts(given["file"], format=chosen)[1]
 
 
-def _told(report: imports.ImportReport, kind: str) -> str:
+def _told(report: import_formats.ImportReport, kind: str) -> str:
     noun = kind if report.n_imported != 1 else kind.removesuffix("s")
     told = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
     if report.n_duplicates:

@@ -161,8 +161,9 @@ def rows_with_origins(
             if person not in names:
                 names[person] = annotator_id(project, people[person], is_imported=batch.is_imported)
             shown = responses[comparison_id]
+            sources = (prompt.source_id, batch.source_id)
             yield (
-                Origin(batch.pk, frozenset({prompt.source_id, batch.source_id} - {None})),
+                Origin(batch.pk, frozenset(pk for pk in sources if pk is not None)),
                 {
                     "judgment_id": str(uid),
                     "prompt_id": str(prompt.uid),

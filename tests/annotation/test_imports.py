@@ -7,9 +7,19 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotation import imports
-from annotation.imports import import_comparisons, import_prompts, read_comparisons, read_prompts
-from annotation.models import Assignment, Batch, Comparison, Judgment, Prompt, Response, Source
+from annotation import import_formats
+from annotation.import_formats import read_comparisons, read_prompts
+from annotation.imports import import_comparisons, import_prompts
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Judgment,
+    Prompt,
+    Response,
+    Source,
+    content_hash,
+)
 from annotation.preferences import pairs, preference_rows
 
 pytestmark = pytest.mark.django_db
@@ -127,7 +137,7 @@ def test_gzip_and_json_arrays_are_read_too():
         ('{"prompt": "a", "category": "%s"}' % ("x" * 61), "longer than 60"),
         ('{"prompt": "a\\u0000b"}', "NUL"),
         ('{"prompt": "a\\ud800b"}', "surrogate"),
-        ('{"prompt": "%s"}' % ("x" * (imports.MAX_TEXT + 1)), "characters long"),
+        ('{"prompt": "%s"}' % ("x" * (import_formats.MAX_TEXT + 1)), "characters long"),
         ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
         ('{"prompt": %s}' % ("9" * 5000), "not valid JSON"),
@@ -197,9 +207,9 @@ def test_the_first_fifty_problems_are_listed_and_all_are_counted():
 
 
 def test_too_many_rows_and_too_large_a_file_are_refused(monkeypatch):
-    monkeypatch.setattr(imports, "MAX_ROWS", 2)
+    monkeypatch.setattr(import_formats, "MAX_ROWS", 2)
     assert "more than 2 rows" in refusals(lines(*[{"prompt": str(n)} for n in range(4)]))[0][1]
-    monkeypatch.setattr(imports, "MAX_FILE", 10)
+    monkeypatch.setattr(import_formats, "MAX_FILE", 10)
     assert "larger than" in refusals(io.BytesIO(b'{"prompt": "Why?"}'))[0][1]
 
 
@@ -211,7 +221,7 @@ def test_prompts_are_written_with_source_split_and_hash(project, rita):
     assert (report.n_imported, report.n_duplicates) == (2, 0)
     prompt = Prompt.objects.get(external_id="7")
     assert (prompt.category, prompt.split) == ("x", Prompt.split_for(prompt.sha256))
-    assert prompt.sha256 == imports.content_hash(prompt.messages)
+    assert prompt.sha256 == content_hash(prompt.messages)
     assert prompt.source.is_signed_off
     assert prompt.source.signed_off_by == rita
 
