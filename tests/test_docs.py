@@ -1,0 +1,37 @@
+"""The documents say what the code does: every setting, variable, stage and file is in them."""
+
+import re
+import runpy
+
+from django.conf import settings
+
+from rlhf.models import Round
+
+DOCS = settings.BASE_DIR / "docs"
+
+
+def test_the_page_of_settings_is_what_the_classes_say():
+    page = runpy.run_path(str(DOCS / "make_settings.py"))["page"]
+    assert (DOCS / "settings.md").read_text() == page(), "run python docs/make_settings.py"
+
+
+def test_every_environment_variable_is_in_the_table_for_operators():
+    code = (settings.BASE_DIR / "config" / "settings.py").read_text()
+    read = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', code))
+    assert len(read) > 20
+    told = (DOCS / "production.md").read_text()
+    assert {name for name in read if f"`{name}`" not in told} == set()
+
+
+def test_every_stage_that_is_a_program_has_its_files_described():
+    told = (DOCS / "formats.md").read_text()
+    programs = {*Round.BASE_PLAN, *Round.FULL_PLAN} - {"annotate", "snapshot", "verdict"}
+    for stage in programs:
+        assert re.search(rf"^### {stage} — ", told, re.MULTILINE), stage
+
+
+def test_every_link_between_the_documents_leads_somewhere():
+    for page in [settings.BASE_DIR / "README.md", *DOCS.rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} → {target}"
