@@ -1,28 +1,534 @@
 """Pages where people judge, and a project's own pages."""
 
+import uuid
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.core.paginator import Paginator
+from django.db import transaction
+from django.db.models import Count, F, Q
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_GET, require_POST
 
 from annotation.access import CAN_JUDGE, CAN_RUN, project_view
-from annotation.models import Project
+from annotation.assignment import next_assignment, peek_next, release, renew, waiting
+from annotation.batches import batch_progress
+from annotation.forms import MemberForm, NewProjectForm, ProjectForm
+from annotation.judging import (
+    MAX_REASON,
+    MAX_REWRITE,
+    MAX_SKIP_REASON,
+    Answer,
+    JudgmentConflict,
+    JudgmentError,
+    in_letters,
+    letters_of,
+    ranking_line,
+    reopen,
+    save_draft,
+    skip,
+    submit_judgment,
+    undo_last,
+)
+from annotation.models import (
+    Assignment,
+    Batch,
+    Event,
+    Judgment,
+    Membership,
+    Project,
+    Response,
+    User,
+)
+
+State = Assignment.State
+
+
+# --- Home and projects ----------------------------------------------------------------------------
 
 
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "base.html")
+    memberships = list(
+        Membership.objects.filter(user=_me(request)).select_related("project").order_by("project")
+    )
+    only = memberships[0] if len(memberships) == 1 else None
+    if only and only.role == Membership.Role.ANNOTATOR:
+        return redirect("judge", only.project.slug)
+    cards = [_card(_me(request), membership) for membership in memberships]
+    return render(
+        request, "annotation/home.html", {"cards": cards, "may_create": _may_create(request)}
+    )
+
+
+@login_required
+def project_new(request: HttpRequest) -> HttpResponse:
+    if not _may_create(request):
+        raise Http404("Only staff and admins of a project start new projects.")
+    form = NewProjectForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        with transaction.atomic():
+            project = form.save()
+            Membership.objects.create(
+                user=_me(request), project=project, role=Membership.Role.ADMIN
+            )
+            Event.record(project, request.user, "created project", project.name)
+        messages.success(request, f"{project.name} is there. Add people, then import prompts.")
+        return redirect("project_settings", project.slug)
+    return render(request, "annotation/project_new.html", {"form": form})
 
 
 @project_view()
 def project(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    batches = list(project.batches.filter(is_imported=False)[:20])
+    return render(
+        request,
+        "annotation/project.html",
+        {
+            "project": project,
+            "batches": [(batch, batch_progress(batch)) for batch in batches],
+            "people": _people(project),
+            "waiting": waiting(_me(request), project),
+            "mine": _judged_by(_me(request), project).count(),
+            "mine_today": _judged_today(_me(request), project),
+            "n_prompts": project.prompts.count(),
+            "may_judge": _role(request) in CAN_JUDGE,
+        },
+    )
 
 
 @project_view(*CAN_RUN)
 def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    act = request.POST.get("act", "") if request.method == "POST" else ""
+    form = ProjectForm(request.POST if act == "save" else None, instance=project)
+    member_form = MemberForm(request.POST if act == "add" else None)
+    if act == "save" and form.is_valid():
+        _save_project(form, _me(request))
+        messages.success(request, "Saved.")
+        return redirect("project_settings", project.slug)
+    if act == "add" and member_form.is_valid():
+        who, role = member_form.cleaned_data["who"], member_form.cleaned_data["role"]
+        if problem := _set_role(project, who, role, _me(request)):
+            messages.error(request, problem)
+        else:
+            messages.success(request, f"{who} is now {role} here.")
+        return redirect("project_settings", project.slug)
+    if act == "remove":
+        membership = get_object_or_404(
+            project.memberships, pk=_number(request.POST.get("membership"))
+        )
+        if problem := _set_role(project, membership.user, None, _me(request)):
+            messages.error(request, problem)
+        else:
+            messages.success(request, f"{membership.user} left the project; their judgments stay.")
+        return redirect("project_settings", project.slug)
+    # An invalid form changed the instance in memory: the frame shows the project as it is.
+    request.project = Project.objects.get(pk=project.pk)  # type: ignore[attr-defined]
+    members = project.memberships.select_related("user").order_by("role", "user__username")
+    return render(
+        request,
+        "annotation/project_settings.html",
+        {"project": project, "form": form, "member_form": member_form, "members": members},
+        status=422 if act else 200,
+    )
+
+
+@require_POST
+@login_required
+def shortcuts(request: HttpRequest) -> HttpResponse:
+    """Switch single-key shortcuts on or off for this person (WCAG 2.1.4)."""
+    user = _me(request)
+    user.shortcuts_enabled = request.POST.get("enabled") == "on"
+    user.save(update_fields=["shortcuts_enabled"])
+    back = request.POST.get("back", "")
+    if not url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
+        back = reverse("home")
+    return redirect(back)
+
+
+# --- Judging --------------------------------------------------------------------------------------
 
 
 @project_view(*CAN_JUDGE)
+@require_GET
 def judge(request: HttpRequest, project: Project) -> HttpResponse:
-    return render(request, "base.html")
+    """The comparison that this person judges now, or what there is instead."""
+    assignment = next_assignment(_me(request), project)
+    if assignment is None:
+        return render(request, "annotation/judge_done.html", _nothing(request, project))
+    return render(request, "annotation/judge.html", _slot(request, project, assignment))
+
+
+@project_view(*CAN_JUDGE)
+@require_GET
+def judge_after(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
+    """The comparison after `uid`, so that it is there before it is needed; 204 if there is none."""
+    current = _own(request, project, uid)
+    after = peek_next(_me(request), project, current)
+    if after is None:
+        return HttpResponse(status=204)
+    return render(request, "annotation/judge.html#slot", _slot(request, project, after))
+
+
+@project_view(*CAN_JUDGE)
+def judge_one(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
+    """One comparison of this person's: GET shows it, POST does what the pressed button says."""
+    assignment = _own(request, project, uid)
+    if request.method != "POST":
+        return render(request, "annotation/judge.html", _slot(request, project, assignment))
+    was_judged = assignment.state == State.JUDGED
+    try:
+        saved = _act(request, assignment)
+    except JudgmentError as problem:
+        status = 409 if isinstance(problem, JudgmentConflict) else 422
+        if _wants_json(request):
+            return JsonResponse({"problem": str(problem)}, status=status)
+        context = _slot(request, project, assignment, _posted(request, assignment))
+        return render(
+            request, "annotation/judge.html", context | {"problem": str(problem)}, status=status
+        )
+    if _wants_json(request):
+        return JsonResponse(saved | _progress(_me(request), project))
+    if request.POST.get("act") == "draft":
+        messages.success(request, "Your draft is saved.")
+        return redirect("judge_one", project.slug, assignment.uid)
+    if was_judged:
+        messages.success(request, "Your correction is saved.")
+        return redirect("history", project.slug)
+    return redirect("judge", project.slug)
+
+
+@project_view(*CAN_JUDGE)
+@require_POST
+def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
+    """Take the last judgment back; with `uid`, open that skipped or judged one again."""
+    try:
+        if uid := request.POST.get("uid"):
+            reopened: Assignment | None = reopen(_own(request, project, UUID(uid)))
+        else:
+            reopened = undo_last(_me(request), project)
+    except ValueError as error:
+        raise Http404("There is no such comparison.") from error
+    except JudgmentError as problem:
+        messages.error(request, str(problem))
+        return redirect("history", project.slug)
+    if reopened is None:
+        messages.warning(request, "There is no judgment of yours that could be taken back.")
+    else:
+        messages.success(request, "Taken back: here it is again, as you left it.")
+    return redirect("judge", project.slug)
+
+
+@project_view(*CAN_JUDGE)
+@require_GET
+def history(request: HttpRequest, project: Project) -> HttpResponse:
+    """What this person judged and skipped here, newest first."""
+    mine = (
+        Assignment.objects.filter(annotator=_me(request), comparison__batch__project=project)
+        .filter(state__in=[State.JUDGED, State.SKIPPED])
+        .select_related("judgment", "comparison__prompt", "comparison__batch")
+        .order_by(F("judgment__created_at").desc(nulls_last=True), "-leased_at")
+    )
+    page = Paginator(mine, 30).get_page(request.GET.get("page"))
+    rows = [
+        {
+            "assignment": assignment,
+            "lines": _lines(project, _answer(assignment)),
+            "flags": _flag_names(_answer(assignment)),
+            "is_open": assignment.comparison.batch.state == Batch.State.OPEN,
+        }
+        for assignment in page
+    ]
+    return render(request, "annotation/history.html", {"page": page, "rows": rows})
+
+
+def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
+    """Do what the pressed button says; what the page needs to know afterwards."""
+    # A reason to skip is itself a button, so that skipping is one press, with or without script.
+    act = "skip" if "skip" in request.POST else request.POST.get("act", "send")
+    if act == "send":
+        try:
+            once = UUID(request.POST.get("key", ""))
+        except ValueError as error:
+            raise JudgmentError("The form has no valid key; load the page again.") from error
+        answer = Answer.from_letters(assignment, _posted(request, assignment))
+        submit_judgment(assignment, answer=answer, key=once)
+        return {"sent": True, "is_extra": assignment.is_extra}
+    if act == "skip":
+        reason = request.POST.get("skip", "")
+        skip(assignment, request.POST.get("skip_other", "") if reason == "other" else reason)
+        return {"skipped": True}
+    if act == "draft":
+        save_draft(assignment, _posted(request, assignment))
+        return {"saved": True, "lease_until": assignment.lease_until.timestamp()}
+    if act == "renew":
+        return {"renewed": renew(assignment), "lease_until": assignment.lease_until.timestamp()}
+    if act == "release":
+        release(assignment)
+        return {"released": True}
+    raise JudgmentError("The page asked for something unknown; load it again.")
+
+
+def _posted(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
+    """The form's fields as an answer in letters. Radio buttons give `rank-<axis>-<letter>`."""
+    axes = assignment.comparison.batch.project.axis_keys
+    letters = list(letters_of(assignment).values())
+    ranks: dict[str, dict[str, int]] = {}
+    for axis in axes:
+        given = {letter: request.POST.get(f"rank-{axis}-{letter}", "") for letter in letters}
+        ranks[axis] = {letter: _number(value) for letter, value in given.items() if value}
+    flags = {
+        letter: [
+            {
+                "kind": kind,
+                "category": request.POST.get(f"harm-{letter}", "") if kind == "unsafe" else "",
+            }
+            for kind in request.POST.getlist(f"flag-{letter}")
+        ]
+        for letter in letters
+    }
+    return {
+        "ranks": ranks,
+        "flags": {letter: of for letter, of in flags.items() if of},
+        "rewrite": request.POST.get("rewrite", ""),
+        "reason": request.POST.get("reason", ""),
+        "seconds": _seconds(request.POST.get("seconds", "")),
+    }
+
+
+def _slot(
+    request: HttpRequest,
+    project: Project,
+    assignment: Assignment,
+    draft: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the judge page shows. Responses have letters and texts here, and nothing else."""
+    if draft is None:
+        draft = _answer(assignment)
+    ranks, flags = draft.get("ranks", {}), draft.get("flags", {})
+    texts = dict(
+        Response.objects.filter(comparison=assignment.comparison_id).values_list("pk", "text")
+    )
+    letters = letters_of(assignment)
+    responses = []
+    for pk in assignment.shown_order:
+        letter = letters[str(pk)]
+        given = {flag["kind"]: flag.get("category", "") for flag in flags.get(letter, [])}
+        responses.append(
+            {
+                "letter": letter,
+                "text": texts[pk],
+                "axes": [
+                    {"axis": axis, "rank": ranks.get(axis["key"], {}).get(letter)}
+                    for axis in project.axes
+                ],
+                "flags": [(kind, name, kind in given) for kind, name in Judgment.FLAGS.items()],
+                "harm": given.get("unsafe", ""),
+                "n_flags": len(given),
+            }
+        )
+    k = len(responses)
+    return {
+        "project": project,
+        "assignment": assignment,
+        "is_correction": assignment.state == State.JUDGED,
+        "messages_of_prompt": assignment.comparison.prompt.messages,
+        "batch": assignment.comparison.batch,
+        "responses": responses,
+        "k": k,
+        "rank_numbers": range(1, k + 1),
+        "lines": _lines(project, draft),
+        "draft": draft,
+        "key": uuid.uuid4(),
+        "harms": Judgment.HARM_CATEGORIES.items(),
+        "skip_reasons": SKIP_REASONS,
+        "key_rewrite": "e" if k < 5 else "v",
+        "key_guidelines": "g" if k < 7 else "m",
+        "limits": {"rewrite": MAX_REWRITE, "reason": MAX_REASON, "skip": MAX_SKIP_REASON},
+        "progress": _progress(_me(request), project),
+    }
+
+
+SKIP_REASONS = [
+    "I can't judge this subject",
+    "I don't understand the request",
+    "The responses can't be compared",
+    "I would rather not read this",
+]
+
+
+def _answer(assignment: Assignment) -> dict[str, Any]:
+    """What this person said or drafted, in letters."""
+    if assignment.state == State.JUDGED and assignment.judgment is not None:
+        return in_letters(assignment, assignment.judgment)
+    return dict(assignment.draft)
+
+
+def _lines(project: Project, answer: dict[str, Any]) -> list[dict[str, str]]:
+    ranks = answer.get("ranks", {})
+    return [{**axis, "line": ranking_line(ranks.get(axis["key"], {}))} for axis in project.axes]
+
+
+def _flag_names(answer: dict[str, Any]) -> list[str]:
+    return [
+        f"{letter}: {Judgment.FLAGS[flag['kind']].lower()}"
+        for letter, of in answer.get("flags", {}).items()
+        for flag in of
+    ]
+
+
+def _progress(user: User, project: Project) -> dict[str, int]:
+    today, left = _judged_today(user, project), waiting(user, project)
+    return {"today": today, "waiting": left, "of": today + left}
+
+
+def _nothing(request: HttpRequest, project: Project) -> dict[str, Any]:
+    user = _me(request)
+    with_others = (
+        Assignment.objects.filter(
+            comparison__batch__project=project,
+            comparison__batch__state=Batch.State.OPEN,
+            state=State.LEASED,
+        )
+        .exclude(annotator=user)
+        .count()
+    )
+    return {
+        "project": project,
+        "today": _judged_today(user, project),
+        "with_others": with_others,
+        "open_batches": project.batches.filter(state=Batch.State.OPEN).count(),
+        "ever": _judged_by(user, project).exists(),
+    }
+
+
+# --- Small questions ------------------------------------------------------------------------------
+
+
+def _me(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # login_required saw to it
+    return request.user
+
+
+def _role(request: HttpRequest) -> str:
+    role: str = request.role  # type: ignore[attr-defined]
+    return role
+
+
+def _own(request: HttpRequest, project: Project, uid: UUID) -> Assignment:
+    """This person's own assignment in this project, or 404."""
+    return get_object_or_404(
+        Assignment.objects.select_related("comparison__batch__project", "comparison__prompt"),
+        uid=uid,
+        annotator=_me(request),
+        comparison__batch__project=project,
+    )
+
+
+def _wants_json(request: HttpRequest) -> bool:
+    # A beacon, sent as a page is left, can't set headers.
+    return (
+        request.headers.get("Accept", "").startswith("application/json") or "json" in request.POST
+    )
+
+
+def _number(value: str | None) -> int:
+    """A whole number a form sent; 0, which nothing is, for anything else."""
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 18 else 0
+
+
+def _seconds(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _may_create(request: HttpRequest) -> bool:
+    user = _me(request)
+    return (
+        user.is_staff
+        or user.is_superuser
+        or Membership.objects.filter(user=user, role=Membership.Role.ADMIN).exists()
+    )
+
+
+def _judged_by(user: User, project: Project) -> Any:
+    return Judgment.objects.current().filter(
+        assignment__annotator=user, assignment__comparison__batch__project=project
+    )
+
+
+def _judged_today(user: User, project: Project) -> int:
+    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    n: int = _judged_by(user, project).filter(created_at__gte=midnight).count()
+    return n
+
+
+def _people(project: Project) -> dict[str, int]:
+    counts: dict[str, int] = project.memberships.aggregate(
+        **{role: Count("pk", filter=Q(role=role)) for role in Membership.Role.values},
+        simulated=Count("pk", filter=Q(user__is_simulated=True)),
+    )
+    return counts
+
+
+def _card(user: User, membership: Membership) -> dict[str, Any]:
+    """What this person can do next in one project."""
+    project, role = membership.project, membership.role
+    open_batches = list(project.batches.filter(state=Batch.State.OPEN)[:3])
+    return {
+        "project": project,
+        "role": role,
+        "role_name": membership.get_role_display(),
+        "waiting": waiting(user, project) if role in CAN_JUDGE else 0,
+        "today": _judged_today(user, project),
+        "batches": [(batch, batch_progress(batch)) for batch in open_batches],
+        "n_prompts": project.prompts.count(),
+        "n_unsigned": project.sources.filter(signed_off_at=None).count(),
+        "may_judge": role in CAN_JUDGE,
+    }
+
+
+@transaction.atomic
+def _save_project(form: ProjectForm, by: User) -> None:
+    project = form.save(commit=False)
+    if "guidelines" in form.changed_data:
+        project.guideline_version += 1
+    project.save()
+    if form.changed_data:
+        Event.record(
+            project,
+            by,
+            "changed project",
+            project.name,
+            fields=form.changed_data,
+            guideline_version=project.guideline_version,
+        )
+
+
+@transaction.atomic
+def _set_role(project: Project, who: User, role: str | None, by: User) -> str:
+    """Give somebody a role or, with None, take them out; why not, "" if it was done."""
+    admins = list(
+        project.memberships.select_for_update()
+        .filter(role=Membership.Role.ADMIN)
+        .values_list("user_id", flat=True)
+    )
+    if role != Membership.Role.ADMIN and admins == [who.pk]:
+        return f"{who} is the project's only admin; make somebody else admin first."
+    if role is None:
+        project.memberships.filter(user=who).delete()
+        for held in Assignment.objects.open_for(who).filter(comparison__batch__project=project):
+            release(held)
+        Event.record(project, by, "removed member", who)
+    else:
+        Membership.objects.update_or_create(user=who, project=project, defaults={"role": role})
+        Event.record(project, by, "set role", who, role=role)
+    return ""

@@ -22,6 +22,8 @@ PAGES = {
     "project": ("get", ANY_ROLE),
     "project_settings": ("get", CAN_RUN),
     "judge": ("get", CAN_JUDGE),
+    "judge_undo": ("post", CAN_JUDGE),
+    "history": ("get", CAN_JUDGE),
     "prompts": ("get", CAN_READ_DATA),
     "prompt_import": ("get", CAN_RUN),
     "snapshots": ("get", CAN_READ_DATA),
@@ -63,7 +65,17 @@ PAGES = {
     "api:job_cancel": ("post", CAN_RUN),
 }
 # Addresses that belong to no project: each says in its own tests what it shows to whom.
-OWN_PAGES = {"home", "tokens", "token_revoke", "api_reference", "api:projects"}
+OWN_PAGES = {
+    "home",
+    "shortcuts",
+    "project_new",
+    "judge_one",
+    "judge_after",
+    "tokens",
+    "token_revoke",
+    "api_reference",
+    "api:projects",
+}
 OUTSIDE = ("account_", "admin:", "api:schema")
 
 

@@ -1,0 +1,586 @@
+// The ranking page's island. The form is the truth: keys and buttons only set its fields, so what a
+// browser without script would send is what this sends. Answers go through an outbox kept in this
+// browser, each with its idempotency key, so none is lost or counted twice.
+(() => {
+  const root = document.getElementById("judge") || document.getElementById("judge-idle");
+  if (!root) return;
+  const idle = root.id === "judge-idle";
+  const user = root.dataset.user;
+  const $ = (id) => document.getElementById(id);
+  const OUTBOX = `judge:outbox:${user}`;
+  const DRAFT = `judge:draft:${user}:`;
+
+  const store = {
+    read(name) {
+      try { return JSON.parse(localStorage.getItem(name)); } catch { return null; }
+    },
+    write(name, value) {
+      try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* full or forbidden */ }
+    },
+    drop(name) {
+      try { localStorage.removeItem(name); } catch { /* forbidden */ }
+    },
+  };
+
+  const cookie = (name) =>
+    document.cookie.split("; ").find((pair) => pair.startsWith(`${name}=`))?.slice(name.length + 1);
+
+  const token = () => cookie("csrftoken") || document.querySelector("[name=csrfmiddlewaretoken]")?.value || "";
+
+  const post = (url, body) =>
+    fetch(url, {
+      method: "POST",
+      body,
+      redirect: "manual",
+      headers: {
+        Accept: "application/json",
+        "Content-Type": "application/x-www-form-urlencoded",
+        "X-CSRFToken": token(),
+      },
+      signal: AbortSignal.timeout(20000),
+    });
+
+  // --- The outbox ------------------------------------------------------------------------------
+  let memory = []; // Where the browser keeps nothing.
+  const outbox = () => store.read(OUTBOX) || memory;
+  const keep = (items) => { memory = items; store.write(OUTBOX, items); };
+  let flushing = false;
+  let retry = 0;
+
+  const trouble = (sentence) => {
+    const n = outbox().length;
+    const kept = n === 0 ? "" : n === 1 ? " 1 answer waits here and is sent when it can be." : ` ${n} answers wait here and are sent when they can be.`;
+    $("offline").textContent = sentence + kept;
+    $("offline").hidden = false;
+  };
+
+  async function flush() {
+    if (flushing) return;
+    flushing = true;
+    clearTimeout(retry);
+    let sentence = "";
+    try {
+      while (outbox().length) {
+        const item = outbox()[0];
+        let answer;
+        try {
+          answer = await post(item.url, item.body);
+        } catch {
+          sentence = "You are offline.";
+          break;
+        }
+        if (answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403) {
+          sentence = "You are signed out: sign in again in another tab.";
+          break;
+        }
+        if (answer.status >= 500 || answer.status === 429) {
+          sentence = "The server has trouble.";
+          break;
+        }
+        keep(outbox().filter((other) => other.id !== item.id));
+        const said = await answer.json().catch(() => ({}));
+        if (answer.ok && !idle) progress(said);
+        else if (answer.ok) location.reload();
+        else refused(item, said.problem || "The server did not accept it.");
+      }
+    } finally {
+      flushing = false;
+    }
+    if (sentence) {
+      trouble(sentence);
+      retry = setTimeout(flush, 5000);
+    } else {
+      $("offline").hidden = true;
+      if (!idle) drained();
+    }
+  }
+
+  function refused(item, sentence) {
+    const box = $("refused");
+    const link = document.createElement("a");
+    link.href = item.url;
+    link.textContent = "Open it again";
+    box.replaceChildren(`An answer was not accepted: ${sentence} `, link);
+    box.hidden = false;
+    if (item.draft) store.write(DRAFT + item.uid, item.draft);
+  }
+
+  window.addEventListener("online", flush);
+
+  // --- Nothing to judge: look again by itself -----------------------------------------------------
+  if (idle) {
+    const note = document.querySelector("[data-polling]");
+    if (note) note.hidden = false;
+    setInterval(() => { if (!document.hidden && !outbox().length) location.reload(); }, 15000);
+    flush();
+    return;
+  }
+
+  // --- One comparison ------------------------------------------------------------------------------
+  const slot = $("slot");
+  const shortcuts = root.dataset.shortcuts === "on";
+  const leaseSeconds = Number(root.dataset.leaseSeconds);
+  let form; // the comparison in view
+  let letters, axes, axis, last, selected, tie, flagging;
+  let dirty = false, saving = 0, edited = false;
+  let visible = 0, since = 0; // milliseconds in view
+  let leaseEnd = 0, renewed = 0, touched = 0;
+  let ahead = null, aheadUid = "", waitingForNext = false, preloading = false;
+
+  if (shortcuts) root.classList.add("keys-on");
+  $("open-keys").hidden = false;
+
+  const say = (text) => { $("live").textContent = text; };
+  const radios = (key, letter) => form.elements[`rank-${key}-${letter}`];
+  const rankOf = (key, letter) => Number(radios(key, letter).value) || 0;
+  const setRank = (key, letter, rank) => {
+    for (const radio of radios(key, letter)) radio.checked = radio.value === (rank ? String(rank) : "");
+  };
+  const top = (key) => Math.max(0, ...letters.map((letter) => rankOf(key, letter)));
+  const unranked = (key) => letters.filter((letter) => !rankOf(key, letter));
+  const lineOf = (key) => form.querySelector(`.axis-line[data-axis="${CSS.escape(key)}"]`);
+  const nameOf = (key) => lineOf(key).dataset.name;
+
+  const order = (key) => {
+    const places = new Map();
+    for (const letter of letters) {
+      const rank = rankOf(key, letter);
+      if (rank) places.set(rank, [...(places.get(rank) || []), letter]);
+    }
+    return [...places.keys()].sort((a, b) => a - b).map((rank) => places.get(rank).join(" = ")).join(" > ");
+  };
+
+  function begin(shown) {
+    form = shown;
+    letters = [...form.querySelectorAll(".response")].map((one) => one.dataset.letter);
+    axes = [...form.querySelectorAll(".axis-line")].map((one) => one.dataset.axis);
+    [selected, tie, flagging, last] = ["", false, false, ""];
+    dirty = edited = false;
+    visible = 0;
+    since = document.hidden ? 0 : performance.now();
+    const own = store.read(DRAFT + form.dataset.uid);
+    if (own) { restore(own); dirty = true; }
+    axis = axes.find((key) => unranked(key).length) || axes[0];
+    form.querySelector(".quick").hidden = false;
+    renewed = touched = Date.now();
+    leaseEnd = Date.now() + leaseSeconds * 1000;
+    $("lease").hidden = true;
+    paint();
+    if (dirty) saveSoon();
+  }
+
+  function paint() {
+    for (const key of axes) {
+      const left = unranked(key), line = lineOf(key), text = order(key);
+      const shown = line.querySelector("[data-order]");
+      shown.textContent = text || "–";
+      if (text && left.length) {
+        const rest = document.createElement("span");
+        rest.className = "left-out";
+        rest.textContent = ` · ${left.join(", ")} not ranked`;
+        shown.append(rest);
+      }
+      line.setAttribute("aria-pressed", String(key === axis));
+    }
+    for (const one of form.querySelectorAll(".response")) {
+      one.classList.toggle("selected", one.dataset.letter === selected);
+      const flags = [...one.querySelectorAll(".flags input:checked")].map((box) => box.nextElementSibling.textContent.toLowerCase());
+      one.querySelector("[data-flag-names]").textContent = flags.join(", ");
+    }
+    for (const set of form.querySelectorAll(".rank")) set.classList.toggle("active", set.dataset.axis === axis);
+    form.querySelector('[data-do="repeat"]').disabled = axes.indexOf(axis) < 1;
+  }
+
+  const sentence = (key) => {
+    const left = unranked(key);
+    return `${nameOf(key)}: ${order(key) || "nothing ranked"}${left.length && order(key) ? `, ${left.join(" and ")} not ranked` : ""}`;
+  };
+
+  function changed(words) {
+    edited = dirty = true;
+    touched = Date.now();
+    store.write(DRAFT + form.dataset.uid, fields());
+    form.querySelector("[data-saved]").textContent = "";
+    paint();
+    if (words) say(words);
+    saveSoon();
+  }
+
+  // --- Ranking ----------------------------------------------------------------------------------------
+  function place(letter) {
+    if (!unranked(axis).length) {
+      const open = axes.find((key) => unranked(key).length === letters.length);
+      if (open && !selected) axis = open;
+    }
+    if (rankOf(axis, letter)) {
+      selected = letter;
+      tie = false;
+      paint();
+      say(`${letter}: press its rank for ${nameOf(axis)}`);
+      return;
+    }
+    setRank(axis, letter, tie && last ? rankOf(axis, last) : top(axis) + 1);
+    [tie, last, selected] = [false, letter, letter];
+    const words = sentence(axis);
+    if (!unranked(axis).length) {
+      const open = axes.find((key) => unranked(key).length);
+      selected = last = "";
+      if (open) {
+        axis = open;
+        changed(`${words}. Now ${nameOf(open)}.`);
+        return;
+      }
+    }
+    changed(words);
+  }
+
+  function number(rank) {
+    if (!selected || rank > letters.length) return false;
+    setRank(axis, selected, rank);
+    changed(sentence(axis));
+    return true;
+  }
+
+  const acts = {
+    equal() {
+      for (const letter of letters) setRank(axis, letter, 1);
+      after();
+    },
+    repeat() {
+      const from = axes[axes.indexOf(axis) - 1];
+      if (!from) return;
+      for (const letter of letters) setRank(axis, letter, rankOf(from, letter));
+      after();
+    },
+    clear() {
+      if (unranked(axis).length === letters.length && axes.indexOf(axis) > 0) axis = axes[axes.indexOf(axis) - 1];
+      else if (document.activeElement?.dataset?.do === "clear") for (const letter of letters) setRank(axis, letter, 0);
+      else {
+        const worst = top(axis);
+        const on = letters.filter((letter) => rankOf(axis, letter) === worst && worst);
+        const out = on.includes(last) ? last : on.at(-1);
+        if (out) setRank(axis, out, 0);
+      }
+      [selected, last, tie] = ["", "", false];
+      changed(sentence(axis));
+    },
+  };
+
+  function after() {
+    const words = sentence(axis);
+    [selected, last, tie] = ["", "", false];
+    axis = axes.find((key) => unranked(key).length) || axis;
+    changed(words);
+  }
+
+  // --- Drafts -------------------------------------------------------------------------------------------
+  const fields = () => [...new FormData(form)].filter(([name]) => !["csrfmiddlewaretoken", "key", "seconds", "act"].includes(name));
+
+  function restore(pairs) {
+    const given = new Map();
+    for (const [name, value] of pairs) given.set(name, [...(given.get(name) || []), value]);
+    for (const field of form.elements) {
+      if (!field.name || ["csrfmiddlewaretoken", "key", "seconds"].includes(field.name)) continue;
+      const values = given.get(field.name) || [];
+      if (field.type === "radio" || field.type === "checkbox") field.checked = values.includes(field.value);
+      else if (field.tagName !== "BUTTON") field.value = values[0] || "";
+    }
+  }
+
+  const bodyOf = (extra) => {
+    const body = new URLSearchParams(new FormData(form));
+    for (const [name, value] of Object.entries(extra)) body.set(name, value);
+    return body;
+  };
+
+  const saveSoon = () => { clearTimeout(saving); saving = setTimeout(save, 800); };
+
+  async function save() {
+    clearTimeout(saving);
+    if (!dirty || form.hasAttribute("data-correction")) return;
+    const mine = form, sent = JSON.stringify(fields());
+    dirty = false;
+    try {
+      const answer = await post(mine.action, bodyOf({ act: "draft" }));
+      if (!answer.ok) throw new Error(String(answer.status));
+      if (form !== mine) return;
+      renewed = Date.now();
+      leaseEnd = renewed + leaseSeconds * 1000;
+      $("lease").hidden = true;
+      if (JSON.stringify(fields()) === sent) {
+        store.drop(DRAFT + mine.dataset.uid);
+        mine.querySelector("[data-saved]").textContent = "saved ✓";
+      }
+    } catch {
+      if (form !== mine) return;
+      dirty = true;
+      mine.querySelector("[data-saved]").textContent = "kept here";
+      saving = setTimeout(save, 5000);
+    }
+  }
+
+  // --- Sending ----------------------------------------------------------------------------------------------
+  const seconds = () => ((visible + (since ? performance.now() - since : 0)) / 1000).toFixed(2);
+  let warnedFor = "";
+
+  function complete() {
+    for (const key of axes) {
+      const left = unranked(key);
+      if (letters.length - left.length < 2) {
+        axis = key;
+        [selected, last] = ["", ""];
+        paint();
+        say(`${nameOf(key)}: rank at least two responses.`);
+        hint(`${nameOf(key)}: rank at least two responses.`);
+        return false;
+      }
+    }
+    const some = axes.find((key) => unranked(key).length);
+    const state = some && JSON.stringify(fields());
+    if (some && warnedFor !== state) {
+      warnedFor = state;
+      axis = some;
+      paint();
+      hint(`${nameOf(some)}: ${unranked(some).join(", ")} not ranked. Send again to leave it so.`);
+      return false;
+    }
+    return true;
+  }
+
+  function hint(text) {
+    form.querySelector("[data-saved]").textContent = "";
+    const box = $("refused");
+    box.textContent = text;
+    box.hidden = false;
+    clearTimeout(hint.timer);
+    hint.timer = setTimeout(() => { box.hidden = true; }, 6000);
+  }
+
+  function leave(extra) {
+    clearTimeout(saving);
+    const uid = form.dataset.uid;
+    keep([...outbox(), { id: `${uid}:${Date.now()}`, uid, url: form.action, body: bodyOf(extra).toString(), draft: fields() }]);
+    store.drop(DRAFT + uid);
+    dirty = false;
+    const correction = form.hasAttribute("data-correction");
+    $("refused").hidden = true;
+    if (correction) {
+      waitingForNext = "history";
+      flush();
+      return;
+    }
+    const began = performance.now();
+    if (ahead) {
+      const next = ahead;
+      [ahead, aheadUid] = [null, ""];
+      slot.replaceChildren(next);
+      begin(next);
+      renew();
+      const to = form.querySelector(".conversation");
+      scrollTo({ top: 0 });
+      to.focus({ preventScroll: true });
+      say(`Sent. Next comparison, ${letters.length} responses.`);
+      performance.measure("judge:swap", { start: began, end: performance.now() });
+    } else {
+      const note = document.createElement("p");
+      note.className = "waiting-next";
+      note.textContent = "Your answer is kept. The next comparison comes as soon as it can be fetched.";
+      slot.replaceChildren(note);
+      waitingForNext = "judge";
+    }
+    flush();
+  }
+
+  const send = () => { if (!waitingForNext && complete()) leave({ act: "send", seconds: seconds() }); };
+  const skip = (reason, other) => leave({ skip: reason, skip_other: other || "" });
+
+  function progress(said) {
+    if (said.of === undefined) return;
+    $("today").textContent = said.today;
+    $("today-of").textContent = said.of;
+    $("today-bar").max = said.of || 1;
+    $("today-bar").value = said.today;
+  }
+
+  function drained() {
+    if (waitingForNext) location.assign(root.dataset[waitingForNext]);
+    else if (outbox().length === 0) preload();
+  }
+
+  async function preload() {
+    if (ahead || preloading || form.hasAttribute("data-correction")) return;
+    preloading = true;
+    const mine = form;
+    try {
+      const answer = await fetch(mine.dataset.after, { redirect: "manual" });
+      if (answer.status !== 200) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const next = page.querySelector("form.slot");
+      if (!next || form !== mine || outbox().some((item) => item.uid === next.dataset.uid)) return;
+      ahead = document.adoptNode(next);
+      aheadUid = next.dataset.uid;
+    } catch { /* Offline: the next one is fetched when the answer has been sent. */ } finally {
+      preloading = false;
+      if (form !== mine && !waitingForNext) preload();
+    }
+  }
+
+  function undo() {
+    if (outbox().length) { trouble("The last answer is still on its way."); return; }
+    save().finally(() => $("undo-form").submit());
+  }
+
+  // --- The lease -----------------------------------------------------------------------------------------------
+  async function renew() {
+    const mine = form;
+    renewed = Date.now();
+    try {
+      const answer = await post(mine.action, bodyOf({ act: "renew" }));
+      if (!answer.ok) return;
+      const said = await answer.json();
+      if (form !== mine) return;
+      if (said.renewed) {
+        leaseEnd = Date.now() + leaseSeconds * 1000;
+        $("lease").hidden = true;
+      } else if (!edited) location.assign(root.dataset.judge);
+      else lost();
+    } catch { /* Offline: the answer is accepted later all the same. */ }
+  }
+
+  function lost() {
+    $("lease").querySelector("span").textContent = "Somebody else has this comparison now. Send yours all the same: it is kept as an extra.";
+    $("lease").hidden = false;
+  }
+
+  setInterval(() => {
+    if (!form || waitingForNext || form.hasAttribute("data-correction")) return;
+    const now = Date.now(), left = (leaseEnd - now) / 1000;
+    if (touched > renewed && now - renewed > (leaseSeconds * 1000) / 3) renew();
+    else if (left < Math.min(120, leaseSeconds / 4)) {
+      $("lease").querySelector("span").textContent = left > 0
+        ? `This comparison is kept for you for ${Math.ceil(left / 60)} more ${left > 60 ? "minutes" : "minute"}.`
+        : "The time for this comparison ran out; somebody else may get it. What you send is kept all the same.";
+      $("lease").hidden = false;
+    }
+  }, 5000);
+  $("lease").querySelector("button").addEventListener("click", renew);
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      if (since) visible += performance.now() - since;
+      since = 0;
+    } else since = performance.now();
+  });
+  window.addEventListener("pagehide", () => {
+    if (dirty && form && !waitingForNext) navigator.sendBeacon(form.action, bodyOf({ act: "draft", json: "1", csrfmiddlewaretoken: token() }));
+    if (ahead) navigator.sendBeacon(ahead.action, new URLSearchParams({ act: "release", json: "1", csrfmiddlewaretoken: token() }));
+    ahead = null;
+  });
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
+  // --- Pointer ---------------------------------------------------------------------------------------------------
+  slot.addEventListener("change", (event) => {
+    const set = event.target.closest(".rank");
+    if (set) {
+      axis = set.dataset.axis;
+      selected = last = "";
+      changed(sentence(axis));
+    } else changed("");
+  });
+  slot.addEventListener("input", (event) => { if (event.target.tagName === "TEXTAREA") changed(""); });
+  slot.addEventListener("click", (event) => {
+    const line = event.target.closest(".axis-line");
+    if (line) { axis = line.dataset.axis; [selected, last] = ["", ""]; paint(); }
+    const quick = event.target.closest("[data-do]");
+    if (quick) { quick.focus(); acts[quick.dataset.do](); }
+  });
+  slot.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const by = event.submitter;
+    if (by?.name === "skip") {
+      const other = form.elements.skip_other.value.trim();
+      if (by.value === "other" && !other) { form.elements.skip_other.focus(); return; }
+      skip(by.value, other);
+    } else if (by?.value === "draft") { dirty = true; save(); }
+    else send();
+  });
+  document.querySelector("#undo-form").addEventListener("submit", (event) => { event.preventDefault(); undo(); });
+
+  const open = (id) => { if (!$(id).open) $(id).showModal(); };
+  $("open-guidelines").addEventListener("click", (event) => { event.preventDefault(); open("guidelines"); });
+  $("open-keys").addEventListener("click", () => open("keys"));
+
+  // --- Keyboard ----------------------------------------------------------------------------------------------------
+  const typing = (target) => target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
+
+  document.addEventListener("keydown", (event) => {
+    if (event.isComposing || !form || waitingForNext) return;
+    const target = event.target;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); return; }
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const dialog = document.querySelector("dialog[open]");
+    if (dialog) {
+      if (["?", "g", "m"].includes(event.key) && shortcuts) { event.preventDefault(); dialog.close(); }
+      return;
+    }
+    if (event.key === "Escape") {
+      if (typing(target) || target.closest(".flags")) { target.blur(); form.querySelector(".conversation").focus({ preventScroll: true }); }
+      [selected, tie, flagging] = ["", false, false];
+      paint();
+      return;
+    }
+    if (event.key === "Enter" && target.name === "skip_other") {
+      event.preventDefault();
+      if (target.value.trim()) skip("other", target.value.trim());
+      return;
+    }
+    if (!shortcuts || typing(target)) return;
+    const interactive = target.closest("button, a, summary");
+    if (event.key === "Enter" && interactive) return;
+    const skipMenu = form.querySelector("details.skip[open]");
+    const flags = target.closest(".flags");
+    const digit = /^[0-9]$/.test(event.key) ? Number(event.key) : -1;
+    const letter = event.key.length === 1 ? event.key.toUpperCase() : "";
+
+    let done = true;
+    if (skipMenu && digit > 0) skipMenu.querySelectorAll('button[name="skip"]')[digit - 1]?.click();
+    else if (flags && digit > 0) {
+      const box = flags.querySelectorAll("input[type=checkbox]")[digit - 1];
+      if (box) {
+        box.click();
+        box.focus();
+        say(`${flags.closest(".response").dataset.letter}: ${box.nextElementSibling.textContent} ${box.checked ? "flagged" : "not flagged"}`);
+      }
+    } else if (flags && event.key === "x") { flags.open = flags.querySelector("input:checked") !== null; form.querySelector(".conversation").focus({ preventScroll: true }); }
+    else if (letters.includes(letter) && letter) {
+      if (flagging) {
+        flagging = false;
+        const own = form.querySelector(`.response[data-letter="${letter}"] .flags`);
+        own.open = true;
+        own.querySelector("input").focus();
+        say(`Flags of ${letter}: 1 to 4, Escape when done.`);
+      } else place(letter);
+    } else if (event.key === "=") { tie = true; say("The next letter ties with the one before."); }
+    else if (digit === 0) acts.equal();
+    else if (digit > 0) done = number(digit);
+    else if (event.key === "r") acts.repeat();
+    else if (event.key === "Backspace") acts.clear();
+    else if (event.key === "t") { axis = axes[(axes.indexOf(axis) + 1) % axes.length]; [selected, last] = ["", ""]; paint(); say(sentence(axis)); }
+    else if (event.key === "x") { flagging = true; say("Flag which response? Press its letter."); }
+    else if (event.key === "w") form.elements.reason.focus();
+    else if (event.key === "e" || event.key === "v") form.elements.rewrite.focus();
+    else if (event.key === "Enter" && !event.repeat) send();
+    else if (event.key === "u") undo();
+    else if (event.key === "s") {
+      const menu = form.querySelector("details.skip");
+      if (menu) { menu.open = true; menu.querySelector("button").focus(); }
+    } else if (event.key === "g" || event.key === "m") open("guidelines");
+    else if (event.key === "?") open("keys");
+    else done = false;
+    if (done) event.preventDefault();
+  });
+
+  begin(slot.querySelector("form.slot"));
+  if (outbox().some((item) => item.uid === form.dataset.uid)) waitingForNext = "judge";
+  flush();
+})();
