@@ -97,6 +97,12 @@ class ImportForm(forms.Form):
             raise forms.ValidationError("Name the source, so that its rows can be traced.")
         return name
 
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if given.get("sign_off") and not str(given.get("licence", "")).strip():
+            self.add_error("licence", "Name the licence that you sign the source off under.")
+        return given
+
     def clean_file(self) -> Any:
         file = self.cleaned_data["file"]
         if file.size > MAX_FILE:

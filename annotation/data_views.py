@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 from django.contrib import messages
@@ -159,10 +159,13 @@ def _clipped(message: dict[str, str]) -> dict[str, Any]:
 @require_POST
 def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     source = get_object_or_404(Source, project=project, pk=pk)
-    if not source.is_signed_off:
+    source.licence = source.licence or request.POST.get("licence", "").strip()[:120]
+    if not source.licence:
+        messages.error(request, f"Name the licence of {source.name} before you sign it off.")
+    elif not source.is_signed_off:
         source.signed_off_by, source.signed_off_at = request.user, timezone.now()  # type: ignore[assignment]
         with transaction.atomic():
-            source.save(update_fields=["signed_off_by", "signed_off_at"])
+            source.save(update_fields=["licence", "signed_off_by", "signed_off_at"])
             Event.record(project, request.user, "signed off source", source.name, source=source.pk)
         messages.success(request, f"{source.name} may now be used for training.")
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")
@@ -275,15 +278,20 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
             "batches": [
                 (batch, not chosen_pks or str(batch.pk) in chosen_pks) for batch in batches
             ],
-            "versions": [_version_row(version) for version in versions],
+            "versions": [
+                _version_row(version, before)
+                for version, before in zip_longest(versions, versions[1:])
+            ],
             "next_version": versions[0].version + 1 if versions else 1,
         },
         status=422 if form.errors else 200,
     )
 
 
-def _version_row(snapshot: Snapshot) -> dict[str, Any]:
+def _version_row(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
+    judgments = snapshot.counts.get("judgments", 0)
     return {
+        "more": judgments - before.counts.get("judgments", 0) if before else None,
         "snapshot": snapshot,
         "pairs": list(snapshot.counts.get("pairs", {}).items()),
         "agreement": list(snapshot.agreement.items()),

@@ -61,7 +61,7 @@ def import_prompts(
     """
     started = time.monotonic()
     items, report = read_prompts(file, format=format)
-    _check_source(source, report)
+    _check_source(source, report, sign_off=sign_off)
     if report.ok:
         with transaction.atomic():
             _lock(project)
@@ -97,7 +97,7 @@ def import_comparisons(
     """
     started = time.monotonic()
     items, report = read_comparisons(file, axis=axis, axes=project.axis_keys, format=format)
-    _check_source(source, report)
+    _check_source(source, report, sign_off=sign_off)
     if report.ok:
         with transaction.atomic():
             _lock(project)
@@ -124,12 +124,14 @@ def _record(project: Project, by: User | None, verb: str, report: ImportReport) 
         Event.record(project, by, "signed off source", source.name, source=source.pk)
 
 
-def _check_source(source: Mapping[str, str], report: ImportReport) -> None:
+def _check_source(source: Mapping[str, str], report: ImportReport, *, sign_off: bool) -> None:
     if not source.get("name", "").strip():
         report.add(None, "Name the source: a dataset without a name and licence can't be traced.")
     for key, limit in (("name", 120), ("licence", 120), ("url", 200)):
         if len(source.get(key, "")) > limit:
             report.add(None, f"The source's {key} is longer than {limit} characters.")
+    if sign_off and not source.get("licence", "").strip():
+        report.add(None, "Name the licence: a source is signed off for training under one.")
     url = source.get("url", "")
     if url and not url.startswith(("https://", "http://")):
         report.add(None, "The source's link does not begin with https:// or http://.")

@@ -8,6 +8,11 @@ register = template.Library()
 
 
 @register.filter
+def absolute(value: int) -> int:
+    return abs(value)
+
+
+@register.filter
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 

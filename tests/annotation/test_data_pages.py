@@ -96,6 +96,18 @@ def test_an_admin_signs_a_source_off_once(client, project, grace, rita):
     assert Event.objects.filter(verb="signed off source").count() == 1
 
 
+def test_a_source_without_a_licence_is_not_signed_off(client, project, grace):
+    source = SourceFactory(project=project, signed_off_at=None, licence="")
+    address = f"/projects/apollo/sources/{source.pk}/sign-off/"
+    client.force_login(grace)
+    assert "Name the licence" in client.post(address, follow=True).content.decode()
+    assert not Source.objects.get(pk=source.pk).is_signed_off
+    client.post(address, {"licence": "MIT"})
+    assert Source.objects.get(pk=source.pk).licence == "MIT"
+    refused = upload(client, b'{"prompt": "Why?"}\n', sign_off="on", licence="")
+    assert "Name the licence" in refused.content.decode()
+
+
 def test_another_projects_source_is_not_there(client, project, grace):
     foreign = SourceFactory(signed_off_at=None)
     client.force_login(grace)

@@ -249,6 +249,10 @@ def test_a_failure_while_writing_leaves_nothing(project, rita, monkeypatch):
 def test_a_source_without_a_name_is_refused(project, rita):
     report = import_prompts(project, lines({"prompt": "A"}), source={"name": " "}, by=rita)
     assert "Name the source" in str(report.problems[0])
+    bare = import_prompts(
+        project, lines({"prompt": "A"}), source={"name": "x"}, by=rita, sign_off=True
+    )
+    assert "Name the licence" in str(bare.problems[0])
     odd = {"name": "x", "url": "javascript:alert(1)"}
     report = import_prompts(project, lines({"prompt": "A"}), source=odd, by=rita)
     assert "https://" in str(report.problems[0])
@@ -449,7 +453,7 @@ def test_the_commands_import_and_tell_what_is_wrong(project, rita, tmp_path, cap
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     good.write_text('{"prompt": "Why?"}\n')
     bad.write_text("{\n")
-    options = {"source": "x", "by": "rita", "sign_off": True}
+    options = {"source": "x", "licence": "MIT", "by": "rita", "sign_off": True}
     call_command("import_prompts", "apollo", str(good), **options)
     assert "Imported 1 prompts" in capsys.readouterr().out
     with pytest.raises(CommandError, match="Nothing was imported"):
