@@ -22,6 +22,7 @@ from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view
 from annotation.data_forms import FreezeForm, ImportForm, PromptFilterForm, TokenForm
 from annotation.downloads import archive_answer, csv_answer, file_answer
 from annotation.models import ApiToken, Event, Project, Prompt, Snapshot, Source
+from annotation.rendering import render_markdown
 from annotation.snapshots import (
     SnapshotError,
     config_name,
@@ -341,7 +342,7 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             ),
             "folder": f"{project.slug}-v{found.version}",
             "config": config_name(pair_file(axes[0])) if axes else "judgments",
-            "card": _card_text(found),
+            "card": render_markdown(_card_text(found)),
         },
     )
 
