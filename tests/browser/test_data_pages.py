@@ -93,6 +93,7 @@ def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
     choose({"prompt": HOSTILE + " again"})
     watched.get_by_text("What the file holds").wait_for()
     assert watched.get_by_label("Source", exact=True).input_value() == "Typed by hand"
+    watched.get_by_label("Licence", exact=True).fill("CC0-1.0")
     watched.get_by_label("I read the licence").check()
     watched.get_by_role("button", name="Import", exact=True).click()
     watched.wait_for_url("**/prompts/#sources")
