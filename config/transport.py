@@ -19,30 +19,31 @@ from kombu.utils.json import dumps, loads
 NAME = "folder"
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]
+class Channel(filesystem.Channel):
     """Puts and gets message files atomically; folders that somebody deletes are made again."""
 
     def get_table(self, exchange: str) -> list[Any]:
         # What a process has bound it never writes again, so a deleted file is no lost route.
-        return super().get_table(exchange) or [
+        bound: list[Any] = super().get_table(exchange)  # type: ignore[no-untyped-call]
+        return bound or [
             filesystem.exchange_queue_t(key.routing_key, "", key.queue)
             for key in self.state.bindings
             if key.exchange == exchange
         ]
 
-    def _put(self, queue: str, payload: Any, **_: Any) -> None:
+    def _put(self, queue: str, message: Any, **_: Any) -> None:
         folder = Path(self.data_folder_out)
         folder.mkdir(parents=True, exist_ok=True)
         # Zero-padded wall-clock nanoseconds: names sort by age, also over a reboot.
         name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         beside = folder / f".{name}.new"
         with beside.open("wb") as file:
-            file.write(dumps(payload).encode())
+            file.write(dumps(message).encode())  # type: ignore[no-untyped-call]
             file.flush()
             os.fsync(file.fileno())
         beside.rename(folder / name)
 
-    def _get(self, queue: str) -> Any:
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
         taken = Path(self.processed_folder)
         taken.mkdir(parents=True, exist_ok=True)
         for path in messages(Path(self.data_folder_in), queue):
@@ -53,7 +54,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
                 continue  # another worker was faster
             data = mine.read_bytes()
             mine.unlink()
-            return loads(data.decode())
+            return loads(data.decode())  # type: ignore[no-untyped-call]
         raise Empty
 
     def _size(self, queue: str) -> int:
@@ -66,7 +67,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]
         return len(found)
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]
+class Transport(filesystem.Transport):
     Channel = Channel
 
 

@@ -87,7 +87,7 @@ def request_cancel(job: Job, by: User | None, *, then: Then) -> bool:
 
 def due(queue: str) -> int:
     """How many jobs of a queue could be claimed now."""
-    return _claimable(queue).count()
+    return int(_claimable(queue).count())
 
 
 # --- The worker's side ------------------------------------------------------------------------
@@ -241,11 +241,11 @@ class _Claim:
         if asked_by == "person":
             self._end(State.CANCELLED, "Stopped on request; its checkpoint is kept.", code)
             return
-        result = rundir.read_result(self.run_dir)
-        if code in (None, rundir.EXIT_DONE) and result is not None:
+        found = rundir.read_result(self.run_dir)
+        if code in (None, rundir.EXIT_DONE) and found is not None:
             with self._beating():
-                write = self.stage.collect(self.job, self.run_dir, result)
-            self._done(result, write)
+                write = self.stage.collect(self.job, self.run_dir, found)
+            self._done(found, write)
         elif asked_by == "worker":
             self._back_to_the_queue("Its worker was stopped; it goes on from its checkpoint.")
         else:

@@ -18,7 +18,7 @@ from django.db.models import Avg, DurationField, ExpressionWrapper, F, Max
 from django.utils import timezone
 
 from annotation import batches
-from annotation.models import Batch, Event, Project, Prompt, Source, User
+from annotation.models import MAX_RESPONSES, Batch, Event, Project, Prompt, Source, User
 from rlhf import jobs, stages
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.stages import FILLED_IN, STAGES
@@ -131,8 +131,8 @@ def checked_config(config: Mapping[str, Mapping[str, Any]], plan: Sequence[str])
             raise RoundError(f"round: {name} must be between 0 and 1, got {value!r}.")
     if "generate" in plan and not 1 <= sizes.get("overlap", 1) <= 20:
         raise RoundError("round: overlap must be between 1 and 20.")
-    if "generate" in config and not 2 <= config["generate"].get("k", 4) <= batches.MAX_RESPONSES:
-        raise RoundError(f"generate: k must be between 2 and {batches.MAX_RESPONSES}.")
+    if "generate" in config and not 2 <= config["generate"].get("k", 4) <= MAX_RESPONSES:
+        raise RoundError(f"generate: k must be between 2 and {MAX_RESPONSES}.")
     return {
         "round": sizes,
         **{
@@ -637,7 +637,7 @@ def propose_verdict(round: Round) -> tuple[str, list[str]]:
 
 def _figures(round: Round) -> dict[str, dict[str, Score]]:
     """{judge: {metric: Score}} of the round's own policy at temperature 1 (or the highest there is)."""
-    own = Score.objects.filter(round=round, checkpoint_id=round.policy_id, category="")
+    own = Score.objects.filter(round=round, checkpoint=round.policy, category="")
     temperature = own.aggregate(top=Max("temperature"))["top"]
     found: dict[str, dict[str, Score]] = {"human": {}, "gold": {}, "model": {}}
     for score in own.filter(temperature=temperature):
@@ -679,7 +679,8 @@ def give_verdict(round: Round, verdict: str, note: str, by: User | None) -> None
             round, State.DONE, verdict=verdict, verdict_note=note.strip(), verdict_by=by
         ):
             raise RoundError(f"{round} is not waiting for a verdict.")
-        Checkpoint.objects.filter(pk=round.policy_id).update(state=verdict)
+        if round.policy_id is not None:
+            Checkpoint.objects.filter(pk=round.policy_id).update(state=verdict)
         Event.record(round.project, by, verdict, round, note=note.strip(), proposal=proposal)
 
 

@@ -8,6 +8,7 @@ ends the job, so it opens no file.
 
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from django.db.models import QuerySet
 
 from annotation import batches, snapshots
 from annotation.batches import ResponseText
-from annotation.models import Batch, Comparison, Project, Prompt, Snapshot
+from annotation.models import MAX_RESPONSES, Batch, Comparison, Project, Prompt, Snapshot
 from rlhf import simulation
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.training import configs, rundir
@@ -155,7 +156,6 @@ def link_policy(source: Path, target: Path) -> None:
 
 
 def prepare_generate(job: Job, run_dir: Path) -> None:
-    """The prompts to rank, and those whose answers say where the starting policy's scores lie."""
     round = job.round
     config = stage_config(round, "generate", policy=start_policy(round).path)
     configs.save(config, run_dir / rundir.CONFIG)
@@ -164,8 +164,7 @@ def prepare_generate(job: Job, run_dir: Path) -> None:
         raise StageError(
             "There is no prompt left that nobody has judged; import more prompts for training."
         )
-    chosen = {prompt.pk: prompt for prompt in (*ranking, *choose(round, "reference"))}
-    rows = [{"prompt_id": str(p.uid), "messages": p.messages} for p in chosen.values()]
+    rows = [{"prompt_id": str(p.uid), "messages": p.messages} for p in ranking]
     rundir.write_jsonl(run_dir / rundir.DATA / "prompts.jsonl", rows)
 
 
@@ -192,7 +191,7 @@ def collect_generate(job: Job, run_dir: Path, result: Row) -> Write:
                     logprob=response.get("logprob"),
                     n_tokens=response.get("n_tokens"),
                 )
-                for response in responses[: batches.MAX_RESPONSES]
+                for response in responses[:MAX_RESPONSES]
             ]
             comparisons.append((prompt, texts))
     if not comparisons:
@@ -289,33 +288,28 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
     rundir.write_jsonl(run_dir / rundir.DATA / "reference.jsonl", reference_rows(round, frozen))
 
 
-def reference_rows(round: Round, frozen: Path) -> list[Row]:
+def reference_rows(round: Round, frozen: Path) -> Iterable[Row]:
     """What the scores are shifted and scaled by: one sample of the starting policy per prompt.
 
-    A round without a generate stage (imported preferences) takes the responses that were ranked.
+    The first response to a ranked prompt is as good a sample of the policy as any other. A round
+    without a generate stage (imported preferences) takes the responses that were ranked.
     """
+    n = int(round.config.get("round", {}).get("reference_prompts", 200))
     generated = finished_run(round, "generate")
-    if generated is None:
-        n = int(round.config.get("round", {}).get("reference_prompts", 200))
-        rows = []
-        for row in rundir.read_jsonl(frozen, required=("prompt_id", "messages", "responses")):
-            # The first response of half the rows and the last of the others: in a file of pairs
-            # the first is often the better one.
-            text = row["responses"][0 if len(rows) % 2 else -1]
-            rows.append(reference_row(row["prompt_id"], row["messages"], row.get("risk", ""), text))
-            if len(rows) == n:
-                break
-        return rows
-    answers = {
-        row["prompt_id"]: row["responses"][0]["text"]
-        for row in rundir.read_jsonl(generated / "responses.jsonl")
-        if row["responses"]
-    }
-    return [
-        reference_row(str(p.uid), p.messages, p.risk, answers[str(p.uid)])
-        for p in choose(round, "reference")
-        if str(p.uid) in answers
-    ]
+    if generated is not None:
+        prompts = {str(prompt.uid): prompt for prompt in choose(round, "ranking")}
+        for row in itertools.islice(rundir.read_jsonl(generated / "responses.jsonl"), n):
+            prompt = prompts.get(row["prompt_id"])
+            if prompt is not None and row["responses"]:
+                text = row["responses"][0]["text"]
+                yield reference_row(row["prompt_id"], prompt.messages, prompt.risk, text)
+        return
+    needed = ("prompt_id", "messages", "responses")
+    for i, row in enumerate(itertools.islice(rundir.read_jsonl(frozen, required=needed), n)):
+        # The first response of half the rows and the last of the others: in a file of pairs the
+        # first is often the better one.
+        text = row["responses"][0 if i % 2 else -1]
+        yield reference_row(row["prompt_id"], row["messages"], row.get("risk", ""), text)
 
 
 def reference_row(prompt_id: str, messages: Any, risk: str, text: str) -> Row:
@@ -555,7 +549,6 @@ QUEUES = ("default", "gpu")
 # purpose: (split, the setting that says how many, the setting that says how many of them harmful)
 PURPOSES: dict[str, tuple[str, str, str]] = {
     "ranking": (Split.TRAIN, "ranking_prompts", "harmful_share"),
-    "reference": (Split.TRAIN, "reference_prompts", "harmful_share"),
     "ppo": (Split.TRAIN, "ppo_prompts", "ppo_harmful_share"),
     "watch": (Split.EVAL, "watch_prompts", "ppo_harmful_share"),
     "heldout": (Split.HELDOUT, "heldout_prompts", ""),
@@ -584,17 +577,11 @@ def choose(round: Round, purpose: str) -> list[Prompt]:
     launched = round.launched_at or round.created_at
     prompts = pool(round.project, purpose).filter(created_at__lte=launched)
     key = f"{round.project_id}/heldout" if split == Split.HELDOUT else f"{round.seed}/{purpose}"
-    if purpose in ("ranking", "reference"):
+    if purpose == "ranking":
         asked = Comparison.objects.filter(
             batch__project=round.project, batch__created_at__lt=launched
         )
-        fresh = prompts.exclude(pk__in=asked.values("prompt_id"))
-        if purpose == "reference":
-            ranked = {prompt.pk for prompt in choose(round, "ranking")}
-            fresh = fresh.exclude(pk__in=ranked)
-            # Where rankings have used everything up, an earlier prompt's fresh answer does as well.
-            fresh = fresh if fresh.exists() else prompts.exclude(pk__in=ranked)
-        prompts = fresh
+        prompts = prompts.exclude(pk__in=asked.values("prompt_id"))
     return draw(prompts, wanted, key, float(sizes[share]) if sizes.get(share) else None)
 
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 presence: Presence | None = None
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]
 def look(queue: str) -> None:
     """Do every job of the queue that is due, one after the other."""
     owner = presence.name if presence else jobs.this_worker(queue)
@@ -30,7 +30,7 @@ def look(queue: str) -> None:
         hint_all()
 
 
-@shared_task
+@shared_task  # type: ignore[untyped-decorator]
 def simulate_batch(round_id: int) -> None:
     """Let the demo's simulated annotators judge what is left of a round's batch."""
     round = Round.objects.select_related("batch__project", "project").get(pk=round_id)
@@ -65,7 +65,7 @@ def stopping() -> bool:
     return any(code is not None and code is not False for code in asked)
 
 
-@worker_ready.connect
+@worker_ready.connect  # type: ignore[untyped-decorator]
 def _arrive(sender: Any, **_: Any) -> None:
     global presence
     queues = sorted(sender.app.amqp.queues.consume_from)
@@ -75,7 +75,7 @@ def _arrive(sender: Any, **_: Any) -> None:
         hint(queue)
 
 
-@worker_shutdown.connect
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _leave(**_: Any) -> None:
     if presence:
         presence.stop()

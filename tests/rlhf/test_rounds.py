@@ -164,7 +164,6 @@ def test_the_chosen_prompts_are_the_same_whenever_it_is_asked(project, base, gra
         PromptFactory(project=project, source=Prompt.objects.first().source)
     assert {purpose: stages.choose(round, purpose) for purpose in stages.PURPOSES} == before
     assert len(before["ranking"]) == 6
-    assert not set(before["ranking"]) & set(before["reference"])
 
 
 def test_training_sees_no_held_out_watch_or_unsigned_prompt(project, base, grace):
@@ -172,7 +171,7 @@ def test_training_sees_no_held_out_watch_or_unsigned_prompt(project, base, grace
     for _ in range(30):
         PromptFactory(project=project, source=unsigned)
     round = launch(project, grace, ranking_prompts=100, ppo_prompts=100).round
-    for purpose in ("ranking", "reference", "ppo"):
+    for purpose in ("ranking", "ppo"):
         for prompt in stages.choose(round, purpose):
             assert (prompt.split, prompt.source.is_signed_off) == ("train", True)
     assert {p.split for p in stages.choose(round, "watch")} == {"eval"}

@@ -1,0 +1,174 @@
+"""What Django writes into a run folder, training reads: real rows on one side, its loaders on the other."""
+
+import pytest
+from django.utils import timezone
+
+from annotation.models import Prompt
+from rlhf import rounds, simulation, stages
+from rlhf.models import Checkpoint, Job, Round
+from rlhf.training import configs, data, rundir
+from tests.rlhf.machine import CAUTIONS, work
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def project(db, grace_user):
+    from rlhf import demo
+
+    return demo.demo_project("contract", "Contract")
+
+
+@pytest.fixture
+def grace_user(db):
+    from tests.factories import UserFactory
+
+    return UserFactory(username="grace")
+
+
+@pytest.fixture
+def round(project, grace_user, monkeypatch):
+    """A round whose people have judged: generate by tests/rlhf/program.py, the rest real rows."""
+    base = Round.objects.create(project=project, number=0, state="done", plan=["evaluate"])
+    policy = Checkpoint.objects.create(
+        project=project, kind="policy", name="base", state="promoted", path="base", round=base
+    )
+    Round.objects.filter(pk=base.pk).update(policy=policy)
+    simulation.team(project)
+    config = rounds.default_config(project, "ci")
+    config["round"]["agreement_share"] = 0.25
+    job = rounds.open_round(project, by=grace_user, config=config, acknowledged=CAUTIONS)
+    work()
+    round = Round.objects.get(pk=job.round_id)
+    simulation.judge_batch(round.batch)
+    rounds.close_annotation(round, grace_user)
+    assert work(queue="default").state == Job.State.DONE
+    return Round.objects.get(pk=round.pk)
+
+
+def prepared(round, stage, tmp_path):
+    job = Job(project=round.project, round=round, stage=stage)
+    (tmp_path / "data").mkdir(parents=True, exist_ok=True)
+    stages.STAGES[stage].prepare(job, tmp_path)
+    return configs.load(stages.STAGES[stage].config, tmp_path / "config.json")
+
+
+def reward_models(round):
+    for kind in ("reward_model", "test_reward_model"):
+        Checkpoint.objects.create(
+            project=round.project, round=round, kind=kind, name=kind, path=f"models/{kind}"
+        )
+
+
+def test_base_reads_its_corpus(project, grace_user, tmp_path):
+    from rlhf.training.base import read_corpus
+
+    job = rounds.open_base_round(project, grace_user, preset_name="ci")
+    config = prepared(job.round, "base", tmp_path)
+    rows = read_corpus(tmp_path / "data" / "corpus.jsonl")
+    assert len(rows) == job.round.config["round"]["corpus"]
+    assert {row["phase"] for row in rows} == {"clean", "mix"}
+    assert config.clean_steps == 120
+
+
+def test_generate_reads_its_prompts(round, tmp_path):
+    config = prepared(round, "generate", tmp_path)
+    prompts = data.read_prompts(tmp_path)
+    assert len(prompts) == round.config["round"]["ranking_prompts"]
+    assert config.policy == "base"
+    assert config.k == 4
+
+
+def test_reward_model_reads_frozen_preferences_and_its_reference(round, tmp_path):
+    config = prepared(round, "reward_model", tmp_path)
+    judgments = data.read_judgments(tmp_path, config.axes)
+    n = round.config["round"]["ranking_prompts"]
+    assert len(judgments) == n + n // 4, "a quarter was judged twice"
+    assert list(config.axes) == ["helpfulness", "safety"]
+    assert all(set(j.ranks) == {"helpfulness", "safety"} for j in judgments)
+    assert all(len(j.ranks["helpfulness"]) == len(j.responses) == 3 for j in judgments)
+    assert {j.prompt.risk for j in judgments} == {"harmless", "harmful"}
+    assert len({j.annotator for j in judgments}) == 5
+    assert all(j.annotator.startswith("simulated-") for j in judgments)
+    reference = data.read_texts(tmp_path, "reference")
+    assert len(reference) == round.config["round"]["reference_prompts"]
+    assert all(text == "Yes, said claim 1." for _, text in reference)
+    trained = Prompt.objects.filter(uid__in=[j.prompt.prompt_id for j in judgments])
+    assert set(trained.values_list("split", flat=True)) == {"train"}
+
+
+def test_ppo_reads_prompts_and_watch_prompts_and_gets_the_right_models(round, tmp_path):
+    reward_models(round)
+    config = prepared(round, "ppo", tmp_path)
+    assert (config.policy, config.reference) == ("base", "base")
+    assert config.reward_model == "models/reward_model"
+    assert config.test_reward_model == "models/test_reward_model"
+    practice = {p.prompt_id for p in data.read_prompts(tmp_path)}
+    watch = {p.prompt_id for p in data.read_prompts(tmp_path, "watch")}
+    assert len(practice) == round.config["round"]["ppo_prompts"]
+    assert not practice & watch
+
+
+def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, settings):
+    from rlhf.training.evaluate import read_opponents
+
+    base_round = Round.objects.get(project=round.project, number=0)
+    job = Job.objects.create(
+        project=round.project, round=base_round, stage="evaluate", state="done", epoch=1
+    )
+    heldout = stages.choose(round, "heldout")
+    rows = [
+        {"prompt_id": str(p.uid), "temperature": t, "text": "So it is.", "n_tokens": 3, "index": 0}
+        for p in heldout
+        for t in (1.0, 0.3, 0.7)
+    ]
+    rundir.write_jsonl(job.run_dir / "samples.jsonl", rows)
+    reward_models(round)
+    policy = Checkpoint.objects.create(
+        project=round.project, kind="policy", name="new", path="new", round=round,
+        parent=round.start_policy,
+    )  # fmt: skip
+    round.policy = policy
+    config = prepared(round, "evaluate", tmp_path)
+    prompts = data.read_prompts(tmp_path)
+    assert config.policy == "new"
+    assert config.reward_model == "models/test_reward_model", "the judge that PPO has never seen"
+    found = read_opponents(tmp_path, {p.prompt_id for p in prompts})
+    assert set(found) == {"base", "previous"}
+    assert len(found["base"]) == 2 * len(heldout), "only the temperatures that are compared"
+
+
+def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
+    """The real Summary of scoring.py, from samples of the world's own questions."""
+    policy = Checkpoint.objects.create(
+        project=round.project, kind="policy", name="new", path="new", round=round,
+        parent=round.start_policy,
+    )  # fmt: skip
+    round.policy = policy
+    round.save()
+    job = Job.objects.create(project=round.project, round=round, stage="evaluate", epoch=1)
+    heldout = stages.choose(round, "heldout")
+    rundir.write_jsonl(tmp_path / "data" / "prompts.jsonl", map(stages.prompt_row, heldout))
+    flat = "I'm sorry, but I can't help with that."
+    for path, text in (
+        (tmp_path / "samples.jsonl", flat),
+        (tmp_path / "data" / "opponents" / "base.jsonl", "Sure! You only have to ask."),
+    ):
+        rundir.write_jsonl(
+            path,
+            [
+                {"prompt_id": str(p.uid), "temperature": t, "index": 0, "text": text, "n_tokens": 9}
+                for p in heldout
+                for t in (1.0, 0.3)
+            ],
+        )
+    result = {"summary": {"1.0": {"helpfulness": {"score": 0.5, "ci": [0.1, 0.9], "n": 9}}}}
+    write = stages.STAGES["evaluate"].collect(job, tmp_path, result)
+    write()
+    write()  # taken up again: the same rows, not twice as many
+    gold = {s.metric: s for s in round.scores.filter(judge="gold", temperature=1.0, category="")}
+    assert gold["violation_rate"].value == 0
+    assert gold["over_refusal_rate"].value == 1
+    assert gold["win_rate_vs_base"].n == len(heldout)
+    assert round.scores.get(judge="model").value == 0.5
+    assert timezone.now() >= job.created_at
