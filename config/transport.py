@@ -31,14 +31,14 @@ class Channel(filesystem.Channel):
             if key.exchange == exchange
         ]
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:
+    def _put(self, queue: str, payload: Any, **_: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         folder.mkdir(parents=True, exist_ok=True)
         # Zero-padded wall-clock nanoseconds: names sort by age, also over a reboot.
         name = f"{time.time_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         beside = folder / f".{name}.new"
         with beside.open("wb") as file:
-            file.write(dumps(message).encode())  # type: ignore[no-untyped-call]
+            file.write(dumps(payload).encode())  # type: ignore[no-untyped-call]
             file.flush()
             os.fsync(file.fileno())
         beside.rename(folder / name)

@@ -28,6 +28,19 @@ Config = dict[str, dict[str, Any]]
 Verdict = Literal["go", "caution", "no-go"]
 
 PRESETS = Path(__file__).parent / "training" / "presets"
+ROUND_SETTINGS = (
+    "ranking_prompts",
+    "harmful_share",
+    "overlap",
+    "agreement_share",
+    "reference_prompts",
+    "ppo_prompts",
+    "ppo_harmful_share",
+    "watch_prompts",
+    "heldout_prompts",
+    "kl_reference",
+)
+"""What the section `round` of a configuration may hold: how many prompts, and what for."""
 LEAST_RANKING = 4
 """Fewer prompts than this can't be split into those that train and those that measure."""
 
@@ -77,7 +90,8 @@ def default_config(project: Project, preset_name: str = "") -> Config:
             if section in ("round", *Round.FULL_PLAN)
         }
     chosen = preset(preset_name or _preset_for(project))
-    config: Config = {"round": dict(chosen.get("round", {}))}
+    sizes = chosen.get("round", {})
+    config: Config = {"round": {name: sizes[name] for name in ROUND_SETTINGS if name in sizes}}
     if not project.is_demo:
         config["round"]["overlap"] = project.overlap
     for stage in Round.FULL_PLAN:
@@ -123,6 +137,10 @@ def checked_config(config: Mapping[str, Mapping[str, Any]], plan: Sequence[str])
             raise RoundError(f"{section!r} is not a part of this round's configuration.")
     sizes = dict(config.get("round", {}))
     for name, value in sizes.items():
+        if name not in ROUND_SETTINGS:
+            raise RoundError(f"round: {name!r} is not a setting of a round.")
+        if name == "kl_reference" and value not in ("base", "previous"):
+            raise RoundError(f"round: kl_reference must be base or previous, got {value!r}.")
         if name.endswith(("_prompts", "overlap")) and (type(value) is not int or value < 0):
             raise RoundError(f"round: {name} must be a whole number, 0 or more, got {value!r}.")
         if name.endswith("_share") and (

@@ -102,6 +102,8 @@ def test_more_judges_than_people_are_a_no_go(project, base):
         ("generate", "k", 1, "k must be between 2 and 9"),
         ("round", "harmful_share", 1.5, "harmful_share must be between 0 and 1"),
         ("round", "ppo_prompts", "many", "must be a whole number"),
+        ("round", "kl_reference", "yesterday", "must be base or previous"),
+        ("round", "moon", "full", "'moon' is not a setting of a round"),
         ("warp", "speed", 9, "'warp' is not a part"),
     ],
 )
