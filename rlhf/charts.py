@@ -87,6 +87,7 @@ class Line:
 
     y: float
     text: str
+    value: str
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ class Chart:
     def floor(self) -> float:
         """Where the plot ends and the labels of the horizontal axis begin."""
         return self.height - BOTTOM
+
+    @property
+    def named_lines(self) -> list[Line]:
+        """The reference lines that the key explains."""
+        return [line for line in self.lines if line.text]
 
     @property
     def is_keyed(self) -> bool:
@@ -180,7 +186,7 @@ def points(
         ],
         x_labels=[XLabel(round((i + 0.5) * width, 3), place) for i, place in enumerate(places)],
         series=drawn,
-        lines=[Line(down(value), text) for value, text in lines],
+        lines=[Line(down(value), text, number(value, percent=percent)) for value, text in lines],
         y_title=unit,
     )
 

@@ -122,10 +122,12 @@ class Evidence:
         return f"{address}?{urlencode({'temperature': self.temperature, **query})}"
 
 
-def evidence(project: Project, judge: str = "", temperature: str = "") -> Evidence:
+def evidence(
+    project: Project, judge: str = "", temperature: str = "", *, metrics: Sequence[str] = ()
+) -> Evidence:
     """Scores, rounds and finished jobs of a project in three queries.
 
-    An unknown judge or temperature falls back to what there is, so an old link still opens.
+    With `metrics` only those are fetched, over all categories together. An unknown judge or temperature falls back to what there is, so an old link still opens.
     """
     rounds = list(
         Round.objects.filter(project=project)
@@ -134,7 +136,8 @@ def evidence(project: Project, judge: str = "", temperature: str = "") -> Eviden
     )
     for one in rounds:
         one.project = project
-    scores = list(Score.objects.filter(round__project=project).order_by("id"))
+    asked = Score.objects.filter(round__project=project).order_by("id")
+    scores = list(asked.filter(metric__in=metrics, category="") if metrics else asked)
     judges = [name for name in JUDGES if any(s.judge == name for s in scores)]
     judge = judge if judge in judges else (judges or ["model"])[0]
     temperatures = sorted({s.temperature for s in scores if s.judge == judge}, reverse=True)
@@ -387,7 +390,7 @@ def win_rates(e: Evidence) -> Panel:
             label="Win rates per round with intervals; half is no better than a coin",
             height=260,
             percent=True,
-            lines=[(0.5, "level")],
+            lines=[(0.5, "level: as good as the other")],
         )
         drawings.append(Drawing("", chart))
     return Panel(
@@ -711,7 +714,7 @@ def panels(e: Evidence) -> list[Panel]:
 
 def small_multiples(project: Project) -> list[Drawing]:
     """Helpfulness and safety over the rounds, small, for mission control."""
-    e = evidence(project)
+    e = evidence(project, metrics=("helpfulness", "safety"))
     drawings = []
     for axis in ("helpfulness", "safety"):
         marks = _marks(e, axis, _risk(axis))
@@ -783,7 +786,7 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
     accuracy = charts.points(
         series,
         label="Accuracy on held-out pairs per axis, with intervals",
-        height=220,
+        height=260,
         percent=True,
         lines=lines,
         connect=False,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf import charts
 from rlhf.models import Job
 from rlhf.training import rundir
 
@@ -249,6 +250,47 @@ def _number(value: Any) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     return None
+
+
+# --- What a stage found -----------------------------------------------------------------------
+
+# stage: (field of result.json, what it is, unit). Figures with intervals have their own tables.
+FACTS: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "base": (
+        ("n_parameters", "parameters", ""),
+        ("loss", "training loss", "nats per token"),
+        ("steps", "steps", ""),
+    ),
+    "generate": (
+        ("n_prompts", "prompts", ""),
+        ("n_responses", "responses", ""),
+        ("tokens_per_second", "speed", "tokens/s"),
+    ),
+    "ppo": (
+        ("steps", "steps", ""),
+        ("stop_reason", "it stopped because of", ""),
+        ("best_step", "best step by the test-RM", ""),
+        ("kl", "KL at the end", "nats"),
+        ("samples_per_second", "speed", "responses/s"),
+    ),
+}
+REASONS = {
+    "steps": "its steps",
+    "kl_budget": "the KL budget",
+    "tripwire": "the tripwire: the test-RM fell",
+}
+
+
+def facts(stage: str, result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(what, value, unit) of a stage's result, for reading; what is missing is left out."""
+    found = []
+    for key, name, unit in FACTS.get(stage, ()):
+        value = result.get(key)
+        if isinstance(value, str):
+            found.append((name, REASONS.get(value, value), unit))
+        elif (number := _number(value)) is not None:
+            found.append((name, charts.number(number), unit))
+    return found
 
 
 # --- Curves ----------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
         found["curves"] = reading.CURVES.get(stage.key, ())
         found["log"] = reading.log_tail(job)
         found["result"] = reading.result(job)
+        found["facts"] = reading.facts(stage.key, found["result"])
         if stage.key == "ppo":
             found["pairs"] = reading.before_after(job)
         if stage.key == "reward_model":

@@ -301,6 +301,13 @@ def test_the_metrics_endpoint_gives_only_what_is_new(client, mission, project, r
     assert page(client, "metrics", project.slug, 3, "ppo", after="x").status_code == 200
 
 
+def test_what_a_stage_found_is_told_in_words(client, mission, project, rita):
+    client.force_login(rita)
+    body = text_of(page(client, "round", project.slug, 2, stage="ppo"))
+    assert "<dt>it stopped because of</dt><dd>its steps</dd>" in body
+    assert "<dt>KL at the end</dt><dd>7.80 <small>nats</small></dd>" in body
+
+
 def test_samples_are_side_by_side_with_their_words_marked(client, mission, project, rita):
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2, stage="ppo"))
