@@ -27,7 +27,6 @@ JUDGES = {
 }
 RATES = {"violation_rate", "over_refusal_rate", "win_rate_vs_base", "win_rate_vs_previous"}
 RATES |= {"entity_accuracy"}
-COLOURS = ("accent", "helpfulness", "safety", "simulated", "warning", "violation")
 SHAPES = ("circle", "square", "diamond", "triangle")
 DASHES = ("", "6 4", "2 3", "8 3 2 3")
 
@@ -356,7 +355,7 @@ def win_rates(e: Evidence) -> Panel:
     metrics = {"win_rate_vs_base": "against base", "win_rate_vs_previous": "against previous"}
     series = []
     for (metric, name), token, shape in zip(
-        metrics.items(), ("accent", "simulated"), ("circle", "diamond"), strict=True
+        metrics.items(), ("accent", "ink-2"), ("circle", "diamond"), strict=True
     ):
         against = metric.removeprefix("win_rate_vs_")
         marks = _marks(e, metric, {"vs": against})
@@ -407,6 +406,8 @@ def win_rates(e: Evidence) -> Panel:
 
 def reward_against_kl(e: Evidence) -> Panel:
     """What the reward rose by for the distance that the policy moved (Gao et al. 2022)."""
+    # Colours have meanings; the newest round has the accent, the others differ by shape and dash.
+    newest = max((pk for pk, stage in e.jobs if stage == "ppo"), default=None)
     lines: list[tuple[Series, list[float]]] = []
     rows = []
     ends: list[tuple[Round, dict[str, Any]]] = []
@@ -434,7 +435,7 @@ def reward_against_kl(e: Evidence) -> Panel:
         ]
         style = index % len(SHAPES)
         series = Series(
-            str(one), COLOURS[index % len(COLOURS)], marks, SHAPES[style], DASHES[style]
+            str(one), "accent" if one.pk == newest else "ink-2", marks, SHAPES[style], DASHES[style]
         )
         lines.append((series, [math.sqrt(max(0.0, row["kl"])) for row in steps]))
         ends.append((one, steps[-1]))
@@ -551,8 +552,14 @@ def agreement(e: Evidence) -> Panel:
         "on prompts that it has not seen. People's agreement is the ceiling to expect.",
         drawings,
         Table(["Round", "Who", "Agreement", "from", "to", "n (pairs)"], rows),
+        is_simulated=any(has_simulated(one) for one in e.every_round),
         empty="Appears with the first reward model, and with comparisons that two people judged.",
     )
+
+
+def has_simulated(round: Round) -> bool:
+    """Whether some of the judgments that the round learnt from were made by programs."""
+    return bool(round.snapshot and round.snapshot.counts.get("simulated_annotators"))
 
 
 def length(e: Evidence) -> Panel:
@@ -776,9 +783,7 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
             )
         if marks:
             series.append(
-                Series(
-                    f"{side}-RM", "accent" if side == "train" else "simulated", marks, shape, dash
-                )
+                Series(f"{side}-RM", "accent" if side == "train" else "ink-2", marks, shape, dash)
             )
     if not series:
         return None
@@ -803,7 +808,7 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
         ]
         if not points:
             continue
-        token = axis if axis in ("helpfulness", "safety") else COLOURS[index % len(COLOURS)]
+        token = axis if axis in ("helpfulness", "safety") else "accent"
         marks = [
             Mark(
                 axis,

@@ -320,9 +320,9 @@ CURVES: dict[str, tuple[Curve, ...]] = {
             "loss",
             "Loss",
             "nats per token",
-            (("loss", "training", "accent", ""), ("heldout_loss", "held out", "simulated", "6 4")),
+            (("loss", "training", "accent", ""), ("heldout_loss", "held out", "ink-2", "6 4")),
         ),
-        Curve("rate", "Step size", "", (("learning_rate", "learning rate", "ink-2", ""),)),
+        Curve("rate", "Step size", "", (("learning_rate", "learning rate", "accent", ""),)),
     ),
     "reward_model": (
         Curve(
@@ -331,7 +331,7 @@ CURVES: dict[str, tuple[Curve, ...]] = {
             "nats per pair",
             (
                 ("train_loss", "train-RM", "accent", ""),
-                ("test_loss", "test-RM", "simulated", "6 4"),
+                ("test_loss", "test-RM", "ink-2", "6 4"),
             ),
             each_from_one=True,
         ),
@@ -341,7 +341,7 @@ CURVES: dict[str, tuple[Curve, ...]] = {
             "share of pairs",
             (
                 ("train_accuracy", "train-RM", "accent", ""),
-                ("test_accuracy", "test-RM", "simulated", "6 4"),
+                ("test_accuracy", "test-RM", "ink-2", "6 4"),
             ),
             each_from_one=True,
         ),
@@ -363,12 +363,12 @@ CURVES: dict[str, tuple[Curve, ...]] = {
             "standard deviations",
             (
                 ("watch_reward", "train-RM", "accent", ""),
-                ("test_reward", "test-RM (never trains)", "simulated", "6 4"),
+                ("test_reward", "test-RM (never trains)", "ink-2", "6 4"),
             ),
         ),
-        Curve("kl", "KL to the reference", "nats per response", (("kl", "KL", "violation", ""),)),
-        Curve("entropy", "Entropy", "nats per token", (("entropy", "entropy", "ink-2", ""),)),
-        Curve("length", "Length", "tokens", (("length", "mean length", "ink-2", ""),)),
-        Curve("value", "Value loss", "", (("value_loss", "value loss", "warning", ""),)),
+        Curve("kl", "KL to the reference", "nats per response", (("kl", "KL", "accent", ""),)),
+        Curve("entropy", "Entropy", "nats per token", (("entropy", "entropy", "accent", ""),)),
+        Curve("length", "Length", "tokens", (("length", "mean length", "accent", ""),)),
+        Curve("value", "Value loss", "", (("value_loss", "value loss", "accent", ""),)),
     ),
 }

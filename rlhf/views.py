@@ -118,6 +118,7 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
             found["pairs"] = reading.before_after(job)
         if stage.key == "reward_model":
             found["report"] = panels.reward_report(found["result"])
+            found["people_are_simulated"] = panels.has_simulated(round)
     if stage.key == "evaluate":
         found["scores"] = _score_rows(round)
     if stage.key == "verdict" and round.state == Round.State.VERDICT:

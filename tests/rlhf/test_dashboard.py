@@ -156,3 +156,11 @@ def test_reward_models_scores_of_different_rounds_are_not_joined_by_a_line(missi
     apart = dashboard.scores(dashboard.evidence(project, "model")).drawings[0].chart.series[0]
     assert lines.segments
     assert not apart.segments
+
+
+def test_agreement_with_programs_is_marked_simulated(mission, project):
+    assert not dashboard.agreement(dashboard.evidence(project)).is_simulated
+    snapshot = mission["rounds"][1].snapshot
+    snapshot.counts = {"simulated_annotators": 5}
+    snapshot.save()
+    assert dashboard.agreement(dashboard.evidence(project)).is_simulated
