@@ -1,6 +1,6 @@
 from django.urls import path
 
-from annotation import api
+from annotation import api, judging_api
 
 urlpatterns = [
     path("projects/", api.ProjectList.as_view(), name="projects"),
@@ -18,5 +18,32 @@ urlpatterns = [
         "projects/<slug:slug>/snapshots/<int:version>/files/<str:name>",
         api.snapshot_file,
         name="snapshot_file",
+    ),
+    path("projects/<slug:slug>/judging/next/", judging_api.judging_next, name="judging_next"),
+    path("projects/<slug:slug>/judging/undo/", judging_api.judging_undo, name="judging_undo"),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/submit/",
+        judging_api.judging_submit,
+        name="judging_submit",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/skip/",
+        judging_api.judging_skip,
+        name="judging_skip",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/draft/",
+        judging_api.judging_draft,
+        name="judging_draft",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/renew/",
+        judging_api.judging_renew,
+        name="judging_renew",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/release/",
+        judging_api.judging_release,
+        name="judging_release",
     ),
 ]

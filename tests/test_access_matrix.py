@@ -39,6 +39,8 @@ PAGES = {
     "api:snapshot": ("get", CAN_READ_DATA),
     "api:snapshot_archive": ("get", CAN_EXPORT),
     "api:snapshot_file": ("get", CAN_EXPORT),
+    "api:judging_next": ("post", CAN_JUDGE),
+    "api:judging_undo": ("post", CAN_JUDGE),
     "rounds": ("get", CAN_READ_DATA),
     "round": ("get", CAN_READ_DATA),
     "launch": ("get", CAN_RUN),
@@ -76,6 +78,8 @@ OWN_PAGES = {
     "api_reference",
     "api:projects",
 }
+# One person's own assignment: tests/annotation/test_judge_pages.py says that nobody else reaches it.
+OWN_PAGES |= {"api:judging_" + act for act in ("submit", "skip", "draft", "renew", "release")}
 OUTSIDE = ("account_", "admin:", "api:schema")
 
 

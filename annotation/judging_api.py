@@ -1,0 +1,209 @@
+"""The REST API for people who judge, and for programs that play them: the page's acts, as JSON.
+
+Responses are named by letters (A, B, C …) in the order in which this person is shown them. Nothing
+else about a response is said, here or on the page.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, status
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotation.access import CAN_JUDGE, project_for
+from annotation.assignment import next_assignment, release, renew
+from annotation.judging import (
+    Answer,
+    JudgmentConflict,
+    JudgmentError,
+    letters_of,
+    save_draft,
+    skip,
+    submit_judgment,
+    undo_last,
+)
+from annotation.models import Assignment
+from annotation.models import Response as ModelResponse
+
+
+class TurnSerializer(serializers.Serializer[Any]):
+    role = serializers.CharField()
+    content = serializers.CharField()
+
+
+class ShownResponseSerializer(serializers.Serializer[Any]):
+    letter = serializers.CharField()
+    text = serializers.CharField()
+
+
+class AssignmentSerializer(serializers.Serializer[Any]):
+    uid = serializers.UUIDField()
+    state = serializers.CharField()
+    lease_until = serializers.DateTimeField()
+    messages = TurnSerializer(many=True)
+    responses = ShownResponseSerializer(many=True)
+    draft = serializers.JSONField()
+
+
+class AnswerSerializer(serializers.Serializer[Any]):
+    key = serializers.UUIDField(help_text="Yours, one per answer: sending it twice sends it once.")
+    ranks = serializers.DictField(
+        child=serializers.DictField(),
+        help_text='{"helpfulness": {"A": 1, "B": 2, "C": 2}, …}; 1 is best, equal numbers are ties.',
+    )
+    flags = serializers.DictField(
+        child=serializers.ListField(child=serializers.DictField()),
+        required=False,
+        help_text='{"B": [{"kind": "unsafe", "category": "theft"}]}',
+    )
+    rewrite = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    reason = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
+    seconds = serializers.FloatField(required=False, allow_null=True)
+
+
+class SubmittedSerializer(serializers.Serializer[Any]):
+    uid = serializers.UUIDField(help_text="The judgment.")
+    revision = serializers.IntegerField()
+    is_extra = serializers.BooleanField(help_text="It came after its place was taken; it is kept.")
+
+
+class SkipSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField()
+
+
+class RenewedSerializer(serializers.Serializer[Any]):
+    renewed = serializers.BooleanField()
+    lease_until = serializers.DateTimeField()
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    detail = serializers.CharField()
+
+
+@extend_schema(request=None, responses={200: AssignmentSerializer, 204: None})
+@api_view(["GET", "POST"])
+def judging_next(request: Request, slug: str) -> Response:
+    """What you judge now: what you hold, else a new comparison. 204 when nothing is free for you."""
+    project = project_for(request.user, slug, CAN_JUDGE)
+    assignment = next_assignment(request.user, project)
+    if assignment is None:
+        return Response(status=status.HTTP_204_NO_CONTENT)
+    return Response(_shown(assignment))
+
+
+@extend_schema(
+    request=AnswerSerializer,
+    responses={200: SubmittedSerializer, 409: ProblemSerializer, 422: ProblemSerializer},
+)
+@api_view(["POST"])
+def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
+    """Send an answer. The same key with the same answer is the same judgment; with another, 409."""
+    assignment = _own(request, slug, uid)
+    given = AnswerSerializer(data=request.data)
+    given.is_valid(raise_exception=True)
+    try:
+        answer = Answer.from_letters(assignment, given.validated_data)
+        judgment = submit_judgment(assignment, answer=answer, key=given.validated_data["key"])
+    except JudgmentError as problem:
+        return _refusal(problem)
+    return Response(
+        {
+            "uid": judgment.uid,
+            "revision": judgment.revision,
+            "is_extra": assignment.is_extra,
+        }
+    )
+
+
+@extend_schema(request=SkipSerializer, responses={204: None, 422: ProblemSerializer})
+@api_view(["POST"])
+def judging_skip(request: Request, slug: str, uid: UUID) -> Response:
+    """Pass a comparison on to somebody else, saying why."""
+    assignment = _own(request, slug, uid)
+    given = SkipSerializer(data=request.data)
+    given.is_valid(raise_exception=True)
+    try:
+        skip(assignment, given.validated_data["reason"])
+    except JudgmentError as problem:
+        return _refusal(problem)
+    return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+@extend_schema(
+    request=serializers.JSONField(), responses={200: AssignmentSerializer, 422: ProblemSerializer}
+)
+@api_view(["PUT"])
+def judging_draft(request: Request, slug: str, uid: UUID) -> Response:
+    """Keep what you have so far; the same fields as an answer, as many as there are."""
+    assignment = _own(request, slug, uid)
+    try:
+        save_draft(assignment, request.data)
+    except JudgmentError as problem:
+        return _refusal(problem)
+    return Response(_shown(assignment))
+
+
+@extend_schema(request=None, responses=RenewedSerializer)
+@api_view(["POST"])
+def judging_renew(request: Request, slug: str, uid: UUID) -> Response:
+    """You are still at it: the lease starts again, unless somebody else has the place now."""
+    assignment = _own(request, slug, uid)
+    return Response({"renewed": renew(assignment), "lease_until": assignment.lease_until})
+
+
+@extend_schema(request=None, responses={204: None})
+@api_view(["POST"])
+def judging_release(request: Request, slug: str, uid: UUID) -> Response:
+    """Give a comparison back unanswered."""
+    release(_own(request, slug, uid))
+    return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+@extend_schema(request=None, responses={200: AssignmentSerializer, 204: None})
+@api_view(["POST"])
+def judging_undo(request: Request, slug: str) -> Response:
+    """Take your last judgment back: it is open again with its answer as draft. 204 if none can be."""
+    project = project_for(request.user, slug, CAN_JUDGE)
+    try:
+        assignment = undo_last(request.user, project)
+    except JudgmentError as problem:
+        return _refusal(problem)
+    if assignment is None:
+        return Response(status=status.HTTP_204_NO_CONTENT)
+    return Response(_shown(assignment))
+
+
+def _own(request: Request, slug: str, uid: UUID) -> Assignment:
+    project = project_for(request.user, slug, CAN_JUDGE)
+    return get_object_or_404(
+        Assignment.objects.select_related("comparison__batch__project", "comparison__prompt"),
+        uid=uid,
+        annotator=request.user,
+        comparison__batch__project=project,
+    )
+
+
+def _shown(assignment: Assignment) -> dict[str, Any]:
+    texts = dict(
+        ModelResponse.objects.filter(comparison=assignment.comparison_id).values_list("pk", "text")
+    )
+    letters = letters_of(assignment)
+    return {
+        "uid": assignment.uid,
+        "state": assignment.state,
+        "lease_until": assignment.lease_until,
+        "messages": assignment.comparison.prompt.messages,
+        "responses": [
+            {"letter": letters[str(pk)], "text": texts[pk]} for pk in assignment.shown_order
+        ],
+        "draft": assignment.draft,
+    }
+
+
+def _refusal(problem: JudgmentError) -> Response:
+    conflict = isinstance(problem, JudgmentConflict)
+    return Response({"detail": str(problem)}, status=409 if conflict else 422)
