@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from annotation.models import Batch, Comparison, Event, Project
-from rlhf import reading
+from rlhf import charts, reading
 from rlhf.models import Checkpoint, Job, Round, Worker
 
 STAGE_NAMES = {
@@ -48,6 +48,17 @@ class Stage:
     @property
     def took(self) -> str:
         return "" if self.seconds is None else duration(self.seconds)
+
+    @property
+    def spent(self) -> str:
+        """What a worker's stage took from the wall socket: an estimate by time, and it says so."""
+        if self.job is None or self.job.seconds is None:
+            return ""
+        hours = self.job.seconds / 3600
+        text = f"about {charts.number(hours * settings.MACHINE_WATTS)} Wh"
+        if settings.MACHINE_PRICE_PER_HOUR:
+            text += f", cost {charts.number(hours * settings.MACHINE_PRICE_PER_HOUR)}"
+        return text
 
     @property
     def state_word(self) -> str:

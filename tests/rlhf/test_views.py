@@ -301,6 +301,15 @@ def test_the_metrics_endpoint_gives_only_what_is_new(client, mission, project, r
     assert page(client, "metrics", project.slug, 3, "ppo", after="x").status_code == 200
 
 
+def test_energy_is_time_by_watts_and_says_that_it_is_an_estimate(
+    client, mission, project, rita, settings
+):
+    settings.MACHINE_WATTS = 36.0
+    client.force_login(rita)
+    # The factory's jobs took 70 seconds: 70 / 3600 h x 36 W = 0.7 Wh.
+    assert "about 0.70 Wh" in text_of(page(client, "round", project.slug, 2, stage="ppo"))
+
+
 def test_what_a_stage_found_is_told_in_words(client, mission, project, rita):
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2, stage="ppo"))
