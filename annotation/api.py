@@ -168,7 +168,7 @@ class FreezeSerializer(serializers.Serializer[Any]):
     )
 
 
-class DetailSerializer(serializers.Serializer[Any]):
+class RefusalSerializer(serializers.Serializer[Any]):
     detail = serializers.CharField()
 
 
@@ -257,7 +257,7 @@ class SnapshotList(ListAPIView[Snapshot]):
     @extend_schema(
         operation_id="snapshots_create",
         request=FreezeSerializer,
-        responses={201: SnapshotSerializer, 409: DetailSerializer},
+        responses={201: SnapshotSerializer, 409: RefusalSerializer},
         description="Freeze what training may see now. 409 when there is nothing.",
     )
     def post(self, request: Request, slug: str) -> Response:
