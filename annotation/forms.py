@@ -58,7 +58,7 @@ class NewProjectForm(ProjectForm):
     """The same questions, and an address made from the name."""
 
     class Meta(ProjectForm.Meta):
-        fields = ("name", "description", "guidelines", "overlap", "responses_per_comparison")
+        fields = ("name", "description", "guidelines", "overlap", "responses_per_comparison")  # type: ignore[assignment]
 
     clean_lease_minutes = None  # type: ignore[assignment]
 

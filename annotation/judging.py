@@ -212,7 +212,7 @@ def reopen(assignment: Assignment) -> Assignment:
     return assignment
 
 
-def save_draft(assignment: Assignment, draft: Mapping[str, Any]) -> None:
+def save_draft(assignment: Assignment, draft: Any) -> None:
     """Keep what a person has so far, in letters. Saving shows that they are at it: the lease goes on.
 
     A draft may be incomplete but not senseless: what can't be part of an answer is left out.
@@ -340,10 +340,10 @@ def _checked_text(text: Any, what: str, most: int) -> str:
         raise JudgmentError(f"The {what} must be text.")
     # Browsers send CR LF; PostgreSQL can't store NUL; half a surrogate pair is no text.
     text = text.replace("\r\n", "\n").replace("\x00", "")
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    if len(text) > most:
-        raise JudgmentError(f"The {what} has {len(text):,} characters; at most {most:,} are kept.")
-    return text
+    clean = str(text.encode("utf-8", "replace").decode("utf-8"))
+    if len(clean) > most:
+        raise JudgmentError(f"The {what} has {len(clean):,} characters; at most {most:,} are kept.")
+    return clean
 
 
 def _checked_seconds(seconds: Any) -> float | None:
@@ -355,7 +355,7 @@ def _checked_seconds(seconds: Any) -> float | None:
     return round(float(seconds), 2)
 
 
-def _clean_draft(assignment: Assignment, draft: Mapping[str, Any]) -> dict[str, Any]:
+def _clean_draft(assignment: Assignment, draft: Any) -> dict[str, Any]:
     if not isinstance(draft, Mapping):
         raise JudgmentError("A draft is an object with ranks, flags, rewrite and reason.")
     letters = set(letters_of(assignment).values())

@@ -26,7 +26,7 @@ from annotation.judging import (
     submit_judgment,
     undo_last,
 )
-from annotation.models import Assignment
+from annotation.models import Assignment, User
 from annotation.models import Response as ModelResponse
 
 
@@ -89,7 +89,7 @@ class ProblemSerializer(serializers.Serializer[Any]):
 def judging_next(request: Request, slug: str) -> Response:
     """What you judge now: what you hold, else a new comparison. 204 when nothing is free for you."""
     project = project_for(request.user, slug, CAN_JUDGE)
-    assignment = next_assignment(request.user, project)
+    assignment = next_assignment(_me(request), project)
     if assignment is None:
         return Response(status=status.HTTP_204_NO_CONTENT)
     return Response(_shown(assignment))
@@ -169,7 +169,7 @@ def judging_undo(request: Request, slug: str) -> Response:
     """Take your last judgment back: it is open again with its answer as draft. 204 if none can be."""
     project = project_for(request.user, slug, CAN_JUDGE)
     try:
-        assignment = undo_last(request.user, project)
+        assignment = undo_last(_me(request), project)
     except JudgmentError as problem:
         return _refusal(problem)
     if assignment is None:
@@ -177,12 +177,17 @@ def judging_undo(request: Request, slug: str) -> Response:
     return Response(_shown(assignment))
 
 
+def _me(request: Request) -> User:
+    assert isinstance(request.user, User)  # project_for let in members only
+    return request.user
+
+
 def _own(request: Request, slug: str, uid: UUID) -> Assignment:
     project = project_for(request.user, slug, CAN_JUDGE)
     return get_object_or_404(
         Assignment.objects.select_related("comparison__batch__project", "comparison__prompt"),
         uid=uid,
-        annotator=request.user,
+        annotator=_me(request),
         comparison__batch__project=project,
     )
 
