@@ -133,7 +133,8 @@ class LaunchForm(forms.Form):
         for key in self.fields:
             if key not in UP_FRONT:
                 sections.setdefault(key.partition(".")[0], []).append(self._knob(key))
-        return list(sections.items())
+        order = ["round", *STAGES]
+        return sorted(sections.items(), key=lambda item: order.index(item[0]))
 
     def _knob(self, key: str) -> Knob:
         section, _, name = key.partition(".")
@@ -192,7 +193,7 @@ def _settings(
 ) -> Iterator[tuple[str, str, Any, Mapping[str, Any], Any]]:
     """(section, name, value, limits, type) of all that a person may set."""
     for section, values in defaults.items():
-        if not isinstance(values, Mapping):
+        if section not in ("round", *STAGES):
             continue
         config_class = STAGES.get(section)
         if config_class is None:

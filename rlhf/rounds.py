@@ -85,7 +85,7 @@ def default_config(project: Project, preset_name: str = "") -> Config:
     last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
     if last and not preset_name:
         return {
-            section: dict(values)
+            section: {name: value for name, value in values.items() if name in _names(section)}
             for section, values in last.config.items()
             if section in ("round", *Round.FULL_PLAN)
         }
@@ -101,6 +101,12 @@ def default_config(project: Project, preset_name: str = "") -> Config:
                 given["k"] = project.responses_per_comparison
             config[stage] = full_settings(stage, given)
     return config
+
+
+def _names(section: str) -> set[str]:
+    """The settings that a section may hold now: an older version's round may hold others."""
+    config = STAGES[section].config if section in STAGES else None
+    return {field.name for field in fields(config)} if config else set(ROUND_SETTINGS)
 
 
 def base_config(project: Project, preset_name: str = "") -> Config:

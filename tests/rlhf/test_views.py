@@ -271,6 +271,24 @@ def test_what_differs_from_the_last_round_is_marked_before_launch(client, ready,
     assert body.count("▲ was") == 1
 
 
+def test_a_setting_that_an_older_version_had_does_not_block_the_next_launch(client, ready, grace):
+    config = rounds.default_config(ready)
+    config["round"]["annotators"] = 3
+    config["ppo"]["gone"] = True
+    new_round(ready, 1, start=ready.checkpoints.first(), config=config)
+    client.force_login(grace)
+    assert "is not a setting" not in text_of(page(client, "launch", ready.slug))
+    assert not any(
+        c.verdict == "no-go" for c in rounds.preflight(ready, rounds.default_config(ready))
+    )
+
+
+def test_every_setting_of_a_round_has_its_sentence_on_the_form():
+    from rlhf.forms import ROUND_HELP
+
+    assert set(ROUND_HELP) == set(rounds.ROUND_SETTINGS)
+
+
 def test_only_admins_prepare_a_round(client, ready, rita, vera):
     for person in (rita, vera):
         client.force_login(person)
