@@ -433,6 +433,9 @@ def open_base_round(
         del config["base"]
         found = Path(policy).expanduser()
         policy = str(found.resolve()) if found.is_dir() else policy
+    if not stages.pool(project, "heldout").exists():
+        # Imported comparisons alone: enough for reward models to grow on, nothing to measure with.
+        plan.remove("evaluate")
     round = Round(project=project, number=0, plan=plan, config=config, seed=seed, created_by=by)
     with transaction.atomic():
         job = _launch(round, by)
@@ -445,6 +448,8 @@ def open_base_round(
                 round=round,
             )
             round.save(update_fields=["policy"])
+        if not plan:
+            _go_on(round)
     return job
 
 
@@ -534,7 +539,7 @@ def _launch(round: Round, by: User | None) -> Job | None:
     with transaction.atomic():
         round.save(force_insert=True)
         Event.record(round.project, by, "launched", round, plan=round.plan, seed=round.seed)
-        return _enter(round, round.plan[0])
+        return _enter(round, round.plan[0]) if round.plan else None
 
 
 # --- From stage to stage ----------------------------------------------------------------------
@@ -575,7 +580,7 @@ def advance(job: Job) -> Job | None:
 
 def _go_on(round: Round) -> Job | None:
     """From the stage that the round is in to the next of its plan, or to the end."""
-    place = round.plan.index(round.state)
+    place = round.plan.index(round.state) if round.plan else 0
     if place + 1 < len(round.plan):
         return _enter(round, round.plan[place + 1])
     if not _leave(round, State.DONE):

@@ -68,7 +68,7 @@ def test_base_reads_its_corpus(project, grace_user, tmp_path):
     rows = read_corpus(tmp_path / "data" / "corpus.jsonl")
     assert len(rows) == job.round.config["round"]["corpus"]
     assert {row["phase"] for row in rows} == {"clean", "mix"}
-    assert config.clean_steps == 120
+    assert config.clean_steps == 90
 
 
 def test_generate_reads_its_prompts(round, tmp_path):

@@ -249,7 +249,20 @@ def test_asking_for_the_base_twice_makes_one_round(project, grace):
     assert (Round.objects.count(), Job.objects.count()) == (1, 1)
 
 
+def test_without_held_out_prompts_the_base_is_built_and_not_measured(project, grace):
+    job = rounds.open_base_round(project, grace, preset_name="ci")
+    assert job.round.plan == ["base"]
+    assert rounds.open_base_round(project, grace) == job
+
+
+def test_a_model_by_name_is_ready_at_once_where_there_is_nothing_to_measure_with(project, grace):
+    assert rounds.open_base_round(project, grace, policy="org/some-model") is None
+    assert Round.objects.get().state == Round.State.DONE
+    assert rounds.start_policy(project).path == "org/some-model"
+
+
 def test_a_model_by_name_is_measured_and_not_built(project, grace):
+    PromptFactory(project=project, split="heldout")
     job = rounds.open_base_round(project, grace, policy="org/some-model")
     assert (job.stage, job.round.plan) == ("evaluate", ["evaluate"])
     assert job.round.policy.path == "org/some-model"

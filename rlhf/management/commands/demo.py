@@ -204,7 +204,7 @@ def _figure(metric: str, figure: Any) -> str:
     scale, form = (1, ".2f") if metric in ("helpfulness", "safety") else (100, ".1f")
     low, high = (format(x * scale, form) for x in figure["ci"])
     unit = " %" if scale == 100 else ""
-    return f"{format(value * scale, form)}{unit} [{low}, {high}]"
+    return f"{format(value * scale, form)}{unit}\n[{low}, {high}]"
 
 
 def _caption(entry: dict[str, Any]) -> str:
