@@ -98,7 +98,7 @@ class PromptImportSerializer(serializers.Serializer[Any]):
     )
 
 
-class ProblemSerializer(serializers.Serializer[Any]):
+class RowProblemSerializer(serializers.Serializer[Any]):
     row = serializers.IntegerField(
         source="line", allow_null=True, help_text="Counted from 1; null is the whole request."
     )
@@ -111,7 +111,7 @@ class ImportReportSerializer(serializers.Serializer[Any]):
     n_imported = serializers.IntegerField()
     n_duplicates = serializers.IntegerField(help_text="Already in the project, or twice in rows.")
     n_problems = serializers.IntegerField()
-    problems = ProblemSerializer(
+    problems = RowProblemSerializer(
         many=True, help_text="The first 50. With any, nothing is imported."
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
 from rest_framework.decorators import api_view
@@ -134,7 +135,7 @@ def judging_skip(request: Request, slug: str, uid: UUID) -> Response:
 
 
 @extend_schema(
-    request=serializers.JSONField(), responses={200: AssignmentSerializer, 422: ProblemSerializer}
+    request=OpenApiTypes.OBJECT, responses={200: AssignmentSerializer, 422: ProblemSerializer}
 )
 @api_view(["PUT"])
 def judging_draft(request: Request, slug: str, uid: UUID) -> Response:
