@@ -29,7 +29,7 @@ QUEUE_DIR = DATA_DIR / "queue"
 
 def secret_key() -> str:
     """The key from the environment, else one made on first use and kept private beside the data."""
-    given = env.str("SECRET_KEY", "")
+    given: str = env.str("SECRET_KEY", "")
     if given:
         return given
     path = DATA_DIR / "secret_key"
