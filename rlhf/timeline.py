@@ -418,6 +418,8 @@ def shown(value: Any) -> str:
         return ", ".join(f"{key} {shown(item)}" for key, item in value.items()) or "–"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, int) and abs(value) >= 10_000:
+        return f"{value:,}"
     return str(value)
 
 

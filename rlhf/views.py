@@ -98,9 +98,9 @@ def _wants(request: HttpRequest, target: str) -> bool:
 
 
 def _poll(round: Round, active: Job | None) -> str:
-    if round.has_ended or round.state == Round.State.VERDICT:
-        return ""
-    return "2s" if active else "5s"
+    if active:  # also the job of a cancelled round, until it has written its checkpoint
+        return "2s"
+    return "" if round.has_ended or round.state == Round.State.VERDICT else "5s"
 
 
 def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict[str, Any]:
@@ -119,6 +119,12 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
         if stage.key == "reward_model":
             found["report"] = panels.reward_report(found["result"])
             found["people_are_simulated"] = panels.has_simulated(round)
+    if stage.key == "snapshot" and round.snapshot is not None:
+        found["counts"] = [
+            (str(name).replace("_", " "), timeline.shown(count))
+            for name, count in round.snapshot.counts.items()
+            if count
+        ]
     if stage.key == "evaluate":
         found["scores"] = _score_rows(round)
     if stage.key == "verdict" and round.state == Round.State.VERDICT:

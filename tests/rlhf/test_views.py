@@ -362,6 +362,16 @@ def test_the_reward_models_accuracy_comes_with_interval_warning_and_people(
     assert "perfectly calibrated" in body
 
 
+def test_the_snapshots_counts_are_told_in_words(client, mission, project, rita):
+    snapshot = mission["rounds"][2].snapshot
+    snapshot.counts = {"judgments": 48, "pairs": {"helpfulness": 267, "safety": 169}, "none": 0}
+    snapshot.save()
+    client.force_login(rita)
+    body = text_of(page(client, "round", project.slug, 2, stage="snapshot"))
+    assert "<dt>pairs</dt><dd>helpfulness 267, safety 169</dd>" in body
+    assert "{" not in body.split('class="facts"')[1].split("</dl>")[0]
+
+
 def test_every_score_of_the_evaluation_has_interval_n_and_the_rubrics_badge(
     client, mission, project, rita
 ):
@@ -535,7 +545,10 @@ def test_cancelling_twice_cancels_once_and_a_retry_goes_on(
     third.refresh_from_db()
     assert (third.state, third.failed_stage) == ("cancelled", "ppo")
     assert Event.objects.filter(verb="cancelled").count() == 1
-    assert "Try the stage again" in text_of(page(client, "round", project.slug, 3))
+    stopping = text_of(page(client, "round", project.slug, 3))
+    assert "Try the stage again" in stopping
+    assert "Stopping: it writes its checkpoint first" in stopping
+    assert 'hx-trigger="every 2s"' in stopping, "until the job has really ended"
     Job.objects.filter(pk=mission["running"].pk).update(state="cancelled")
     for _ in range(2):
         with django_capture_on_commit_callbacks(execute=True):
