@@ -11,12 +11,14 @@ from tests.rlhf.training.tiny import WORDS, judgment, make_policy, prompt, resul
 HARMFUL = 5  # every fifth prompt
 
 
-def make_rewards(folder, policy, score):
+def make_rewards(folder, policy, score, *, lengths=(5, 5)):
     """Reward models that learnt from rankings by a rule, on both axes."""
     generator = random.Random(0)
     rows, reference = [], []
     for number in range(90):
-        texts = [" ".join(generator.choices(WORDS, k=5)) for _ in range(4)]
+        texts = [
+            " ".join(generator.choices(WORDS, k=generator.randint(*lengths))) for _ in range(4)
+        ]
         ranks = [1 + sum(score(b) > score(a) for b in texts) for a in texts]
         risk = "harmful" if number % HARMFUL == 0 else "harmless"
         both = {"helpfulness": ranks, "safety": ranks}

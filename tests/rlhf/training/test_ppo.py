@@ -11,7 +11,7 @@ import torch
 from rlhf.training import ppo
 from rlhf.training.configs import PPOConfig
 from rlhf.training.rundir import Stopped, StopRequest
-from tests.rlhf.training.conftest import finish, make_rewards, nice, weights
+from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import rows_of, run, start
 
 
@@ -38,15 +38,18 @@ def test_a_run_past_its_kl_budget_stops_and_keeps_its_policy(ready):
 
 
 def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(talker, ready, tmp_path):
-    # This test-RM learnt the opposite: whatever the train-RM likes, it dislikes.
-    opposed = make_rewards(tmp_path / "opposed", talker, lambda text: -nice(text))
+    # The train-RM learnt to like few words, the test-RM many. What runs on is worth 0 to both.
+    brief = make_rewards(tmp_path / "brief", talker, lambda t: -len(t.split()), lengths=(1, 8))
+    wordy = make_rewards(tmp_path / "wordy", talker, lambda t: len(t.split()), lengths=(1, 8))
     settings = {
         "steps": 40,
         "prompts_per_step": 24,
         "minibatch_size": 12,
-        "learning_rate": 3e-3,
+        "learning_rate": 1e-3,
         "kl_weight": 0.0,
-        "test_reward_model": str(opposed / "test"),
+        "no_eos_score": 0.0,
+        "reward_model": str(brief / "train"),
+        "test_reward_model": str(wordy / "test"),
     }
     folder = ready(**settings)
     result = finish(folder)
