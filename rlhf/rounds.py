@@ -553,7 +553,9 @@ def close_annotation(round: Round, by: User | None) -> Job | None:
         raise RoundError("Nobody has judged anything yet, so there is nothing to learn from.")
     with transaction.atomic():
         round = (
-            Round.objects.select_for_update().select_related("batch", "project").get(pk=round.pk)
+            Round.objects.select_for_update(of=("self",))
+            .select_related("batch", "project")
+            .get(pk=round.pk)
         )
         if round.state != State.ANNOTATE or round.batch is None:
             return None

@@ -7,9 +7,9 @@ from annotation.models import Prompt
 from rlhf import rounds, simulation, stages
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.training import configs, data, rundir
-from tests.rlhf.machine import CAUTIONS, work
+from tests.rlhf.machine import CAUTIONS, real_transactions, work
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = real_transactions
 
 
 @pytest.fixture

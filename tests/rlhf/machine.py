@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
@@ -15,6 +17,11 @@ from rlhf import jobs, rounds
 from rlhf.models import Checkpoint, Worker
 from tests.factories import PromptFactory, SourceFactory
 
+# See tests/annotation/test_concurrency.py: on PostgreSQL emptying the tables must cascade.
+real_transactions = pytest.mark.django_db(
+    transaction=True,
+    available_apps=settings.INSTALLED_APPS if connection.vendor == "postgresql" else None,
+)
 ROOT = Path(__file__).resolve().parents[2]
 CAUTIONS = ("ranking", "ppo", "watch", "heldout", "sources", "workers", "disk", "estimate")
 

@@ -12,9 +12,9 @@ from annotation.models import Comparison, Event
 from rlhf import jobs, rounds
 from rlhf.models import Job, Round
 from rlhf.training import rundir
-from tests.rlhf.machine import alive, launch, ready, wait_until, work
+from tests.rlhf.machine import alive, launch, ready, real_transactions, wait_until, work
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = real_transactions
 
 
 @pytest.fixture

@@ -10,7 +10,15 @@ from annotation.models import Batch, Event, Membership, Prompt
 from rlhf import rounds, stages
 from rlhf.models import Checkpoint, Job, Round, Score
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, member
-from tests.rlhf.machine import CAUTIONS, a_worker, launch, ready, small_config, work
+from tests.rlhf.machine import (
+    CAUTIONS,
+    a_worker,
+    launch,
+    ready,
+    real_transactions,
+    small_config,
+    work,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -134,7 +142,7 @@ def test_only_one_round_is_under_way_at_a_time(project, base, grace):
         launch(project, grace)
 
 
-@pytest.mark.django_db(transaction=True)
+@real_transactions
 def test_of_eight_admins_who_launch_at_once_one_succeeds(project, base, grace):
     gate, errors = threading.Barrier(8), []
 
@@ -359,7 +367,7 @@ def test_a_reward_round_asks_nobody_and_takes_only_its_own_project(project, base
         rounds.open_reward_round(project, [foreign], grace)
 
 
-@pytest.mark.django_db(transaction=True)
+@real_transactions
 def test_nothing_to_freeze_fails_the_stage_with_the_reason(project, base, grace):
     batch = BatchFactory(project=project, is_imported=True, state=Batch.State.CLOSED)
     rounds.open_reward_round(project, [batch], grace)

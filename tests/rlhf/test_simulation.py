@@ -11,6 +11,7 @@ from annotation.judging import Answer, submit_judgment
 from annotation.models import Judgment, Membership, Prompt, User
 from rlhf import demo, simulation
 from tests.factories import PromptFactory
+from tests.rlhf.machine import real_transactions
 
 pytestmark = pytest.mark.django_db
 
@@ -106,7 +107,7 @@ def test_a_question_that_the_world_doesn_t_know_is_skipped(world):
     assert not Judgment.objects.exists()
 
 
-@pytest.mark.django_db(transaction=True)
+@real_transactions
 def test_two_buttons_pressed_at_once_judge_everything_once(world):
     batch = batch_of(world, 30)
     gate = threading.Barrier(3)

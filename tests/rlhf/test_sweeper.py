@@ -28,10 +28,11 @@ from tests.rlhf.machine import (
     launch,
     own_data_folder,
     ready,
+    real_transactions,
     wait_until,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = real_transactions
 
 
 @pytest.fixture
