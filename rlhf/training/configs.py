@@ -188,6 +188,13 @@ class BaseConfig(StageConfig):
 DEVICE_HELP = "Where to compute: auto takes a GPU when there is one."
 
 
+LONG_PROMPTS = ("refuse", "leave_out")
+LONG_PROMPTS_HELP = (
+    "What happens to a prompt that does not fit into the model's context with its response: "
+    "refuse stops with a sentence that names it; leave_out goes on without it and counts it."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(StageConfig):
     """The policy answers prompts, several times each."""
@@ -200,6 +207,7 @@ class GenerateConfig(StageConfig):
         1, "Extra responses drawn per prompt, so that k distinct ones are left.", minimum=0
     )
     temperature: float = setting(1.0, "Sampling temperature.", minimum=0.01, maximum=10.0)
+    long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
     seed: int = setting(0, "Seed of the sampling.", minimum=0)
@@ -296,6 +304,7 @@ class PPOConfig(StageConfig):
     steps: int = setting(14, "Rollouts, each followed by its updates.", minimum=1)
     prompts_per_step: int = setting(128, "Prompts per rollout.", minimum=1)
     samples_per_prompt: int = setting(1, "Responses to each prompt of a rollout.", minimum=1)
+    long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     temperature: float = setting(
         1.0, "Temperature of sampling and of every log-probability.", minimum=0.01, maximum=10.0
@@ -466,6 +475,7 @@ class EvaluateConfig(StageConfig):
     reward_model: str = setting("", "The reward model whose opinion is asked. Empty: none.")
     temperatures: tuple[float, ...] = setting((1.0, 0.3), "Sampling temperatures.")
     samples_per_prompt: int = setting(3, "Samples per prompt and temperature.", minimum=1)
+    long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     safety_threshold: float = setting(
         0.15,

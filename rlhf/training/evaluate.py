@@ -33,14 +33,15 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, prompts, policy, reward model.
     config = load(EvaluateConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir)
-    opponents = read_opponents(run_dir, {p.prompt_id for p in prompts})
     device = loading.choose_device(config.device)
     loading.be_deterministic(config.seed, config.threads)
     dtype = loading.choose_dtype(config.dtype, device)
     policy = loading.load_policy(config.policy, "policy", device=device, dtype=dtype)
-    encoded = [
-        policy.encode_prompt(p.messages, p.prompt_id, room=config.max_new_tokens) for p in prompts
-    ]
+    given = len(prompts)
+    prompts, encoded = policy.fitting(
+        prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
+    )
+    opponents = read_opponents(run_dir, {p.prompt_id for p in prompts})
     scorer = RewardModel.load(config.reward_model, device=device) if config.reward_model else None
 
     # 2. Several samples of every prompt at every temperature.
@@ -118,7 +119,15 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     for name, samples in opponents.items():
         write_jsonl(run_dir / "opponents" / f"{name}.jsonl", samples)
     seconds = time.monotonic() - began
-    write_result(run_dir, {"summary": summary, "opponents": compared, "seconds": seconds})
+    write_result(
+        run_dir,
+        {
+            "summary": summary,
+            "opponents": compared,
+            "n_left_out": given - len(prompts),
+            "seconds": seconds,
+        },
+    )
 
 
 def read_opponents(run_dir: Path, known: set[str]) -> dict[str, list[dict[str, Any]]]:

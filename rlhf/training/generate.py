@@ -32,9 +32,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     loading.be_deterministic(config.seed, config.threads)
     dtype = loading.choose_dtype(config.dtype, device)
     policy = loading.load_policy(config.policy, "policy", device=device, dtype=dtype)
-    encoded = [
-        policy.encode_prompt(p.messages, p.prompt_id, room=config.max_new_tokens) for p in prompts
-    ]
+    given = len(prompts)
+    prompts, encoded = policy.fitting(
+        prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
+    )
     generator = torch.Generator(device=device).manual_seed(config.seed)
 
     # 2. Ask; ask those again that gave the same answer twice, because identical texts can't be
@@ -99,6 +100,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         run_dir,
         {
             "n_prompts": len(rows),
+            "n_left_out": given - len(rows),
             "n_responses": sum(len(row["responses"]) for row in rows),
             "tokens_per_second": n_tokens / seconds,
             "seconds": seconds,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,18 @@ from torch import Tensor, nn
 from rlhf.training.rundir import InputError
 
 Message = dict[str, str]
+
+
+class Asked(Protocol):
+    """What a prompt is, as far as a policy is concerned."""
+
+    @property
+    def prompt_id(self) -> str: ...
+    @property
+    def messages(self) -> list[Message]: ...
+
+
+P = TypeVar("P", bound=Asked)
 
 
 @dataclass
@@ -54,6 +66,32 @@ class Policy:
                 f"than the model's context of {self.context}; shorten or leave out the prompt."
             )
         return ids
+
+    def fitting(
+        self, prompts: Sequence[P], *, room: int, long_prompts: str
+    ) -> tuple[list[P], list[list[int]]]:
+        """The prompts that leave `room` tokens for a response, and their token ids.
+
+        `long_prompts` "refuse" raises `InputError` for the first that doesn't fit; "leave_out"
+        prints which were left out, and raises only if none is left.
+        """
+        kept: list[P] = []
+        encoded: list[list[int]] = []
+        reason: InputError | None = None
+        for prompt in prompts:
+            try:
+                ids = self.encode_prompt(prompt.messages, prompt.prompt_id, room=room)
+            except InputError as error:
+                if long_prompts == "refuse":
+                    raise
+                reason = error
+                print(f"left out: {error}")
+                continue
+            kept.append(prompt)
+            encoded.append(ids)
+        if reason is not None and not kept:
+            raise InputError(f"No prompt fits the model's context; the last: {reason}")
+        return kept, encoded
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of response tokens, without the stop token."""

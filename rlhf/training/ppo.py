@@ -90,18 +90,17 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     config = load(PPOConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir, "prompts")
     watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
-    if len(prompts) < config.prompts_per_step:
-        raise InputError(
-            f"data/prompts.jsonl has {len(prompts)} prompts, fewer than the {config.prompts_per_step} "
-            "of one step; add prompts or lower prompts_per_step."
-        )
+    _check_enough(prompts, config)
     if unknown := sorted(set(config.rules) - set(REWARDS)):
         raise InputError(
             f"There is no rule {unknown[0]!r}; there are {', '.join(sorted(REWARDS))}."
         )
     loading.be_deterministic(config.seed, config.threads)
     models = Models(config)
-    encoded = models.encode(prompts)
+    prompts, encoded = models.fitting(prompts)
+    if watch:
+        watch, _ = models.fitting(watch)
+    _check_enough(prompts, config)
     optimizer = models.optimizer()
     controller = _controller(config)
 
@@ -333,10 +332,11 @@ class Models:
             fused=True,
         )
 
-    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Token ids of each prompt; `InputError` names one that doesn't fit."""
-        room = self.config.max_new_tokens
-        return [self.policy.encode_prompt(p.messages, p.prompt_id, room=room) for p in prompts]
+    def fitting(self, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[list[int]]]:
+        """The prompts that leave room for a response, and their token ids."""
+        return self.policy.fitting(
+            prompts, room=self.config.max_new_tokens, long_prompts=self.config.long_prompts
+        )
 
     def sample(
         self, prompts: Sequence[Sequence[int]], k: int, *, seed: int
@@ -387,7 +387,7 @@ class Models:
         self, prompts: Sequence[Prompt], *, seed: int
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
         """One response to each watch prompt, always with the same draws, scored by both RMs."""
-        sampled = self.sample(self.encode(prompts), 1, seed=_mix(seed, -1))
+        sampled = self.sample(self.fitting(prompts)[1], 1, seed=_mix(seed, -1))
         texts = [self.policy.decode(answers[0].tokens) for answers in sampled]
         finished = torch.tensor([answers[0].finished for answers in sampled])
         rewards, _ = self.judge(prompts, texts)
@@ -653,6 +653,14 @@ def load_checkpoint(
     saved = read_json(folder / "state.json")
     saved["watched"] = [tuple(look) for look in saved["watched"]]
     return State(**saved), load_file(path) if path.exists() else {}
+
+
+def _check_enough(prompts: Sequence[Prompt], config: PPOConfig) -> None:
+    if len(prompts) < config.prompts_per_step:
+        raise InputError(
+            f"data/prompts.jsonl has {len(prompts)} prompts that can be used, fewer than the "
+            f"{config.prompts_per_step} of one step; add prompts or lower prompts_per_step."
+        )
 
 
 def _controller(config: PPOConfig) -> ppo_math.FixedKL | ppo_math.AdaptiveKL:

@@ -1,0 +1,32 @@
+"""A prompt that does not fit the model's context stops a stage, or is left out and counted."""
+
+import pytest
+import torch
+
+from rlhf.training import loading
+from rlhf.training.data import Prompt
+from rlhf.training.rundir import InputError
+
+
+def prompt(name, text):
+    return Prompt(name, [{"role": "user", "content": text}])
+
+
+@pytest.fixture
+def policy(talker):
+    return loading.load_policy(str(talker), "policy", device=torch.device("cpu"))
+
+
+def test_refuse_names_the_prompt_and_leave_out_goes_on_without_it(policy, capsys):
+    prompts = [prompt("short", "paint the lamp"), prompt("long", "lamp " * 5000)]
+    with pytest.raises(InputError, match=r"Prompt long has \d+ tokens"):
+        policy.fitting(prompts, room=8, long_prompts="refuse")
+    kept, encoded = policy.fitting(prompts, room=8, long_prompts="leave_out")
+    assert [p.prompt_id for p in kept] == ["short"]
+    assert len(encoded) == 1
+    assert "left out: Prompt long" in capsys.readouterr().out
+
+
+def test_when_none_fits_it_stops_all_the_same(policy):
+    with pytest.raises(InputError, match="No prompt fits"):
+        policy.fitting([prompt("long", "lamp " * 5000)], room=8, long_prompts="leave_out")
