@@ -1,7 +1,6 @@
 """Jobs: who gets one, what happens to it when its worker or its process doesn't behave."""
 
 import threading
-import time
 from datetime import timedelta
 
 import pytest
@@ -282,10 +281,8 @@ def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(job, grace, se
     thread.start()
     pid = wait_until(lambda: (j := Job.objects.get()).progress and j.process_id)
     rounds.cancel_job(Job.objects.get(), grace)
-    began = time.monotonic()
-    thread.join()
-    assert time.monotonic() - began < 5
-    assert not alive(pid)
+    thread.join(60)
+    assert not alive(pid), "it would have gone on for minutes"
     job.refresh_from_db()
     assert (job.state, job.exit_code) == ("cancelled", -9)
 
