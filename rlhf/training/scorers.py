@@ -32,6 +32,10 @@ PRIOR_FEATURES = 3
 LOW_LOGPROB = -4.0
 """Nats below which the prior calls a token a surprise."""
 
+PRIOR_GAIN = 5.0
+"""How much larger than the hidden states' the prior's few features are made: three numbers beside
+hundreds get three weights' worth of an AdamW step, too little to be heard (docs/log.md)."""
+
 Message = dict[str, str]
 
 
@@ -246,14 +250,16 @@ class RewardModel:
                 dim=1,
             )
         if self.feature_mean is not None and self.feature_scale is not None:
-            features = ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
+            features = PRIOR_GAIN * ((features - self.feature_mean) / self.feature_scale).clamp(
+                -5, 5
+            )
         return features
 
     def fit_features(self, features: Tensor) -> Tensor:
         """Learn the mean and scale of the prior's features, and return them standardised."""
         self.feature_mean = features.mean(dim=0)
         self.feature_scale = features.std(dim=0).clamp(min=1e-3)
-        return ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
+        return PRIOR_GAIN * ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
 
     @torch.inference_mode()
     def score(
