@@ -381,7 +381,13 @@ class PPOConfig(StageConfig):
     )
     whiten_advantages: bool = setting(True, "Scale advantages to mean 0, variance 1 per rollout.")
     whiten_rewards: bool = setting(False, "Scale rewards to variance 1, keeping their mean.")
-    entropy_bonus: float = setting(0.0, "Weight of the entropy in the policy's loss.", minimum=0.0)
+    entropy_bonus: float = setting(
+        0.0,
+        "Weight of the entropy in the policy's loss. Below 0 it sharpens the policy instead: fewer "
+        "unlikely words at temperature 1.",
+        minimum=-1.0,
+        maximum=1.0,
+    )
 
     kl_weight: float = setting(
         0.2, "Weight of the per-token KL penalty (k1) in the reward.", minimum=0.0

@@ -453,7 +453,7 @@ class Models:
         scaled = logits.float() / self.config.temperature
         spread = None
         if entropy:  # a second softmax over the vocabulary: only remembered if it is optimised
-            with torch.set_grad_enabled(self.config.entropy_bonus > 0):
+            with torch.set_grad_enabled(self.config.entropy_bonus != 0):
                 spread = ppo_math.entropy(scaled)
         return ppo_math.selected_logprobs(scaled, tokens), hidden, spread
 
