@@ -1,11 +1,14 @@
 """A prompt that does not fit the model's context stops a stage, or is left out and counted."""
 
+import json
+
 import pytest
 import torch
 
 from rlhf.training import loading
 from rlhf.training.data import Prompt
 from rlhf.training.rundir import InputError
+from tests.rlhf.training.conftest import finish
 
 
 def prompt(name, text):
@@ -30,3 +33,15 @@ def test_refuse_names_the_prompt_and_leave_out_goes_on_without_it(policy, capsys
 def test_when_none_fits_it_stops_all_the_same(policy):
     with pytest.raises(InputError, match="No prompt fits"):
         policy.fitting([prompt("long", "lamp " * 5000)], room=8, long_prompts="leave_out")
+
+
+def test_ppo_stops_at_it_or_trains_without_it_as_its_configuration_says(ready):
+    strict, lenient = ready("strict"), ready("lenient", long_prompts="leave_out")
+    for folder in (strict, lenient):
+        with (folder / "data" / "prompts.jsonl").open("a") as file:
+            row = {"prompt_id": "endless", "risk": "", "category": "", "messages": []}
+            row["messages"] = [{"role": "user", "content": "lamp " * 5000}]
+            file.write(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match="Prompt endless"):
+        finish(strict)
+    assert finish(lenient)["steps"] == 2

@@ -216,3 +216,12 @@ def test_every_pass_over_the_prompts_uses_each_once_in_a_new_order():
     assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
     assert flat[:10] != flat[10:]
     assert ppo.choose(10, 4, 3, seed=0) == steps[3]
+
+
+def test_an_entropy_weight_below_0_sharpens_the_policy(ready):
+    entropies = {}
+    for weight in (0.0, -0.5):
+        folder = ready(f"weight{weight}", entropy_bonus=weight, steps=4, learning_rate=3e-3)
+        finish(folder)
+        entropies[weight] = rows_of(folder / "metrics.jsonl")[-1]["entropy"]
+    assert entropies[-0.5] < entropies[0.0] - 0.1
