@@ -261,14 +261,15 @@ TRAINING_ENVIRONMENT = {
     for name, value in os.environ.items()
     if name in ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "TZ")
     or name in ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME")
-    or name.startswith(("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCR_", "HIP_"))
+    or name.startswith(("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCR_", "HIP_", "OMP_", "GOMP_"))
 }
 TRAINING_ENVIRONMENT.setdefault("HF_HUB_OFFLINE", "1")
+# Threads spin for some microseconds, then sleep: docs/footguns.md has what that is worth.
+if "OMP_WAIT_POLICY" not in TRAINING_ENVIRONMENT:
+    TRAINING_ENVIRONMENT.setdefault("GOMP_SPINCOUNT", "1000")
 TRAINING_ENVIRONMENT |= {
     "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # Threads that wait sleep: spinning ones slow down whatever shares the machine.
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
 if TRAINING_THREADS:
     TRAINING_ENVIRONMENT["OMP_NUM_THREADS"] = str(TRAINING_THREADS)
