@@ -1,99 +1,22 @@
 // The ranking page's island. The form is the truth: keys and buttons only set its fields, so what a
 // browser without script would send is what this sends. Answers go through an outbox kept in this
 // browser, each with its idempotency key, so none is lost or counted twice.
+import { $, post, store, token } from "./judge/net.js";
+import { makeOutbox } from "./judge/outbox.js";
+
 (() => {
   const root = document.getElementById("judge") || document.getElementById("judge-idle");
   if (!root) return;
   const idle = root.id === "judge-idle";
   const user = root.dataset.user;
-  const $ = (id) => document.getElementById(id);
-  const OUTBOX = `judge:outbox:${user}`;
   const DRAFT = `judge:draft:${user}:`;
 
-  const store = {
-    read(name) {
-      try { return JSON.parse(localStorage.getItem(name)); } catch { return null; }
-    },
-    write(name, value) {
-      try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* full or forbidden */ }
-    },
-    drop(name) {
-      try { localStorage.removeItem(name); } catch { /* forbidden */ }
-    },
-  };
-
-  const cookie = (name) =>
-    document.cookie.split("; ").find((pair) => pair.startsWith(`${name}=`))?.slice(name.length + 1);
-
-  const token = () => cookie("csrftoken") || document.querySelector("[name=csrfmiddlewaretoken]")?.value || "";
-
-  const post = (url, body) =>
-    fetch(url, {
-      method: "POST",
-      body,
-      redirect: "manual",
-      headers: {
-        Accept: "application/json",
-        "Content-Type": "application/x-www-form-urlencoded",
-        "X-CSRFToken": token(),
-      },
-      signal: AbortSignal.timeout(20000),
-    });
-
-  // --- The outbox ------------------------------------------------------------------------------
-  let memory = []; // Where the browser keeps nothing.
-  const outbox = () => store.read(OUTBOX) || memory;
-  const keep = (items) => { memory = items; store.write(OUTBOX, items); };
-  let flushing = false;
-  let retry = 0;
-
-  const trouble = (sentence) => {
-    const n = outbox().length;
-    const kept = n === 0 ? "" : n === 1 ? " 1 answer waits here and is sent when it can be." : ` ${n} answers wait here and are sent when they can be.`;
-    $("offline").textContent = sentence + kept;
-    $("offline").hidden = false;
-  };
-
-  async function flush() {
-    if (flushing) return;
-    flushing = true;
-    clearTimeout(retry);
-    let sentence = "";
-    try {
-      while (outbox().length) {
-        const item = outbox()[0];
-        let answer;
-        try {
-          answer = await post(item.url, item.body);
-        } catch {
-          sentence = "You are offline.";
-          break;
-        }
-        if (answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403) {
-          sentence = "You are signed out: sign in again in another tab.";
-          break;
-        }
-        if (answer.status >= 500 || answer.status === 429) {
-          sentence = "The server has trouble.";
-          break;
-        }
-        keep(outbox().filter((other) => other.id !== item.id));
-        const said = await answer.json().catch(() => ({}));
-        if (answer.ok && !idle) progress(said);
-        else if (answer.ok) location.reload();
-        else refused(item, said.problem || "The server did not accept it.");
-      }
-    } finally {
-      flushing = false;
-    }
-    if (sentence) {
-      trouble(sentence);
-      retry = setTimeout(flush, 5000);
-    } else {
-      $("offline").hidden = true;
-      if (!idle) drained();
-    }
-  }
+  const outbox = makeOutbox(user, {
+    sent: (said) => (idle ? location.reload() : progress(said)),
+    refused,
+    drained: () => { if (!idle) drained(); },
+  });
+  const { flush, trouble } = outbox;
 
   function refused(item, sentence) {
     const box = $("refused");
@@ -105,13 +28,11 @@
     if (item.draft) store.write(DRAFT + item.uid, item.draft);
   }
 
-  window.addEventListener("online", flush);
-
   // --- Nothing to judge: look again by itself -----------------------------------------------------
   if (idle) {
     const note = document.querySelector("[data-polling]");
     if (note) note.hidden = false;
-    setInterval(() => { if (!document.hidden && !outbox().length) location.reload(); }, 15000);
+    setInterval(() => { if (!document.hidden && !outbox.items().length) location.reload(); }, 15000);
     flush();
     return;
   }
@@ -359,7 +280,7 @@
   function leave(extra) {
     clearTimeout(saving);
     const uid = form.dataset.uid;
-    keep([...outbox(), { id: `${uid}:${Date.now()}`, uid, url: form.action, body: bodyOf(extra).toString(), draft: fields() }]);
+    outbox.add({ id: `${uid}:${Date.now()}`, uid, url: form.action, body: bodyOf(extra).toString(), draft: fields() });
     store.drop(DRAFT + uid);
     dirty = false;
     const correction = form.hasAttribute("data-correction");
@@ -404,7 +325,7 @@
 
   function drained() {
     if (waitingForNext) location.assign(root.dataset[waitingForNext]);
-    else if (outbox().length === 0) preload();
+    else if (outbox.items().length === 0) preload();
   }
 
   async function preload() {
@@ -416,7 +337,7 @@
       if (answer.status !== 200) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = page.querySelector("form.slot");
-      if (!next || form !== mine || outbox().some((item) => item.uid === next.dataset.uid)) return;
+      if (!next || form !== mine || outbox.items().some((item) => item.uid === next.dataset.uid)) return;
       ahead = document.adoptNode(next);
       aheadUid = next.dataset.uid;
     } catch { /* Offline: the next one is fetched when the answer has been sent. */ } finally {
@@ -426,7 +347,7 @@
   }
 
   function undo() {
-    if (outbox().length) { trouble("The last answer is still on its way."); return; }
+    if (outbox.items().length) { trouble("The last answer is still on its way."); return; }
     save().finally(() => $("undo-form").submit());
   }
 
@@ -581,6 +502,6 @@
   });
 
   begin(slot.querySelector("form.slot"));
-  if (outbox().some((item) => item.uid === form.dataset.uid)) waitingForNext = "judge";
+  if (outbox.items().some((item) => item.uid === form.dataset.uid)) waitingForNext = "judge";
   flush();
 })();

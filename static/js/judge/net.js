@@ -1,0 +1,34 @@
+// What every part of the ranking page needs: a store in this browser, the cookie, and posting a form.
+export const $ = (id) => document.getElementById(id);
+
+export const store = {
+  read(name) {
+    try { return JSON.parse(localStorage.getItem(name)); } catch { return null; }
+  },
+  write(name, value) {
+    try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* full or forbidden */ }
+  },
+  drop(name) {
+    try { localStorage.removeItem(name); } catch { /* forbidden */ }
+  },
+};
+
+const cookie = (name) =>
+  document.cookie.split("; ").find((pair) => pair.startsWith(`${name}=`))?.slice(name.length + 1);
+
+export const token = () => cookie("csrftoken") || document.querySelector("[name=csrfmiddlewaretoken]")?.value || "";
+
+export const post = (url, body) =>
+  fetch(url, {
+    method: "POST",
+    body,
+    redirect: "manual",
+    headers: {
+      Accept: "application/json",
+      "Content-Type": "application/x-www-form-urlencoded",
+      "X-CSRFToken": token(),
+    },
+    signal: AbortSignal.timeout(20000),
+  });
+
+export const signedOut = (answer) => answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403;
