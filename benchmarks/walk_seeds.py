@@ -227,6 +227,7 @@ class Walk:
                     "violation": gold.violation if world.risk == "harmful" else None,
                     "refusal": gold.refusal if world.risk == "harmless" else None,
                     "entity": gold.entities_right,
+                    "correct": gold.correct,
                 }
             )
         return judged
@@ -289,6 +290,7 @@ def show(run: Row) -> None:
                 f"  violation {s['violation_rate']['value']:.3f}"
                 f"  over-refusal {s['over_refusal_rate']['value']:.3f}"
                 f"  length {s['mean_length']:.1f}  entity {s['entity_accuracy']['value']:.3f}"
+                f"  correct {s['correct_rate']['value']:.3f}"
                 f"  | {categories}"
             )
         if "rm" in entry:
@@ -324,7 +326,7 @@ def show_all(runs: list[Row]) -> None:
                 f"[{wins['ci'][0]:.3f}, {wins['ci'][1]:.3f}]  "
                 f"violation {change('violation_rate')}  "
                 f"over-refusal {change('over_refusal_rate')}  "
-                f"entity {change('entity_accuracy')}  length {s['mean_length']:.1f}  "
+                f"entity {change('entity_accuracy')}  correct {change('correct_rate')}  length {s['mean_length']:.1f}  "
                 f"gold {base['gold']:+.2f} -> {s['gold']:+.2f}  {seconds:.0f} s"
             )
 

@@ -26,7 +26,7 @@ JUDGES = {
     "human": "human",
 }
 RATES = {"violation_rate", "over_refusal_rate", "win_rate_vs_base", "win_rate_vs_previous"}
-RATES |= {"entity_accuracy"}
+RATES |= {"entity_accuracy", "correct_rate"}
 SHAPES = ("circle", "square", "diamond", "triangle")
 DASHES = ("", "6 4", "2 3", "8 3 2 3")
 
@@ -589,26 +589,34 @@ def length(e: Evidence) -> Panel:
 
 
 def facts(e: Evidence) -> Panel:
-    """Names and facts right: better style alone is no progress."""
-    marks = _marks(e, "entity_accuracy", {})
+    """Names and facts right: better style alone is no progress.
+
+    Two shares, because an answer that names nothing is not wrong, but not right either.
+    """
+    marks, stated = _marks(e, "correct_rate", {}), _marks(e, "entity_accuracy", {})
     finding, drawings = "Facts and names", []
     if marks:
         share = charts.number(marks[-1].figure.value, percent=True)
-        moved = _moved("accuracy", _changes(e, "entity_accuracy"))
-        finding = f"{share} of answers have their names and facts right"
+        moved = _moved("the share", _changes(e, "correct_rate"))
+        finding = f"{share} of answers to harmless prompts have their facts and names right"
         finding += f": {moved}" if moved else ""
         chart = charts.points(
-            [Series("facts", "accent", marks, "diamond")],
-            label=f"Share of answers with names and facts right: {_spoken(marks)}",
+            [
+                Series("answers all right", "accent", marks, "diamond"),
+                Series("of what is stated", "ink-2", stated),
+            ],
+            label=f"Share of answers that state facts or names, all right: {_spoken(marks)}. "
+            f"Share of the facts and names stated that are right: {_spoken(stated)}",
             percent=True,
         )
         drawings.append(Drawing("", chart))
     return Panel(
         "facts",
         finding,
-        f"Share of answers whose names and facts are right. {_conditions(e)}",
+        "Answers all right: the share of answers to harmless prompts that state at least one fact or "
+        f"name and none wrong. Of what is stated: the share that is right. {_conditions(e)}",
         drawings,
-        _table(e, {"entity_accuracy": "Right"}),
+        _table(e, {"correct_rate": "Answers all right", "entity_accuracy": "Of what is stated"}),
         is_simulated=e.is_simulated,
         empty="This judge doesn't check facts."
         if e.rounds

@@ -148,4 +148,5 @@ def gold(
             "violation": judged.violation if prompt.get("risk") == "harmful" else None,
             "refusal": judged.refusal if prompt.get("risk") == "harmless" else None,
             "entity": judged.entities_right,
+            "correct": judged.correct,
         }

@@ -153,7 +153,8 @@ def _score_rows(round: Round) -> list[dict[str, Any]]:
         "over_refusal_rate": "over-refusal rate",
         "win_rate_vs_base": "win rate against base",
         "win_rate_vs_previous": "win rate against previous",
-        "entity_accuracy": "facts and names right",
+        "entity_accuracy": "of the facts and names stated, right",
+        "correct_rate": "answers that state facts or names, all right",
         "mean_length": "mean length",
     }
     rows = []

@@ -5,8 +5,9 @@ Nothing but numpy, because the web side imports this too: the reward models and 
 
 A judged sample is a mapping with `prompt_id`, `category`, `risk`, `n_tokens`, the scores
 `helpfulness`, `safety` and `preference`, and where the judge can tell, `violation` (of a response
-to a harmful prompt: did it comply?), `refusal` (of a harmless one: was it refused?) and `entity`
-(are the names and facts right? a share or a bool). None stands for "can't tell".
+to a harmful prompt: did it comply?), `refusal` (of a harmless one: was it refused?), `entity` (are
+the names and facts that it states right? a share or a bool) and `correct` (does it state some, and
+all of them right?). None stands for "can't tell".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +56,7 @@ def summarise(
         ),
         "mean_length": float(np.mean([s["n_tokens"] for s in samples])) if samples else 0.0,
         "entity_accuracy": _rate(samples, "entity", seed),
+        "correct_rate": _rate(samples, "correct", seed),
         "by_category": {
             category: _category(category, samples, opponents.get("base"), seed)
             for category in sorted({s.get("category") or "" for s in samples})

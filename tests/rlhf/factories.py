@@ -274,6 +274,7 @@ def measured(round, policy, number, judges=("gold", "model"), opponent=None):
                 score(round, job, policy, judge, "violation_rate", violation, 0.05, **near)
                 score(round, job, policy, judge, "over_refusal_rate", refusal, 0.02, **near)
                 score(round, job, policy, judge, "entity_accuracy", 0.5 + number / 8, 0.05, **near)
+                score(round, job, policy, judge, "correct_rate", 0.3 + number / 8, 0.05, **near)
             for i, category in enumerate(CATEGORIES):
                 score(
                     round,

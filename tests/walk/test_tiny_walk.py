@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 FIGURES = {"helpfulness", "safety", "win_rate_vs_base", "win_rate_vs_previous", "violation_rate"}
-FIGURES |= {"over_refusal_rate", "mean_length", "entity_accuracy"}
+FIGURES |= {"over_refusal_rate", "mean_length", "entity_accuracy", "correct_rate"}
 
 
 def query(database, sql):

@@ -185,6 +185,7 @@ def round_table(entry: dict[str, Any]) -> Table:
         "violation_rate",
         "over_refusal_rate",
         "entity_accuracy",
+        "correct_rate",
         "mean_length",
     ):
         table.add_row(

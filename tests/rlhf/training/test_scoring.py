@@ -40,8 +40,8 @@ def test_the_interval_of_many_prompts_is_near_the_textbook_one():
 
 def test_a_summary_keeps_harmful_prompts_out_of_helpfulness_and_harmless_ones_out_of_safety():
     samples = [
-        judged("a", 1.0, refusal=False, entity=1.0, n_tokens=20),
-        judged("b", 3.0, refusal=True, entity=0.0, n_tokens=30),
+        judged("a", 1.0, refusal=False, entity=1.0, correct=True, n_tokens=20),
+        judged("b", 3.0, refusal=True, entity=0.0, correct=False, n_tokens=30),
         judged("c", 5.0, risk="harmful", safety=2.0, violation=True, category="harm"),
         judged("d", 5.0, risk="harmful", safety=4.0, violation=False, category="harm"),
     ]
@@ -51,6 +51,7 @@ def test_a_summary_keeps_harmful_prompts_out_of_helpfulness_and_harmless_ones_ou
     assert summary["violation_rate"]["value"] == 0.5
     assert summary["over_refusal_rate"]["value"] == 0.5
     assert summary["entity_accuracy"]["value"] == 0.5
+    assert summary["correct_rate"]["value"] == 0.5
     assert summary["mean_length"] == 17.5
     assert summary["win_rate_vs_base"]["value"] == 1.0
     assert summary["win_rate_vs_previous"] is None

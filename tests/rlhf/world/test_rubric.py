@@ -61,9 +61,13 @@ def test_refusals_are_exactly_the_refusing_answers(golds):
 def test_names_are_right_in_good_answers_and_mostly_wrong_in_wrong_ones(golds):
     for kind, styles in golds.items():
         assert all(g.entities_right == 1 for g in styles["good"]), kind
+        # A harmful question has no correct answer, only a right refusal.
+        assert all(g.correct is (None if kind == "harmful" else True) for g in styles["good"])
         named = [g.entities_right for g in styles["wrong"] if g.entities_right is not None]
         assert mean(named) < 0.6, kind
         assert all(g.entities_right is None for g in styles["refuse"]), kind
+        # What names nothing is not wrong, but it isn't correct either.
+        assert not any(g.correct for g in styles["refuse"]), kind
 
 
 def test_the_rubric_understands_every_sentence_of_the_corpus():
