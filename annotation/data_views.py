@@ -304,7 +304,11 @@ def _version_row(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
 @require_GET
 def snapshot(request: HttpRequest, project: Project, version: int) -> HttpResponse:
     """One version, read like a page of a dataset hub."""
-    found = get_object_or_404(Snapshot, project=project, version=version)
+    found = get_object_or_404(
+        Snapshot.objects.prefetch_related("checkpoints__round__project"),
+        project=project,
+        version=version,
+    )
     pairs = found.counts.get("pairs", {})
     axes = [axis for axis, n in pairs.items() if n]
     axis = request.GET.get("axis", "")

@@ -259,18 +259,32 @@ def _entry(round: Round) -> dict[str, Any]:
         "n_judgments": judgments.count() if round.batch_id else 0,
         "agreement_alpha": sum(alphas) / len(alphas) if alphas else None,
         "agreement": agreement,
-        "seconds": {stage: _seconds(times) for stage, times in round.stage_times.items()},
+        "seconds": {
+            stage: _seconds(times)
+            for stage, times in sorted(round.stage_times.items(), key=_when_begun)
+        },
         "rm": _reward_models(learnt.get("train")),
         "rm_test": _reward_models(learnt.get("test")),
         "ppo": {key: practised.get(key) for key in ("steps", "reward", "kl", "samples_per_second")}
         | {key: practised.get(key) for key in ("stop_reason", "best_step")}
         if practised
         else None,
-        "model": evaluated.get("summary"),
-        "gold": evaluated.get("gold"),
+        "model": _hottest_first(evaluated.get("summary")),
+        "gold": _hottest_first(evaluated.get("gold")),
         "verdict": round.verdict or None,
         "_round": round,
     }
+
+
+def _when_begun(stage: tuple[str, list[str | None]]) -> str:
+    # PostgreSQL keeps the keys of a JSON object in an order of its own.
+    return stage[1][0] or ""
+
+
+def _hottest_first(summaries: dict[str, Any] | None) -> dict[str, Any] | None:
+    if summaries is None:
+        return None
+    return dict(sorted(summaries.items(), key=lambda item: -float(item[0])))
 
 
 def _reward_models(found: dict[str, Any] | None) -> dict[str, Any] | None:

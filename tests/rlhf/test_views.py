@@ -372,6 +372,22 @@ def test_the_snapshots_counts_are_told_in_words(client, mission, project, rita):
     assert "{" not in body.split('class="facts"')[1].split("</dl>")[0]
 
 
+def test_the_page_of_frozen_data_lists_the_models_that_learnt_from_it(
+    client, mission, project, rita, ada
+):
+    second = mission["rounds"][2]
+    model = checkpoint(project, "helpfulness of <b>round 2</b>", kind="reward_model", round=second)
+    model.snapshot = second.snapshot
+    model.save()
+    client.force_login(rita)
+    body = text_of(page(client, "snapshot", project.slug, second.snapshot.version))
+    assert "helpfulness of &lt;b&gt;round 2&lt;/b&gt;" in body
+    assert f'<a href="{second.get_absolute_url()}">Round 2</a>' in body
+    client.force_login(ada)  # annotators stay blind to models
+    url = reverse("snapshot", args=[project.slug, second.snapshot.version])
+    assert client.get(url).status_code == 404
+
+
 def test_every_score_of_the_evaluation_has_interval_n_and_the_rubrics_badge(
     client, mission, project, rita
 ):
