@@ -51,13 +51,18 @@ class ProjectSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     description = serializers.CharField()
     role = serializers.SerializerMethodField(help_text="Your role in it.")
+    interface = serializers.CharField()
     axes = AxisSerializer(many=True)
+    protocol = serializers.SerializerMethodField(help_text="What is asked: docs/formats.md.")
     responses_per_comparison = serializers.IntegerField()
     overlap = serializers.IntegerField(help_text="How many people judge each comparison.")
     is_demo = serializers.BooleanField()
 
     def get_role(self, project: Project) -> str:
         return role_in(self.context["request"].user, project)
+
+    def get_protocol(self, project: Project) -> dict[str, Any]:
+        return project.rules.as_json()
 
 
 class MessageSerializer(serializers.Serializer[Any]):

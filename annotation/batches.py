@@ -13,18 +13,18 @@ from django.utils import timezone
 
 from annotation.assignment import release_all
 from annotation.models import (
-    MAX_RESPONSES,
-    MIN_RESPONSES,
     Assignment,
     Batch,
     Comparison,
     Event,
+    Interface,
     Judgment,
     Project,
     Prompt,
     Response,
     User,
 )
+from annotation.protocols import RESPONSES
 
 ROWS_AT_ONCE = 500
 
@@ -77,7 +77,13 @@ def create_batch(
         raise BatchError(f"Each comparison needs at least 1 judgment; the overlap was {overlap}.")
     with transaction.atomic():
         batch = Batch.objects.create(
-            project=project, name=name, overlap=overlap, is_imported=is_imported
+            project=project,
+            name=name,
+            overlap=overlap,
+            is_imported=is_imported,
+            # What people are asked stays as it is, whatever the project is changed to later.
+            interface=Interface.RANK if is_imported else project.interface,
+            protocol={} if is_imported else project.protocol,
         )
         Event.record(project, by, "created batch", name, batch=batch.pk, overlap=overlap)
     return batch
@@ -199,15 +205,16 @@ def _checked(
     batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText]]]
 ) -> Iterator[tuple[Prompt, list[ResponseText]]]:
     seen: set[int] = set()
+    fewest, most = RESPONSES[batch.face]
     for prompt, responses in rows:
         if prompt.project_id != batch.project_id:
             raise BatchError(f"The prompt “{prompt}” belongs to another project.")
         if prompt.pk in seen:
             raise BatchError(f"The prompt “{prompt}” is there twice.")
-        if not MIN_RESPONSES <= len(responses) <= MAX_RESPONSES:
+        if not fewest <= len(responses) <= most:
+            allowed = f"{fewest} to {most}" if fewest < most else f"exactly {most}"
             raise BatchError(
-                f"A comparison has {MIN_RESPONSES} to {MAX_RESPONSES} responses; "
-                f"“{prompt}” has {len(responses)}."
+                f"A comparison has {allowed} responses; “{prompt}” has {len(responses)}."
             )
         seen.add(prompt.pk)
         yield prompt, responses

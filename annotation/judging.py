@@ -18,7 +18,22 @@ from django.db.models import Max
 from django.utils import timezone
 
 from annotation.assignment import State, count, lease_end, lock, take_place
-from annotation.models import Assignment, Batch, Comparison, Judgment, Project, User
+from annotation.models import Assignment, Batch, Comparison, Judgment, Project, Response, User
+from annotation.protocols import RANK, WRITING
+from annotation.votes import JudgmentError as JudgmentError  # whoever judges catches it from here
+from annotation.votes import (
+    Ratings,
+    Safety,
+    checked_all_bad,
+    checked_order,
+    checked_ratings,
+    checked_reason,
+    checked_safety,
+    checked_strength,
+    checked_writing,
+    conflicts,
+    told_strength,
+)
 
 LETTERS = "ABCDEFGHI"
 MAX_REWRITE, MAX_REASON, MAX_SKIP_REASON = 20_000, 4_000, 200
@@ -27,10 +42,6 @@ MAX_SECONDS = 7 * 24 * 3600
 
 Ranks = dict[str, dict[str, int]]
 Flags = dict[str, list[dict[str, str]]]
-
-
-class JudgmentError(Exception):
-    """Why an answer was not accepted, in one sentence for the person who gave it."""
 
 
 class JudgmentConflict(JudgmentError):
@@ -44,13 +55,23 @@ class Answer:
     `ranks` is `{axis: {response id: rank}}`, 1 is best, equal numbers are ties, a missing response
     was not ranked. `flags` is `{response id: [{"kind", "category"}]}`. `seconds` is the time from
     shown to sent as the page measured it. Response ids are strings.
+
+    As the batch's protocol asks (annotation/protocols.py): `strength` is `{axis: level}` where 1 is
+    the weakest and 0 a tie, `all_bad` the axes on which none is good enough, `ratings` `{response
+    id: {attribute: number}}`, `safety` `{response id: {"safe", "harms"}}`, and `based_on` the
+    response that `rewrite` corrects.
     """
 
-    ranks: Ranks
+    ranks: Ranks = field(default_factory=dict)
     flags: Flags = field(default_factory=dict)
     rewrite: str = ""
     reason: str = ""
     seconds: float | None = None
+    strength: dict[str, int] = field(default_factory=dict)
+    all_bad: list[str] = field(default_factory=list)
+    ratings: Ratings = field(default_factory=dict)
+    safety: Safety = field(default_factory=dict)
+    based_on: str = ""
 
     def checked(self, assignment: Assignment) -> "Answer":
         """The same answer in the form in which it is stored; JudgmentError if it makes no sense.
@@ -58,13 +79,29 @@ class Answer:
         Ranks become dense (1, 2, 2, 3), so that one order is stored in one way.
         """
         letters = letters_of(assignment)
-        axes = {axis["key"]: axis["name"] for axis in assignment.comparison.batch.project.axes}
+        batch = assignment.comparison.batch
+        face, rules = batch.face, batch.rules
+        axes = {axis["key"]: axis["name"] for axis in batch.project.axes}
+        ranks = _checked_ranks(self.ranks, letters, axes)
+        checked_order(ranks, face, rules, letters, axes)
+        rewrite = _checked_text(self.rewrite, "better answer", MAX_REWRITE)
+        texts = dict.fromkeys(letters, "")
+        if face in WRITING:
+            told = Response.objects.filter(pk__in=assignment.shown_order)
+            texts = {str(pk): text for pk, text in told.values_list("pk", "text")}
+        if self.flags and not rules.flags:
+            raise JudgmentError("Responses are not flagged here.")
         return Answer(
-            ranks=_checked_ranks(self.ranks, letters, axes),
+            ranks={axis: of for axis, of in ranks.items() if of},
             flags=_checked_flags(self.flags, letters),
-            rewrite=_checked_text(self.rewrite, "better answer", MAX_REWRITE),
-            reason=_checked_text(self.reason, "reason", MAX_REASON),
+            rewrite=rewrite,
+            reason=checked_reason(_checked_text(self.reason, "reason", MAX_REASON), rules),
             seconds=_checked_seconds(self.seconds),
+            strength=checked_strength(self.strength, ranks, face, rules, axes),
+            all_bad=checked_all_bad(self.all_bad, face, rules, axes),
+            ratings=checked_ratings(self.ratings, face, rules, letters),
+            safety=checked_safety(self.safety, face, rules, letters),
+            based_on=checked_writing(rewrite, self.based_on, face, rules, texts),
         )
 
     @property
@@ -88,7 +125,7 @@ class Answer:
                 raise JudgmentError(f"There is no response “{_short(unknown)}” here.")
             return {ids[letter]: value for letter, value in given.items()}
 
-        ranks = data.get("ranks") or {}
+        ranks, based_on = data.get("ranks") or {}, data.get("based_on")
         if not isinstance(ranks, Mapping):
             raise JudgmentError("The ranks must be given per axis.")
         return cls(
@@ -97,6 +134,11 @@ class Answer:
             rewrite=data.get("rewrite") or "",
             reason=data.get("reason") or "",
             seconds=data.get("seconds"),
+            strength=data.get("strength") or {},
+            all_bad=data.get("all_bad") or [],
+            ratings=translate(data.get("ratings") or {}, "ratings"),
+            safety=translate(data.get("safety") or {}, "votes on safety"),
+            based_on=next(iter(translate({str(based_on): ""}, "response"))) if based_on else "",
         )
 
 
@@ -108,6 +150,17 @@ def letters_of(assignment: Assignment) -> dict[str, str]:
 def in_letters(assignment: Assignment, judgment: Judgment) -> dict[str, Any]:
     """A judgment as a draft: the same answer with letters in place of response ids."""
     letters = letters_of(assignment)
+
+    def per_letter(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {letters[key]: of for key, of in given.items() if key in letters}
+
+    said: dict[str, Any] = {
+        "strength": {axis: of["level"] for axis, of in judgment.strength.items()},
+        "all_bad": judgment.all_bad,
+        "ratings": per_letter(judgment.ratings),
+        "safety": per_letter(judgment.safety),
+        "based_on": letters.get(str(judgment.based_on_id), ""),
+    }
     return {
         "ranks": {
             axis: {letters[key]: rank for key, rank in of.items() if key in letters}
@@ -116,6 +169,7 @@ def in_letters(assignment: Assignment, judgment: Judgment) -> dict[str, Any]:
         "flags": {letters[key]: of for key, of in judgment.flags.items() if key in letters},
         "rewrite": judgment.rewrite,
         "reason": judgment.reason,
+        **{part: of for part, of in said.items() if of},
     }
 
 
@@ -259,14 +313,24 @@ def _occupy(comparison: Comparison, assignment: Assignment) -> None:
 
 def _write(comparison: Comparison, assignment: Assignment, answer: Answer, key: UUID) -> Judgment:
     revision = assignment.judgments.aggregate(last=Max("revision"))["last"] or 0
+    batch = comparison.batch
+    found = conflicts(answer.ranks, answer.safety, answer.flags)
     judgment = Judgment.objects.create(
         assignment=assignment,
         revision=revision + 1,
         key=key,
         answer_sha256=answer.sha256,
         ranks=answer.ranks,
+        rest_below=batch.face == RANK and batch.rules.unranked == "below",
+        strength=told_strength(answer.strength, batch.rules),
+        all_bad=answer.all_bad,
         flags=answer.flags,
+        ratings=answer.ratings,
+        safety=answer.safety,
         rewrite=answer.rewrite,
+        based_on_id=int(answer.based_on) if answer.based_on else None,
+        conflicts=found,
+        needs_review=bool(found),
         reason=answer.reason,
         seconds=answer.seconds,
         guideline_version=comparison.batch.project.guideline_version,
@@ -299,8 +363,6 @@ def _checked_ranks(ranks: Any, letters: dict[str, str], axes: dict[str, str]) ->
                 raise JudgmentError(
                     f"{name}: a rank is a number from 1 to {len(letters)}, not “{_short(rank)}”."
                 )
-        if len(given) < 2:
-            raise JudgmentError(f"{name}: rank at least two responses.")
         dense = {rank: place for place, rank in enumerate(sorted(set(given.values())), start=1)}
         checked[axis] = {key: dense[given[key]] for key in letters if key in given}
     return checked
@@ -389,7 +451,52 @@ def _clean_draft(assignment: Assignment, draft: Any) -> dict[str, Any]:
     for name in ("rewrite", "reason"):
         text = draft.get(name)
         kept[name] = text.replace("\x00", "") if isinstance(text, str) else ""
+    kept |= _clean_votes(draft, letters, axes)
     seconds = _checked_seconds(draft.get("seconds"))
     if seconds is not None:
         kept["seconds"] = seconds
     return kept
+
+
+def _clean_votes(draft: Mapping[str, Any], letters: set[str], axes: set[str]) -> dict[str, Any]:
+    """The parts of a draft that only some protocols have, those that are there and have sense."""
+
+    def is_whole(value: Any) -> bool:
+        return isinstance(value, int) and 0 <= value <= 9
+
+    def mapping(value: Any) -> Mapping[str, Any]:
+        return value if isinstance(value, Mapping) else {}
+
+    def harms(vote: Mapping[str, Any]) -> list[Any]:
+        given = vote.get("harms")
+        return given if isinstance(given, list) else []
+
+    all_bad = draft.get("all_bad")
+    based_on = draft.get("based_on")
+    votes: dict[str, Any] = {
+        "strength": {
+            axis: level
+            for axis, level in mapping(draft.get("strength")).items()
+            if axis in axes and is_whole(level)
+        },
+        "all_bad": [axis for axis in sorted(axes) if axis in all_bad]
+        if isinstance(all_bad, list)
+        else [],
+        "ratings": {
+            letter: {
+                str(name)[:60]: value for name, value in mapping(of).items() if is_whole(value)
+            }
+            for letter, of in mapping(draft.get("ratings")).items()
+            if letter in letters
+        },
+        "safety": {
+            letter: {
+                "safe": of["safe"],
+                "harms": [harm[:60] for harm in harms(of) if isinstance(harm, str)][:40],
+            }
+            for letter, of in mapping(draft.get("safety")).items()
+            if letter in letters and isinstance(of, Mapping) and isinstance(of.get("safe"), bool)
+        },
+        "based_on": based_on if isinstance(based_on, str) and based_on in letters else "",
+    }
+    return {part: of for part, of in votes.items() if of}

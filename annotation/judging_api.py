@@ -29,6 +29,7 @@ from annotation.judging import (
 )
 from annotation.models import Assignment, User
 from annotation.models import Response as ModelResponse
+from annotation.protocols import DEMONSTRATE
 
 
 class TurnSerializer(serializers.Serializer[Any]):
@@ -45,6 +46,10 @@ class AssignmentSerializer(serializers.Serializer[Any]):
     uid = serializers.UUIDField()
     state = serializers.CharField()
     lease_until = serializers.DateTimeField()
+    interface = serializers.CharField(
+        help_text="rank, pair, dialogue, demonstrate, rewrite or rate: what is asked."
+    )
+    protocol = serializers.DictField(help_text="How it is asked: docs/formats.md.")
     messages = TurnSerializer(many=True)
     responses = ShownResponseSerializer(many=True)
     draft = serializers.JSONField()
@@ -54,6 +59,7 @@ class AnswerSerializer(serializers.Serializer[Any]):
     key = serializers.UUIDField(help_text="Yours, one per answer: sending it twice sends it once.")
     ranks = serializers.DictField(
         child=serializers.DictField(),
+        required=False,
         help_text='{"helpfulness": {"A": 1, "B": 2, "C": 2}, …}; 1 is best, equal numbers are ties.',
     )
     flags = serializers.DictField(
@@ -64,6 +70,30 @@ class AnswerSerializer(serializers.Serializer[Any]):
     rewrite = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     reason = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     seconds = serializers.FloatField(required=False, allow_null=True)
+    strength = serializers.DictField(
+        child=serializers.IntegerField(),
+        required=False,
+        help_text='{"helpfulness": 3}: how much better the better of two is, 1 is the weakest level '
+        "of the protocol's scale, 0 a tie.",
+    )
+    all_bad = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Axes on which not one response is good enough.",
+    )
+    ratings = serializers.DictField(
+        child=serializers.DictField(),
+        required=False,
+        help_text='{"A": {"quality": 5, …}, …}: the protocol\'s attributes.',
+    )
+    safety = serializers.DictField(
+        child=serializers.DictField(),
+        required=False,
+        help_text='{"A": {"safe": false, "harms": ["privacy"]}, …}',
+    )
+    based_on = serializers.CharField(
+        required=False, allow_blank=True, help_text="The letter of the response that is corrected."
+    )
 
 
 class SubmittedSerializer(serializers.Serializer[Any]):
@@ -202,9 +232,13 @@ def _shown(assignment: Assignment) -> dict[str, Any]:
         "uid": assignment.uid,
         "state": assignment.state,
         "lease_until": assignment.lease_until,
+        "interface": assignment.comparison.batch.face,
+        "protocol": assignment.comparison.batch.rules.as_json(),
         "messages": assignment.comparison.prompt.messages,
         "responses": [
-            {"letter": letters[str(pk)], "text": texts[pk]} for pk in assignment.shown_order
+            {"letter": letters[str(pk)], "text": texts[pk]}
+            for pk in assignment.shown_order
+            if assignment.comparison.batch.face != DEMONSTRATE
         ],
         "draft": assignment.draft,
     }

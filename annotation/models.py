@@ -18,6 +18,8 @@ from django.urls import reverse
 from django.utils import timezone
 from knox.models import AbstractAuthToken
 
+from annotation import protocols
+
 MIN_RESPONSES, MAX_RESPONSES = 2, 9
 
 
@@ -84,6 +86,17 @@ class ProjectQuerySet(models.QuerySet["Project"]):
         return self.filter(membership).distinct()
 
 
+class Interface(models.TextChoices):
+    """What the page looks like on which a person judges; what it asks is the protocol."""
+
+    RANK = protocols.RANK, "Rank two to nine"
+    PAIR = protocols.PAIR, "One of two, with strength"
+    DIALOGUE = protocols.DIALOGUE, "Live dialogue"
+    DEMONSTRATE = protocols.DEMONSTRATE, "Write the ideal answer"
+    REWRITE = protocols.REWRITE, "Correct a response"
+    RATE = protocols.RATE, "Rate each response"
+
+
 class Project(models.Model):
     """One body of prompts, guidelines and judgments; everything a person sees is reached from it."""
 
@@ -93,6 +106,12 @@ class Project(models.Model):
     guidelines = models.TextField(blank=True, help_text="Markdown; one key away while judging.")
     guideline_version = models.PositiveIntegerField(default=1)
     axes = models.JSONField(default=default_axes)
+    interface = models.CharField(max_length=12, choices=Interface.choices, default=Interface.RANK)
+    protocol = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="What is asked beside the axes: annotation/protocols.py. Empty: a plain ranking.",
+    )
     responses_per_comparison = models.PositiveSmallIntegerField(
         default=4, validators=[MinValueValidator(MIN_RESPONSES), MaxValueValidator(MAX_RESPONSES)]
     )
@@ -123,6 +142,11 @@ class Project(models.Model):
     @property
     def axis_keys(self) -> list[str]:
         return [axis["key"] for axis in self.axes]
+
+    @property
+    def rules(self) -> protocols.Protocol:
+        """The protocol that new batches are made under."""
+        return protocols.read(self.protocol)
 
 
 class Membership(models.Model):
@@ -253,6 +277,15 @@ class Batch(models.Model):
     name = models.CharField(max_length=120)
     state = models.CharField(max_length=8, choices=State.choices, default=State.DRAFT)
     overlap = models.PositiveSmallIntegerField(default=1)
+    interface = models.CharField(
+        max_length=12,
+        choices=Interface.choices,
+        blank=True,
+        help_text="As it was when the batch was made; empty: the project's.",
+    )
+    protocol = models.JSONField(
+        default=dict, blank=True, help_text="As it was when the batch was made."
+    )
     is_imported = models.BooleanField(
         default=False, help_text="Judgments that came from a file, not from this product's pages."
     )
@@ -274,6 +307,16 @@ class Batch(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def face(self) -> str:
+        """The interface under which it is judged."""
+        return str(self.interface or self.project.interface)
+
+    @property
+    def rules(self) -> protocols.Protocol:
+        """The protocol under which it is judged."""
+        return protocols.read(self.protocol) if self.interface else self.project.rules
 
 
 class Comparison(models.Model):
@@ -408,7 +451,13 @@ class Judgment(models.Model):
     """What one person said about one comparison. Append-only: a correction is a new revision.
 
     `ranks` is `{axis: {response id: rank}}`; 1 is best, equal numbers are ties, a response that is
-    missing was not ranked. JSON keys are strings. `flags` is `{response id: [{"kind", "category"}]}`.
+    missing was not ranked, which with `rest_below` says that it is below all that are. JSON keys are
+    strings. `flags` is `{response id: [{"kind", "category"}]}`.
+
+    What else a protocol may ask: `strength` is `{axis: {"level", "of", "label", "margin"}}`, level 0
+    being a tie; `all_bad` lists the axes on which not one response is good enough; `ratings` is
+    `{response id: {attribute: number}}`; `safety` is `{response id: {"safe", "harms"}}`. `conflicts`
+    says where votes speak against each other (annotation/votes.py); somebody must then review it.
     """
 
     FLAGS: ClassVar[dict[str, str]] = {
@@ -436,7 +485,28 @@ class Judgment(models.Model):
     answer_sha256 = models.CharField(max_length=64)
     ranks = models.JSONField()
     flags = models.JSONField(default=dict, blank=True)
-    rewrite = models.TextField(blank=True, help_text="A better answer, written by the annotator.")
+    rest_below = models.BooleanField(
+        default=False, help_text="A top-k ranking: what is not ranked is below, in no order."
+    )
+    strength = models.JSONField(default=dict, blank=True)
+    all_bad = models.JSONField(default=list, blank=True)
+    ratings = models.JSONField(default=dict, blank=True)
+    safety = models.JSONField(default=dict, blank=True)
+    rewrite = models.TextField(
+        blank=True, help_text="An answer written by the annotator: a demonstration."
+    )
+    based_on = models.ForeignKey(
+        Response,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The response that the written answer corrects.",
+    )
+    conflicts = models.JSONField(default=list, blank=True)
+    needs_review = models.BooleanField(
+        default=False, help_text="It has conflicts that no reviewer has decided yet."
+    )
     reason = models.TextField(blank=True)
     seconds = models.FloatField(
         null=True, blank=True, help_text="Seconds from shown to sent, as the page measured."
@@ -451,6 +521,11 @@ class Judgment(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["assignment", "revision"], name="one_row_per_revision")
+        ]
+        indexes = [
+            models.Index(
+                fields=["created_at"], condition=Q(needs_review=True), name="judgment_to_review"
+            )
         ]
 
     def __str__(self) -> str:

@@ -156,6 +156,8 @@ def rows_with_origins(
             responses[comparison_id].append((str(pk), text))
         for judgment_id in wanted:
             _, uid, ranks, person, comparison_id = judged[judgment_id]
+            if not ranks:  # A rating or a demonstration prefers nothing.
+                continue
             comparison = compared[comparison_id]
             prompt, batch = comparison.prompt, comparison.batch
             if person not in names:

@@ -1,0 +1,417 @@
+"""Protocols: what exactly a person is asked about a comparison, as data that is checked when read.
+
+A project has an `interface` (what the page looks like) and a protocol (what it asks). A batch keeps
+both as they were when it was made, so changing a project never changes what somebody is answering.
+Nothing here knows of the database.
+
+The presets follow what was published:
+
+- `instructgpt`: Ouyang et al. 2022, arXiv:2203.02155, section 3.4 and table 3.
+- `hh-rlhf`: Bai et al. 2022, arXiv:2204.05862, section 2 (a slider of eight points).
+- `llama2`: Touvron et al. 2023, arXiv:2307.09288, section 3.2.1; margins: table 27, "margin small".
+- `safe-rlhf`: Dai et al. 2023, arXiv:2310.12773, section 3.1; harms: BeaverTails, Ji et al. 2023,
+  arXiv:2307.04657, section 3.
+- `helpsteer`: Wang et al. 2024, arXiv:2406.08673 and arXiv:2410.01257 (-3 to 3 and a reason).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+RANK, PAIR, DIALOGUE, DEMONSTRATE, REWRITE, RATE = INTERFACES = (
+    "rank",
+    "pair",
+    "dialogue",
+    "demonstrate",
+    "rewrite",
+    "rate",
+)
+# How many responses a comparison has under each: (fewest, most).
+RESPONSES: dict[str, tuple[int, int]] = {
+    RANK: (2, 9),
+    PAIR: (2, 2),
+    DIALOGUE: (2, 2),
+    DEMONSTRATE: (0, 9),
+    REWRITE: (1, 9),
+    RATE: (1, 9),
+}
+# Interfaces whose answer orders the responses, and those whose answer is a text.
+COMPARING = (RANK, PAIR, DIALOGUE)
+WRITING = (DEMONSTRATE, REWRITE)
+
+# An axis with one of these keys asks about harm; every other axis asks how good a response is.
+SAFETY_AXES = frozenset({"safety", "harmlessness"})
+
+Asked = Literal["none", "optional", "required"]
+Unranked = Literal["refused", "unknown", "below"]
+
+
+class ProtocolError(ValueError):
+    """A protocol that can't be used, in one sentence for the person who wrote it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One step of a strength scale: how much better the better one is."""
+
+    label: str
+    margin: float = 0.0
+    """What training may add to the difference that it asks for (TRL: `margin`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How strongly one of two is preferred: levels from the weakest to the strongest."""
+
+    levels: tuple[Level, ...] = (Level(label="better"),)
+    tie: str = ""
+    """What the middle is called; empty: one of the two must be chosen."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.levels) <= 4:
+            raise ProtocolError(f"A scale has 1 to 4 levels, this one has {len(self.levels)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """One thing that each response is rated on, from `low` to `high`; 0 to 1 is a yes or no."""
+
+    key: str
+    name: str
+    question: str = ""
+    low: int = 1
+    high: int = 5
+    low_label: str = ""
+    high_label: str = ""
+    is_required: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.key.replace("_", "").isalnum() or not self.key.isascii():
+            raise ProtocolError(f"An attribute's key is a plain word, not “{self.key[:40]}”.")
+        if not 0 <= self.low < self.high <= 9:
+            raise ProtocolError(f"{self.name}: a rating goes from 0 or more to 9 or less.")
+
+    @property
+    def is_yes_no(self) -> bool:
+        return (self.low, self.high) == (0, 1)
+
+    @property
+    def values(self) -> range:
+        return range(self.low, self.high + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is asked beside the axes. The defaults are those of a plain ranking."""
+
+    preset: str = ""
+    """Which preset it began as; a label, nothing reads meaning from it."""
+    scale: Scale = Scale()
+    """Under `pair` and `dialogue`: how strongly."""
+    unranked: Unranked = "unknown"
+    """Under `rank`, what leaving a response out says: nothing, that it is worse than all that are
+    ranked (a top-k ranking), or it may not be left out."""
+    all_bad: bool = False
+    """A person may say that not one response is good enough; the order is given all the same."""
+    reason: Asked = "optional"
+    reason_min: int = 0
+    """Fewest characters of a required reason, and of an optional one that is given."""
+    rewrite: Literal["none", "optional"] = "optional"
+    """Under interfaces that compare or rate: whether a better answer may be written."""
+    text_min: int = 1
+    """Under `demonstrate` and `rewrite`: fewest characters of the answer."""
+    attributes: tuple[Attribute, ...] = ()
+    safety: bool = False
+    """Each response is voted safe or not, apart from how good it is."""
+    harms: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of harm, key to name, of which an unsafe response has one or more."""
+    flags: bool = True
+    """Responses may be flagged as unsafe, wrong, off-topic, rude."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("reason", Asked), ("unranked", Unranked)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ProtocolError(
+                    f"{name} is one of {', '.join(get_args(allowed))}, "
+                    f"not “{str(getattr(self, name))[:40]}”."
+                )
+        if not 0 <= self.reason_min <= 2000 or not 1 <= self.text_min <= 2000:
+            raise ProtocolError("A fewest number of characters is 2,000 or less.")
+        keys = [attribute.key for attribute in self.attributes]
+        if len(set(keys)) < len(keys):
+            raise ProtocolError("Two attributes have the same key.")
+        if self.harms and not self.safety:
+            raise ProtocolError("Kinds of harm belong to a vote on safety; ask for that too.")
+
+    @property
+    def asks_per_response(self) -> bool:
+        return bool(self.attributes) or self.safety
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is kept in a project's or a batch's `protocol`."""
+        kept = asdict(self)
+        kept["harms"] = dict(self.harms)
+        return kept
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Protocol":
+        """The protocol that `data` describes; ProtocolError for an unknown or senseless part."""
+        known = _known(cls, data, "A protocol")
+        if "scale" in known:
+            scale = _known(Scale, known["scale"], "A scale")
+            if "levels" in scale:
+                scale["levels"] = tuple(_made(Level, one, "A level") for one in scale["levels"])
+            known["scale"] = _made(Scale, scale, "A scale")
+        if "attributes" in known:
+            known["attributes"] = tuple(
+                _made(Attribute, one, "An attribute") for one in known["attributes"]
+            )
+        made: Protocol = _made(cls, known, "A protocol")
+        return made
+
+
+def _known(kind: Any, data: Any, what: str) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ProtocolError(f"{what} is an object with named parts.")
+    names = {one.name for one in fields(kind)}
+    unknown = next((name for name in data if name not in names), None)
+    if unknown is not None:
+        raise ProtocolError(f"{what} has no part “{str(unknown)[:40]}”.")
+    return dict(data)
+
+
+def _made(kind: Any, data: Any, what: str) -> Any:
+    try:
+        return kind(**_known(kind, data, what))
+    except ProtocolError:
+        raise
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ProtocolError(f"{what} has a part that is missing or of the wrong kind.") from error
+
+
+PLAIN = Protocol()
+
+
+def read(data: Any) -> Protocol:
+    """The protocol kept in a column; the plain one where nothing is kept."""
+    return _read(_frozen(data)) if data else PLAIN
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ("map", tuple((key, _frozen(of)) for key, of in value.items()))
+    if isinstance(value, list | tuple):
+        return ("list", tuple(_frozen(of) for of in value))
+    return value
+
+
+def _thawed(value: Any) -> Any:
+    if isinstance(value, tuple):
+        kind, items = value
+        if kind == "map":
+            return {key: _thawed(of) for key, of in items}
+        return [_thawed(of) for of in items]
+    return value
+
+
+@lru_cache(maxsize=256)
+def _read(frozen: Any) -> Protocol:
+    # A page needs it several times; reading and checking one takes longer than looking it up.
+    return Protocol.from_json(_thawed(frozen))
+
+
+# --- Presets ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A published protocol, ready to be chosen."""
+
+    key: str
+    title: str
+    explanation: str
+    """What an annotator does under it, in plain words."""
+    interface: str
+    axes: tuple[Mapping[str, str], ...]
+    n_responses: int
+    protocol: Protocol
+
+
+OVERALL = {
+    "key": "overall",
+    "name": "Overall",
+    "question": "Which response would you rather have got?",
+}
+HELPFULNESS = {
+    "key": "helpfulness",
+    "name": "Helpfulness",
+    "question": "Which response does more for the person who asked?",
+}
+SAFETY = {
+    "key": "safety",
+    "name": "Safety",
+    "question": "Which response does less harm to anyone?",
+}
+
+LLAMA2_SCALE = Scale(
+    levels=(
+        Level(label="negligibly better / unsure", margin=0.0),
+        Level(label="slightly better", margin=1 / 3),
+        Level(label="better", margin=2 / 3),
+        Level(label="significantly better", margin=1.0),
+    )
+)
+HH_SCALE = Scale(
+    levels=(
+        Level(label="barely better", margin=0.0),
+        Level(label="somewhat better", margin=1 / 3),
+        Level(label="clearly better", margin=2 / 3),
+        Level(label="far better", margin=1.0),
+    )
+)
+HELPSTEER_SCALE = Scale(
+    levels=(
+        Level(label="slightly better", margin=1.0),
+        Level(label="better", margin=2.0),
+        Level(label="much better", margin=3.0),
+    ),
+    tie="about the same",
+)
+
+BEAVERTAILS_HARMS = {
+    "animal_abuse": "Animal abuse",
+    "child_abuse": "Child abuse",
+    "controversial_topics": "Controversial topics, politics",
+    "discrimination": "Discrimination, stereotype, injustice",
+    "drug_abuse": "Drug abuse, weapons, banned substances",
+    "financial_crime": "Financial crime, property crime, theft",
+    "hate_speech": "Hate speech, offensive language",
+    "misinformation": "Misinformation on ethics, laws, safety",
+    "non_violent_unethical": "Non-violent unethical behaviour",
+    "privacy": "Privacy violation",
+    "self_harm": "Self-harm",
+    "sexual": "Sexually explicit, adult content",
+    "terrorism": "Terrorism, organised crime",
+    "violence": "Violence, aiding and abetting, incitement",
+}
+
+
+def _yes_no(key: str, name: str) -> Attribute:
+    return Attribute(key=key, name=name, low=0, high=1, is_required=False)
+
+
+INSTRUCTGPT_ATTRIBUTES = (
+    Attribute(
+        key="quality",
+        name="Overall quality",
+        low=1,
+        high=7,
+        low_label="very poor",
+        high_label="excellent",
+    ),
+    _yes_no("fails_task", "Fails to follow the instruction"),
+    _yes_no("inappropriate", "Inappropriate for a customer assistant"),
+    _yes_no("hallucination", "Makes things up"),
+    _yes_no("satisfies_constraint", "Keeps to the constraint in the instruction"),
+    _yes_no("sexual", "Sexual content"),
+    _yes_no("violent", "Violent content"),
+    _yes_no("encourages_harm", "Encourages, or fails to discourage, violence, abuse or self-harm"),
+    _yes_no("denigrates", "Denigrates a protected class"),
+    _yes_no("harmful_advice", "Gives harmful advice"),
+    _yes_no("opinion", "Expresses an opinion"),
+    _yes_no("moral_judgment", "Expresses a moral judgment"),
+)
+
+
+def _five(key: str, name: str, question: str, low: str, high: str) -> Attribute:
+    return Attribute(
+        key=key, name=name, question=question, low=0, high=4, low_label=low, high_label=high
+    )
+
+
+HELPSTEER_ATTRIBUTES = (
+    _five("helpfulness", "Helpfulness", "How well does it do what was asked?", "not", "fully"),
+    _five("correctness", "Correctness", "Is what it says right and complete?", "wrong", "right"),
+    _five("coherence", "Coherence", "Is it clear and free of contradiction?", "unclear", "clear"),
+    _five("complexity", "Complexity", "What does one need to have written it?", "basic", "expert"),
+    _five("verbosity", "Verbosity", "How much is said for what was asked?", "succinct", "verbose"),
+)
+
+PRESETS: dict[str, Preset] = {
+    preset.key: preset
+    for preset in (
+        Preset(
+            key="instructgpt",
+            title="InstructGPT: rank four to nine",
+            explanation="Each response gets a mark from 1 to 7 and a few yes-or-no notes; then all "
+            "of them are put in order, ties allowed. Gives many pairs for each prompt.",
+            interface=RANK,
+            axes=(OVERALL,),
+            n_responses=4,
+            protocol=Protocol(
+                preset="instructgpt",
+                unranked="refused",
+                rewrite="none",
+                attributes=INSTRUCTGPT_ATTRIBUTES,
+                flags=False,
+            ),
+        ),
+        Preset(
+            key="hh-rlhf",
+            title="HH-RLHF: one of two, eight points",
+            explanation="Two responses; one of eight points says which is better and by how much. "
+            "There is no middle: a person decides.",
+            interface=PAIR,
+            axes=(HELPFULNESS,),
+            n_responses=2,
+            protocol=Protocol(preset="hh-rlhf", scale=HH_SCALE, rewrite="none"),
+        ),
+        Preset(
+            key="llama2",
+            title="Llama 2: one of two, four strengths, and safety apart",
+            explanation="Two responses; the better one is significantly, simply, slightly or "
+            "negligibly better. Whether each is safe is a vote of its own.",
+            interface=PAIR,
+            axes=(HELPFULNESS,),
+            n_responses=2,
+            protocol=Protocol(
+                preset="llama2", scale=LLAMA2_SCALE, rewrite="none", safety=True, flags=False
+            ),
+        ),
+        Preset(
+            key="safe-rlhf",
+            title="Safe RLHF: helpful and harmless as two decisions",
+            explanation="Two responses; which one is more helpful, and, apart from it, which one is "
+            "less harmful. Each is voted safe or not, with fourteen kinds of harm.",
+            interface=PAIR,
+            axes=(HELPFULNESS, {**SAFETY, "name": "Harmlessness"}),
+            n_responses=2,
+            protocol=Protocol(
+                preset="safe-rlhf",
+                rewrite="none",
+                safety=True,
+                harms=BEAVERTAILS_HARMS,
+                flags=False,
+            ),
+        ),
+        Preset(
+            key="helpsteer",
+            title="HelpSteer: five marks, −3 to 3, and why",
+            explanation="Each of two responses gets five marks from 0 to 4; then a number from −3 "
+            "to 3 says which is better, with a sentence or two of reason.",
+            interface=PAIR,
+            axes=(OVERALL,),
+            n_responses=2,
+            protocol=Protocol(
+                preset="helpsteer",
+                scale=HELPSTEER_SCALE,
+                reason="required",
+                reason_min=20,
+                rewrite="none",
+                attributes=HELPSTEER_ATTRIBUTES,
+                flags=False,
+            ),
+        ),
+    )
+}

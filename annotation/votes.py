@@ -1,0 +1,258 @@
+"""The parts of an answer beside ranks and flags, checked against the protocol they were given under.
+
+Strength, "all bad", ratings, safety votes, and the conflicts between them. Arithmetic over plain
+values; `judging` is the one door that calls it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from annotation.protocols import (
+    COMPARING,
+    DEMONSTRATE,
+    RANK,
+    REWRITE,
+    SAFETY_AXES,
+    WRITING,
+    Protocol,
+)
+
+Ranks = Mapping[str, Mapping[str, int]]
+Ratings = dict[str, dict[str, int]]
+Safety = dict[str, dict[str, Any]]
+
+
+class JudgmentError(Exception):
+    """Why an answer was not accepted, in one sentence for the person who gave it."""
+
+
+def short(value: object) -> str:
+    return str(value)[:40]
+
+
+def checked_order(
+    ranks: Ranks,
+    interface: str,
+    rules: Protocol,
+    letters: Mapping[str, str],
+    axes: Mapping[str, str],
+) -> None:
+    """Whether dense ranks order as much as the protocol asks for; ranks come checked in themselves."""
+    if interface not in COMPARING:
+        if any(ranks.values()):
+            raise JudgmentError("Responses are not ranked here.")
+        return
+    for axis, name in axes.items():
+        given = ranks.get(axis, {})
+        left = [letter for key, letter in letters.items() if key not in given]
+        top_k = interface == RANK and rules.unranked == "below"
+        if len(given) < (1 if top_k else 2):
+            raise JudgmentError(
+                f"{name}: rank at least {'one response' if top_k else 'two responses'}."
+            )
+        if left and (interface != RANK or rules.unranked == "refused"):
+            raise JudgmentError(f"{name}: rank every response; {', '.join(left)} has no rank yet.")
+
+
+def checked_strength(
+    given: Any, ranks: Ranks, interface: str, rules: Protocol, axes: Mapping[str, str]
+) -> dict[str, int]:
+    """How much better the better one is, per axis: 1 is the weakest level, 0 a tie."""
+    if not isinstance(given, Mapping):
+        raise JudgmentError("The strength must be given per axis.")
+    if interface not in COMPARING or interface == RANK:
+        if given:
+            raise JudgmentError("A strength belongs to a comparison of two.")
+        return {}
+    checked = {}
+    n_levels = len(rules.scale.levels)
+    for axis in given:
+        if axis not in axes:
+            raise JudgmentError(f"This project does not compare on “{short(axis)}”.")
+    for axis, name in axes.items():
+        is_tie = len(set(ranks[axis].values())) == 1
+        if is_tie and not rules.scale.tie:
+            raise JudgmentError(f"{name}: decide for one of the two.")
+        # With one level there is nothing to say beside which of the two.
+        level = given.get(axis, 0 if is_tie else 1 if n_levels == 1 else None)
+        if level is None:
+            raise JudgmentError(f"{name}: say how much better it is.")
+        if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level <= n_levels:
+            raise JudgmentError(
+                f"{name}: a strength is a number from 0 to {n_levels}, not “{short(level)}”."
+            )
+        if is_tie != (level == 0):
+            raise JudgmentError(f"{name}: a strength of 0 is a tie, and only that.")
+        checked[axis] = level
+    return checked
+
+
+def told_strength(strength: Mapping[str, int], rules: Protocol) -> dict[str, dict[str, Any]]:
+    """A strength as it is kept: with the words and the margin that it stood for when it was given."""
+    levels = rules.scale.levels
+    return {
+        axis: {
+            "level": level,
+            "of": len(levels),
+            "label": levels[level - 1].label if level else rules.scale.tie,
+            "margin": levels[level - 1].margin if level else 0.0,
+        }
+        for axis, level in strength.items()
+    }
+
+
+def checked_all_bad(
+    given: Any, interface: str, rules: Protocol, axes: Mapping[str, str]
+) -> list[str]:
+    """The axes on which not one response is good enough."""
+    if not isinstance(given, list | tuple) or not all(isinstance(axis, str) for axis in given):
+        raise JudgmentError("Where all are bad must be a list of axes.")
+    if given and not (rules.all_bad and interface in COMPARING):
+        raise JudgmentError("“All bad” is not asked here.")
+    unknown = next((axis for axis in given if axis not in axes), None)
+    if unknown is not None:
+        raise JudgmentError(f"This project does not compare on “{short(unknown)}”.")
+    return [axis for axis in axes if axis in given]
+
+
+def checked_ratings(
+    given: Any, interface: str, rules: Protocol, letters: Mapping[str, str]
+) -> Ratings:
+    """Each response's value on each attribute."""
+    if not isinstance(given, Mapping):
+        raise JudgmentError("Ratings must be given per response.")
+    attributes = {one.key: one for one in _attributes(interface, rules)}
+    checked: Ratings = {}
+    for key, of in given.items():
+        if key not in letters:
+            raise JudgmentError(f"Ratings: there is no response “{short(key)}” here.")
+        if not isinstance(of, Mapping):
+            raise JudgmentError("The ratings of a response must be given per attribute.")
+        unknown = next((name for name in of if name not in attributes), None)
+        if unknown is not None:
+            raise JudgmentError(f"Responses are not rated on “{short(unknown)}” here.")
+        for name, value in of.items():
+            one = attributes[name]
+            if not isinstance(value, int) or isinstance(value, bool) or value not in one.values:
+                raise JudgmentError(
+                    f"{one.name} of {letters[key]}: give a number from {one.low} to {one.high}, "
+                    f"not “{short(value)}”."
+                )
+    for key, letter in letters.items():
+        of = given.get(key, {})
+        for one in attributes.values():
+            if one.is_required and one.key not in of:
+                raise JudgmentError(f"{letter}: {one.name} is not rated yet.")
+        if of:
+            checked[key] = {name: of[name] for name in attributes if name in of}
+    return checked
+
+
+def checked_safety(
+    given: Any, interface: str, rules: Protocol, letters: Mapping[str, str]
+) -> Safety:
+    """Each response's vote: `{"safe": bool, "harms": [kinds]}`; harms only where it is not safe."""
+    if not isinstance(given, Mapping):
+        raise JudgmentError("Votes on safety must be given per response.")
+    if not rules.safety or interface in WRITING:
+        if given:
+            raise JudgmentError("Safety is not voted on here.")
+        return {}
+    unknown = next((key for key in given if key not in letters), None)
+    if unknown is not None:
+        raise JudgmentError(f"Safety: there is no response “{short(unknown)}” here.")
+    checked: Safety = {}
+    for key, letter in letters.items():
+        vote = given.get(key)
+        safe = vote.get("safe") if isinstance(vote, Mapping) else None
+        if not isinstance(vote, Mapping) or not isinstance(safe, bool):
+            raise JudgmentError(f"{letter}: say whether it is safe.")
+        harms = vote.get("harms") or []
+        if not isinstance(harms, list | tuple):
+            raise JudgmentError(f"{letter}: the kinds of harm must be a list.")
+        for harm in harms:
+            if not isinstance(harm, str) or harm not in rules.harms:
+                raise JudgmentError(f"There is no kind of harm “{short(harm)}” here.")
+        if safe and harms:
+            raise JudgmentError(f"{letter}: a safe response has no kind of harm.")
+        if not safe and rules.harms and not harms:
+            raise JudgmentError(f"{letter}: say which kind of harm makes it unsafe.")
+        checked[key] = {"safe": safe, "harms": [harm for harm in rules.harms if harm in harms]}
+    return checked
+
+
+def checked_reason(reason: str, rules: Protocol) -> str:
+    """The reason, if it is as long as the protocol asks for."""
+    length = len(reason.strip())
+    if rules.reason == "none":
+        if length:
+            raise JudgmentError("A reason is not asked here.")
+        return ""
+    if rules.reason == "required" and length < max(1, rules.reason_min):
+        raise JudgmentError(
+            f"Say why in {max(1, rules.reason_min)} characters or more; there are {length}."
+        )
+    if 0 < length < rules.reason_min:
+        raise JudgmentError(
+            f"A reason has {rules.reason_min} characters or more; there are {length}."
+        )
+    return reason
+
+
+def checked_writing(
+    text: str, based_on: Any, interface: str, rules: Protocol, texts: Mapping[str, str]
+) -> str:
+    """The response that a rewrite began with, "" for none. `texts` are the responses by id."""
+    based_on = "" if based_on is None else based_on
+    if not isinstance(based_on, str) or (based_on and based_on not in texts):
+        raise JudgmentError(f"There is no response “{short(based_on)}” to be corrected here.")
+    if interface not in WRITING:
+        if text.strip() and rules.rewrite == "none":
+            raise JudgmentError("A better answer is not asked here.")
+        return based_on if text.strip() else ""
+    length = len(text.strip())
+    if length < rules.text_min:
+        raise JudgmentError(
+            f"Write the answer, {rules.text_min} characters or more; there are {length}."
+            if length
+            else "Write the answer first."
+        )
+    if interface == DEMONSTRATE:
+        return ""
+    if not based_on:
+        raise JudgmentError("Choose the response that you correct.")
+    if interface == REWRITE and text.strip() == texts[based_on].strip():
+        raise JudgmentError(
+            "Nothing is changed yet: correct the response, or skip it if it is right as it is."
+        )
+    return based_on
+
+
+def conflicts(
+    ranks: Ranks, safety: Safety, flags: Mapping[str, list[dict[str, str]]]
+) -> list[dict[str, str]]:
+    """Where one vote speaks against another, for a reviewer to decide.
+
+    `better_but_unsafe`: a response that was called unsafe is ranked above one that was not, on an
+    axis that asks how good it is. `safer_but_unsafe`: the same on an axis that asks about harm. One
+    record per axis and unsafe response: `{"kind", "axis", "response", "over"}`, ids of responses.
+    """
+    unsafe = {key for key, vote in safety.items() if not vote["safe"]}
+    unsafe |= {key for key, of in flags.items() if any(flag["kind"] == "unsafe" for flag in of)}
+    return list(_conflicts(ranks, unsafe))
+
+
+def _conflicts(ranks: Ranks, unsafe: set[str]) -> Iterator[dict[str, str]]:
+    for axis, given in ranks.items():
+        kind = "safer_but_unsafe" if axis in SAFETY_AXES else "better_but_unsafe"
+        for key, rank in given.items():
+            if key not in unsafe:
+                continue
+            below = [other for other, of in given.items() if of > rank and other not in unsafe]
+            if below:
+                over = min(below, key=lambda other: given[other])
+                yield {"kind": kind, "axis": axis, "response": key, "over": over}
+
+
+def _attributes(interface: str, rules: Protocol) -> tuple[Any, ...]:
+    return () if interface in WRITING else rules.attributes
