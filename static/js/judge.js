@@ -3,6 +3,7 @@
 // browser, each with its idempotency key, so none is lost or counted twice.
 import { $, post, store, token } from "./judge/net.js";
 import { makeOutbox } from "./judge/outbox.js";
+import { gettext, ngettext } from "./judge/words.js";
 
 (() => {
   const root = document.getElementById("judge") || document.getElementById("judge-idle");
@@ -22,8 +23,8 @@ import { makeOutbox } from "./judge/outbox.js";
     const box = $("refused");
     const link = document.createElement("a");
     link.href = item.url;
-    link.textContent = "Open it again";
-    box.replaceChildren(`An answer was not accepted: ${sentence} `, link);
+    link.textContent = gettext("Open it again");
+    box.replaceChildren(`${gettext("An answer was not accepted: %(why)s", { why: sentence })} `, link);
     box.hidden = false;
     if (item.draft) store.write(DRAFT + item.uid, item.draft);
   }
@@ -86,6 +87,7 @@ import { makeOutbox } from "./judge/outbox.js";
     renewed = touched = Date.now();
     leaseEnd = Date.now() + leaseSeconds * 1000;
     $("lease").hidden = true;
+    $("lease").querySelector("button").hidden = false;
     paint();
     if (dirty) saveSoon();
   }
@@ -98,7 +100,7 @@ import { makeOutbox } from "./judge/outbox.js";
       if (text && left.length) {
         const rest = document.createElement("span");
         rest.className = "left-out";
-        rest.textContent = ` · ${left.join(", ")} not ranked`;
+        rest.textContent = ` · ${gettext("%(letters)s not ranked", { letters: left.join(", ") })}`;
         shown.append(rest);
       }
       line.setAttribute("aria-pressed", String(key === axis));
@@ -114,7 +116,8 @@ import { makeOutbox } from "./judge/outbox.js";
 
   const sentence = (key) => {
     const left = unranked(key);
-    return `${nameOf(key)}: ${order(key) || "nothing ranked"}${left.length && order(key) ? `, ${left.join(" and ")} not ranked` : ""}`;
+    const rest = left.length && order(key) ? `, ${gettext("%(letters)s not ranked", { letters: left.join(", ") })}` : "";
+    return `${nameOf(key)}: ${order(key) || gettext("nothing ranked")}${rest}`;
   };
 
   function changed(words) {
@@ -137,7 +140,7 @@ import { makeOutbox } from "./judge/outbox.js";
       selected = letter;
       tie = false;
       paint();
-      say(`${letter}: press its rank for ${nameOf(axis)}`);
+      say(gettext("%(letter)s: press its rank for %(axis)s", { letter, axis: nameOf(axis) }));
       return;
     }
     setRank(axis, letter, tie && last ? rankOf(axis, last) : top(axis) + 1);
@@ -148,7 +151,7 @@ import { makeOutbox } from "./judge/outbox.js";
       selected = last = "";
       if (open) {
         axis = open;
-        changed(`${words}. Now ${nameOf(open)}.`);
+        changed(gettext("%(order)s. Now %(axis)s.", { order: words, axis: nameOf(open) }));
         return;
       }
     }
@@ -223,19 +226,24 @@ import { makeOutbox } from "./judge/outbox.js";
     dirty = false;
     try {
       const answer = await post(mine.action, bodyOf({ act: "draft" }));
-      if (!answer.ok) throw new Error(String(answer.status));
+      if (!answer.ok) {
+        if (form === mine) outbox.explain(answer);
+        throw new Error(String(answer.status));
+      }
       if (form !== mine) return;
+      if (!outbox.items().length) $("offline").hidden = true;
       renewed = Date.now();
       leaseEnd = renewed + leaseSeconds * 1000;
       $("lease").hidden = true;
       if (JSON.stringify(fields()) === sent) {
         store.drop(DRAFT + mine.dataset.uid);
-        mine.querySelector("[data-saved]").textContent = "saved ✓";
+        mine.querySelector("[data-saved]").textContent = gettext("saved ✓");
       }
-    } catch {
+    } catch (error) {
       if (form !== mine) return;
+      if (error instanceof TypeError || error.name === "TimeoutError") outbox.explain(null);
       dirty = true;
-      mine.querySelector("[data-saved]").textContent = "kept here";
+      mine.querySelector("[data-saved]").textContent = gettext("kept here");
       saving = setTimeout(save, 5000);
     }
   }
@@ -251,8 +259,9 @@ import { makeOutbox } from "./judge/outbox.js";
         axis = key;
         [selected, last] = ["", ""];
         paint();
-        say(`${nameOf(key)}: rank at least two responses.`);
-        hint(`${nameOf(key)}: rank at least two responses.`);
+        const words = gettext("%(axis)s: rank at least two responses.", { axis: nameOf(key) });
+        say(words);
+        hint(words);
         return false;
       }
     }
@@ -262,7 +271,7 @@ import { makeOutbox } from "./judge/outbox.js";
       warnedFor = state;
       axis = some;
       paint();
-      hint(`${nameOf(some)}: ${unranked(some).join(", ")} not ranked. Send again to leave it so.`);
+      hint(gettext("%(axis)s: %(letters)s not ranked. Send again to leave it so.", { axis: nameOf(some), letters: unranked(some).join(", ") }));
       return false;
     }
     return true;
@@ -300,12 +309,12 @@ import { makeOutbox } from "./judge/outbox.js";
       const to = form.querySelector(".conversation");
       scrollTo({ top: 0 });
       to.focus({ preventScroll: true });
-      say(`Sent. Next comparison, ${letters.length} responses.`);
+      say(ngettext("Sent. Next comparison, %(n)s response.", "Sent. Next comparison, %(n)s responses.", letters.length));
       performance.measure("judge:swap", { start: began, end: performance.now() });
     } else {
       const note = document.createElement("p");
       note.className = "waiting-next";
-      note.textContent = "Your answer is kept. The next comparison comes as soon as it can be fetched.";
+      note.textContent = gettext("Your answer is kept. The next comparison comes as soon as it can be fetched.");
       slot.replaceChildren(note);
       waitingForNext = "judge";
     }
@@ -347,7 +356,7 @@ import { makeOutbox } from "./judge/outbox.js";
   }
 
   function undo() {
-    if (outbox.items().length) { trouble("The last answer is still on its way."); return; }
+    if (outbox.items().length) { trouble(gettext("The last answer is still on its way.")); return; }
     save().finally(() => $("undo-form").submit());
   }
 
@@ -369,8 +378,10 @@ import { makeOutbox } from "./judge/outbox.js";
   }
 
   function lost() {
-    $("lease").querySelector("span").textContent = "Somebody else has this comparison now. Send yours all the same: it is kept as an extra.";
+    $("lease").querySelector("span").textContent = gettext("Somebody else has this comparison now. Send yours all the same: it is kept as an extra.");
+    $("lease").querySelector("button").hidden = true; // There is nothing left to keep.
     $("lease").hidden = false;
+    form.querySelector(".conversation").focus({ preventScroll: true });
   }
 
   setInterval(() => {
@@ -379,8 +390,8 @@ import { makeOutbox } from "./judge/outbox.js";
     if (touched > renewed && now - renewed > (leaseSeconds * 1000) / 3) renew();
     else if (left < Math.min(120, leaseSeconds / 4)) {
       $("lease").querySelector("span").textContent = left > 0
-        ? `This comparison is kept for you for ${Math.ceil(left / 60)} more ${left > 60 ? "minutes" : "minute"}.`
-        : "The time for this comparison ran out; somebody else may get it. What you send is kept all the same.";
+        ? ngettext("This comparison is kept for you for %(n)s more minute.", "This comparison is kept for you for %(n)s more minutes.", Math.ceil(left / 60))
+        : gettext("The time for this comparison ran out; somebody else may get it. What you send is kept all the same.");
       $("lease").hidden = false;
     }
   }, 5000);
@@ -470,7 +481,8 @@ import { makeOutbox } from "./judge/outbox.js";
       if (box) {
         box.click();
         box.focus();
-        say(`${flags.closest(".response").dataset.letter}: ${box.nextElementSibling.textContent} ${box.checked ? "flagged" : "not flagged"}`);
+        const said = { letter: flags.closest(".response").dataset.letter, flag: box.nextElementSibling.textContent };
+        say(box.checked ? gettext("%(letter)s: %(flag)s flagged", said) : gettext("%(letter)s: %(flag)s not flagged", said));
       }
     } else if (flags && event.key === "x") { flags.open = flags.querySelector("input:checked") !== null; form.querySelector(".conversation").focus({ preventScroll: true }); }
     else if (letters.includes(letter) && letter) {
@@ -479,15 +491,15 @@ import { makeOutbox } from "./judge/outbox.js";
         const own = form.querySelector(`.response[data-letter="${letter}"] .flags`);
         own.open = true;
         own.querySelector("input").focus();
-        say(`Flags of ${letter}: 1 to 4, Escape when done.`);
+        say(gettext("Flags of %(letter)s: 1 to 4, Escape when done.", { letter }));
       } else place(letter);
-    } else if (event.key === "=") { tie = true; say("The next letter ties with the one before."); }
+    } else if (event.key === "=") { tie = true; say(gettext("The next letter ties with the one before.")); }
     else if (digit === 0) acts.equal();
     else if (digit > 0) done = number(digit);
     else if (event.key === "r") acts.repeat();
     else if (event.key === "Backspace") acts.clear();
     else if (event.key === "t") { axis = axes[(axes.indexOf(axis) + 1) % axes.length]; [selected, last] = ["", ""]; paint(); say(sentence(axis)); }
-    else if (event.key === "x") { flagging = true; say("Flag which response? Press its letter."); }
+    else if (event.key === "x") { flagging = true; say(gettext("Flag which response? Press its letter.")); }
     else if (event.key === "w") form.elements.reason.focus();
     else if (event.key === "e" || event.key === "v") form.elements.rewrite.focus();
     else if (event.key === "Enter" && !event.repeat) send();

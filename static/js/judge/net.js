@@ -18,17 +18,18 @@ const cookie = (name) =>
 
 export const token = () => cookie("csrftoken") || document.querySelector("[name=csrfmiddlewaretoken]")?.value || "";
 
-export const post = (url, body) =>
-  fetch(url, {
+// Signing in again (in another tab) changes the token: what was written down with the old one takes
+// the one that counts now.
+export function post(url, body) {
+  const fields = new URLSearchParams(body);
+  fields.set("csrfmiddlewaretoken", token());
+  return fetch(url, {
     method: "POST",
-    body,
+    body: fields,
     redirect: "manual",
-    headers: {
-      Accept: "application/json",
-      "Content-Type": "application/x-www-form-urlencoded",
-      "X-CSRFToken": token(),
-    },
+    headers: { Accept: "application/json", "X-CSRFToken": token() },
     signal: AbortSignal.timeout(20000),
   });
+}
 
 export const signedOut = (answer) => answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403;

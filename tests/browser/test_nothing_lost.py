@@ -1,0 +1,233 @@
+"""What a person said survives the network, the server, the session and the lease, in a real browser."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from playwright.sync_api import expect
+
+from annotation.models import Assignment, Judgment
+from tests.annotation.audit import assert_counters_are_right
+from tests.browser.test_judge import in_letters, line, press, shown, wait_until_sent
+from tests.factories import BatchFactory, ComparisonFactory
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+State = Assignment.State
+
+
+@pytest.fixture
+def batch(project):
+    batch = BatchFactory(project=project, name="Round 1")
+    for _ in range(3):
+        ComparisonFactory(batch=batch)
+    return batch
+
+
+@pytest.fixture
+def judging(watched, live_server, sign_in, ada, batch):
+    sign_in(ada)
+    with watched.expect_response("**/after/"):
+        watched.goto(f"{live_server.url}/projects/apollo/judge/")
+    return watched
+
+
+def test_the_banner_says_offline_before_anything_is_sent_and_goes_when_it_is_over(judging, context):
+    first = shown(judging)
+    context.set_offline(True)
+    expect(judging.locator("#offline")).to_contain_text("You are offline.")
+    press(judging, "bac")
+    expect(judging.locator("[data-saved]")).to_have_text("kept here")
+    context.set_offline(False)
+    expect(judging.locator("#offline")).to_be_hidden()
+    expect(judging.locator("[data-saved]")).to_have_text("saved ✓", timeout=10_000)
+    first.refresh_from_db()
+    assert first.draft["ranks"]["helpfulness"] == {"B": 1, "A": 2, "C": 3}
+
+
+def test_a_draft_made_offline_is_there_after_the_page_is_opened_anew(judging, context, live_server):
+    context.set_offline(True)
+    press(judging, "dcb")
+    expect(judging.locator("[data-saved]")).to_have_text("kept here")
+    judging.goto("about:blank")
+    context.set_offline(False)
+    judging.goto(f"{live_server.url}/projects/apollo/judge/")
+    expect(line(judging)).to_contain_text("D > C > B")
+
+
+class KillableServer:
+    """The product in a process of its own on the test's database, so that it can be killed."""
+
+    def __init__(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://localhost:{self.port}"
+        self.process = None
+
+    def start(self):
+        given = connection.settings_dict
+        address = f"sqlite:///{given['NAME']}"
+        if connection.vendor != "sqlite":
+            who = given["USER"] + (f":{given['PASSWORD']}" if given["PASSWORD"] else "")
+            address = f"postgres://{who}@{given['HOST']}:{given['PORT'] or 5432}/{given['NAME']}"
+        here = os.environ | {
+            "DATABASE_URL": address,
+            "SECRET_KEY": settings.SECRET_KEY,
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+        }
+        command = [sys.executable, "-m", "gunicorn", "config.wsgi", "--threads", "4"]
+        self.process = subprocess.Popen(
+            [*command, "--bind", f"127.0.0.1:{self.port}", "--log-level", "error"],
+            env=here,
+            cwd=Path(settings.BASE_DIR),
+            start_new_session=True,
+        )
+        for _ in range(150):
+            try:
+                urllib.request.urlopen(f"{self.url}/accounts/login/", timeout=2)
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+        pytest.fail("the server did not start within 15 s")
+
+    def kill(self):
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.process = None
+
+
+@pytest.fixture
+def server(batch):
+    server = KillableServer()
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_killed_while_people_judge_loses_and_doubles_nothing(
+    server, page, context, client, ada
+):
+    client.force_login(ada)
+    cookie = client.cookies["sessionid"]
+    context.add_cookies([{"name": "sessionid", "value": cookie.value, "url": server.url}])
+    with page.expect_response("**/after/"):
+        page.goto(f"{server.url}/projects/apollo/judge/")
+    first = shown(page)
+    # The server takes the answer and dies before the browser hears of it: the nastiest moment.
+    page.route(
+        f"**/judge/{first.uid}/", lambda route: (route.fetch(), server.kill(), route.abort())
+    )
+    press(page, "abcd0")
+    press(page, ["Enter"])
+    expect(page.locator("#offline")).to_contain_text("The server can't be reached. 1 answer waits")
+    page.unroute_all()
+    assert Judgment.objects.count() == 1, "it was taken, but nobody told the browser"
+    second = shown(page)
+    assert second != first
+    press(page, "dcba0")
+    press(page, ["Enter"])
+    expect(page.locator("#offline")).to_contain_text("2 answers wait")
+    expect(page.locator(".waiting-next")).to_contain_text("Your answer is kept.")
+    server.start()
+    page.wait_for_selector("form.slot", timeout=15_000)
+    wait_until_sent(page, 2)
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert in_letters(first, "helpfulness") == {"A": 1, "B": 2, "C": 3, "D": 4}
+    assert in_letters(second, "helpfulness") == {"D": 1, "C": 2, "B": 3, "A": 4}
+    assert [one.judgments.count() for one in (first, second)] == [1, 1]
+    assert_counters_are_right()
+
+
+def test_signed_out_in_another_tab_keeps_the_answer_until_one_is_back(
+    judging, context, live_server, ada
+):
+    first = shown(judging)
+    other = context.new_page()
+    other.goto(f"{live_server.url}/projects/apollo/judge/history/")
+    other.locator("summary", has_text="ada").click()
+    other.get_by_role("button", name="Sign out").click()
+    other.wait_for_url("**/accounts/**")
+    judging.bring_to_front()
+    press(judging, "cd")
+    expect(judging.locator("#offline")).to_contain_text("You are signed out")
+    expect(judging.locator("#offline")).to_contain_text("kept in this browser")
+    press(judging, "ab0")
+    press(judging, ["Enter"])
+    expect(judging.locator("#offline")).to_contain_text("1 answer waits here")
+    assert not Judgment.objects.exists()
+    other.goto(f"{live_server.url}/accounts/login/")
+    other.locator("[name=login]").fill("ada")
+    other.locator("[name=password]").fill("a long enough password")
+    other.get_by_role("button", name="Sign in").click()
+    other.wait_for_url("**/judge/**")
+    judging.bring_to_front()
+    expect(judging.locator("#offline")).to_be_hidden(timeout=10_000)
+    wait_until_sent(judging, 1)
+    first.refresh_from_db()
+    assert in_letters(first, "helpfulness") == {"C": 1, "D": 2, "A": 3, "B": 4}
+
+
+def test_an_answer_is_never_sent_in_somebody_elses_name(judging, sign_in, ada, ben):
+    first = shown(judging)
+    press(judging, "abcd0")
+    sign_in(ben)
+    press(judging, ["Enter"])
+    expect(judging.locator("#offline")).to_contain_text("Did somebody else sign in here?")
+    assert not Judgment.objects.exists()
+    sign_in(ada)
+    judging.evaluate("dispatchEvent(new Event('online'))")
+    wait_until_sent(judging, 1)
+    first.refresh_from_db()
+    assert first.judgment is not None
+
+
+def test_the_lease_warns_is_renewed_and_when_lost_keeps_the_answer_as_an_extra(
+    watched, live_server, sign_in, project, ada, ben
+):
+    project.lease_minutes = 4
+    project.save()
+    comparison = ComparisonFactory(batch=BatchFactory(project=project, name="Round 1"))
+    sign_in(ada)
+    watched.clock.install()
+    watched.goto(f"{live_server.url}/projects/apollo/judge/")
+    first = shown(watched)
+    lease = watched.locator("#lease")
+    expect(lease).to_be_hidden()
+    watched.clock.run_for(185_000)
+    expect(lease).to_have_text("This comparison is kept for you for 1 more minute. Keep it for me")
+    with watched.expect_response(f"**/judge/{first.uid}/"):
+        lease.get_by_role("button").click()
+    expect(lease).to_be_hidden()
+    # Away for longer than that: the place goes to ben, and ada is told, not stopped.
+    watched.clock.run_for(250_000)
+    expect(lease).to_contain_text("The time for this comparison ran out")
+    first.refresh_from_db()
+    first.state = State.EXPIRED
+    first.save()
+    comparison.refresh_from_db()
+    comparison.taken, comparison.is_free = 0, True
+    comparison.save()
+    from annotation.assignment import next_assignment
+
+    assert next_assignment(ben, project).comparison == comparison
+    press(watched, "abcd0")
+    with watched.expect_response(f"**/judge/{first.uid}/"):
+        lease.get_by_role("button").click()
+    expect(lease).to_contain_text("Somebody else has this comparison now.")
+    press(watched, ["Enter"])
+    wait_until_sent(watched, 1)
+    first.refresh_from_db()
+    assert (first.state, first.is_extra) == (State.JUDGED, True)
+    watched.wait_for_selector("#judge-idle")
