@@ -367,6 +367,9 @@ class _Claim:
             )
             write()
             self._then()
+        # What a stopped run would go on from (optimiser, rollouts) is several times the model's size.
+        for checkpoint in self.run_dir.parent.glob(f"*/{rundir.CHECKPOINT}"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _end(self, state: str, reason: str, code: int | None = None, **fields: Any) -> None:
         try:

@@ -302,6 +302,8 @@ def test_a_worker_that_is_stopped_hands_its_job_back_and_the_next_goes_on_from_t
     assert done.metrics["first_step"] > 3
     steps = [row["step"] for row in rundir.read_metrics(done.run_dir)]
     assert steps == list(range(1, 41)), "the curve has no gap and no step twice"
+    left = list(done.run_dir.parent.glob("*/checkpoint"))
+    assert left == [], "a job that is done needs no checkpoint, nor do its earlier claims"
 
 
 def test_cancelling_a_job_whose_worker_has_died_ends_it(job, grace):
