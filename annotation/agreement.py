@@ -1,6 +1,6 @@
 """How far annotators agree, with intervals. Plain arithmetic over preference rows.
 
-Two figures per axis, over comparisons that at least two people ranked:
+Three figures per axis, over comparisons that at least two people ranked:
 
 - `alpha`: Krippendorff's alpha (Krippendorff 2018, ch. 12) with the ordinal metric. A unit is one
   response of one comparison, its values are the ranks that people gave it. 1 is perfect, 0 is
@@ -9,11 +9,14 @@ Two figures per axis, over comparisons that at least two people ranked:
   agree; one tied and one not counts a half, both tied counts one. This is the figure that labs
   quote as inter-annotator agreement (InstructGPT, section 3.4: 72.6 %) and the ceiling for a reward
   model's accuracy.
+- `tau`: Kendall's tau-b (Kendall 1945) of two people's rankings of one comparison, the mean over all
+  such pairs of rankings; one that ties everything has no order and is left out.
 
 Intervals are 95 %, percentile bootstrap over comparisons: the responses of one comparison are
 ranked together, so they are drawn together.
 """
 
+import math
 from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import combinations
@@ -28,6 +31,8 @@ SEED = 0
 BLOCK = 50
 
 Ranks = tuple[int | None, ...]
+# Agreements, pairs of people and responses, sum of tau-b, pairs of rankings that have a tau.
+Tally = tuple[float, int, float, int]
 Floats = npt.NDArray[np.float64]
 
 
@@ -36,6 +41,7 @@ class Gatherer:
 
     def __init__(self) -> None:
         self._rankings: dict[str, dict[bytes, list[Ranks]]] = {}
+        self._by: dict[str, dict[bytes, list[str]]] = {}
         self._people: dict[str, set[str]] = {}
         self._judgments: dict[str, int] = {}
 
@@ -51,11 +57,13 @@ class Gatherer:
             if not ranks or sum(rank is not None for rank in ranks) < 2:
                 continue
             self._rankings[axis].setdefault(comparison, []).append(tuple(ranks))
+            of = self._by.setdefault(axis, {}).setdefault(comparison, [])
+            of.append(str(row.get("annotator", "")))
             self._people.setdefault(axis, set()).add(str(row.get("annotator", "")))
             self._judgments[axis] = self._judgments.get(axis, 0) + 1
 
     def result(self) -> dict[str, dict[str, Any]]:
-        """`{axis: {alpha, alpha_ci, pairwise, pairwise_ci, n_units, n_judgments, n_annotators, …}}`."""
+        """`{axis: {alpha, alpha_ci, pairwise, pairwise_ci, tau, tau_ci, n_units, n_judgments, …}}`."""
         return {
             axis: {
                 **_figures([given for given in comparisons.values() if len(given) > 1]),
@@ -64,6 +72,47 @@ class Gatherer:
             }
             for axis, comparisons in self._rankings.items()
         }
+
+    def by_annotator(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """`{annotator: {axis: {pairwise, pairwise_ci, tau, tau_ci, n_pairs, n_comparisons}}}`.
+
+        Each person's agreement with the others. Alpha belongs to a group and is not given.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for axis, comparisons in self._rankings.items():
+            tables: dict[str, list[Tally]] = {}
+            for comparison, rankings in comparisons.items():
+                people = self._by[axis][comparison]
+                for person in set(people):
+                    others = [
+                        (one, other)
+                        for (one, by_one), (other, by_other) in combinations(
+                            zip(rankings, people, strict=True), 2
+                        )
+                        if (by_one == person) != (by_other == person)
+                    ]
+                    tables.setdefault(person, [])
+                    if others and (tally := _agreed(others))[1]:
+                        tables[person].append(tally)
+            for person, tallies in tables.items():
+                found.setdefault(person, {})[axis] = _rates(tallies)
+        return found
+
+
+def agreement_by_category(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """`{category: {axis: figures}}`: `agreement` for each category of prompts by itself."""
+    gatherers: dict[str, Gatherer] = {}
+    for row in rows:
+        gatherers.setdefault(str(row.get("category") or ""), Gatherer()).add(row)
+    return {category: gatherers[category].result() for category in sorted(gatherers)}
+
+
+def agreement_by_annotator(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """`{annotator: {axis: figures}}`: each person's agreement with the others."""
+    gatherer = Gatherer()
+    for row in rows:
+        gatherer.add(row)
+    return gatherer.by_annotator()
 
 
 def agreement(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -82,19 +131,15 @@ def _figures(comparisons: list[list[Ranks]]) -> dict[str, Any]:
     """Both figures over comparisons with two or more rankings each."""
     units = [list(_units(rankings)) for rankings in comparisons]
     kept = [(r, u) for r, u in zip(comparisons, units, strict=True) if u]
-    empty = {"alpha": None, "alpha_ci": None, "pairwise": None, "pairwise_ci": None}
+    empty = dict.fromkeys(("alpha", "alpha_ci", "pairwise", "pairwise_ci", "tau", "tau_ci"))
     sizes = {"n_units": sum(len(u) for _, u in kept), "n_comparisons": len(kept)}
     if not kept:
         reason = "No response was ranked by two people, so nothing can be compared."
         return {**empty, **sizes, "n_pairs": 0, "reason": reason}
 
     values = sorted({value for _, u in kept for unit in u for value in unit})
-    agreed = np.array([_agreed(rankings) for rankings, _ in kept])  # (comparisons, 2)
-    n_pairs = int(agreed[:, 1].sum())
-    figures: dict[str, Any] = {**empty, **sizes, "n_pairs": n_pairs}
-    points, n_each = agreed.T
-    if n_pairs:
-        figures["pairwise"] = float(points.sum() / n_each.sum())
+    tallies = [_agreed(combinations(rankings, 2)) for rankings, _ in kept]
+    figures: dict[str, Any] = {**empty, **sizes, **_rates(tallies)} | sizes
     if len(values) > 1:
         figures["alpha"] = krippendorff([unit for _, u in kept for unit in u])
     else:
@@ -102,12 +147,9 @@ def _figures(comparisons: list[list[Ranks]]) -> dict[str, Any]:
     if len(kept) < 2:  # one comparison drawn again and again says nothing about how figures vary
         return figures
     matrices = np.array([coincidences(u, values).ravel() for _, u in kept])
-    drawn = _bootstrap(np.column_stack([agreed, matrices]))
-    if n_pairs:
-        rates = drawn[:, 0] / np.where(drawn[:, 1] > 0, drawn[:, 1], np.nan)
-        figures["pairwise_ci"] = _interval(rates)
+    drawn = resampled_sums(matrices)
     if len(values) > 1:
-        alphas = [ordinal_alpha(row.reshape(len(values), -1)) for row in drawn[:, 2:]]
+        alphas = [ordinal_alpha(row.reshape(len(values), -1)) for row in drawn]
         figures["alpha_ci"] = _interval(np.array(alphas))
     return figures
 
@@ -120,18 +162,49 @@ def _units(rankings: list[Ranks]) -> Iterable[list[int]]:
             yield given
 
 
-def _agreed(rankings: list[Ranks]) -> tuple[float, int]:
-    """(agreements, comparisons) over all pairs of people and all pairs of responses both ranked."""
-    points, n = 0.0, 0
-    for one, other in combinations(rankings, 2):
+def _rates(tallies: list[Tally]) -> dict[str, Any]:
+    """Pairwise agreement and tau with their intervals; one tally per comparison."""
+    table = np.array(tallies, dtype=np.float64).reshape(-1, 4)
+    points, n_each, taus, n_taus = table.T
+    n_pairs = int(n_each.sum())
+    rates: dict[str, Any] = dict.fromkeys(("pairwise", "pairwise_ci", "tau", "tau_ci"))
+    rates |= {"n_pairs": n_pairs, "n_comparisons": len(table)}
+    if n_pairs:
+        rates["pairwise"] = float(points.sum() / n_pairs)
+    if n_taus.sum():
+        rates["tau"] = float(taus.sum() / n_taus.sum())
+    if len(table) < 2:  # one comparison drawn again and again says nothing about how figures vary
+        return rates
+    drawn = resampled_sums(table)
+    for name, column in (("pairwise", 0), ("tau", 2)):
+        if rates[name] is not None:
+            n = drawn[:, column + 1]
+            rates[f"{name}_ci"] = _interval(drawn[:, column] / np.where(n > 0, n, np.nan))
+    return rates
+
+
+def _agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
+    """Over couples of rankings of one comparison: see Tally."""
+    points, n, taus, n_taus = 0.0, 0, 0.0, 0
+    for one, other in couples:
         both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+        alike = against = tied_one = tied_other = 0
         for (a1, b1), (a2, b2) in combinations(both, 2):
             n += 1
-            if (a1 < a2) == (b1 < b2) and (a1 > a2) == (b1 > b2):
-                points += 1
-            elif a1 == a2 or b1 == b2:
-                points += 0.5
-    return points, n
+            tied_one += a1 == a2
+            tied_other += b1 == b2
+            if a1 != a2 and b1 != b2:
+                if (a1 < a2) == (b1 < b2):
+                    alike += 1
+                else:
+                    against += 1
+            points += 1.0 if (a1 == a2) and (b1 == b2) else 0.5 if (a1 == a2) or (b1 == b2) else 0.0
+        points += alike
+        of = len(both) * (len(both) - 1) // 2
+        if of > tied_one and of > tied_other:
+            taus += (alike - against) / math.sqrt((of - tied_one) * (of - tied_other))
+            n_taus += 1
+    return points, n, taus, n_taus
 
 
 Metric = Literal["nominal", "ordinal", "interval"]
@@ -180,7 +253,7 @@ def ordinal_alpha(matrix: Floats) -> float:
     return float(1 - (n - 1) * (matrix * distance).sum() / expected)
 
 
-def _bootstrap(table: Floats) -> Floats:
+def resampled_sums(table: Floats) -> Floats:
     """Column sums of resampled rows: (comparisons, columns) -> (RESAMPLES, columns).
 
     The seed is fixed, so that the same judgments always give the same interval.

@@ -142,6 +142,10 @@ class AxisAgreementSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="Share of pairs that two annotators order alike."
     )
     pairwise_ci = serializers.ListField(child=serializers.FloatField(), allow_null=True)
+    tau = serializers.FloatField(
+        allow_null=True, required=False, help_text="Kendall's tau-b of two annotators' rankings."
+    )
+    tau_ci = serializers.ListField(child=serializers.FloatField(), allow_null=True, required=False)
     n_units = serializers.IntegerField()
     n_comparisons = serializers.IntegerField()
     n_pairs = serializers.IntegerField()

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotation.agreement import agreement, coincidences, krippendorff, ordinal_alpha
+from annotation.agreement import (
+    agreement,
+    agreement_by_annotator,
+    agreement_by_category,
+    coincidences,
+    krippendorff,
+    ordinal_alpha,
+)
 
 
 def rows(*rankings, prompt="p", texts="abcd"):
@@ -41,6 +48,33 @@ def test_pairwise_counts_a_tie_against_an_order_as_a_half():
     found = figures(rows((1, 2, 3), (1, 2, 1)))
     assert found["pairwise"] == pytest.approx(1.5 / 3)
     assert figures(rows((1, 1, 2), (1, 1, 2)))["pairwise"] == 1
+
+
+def test_tau_by_hand():
+    # Kendall 1945: no ties, 5 of 6 pairs alike: (5 - 1) / 6.
+    assert figures(rows((1, 2, 3, 4), (1, 2, 4, 3)))["tau"] == pytest.approx(4 / 6)
+    # One tie on one side: (2 - 0) / sqrt((3 - 1) * 3).
+    assert figures(rows((1, 1, 2), (1, 2, 3)))["tau"] == pytest.approx(2 / 6**0.5)
+    # Who ties everything has no order; the other two agree wholly.
+    assert figures(rows((1, 1, 1), (1, 2, 3), (1, 2, 3)))["tau"] == 1
+    assert figures(rows((1, 2, 3), (3, 2, 1)))["tau"] == -1
+    assert figures(rows((1, 1), (1, 1)))["tau"] is None
+
+
+def test_each_category_and_each_annotator_has_figures_of_its_own():
+    given = rows((1, 2), (1, 2), (2, 1)) + rows((1, 2), (1, 2), (2, 1), prompt="q")
+    for row in given:
+        row["category"] = "cooking" if row["prompt_id"] == "p" else "law"
+    by_category = agreement_by_category(given)
+    assert list(by_category) == ["cooking", "law"]
+    assert by_category["law"]["helpfulness"]["n_comparisons"] == 1
+    by_person = agreement_by_annotator(given)
+    # Persons 0 and 1 agree with each other and not with person 2, who agrees with nobody.
+    assert by_person["person 0"]["helpfulness"]["pairwise"] == pytest.approx(0.5)
+    assert by_person["person 2"]["helpfulness"]["pairwise"] == 0
+    assert by_person["person 2"]["helpfulness"]["tau"] == -1
+    assert by_person["person 0"]["helpfulness"]["n_pairs"] == 4
+    assert by_person["person 0"]["helpfulness"]["pairwise_ci"] == [0.5, 0.5]
 
 
 def test_one_comparison_gives_no_interval():
@@ -120,3 +154,49 @@ def test_krippendorffs_published_example():
         assert krippendorff(units, metric) == pytest.approx(expected[metric], abs=1e-9)
     values = sorted({value for unit in units for value in unit})
     assert ordinal_alpha(coincidences(units, values)) == pytest.approx(expected["ordinal"])
+
+
+def test_fleiss_kappa_as_published():
+    """Fleiss's kappa of n raters on N items is alpha without its correction for few items:
+
+    alpha = kappa + (1 - kappa) / (n N) (Krippendorff 2018, ch. 12).
+    """
+    folder = os.environ.get("REFERENCE_FITS")
+    if not folder:
+        pytest.skip("set REFERENCE_FITS to the folder with fleiss1971_diagnoses_sorted.csv")
+    for name, printed in (("fleiss1971_diagnoses_sorted", 0.43), ("fleiss_wikipedia_counts", 0.21)):
+        with (Path(folder) / f"{name}.csv").open() as file:
+            table = [[cell for cell in line if cell] for line in csv.reader(file)]
+        units = _fleiss_units(table, counts="counts" in name)
+        size = sum(map(len, units))
+        alpha = krippendorff(units, "nominal")
+        assert (alpha * size - 1) / (size - 1) == pytest.approx(printed, abs=0.005), name
+
+
+def _fleiss_units(table, *, counts):
+    """Rows of labels, or rows of how many raters chose each label."""
+    if not counts:
+        return [[int(cell) for cell in line] for line in table]
+    return [[label for label, n in enumerate(line) for _ in range(int(n))] for line in table]
+
+
+def test_figures_of_released_annotations_are_reproduced():
+    """What the data's description gives, to the printed digit; see benchmarks/published_agreement."""
+    folder = os.environ.get("REAL_DATA")
+    if not folder:
+        pytest.skip("set REAL_DATA to the folder with convabuse and davidson_hate_offensive")
+    from benchmarks import published_agreement
+
+    found = published_agreement.convabuse(Path(folder) / "convabuse")
+    printed = {"nominal": 0.4374, "ordinal": 0.6598, "interval": 0.7339}
+    for metric, value in printed.items():
+        assert round(found[f"alpha, {metric}"], 4) == value
+    assert round(found["alpha, ordinal, CarbonBot"], 4) == 0.6241
+    assert round(found["alpha, ordinal, E.L.I.Z.A."], 4) == 0.6553
+    found = published_agreement.davidson(Path(folder) / "davidson_hate_offensive")
+    assert round(found["Fleiss kappa"], 4) == 0.5495
+    assert round(found["observed agreement"], 4) == 0.8104
+    found = published_agreement.llmfao(Path(folder) / "llmfao")
+    votes = [found[f"votes: {side}"] for side in ("left", "right", "tie")]
+    assert votes == [2911, 2549, 3471]
+    assert found["workers"] == 124

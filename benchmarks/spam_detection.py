@@ -1,0 +1,208 @@
+"""How many spammers are found, and how many honest people are suspected.
+
+    python -m benchmarks.spam_detection --seeds 20
+
+Honest simulated annotators of the small world (the rubric's opinion through Plackett-Luce noise,
+each with a liking for what is shown first) judge together with spammers of one kind. For each kind:
+precision (suspected people who are spammers) and recall (spammers who are suspected) of
+`annotation.reliability` at its own threshold, over seeds, teams and amounts of work. A second table
+says how often an honest person is suspected when there is no spammer, for careful people, for
+careless ones (twice the noise) and for people with a strong liking for what comes first.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from annotation.reliability import Vote, assess
+from rlhf.world.annotators import AXES, SimulatedAnnotator, ranks_of
+from rlhf.world.answers import answer, draw_style
+from rlhf.world.prompts import WorldPrompt, make_prompts
+
+Ranks = dict[str, list[int]]
+Spammer = Callable[[Sequence[str], random.Random], tuple[Ranks, float]]
+
+
+def both(ranks: list[int]) -> Ranks:
+    return dict.fromkeys(AXES, ranks)
+
+
+def slowly(texts: Sequence[str], generator: random.Random) -> float:
+    """As long as somebody who reads: speed must not give these away."""
+    return 4 + sum(len(text.split()) for text in texts) / 4 * generator.uniform(0.8, 1.4)
+
+
+def at_random(texts: Sequence[str], generator: random.Random) -> tuple[Ranks, float]:
+    k = len(texts)
+    return {a: generator.sample(range(1, k + 1), k) for a in AXES}, slowly(texts, generator)
+
+
+def position_fixed(texts: Sequence[str], generator: random.Random) -> tuple[Ranks, float]:
+    """A, B, C … nine times of ten; the tenth at random, to look alive."""
+    if generator.random() < 0.1:
+        return at_random(texts, generator)
+    return both(list(range(1, len(texts) + 1))), slowly(texts, generator)
+
+
+def always_tie(texts: Sequence[str], generator: random.Random) -> tuple[Ranks, float]:
+    if generator.random() < 0.05:
+        return at_random(texts, generator)
+    return both([1] * len(texts)), slowly(texts, generator)
+
+
+def copy_length(texts: Sequence[str], generator: random.Random) -> tuple[Ranks, float]:
+    return both(ranks_of([len(text) for text in texts])), slowly(texts, generator)
+
+
+def fast(texts: Sequence[str], generator: random.Random) -> tuple[Ranks, float]:
+    """Reads nothing and takes a second or two: random, and too fast to have read."""
+    return at_random(texts, generator)[0], generator.uniform(0.6, 2.0)
+
+
+def half_honest(judge: SimulatedAnnotator) -> Callable[..., tuple[Ranks, float]]:
+    """Honest on every other comparison, random on the rest: the hardest kind."""
+
+    def act(
+        texts: Sequence[str], generator: random.Random, prompt: WorldPrompt
+    ) -> tuple[Ranks, float]:
+        if generator.random() < 0.5:
+            return at_random(texts, generator)
+        said = judge.judge(prompt, texts)
+        return said.ranks, said.seconds
+
+    return act
+
+
+KINDS: dict[str, Spammer | None] = {
+    "random": at_random,
+    "position-fixed": position_fixed,
+    "always-tie": always_tie,
+    "copy-length": copy_length,
+    "fast": fast,
+    "half-honest": None,
+}
+
+
+def honest(index: int, seed: int, kind: str = "careful") -> SimulatedAnnotator:
+    generator = random.Random(f"{seed}/{index}/honest")
+    noise, bias = generator.uniform(0.6, 1.0), generator.uniform(0.1, 0.5)
+    if kind == "careless":
+        noise *= 2
+    if kind == "first-loving":
+        bias = 1.5
+    return SimulatedAnnotator(seed=seed * 1000 + index, noise=noise, position_bias=bias)
+
+
+def votes(
+    seed: int, people: int, spammers: int, kind: str, each: int, k: int, overlap: int,
+    temper: str = "careful",
+) -> Iterator[Vote]:  # fmt: skip
+    """Votes of one project: everybody judges about `each` comparisons."""
+    generator = random.Random(f"{seed}/{kind}/{people}/{each}/{k}")
+    team = {f"person {i}": honest(i, seed, temper) for i in range(people)}
+    cheats = [f"spammer {i}" for i in range(spammers)]
+    names = [*team, *cheats]
+    n = math.ceil(each * len(names) / overlap)
+    done = dict.fromkeys(names, 0)
+    for unit, prompt in enumerate(make_prompts("train", min(n, 2500), seed)):
+        texts = [
+            answer(prompt.slots, draw_style(prompt.slots, generator, "mix"), generator)
+            for _ in range(k)
+        ]
+        for who in sorted(names, key=lambda name: (done[name], generator.random()))[:overlap]:
+            done[who] += 1
+            order = generator.sample(range(k), k)
+            shown = [texts[i] for i in order]
+            ranks, seconds = said(who, team, kind, prompt, shown, generator, seed)
+            for axis in AXES:
+                yield Vote(
+                    who,
+                    unit,
+                    tuple(order),
+                    tuple(ranks[axis]),
+                    tuple(len(text) for text in shown),
+                    seconds,
+                    axis,
+                )
+
+
+def said(
+    who: str, team: dict[str, SimulatedAnnotator], kind: str, prompt: WorldPrompt,
+    shown: Sequence[str], generator: random.Random, seed: int,
+) -> tuple[Ranks, float]:  # fmt: skip
+    if who in team:
+        judged = team[who].judge(prompt, shown)
+        return judged.ranks, judged.seconds
+    spammer = KINDS[kind]
+    if spammer is None:
+        return half_honest(honest(99, seed))(shown, generator, prompt)
+    return spammer(shown, generator)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--people", type=int, default=8, help="honest ones")
+    parser.add_argument("--spammers", type=int, default=2)
+    parser.add_argument("--each", type=int, nargs="+", default=[20, 50, 150])
+    parser.add_argument("--overlap", type=int, default=2)
+    parser.add_argument("--k", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    found = []
+    print(f"{asked.people} honest, {asked.spammers} spammers, overlap {asked.overlap}, "
+          f"{asked.seeds} seeds")  # fmt: skip
+    print(
+        "| kind | K | judged each | precision | recall | suspected honest |\n|---|---|---|---|---|---|"
+    )
+    for kind in KINDS:
+        for k in asked.k:
+            for each in asked.each:
+                hits = false = 0
+                for seed in range(asked.seeds):
+                    rows = votes(seed, asked.people, asked.spammers, kind, each, k, asked.overlap)
+                    suspects = [
+                        who for who, profile in assess(rows).profiles.items() if profile.is_suspect
+                    ]
+                    hits += sum(str(who).startswith("spammer") for who in suspects)
+                    false += sum(str(who).startswith("person") for who in suspects)
+                of = asked.seeds * asked.spammers
+                precision = hits / (hits + false) if hits + false else float("nan")
+                found.append(
+                    {"kind": kind, "k": k, "each": each, "precision": precision,
+                     "recall": hits / of, "hits": hits, "false": false, "of": of}
+                )  # fmt: skip
+                print(f"| {kind} | {k} | {each} | {precision:.3f} | {hits / of:.3f} "
+                      f"({hits}/{of}) | {false}/{asked.seeds * asked.people} |", flush=True)  # fmt: skip
+    hits, false = sum(row["hits"] for row in found), sum(row["false"] for row in found)
+    print(f"all: precision {hits / max(1, hits + false):.3f}, recall "
+          f"{hits / sum(row['of'] for row in found):.3f}")  # fmt: skip
+    print(
+        "\nNo spammer: honest people suspected\n| people | K | judged each | suspected |\n|---|---|---|---|"
+    )
+    for temper in ("careful", "careless", "first-loving"):
+        for k in asked.k:
+            for each in asked.each:
+                wrong = sum(
+                    profile.is_suspect
+                    for seed in range(asked.seeds)
+                    for profile in assess(
+                        votes(seed, asked.people, 0, "none", each, k, asked.overlap, temper)
+                    ).profiles.values()
+                )
+                print(
+                    f"| {temper} | {k} | {each} | {wrong}/{asked.seeds * asked.people} |",
+                    flush=True,
+                )
+    if asked.out:
+        asked.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - started:.0f} s")
