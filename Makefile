@@ -35,6 +35,9 @@ test: $(STAMP)-dev  ## check the code and run every test: unit, integration, bro
 walk: $(STAMP)-dev  ## one small round from end to end with simulated annotators, no browser
 	@$(PY) -m pytest -m slow tests/walk
 
+crash: $(STAMP)-dev  ## annotators at work while the web server is killed; nothing may be lost (TEST_DATABASE_URL: PostgreSQL too)
+	@$(PY) -m pytest -m slow tests/annotation/test_crash.py
+
 check: $(STAMP)-dev  ## lint, format, types, import contracts, migrations, templates
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -48,4 +51,4 @@ format: $(STAMP)-dev  ## put code and templates into the house style
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/djade --target-version 5.2 $$(git ls-files 'templates/*.html') || true
 
-.PHONY: help setup demo test walk check format
+.PHONY: help setup demo test walk crash check format
