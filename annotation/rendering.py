@@ -23,7 +23,7 @@ TAGS = {
     *("h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
 }
 # Every block finds its own direction, so that one right-to-left paragraph turns nothing else around.
-BLOCKS = ("p", "blockquote", "ul", "ol", "li", "h4", "h5", "h6", "th", "td", "pre")
+BLOCKS = ("p", "blockquote", "ul", "ol", "li", "h4", "h5", "h6", "th", "td")
 
 _parser = (
     MarkdownIt("commonmark", {"html": False, "linkify": False, "breaks": True})
@@ -50,6 +50,9 @@ def render_markdown(text: str) -> SafeString:
         set_tag_attribute_values={
             "a": {"target": "_blank"},
             **{tag: {"dir": "auto"} for tag in BLOCKS},
+            # What is too wide scrolls sideways by itself, so the keyboard must reach it.
+            "table": {"tabindex": "0"},
+            "pre": {"dir": "auto", "tabindex": "0"},
         },
     )
     return mark_safe(clean)  # noqa: S308 - the allow-list above made it

@@ -1,6 +1,7 @@
 // The ranking page's island. The form is the truth: keys and buttons only set its fields, so what a
 // browser without script would send is what this sends. Answers go through an outbox kept in this
 // browser, each with its idempotency key, so none is lost or counted twice.
+import { makeCompare } from "./judge/compare.js";
 import { $, post, store, token } from "./judge/net.js";
 import { makeOutbox } from "./judge/outbox.js";
 import { gettext, ngettext } from "./judge/words.js";
@@ -442,6 +443,16 @@ import { gettext, ngettext } from "./judge/words.js";
   $("open-guidelines").addEventListener("click", (event) => { event.preventDefault(); open("guidelines"); });
   $("open-keys").addEventListener("click", () => open("keys"));
 
+  const compare = makeCompare();
+  // The best two as far as they are ranked, else the response at hand and the next.
+  function compareWords() {
+    const placed = letters.filter((letter) => rankOf(axis, letter)).sort((a, b) => rankOf(axis, a) - rankOf(axis, b));
+    if (placed.length > 1) compare.open(form, placed[0], placed[1]);
+    else compare.open(form, selected || placed[0]);
+  }
+  $("open-compare").addEventListener("click", compareWords);
+  $("open-compare").hidden = false;
+
   // --- Keyboard ----------------------------------------------------------------------------------------------------
   const typing = (target) => target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
 
@@ -452,7 +463,9 @@ import { gettext, ngettext } from "./judge/words.js";
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const dialog = document.querySelector("dialog[open]");
     if (dialog) {
-      if (["?", "g", "m"].includes(event.key) && shortcuts) { event.preventDefault(); dialog.close(); }
+      if (!shortcuts) return;
+      if (["?", "g", "m", "p"].includes(event.key)) { event.preventDefault(); dialog.close(); }
+      else if (target.tagName !== "SELECT" && dialog.id === "compare" && compare.letter(event.key.toUpperCase())) event.preventDefault();
       return;
     }
     if (event.key === "Escape") {
@@ -509,6 +522,7 @@ import { gettext, ngettext } from "./judge/words.js";
       if (menu) { menu.open = true; menu.querySelector("button").focus(); }
     } else if (event.key === "g" || event.key === "m") open("guidelines");
     else if (event.key === "?") open("keys");
+    else if (event.key === "p") compareWords();
     else done = false;
     if (done) event.preventDefault();
   });

@@ -55,4 +55,4 @@ def test_ordinary_markdown_reads_well():
     html = render_markdown("# Title\n\n- **one**\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |")
     assert '<h4 dir="auto">Title</h4>' in html
     assert "<strong>one</strong>" in html
-    assert "<table>" in html
+    assert '<table tabindex="0">' in html

@@ -230,4 +230,4 @@ def test_the_lease_warns_is_renewed_and_when_lost_keeps_the_answer_as_an_extra(
     wait_until_sent(watched, 1)
     first.refresh_from_db()
     assert (first.state, first.is_extra) == (State.JUDGED, True)
-    watched.wait_for_selector("#judge-idle")
+    watched.wait_for_selector("#judge-idle", state="attached")

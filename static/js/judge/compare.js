@@ -1,0 +1,53 @@
+// Two responses word by word, on demand: a dialog with both, each scrolling by itself.
+import { $ } from "./net.js";
+import { markDifferences } from "./diff.js";
+import { gettext } from "./words.js";
+
+export function makeCompare() {
+  const dialog = $("compare");
+  const [left, right] = dialog.querySelectorAll("select");
+  const [before, after] = dialog.querySelectorAll(".compared");
+  let texts = new Map();
+  let turn = right; // the side that the next letter goes to
+
+  function paint() {
+    const fill = (column, letter) => {
+      const copy = texts.get(letter).cloneNode(true);
+      column.replaceChildren(...copy.childNodes);
+      column.scrollTop = 0;
+      column.setAttribute("aria-label", gettext("Text of response %(letter)s", { letter }));
+    };
+    fill(before, left.value);
+    fill(after, right.value);
+    const found = markDifferences(before, after);
+    $("compare-summary").textContent = found.before || found.after
+      ? gettext("%(shared)s words in common, %(before)s only in %(left)s, %(after)s only in %(right)s", { ...found, left: left.value, right: right.value })
+      : gettext("The same, word for word");
+  }
+
+  for (const select of [left, right]) select.addEventListener("change", () => { turn = select === left ? right : left; paint(); });
+
+  return {
+    // `first` and `second` are letters to begin with, where there are any.
+    open(form, first, second) {
+      texts = new Map([...form.querySelectorAll(".response")].map((one) => [one.dataset.letter, one.querySelector(".response-text")]).filter(([, text]) => text));
+      const letters = [...texts.keys()];
+      if (letters.length < 2) return;
+      for (const select of [left, right]) select.replaceChildren(...letters.map((letter) => new Option(letter, letter)));
+      left.value = first || letters[0];
+      right.value = second && second !== left.value ? second : letters.find((letter) => letter !== left.value);
+      turn = right;
+      paint();
+      dialog.showModal();
+      before.focus();
+    },
+    // A letter shows that response on the side whose turn it is; true if it was one.
+    letter(letter) {
+      if (!dialog.open || !texts.has(letter)) return false;
+      turn.value = letter;
+      turn = turn === left ? right : left;
+      paint();
+      return true;
+    },
+  };
+}

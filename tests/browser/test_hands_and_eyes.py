@@ -1,0 +1,218 @@
+"""What makes hours of reading bearable, in a real browser: seeing what differs, at any size, in any
+
+script, with guidelines, history, language, breaks and warnings a key away.
+"""
+
+import random
+
+import pytest
+from playwright.sync_api import expect
+
+from annotation.models import Assignment
+from tests.browser.test_judge import line, press, shown, wait_until_sent
+from tests.browser.test_pages import barriers
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, ResponseFactory
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+State = Assignment.State
+
+TABLE = "| plant | water | light | soil | pot | food | repot |\n|---|---|---|---|---|---|---|\n" + (
+    "| fern | often | shade | peat | small | little | yearly |\n" * 3
+)
+CODE = "```\nwater(fern, spoons=2, when='morning', temperature='lukewarm', notes='never on leaves')\n```"
+
+
+@pytest.fixture
+def apollo(live_server):
+    return f"{live_server.url}/projects/apollo/"
+
+
+def compared(project, *texts, **prompt):
+    """One comparison of the given texts, in an open batch."""
+    batch = BatchFactory(project=project, name="Round 1")
+    comparison = ComparisonFactory(
+        batch=batch, responses=0, prompt=PromptFactory(project=project, **prompt)
+    )
+    for text in texts:
+        ResponseFactory(comparison=comparison, text=text)
+    return comparison
+
+
+def assert_calm(page, where):
+    """No serious barrier, nothing refused by the policy, no sideways scrolling."""
+    assert barriers(page) == [], where
+    assert page.evaluate("window.refused") == [], where
+    wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide <= seen, f"{where} scrolls sideways: {wide} > {seen}"
+
+
+# --- Word by word -----------------------------------------------------------------------------------
+
+
+def test_one_key_shows_which_words_differ(watched, apollo, sign_in, project, ada):
+    compared(
+        project,
+        "Give the fern *two* spoons of water each morning.",
+        "Give the fern *three* spoons of cold water each morning.",
+    )
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    two = watched.locator(".response", has_text="two").get_attribute("data-letter")
+    three = watched.locator(".response", has_text="three").get_attribute("data-letter")
+    press(watched, [two.lower(), three.lower(), "p"])
+    dialog = watched.locator("#compare")
+    expect(dialog).to_be_visible()
+    assert dialog.locator(".compared del").all_text_contents() == ["two"]
+    assert dialog.locator(".compared ins").all_text_contents() == ["three", "cold"]
+    expect(dialog.locator("#compare-summary")).to_have_text(
+        f"9 words in common, 1 only in {two}, 2 only in {three}"
+    )
+    assert dialog.locator("em del").count() == 1, "what the text looks like stays as it is"
+    for tag in ("del", "ins"):
+        shape = dialog.locator(f".compared {tag}").first.evaluate("e => getComputedStyle(e)")
+        assert shape["textDecorationLine"] == "underline", "not by colour alone"
+    lines = [
+        dialog.locator(f".compared {tag}").first.evaluate(
+            "e => getComputedStyle(e).textDecorationStyle"
+        )
+        for tag in ("del", "ins")
+    ]
+    assert lines == ["dotted", "solid"]
+    press(watched, ["p"])
+    expect(dialog).to_be_hidden()
+    expect(line(watched)).to_have_text(f"{two} > {three}"), "looking changed nothing"
+
+
+def test_letters_choose_which_two_of_many_are_compared(watched, apollo, sign_in, project, ada):
+    compared(project, *(f"Answer number {n} says much the same." for n in "1234"))
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    press(watched, "p")
+    left, right = watched.locator("#compare select").all()
+    assert (left.input_value(), right.input_value()) == ("A", "B")
+    press(watched, "d")
+    assert (left.input_value(), right.input_value()) == ("A", "D")
+    press(watched, "c")
+    assert (left.input_value(), right.input_value()) == ("C", "D")
+    assert watched.locator("#compare ins").count() == 2  # the key, and one word
+    right.select_option("C")
+    expect(watched.locator("#compare-summary")).to_have_text("The same, word for word")
+    assert not shown(watched).draft, "letters in here rank nothing"
+
+
+def test_the_words_in_common_are_the_longest_subsequence_and_a_megabyte_is_quick(
+    watched, apollo, sign_in, project, ada
+):
+    compared(project, "one", "two")
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    rng = random.Random(7)
+    for _ in range(30):
+        a, b = (
+            [rng.choice(["fern", "pot", "sun", "dew", "moss"]) for _ in range(rng.randint(0, 14))]
+            for _ in range(2)
+        )
+        in_a, in_b = watched.evaluate(
+            "async ([a, b]) => (await import('/static/js/judge/diff.js')).common(a, b).map(x => [...x])",
+            [a, b],
+        )
+        kept = [word for word, keep in zip(a, in_a, strict=True) if keep]
+        assert kept == [word for word, keep in zip(b, in_b, strict=True) if keep]
+        assert len(kept) == longest_common(a, b)
+    took, kept = watched.evaluate(
+        """async () => {
+            const { common } = await import('/static/js/judge/diff.js');
+            const a = Array.from({ length: 150000 }, (_, n) => `w${n % 50000 === 7 ? n : n * 7919 % 90001}`);
+            const b = a.filter((_, n) => n % 11).concat(Array(3000).fill('again'));
+            const began = performance.now();
+            const [inA] = common(a, b);
+            return [performance.now() - began, inA.reduce((sum, one) => sum + one, 0)];
+        }"""
+    )
+    assert took < 2000, f"{took:.0f} ms for 150,000 words"
+    assert kept > 100_000
+
+
+def longest_common(a, b):
+    row = [0] * (len(b) + 1)
+    for x in a:
+        above = row[:]
+        for j, y in enumerate(b, start=1):
+            row[j] = above[j - 1] + 1 if x == y else max(above[j], row[j - 1])
+    return row[-1]
+
+
+# --- Long, wide, right to left, large ---------------------------------------------------------------
+
+
+def test_long_answers_scroll_by_themselves_at_equal_heights(watched, apollo, sign_in, project, ada):
+    compared(project, "short", "word " * 2000, f"{CODE}\n\n{TABLE}")
+    sign_in(ada)
+    watched.set_viewport_size({"width": 1280, "height": 900})
+    watched.goto(f"{apollo}judge/")
+    boxes = [box.bounding_box() for box in watched.locator(".response").all()]
+    assert len({(round(box["y"]), round(box["height"])) for box in boxes}) == 1
+    long = watched.locator(".response-text", has_text="word word")
+    assert long.evaluate("e => e.scrollHeight > e.clientHeight + 100")
+    long.focus()
+    press(watched, ["PageDown"])
+    watched.wait_for_function(
+        "() => [...document.querySelectorAll('.response-text')].some(e => e.scrollTop > 50)"
+    )
+    assert watched.evaluate("scrollY") == 0, "the page stays where it is"
+
+
+def test_every_block_finds_its_own_direction(watched, apollo, sign_in, project, ada):
+    compared(
+        project,
+        "שלום, מה שלומך?\n\nLatin follows.\n\n- פריט ראשון",
+        "plain",
+        messages=[{"role": "user", "content": "مرحبا كيف حالك"}],
+    )
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    ways = watched.evaluate(
+        """() => Object.fromEntries([...document.querySelectorAll('.conversation p, .response-text p, .response-text li')]
+            .map(e => [e.textContent.trim().slice(0, 5), getComputedStyle(e).direction]))"""
+    )
+    assert ways == {"مرحبا": "rtl", "שלום,": "rtl", "Latin": "ltr", "פריט ": "rtl", "plain": "ltr"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_at_400_percent_nothing_is_lost(watched, apollo, sign_in, project, ada, scheme):
+    """1280 px at 400 % are 320 CSS px (WCAG 1.4.10); only tables and code may scroll sideways."""
+    compared(project, f"{CODE}\n\n{TABLE}", "Donaudampfschifffahrtsgesellschaft" * 4, "a", "b")
+    sign_in(ada)
+    watched.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    watched.set_viewport_size({"width": 320, "height": 256})
+    watched.goto(f"{apollo}judge/")
+    assert_calm(watched, "judge")
+    code = watched.locator(".response-text pre")
+    assert code.evaluate("e => e.scrollWidth <= e.clientWidth"), "code breaks its lines"
+    table = watched.locator(".response-text table")
+    table.scroll_into_view_if_needed()
+    assert table.evaluate(
+        "e => e.scrollWidth >= e.clientWidth && getComputedStyle(e).overflowX === 'auto'"
+    )
+    press(watched, "abcd0")
+    expect(line(watched)).to_have_text("A > B > C > D")
+    send = watched.locator("[data-send]")
+    send.scroll_into_view_if_needed()
+    box = send.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 320
+    for key, dialog in (("p", "#compare"), ("?", "#keys"), ("g", "#guidelines")):
+        press(watched, key)
+        expect(watched.locator(dialog)).to_be_visible()
+        assert_calm(watched, dialog)
+        close = watched.locator(dialog).get_by_role("button", name="Close")
+        close.scroll_into_view_if_needed()
+        assert close.bounding_box()["x"] + close.bounding_box()["width"] <= 320
+        press(watched, ["Escape"])
+        expect(watched.locator(dialog)).to_be_hidden()
+    press(watched, ["Enter"])
+    wait_until_sent(watched, 1)
+    watched.wait_for_selector("#judge-idle", state="attached")
+    watched.goto(f"{apollo}judge/history/")
+    assert_calm(watched, "history")
