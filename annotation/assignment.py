@@ -6,16 +6,20 @@ holds no place. All of this changes only under the comparison's row lock (SQLite
 IMMEDIATE, where the whole database is the lock), here and in `judging`.
 """
 
+import math
 import random
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
 from annotation.models import Assignment, Batch, Comparison, Membership, Project, User
 
 State = Assignment.State
+WAITING_COUNTED = 500
+HELD_AT_MOST = 50
 
 
 def lock(comparison_id: int) -> Comparison:
@@ -53,13 +57,13 @@ def next_assignment(user: User, project: Project) -> Assignment | None:
     None when nothing is free for them. The lease starts again at its full length.
     """
     with transaction.atomic():
-        _one_request_at_a_time(user, project)
-        held = _held(user, project)
+        member = _one_request_at_a_time(user, project)
+        held, begun = _open(user, project)
         if held:
             held[0].lease_until = lease_end(project)
             held[0].save(update_fields=["lease_until"])
             return held[0]
-        return _take(user, project)
+        return _take(user, project, member, begun)
 
 
 def peek_next(user: User, project: Project, current: Assignment) -> Assignment | None:
@@ -68,11 +72,12 @@ def peek_next(user: User, project: Project, current: Assignment) -> Assignment |
     A person never holds more than two: asking again gives the same one.
     """
     with transaction.atomic():
-        _one_request_at_a_time(user, project)
-        for held in _held(user, project):
-            if held.pk != current.pk:
-                return held
-        return _take(user, project)
+        member = _one_request_at_a_time(user, project)
+        held, begun = _open(user, project)
+        for other in held:
+            if other.pk != current.pk:
+                return other
+        return _take(user, project, member, begun)
 
 
 def renew(assignment: Assignment) -> bool:
@@ -124,28 +129,118 @@ def release_all(batch: Batch) -> int:
 
 
 def waiting(user: User, project: Project) -> int:
-    """How many comparisons this person could be handed, what they hold included."""
+    """How many comparisons this person could be handed, what they hold included.
+
+    Counted as far as WAITING_COUNTED, so that asking costs the same however long the queue is.
+    """
     held = Assignment.objects.open_for(user).filter(
         comparison__batch__project=project, comparison__batch__state=Batch.State.OPEN
     )
-    free = Comparison.objects.filter(
-        batch__project=project, batch__state=Batch.State.OPEN, is_free=True
-    ).exclude(_had(user))
-    return held.count() + free.count()
+    n = held.count()
+    member = Membership.objects.filter(user=user, project=project).first()
+    skills = _skills(member)
+    for batch in _batches(project, member):
+        if n >= WAITING_COUNTED:
+            break
+        free = Comparison.objects.filter(batch=batch, is_free=True, skill__in=skills)
+        n += free.exclude(_had(user))[: WAITING_COUNTED - n].count()
+    return min(n, WAITING_COUNTED)
 
 
-def _one_request_at_a_time(user: User, project: Project) -> None:
-    """Two tabs of one person wait for each other here, so that both get the same comparison."""
-    list(Membership.objects.select_for_update().filter(user=user, project=project))
-
-
-def _held(user: User, project: Project) -> list[Assignment]:
-    """Open leases of this person, the one to show first first."""
-    return list(
-        Assignment.objects.open_for(user)
-        .filter(comparison__batch__project=project, comparison__batch__state=Batch.State.OPEN)
-        .order_by("leased_at", "id")
+def limit_reached(user: User, project: Project, member: Membership | None) -> str:
+    """Why this person gets nothing new now, in a sentence; "" if no limit stands in the way."""
+    daily, total = (
+        getattr(member, name) if getattr(member, name, None) is not None else getattr(project, name)
+        for name in ("daily_limit", "total_limit")
     )
+    if daily is None and total is None:
+        return ""
+    mine = Assignment.objects.filter(
+        annotator=user,
+        state__in=[State.LEASED, State.JUDGED],
+        comparison__batch__project=project,
+    )
+    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    if daily is not None and mine.filter(leased_at__gte=midnight)[:daily].count() >= daily:
+        return f"You have had the {daily} comparisons that are meant for one person a day."
+    if total is not None and mine[:total].count() >= total:
+        return f"You have had the {total} comparisons that are meant for one person here."
+    return ""
+
+
+def score_comparisons(batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0) -> int:
+    """Say which comparisons would teach most; how many were found.
+
+    `scores` is a number of 0 or more by comparison id, such as how far reward models disagree on
+    its responses; `recency` multiplies them, 1 for the newest policy and less for older ones. Where
+    priorities are equal the highest is handed out first.
+    """
+    numbers = {pk: value * recency for pk, value in scores.items()}
+    wrong = next((n for n in numbers.values() if not math.isfinite(n) or n < 0), None)
+    if wrong is not None:
+        raise ValueError(f"A score is a number of 0 or more; one was {wrong}.")
+    found = 0
+    with transaction.atomic():
+        # In one order everywhere, so that two such transactions can't wait for each other.
+        for pk in sorted(numbers):
+            found += Comparison.objects.filter(pk=pk, batch=batch).update(score=numbers[pk])
+    return found
+
+
+def random_sample(batch: Batch) -> QuerySet[Comparison]:
+    """The comparisons that a fair estimate over the batch may rest on, whatever was scored.
+
+    `shuffle` was drawn before anything was known of a comparison, so all those up to the last random
+    draw are a uniform sample of the batch, however each of them came to be judged.
+    """
+    last = Assignment.objects.filter(
+        comparison__batch=batch, drawn=Assignment.Drawn.RANDOM
+    ).aggregate(last=Max("comparison__shuffle"))["last"]
+    return batch.comparisons.none() if last is None else batch.comparisons.filter(shuffle__lte=last)
+
+
+def _one_request_at_a_time(user: User, project: Project) -> Membership | None:
+    """Two tabs of one person wait for each other here, so that both get the same comparison."""
+    return Membership.objects.select_for_update().filter(user=user, project=project).first()
+
+
+def _skills(member: Membership | None) -> list[str]:
+    """What this person may be given: what asks for nothing, and what asks for what they know."""
+    return ["", *(member.skills if member else [])]
+
+
+def _batches(project: Project, member: Membership | None) -> list[Batch]:
+    """Open batches that this person may be given something of, the one to look in first first."""
+    found = Batch.objects.filter(project=project, state=Batch.State.OPEN, skill__in=_skills(member))
+    if member and member.campaign:
+        found = found.filter(campaign=member.campaign)
+    batches = list(found.order_by("-priority", "opened_at", "id"))
+    for batch in batches:
+        batch.project = project
+    return batches
+
+
+def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignment]]:
+    """What this person holds, the one to show first first; and what they began and ran out."""
+    rows = (
+        Assignment.objects.filter(
+            Q(state=State.LEASED) | Q(state=State.EXPIRED, comparison__is_free=True),
+            annotator=user,
+            state__in=[State.LEASED, State.EXPIRED],
+            comparison__batch__project=project,
+            comparison__batch__state=Batch.State.OPEN,
+        )
+        .select_related("comparison__batch", "comparison__prompt")
+        .order_by("-state", "-leased_at", "-id")
+    )
+    held: list[Assignment] = []
+    begun: list[Assignment] = []
+    # "leased" sorts behind "expired": every lease (two, or some more where judgments were taken
+    # back) comes before the newest of what ran out.
+    for row in rows[:HELD_AT_MOST]:
+        row.comparison.batch.project = project
+        (held if row.state == State.LEASED else begun).append(row)
+    return held[::-1], begun
 
 
 def _had(user: User) -> Exists:
@@ -157,51 +252,74 @@ def _had(user: User) -> Exists:
     )
 
 
-def _take(user: User, project: Project) -> Assignment | None:
-    begun = (
-        Assignment.objects.filter(
-            annotator=user,
-            state=State.EXPIRED,
-            comparison__is_free=True,
-            comparison__batch__project=project,
-            comparison__batch__state=Batch.State.OPEN,
-        )
-        .order_by("-leased_at")
-        .first()
-    )
-    if begun is not None and renew(begun):
-        return begun
-    batches = Batch.objects.filter(project=project, state=Batch.State.OPEN)
+def _take(
+    user: User, project: Project, member: Membership | None, begun: list[Assignment]
+) -> Assignment | None:
+    if limit_reached(user, project, member):
+        return None
+    if begun and renew(begun[0]):
+        return begun[0]
+    batches = _batches(project, member)
+    at_random = random.SystemRandom().random() < project.random_share
+    drawn = Assignment.Drawn.RANDOM if at_random else Assignment.Drawn.RANKED
     # skip_locked lets people who ask at the same moment take different rows without waiting. Where
     # the only free row was locked by somebody who leaves a place over, the second pass waits for it.
     for skip_locked in (True, False) if connection.features.has_select_for_update else (False,):
-        for batch in batches.order_by("opened_at", "id"):
-            comparison = (
-                Comparison.objects.select_for_update(of=("self",), skip_locked=skip_locked)
-                .filter(batch=batch, is_free=True)
-                .exclude(_had(user))
-                .order_by("-priority", "shuffle", "id")
-                .first()
-            )
-            if comparison is not None:
-                return _lease(comparison, user, project)
+        for batch in batches:
+            for skill in _skills_by_turn(batch, user, _skills(member), at_random=at_random):
+                comparison = (
+                    _free(batch, user, skill, at_random=at_random)
+                    .select_for_update(of=("self",), skip_locked=skip_locked)
+                    .select_related("prompt")
+                    .first()
+                )
+                if comparison is not None:
+                    comparison.batch = batch
+                    return _lease(comparison, user, project, drawn)
     return None
 
 
-def _lease(comparison: Comparison, user: User, project: Project) -> Assignment:
+def _free(batch: Batch, user: User, skill: str, *, at_random: bool) -> QuerySet[Comparison]:
+    """What this person could be given of one skill, in the order of one index."""
+    order = ("shuffle", "id") if at_random else ("-priority", "-score", "shuffle", "id")
+    free = Comparison.objects.filter(batch=batch, skill=skill, is_free=True)
+    return free.exclude(_had(user)).order_by(*order)
+
+
+def _skills_by_turn(batch: Batch, user: User, skills: list[str], *, at_random: bool) -> list[str]:
+    """Skills in the order in which to look: an index is read per skill, then the heads compared."""
+    if len(skills) == 1:
+        return skills
+    heads = []
+    for skill in skills:
+        head = _free(batch, user, skill, at_random=at_random).first()
+        if head is not None:
+            rank = () if at_random else (-head.priority, -head.score)
+            heads.append((*rank, head.shuffle, head.pk, skill))
+    return [str(head[-1]) for head in sorted(heads)]
+
+
+def _lease(comparison: Comparison, user: User, project: Project, drawn: str) -> Assignment:
+    """Under the comparison's lock: hand it to this person, its responses in an order of their own."""
     count(comparison, taken=1)
-    order = list(comparison.responses.values_list("pk", flat=True))
-    random.SystemRandom().shuffle(order)
-    assignment, created = Assignment.objects.get_or_create(
-        comparison=comparison,
-        annotator=user,
-        defaults={"shown_order": order, "lease_until": lease_end(project)},
-    )
-    if not created:  # It ran out once; what was drafted then refers to the order shown then.
-        assignment.state, assignment.is_extra = State.LEASED, False
-        assignment.leased_at = timezone.now()
-        assignment.lease_until = lease_end(project)
-        assignment.save(update_fields=["state", "is_extra", "leased_at", "lease_until"])
+    prefetch_related_objects([comparison], "responses")
+    # What ran out once keeps its row: what was drafted then refers to the order shown then.
+    assignment = Assignment.objects.filter(comparison=comparison, annotator=user).first()
+    if assignment is None:
+        order = [response.pk for response in comparison.responses.all()]
+        random.SystemRandom().shuffle(order)
+        return Assignment.objects.create(
+            comparison=comparison,
+            annotator=user,
+            shown_order=order,
+            drawn=drawn,
+            lease_until=lease_end(project),
+        )
+    assignment.comparison = comparison
+    assignment.state, assignment.is_extra, assignment.drawn = State.LEASED, False, drawn
+    assignment.leased_at = timezone.now()
+    assignment.lease_until = lease_end(project)
+    assignment.save(update_fields=["state", "is_extra", "drawn", "leased_at", "lease_until"])
     return assignment
 
 

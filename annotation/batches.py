@@ -111,6 +111,7 @@ def add_comparisons(batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText
                     batch=batch,
                     prompt=prompt,
                     needed=batch.overlap,
+                    skill=prompt.skill,
                     priority=prompt.priority,
                     shuffle=random.random(),  # noqa: S311 - an order, not a secret
                 )

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Q
 from django.utils import timezone
 
 from annotation.assignment import State, count, lease_end, lock, take_place
@@ -194,10 +194,12 @@ def submit_judgment(assignment: Assignment, *, answer: Answer, key: UUID) -> Jud
         with transaction.atomic():
             comparison = lock(assignment.comparison_id)
             assignment.refresh_from_db()
-            if earlier := Judgment.objects.filter(key=key).first():
+            known = list(Judgment.objects.filter(Q(key=key) | Q(assignment=assignment)))
+            if earlier := next((judgment for judgment in known if judgment.key == key), None):
                 return _replayed(earlier, assignment, answer)
             _occupy(comparison, assignment)
-            return _write(comparison, assignment, answer, key)
+            revision = 1 + max((judgment.revision for judgment in known), default=0)
+            return _write(comparison, assignment, answer, key, revision)
     except IntegrityError:
         # The key was used for another comparison in the same instant.
         replay = Judgment.objects.filter(key=key).first()
@@ -311,13 +313,14 @@ def _occupy(comparison: Comparison, assignment: Assignment) -> None:
     assignment.is_extra = not holds
 
 
-def _write(comparison: Comparison, assignment: Assignment, answer: Answer, key: UUID) -> Judgment:
-    revision = assignment.judgments.aggregate(last=Max("revision"))["last"] or 0
+def _write(
+    comparison: Comparison, assignment: Assignment, answer: Answer, key: UUID, revision: int
+) -> Judgment:
     batch = comparison.batch
     found = conflicts(answer.ranks, answer.safety, answer.flags)
     judgment = Judgment.objects.create(
         assignment=assignment,
-        revision=revision + 1,
+        revision=revision,
         key=key,
         answer_sha256=answer.sha256,
         ranks=answer.ranks,

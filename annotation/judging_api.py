@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
-from rest_framework.decorators import api_view
+from rest_framework.decorators import api_view, throttle_classes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -28,8 +28,8 @@ from annotation.judging import (
     undo_last,
 )
 from annotation.models import Assignment, User
-from annotation.models import Response as ModelResponse
 from annotation.protocols import DEMONSTRATE
+from annotation.throttles import JudgingThrottle
 
 
 class TurnSerializer(serializers.Serializer[Any]):
@@ -117,6 +117,7 @@ class ProblemSerializer(serializers.Serializer[Any]):
 
 @extend_schema(request=None, responses={200: AssignmentSerializer, 204: None})
 @api_view(["GET", "POST"])
+@throttle_classes([JudgingThrottle])
 def judging_next(request: Request, slug: str) -> Response:
     """What you judge now: what you hold, else a new comparison. 204 when nothing is free for you."""
     project = project_for(request.user, slug, CAN_JUDGE)
@@ -131,6 +132,7 @@ def judging_next(request: Request, slug: str) -> Response:
     responses={200: SubmittedSerializer, 409: ProblemSerializer, 422: ProblemSerializer},
 )
 @api_view(["POST"])
+@throttle_classes([JudgingThrottle])
 def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     """Send an answer. The same key with the same answer is the same judgment; with another, 409."""
     assignment = _own(request, slug, uid)
@@ -214,19 +216,19 @@ def _me(request: Request) -> User:
 
 
 def _own(request: Request, slug: str, uid: UUID) -> Assignment:
-    project = project_for(request.user, slug, CAN_JUDGE)
+    # One question instead of two: a project that this person may not judge in is a 404 as well.
     return get_object_or_404(
         Assignment.objects.select_related("comparison__batch__project", "comparison__prompt"),
         uid=uid,
-        annotator=_me(request),
-        comparison__batch__project=project,
+        annotator=request.user,
+        comparison__batch__project__slug=slug,
+        comparison__batch__project__memberships__user=request.user,
+        comparison__batch__project__memberships__role__in=CAN_JUDGE,
     )
 
 
 def _shown(assignment: Assignment) -> dict[str, Any]:
-    texts = dict(
-        ModelResponse.objects.filter(comparison=assignment.comparison_id).values_list("pk", "text")
-    )
+    texts = {response.pk: response.text for response in assignment.comparison.responses.all()}
     letters = letters_of(assignment)
     return {
         "uid": assignment.uid,

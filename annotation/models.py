@@ -123,6 +123,17 @@ class Project(models.Model):
     lease_minutes = models.PositiveSmallIntegerField(
         default=30, help_text="How long an open comparison is kept for one person."
     )
+    random_share = models.FloatField(
+        default=0.1,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="Of what is handed out, the share drawn at random whatever its priority or score.",
+    )
+    daily_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Comparisons one person gets a day; empty: any number."
+    )
+    total_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Comparisons one person gets in all; empty: any number."
+    )
     is_demo = models.BooleanField(
         default=False, help_text="The built-in world: has a rubric and simulated annotators."
     )
@@ -163,6 +174,18 @@ class Membership(models.Model):
     )
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=12, choices=Role.choices)
+    skills = models.JSONField(
+        default=list, blank=True, help_text="Languages and subjects, as batches and prompts ask."
+    )
+    campaign = models.CharField(
+        max_length=60, blank=True, help_text="Gets batches of this campaign only; empty: of any."
+    )
+    daily_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="In place of the project's."
+    )
+    total_limit = models.PositiveIntegerField(
+        null=True, blank=True, help_text="In place of the project's."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -233,6 +256,9 @@ class Prompt(models.Model):
     risk = models.CharField(max_length=8, choices=Risk.choices, blank=True, default="")
     split = models.CharField(max_length=8, choices=Split.choices, default=Split.TRAIN)
     priority = models.FloatField(default=0.0, help_text="Higher is judged sooner.")
+    skill = models.CharField(
+        max_length=40, blank=True, help_text="A language or subject that its judges must know."
+    )
     external_id = models.CharField(max_length=120, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -286,6 +312,15 @@ class Batch(models.Model):
     protocol = models.JSONField(
         default=dict, blank=True, help_text="As it was when the batch was made."
     )
+    campaign = models.CharField(
+        max_length=60, blank=True, help_text="What it is collected for; people may be kept to one."
+    )
+    priority = models.SmallIntegerField(
+        default=0, help_text="Of open batches, the higher is handed out first."
+    )
+    skill = models.CharField(
+        max_length=40, blank=True, help_text="A language or subject that its judges must know."
+    )
     is_imported = models.BooleanField(
         default=False, help_text="Judgments that came from a file, not from this product's pages."
     )
@@ -334,8 +369,19 @@ class Comparison(models.Model):
     is_free = models.BooleanField(
         default=True, help_text="taken < needed, kept as a column so that an index answers `next`."
     )
-    priority = models.FloatField(default=0.0)
-    shuffle = models.FloatField(default=0.0, help_text="A random number: the order among equals.")
+    skill = models.CharField(
+        max_length=40, blank=True, help_text="The prompt's; here so that an index answers `next`."
+    )
+    priority = models.FloatField(default=0.0, help_text="A person's word: higher goes first.")
+    score = models.FloatField(
+        default=0.0,
+        help_text="An engine's number, 0 or more: how much a judgment here would teach. Decides "
+        "among equal priorities.",
+    )
+    shuffle = models.FloatField(
+        default=0.0,
+        help_text="A random number, drawn once: the order among equals, and of random draws.",
+    )
 
     class Meta:
         constraints = [
@@ -343,10 +389,15 @@ class Comparison(models.Model):
         ]
         indexes = [
             models.Index(
-                fields=["batch", "-priority", "shuffle", "id"],
+                fields=["batch", "skill", "-priority", "-score", "shuffle", "id"],
                 condition=Q(is_free=True),
                 name="comparison_next",
-            )
+            ),
+            models.Index(
+                fields=["batch", "skill", "shuffle", "id"],
+                condition=Q(is_free=True),
+                name="comparison_random",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -390,6 +441,10 @@ class Assignment(models.Model):
         SKIPPED = "skipped"
         EXPIRED = "expired"
 
+    class Drawn(models.TextChoices):
+        RANKED = "ranked", "by priority and score"
+        RANDOM = "random", "at random"
+
     uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="assignments")
     annotator = models.ForeignKey(
@@ -397,6 +452,12 @@ class Assignment(models.Model):
     )
     state = models.CharField(max_length=8, choices=State.choices, default=State.LEASED)
     shown_order = models.JSONField(help_text="Response ids in the order they were shown: A, B, C …")
+    drawn = models.CharField(
+        max_length=8,
+        choices=Drawn.choices,
+        default=Drawn.RANKED,
+        help_text="How it was chosen for this person.",
+    )
     leased_at = models.DateTimeField(default=timezone.now)
     lease_until = models.DateTimeField()
     is_extra = models.BooleanField(

@@ -29,6 +29,13 @@ class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
             ApiToken.objects.filter(pk=auth_token.pk).update(last_used_at=now)
         return user, auth_token
 
+    def _cleanup_token(self, auth_token: Any) -> bool:
+        """Whether it has run out, and is gone. Knox looks at a person's other tokens each time too."""
+        if not auth_token.is_expired:
+            return False
+        auth_token.delete()
+        return True
+
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How the OpenAPI description names the header."""

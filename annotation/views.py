@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
@@ -43,7 +44,6 @@ from annotation.models import (
     Judgment,
     Membership,
     Project,
-    Response,
     User,
 )
 
@@ -312,9 +312,7 @@ def _slot(
     if draft is None:
         draft = _answer(assignment)
     ranks, flags = draft.get("ranks", {}), draft.get("flags", {})
-    texts = dict(
-        Response.objects.filter(comparison=assignment.comparison_id).values_list("pk", "text")
-    )
+    texts = {response.pk: response.text for response in assignment.comparison.responses.all()}
     letters = letters_of(assignment)
     responses = []
     for pk in assignment.shown_order:
@@ -351,7 +349,8 @@ def _slot(
         "key_rewrite": "e" if k < 5 else "v",
         "key_guidelines": "g" if k < 7 else "m",
         "limits": {"rewrite": MAX_REWRITE, "reason": MAX_REASON, "skip": MAX_SKIP_REASON},
-        "progress": _progress(_me(request), project),
+        # Asked for by the whole page only, not by the next comparison that is fetched ahead.
+        "progress": SimpleLazyObject(lambda: _progress(_me(request), project)),
     }
 
 
