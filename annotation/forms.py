@@ -1,18 +1,75 @@
 """Forms of a project's own pages: itself and its members."""
 
+import json
 from typing import Any, ClassVar
 
 from django import forms
 from django.db.models import Q
+from django.utils.html import format_html
 from django.utils.text import slugify
 
-from annotation.models import Membership, Project, User
+from annotation.models import MAX_RESPONSES, Membership, Project, User
+from annotation.protocols import PRESETS, RESPONSES, Preset, Protocol, ProtocolError
 
 RESERVED_SLUGS = {"new"}
 
 
+CUSTOM = "custom"
+
+
+def preset_choices() -> list[tuple[str, str]]:
+    """Each published protocol with what an annotator does under it."""
+    return [
+        (
+            key,
+            format_html(
+                '<span class="choice-title">{}</span> <span class="choice-text">{}</span>',
+                preset.title,
+                preset.explanation,
+            ),
+        )
+        for key, preset in PRESETS.items()
+    ]
+
+
+def preset_of(project: Project) -> str:
+    """The preset that a project's protocol is, to the letter; else "custom"."""
+    if not project.protocol:
+        return "rank" if project.interface == "rank" else CUSTOM
+    preset = PRESETS.get(project.rules.preset)
+    same = preset and (preset.interface, preset.protocol) == (project.interface, project.rules)
+    return preset.key if preset and same else CUSTOM
+
+
 class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
     """What an admin may change about a project at any time."""
+
+    asks = forms.ChoiceField(
+        label="What people are asked",
+        required=False,
+        widget=forms.RadioSelect,
+        help_text="New batches are made under it; what is open stays as it is.",
+    )
+    details = forms.CharField(
+        label="The same, as data",
+        required=False,
+        strip=True,
+        widget=forms.Textarea(attrs={"rows": 6, "class": "mono", "spellcheck": "false"}),
+        help_text="JSON, to change labels, kinds of harm or what is required; docs/formats.md names "
+        "the parts. Left as it is, it follows the choice above.",
+    )
+    field_order = ("name", "description", "asks", "guidelines")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        now = preset_of(self.instance)
+        choices = preset_choices()
+        if now == CUSTOM:
+            choices.append((CUSTOM, "As it is now, with changes of your own"))
+        asks: Any = self.fields["asks"]
+        asks.choices, asks.initial = choices, now
+        if "details" in self.fields:
+            self.fields["details"].initial = _as_text(self.instance.rules)
 
     class Meta:
         model = Project
@@ -41,6 +98,45 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
             "guidelines": forms.Textarea(attrs={"rows": 10}),
         }
 
+    def clean_details(self) -> Protocol | None:
+        """The protocol that was typed; None where nothing was changed."""
+        text = self.cleaned_data["details"]
+        if not text or text == _as_text(self.instance.rules):
+            return None
+        try:
+            return Protocol.from_json(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise forms.ValidationError(f"Line {error.lineno} is not JSON: {error.msg}.") from error
+        except ProtocolError as error:
+            raise forms.ValidationError(str(error)) from error
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        chosen = PRESETS.get(cleaned.get("asks") or "")
+        if chosen and chosen.key != preset_of(self.instance):
+            self._take(chosen)
+        if typed := cleaned.get("details"):
+            self.instance.protocol = typed.as_json()
+        most = RESPONSES[self.instance.interface][1]
+        if most < cleaned.get("responses_per_comparison", 0) <= MAX_RESPONSES:
+            cleaned["responses_per_comparison"] = most
+        return cleaned
+
+    def _take(self, preset: Preset) -> None:
+        project = self.instance
+        axes = [dict(axis) for axis in preset.axes]
+        if [axis["key"] for axis in axes] != project.axis_keys:
+            if project.pk and project.batches.exists():
+                self.add_error(
+                    "asks",
+                    f"This project has batches that compare on {' and '.join(project.axis_keys)}, "
+                    f"“{preset.title}” on {' and '.join(axis['key'] for axis in axes)}. "
+                    "Start a new project for it.",
+                )
+                return
+            project.axes = axes
+        project.interface, project.protocol = preset.interface, preset.protocol.as_json()
+
     def clean_lease_minutes(self) -> int:
         minutes: int = self.cleaned_data["lease_minutes"]
         if not 1 <= minutes <= 24 * 60:
@@ -54,6 +150,10 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         return overlap
 
 
+def _as_text(rules: Protocol) -> str:
+    return json.dumps(rules.as_json(), indent=1, ensure_ascii=False)
+
+
 class NewProjectForm(ProjectForm):
     """The same questions, and an address made from the name."""
 
@@ -61,6 +161,7 @@ class NewProjectForm(ProjectForm):
         fields = ("name", "description", "guidelines", "overlap", "responses_per_comparison")  # type: ignore[assignment]
 
     clean_lease_minutes = None  # type: ignore[assignment]
+    details = None  # type: ignore[assignment]
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]

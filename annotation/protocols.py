@@ -342,6 +342,16 @@ PRESETS: dict[str, Preset] = {
     preset.key: preset
     for preset in (
         Preset(
+            key="rank",
+            title="Rank, ties allowed",
+            explanation="Two to nine responses are put in order, once for helpfulness and once for "
+            "safety. What can't be ranked may be left out.",
+            interface=RANK,
+            axes=(HELPFULNESS, SAFETY),
+            n_responses=4,
+            protocol=Protocol(preset="rank"),
+        ),
+        Preset(
             key="instructgpt",
             title="InstructGPT: rank four to nine",
             explanation="Each response gets a mark from 1 to 7 and a few yes-or-no notes; then all "
@@ -412,6 +422,53 @@ PRESETS: dict[str, Preset] = {
                 attributes=HELPSTEER_ATTRIBUTES,
                 flags=False,
             ),
+        ),
+        Preset(
+            key="top-k",
+            title="Rank the best, leave the rest",
+            explanation="Only the best of up to nine responses are put in order; what is left out "
+            "is worse than those, in no order. A person may say that none is good.",
+            interface=RANK,
+            axes=(HELPFULNESS, SAFETY),
+            n_responses=4,
+            protocol=Protocol(preset="top-k", unranked="below", all_bad=True),
+        ),
+        Preset(
+            key="rate",
+            title="Rate each response",
+            explanation="Each response by itself: a mark from 1 to 7, and whether it is safe, with "
+            "the fourteen kinds of harm of BeaverTails. Nothing is compared.",
+            interface=RATE,
+            axes=(HELPFULNESS, SAFETY),
+            n_responses=2,
+            protocol=Protocol(
+                preset="rate",
+                rewrite="none",
+                attributes=INSTRUCTGPT_ATTRIBUTES[:1],
+                safety=True,
+                harms=BEAVERTAILS_HARMS,
+                flags=False,
+            ),
+        ),
+        Preset(
+            key="demonstrate",
+            title="Write the ideal answer",
+            explanation="A person reads the conversation and writes what the best assistant would "
+            "have answered. Exported as demonstrations for supervised fine-tuning.",
+            interface=DEMONSTRATE,
+            axes=(HELPFULNESS, SAFETY),
+            n_responses=2,
+            protocol=Protocol(preset="demonstrate", reason="none", flags=False),
+        ),
+        Preset(
+            key="rewrite",
+            title="Correct a response",
+            explanation="A person chooses one of the responses and corrects it; what changes shows "
+            "beside it. Exported as demonstrations for supervised fine-tuning.",
+            interface=REWRITE,
+            axes=(HELPFULNESS, SAFETY),
+            n_responses=2,
+            protocol=Protocol(preset="rewrite", flags=False),
         ),
     )
 }

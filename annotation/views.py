@@ -17,6 +17,7 @@ from django.utils.functional import SimpleLazyObject
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_POST
 
+from annotation import faces
 from annotation.access import CAN_JUDGE, CAN_RUN, project_view
 from annotation.assignment import next_assignment, peek_next, release, renew, waiting
 from annotation.batches import batch_progress
@@ -232,14 +233,14 @@ def history(request: HttpRequest, project: Project) -> HttpResponse:
     mine = (
         Assignment.objects.filter(annotator=_me(request), comparison__batch__project=project)
         .filter(state__in=[State.JUDGED, State.SKIPPED])
-        .select_related("judgment", "comparison__prompt", "comparison__batch")
+        .select_related("judgment", "comparison__prompt", "comparison__batch__project")
         .order_by(F("judgment__created_at").desc(nulls_last=True), "-leased_at")
     )
     page = Paginator(mine, 30).get_page(request.GET.get("page"))
     rows = [
         {
             "assignment": assignment,
-            "lines": _lines(project, _answer(assignment)),
+            "lines": faces.told(assignment, _answer(assignment)),
             "flags": _flag_names(_answer(assignment)),
             "is_open": assignment.comparison.batch.state == Batch.State.OPEN,
         }
@@ -299,6 +300,7 @@ def _posted(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
         "rewrite": request.POST.get("rewrite", ""),
         "reason": request.POST.get("reason", ""),
         "seconds": _seconds(request.POST.get("seconds", "")),
+        **faces.votes(request.POST, assignment),
     }
 
 
@@ -314,6 +316,7 @@ def _slot(
     ranks, flags = draft.get("ranks", {}), draft.get("flags", {})
     texts = {response.pk: response.text for response in assignment.comparison.responses.all()}
     letters = letters_of(assignment)
+    asked = faces.shown(assignment, draft)
     responses = []
     for pk in assignment.shown_order:
         letter = letters[str(pk)]
@@ -329,6 +332,7 @@ def _slot(
                 "flags": [(kind, name, kind in given) for kind, name in Judgment.FLAGS.items()],
                 "harm": given.get("unsafe", ""),
                 "n_flags": len(given),
+                "asked": asked["votes"].get(letter),
             }
         )
     k = len(responses)
@@ -342,6 +346,8 @@ def _slot(
         "k": k,
         "rank_numbers": range(1, k + 1),
         "lines": _lines(project, draft),
+        "told": faces.told(assignment, draft),
+        **asked,
         "draft": draft,
         "key": uuid.uuid4(),
         "harms": Judgment.HARM_CATEGORIES.items(),

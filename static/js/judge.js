@@ -3,6 +3,7 @@
 // browser, each with its idempotency key, so none is lost or counted twice.
 import { makeCompare } from "./judge/compare.js";
 import { $, post, store, token } from "./judge/net.js";
+import { makeFace } from "./judge/faces.js";
 import { makeOutbox } from "./judge/outbox.js";
 import { gettext, ngettext } from "./judge/words.js";
 
@@ -44,6 +45,7 @@ import { gettext, ngettext } from "./judge/words.js";
   const shortcuts = root.dataset.shortcuts === "on";
   const leaseSeconds = Number(root.dataset.leaseSeconds);
   let form; // the comparison in view
+  let face; // what its interface asks beside a ranking: judge/faces.js
   let letters, axes, axis, last, selected, tie, flagging;
   let dirty = false, saving = 0, edited = false;
   let visible = 0, since = 0; // milliseconds in view
@@ -84,12 +86,14 @@ import { gettext, ngettext } from "./judge/words.js";
     const own = store.read(DRAFT + form.dataset.uid);
     if (own) { restore(own); dirty = true; }
     axis = axes.find((key) => unranked(key).length) || axes[0];
-    form.querySelector(".quick").hidden = false;
+    if (axes.length) form.querySelector(".quick").hidden = false;
+    face = makeFace(form, { say, changed });
     renewed = touched = Date.now();
     leaseEnd = Date.now() + leaseSeconds * 1000;
     $("lease").hidden = true;
     $("lease").querySelector("button").hidden = false;
     paint();
+    face.begin();
     if (dirty) saveSoon();
   }
 
@@ -101,7 +105,7 @@ import { gettext, ngettext } from "./judge/words.js";
       if (text && left.length) {
         const rest = document.createElement("span");
         rest.className = "left-out";
-        rest.textContent = ` · ${gettext("%(letters)s not ranked", { letters: left.join(", ") })}`;
+        rest.textContent = form.dataset.unranked === "below" ? ` > ${left.join(", ")}` : ` · ${gettext("%(letters)s not ranked", { letters: left.join(", ") })}`;
         shown.append(rest);
       }
       line.setAttribute("aria-pressed", String(key === axis));
@@ -109,10 +113,12 @@ import { gettext, ngettext } from "./judge/words.js";
     for (const one of form.querySelectorAll(".response")) {
       one.classList.toggle("selected", one.dataset.letter === selected);
       const flags = [...one.querySelectorAll(".flags input:checked")].map((box) => box.nextElementSibling.textContent.toLowerCase());
-      one.querySelector("[data-flag-names]").textContent = flags.join(", ");
+      const names = one.querySelector("[data-flag-names]");
+      if (names) names.textContent = flags.join(", ");
     }
     for (const set of form.querySelectorAll(".rank")) set.classList.toggle("active", set.dataset.axis === axis);
-    form.querySelector('[data-do="repeat"]').disabled = axes.indexOf(axis) < 1;
+    if (axes.length) form.querySelector('[data-do="repeat"]').disabled = axes.indexOf(axis) < 1;
+    face.paint();
   }
 
   const sentence = (key) => {
@@ -254,19 +260,34 @@ import { gettext, ngettext } from "./judge/words.js";
   let warnedFor = "";
 
   function complete() {
+    const lacks = face.lacks();
+    if (lacks) {
+      say(lacks);
+      hint(lacks);
+      return false;
+    }
+    const rest = form.dataset.unranked;
     for (const key of axes) {
       const left = unranked(key);
-      if (letters.length - left.length < 2) {
+      if (rest === "refused" && left.length) {
+        axis = key;
+        paint();
+        const words = gettext("%(axis)s: rank every response; %(letters)s not ranked.", { axis: nameOf(key), letters: left.join(", ") });
+        say(words);
+        hint(words);
+        return false;
+      }
+      if (letters.length - left.length < (rest === "below" ? 1 : 2)) {
         axis = key;
         [selected, last] = ["", ""];
         paint();
-        const words = gettext("%(axis)s: rank at least two responses.", { axis: nameOf(key) });
+        const words = rest === "below" ? gettext("%(axis)s: rank at least one response.", { axis: nameOf(key) }) : gettext("%(axis)s: rank at least two responses.", { axis: nameOf(key) });
         say(words);
         hint(words);
         return false;
       }
     }
-    const some = axes.find((key) => unranked(key).length);
+    const some = rest !== "below" && axes.find((key) => unranked(key).length);
     const state = some && JSON.stringify(fields());
     if (some && warnedFor !== state) {
       warnedFor = state;
@@ -418,9 +439,14 @@ import { gettext, ngettext } from "./judge/words.js";
       axis = set.dataset.axis;
       selected = last = "";
       changed(sentence(axis));
-    } else changed("");
+    } else if (event.target.matches("input[type=radio], input[type=checkbox]")) face.touched(event.target);
+    else changed("");
   });
-  slot.addEventListener("input", (event) => { if (event.target.tagName === "TEXTAREA") changed(""); });
+  slot.addEventListener("input", (event) => {
+    if (event.target.tagName !== "TEXTAREA") return;
+    face.typed(event.target);
+    changed("");
+  });
   slot.addEventListener("click", (event) => {
     const line = event.target.closest(".axis-line");
     if (line) { axis = line.dataset.axis; [selected, last] = ["", ""]; paint(); }
@@ -498,7 +524,12 @@ import { gettext, ngettext } from "./judge/words.js";
         say(box.checked ? gettext("%(letter)s: %(flag)s flagged", said) : gettext("%(letter)s: %(flag)s not flagged", said));
       }
     } else if (flags && event.key === "x") { flags.open = flags.querySelector("input:checked") !== null; form.querySelector(".conversation").focus({ preventScroll: true }); }
-    else if (letters.includes(letter) && letter) {
+    else if (!selected && !flagging && event.key.length === 1 && face.key(event.key)) { /* done */ }
+    else if (event.key === "-" && face.ranks) {
+      const box = form.querySelector(`.all-bad input[value="${CSS.escape(axis)}"]`);
+      if (box) box.click();
+    } else if (event.key === "Enter" && !event.repeat && face.enter()) { /* done */ }
+    else if (letters.includes(letter) && letter && (face.ranks || flagging)) {
       if (flagging) {
         flagging = false;
         const own = form.querySelector(`.response[data-letter="${letter}"] .flags`);
@@ -507,14 +538,15 @@ import { gettext, ngettext } from "./judge/words.js";
         say(gettext("Flags of %(letter)s: 1 to 4, Escape when done.", { letter }));
       } else place(letter);
     } else if (event.key === "=") { tie = true; say(gettext("The next letter ties with the one before.")); }
+    else if (!face.ranks && (digit >= 0 || ["r", "t", "Backspace"].includes(event.key))) done = false;
     else if (digit === 0) acts.equal();
     else if (digit > 0) done = number(digit);
     else if (event.key === "r") acts.repeat();
     else if (event.key === "Backspace") acts.clear();
     else if (event.key === "t") { axis = axes[(axes.indexOf(axis) + 1) % axes.length]; [selected, last] = ["", ""]; paint(); say(sentence(axis)); }
-    else if (event.key === "x") { flagging = true; say(gettext("Flag which response? Press its letter.")); }
-    else if (event.key === "w") form.elements.reason.focus();
-    else if (event.key === "e" || event.key === "v") form.elements.rewrite.focus();
+    else if (event.key === "x" && form.querySelector(".flags")) { flagging = true; say(gettext("Flag which response? Press its letter.")); }
+    else if (event.key === "w" && form.elements.reason) form.elements.reason.focus();
+    else if ((event.key === "e" || event.key === "v") && form.elements.rewrite) form.elements.rewrite.focus();
     else if (event.key === "Enter" && !event.repeat) send();
     else if (event.key === "u") undo();
     else if (event.key === "s") {

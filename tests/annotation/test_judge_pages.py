@@ -298,3 +298,57 @@ def test_shortcuts_can_be_switched_off_and_back_only_leads_here(client, ada):
     assert answer["Location"] == "/"
     ada.refresh_from_db()
     assert not ada.shortcuts_enabled
+
+
+def test_a_published_protocol_is_chosen_for_a_project(client, grace, project):
+    client.force_login(grace)
+    url = reverse("project_settings", args=["apollo"])
+    page = client.get(url).content.decode()
+    assert "significantly, simply, slightly or negligibly better" in page
+    fields = {"act": "save", "name": "Apollo", "overlap": 1, "lease_minutes": 30}
+    fields |= {"responses_per_comparison": 4, "asks": "llama2"}
+    assert client.post(url, fields).status_code == 302
+    project.refresh_from_db()
+    assert (project.interface, project.axis_keys) == ("pair", ["helpfulness"])
+    assert project.responses_per_comparison == 2
+    assert len(project.rules.scale.levels) == 4
+    # What is asked stays with a batch; axes stay with the project once it has one.
+    BatchFactory(project=project)
+    refused = client.post(url, fields | {"asks": "safe-rlhf"})
+    assert refused.status_code == 422
+    assert "Start a new project for it" in refused.content.decode()
+    project.refresh_from_db()
+    assert project.rules.preset == "llama2"
+
+
+def test_a_protocol_is_changed_as_data_and_a_senseless_one_refused(client, grace, project):
+    client.force_login(grace)
+    url = reverse("project_settings", args=["apollo"])
+    fields = {"act": "save", "name": "Apollo", "overlap": 1, "lease_minutes": 30}
+    fields |= {"responses_per_comparison": 4, "asks": "rank"}
+    for wrong, says in [("{", "Line 1 is not JSON"), ('{"charm": 1}', "has no part “charm”")]:
+        answer = client.post(url, fields | {"details": wrong})
+        assert answer.status_code == 422
+        assert says in answer.content.decode()
+    mine = json.dumps({"reason": "required", "reason_min": 12})
+    assert client.post(url, fields | {"details": mine}).status_code == 302
+    project.refresh_from_db()
+    assert (project.interface, project.rules.reason_min) == ("rank", 12)
+    assert "with changes of your own" in client.get(url).content.decode()
+
+
+def test_a_new_project_begins_with_the_protocol_it_was_given(client, grace):
+    client.force_login(grace)
+    fields = {"name": "Voskhod", "overlap": 1, "responses_per_comparison": 4, "asks": "safe-rlhf"}
+    assert client.post(reverse("project_new"), fields).status_code == 302
+    made = Project.objects.get(slug="voskhod")
+    assert made.axis_keys == ["helpfulness", "safety"]
+    assert len(made.rules.harms) == 14
+    assert made.responses_per_comparison == 2
+
+
+def test_a_conflict_shows_in_ones_history(client, ada, handed):
+    client.force_login(ada)
+    client.post(address(handed), form(**{"flag-A": "unsafe", "harm-A": "theft"}))
+    assert Judgment.objects.get().needs_review
+    assert "goes to a reviewer" in client.get(reverse("history", args=["apollo"])).content.decode()
