@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.db.models import Q
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.text import slugify
 
@@ -62,6 +63,7 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._before = (self.instance.interface, self.instance.protocol)
         now = preset_of(self.instance)
         choices = preset_choices()
         if now == CUSTOM:
@@ -98,9 +100,16 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
             "guidelines": forms.Textarea(attrs={"rows": 10}),
         }
 
+    @cached_property
+    def changed_data(self) -> list[str]:
+        """Names of what was changed, for the audit log; both ways to the protocol are `protocol`."""
+        names = [name for name in super().changed_data if name not in ("asks", "details")]
+        changed = (self.instance.interface, self.instance.protocol) != self._before
+        return [*names, "protocol"] if changed else names
+
     def clean_details(self) -> Protocol | None:
         """The protocol that was typed; None where nothing was changed."""
-        text = self.cleaned_data["details"]
+        text = self.cleaned_data["details"].replace("\r\n", "\n")
         if not text or text == _as_text(self.instance.rules):
             return None
         try:
