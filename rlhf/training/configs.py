@@ -280,6 +280,11 @@ class RewardModelConfig(StageConfig):
         "causal trunk. Without it a small model can't see a wrong name.",
     )
     max_length: int = setting(512, "The longest conversation with response, in tokens.", minimum=8)
+    share_prompts: bool = setting(
+        True,
+        "Read a prompt once for all responses to it, where the trunk allows it (InstructGPT, "
+        "section 3.5, reads each response once; an encoder reads each with its prompt).",
+    )
     batch_size: int = setting(128, "Texts scored side by side.", minimum=1)
     seed: int = setting(0, "Seed of the heads, the split and the order.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)

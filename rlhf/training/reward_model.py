@@ -94,6 +94,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             max_length=config.max_length,
             device=device,
         )
+        if config.share_prompts and not model.share_prompts() and name == "train":
+            print("This trunk reads every response with its own copy of the prompt.")
         mine = groups_of(model, halves[name], annotators)
         theirs = groups_of(model, halves[other], annotators)
         if not any(o.pairs for g in mine for o in g.opinions):

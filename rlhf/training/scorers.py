@@ -36,6 +36,9 @@ PRIOR_GAIN = 5.0
 """How much larger than the hidden states' the prior's few features are made: three numbers beside
 hundreds get three weights' worth of an AdamW step, too little to be heard (docs/log.md)."""
 
+SHARING_PAYS = 0.75
+"""Distinct prompts per text, above which two passes cost more than the tokens that they save."""
+
 Message = dict[str, str]
 
 
@@ -68,6 +71,8 @@ class RewardModel:
     feature_mean: Tensor | None = None
     """(3,) mean and, in `feature_scale`, standard deviation of the prior's features."""
     feature_scale: Tensor | None = None
+    shares_prompts: bool = False
+    """Whether the responses to one prompt are read after one pass over the prompt."""
 
     # --- Making, saving, loading --------------------------------------------------------------
 
@@ -209,18 +214,79 @@ class RewardModel:
 
     def raw_scores(self, texts: Sequence[Text], prior: Tensor | None) -> Tensor:
         """(B, axes) scores before standardisation, differentiable; `prior` from `prior_features`."""
-        ids, mask, left, lengths = self._pack(texts)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        hidden = self.trunk(
-            input_ids=ids, attention_mask=mask, position_ids=positions
-        ).last_hidden_state[:, left:]
-        rows = torch.arange(len(texts), device=self.device)
-        real = ppo_math.length_mask(lengths, hidden.shape[1])[..., None]
-        mean = (hidden * real).sum(dim=1) / lengths[:, None]
-        parts = [hidden[rows, lengths - 1], mean]
+        parts = [*self.response_states(texts)]
         if prior is not None:
             parts.append(prior)
         return self.heads(torch.cat([p.float() for p in parts], dim=1))
+
+    def response_states(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        """(B, H) hidden states of each response: at its end, and their mean.
+
+        With `shares_prompts`, texts of the same prompt read it once: its keys and values are what
+        every response to it attends to.
+        """
+        rows = torch.arange(len(texts), device=self.device)
+        prompts = list(dict.fromkeys(t.prompt for t in texts))
+        if self.shares_prompts and 0 < len(prompts) <= SHARING_PAYS * len(texts) and all(prompts):
+            hidden, lengths = self._after_shared_prompts(texts, prompts)
+        else:
+            ids, mask, left, lengths = self._pack(texts)
+            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+            hidden = self.trunk(
+                input_ids=ids, attention_mask=mask, position_ids=positions
+            ).last_hidden_state[:, left:]
+        real = ppo_math.length_mask(lengths, hidden.shape[1])[..., None]
+        mean = (hidden * real).sum(dim=1) / lengths[:, None]
+        return hidden[rows, lengths - 1], mean
+
+    def _after_shared_prompts(
+        self, texts: Sequence[Text], prompts: Sequence[tuple[int, ...]]
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states (B, T, H) of the responses and their lengths, each prompt read once."""
+        place = {prompt: i for i, prompt in enumerate(prompts)}
+        whose = torch.tensor([place[t.prompt] for t in texts], device=self.device)
+        ids, mask, _, _ = self._pack([Text(prompt, ()) for prompt in prompts])
+        cache = self.trunk(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=True,
+        ).past_key_values
+        cache.reorder_cache(whose)  # beam search's way to say: row i goes on from prompt whose[i]
+        before = mask.sum(dim=1)
+        ids, own, _, lengths = self._pack([Text((), t.response) for t in texts])
+        hidden = self.trunk(
+            input_ids=ids,
+            attention_mask=torch.cat([mask[whose], own], dim=1),
+            position_ids=before[whose][:, None] + torch.arange(ids.shape[1], device=self.device),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden, lengths
+
+    @torch.no_grad()
+    def share_prompts(self) -> bool:
+        """Read every prompt once for all responses to it, if that gives this trunk's scores.
+
+        It does where no token looks ahead; an encoder reads the prompt differently before every
+        response. Whether it does is tried, since no configuration says so reliably.
+        """
+        n = min(16, self.max_length // 3)
+        vocabulary = self.trunk.config.vocab_size
+        tokens = [(7 * i * i + 3 * i) % vocabulary for i in range(3 * n)]
+        texts = [Text(tuple(tokens[:n]), tuple(tokens[n + i : 2 * n])) for i in range(3)]
+        texts += [Text(tuple(tokens[:4]), tuple(tokens[n + i : n + 3])) for i in range(2)]
+        self.shares_prompts = False
+        alone = torch.cat(self.response_states(texts)).float()
+        self.shares_prompts = True
+        try:
+            together = torch.cat(self.response_states(texts)).float()
+        except Exception:  # noqa: BLE001 - whatever a trunk without a cache says: it can't
+            self.shares_prompts = False
+            return False
+        error = float((alone - together).abs().max() / alone.abs().max().clamp(min=1e-9))
+        self.shares_prompts = error < (1e-3 if alone.dtype == torch.float32 else 3e-2)
+        return self.shares_prompts
 
     @torch.no_grad()
     def prior_features(self, texts: Sequence[Text], *, batch_size: int = 128) -> Tensor | None:
