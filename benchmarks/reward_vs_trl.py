@@ -84,8 +84,8 @@ def main() -> None:
             told = found[name]
             print(
                 f"seed {seed} {name:4s}: {told['pairs_per_second']:7.1f} pairs/s "
-                f"({told['n_pairs']} pairs, {told['steps']} steps, {told['seconds']:.1f} s; with "
-                f"tokenizing {told['seconds_all']:.1f} s), held-out accuracy "
+                f"({told['n_pairs']} pairs, {told['steps']} steps, {told['seconds']:.1f} s, "
+                f"{told['cpu_seconds']:.1f} s of processor; with tokenizing {told['seconds_all']:.1f} s), held-out accuracy "
                 f"{told['accuracy']:.3f} [{told['ci'][0]:.3f}, {told['ci'][1]:.3f}]",
                 flush=True,
             )
@@ -248,9 +248,9 @@ def ours(
     steps = -(-len(groups) // config.rankings_per_batch) * config.epochs
     with tempfile.TemporaryDirectory() as folder:
         run = reward_model.Run(Path(folder), config, StopRequest(), steps)
-        prepared = time.perf_counter()
+        prepared, worked = time.perf_counter(), time.process_time()
         reward_model.train(model, groups, 1, "train", run)
-        ended = time.perf_counter()
+        ended, worked = time.perf_counter(), time.process_time() - worked
         run.close()
     n_pairs = config.epochs * sum(len(o.pairs) for g in groups for o in g.opinions)
     conversations = [r.messages for r in heldout for _ in r.texts]
@@ -261,7 +261,7 @@ def ours(
         for start, r in zip(places, heldout, strict=False)
     ]
     accuracy, ci = measured(scores, heldout, seed)
-    return told(n_pairs, steps, ended - prepared, ended - began, accuracy, ci)
+    return told(n_pairs, steps, ended - prepared, worked, ended - began, accuracy, ci)
 
 
 def trl(
@@ -317,9 +317,9 @@ def trl(
                     disable_tqdm=True,
                 ),
             )
-            prepared = time.perf_counter()
+            prepared, worked = time.perf_counter(), time.process_time()
             trainer.train()
-            ended = time.perf_counter()
+            ended, worked = time.perf_counter(), time.process_time() - worked
             steps = trainer.state.global_step
     model.eval()
     scores = []
@@ -336,16 +336,23 @@ def trl(
             scores.append(model(**encoded).logits[:, 0].tolist())
     accuracy, ci = measured(scores, heldout, seed)
     n = arguments.epochs * len(pairs)
-    return told(n, steps, ended - prepared, ended - began, accuracy, ci)
+    return told(n, steps, ended - prepared, worked, ended - began, accuracy, ci)
 
 
 def told(
-    n_pairs: int, steps: int, seconds: float, seconds_all: float, accuracy: float, ci: list[float]
+    n_pairs: int,
+    steps: int,
+    seconds: float,
+    cpu_seconds: float,
+    seconds_all: float,
+    accuracy: float,
+    ci: list[float],
 ) -> dict[str, Any]:
     return {
         "n_pairs": n_pairs,
         "steps": steps,
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "seconds_all": seconds_all,
         "pairs_per_second": n_pairs / seconds,
         "accuracy": accuracy,
@@ -357,6 +364,7 @@ def report(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Means over seeds, the spread of the difference, and the ratio."""
     ratios = [r["ours"]["pairs_per_second"] / r["trl"]["pairs_per_second"] for r in runs]
     whole = [r["trl"]["seconds_all"] / r["ours"]["seconds_all"] for r in runs]
+    work = [r["trl"]["cpu_seconds"] / r["ours"]["cpu_seconds"] for r in runs]
     gains = [r["ours"]["accuracy"] - r["trl"]["accuracy"] for r in runs]
     print(f"\nK={arguments.k}, {arguments.turns} earlier turns, equal {arguments.match} per batch")
     for name in ("trl", "ours"):
@@ -370,7 +378,8 @@ def report(runs: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     spread = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
     print(
         f"  ratio of speeds: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
-        f"{max(ratios):.2f}); with tokenizing {statistics.median(whole):.2f}\n"
+        f"{max(ratios):.2f}), of processor time {statistics.median(work):.2f} ({min(work):.2f} to "
+        f"{max(work):.2f}), with tokenizing {statistics.median(whole):.2f}\n"
         f"  accuracy, ours minus TRL's: {statistics.mean(gains):+.3f} (standard error {spread:.3f})"
     )
 

@@ -194,9 +194,13 @@ class RewardModel:
     ) -> list[Text]:
         """`read` for many, tokenized together."""
         eos = self.tokenizer.eos_token_id
-        if eos is None:
+        begin, between = [], []
+        if eos is None:  # an encoder: [CLS] prompt [SEP] response [SEP], as it was trained
             eos = self.tokenizer.sep_token_id
+            begin = [t for t in (self.tokenizer.cls_token_id,) if t is not None]
+            between = [t for t in (eos,) if t is not None]
         end = [] if eos is None else [eos]
+        room = self.max_length - len(begin) - len(between)
         rendered: dict[str, str] = {}
         keys = [json.dumps(messages) for messages in conversations]
         for key, messages in zip(keys, conversations, strict=True):
@@ -209,7 +213,8 @@ class RewardModel:
         read = []
         for key, response in zip(keys, responses, strict=True):
             kept = [*response[: self.max_length // 2 - 1], *end] or list(prompt_ids[key][-1:])
-            read.append(Text(tuple(prompt_ids[key][-(self.max_length - len(kept)) :]), tuple(kept)))
+            prompt = [*begin, *prompt_ids[key][-(room - len(kept)) :], *between]
+            read.append(Text(tuple(prompt), tuple(kept)))
         return read
 
     def raw_scores(self, texts: Sequence[Text], prior: Tensor | None) -> Tensor:

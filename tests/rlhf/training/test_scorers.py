@@ -1,0 +1,126 @@
+"""Reward models read text: once where that is enough, and the same however they are fed."""
+
+import random
+
+import pytest
+import torch
+
+from rlhf.training.scorers import RewardModel, Text
+from tests.rlhf.training.tiny import WORDS, ask, make_policy
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return str(make_policy(tmp_path_factory.mktemp("policy")))
+
+
+def new(trunk, **options):
+    torch.manual_seed(0)
+    options = {"use_prior": False, "max_length": 128, "device": "cpu"} | options
+    return RewardModel.new(trunk, ["helpfulness", "safety"], **options)
+
+
+def make_encoder(folder):
+    """A random BERT, whose tokens look at what comes after them, with its own tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {token: i for i, token in enumerate([*special, "Assistant", "User", ":", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    torch.manual_seed(1)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = BertConfig(vocab_size=len(vocabulary), num_attention_heads=4, **size)
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def some_texts(model, *, prompts=3, k=4):
+    """k responses of different lengths to each of some prompts of different lengths."""
+    generator = random.Random(0)
+    conversations, responses = [], []
+    for number in range(prompts):
+        question = ask(" ".join(generator.choices(WORDS, k=4 + 5 * number)))
+        for _ in range(k):
+            conversations.append(question)
+            responses.append(" ".join(generator.choices(WORDS, k=generator.randint(1, 9))))
+    return model.read_all(conversations, responses)
+
+
+def gradients(model, texts):
+    model.trunk.zero_grad()
+    scores = model.raw_scores(texts, None)
+    (scores**2).sum().backward()
+    return scores.detach(), [p.grad.clone() for p in model.trunk.parameters()]
+
+
+def test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four_times(policy):
+    model = new(policy)
+    texts = some_texts(model)
+    alone, slow = gradients(model, texts)
+    assert model.share_prompts()
+    together, fast = gradients(model, texts)
+    assert torch.allclose(alone, together, atol=1e-5)
+    for a, b in zip(slow, fast, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()) + 1e-6)
+
+
+def test_sharing_reads_each_distinct_prompt_once(policy):
+    model = new(policy)
+    texts = some_texts(model, prompts=3, k=4)
+    rows = []
+    hook = model.trunk.register_forward_pre_hook(
+        lambda _, __, kwargs: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    model.share_prompts()
+    rows.clear()
+    model.raw_scores(texts, None)
+    hook.remove()
+    longest = max(len(t.prompt) for t in texts), max(len(t.response) for t in texts)
+    assert rows == [(3, longest[0]), (12, longest[1])]
+
+
+def test_where_every_prompt_is_another_nothing_is_shared(policy):
+    model = new(policy)
+    texts = some_texts(model, prompts=4, k=1)
+    alone = model.raw_scores(texts, None)
+    model.share_prompts()
+    assert torch.equal(model.raw_scores(texts, None), alone)
+
+
+def test_an_encoder_reads_a_prompt_anew_for_every_response(tmp_path):
+    model = new(make_encoder(tmp_path))
+    assert not model.share_prompts()
+    assert not model.shares_prompts
+
+
+def test_an_encoder_gets_its_own_marks_around_prompt_and_response(tmp_path):
+    model = new(make_encoder(tmp_path), max_length=12)
+    text = model.read(ask("red lamp " * 9), "nice chair")
+    marks = model.tokenizer.convert_ids_to_tokens([*text.prompt, *text.response])
+    assert marks[0] == "[CLS]"
+    assert marks[-4:] == ["[SEP]", "nice", "chair", "[SEP]"]
+    assert len(marks) == 12
+    # The end of a conversation that is too long is kept: it holds what was asked last.
+    assert marks[-6:-4] == ["Assistant", ":"]
+
+
+def test_a_decoder_gets_no_mark_that_it_does_not_know(policy):
+    model = new(policy)
+    text = model.read(ask("red lamp"), "nice")
+    assert text.response[-1] == model.tokenizer.eos_token_id
+    assert model.tokenizer.decode(text.prompt).endswith("<|assistant|>")
+
+
+def test_texts_longer_than_the_limit_keep_the_end_of_the_prompt_and_the_start_of_the_response(
+    policy,
+):
+    model = new(policy, max_length=16)
+    text = model.read(ask("red " * 30 + "lamp"), "nice " + "blue " * 30)
+    assert isinstance(text, Text)
+    assert len(text.prompt) + len(text.response) == 16
+    assert "lamp" in model.tokenizer.decode(text.prompt)
+    assert model.tokenizer.decode(text.response).startswith("nice")
