@@ -319,6 +319,12 @@ class PPOConfig(StageConfig):
     microbatch_size: int = setting(
         64, "Responses per forward pass; smaller ones add up gradients and save memory.", minimum=1
     )
+    microbatch_tokens: int = setting(
+        0,
+        "Tokens per forward pass, padding included: long responses come in smaller passes (0: no "
+        "limit). Changes no result.",
+        minimum=0,
+    )
     decode_batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
 
     learning_rate: float = setting(

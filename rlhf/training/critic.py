@@ -1,12 +1,12 @@
 """What estimates the value of a half-written response, for PPO's baseline."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlhf.training import loading
+from rlhf.training.packing import Packed, trunk_states
 
 
 class HeadCritic(nn.Module):
@@ -22,13 +22,8 @@ class HeadCritic(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(
-        self,
-        hidden: Tensor,
-        prompts: Sequence[Sequence[int]],
-        responses: Sequence[Sequence[int]],
-    ) -> Tensor:
-        """Hidden states (B, T, H) of the policy before each token to values (B, T)."""
+    def forward(self, hidden: Tensor, packed: Packed | None = None) -> Tensor:
+        """Hidden states (N, H) of the policy before each token to values (N,)."""
         return self.out(torch.tanh(self.hidden(hidden.detach().float()))).squeeze(-1).float()
 
 
@@ -39,34 +34,15 @@ class ModelCritic(nn.Module):
     appendix C.4), else from the policy.
     """
 
-    def __init__(self, trunk: Any, pad_id: int) -> None:
+    def __init__(self, trunk: Any) -> None:
         super().__init__()
         loading.without_dropout(trunk)
         self.trunk = trunk
-        self.pad_id = pad_id
         self.out = nn.Linear(trunk.config.hidden_size, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(
-        self,
-        hidden: Tensor,
-        prompts: Sequence[Sequence[int]],
-        responses: Sequence[Sequence[int]],
-    ) -> Tensor:
-        """Token ids to values (B, T) before each response token; `hidden` is not looked at."""
-        device = self.out.weight.device
-        left, right = max(map(len, prompts)), max(map(len, responses))
-        ids = torch.full((len(prompts), left + right), self.pad_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            ids[i, left - len(prompt) : left] = torch.tensor(prompt)
-            ids[i, left : left + len(response)] = torch.tensor(response)
-            mask[i, left - len(prompt) : left + len(response)] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        states = self.trunk(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        ).last_hidden_state[:, left - 1 : -1]
+    def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
+        """Values (N,) before each response token; the policy's `hidden` is not looked at."""
+        states = trunk_states(self.trunk, packed)
         return self.out(states.float()).squeeze(-1).float()

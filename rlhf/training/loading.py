@@ -8,13 +8,14 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from rlhf.training import packing
 from rlhf.training.rundir import InputError
 
 Message = dict[str, str]
@@ -42,7 +43,8 @@ class Policy:
     pad_id: int
     context: int
     lora: bool = False
-    _head_input: list[Tensor] = field(default_factory=list)
+    share_rows: bool = False
+    """Whether several short sequences may share a row of a batch."""
 
     @property
     def device(self) -> torch.device:
@@ -98,49 +100,35 @@ class Policy:
         kept = tokens[:-1] if tokens and tokens[-1] in self.stop_ids else tokens
         return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
-    def response_logits(
+    def read(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One forward pass over prompts and responses, with the head on response positions only.
+    ) -> tuple[packing.Packed, Tensor]:
+        """One pass over prompts and responses: where the N response tokens are, and the last hidden
+        states (N, H) before each of them."""
+        packed = self.pack(prompts, responses)
+        return packed, packing.states(self.model, packed)
 
-        Returns logits (B, T, V) and last hidden states (B, T, H) at the position before each
-        response token, the response tokens (B, T) padded on the right, and their lengths (B,).
-        """
-        device = self.device
-        left, right = max(map(len, prompts)), max(map(len, responses))
-        ids = torch.full((len(prompts), left + right), self.pad_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-            ids[i, left - len(prompt) : left] = torch.tensor(prompt, dtype=torch.long)
-            ids[i, left : left + len(response)] = torch.tensor(response, dtype=torch.long)
-            mask[i, left - len(prompt) : left + len(response)] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        self._head_input.clear()
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=right + 1,
+    def pack(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+    ) -> packing.Packed:
+        """Token ids as they are read."""
+        return packing.pack(
+            prompts,
+            responses,
+            pad_id=self.pad_id,
+            device=self.device,
+            share_rows=self.share_rows,
         )
-        hidden = self._head_input.pop()
-        lengths = torch.tensor([len(r) for r in responses], device=device)
-        return out.logits[:, :-1], hidden[:, :-1], ids[:, left:], lengths
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., H) to logits (..., V)."""
+        return packing.logits(self.model, hidden)
 
     @contextlib.contextmanager
     def adapters_off(self) -> Iterator[None]:
         """The policy as it was before its LoRA adapters: the reference, at no extra memory."""
         with self.model.disable_adapter():
             yield
-
-    def watch_head(self) -> None:
-        """Remember the last hidden states as they enter the output head.
-
-        `output_hidden_states=True` would keep those of every layer, and every position, alive.
-        """
-        head = self.model.get_output_embeddings()
-        head.register_forward_pre_hook(lambda _, args: self._head_input.append(args[0]))
 
 
 def choose_device(device: str) -> torch.device:
@@ -188,7 +176,12 @@ def load_policy(
         pad_id=pad_id,
         context=context_length(model.config),
     )
-    policy.watch_head()
+    if not packing.has_known_head(policy.model):
+        raise InputError(
+            f"The {what} {name!r} is a {type(policy.model).__name__}, whose output head does more "
+            "than a matrix, a scale and a soft cap; PPO and sampling can't read it yet."
+        )
+    policy.share_rows = packing.can_share_rows(policy.model.base_model)
     return policy
 
 

@@ -8,6 +8,7 @@ Whatever is drawn at a step depends on the seed and the step's number alone, so 
 killed and resumed makes the same draws as one that was not.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -23,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, ppo_math, sampling
+from rlhf.training import loading, packing, ppo_math, sampling
 from rlhf.training.configs import PPOConfig, load
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt, read_prompts
@@ -291,6 +292,11 @@ class Models:
             else None
         )
         self.critic = self._new_critic().to(self.device)
+        # What is laid out once is read by all of them.
+        shared = self.policy.share_rows and self.reference.share_rows
+        if isinstance(self.critic, ModelCritic):
+            shared = shared and packing.can_share_rows(self.critic.trunk)
+        self.policy.share_rows = self.reference.share_rows = shared
 
     def _new_critic(self) -> nn.Module:
         if self.config.critic == "head":
@@ -299,7 +305,7 @@ class Models:
             trunk = copy.deepcopy(self.scorer.trunk)
         else:
             trunk = loading.load_model(self.config.policy, "critic", kind="AutoModel")
-        return ModelCritic(trunk.requires_grad_(requires_grad=True), self.policy.pad_id)
+        return ModelCritic(trunk.requires_grad_(requires_grad=True))
 
     def autocast(self) -> Any:
         """bfloat16 matrix products where the precision asks for them."""
@@ -341,7 +347,7 @@ class Models:
     def sample(
         self, prompts: Sequence[Sequence[int]], k: int, *, seed: int
     ) -> list[list[sampling.Sampled]]:
-        """k responses per prompt from the policy as it is."""
+        """k responses per prompt from the policy as it is, with the values where they cost nothing."""
         generator = torch.Generator(device=self.device)
         generator.manual_seed(seed)
         self.policy.model.eval()
@@ -356,6 +362,7 @@ class Models:
                 pad_id=self.policy.pad_id,
                 generator=generator,
                 batch_size=self.config.decode_batch_size,
+                value_of=self.critic if self.keeps_values else None,
             )
 
     def judge(
@@ -366,7 +373,7 @@ class Models:
         conversations = [p.messages for p in prompts]
         risks = [p.risk for p in prompts]
         with self.autocast():
-            axes = scorer.score(conversations, texts)
+            axes = scorer.score(conversations, texts, batch_size=self.config.microbatch_size)
         if self.config.combine == "threshold":
             total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
         else:
@@ -408,54 +415,67 @@ class Models:
         ]
         return rows, means
 
+    @property
+    def keeps_values(self) -> bool:
+        """Whether sampling tells log-probabilities and values well enough to train on.
+
+        In bfloat16, sampling with a cache and reading in one go round differently, and the ratio
+        of the first update must be 1; a critic with a trunk of its own has to read the text.
+        """
+        return isinstance(self.critic, HeadCritic) and not self.half
+
     @torch.no_grad()
     def read(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[sampling.Sampled]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log-probabilities under policy and reference, values, and the mask; all (B, T)."""
         rows, width = len(answers), max(len(a.tokens) for a in answers)
-        old = torch.zeros(rows, width, device=self.device)
-        reference, values = torch.zeros_like(old), torch.zeros_like(old)
-        lengths = torch.tensor([len(a.tokens) for a in answers], device=self.device)
+        old = torch.zeros(rows, width)
+        values = torch.zeros(rows, width)
         for i, answer in enumerate(answers):
             old[i, : len(answer.tokens)] = torch.tensor(answer.logprobs)
-        order = sorted(range(rows), key=lambda i: len(prompts[i]) + len(answers[i].tokens))
-        size = self.config.microbatch_size
-        for start in range(0, rows, size):
-            part = order[start : start + size]
+            if answer.values is not None:
+                values[i, : len(answer.tokens)] = torch.tensor(answer.values)
+        old, values = old.to(self.device), values.to(self.device)
+        reference = torch.zeros_like(old)
+        lengths = torch.tensor([len(a.tokens) for a in answers], device=self.device)
+        sizes = [len(p) + len(a.tokens) for p, a in zip(prompts, answers, strict=True)]
+        for part in self.parts(sizes, range(rows)):
             asked, answered = [prompts[i] for i in part], [answers[i].tokens for i in part]
             with self.autocast():
-                logprobs, hidden, _ = self.logprobs(self.policy, asked, answered)
-                values[part, : logprobs.shape[1]] = self.critic(hidden, asked, answered)
-                if self.half:
-                    # Sampling with a cache and reading in one go round differently in bfloat16;
-                    # the ratio of the first update must be 1.
-                    old[part, : logprobs.shape[1]] = logprobs
-                if self.shared:
-                    with self.policy.adapters_off():
-                        logprobs, _, _ = self.logprobs(self.policy, asked, answered)
-                else:
-                    logprobs, _, _ = self.logprobs(self.reference, asked, answered)
-                reference[part, : logprobs.shape[1]] = logprobs
+                if not self.keeps_values:
+                    packed, hidden = self.policy.read(asked, answered)
+                    values[part, : packed.width] = packed.spread(self.critic(hidden, packed))
+                    if self.half:
+                        picked, _ = self.told(self.policy, hidden, packed)
+                        old[part, : packed.width] = packed.spread(picked)
+                with self.as_reference() as policy:
+                    packed, hidden = policy.read(asked, answered)
+                    picked, _ = self.told(policy, hidden, packed)
+                reference[part, : packed.width] = packed.spread(picked)
         mask = ppo_math.length_mask(lengths, width)
         return old * mask, reference * mask, values * mask, mask
 
-    def logprobs(
-        self,
-        policy: Policy,
-        prompts: Sequence[Sequence[int]],
-        responses: Sequence[Sequence[int]],
-        *,
-        entropy: bool = False,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probabilities (B, T) at the sampling temperature, hidden states, and entropy."""
-        logits, hidden, tokens, _ = policy.response_logits(prompts, responses)
-        scaled = logits.float() / self.config.temperature
-        spread = None
-        if entropy:  # a second softmax over the vocabulary: only remembered if it is optimised
-            with torch.set_grad_enabled(self.config.entropy_bonus != 0):
-                spread = ppo_math.entropy(scaled)
-        return ppo_math.selected_logprobs(scaled, tokens), hidden, spread
+    def parts(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
+        """Rows in forward passes of similar length; `sizes` are tokens, by row."""
+        return packing.parts_by_length(
+            sizes, rows, size=self.config.microbatch_size, tokens=self.config.microbatch_tokens
+        )
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[Policy]:
+        """The reference: a model of its own, or the policy without its adapters."""
+        with self.policy.adapters_off() if self.shared else contextlib.nullcontext():
+            yield self.reference
+
+    def told(self, policy: Policy, hidden: Tensor, packed: packing.Packed) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (N,) of the response tokens at the sampling temperature, and entropy."""
+        return ppo_math.read_logits(
+            policy.logits(hidden),
+            packed.tokens,
+            temperature=self.config.temperature,
+            train_entropy=self.config.entropy_bonus != 0,
+        )
 
     def save(self, folder: Path) -> None:
         """The refined policy as a plain Hugging Face folder; adapters are merged into it."""
@@ -532,24 +552,23 @@ def _losses(
     train_policy: bool,
 ) -> dict[str, float]:
     """Accumulate the gradients of one minibatch; returns its losses and what describes it."""
-    order = sorted(minibatch, key=lambda i: len(rollout.prompts[i]) + len(rollout.responses[i]))
-    tokens = float(rollout.mask[order].sum())
+    rows_in_all = len(minibatch)
+    tokens = float(rollout.mask[list(minibatch)].sum())
     parts = dict.fromkeys(
         ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "entropy"), 0.0
     )
-    for start in range(0, len(order), config.microbatch_size):
-        rows = order[start : start + config.microbatch_size]
-        prompts = [rollout.prompts[i] for i in rows]
-        responses = [rollout.responses[i] for i in rows]
-        width = max(map(len, responses))
+    sizes = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
+    for rows in models.parts(sizes, minibatch):
+        with models.autocast():
+            packed, hidden = models.policy.read(
+                [rollout.prompts[i] for i in rows], [rollout.responses[i] for i in rows]
+            )
+            picked, spread = models.told(models.policy, hidden, packed)
+            values = packed.spread(models.critic(hidden, packed))
+        width = packed.width
         mask = rollout.mask[rows, :width]
         old, advantages = rollout.logprobs[rows, :width], rollout.advantages[rows, :width]
-        with models.autocast():
-            logprobs, hidden, spread = models.logprobs(
-                models.policy, prompts, responses, entropy=True
-            )
-            values = models.critic(hidden, prompts, responses)
-        assert spread is not None
+        logprobs = packed.spread(picked)
         policy_loss, clipped = ppo_math.policy_loss(
             logprobs,
             old,
@@ -566,10 +585,10 @@ def _losses(
             mask,
             clip=config.value_clip,
         )
-        entropy = ppo_math.masked_mean(spread, mask)
+        entropy = spread.mean()
         # Each part weighs as much as its tokens (or responses) in the whole minibatch.
         by_tokens = float(mask.sum()) / tokens
-        share = len(rows) / len(order) if config.loss_average == "sequences" else by_tokens
+        share = len(rows) / rows_in_all if config.loss_average == "sequences" else by_tokens
         loss = value_loss * by_tokens
         if train_policy:
             loss = loss + policy_loss * share - config.entropy_bonus * entropy * by_tokens

@@ -8,6 +8,7 @@ Log-probabilities are in nats, at the temperature that was sampled with.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,6 +138,55 @@ def selected_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """log softmax of `logits` (..., V) at `tokens` (...), without keeping a second (..., V)."""
     picked = logits.gather(-1, tokens[..., None]).squeeze(-1).float()
     return picked - torch.logsumexp(logits.float(), dim=-1)
+
+
+class _Read(torch.autograd.Function):
+    """`read_logits` with one tensor of the vocabulary's size kept for the backward pass, where
+    plain operations keep three and write five."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        logits: Tensor,
+        tokens: Tensor,
+        temperature: float,
+        train_entropy: bool,  # noqa: FBT001 - autograd functions take no keywords
+    ) -> tuple[Tensor, Tensor]:
+        logprobs = torch.log_softmax(
+            logits.float() / temperature if temperature != 1 else logits.float(), dim=-1
+        )
+        picked = logprobs.gather(-1, tokens[:, None])[:, 0]
+        entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
+        context.save_for_backward(logprobs, tokens, entropy)
+        context.temperature, context.train_entropy = temperature, train_entropy
+        context.dtype = logits.dtype
+        return picked, entropy
+
+    @staticmethod
+    def backward(context: Any, d_picked: Tensor, d_entropy: Tensor) -> Any:  # type: ignore[override]
+        logprobs, tokens, entropy = context.saved_tensors
+        probabilities = logprobs.exp()
+        if context.train_entropy:  # dH/dz = -p (log p + H)
+            factor = logprobs.add(entropy[:, None]).mul_(d_entropy[:, None]).add_(d_picked[:, None])
+            grad = probabilities.mul_(factor.neg_())
+        else:
+            grad = probabilities.mul_(-d_picked[:, None])
+        grad.scatter_add_(-1, tokens[:, None], d_picked[:, None])
+        if context.temperature != 1:
+            grad.div_(context.temperature)
+        return grad.to(context.dtype), None, None, None
+
+
+def read_logits(
+    logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, train_entropy: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of `tokens` (N,) and entropy in nats under softmax(`logits` / temperature).
+
+    `logits` is (N, V); both results are (N,). The entropy passes no gradient back unless
+    `train_entropy`, which saves a good part of the backward pass.
+    """
+    picked, entropy = _Read.apply(logits, tokens, temperature, train_entropy)  # type: ignore[no-untyped-call]
+    return picked, entropy
 
 
 def entropy(logits: Tensor) -> Tensor:

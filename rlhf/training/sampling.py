@@ -4,6 +4,9 @@ Written out instead of calling `generate`, because reinforcement learning needs 
 doesn't give cheaply: the log-probability of every sampled token under exactly the distribution it
 was drawn from, rows that leave the batch as soon as they have ended, and a random generator of its
 own, so that a resumed run continues with the same draws.
+
+Every response has its own row of random numbers, drawn before anything else, so what is sampled
+does not depend on which responses share a batch, or a machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from rlhf.training import decoding, packing
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Sampled:
     """log p of each token in nats, at the temperature sampled with."""
     finished: bool
     """Whether a stop token was sampled before the token budget ran out."""
+    values: list[float] | None = None
+    """What `value_of` said before each token, where it was asked."""
 
 
 def sample(
@@ -38,6 +45,8 @@ def sample(
     generator: torch.Generator,
     batch_size: int = 256,
     on_batch: Callable[[int], None] | None = None,
+    value_of: Callable[[Tensor], Tensor] | None = None,
+    share: slice | None = None,
 ) -> list[list[Sampled]]:
     """`k` responses to each prompt (token ids), in the order of `prompts`.
 
@@ -45,9 +54,17 @@ def sample(
     once for its k responses. `batch_size` counts responses, and bounds the memory together with
     `max_new_tokens`. `generator` must be on the model's device. `on_batch` is told how many
     prompts are done. The model should be in eval mode: dropout would make the log-probabilities
-    those of another policy.
+    those of another policy. `value_of` maps hidden states (rows, H) to values (rows,), which saves
+    reading the responses again. `share` says which of the prompts to answer (the others' lists stay
+    empty): each process of several takes its own, and draws for them what one alone would.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    numbers = torch.rand(
+        (len(prompts), k, max_new_tokens),
+        generator=generator,
+        device=generator.device,
+        dtype=torch.float64,
+    )
+    order = sorted(range(len(prompts))[share or slice(None)], key=lambda i: len(prompts[i]))
     per_batch = max(1, batch_size // k)
     results: list[list[Sampled]] = [[] for _ in prompts]
     for start in range(0, len(order), per_batch):
@@ -60,24 +77,14 @@ def sample(
             temperature=temperature,
             stop_ids=stop_ids,
             pad_id=pad_id,
-            generator=generator,
+            numbers=numbers[chunk].flatten(0, 1),
+            value_of=value_of,
         )
         for position, i in enumerate(chunk):
             results[i] = rows[position * k : (position + 1) * k]
         if on_batch:
             on_batch(start + len(chunk))
     return results
-
-
-def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Token ids padded on the left to one width, and their int attention mask; both (B, T)."""
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[i, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)
 
 
 @torch.inference_mode()
@@ -90,42 +97,35 @@ def _sample_batch(
     temperature: float,
     stop_ids: Sequence[int],
     pad_id: int,
-    generator: torch.Generator,
+    numbers: Tensor,
+    value_of: Callable[[Tensor], Tensor] | None,
 ) -> list[Sampled]:
-    from transformers.cache_utils import DynamicCache
-
-    device = generator.device
-    ids, mask = left_pad(prompts, pad_id, device)
-    positions = mask.cumsum(dim=1).sub_(1).clamp_(min=0)
+    device = numbers.device
     n = len(prompts) * k
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
 
     # 1. Read the prompts once; every prompt's cache then serves its k rows.
-    cache = DynamicCache(config=model.config)
-    logits = _last_logits(model, ids, mask, positions, cache)
-    if k > 1:
-        cache.batch_repeat_interleave(k)
-        mask = mask.repeat_interleave(k, dim=0)
-        logits = logits.repeat_interleave(k, dim=0)
-    position = mask.sum(dim=1)
+    decoder, hidden = decoding.begin(
+        model, prompts, k=k, room=max_new_tokens, pad_id=pad_id, device=device
+    )
 
     # 2. Token by token. `row` says which response each line of the shrinking batch belongs to.
     row = torch.arange(n, device=device)
     tokens = torch.full((n, max_new_tokens), pad_id, dtype=torch.long, device=device)
     logprobs = torch.zeros((n, max_new_tokens), device=device)
+    values = torch.zeros((n, max_new_tokens), device=device)
     lengths = torch.full((n,), max_new_tokens, dtype=torch.long, device=device)
     alive = torch.ones(n, dtype=torch.bool, device=device)
     finished = torch.zeros(n, dtype=torch.bool, device=device)
     # Asking a GPU whether rows have ended stalls it, so there it is asked less often.
     look_every = 1 if device.type == "cpu" else 8
     for step in range(max_new_tokens):
-        scaled = torch.log_softmax(logits.float() / temperature, dim=-1)
-        # argmax of p / Exp(1) is a draw from p (the exponential race); unlike multinomial it
-        # doesn't make a GPU wait.
-        race = torch.empty_like(scaled).exponential_(generator=generator)
-        drawn = (scaled - race.log_()).argmax(dim=-1)
+        scaled = torch.log_softmax(packing.logits(model, hidden).float() / temperature, dim=-1)
+        drawn = _draw(scaled, numbers[row, step])
         tokens[row, step] = torch.where(alive, drawn, pad_id)
         logprobs[row, step] = scaled.gather(1, drawn[:, None])[:, 0] * alive
+        if value_of is not None:
+            values[row, step] = value_of(hidden) * alive
         ended = alive & torch.isin(drawn, stops)
         finished[row] |= ended
         lengths[row] = torch.where(ended, step + 1, lengths[row])
@@ -139,25 +139,26 @@ def _sample_batch(
             # 3. Ended rows leave once they are a quarter: each departure copies the cache.
             if n_alive <= 0.75 * len(alive):
                 kept = alive.nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                row, drawn, mask = row[kept], drawn[kept], mask[kept]
-                position, alive = position[kept], alive[kept]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = _last_logits(model, drawn[:, None], mask, position[:, None], cache)
-        position = position + 1
+                decoder.keep(kept)
+                row, drawn, alive = row[kept], drawn[kept], alive[kept]
+        hidden = decoder.step(drawn)
 
     ends, done = lengths.tolist(), finished.tolist()
-    ids_list, lp_list = tokens.tolist(), logprobs.tolist()
-    return [Sampled(ids_list[i][: ends[i]], lp_list[i][: ends[i]], done[i]) for i in range(n)]
+    ids_list, lp_list, value_list = tokens.tolist(), logprobs.tolist(), values.tolist()
+    return [
+        Sampled(
+            ids_list[i][: ends[i]],
+            lp_list[i][: ends[i]],
+            done[i],
+            None if value_of is None else value_list[i][: ends[i]],
+        )
+        for i in range(n)
+    ]
 
 
-def _last_logits(model: Any, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return out.logits[:, -1]
+def _draw(logprobs: Tensor, numbers: Tensor) -> Tensor:
+    """A token (rows,) from each row's distribution (rows, V) by its number in [0, 1): the first at
+    which the cumulated probability exceeds it."""
+    summed = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
+    reached = numbers[:, None] * summed[:, -1:]
+    return torch.searchsorted(summed, reached, right=True)[:, 0].clamp_(max=summed.shape[1] - 1)

@@ -68,7 +68,7 @@ BESIDE = {
 OTHERWISE = {
     *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
     *("tripwire_evaluations", "tripwire_drop", "checkpoint_every", "threads", "device"),
-    *("microbatch_size", "decode_batch_size", "long_prompts"),
+    *("microbatch_size", "microbatch_tokens", "decode_batch_size", "long_prompts"),
 }
 
 

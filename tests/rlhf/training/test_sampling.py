@@ -45,15 +45,17 @@ def test_kept_log_probabilities_are_those_of_a_plain_forward_pass(policy):
             assert not any(token in stops for token in answer.tokens[:-1])
 
 
-def test_response_logits_read_left_padded_prompts_as_if_they_were_alone(policy):
+def test_reading_a_padded_batch_gives_what_each_row_gives_alone(policy):
     answers = [group[0].tokens for group in draw(policy)]
-    logits, hidden, tokens, lengths = policy.response_logits(PROMPTS, answers)
-    assert lengths.tolist() == [len(a) for a in answers]
-    assert hidden.shape == (4, max(map(len, answers)), policy.hidden_size)
+    packed, hidden = policy.read(PROMPTS, answers)
+    assert hidden.shape == (sum(map(len, answers)), policy.hidden_size)
+    logits = policy.logits(hidden)
     for i, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
         alone = policy.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        assert torch.allclose(logits[i, : len(answer)], alone, atol=1e-4)
-        assert tokens[i, : len(answer)].tolist() == answer
+        assert torch.allclose(logits[packed.rows == i], alone, atol=1e-4)
+        assert packed.tokens[packed.rows == i].tolist() == answer
+        spread = packed.spread(packed.tokens.float())
+        assert spread[i].tolist() == answer + [0] * (packed.width - len(answer))
 
 
 def test_the_same_seed_gives_the_same_responses_and_another_one_others(policy):
