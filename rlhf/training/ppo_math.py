@@ -163,7 +163,7 @@ class _Read(torch.autograd.Function):
         return picked, entropy
 
     @staticmethod
-    def backward(context: Any, d_picked: Tensor, d_entropy: Tensor) -> Any:  # type: ignore[override]
+    def backward(context: Any, d_picked: Tensor, d_entropy: Tensor) -> Any:
         logprobs, tokens, entropy = context.saved_tensors
         probabilities = logprobs.exp()
         if context.train_entropy:  # dH/dz = -p (log p + H)
@@ -185,7 +185,7 @@ def read_logits(
     `logits` is (N, V); both results are (N,). The entropy passes no gradient back unless
     `train_entropy`, which saves a good part of the backward pass.
     """
-    picked, entropy = _Read.apply(logits, tokens, temperature, train_entropy)  # type: ignore[no-untyped-call]
+    picked, entropy = _Read.apply(logits, tokens, temperature, train_entropy)
     return picked, entropy
 
 
