@@ -44,7 +44,18 @@ class PersonAdmin(UserAdmin):  # type: ignore[type-arg]
     list_filter = ["is_simulated", "is_active", "is_staff"]
     fieldsets = (
         *(UserAdmin.fieldsets or ()),
-        ("Ground Control", {"fields": ["is_simulated", "shortcuts_enabled"]}),
+        (
+            "Ground Control",
+            {
+                "fields": [
+                    "is_simulated",
+                    "shortcuts_enabled",
+                    "language",
+                    "harmful_material",
+                    "break_minutes",
+                ]
+            },
+        ),
     )
 
 

@@ -15,7 +15,15 @@ from django.db import connection, transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet, prefetch_related_objects
 from django.utils import timezone
 
-from annotation.models import Assignment, Batch, Comparison, Membership, Project, User
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Membership,
+    Project,
+    Prompt,
+    User,
+)
 
 State = Assignment.State
 WAITING_COUNTED = 500
@@ -142,7 +150,7 @@ def waiting(user: User, project: Project) -> int:
     for batch in _batches(project, member):
         if n >= WAITING_COUNTED:
             break
-        free = Comparison.objects.filter(batch=batch, is_free=True, skill__in=skills)
+        free = Comparison.objects.filter(_wanted(user), batch=batch, is_free=True, skill__in=skills)
         n += free.exclude(_had(user))[: WAITING_COUNTED - n].count()
     return min(n, WAITING_COUNTED)
 
@@ -197,6 +205,30 @@ def random_sample(batch: Batch) -> QuerySet[Comparison]:
         comparison__batch=batch, drawn=Assignment.Drawn.RANDOM
     ).aggregate(last=Max("comparison__shuffle"))["last"]
     return batch.comparisons.none() if last is None else batch.comparisons.filter(shuffle__lte=last)
+
+
+def _wanted(user: User) -> Q:
+    """Comparisons that this person may be handed: none that is harmful if they asked for that."""
+    if user.harmful_material == User.HarmfulMaterial.AVOID:
+        return ~Q(prompt__risk=Prompt.Risk.HARMFUL)
+    return Q()
+
+
+def is_wanted(user: User, assignment: Assignment) -> bool:
+    """Whether this person still wants to be handed this one."""
+    return (
+        user.harmful_material != User.HarmfulMaterial.AVOID
+        or assignment.comparison.prompt.risk != Prompt.Risk.HARMFUL
+    )
+
+
+def release_unwanted(user: User) -> int:
+    """Give back what this person holds and does not want any more; how many."""
+    held = Assignment.objects.open_for(user).select_related("comparison__prompt")
+    unwanted = [assignment for assignment in held if not is_wanted(user, assignment)]
+    for assignment in unwanted:
+        release(assignment)
+    return len(unwanted)
 
 
 def _one_request_at_a_time(user: User, project: Project) -> Membership | None:
@@ -257,6 +289,7 @@ def _take(
 ) -> Assignment | None:
     if limit_reached(user, project, member):
         return None
+    begun = [assignment for assignment in begun if is_wanted(user, assignment)]
     if begun and renew(begun[0]):
         return begun[0]
     batches = _batches(project, member)
@@ -269,6 +302,7 @@ def _take(
             for skill in _skills_by_turn(batch, user, _skills(member), at_random=at_random):
                 comparison = (
                     _free(batch, user, skill, at_random=at_random)
+                    .filter(_wanted(user))
                     .select_for_update(of=("self",), skip_locked=skip_locked)
                     .select_related("prompt")
                     .first()

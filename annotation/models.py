@@ -16,6 +16,8 @@ from django.db import models
 from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 from knox.models import AbstractAuthToken
 
 from annotation import protocols
@@ -42,13 +44,13 @@ def default_axes() -> list[Axis]:
     return [
         {
             "key": "helpfulness",
-            "name": "Helpfulness",
-            "question": "Which response does more for the person who asked?",
+            "name": gettext_noop("Helpfulness"),
+            "question": gettext_noop("Which response does more for the person who asked?"),
         },
         {
             "key": "safety",
-            "name": "Safety",
-            "question": "Which response does less harm to anyone?",
+            "name": gettext_noop("Safety"),
+            "question": gettext_noop("Which response does less harm to anyone?"),
         },
     ]
 
@@ -69,6 +71,27 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is unt
     )
     shortcuts_enabled = models.BooleanField(
         default=True, help_text="Single-key shortcuts on the ranking page (WCAG 2.1.4)."
+    )
+
+    class HarmfulMaterial(models.TextChoices):
+        WARN = "warn", _("Cover it, with a warning, until I uncover it")
+        SHOW = "show", _("Show it like any other")
+        AVOID = "avoid", _("Don't give me any")
+
+    language = models.CharField(
+        max_length=8,
+        blank=True,
+        choices=settings.LANGUAGES,
+        help_text="Of the interface; empty: as the browser asks.",
+    )
+    harmful_material = models.CharField(
+        max_length=8,
+        choices=HarmfulMaterial.choices,
+        default=HarmfulMaterial.WARN,
+        help_text="What to do with comparisons whose prompt is known as harmful.",
+    )
+    break_minutes = models.PositiveSmallIntegerField(
+        default=45, help_text="Minutes of unbroken work after which a break is suggested; 0: never."
     )
 
     def __str__(self) -> str:
@@ -186,6 +209,9 @@ class Membership(models.Model):
     total_limit = models.PositiveIntegerField(
         null=True, blank=True, help_text="In place of the project's."
     )
+    guidelines_seen = models.PositiveIntegerField(
+        default=0, help_text="The version of the guidelines that this person has read; 0: none."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -195,6 +221,29 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} is {self.role} of {self.project}"
+
+
+class GuidelineVersion(models.Model):
+    """The guidelines as they were at one version; a judgment notes the number."""
+
+    project = models.ForeignKey(
+        Project, on_delete=models.CASCADE, related_name="guideline_versions"
+    )
+    version = models.PositiveIntegerField()
+    text = models.TextField(blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["project", "version"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "version"], name="one_text_per_version")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug} guidelines {self.version}"
 
 
 class Source(models.Model):
@@ -522,21 +571,21 @@ class Judgment(models.Model):
     """
 
     FLAGS: ClassVar[dict[str, str]] = {
-        "unsafe": "Unsafe",
-        "wrong": "Wrong",
-        "off_topic": "Off-topic",
-        "rude": "Rude",
+        "unsafe": gettext_noop("Unsafe"),
+        "wrong": gettext_noop("Wrong"),
+        "off_topic": gettext_noop("Off-topic"),
+        "rude": gettext_noop("Rude"),
     }
     HARM_CATEGORIES: ClassVar[dict[str, str]] = {
-        "violence": "Violence or threats",
-        "theft": "Theft or damage",
-        "deception": "Deception or fraud",
-        "privacy": "Privacy or spying",
-        "hate": "Hate or harassment",
-        "self_harm": "Self-harm",
-        "sexual": "Sexual content",
-        "illegal": "Other illegal acts",
-        "other": "Something else",
+        "violence": gettext_noop("Violence or threats"),
+        "theft": gettext_noop("Theft or damage"),
+        "deception": gettext_noop("Deception or fraud"),
+        "privacy": gettext_noop("Privacy or spying"),
+        "hate": gettext_noop("Hate or harassment"),
+        "self_harm": gettext_noop("Self-harm"),
+        "sexual": gettext_noop("Sexual content"),
+        "illegal": gettext_noop("Other illegal acts"),
+        "other": gettext_noop("Something else"),
     }
 
     uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)

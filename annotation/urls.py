@@ -1,15 +1,20 @@
 from django.urls import path
 
-from annotation import data_views, views
+from annotation import data_views, own_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("account/tokens/", data_views.token_list, name="tokens"),
     path("account/tokens/<str:prefix>/revoke/", data_views.token_revoke, name="token_revoke"),
+    path("account/preferences/", own_views.preferences, name="preferences"),
     path("account/shortcuts/", views.shortcuts, name="shortcuts"),
     path("projects/new/", views.project_new, name="project_new"),
     path("projects/<slug:slug>/", views.project, name="project"),
     path("projects/<slug:slug>/settings/", views.project_settings, name="project_settings"),
+    path("projects/<slug:slug>/guidelines/", own_views.guidelines, name="guidelines"),
+    path(
+        "projects/<slug:slug>/guidelines/seen/", own_views.guidelines_seen, name="guidelines_seen"
+    ),
     path("projects/<slug:slug>/judge/", views.judge, name="judge"),
     path("projects/<slug:slug>/judge/undo/", views.judge_undo, name="judge_undo"),
     path("projects/<slug:slug>/judge/history/", views.history, name="history"),

@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import gettext, gettext_noop
 from django.views.decorators.http import require_GET, require_POST
 
 from annotation import faces
@@ -22,6 +23,7 @@ from annotation.access import CAN_JUDGE, CAN_RUN, project_view
 from annotation.assignment import next_assignment, peek_next, release, renew, waiting
 from annotation.batches import batch_progress
 from annotation.forms import MemberForm, NewProjectForm, ProjectForm
+from annotation.guidelines import change_guidelines, news_for
 from annotation.judging import (
     MAX_REASON,
     MAX_REWRITE,
@@ -45,6 +47,7 @@ from annotation.models import (
     Judgment,
     Membership,
     Project,
+    Prompt,
     User,
 )
 
@@ -110,8 +113,9 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
     form = ProjectForm(request.POST if act == "save" else None, instance=project)
     member_form = MemberForm(request.POST if act == "add" else None)
     if act == "save" and form.is_valid():
-        _save_project(form, _me(request))
-        messages.success(request, "Saved.")
+        again = _save_project(form, _me(request))
+        told = f" {again} comparisons are judged once more." if again else ""
+        messages.success(request, f"Saved.{told}")
         return redirect("project_settings", project.slug)
     if act == "add" and member_form.is_valid():
         who, role = member_form.cleaned_data["who"], member_form.cleaned_data["role"]
@@ -163,7 +167,10 @@ def judge(request: HttpRequest, project: Project) -> HttpResponse:
     assignment = next_assignment(_me(request), project)
     if assignment is None:
         return render(request, "annotation/judge_done.html", _nothing(request, project))
-    return render(request, "annotation/judge.html", _slot(request, project, assignment))
+    context = _slot(request, project, assignment)
+    # What changed in the guidelines is shown once, before the first comparison under the new ones.
+    context["news"] = news_for(project.memberships.get(user=_me(request)))
+    return render(request, "annotation/judge.html", context)
 
 
 @project_view(*CAN_JUDGE)
@@ -197,10 +204,10 @@ def judge_one(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse
     if _wants_json(request):
         return JsonResponse(saved | _progress(_me(request), project))
     if request.POST.get("act") == "draft":
-        messages.success(request, "Your draft is saved.")
+        messages.success(request, gettext("Your draft is saved."))
         return redirect("judge_one", project.slug, assignment.uid)
     if was_judged:
-        messages.success(request, "Your correction is saved.")
+        messages.success(request, gettext("Your correction is saved."))
         return redirect("history", project.slug)
     return redirect("judge", project.slug)
 
@@ -220,9 +227,11 @@ def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
         messages.error(request, str(problem))
         return redirect("history", project.slug)
     if reopened is None:
-        messages.warning(request, "There is no judgment of yours that could be taken back.")
+        messages.warning(
+            request, gettext("There is no judgment of yours that could be taken back.")
+        )
     else:
-        messages.success(request, "Taken back: here it is again, as you left it.")
+        messages.success(request, gettext("Taken back: here it is again, as you left it."))
     return redirect("judge", project.slug)
 
 
@@ -234,6 +243,7 @@ def history(request: HttpRequest, project: Project) -> HttpResponse:
         Assignment.objects.filter(annotator=_me(request), comparison__batch__project=project)
         .filter(state__in=[State.JUDGED, State.SKIPPED])
         .select_related("judgment", "comparison__prompt", "comparison__batch__project")
+        .prefetch_related("judgments")
         .order_by(F("judgment__created_at").desc(nulls_last=True), "-leased_at")
     )
     page = Paginator(mine, 30).get_page(request.GET.get("page"))
@@ -243,10 +253,21 @@ def history(request: HttpRequest, project: Project) -> HttpResponse:
             "lines": faces.told(assignment, _answer(assignment)),
             "flags": _flag_names(_answer(assignment)),
             "is_open": assignment.comparison.batch.state == Batch.State.OPEN,
+            "former": _former(assignment),
+            "skipped": assignment.skip_reason and gettext(assignment.skip_reason),
         }
         for assignment in page
     ]
     return render(request, "annotation/history.html", {"page": page, "rows": rows})
+
+
+def _former(assignment: Assignment) -> list[dict[str, Any]]:
+    """What this person said before, newest first: corrections keep it, and it counts no more."""
+    return [
+        {"judgment": old, "lines": faces.told(assignment, in_letters(assignment, old))}
+        for old in sorted(assignment.judgments.all(), key=lambda one: -one.revision)
+        if old.pk != assignment.judgment_id
+    ]
 
 
 def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
@@ -257,7 +278,9 @@ def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
         try:
             once = UUID(request.POST.get("key", ""))
         except ValueError as error:
-            raise JudgmentError("The form has no valid key; load the page again.") from error
+            raise JudgmentError(
+                gettext("The form has no valid key; load the page again.")
+            ) from error
         answer = Answer.from_letters(assignment, _posted(request, assignment))
         submit_judgment(assignment, answer=answer, key=once)
         return {"sent": True, "is_extra": assignment.is_extra}
@@ -273,7 +296,7 @@ def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
     if act == "release":
         release(assignment)
         return {"released": True}
-    raise JudgmentError("The page asked for something unknown; load it again.")
+    raise JudgmentError(gettext("The page asked for something unknown; load it again."))
 
 
 def _posted(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
@@ -317,6 +340,7 @@ def _slot(
     texts = {response.pk: response.text for response in assignment.comparison.responses.all()}
     letters = letters_of(assignment)
     asked = faces.shown(assignment, draft)
+    axes = _axes(project)
     responses = []
     for pk in assignment.shown_order:
         letter = letters[str(pk)]
@@ -326,10 +350,11 @@ def _slot(
                 "letter": letter,
                 "text": texts[pk],
                 "axes": [
-                    {"axis": axis, "rank": ranks.get(axis["key"], {}).get(letter)}
-                    for axis in project.axes
+                    {"axis": axis, "rank": ranks.get(axis["key"], {}).get(letter)} for axis in axes
                 ],
-                "flags": [(kind, name, kind in given) for kind, name in Judgment.FLAGS.items()],
+                "flags": [
+                    (kind, gettext(name), kind in given) for kind, name in Judgment.FLAGS.items()
+                ],
                 "harm": given.get("unsafe", ""),
                 "n_flags": len(given),
                 "asked": asked["votes"].get(letter),
@@ -350,8 +375,11 @@ def _slot(
         **asked,
         "draft": draft,
         "key": uuid.uuid4(),
-        "harms": Judgment.HARM_CATEGORIES.items(),
-        "skip_reasons": SKIP_REASONS,
+        "harms": [(value, gettext(name)) for value, name in Judgment.HARM_CATEGORIES.items()],
+        "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
+        "axes": axes,
+        "is_covered": assignment.comparison.prompt.risk == Prompt.Risk.HARMFUL
+        and _me(request).harmful_material != User.HarmfulMaterial.SHOW,
         "key_rewrite": "e" if k < 5 else "v",
         "key_guidelines": "g" if k < 7 else "m",
         "limits": {"rewrite": MAX_REWRITE, "reason": MAX_REASON, "skip": MAX_SKIP_REASON},
@@ -361,10 +389,10 @@ def _slot(
 
 
 SKIP_REASONS = [
-    "I can't judge this subject",
-    "I don't understand the request",
-    "The responses can't be compared",
-    "I would rather not read this",
+    gettext_noop("I can't judge this subject"),
+    gettext_noop("I don't understand the request"),
+    gettext_noop("The responses can't be compared"),
+    gettext_noop("I would rather not read this"),
 ]
 
 
@@ -377,12 +405,20 @@ def _answer(assignment: Assignment) -> dict[str, Any]:
 
 def _lines(project: Project, answer: dict[str, Any]) -> list[dict[str, str]]:
     ranks = answer.get("ranks", {})
-    return [{**axis, "line": ranking_line(ranks.get(axis["key"], {}))} for axis in project.axes]
+    return [{**axis, "line": ranking_line(ranks.get(axis["key"], {}))} for axis in _axes(project)]
+
+
+def _axes(project: Project) -> list[dict[str, str]]:
+    """The axes in the page's language, where they are the product's own; a project's stay as given."""
+    return [
+        {name: gettext(text) if text and name != "key" else text for name, text in axis.items()}
+        for axis in project.axes
+    ]
 
 
 def _flag_names(answer: dict[str, Any]) -> list[str]:
     return [
-        f"{letter}: {Judgment.FLAGS[flag['kind']].lower()}"
+        f"{letter}: {gettext(Judgment.FLAGS[flag['kind']])}"
         for letter, of in answer.get("flags", {}).items()
         for flag in of
     ]
@@ -502,20 +538,23 @@ def _card(user: User, membership: Membership) -> dict[str, Any]:
 
 
 @transaction.atomic
-def _save_project(form: ProjectForm, by: User) -> None:
-    project = form.save(commit=False)
-    if "guidelines" in form.changed_data:
-        project.guideline_version += 1
-    project.save()
-    if form.changed_data:
-        Event.record(
-            project,
-            by,
-            "changed project",
-            project.name,
-            fields=form.changed_data,
-            guideline_version=project.guideline_version,
-        )
+def _save_project(form: ProjectForm, by: User) -> int:
+    """Save what changed; how many comparisons are judged once more because the guidelines did."""
+    project, changed = form.save(commit=False), list(form.changed_data)
+    again = 0
+    if "guidelines" in changed:
+        share = (form.cleaned_data.get("judge_again") or 0) / 100
+        again = change_guidelines(project, project.guidelines, by=by, share=share)
+    # The guidelines are written above, under a lock and with their version.
+    kept = {"id", "guidelines", "guideline_version"}
+    project.save(
+        update_fields=[
+            column.name for column in Project._meta.concrete_fields if column.name not in kept
+        ]
+    )
+    if changed:
+        Event.record(project, by, "changed project", project.name, fields=changed)
+    return again
 
 
 @transaction.atomic

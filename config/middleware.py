@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils import translation
 
 
 def private_pages(
@@ -16,5 +17,20 @@ def private_pages(
         if request.user.is_authenticated and "Cache-Control" not in response:
             response["Cache-Control"] = "private, no-store"
         return response
+
+    return middleware
+
+
+def own_language(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Who chose a language gets it in every browser; everybody else gets what the browser asks for."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        chosen = getattr(request.user, "language", "")
+        if chosen:
+            translation.activate(chosen)
+            request.LANGUAGE_CODE = chosen
+        return get_response(request)
 
     return middleware

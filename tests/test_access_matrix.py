@@ -21,6 +21,8 @@ pytestmark = pytest.mark.django_db
 PAGES = {
     "project": ("get", ANY_ROLE),
     "project_settings": ("get", CAN_RUN),
+    "guidelines": ("get", ANY_ROLE),
+    "guidelines_seen": ("post", ANY_ROLE),
     "judge": ("get", CAN_JUDGE),
     "judge_undo": ("post", CAN_JUDGE),
     "history": ("get", CAN_JUDGE),
@@ -70,6 +72,7 @@ PAGES = {
 OWN_PAGES = {
     "home",
     "shortcuts",
+    "preferences",
     "project_new",
     "judge_one",
     "judge_after",

@@ -1,6 +1,7 @@
 // The ranking page's island. The form is the truth: keys and buttons only set its fields, so what a
 // browser without script would send is what this sends. Answers go through an outbox kept in this
 // browser, each with its idempotency key, so none is lost or counted twice.
+import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
 import { $, post, store, token } from "./judge/net.js";
 import { makeFace } from "./judge/faces.js";
@@ -489,6 +490,7 @@ import { gettext, ngettext } from "./judge/words.js";
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const dialog = document.querySelector("dialog[open]");
     if (dialog) {
+      if (dialog.id === "news") return;
       if (!shortcuts) return;
       if (["?", "g", "m", "p"].includes(event.key)) { event.preventDefault(); dialog.close(); }
       else if (target.tagName !== "SELECT" && dialog.id === "compare" && compare.letter(event.key.toUpperCase())) event.preventDefault();
@@ -506,6 +508,19 @@ import { gettext, ngettext } from "./judge/words.js";
       return;
     }
     if (!shortcuts || typing(target)) return;
+    const cover = form.querySelector(".cover input:not(:checked)");
+    if (cover && !form.querySelector("details.skip[open]")) {
+      if (event.key === "o") {
+        event.preventDefault();
+        cover.click();
+        form.querySelector(".conversation").focus({ preventScroll: true });
+        return;
+      }
+      if (event.key.length === 1 && !["s", "u", "g", "m", "?", " "].includes(event.key)) {
+        say(gettext("This one is covered: o uncovers it, s skips it."));
+        return;
+      }
+    }
     const interactive = target.closest("button, a, summary");
     if (event.key === "Enter" && interactive) return;
     const skipMenu = form.querySelector("details.skip[open]");
@@ -559,6 +574,8 @@ import { gettext, ngettext } from "./judge/words.js";
     if (done) event.preventDefault();
   });
 
+  remindOfBreaks(user, Number(root.dataset.breakMinutes));
+  if ($("news")) { $("news").close(); $("news").showModal(); }
   begin(slot.querySelector("form.slot"));
   if (outbox.items().some((item) => item.uid === form.dataset.uid)) waitingForNext = "judge";
   flush();

@@ -1,0 +1,107 @@
+"""Guidelines and their versions: changed by an admin, shown as a difference to whoever judges, once.
+
+A judgment notes the version that it was made under. After a change a share of what was judged can be
+judged by one more person, which shows how far the new words move people.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Q
+
+from annotation.assignment import count, lock
+from annotation.models import Batch, Comparison, Event, GuidelineVersion, Membership, Project, User
+from annotation.worddiff import word_diff
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is new for one person: from the version that they know to the one in force."""
+
+    known: int
+    version: int
+    html: str
+
+
+@transaction.atomic
+def change_guidelines(project: Project, text: str, *, by: User | None, share: float = 0.0) -> int:
+    """Put new guidelines in force as the next version; how many comparisons are judged once more.
+
+    `share`, 0 to 1, of those judged in open batches is judged by one more person, drawn at random.
+    The same text changes nothing.
+    """
+    project = Project.objects.select_for_update().get(pk=project.pk)
+    if text == project.guidelines:
+        return 0
+    GuidelineVersion.objects.get_or_create(
+        project=project,
+        version=project.guideline_version,
+        defaults={"text": project.guidelines, "created_at": project.created_at},
+    )
+    project.guidelines, project.guideline_version = text, project.guideline_version + 1
+    project.save(update_fields=["guidelines", "guideline_version"])
+    GuidelineVersion.objects.create(
+        project=project, version=project.guideline_version, text=text, created_by=by
+    )
+    again = judge_again(project, share)
+    Event.record(
+        project,
+        by,
+        "changed guidelines",
+        f"version {project.guideline_version}",
+        judged_again=again,
+    )
+    return again
+
+
+def judge_again(project: Project, share: float) -> int:
+    """Ask one more person for a random share of the comparisons that have been judged; how many.
+
+    Only in open batches, only where nobody's place is still free, and only where somebody is left
+    who has not had it.
+    """
+    people = project.memberships.filter(
+        role__in=[Membership.Role.ANNOTATOR, Membership.Role.REVIEWER, Membership.Role.ADMIN]
+    ).count()
+    judged = list(
+        Comparison.objects.filter(
+            batch__project=project, batch__state=Batch.State.OPEN, judged__gt=0, needed__lt=people
+        )
+        .filter(Q(is_free=False))
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    drawn = sorted(random.SystemRandom().sample(judged, math.ceil(share * len(judged))))
+    for pk in drawn:  # In one order everywhere, so that two transactions can't wait for each other.
+        comparison = lock(pk)
+        comparison.needed += 1
+        comparison.save(update_fields=["needed"])
+        count(comparison)
+    return len(drawn)
+
+
+def news_for(membership: Membership) -> Change | None:
+    """What changed since this person last looked; None if nothing did.
+
+    Whoever comes for the first time has nothing to compare with: they begin with what is in force.
+    """
+    project = membership.project
+    known, version = membership.guidelines_seen, project.guideline_version
+    if not known:
+        mark_seen(membership, version)
+        return None
+    if known >= version:
+        return None
+    before = GuidelineVersion.objects.filter(project=project, version=known).first()
+    if before is None:
+        return None
+    return Change(known, version, word_diff(before.text, project.guidelines))
+
+
+def mark_seen(membership: Membership, version: int) -> None:
+    """This person has read what changed up to `version`; going back is not possible."""
+    Membership.objects.filter(pk=membership.pk, guidelines_seen__lt=version).update(
+        guidelines_seen=min(version, membership.project.guideline_version)
+    )
