@@ -25,15 +25,20 @@ ANY_ROLE = tuple(Role)
 
 def project_for(user: Any, slug: str, roles: tuple[str, ...] = ANY_ROLE) -> Project:
     """The project, if this user has one of the roles in it; otherwise Http404."""
-    project = Project.objects.for_user(user, *roles).filter(slug=slug).first()
-    if project is None:
+    found = Membership.objects.filter(user_id=user.pk, project__slug=slug, role__in=roles)
+    membership = found.select_related("project").first()
+    if membership is None:
         raise Http404("There is no such project, or you are not a member of it.")
+    project: Project = membership.project
+    project.own_membership = membership
     return project
 
 
 def role_in(user: Any, project: Project) -> str:
     """This user's role in the project, "" if none."""
-    membership = Membership.objects.filter(user=user, project=project).first()
+    membership = project.own_membership
+    if membership is None or membership.user_id != user.pk:
+        membership = Membership.objects.filter(user=user, project=project).first()
     return membership.role if membership else ""
 
 

@@ -30,13 +30,19 @@ WAITING_COUNTED = 500
 HELD_AT_MOST = 50
 
 
-def lock(comparison_id: int) -> Comparison:
-    """The comparison, locked until the transaction ends; its batch comes with it, unlocked."""
-    return (
+def lock(comparison_id: int, project: Project | None = None) -> Comparison:
+    """The comparison, locked until the transaction ends; its batch comes with it, unlocked.
+
+    `project` is the batch's where the caller has it: it need not be fetched again.
+    """
+    comparison = (
         Comparison.objects.select_for_update(of=("self",))
-        .select_related("batch__project")
+        .select_related("batch__project" if project is None else "batch")
         .get(pk=comparison_id)
     )
+    if project is not None:
+        comparison.batch.project = project
+    return comparison
 
 
 def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
@@ -233,6 +239,13 @@ def release_unwanted(user: User) -> int:
 
 def _one_request_at_a_time(user: User, project: Project) -> Membership | None:
     """Two tabs of one person wait for each other here, so that both get the same comparison."""
+    known = project.own_membership
+    if (
+        known is not None
+        and known.user_id == user.pk
+        and not connection.features.has_select_for_update
+    ):
+        return known  # The whole database is locked already.
     return Membership.objects.select_for_update().filter(user=user, project=project).first()
 
 
@@ -254,7 +267,10 @@ def _batches(project: Project, member: Membership | None) -> list[Batch]:
 
 def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignment]]:
     """What this person holds, the one to show first first; and what they began and ran out."""
-    rows = (
+    # "leased" sorts behind "expired": every lease (two, or some more where judgments were taken
+    # back) comes before the newest of what ran out.
+    order = ("-state", "-leased_at", "-id")
+    found = (
         Assignment.objects.filter(
             Q(state=State.LEASED) | Q(state=State.EXPIRED, comparison__is_free=True),
             annotator=user,
@@ -262,14 +278,16 @@ def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignme
             comparison__batch__project=project,
             comparison__batch__state=Batch.State.OPEN,
         )
-        .select_related("comparison__batch", "comparison__prompt")
-        .order_by("-state", "-leased_at", "-id")
+        .order_by(*order)
+        .values_list("pk", flat=True)
     )
     held: list[Assignment] = []
     begun: list[Assignment] = []
-    # "leased" sorts behind "expired": every lease (two, or some more where judgments were taken
-    # back) comes before the newest of what ran out.
-    for row in rows[:HELD_AT_MOST]:
+    keys = list(found[:HELD_AT_MOST])
+    if not keys:  # As after every answer: then their columns need not be asked for.
+        return held, begun
+    rows = Assignment.objects.filter(pk__in=keys).order_by(*order)
+    for row in rows.select_related("comparison__batch", "comparison__prompt"):
         row.comparison.batch.project = project
         (held if row.state == State.LEASED else begun).append(row)
     return held[::-1], begun
@@ -309,7 +327,7 @@ def _take(
                 )
                 if comparison is not None:
                     comparison.batch = batch
-                    return _lease(comparison, user, project, drawn)
+                    return _lease(comparison, user, project, drawn, may_have_begun=bool(begun))
     return None
 
 
@@ -333,12 +351,16 @@ def _skills_by_turn(batch: Batch, user: User, skills: list[str], *, at_random: b
     return [str(head[-1]) for head in sorted(heads)]
 
 
-def _lease(comparison: Comparison, user: User, project: Project, drawn: str) -> Assignment:
+def _lease(
+    comparison: Comparison, user: User, project: Project, drawn: str, *, may_have_begun: bool
+) -> Assignment:
     """Under the comparison's lock: hand it to this person, its responses in an order of their own."""
     count(comparison, taken=1)
     prefetch_related_objects([comparison], "responses")
-    # What ran out once keeps its row: what was drafted then refers to the order shown then.
-    assignment = Assignment.objects.filter(comparison=comparison, annotator=user).first()
+    assignment = None
+    if may_have_begun:
+        # What ran out once keeps its row: what was drafted then refers to the order shown then.
+        assignment = Assignment.objects.filter(comparison=comparison, annotator=user).first()
     if assignment is None:
         order = [response.pk for response in comparison.responses.all()]
         random.SystemRandom().shuffle(order)

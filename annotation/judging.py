@@ -192,13 +192,18 @@ def submit_judgment(assignment: Assignment, *, answer: Answer, key: UUID) -> Jud
     answer = answer.checked(assignment)
     try:
         with transaction.atomic():
-            comparison = lock(assignment.comparison_id)
+            comparison = lock(assignment.comparison_id, assignment.comparison.batch.project)
             assignment.refresh_from_db()
-            known = list(Judgment.objects.filter(Q(key=key) | Q(assignment=assignment)))
-            if earlier := next((judgment for judgment in known if judgment.key == key), None):
-                return _replayed(earlier, assignment, answer)
+            assignment.comparison = comparison
+            known = dict(
+                Judgment.objects.filter(Q(key=key) | Q(assignment=assignment)).values_list(
+                    "key", "revision"
+                )
+            )
+            if key in known:
+                return _replayed(Judgment.objects.get(key=key), assignment, answer)
             _occupy(comparison, assignment)
-            revision = 1 + max((judgment.revision for judgment in known), default=0)
+            revision = 1 + max(known.values(), default=0)
             return _write(comparison, assignment, answer, key, revision)
     except IntegrityError:
         # The key was used for another comparison in the same instant.

@@ -135,7 +135,7 @@ def judging_next(request: Request, slug: str) -> Response:
 @throttle_classes([JudgingThrottle])
 def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     """Send an answer. The same key with the same answer is the same judgment; with another, 409."""
-    assignment = _own(request, slug, uid)
+    assignment = _own(request, slug, uid, with_prompt=False)
     given = AnswerSerializer(data=request.data)
     given.is_valid(raise_exception=True)
     try:
@@ -215,10 +215,12 @@ def _me(request: Request) -> User:
     return request.user
 
 
-def _own(request: Request, slug: str, uid: UUID) -> Assignment:
+def _own(request: Request, slug: str, uid: UUID, *, with_prompt: bool = True) -> Assignment:
     # One question instead of two: a project that this person may not judge in is a 404 as well.
     return get_object_or_404(
-        Assignment.objects.select_related("comparison__batch__project", "comparison__prompt"),
+        Assignment.objects.select_related(
+            "comparison__batch__project", *(["comparison__prompt"] if with_prompt else [])
+        ),
         uid=uid,
         annotator=request.user,
         comparison__batch__project__slug=slug,

@@ -163,6 +163,8 @@ class Project(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = ProjectQuerySet.as_manager()
+    # Whose eyes it was fetched for, where `access.project_for` did it: asked for on every request.
+    own_membership: "Membership | None" = None
 
     class Meta:
         ordering = ["name"]
