@@ -1,6 +1,6 @@
 from django.urls import path
 
-from annotation import api, judging_api
+from annotation import api, assignment_api, judging_api
 
 urlpatterns = [
     path("projects/", api.ProjectList.as_view(), name="projects"),
@@ -45,5 +45,25 @@ urlpatterns = [
         "projects/<slug:slug>/judging/<uuid:uid>/release/",
         judging_api.judging_release,
         name="judging_release",
+    ),
+    path(
+        "projects/<slug:slug>/assignment/",
+        assignment_api.assignment_rules,
+        name="assignment_rules",
+    ),
+    path(
+        "projects/<slug:slug>/assignment/people/<str:username>/",
+        assignment_api.assignment_person,
+        name="assignment_person",
+    ),
+    path(
+        "projects/<slug:slug>/assignment/batches/<int:pk>/",
+        assignment_api.assignment_batch,
+        name="assignment_batch",
+    ),
+    path(
+        "projects/<slug:slug>/assignment/batches/<int:pk>/scores/",
+        assignment_api.assignment_scores,
+        name="assignment_scores",
     ),
 ]

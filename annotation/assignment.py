@@ -176,10 +176,14 @@ def limit_reached(user: User, project: Project, member: Membership | None) -> st
     )
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     if daily is not None and mine.filter(leased_at__gte=midnight)[:daily].count() >= daily:
-        return f"You have had the {daily} comparisons that are meant for one person a day."
+        return f"You have had {_comparisons(daily)} meant for one person a day."
     if total is not None and mine[:total].count() >= total:
-        return f"You have had the {total} comparisons that are meant for one person here."
+        return f"You have had {_comparisons(total)} meant for one person here."
     return ""
+
+
+def _comparisons(n: int) -> str:
+    return "the comparison that is" if n == 1 else f"the {n:,} comparisons that are"
 
 
 def score_comparisons(batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0) -> int:

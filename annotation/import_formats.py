@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import re
 import zlib
 from collections import Counter
@@ -60,6 +61,8 @@ class PromptItem:
     risk: str = ""
     split: str = ""
     external_id: str = ""
+    skill: str = ""
+    priority: float = 0.0
 
     @property
     def text(self) -> str:
@@ -262,7 +265,7 @@ def _csv_rows(data: bytes, report: ImportReport) -> Iterator[tuple[int, Row]]:
                 if not set(header) & KNOWN_COLUMNS:
                     raise _Refused(
                         "The first line names no known column; name the column of prompts "
-                        '"prompt" (others: category, risk, split, id), or use JSON Lines.'
+                        '"prompt" (others: category, risk, split, skill, priority, id), or use JSON Lines.'
                     )
                 continue
             if len(cells) != len(header):
@@ -308,6 +311,8 @@ KNOWN_COLUMNS = {
     "category",
     "risk",
     "split",
+    "skill",
+    "priority",
 }
 
 
@@ -402,7 +407,22 @@ def _item(row: Row, messages: list[Message], report: ImportReport) -> PromptItem
         risk=risk,
         split=SPLITS[split],
         external_id=_text(str(external), "the id", may_be_empty=True)[:120],
+        skill=_label(row.get("skill"), "skill", 40).lower(),
+        priority=_priority(row.get("priority")),
     )
+
+
+def _priority(value: Any) -> float:
+    """A number, as JSON gives it or as a CSV file spells it."""
+    if value in (None, ""):
+        return 0.0
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise BadRow("priority is not a number.")
+    return number
 
 
 def _label(value: Any, what: str, limit: int) -> str:

@@ -205,6 +205,8 @@ def _write_prompts(
                 risk=item.risk,
                 split=item.split or (Prompt.split_for(item.sha256) if split == "auto" else split),
                 external_id=item.external_id,
+                skill=item.skill,
+                priority=item.priority,
             )
             for item in items
         ],

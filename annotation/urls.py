@@ -1,6 +1,6 @@
 from django.urls import path
 
-from annotation import data_views, own_views, views
+from annotation import assignment_views, data_views, own_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -14,6 +14,11 @@ urlpatterns = [
     path("projects/<slug:slug>/guidelines/", own_views.guidelines, name="guidelines"),
     path(
         "projects/<slug:slug>/guidelines/seen/", own_views.guidelines_seen, name="guidelines_seen"
+    ),
+    path(
+        "projects/<slug:slug>/assignment/",
+        assignment_views.assignment_rules,
+        name="assignment_rules",
     ),
     path("projects/<slug:slug>/judge/", views.judge, name="judge"),
     path("projects/<slug:slug>/judge/undo/", views.judge_undo, name="judge_undo"),

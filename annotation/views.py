@@ -20,7 +20,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from annotation import faces
 from annotation.access import CAN_JUDGE, CAN_RUN, project_view
-from annotation.assignment import next_assignment, peek_next, release, renew, waiting
+from annotation.assignment import limit_reached, next_assignment, peek_next, release, renew, waiting
 from annotation.batches import batch_progress
 from annotation.forms import MemberForm, NewProjectForm, ProjectForm
 from annotation.guidelines import change_guidelines, news_for
@@ -442,6 +442,7 @@ def _nothing(request: HttpRequest, project: Project) -> dict[str, Any]:
     )
     return {
         "project": project,
+        "limit": limit_reached(user, project, project.own_membership),
         "today": _judged_today(user, project),
         "with_others": with_others,
         "open_batches": project.batches.filter(state=Batch.State.OPEN).count(),

@@ -13,7 +13,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from annotation.access import ANY_ROLE, CAN_EXPORT, CAN_JUDGE, CAN_READ_DATA, CAN_RUN
 from annotation.snapshots import freeze_snapshot
 from rlhf.models import Job, Round
-from tests.factories import judged
+from tests.factories import judged, member
 
 pytestmark = pytest.mark.django_db
 
@@ -23,6 +23,9 @@ PAGES = {
     "project_settings": ("get", CAN_RUN),
     "guidelines": ("get", ANY_ROLE),
     "guidelines_seen": ("post", ANY_ROLE),
+    "assignment_rules": ("get", CAN_RUN),
+    "api:assignment_rules": ("get", CAN_RUN),
+    "api:assignment_person": ("get", CAN_RUN),
     "judge": ("get", CAN_JUDGE),
     "judge_undo": ("post", CAN_JUDGE),
     "history": ("get", CAN_JUDGE),
@@ -83,6 +86,8 @@ OWN_PAGES = {
 }
 # One person's own assignment: tests/annotation/test_judge_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"api:judging_" + act for act in ("submit", "skip", "draft", "renew", "release")}
+# tests/annotation/test_assignment_rules.py says who reaches these batches.
+OWN_PAGES |= {"api:assignment_batch", "api:assignment_scores"}
 OUTSIDE = ("account_", "admin:", "api:schema")
 
 
@@ -106,6 +111,7 @@ def cast(project, ada, vera, rita, grace, otto):
 def things(project):
     """One of each thing that an address can name, so that a 404 means "not for you"."""
     assignment = judged(project)
+    member(project, assignment.annotator.username, "annotator")
     snapshot = freeze_snapshot(project, by=None)
     one = Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN)
     job = Job.objects.create(project=project, round=one, stage="generate")
@@ -118,6 +124,7 @@ def things(project):
         "panel": "scores",
         "pk": assignment.comparison.prompt.source_id,
         "name": "README.md",
+        "username": assignment.annotator.username,
         "axis": "helpfulness",
     }
 
