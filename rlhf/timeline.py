@@ -415,7 +415,8 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(shown(item) for item in value) or "–"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {shown(item)}" for key, item in value.items()) or "–"
+        # By name: PostgreSQL keeps the keys of a JSON object in an order of its own.
+        return ", ".join(f"{key} {shown(value[key])}" for key in sorted(value)) or "–"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, int) and abs(value) >= 10_000:

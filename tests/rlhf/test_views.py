@@ -421,7 +421,7 @@ def test_hostile_texts_are_inert_wherever_a_round_shows_them(client, mission, pr
     third.config = {**CONFIG, "ppo": {**CONFIG["ppo"], "critic": hostile}}
     third.failed_stage, third.state, third.verdict_note = "ppo", "failed", hostile
     third.save()
-    Job.objects.filter(pk=job.pk).update(state="failed", reason=hostile, owner=hostile)
+    Job.objects.filter(pk=job.pk).update(state="failed", reason=hostile, owner=hostile[:120])
     (job.run_dir / rundir.LOG).write_text(hostile + "\x1b[31m\x00")
     ppo_samples(job.run_dir, [(hostile, hostile, hostile + " more")])
     rundir.write_progress(job.run_dir, done=1, total=2, unit=hostile, note=hostile)
