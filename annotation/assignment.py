@@ -148,7 +148,9 @@ def waiting(user: User, project: Project) -> int:
     Counted as far as WAITING_COUNTED, so that asking costs the same however long the queue is.
     """
     held = Assignment.objects.open_for(user).filter(
-        comparison__batch__project=project, comparison__batch__state=Batch.State.OPEN
+        comparison__batch__project=project,
+        comparison__batch__state=Batch.State.OPEN,
+        comparison__is_live=False,
     )
     n = held.count()
     member = Membership.objects.filter(user=user, project=project).first()
@@ -261,6 +263,8 @@ def _skills(member: Membership | None) -> list[str]:
 def _batches(project: Project, member: Membership | None) -> list[Batch]:
     """Open batches that this person may be given something of, the one to look in first first."""
     found = Batch.objects.filter(project=project, state=Batch.State.OPEN, skill__in=_skills(member))
+    # What was said in a live dialogue belongs to who said it.
+    found = found.filter(dialogue_campaign=None)
     if member and member.campaign:
         found = found.filter(campaign=member.campaign)
     batches = list(found.order_by("-priority", "opened_at", "id"))
@@ -281,6 +285,7 @@ def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignme
             state__in=[State.LEASED, State.EXPIRED],
             comparison__batch__project=project,
             comparison__batch__state=Batch.State.OPEN,
+            comparison__is_live=False,
         )
         .order_by(*order)
         .values_list("pk", flat=True)

@@ -196,7 +196,8 @@ def batch_progress(batch: Batch) -> Progress:
         "judged": judged,
         **states,  # type: ignore[typeddict-item]
         "percent": int(100 * judged / needed) if needed else 0,
-        "is_complete": needed > 0 and judged >= needed,
+        # A dialogue campaign has no last comparison: an admin closes it.
+        "is_complete": needed > 0 and judged >= needed and batch.interface != Interface.DIALOGUE,
         "per_hour": per_hour,
         "eta_seconds": eta_seconds,
     }

@@ -241,6 +241,7 @@ def undo_last(user: User, project: Project) -> Assignment | None:
             state=State.JUDGED,
             comparison__batch__project=project,
             comparison__batch__state=Batch.State.OPEN,
+            comparison__is_live=False,
         )
         .order_by("-judgment__created_at", "-judgment_id")
         .first()

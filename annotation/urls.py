@@ -1,6 +1,6 @@
 from django.urls import path
 
-from annotation import assignment_views, data_views, own_views, views
+from annotation import assignment_views, data_views, dialogue_views, own_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -25,6 +25,18 @@ urlpatterns = [
     path("projects/<slug:slug>/judge/history/", views.history, name="history"),
     path("projects/<slug:slug>/judge/<uuid:uid>/", views.judge_one, name="judge_one"),
     path("projects/<slug:slug>/judge/<uuid:uid>/after/", views.judge_after, name="judge_after"),
+    path("projects/<slug:slug>/dialogue/", dialogue_views.dialogues, name="dialogues"),
+    path("projects/<slug:slug>/dialogue/<uuid:uid>/", dialogue_views.dialogue, name="dialogue"),
+    path(
+        "projects/<slug:slug>/dialogue/<uuid:uid>/state/",
+        dialogue_views.dialogue_state,
+        name="dialogue_state",
+    ),
+    path(
+        "projects/<slug:slug>/dialogue/<uuid:uid>/stream/",
+        dialogue_views.dialogue_stream,
+        name="dialogue_stream",
+    ),
     path("projects/<slug:slug>/prompts/", data_views.prompts, name="prompts"),
     path("projects/<slug:slug>/prompts/import/", data_views.prompt_import, name="prompt_import"),
     path(

@@ -44,6 +44,7 @@ from annotation.models import (
     Assignment,
     Batch,
     Event,
+    Interface,
     Judgment,
     Membership,
     Project,
@@ -103,6 +104,7 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
             "mine_today": _judged_today(_me(request), project),
             "n_prompts": project.prompts.count(),
             "may_judge": _role(request) in CAN_JUDGE,
+            "campaigns": _talks(project),
         },
     )
 
@@ -165,6 +167,8 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
 def judge(request: HttpRequest, project: Project) -> HttpResponse:
     """The comparison that this person judges now, or what there is instead."""
     assignment = next_assignment(_me(request), project)
+    if assignment is None and project.interface == Interface.DIALOGUE:
+        return redirect("dialogues", project.slug)
     if assignment is None:
         return render(request, "annotation/judge_done.html", _nothing(request, project))
     context = _slot(request, project, assignment)
@@ -188,6 +192,8 @@ def judge_after(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
 def judge_one(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     """One comparison of this person's: GET shows it, POST does what the pressed button says."""
     assignment = _own(request, project, uid)
+    if assignment.comparison.is_live:  # It is judged where it came into being.
+        return redirect("dialogue", project.slug, assignment.comparison.turn.dialogue.uid)
     if request.method != "POST":
         return render(request, "annotation/judge.html", _slot(request, project, assignment))
     was_judged = assignment.state == State.JUDGED
@@ -445,7 +451,10 @@ def _nothing(request: HttpRequest, project: Project) -> dict[str, Any]:
         "limit": limit_reached(user, project, project.own_membership),
         "today": _judged_today(user, project),
         "with_others": with_others,
-        "open_batches": project.batches.filter(state=Batch.State.OPEN).count(),
+        "open_batches": project.batches.filter(
+            state=Batch.State.OPEN, dialogue_campaign=None
+        ).count(),
+        "campaigns": _talks(project),
         "ever": _judged_by(user, project).exists(),
     }
 
@@ -519,6 +528,13 @@ def _people(project: Project) -> dict[str, int]:
         simulated=Count("pk", filter=Q(user__is_simulated=True)),
     )
     return counts
+
+
+def _talks(project: Project) -> bool:
+    """Whether there is a campaign in which people talk to a policy."""
+    open_ones = project.batches.filter(state=Batch.State.OPEN, dialogue_campaign__isnull=False)
+    found: bool = open_ones.exists()
+    return found
 
 
 def _card(user: User, membership: Membership) -> dict[str, Any]:

@@ -259,6 +259,17 @@ SWEEP_SECONDS = env.float("SWEEP_SECONDS", 2.0)
 TRAINING_PYTHON = env.str("TRAINING_PYTHON", "")
 TRAINING_THREADS = env.int("TRAINING_THREADS", 0)
 DEMO_PRESET = env.str("DEMO_PRESET", "tiny")
+# --- Live dialogue: who answers -----------------------------------------------------------------
+# An OpenAI-compatible server somewhere else (vLLM); its key stays on this side.
+POLICY_SERVER_URL = env.str("POLICY_SERVER_URL", "").rstrip("/")
+POLICY_SERVER_TOKEN = env.str("POLICY_SERVER_TOKEN", "")
+POLICY_IDLE_MINUTES = env.float("POLICY_IDLE_MINUTES", 30.0)
+POLICY_SERVERS_MAX = env.int("POLICY_SERVERS_MAX", 2)
+POLICY_START_SECONDS = env.float("POLICY_START_SECONDS", 600.0)
+POLICY_DEVICE = env.str("POLICY_DEVICE", "auto")
+DIALOGUE_RATE = env.int("DIALOGUE_RATE", 12)
+DIALOGUE_STREAMS = env.int("DIALOGUE_STREAMS", 4)
+
 # For the estimate before a launch: what the machine draws, and what an hour of it costs (0: nothing).
 MACHINE_WATTS = env.float("MACHINE_WATTS", 40.0)
 MACHINE_PRICE_PER_HOUR = env.float("MACHINE_PRICE_PER_HOUR", 0.0)

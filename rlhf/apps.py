@@ -4,3 +4,10 @@ from django.apps import AppConfig
 class RlhfConfig(AppConfig):
     name = "rlhf"
     verbose_name = "Rounds of training"
+
+    def ready(self) -> None:
+        """Live dialogues get their answers from the policies that this app serves."""
+        from annotation.candidates import register
+        from rlhf.serving import PolicyCandidates
+
+        register(PolicyCandidates())

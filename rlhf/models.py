@@ -276,3 +276,41 @@ class Worker(models.Model):
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "seen_at": self.seen_at, "job": self.job_id}
+
+
+class PolicyServer(models.Model):
+    """A policy that answers people: whether it should be running, and what the keeper made of it.
+
+    `is_wanted` is what people asked for; everything else is written by the process that keeps the
+    servers (`manage.py serve_policies`), which says every second that it is there (`seen_at`).
+    """
+
+    class State(models.TextChoices):
+        OFF = "off"
+        STARTING = "starting"
+        READY = "ready"
+        FAILED = "failed"
+
+    checkpoint = models.OneToOneField(Checkpoint, on_delete=models.CASCADE, related_name="server")
+    is_wanted = models.BooleanField(default=False)
+    wanted_at = models.DateTimeField(default=timezone.now)
+    sleeps = models.BooleanField(
+        default=False, help_text="Stopped because nobody used it; the next person wakes it."
+    )
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OFF)
+    reason = models.CharField(max_length=300, blank=True)
+    owner = models.CharField(max_length=120, blank=True)
+    seen_at = models.DateTimeField(null=True, blank=True)
+    port = models.PositiveIntegerField(null=True, blank=True)
+    process_id = models.PositiveIntegerField(null=True, blank=True)
+    starts = models.PositiveSmallIntegerField(default=0, help_text="Since it was last wanted.")
+    started_at = models.DateTimeField(null=True, blank=True)
+    used_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"server of {self.checkpoint}"
+
+    @property
+    def folder(self) -> Path:
+        """What is served: links to the checkpoint's files, beside the server's log."""
+        return Path(settings.RUNS_DIR) / "serving" / str(self.checkpoint.uid)

@@ -112,7 +112,7 @@ class Supervisor:
 
 
 def workers_and_sweeper(queues: Sequence[str] = ("default", "gpu")) -> list[Child]:
-    """A worker for each queue, and the sweeper."""
+    """A worker for each queue, the sweeper, and who keeps served policies running."""
     python = sys.executable
     workers = [
         Child(
@@ -125,7 +125,8 @@ def workers_and_sweeper(queues: Sequence[str] = ("default", "gpu")) -> list[Chil
         )
         for queue in queues
     ]  # fmt: skip
-    return [*workers, Child("sweeper", [python, "manage.py", "sweep"])]
+    others = {"sweeper": "sweep", "policies": "serve_policies"}
+    return [*workers, *(Child(name, [python, "manage.py", act]) for name, act in others.items())]
 
 
 def web_server(host: str, port: int) -> Child:

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from rlhf import views
+from rlhf import serving_views, views
 
 urlpatterns = [
     path("projects/<slug:slug>/rounds/", views.rounds, name="rounds"),
@@ -32,6 +32,7 @@ urlpatterns = [
         "projects/<slug:slug>/rounds/<int:number>/cancel/", views.cancel_round, name="cancel_round"
     ),
     path("projects/<slug:slug>/rounds/<int:number>/retry/", views.retry_stage, name="retry_stage"),
+    path("projects/<slug:slug>/campaigns/", serving_views.campaigns, name="campaigns"),
     path("projects/<slug:slug>/dashboard/", views.dashboard, name="dashboard"),
     path("projects/<slug:slug>/dashboard/<slug:panel>.csv", views.panel_csv, name="panel_csv"),
 ]

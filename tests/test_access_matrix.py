@@ -29,6 +29,8 @@ PAGES = {
     "judge": ("get", CAN_JUDGE),
     "judge_undo": ("post", CAN_JUDGE),
     "history": ("get", CAN_JUDGE),
+    "dialogues": ("get", CAN_JUDGE),
+    "campaigns": ("get", CAN_RUN),
     "prompts": ("get", CAN_READ_DATA),
     "prompt_import": ("get", CAN_RUN),
     "snapshots": ("get", CAN_READ_DATA),
@@ -88,6 +90,8 @@ OWN_PAGES = {
 OWN_PAGES |= {"api:judging_" + act for act in ("submit", "skip", "draft", "renew", "release")}
 # tests/annotation/test_assignment_rules.py says who reaches these batches.
 OWN_PAGES |= {"api:assignment_batch", "api:assignment_scores"}
+# One person's own dialogue: tests/annotation/test_dialogue_pages.py says that nobody else reaches it.
+OWN_PAGES |= {"dialogue", "dialogue_state", "dialogue_stream"}
 OUTSIDE = ("account_", "admin:", "api:schema")
 
 

@@ -1,0 +1,88 @@
+"""Who answers in a live dialogue: a seam, so that nothing here knows of models or servers.
+
+Whoever serves policies registers itself once, when the application starts (`rlhf/apps.py`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from annotation.models import DialogueCampaign, Message
+
+Readiness = Literal["off", "starting", "ready", "failed", "gone"]
+
+
+class CandidateError(Exception):
+    """Why no answer came, in one sentence for an annotator; it never tells which policy."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Whether a campaign's policies can answer now."""
+
+    state: Readiness
+    sentence: str = ""
+    """For an annotator: what is the matter and what to do; "" if nothing is."""
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state == "ready"
+
+
+@dataclass
+class Told:
+    """What became of one answer, filled in while it is read."""
+
+    n_tokens: int | None = None
+    is_full: bool = False
+    """The conversation leaves the policy no room for a further turn."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One policy with its sampling settings; `source` is what `Response.source` will say."""
+
+    source: str
+    sampling: dict[str, Any]
+
+
+class Candidates(Protocol):
+    """Writes answers for campaigns."""
+
+    def serving(self, campaign: DialogueCampaign) -> Serving:
+        """Whether it can answer now; asking wakes what had been put to sleep for want of use."""
+
+    def writers(self, campaign: DialogueCampaign, n: int) -> list[Writer]:
+        """`n` writers drawn at random; CandidateError if there are none."""
+
+    def write(self, writer: Writer, messages: Sequence[Message], told: Told) -> Iterator[str]:
+        """The answer in pieces, as it is written; closing the iterator stops the writing.
+
+        CandidateError if it can't be had, or breaks off.
+        """
+
+
+class _Nobody:
+    """Where nothing was registered."""
+
+    def serving(self, campaign: DialogueCampaign) -> Serving:
+        return Serving("off", "Nothing here can answer; ask an admin.")
+
+    def writers(self, campaign: DialogueCampaign, n: int) -> list[Writer]:
+        raise CandidateError("Nothing here can answer; ask an admin.")
+
+    def write(self, writer: Writer, messages: Sequence[Message], told: Told) -> Iterator[str]:
+        raise CandidateError("Nothing here can answer; ask an admin.")
+
+
+_registered: Candidates = _Nobody()
+
+
+def register(source: Candidates) -> None:
+    """From now on this one answers."""
+    global _registered
+    _registered = source
+
+
+def candidates() -> Candidates:
+    return _registered

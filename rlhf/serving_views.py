@@ -1,0 +1,177 @@
+"""Live dialogue for admins: which policies answer, and the campaigns in which people talk to them."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from annotation.access import CAN_RUN, project_view
+from annotation.batches import close_batch
+from annotation.dialogues import MAX_TASK, DialogueError, open_campaign
+from annotation.models import Batch, DialogueCampaign, Project, Turn, User
+from rlhf import serving
+from rlhf.models import Checkpoint
+
+
+class CampaignForm(forms.Form):
+    """A campaign: what people talk about, with which policies, under which licence."""
+
+    name = forms.CharField(max_length=80)
+    kind = forms.ChoiceField(choices=DialogueCampaign.Kind.choices, widget=forms.RadioSelect)
+    task = forms.CharField(
+        label="What to talk about",
+        required=False,
+        max_length=MAX_TASK,
+        widget=forms.Textarea(attrs={"rows": 4}),
+        help_text="Markdown; people see it before their first message.",
+    )
+    policies = forms.MultipleChoiceField(
+        widget=forms.CheckboxSelectMultiple,
+        help_text="With several, each message is answered by two of them, drawn at random; nobody "
+        "is told which.",
+    )
+    temperatures = forms.CharField(
+        initial="0.7, 1.0",
+        max_length=60,
+        help_text="One or more numbers; the two answers get different ones where there are several.",
+    )
+    max_new_tokens = forms.IntegerField(
+        label="Longest answer, in tokens", initial=128, min_value=8, max_value=4096
+    )
+    max_turns = forms.IntegerField(
+        label="Turns in a dialogue, at most", initial=6, min_value=1, max_value=30
+    )
+    licence = forms.CharField(
+        max_length=120,
+        initial="Written for this project",
+        help_text="Under which people give what they write here.",
+    )
+    signed_off = forms.BooleanField(
+        label="The people who take part have agreed that their words are used for training.",
+    )
+
+    def __init__(self, *args: Any, policies: list[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["policies"].choices = policies  # type: ignore[attr-defined]
+
+    def clean_temperatures(self) -> list[float]:
+        try:
+            given = [float(one) for one in self.cleaned_data["temperatures"].split(",")]
+        except ValueError:
+            raise forms.ValidationError("Give numbers with commas between them.") from None
+        if not all(0.05 <= one <= 2 for one in given) or len(given) > 6:
+            raise forms.ValidationError("Give at most six numbers from 0.05 to 2.")
+        return given
+
+
+@project_view(*CAN_RUN)
+def campaigns(request: HttpRequest, project: Project) -> HttpResponse:
+    """Policies that can be served with their states, and the project's campaigns."""
+    act = request.POST.get("act", "") if request.method == "POST" else ""
+    if act in ("start", "stop"):
+        _switch(request, project, act)
+        return redirect("campaigns", project.slug)
+    if act == "close":
+        batch = get_object_or_404(
+            Batch, project=project, dialogue_campaign__pk=_number(request.POST.get("campaign"))
+        )
+        close_batch(batch, _me(request))
+        messages.success(request, f"{batch.name} is closed; what was said in it is kept.")
+        return redirect("campaigns", project.slug)
+    served, outside, problem = _policies(project)
+    choices = [(str(one["checkpoint"].uid), one["checkpoint"].name) for one in served]
+    choices += [(serving.EXTERNAL + name, name) for name in outside]
+    form = CampaignForm(request.POST if act == "open" else None, policies=choices)
+    if act == "open" and form.is_valid():
+        try:
+            campaign = _open(project, form.cleaned_data, _me(request))
+        except DialogueError as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, f"{campaign} is open.")
+            return redirect("campaigns", project.slug)
+    context = {
+        "project": project,
+        "served": served,
+        "outside": outside,
+        "problem": problem,
+        "form": form,
+        "campaigns": DialogueCampaign.objects.filter(batch__project=project)
+        .select_related("batch")
+        .annotate(
+            n_turns=Count("dialogues__turns", filter=Q(dialogues__turns__state=Turn.State.CHOSEN)),
+            n_people=Count("dialogues__annotator", distinct=True),
+        )
+        .order_by("-pk"),
+        "is_waiting": any(one["health"].state in ("starting", "gone") for one in served),
+    }
+    return render(request, "rlhf/campaigns.html", context, status=422 if form.errors else 200)
+
+
+def _policies(project: Project) -> tuple[list[dict[str, Any]], list[str], str]:
+    """The project's policies with how their servers are; the outside server's; what ails it."""
+    policies = (
+        Checkpoint.objects.filter(project=project, kind=Checkpoint.Kind.POLICY)
+        .select_related("server", "round")
+        .order_by("-created_at")[:50]
+    )
+    rows = []
+    for checkpoint in policies:
+        server = getattr(checkpoint, "server", None)
+        health = serving.health(server)
+        rows.append(
+            {
+                "checkpoint": checkpoint,
+                "health": health,
+                "may_stop": health.state in ("starting", "ready", "gone", "asleep"),
+            }
+        )
+    try:
+        return rows, serving.external_models(), ""
+    except serving.ServingError as error:
+        return rows, [], str(error)
+
+
+def _switch(request: HttpRequest, project: Project, act: str) -> None:
+    checkpoint = get_object_or_404(
+        Checkpoint,
+        project=project,
+        kind=Checkpoint.Kind.POLICY,
+        pk=_number(request.POST.get("checkpoint")),
+    )
+    try:
+        if act == "start":
+            serving.want(checkpoint, _me(request))
+        else:
+            serving.unwant(checkpoint, _me(request))
+    except serving.ServingError as error:
+        messages.error(request, str(error))
+
+
+def _open(project: Project, data: dict[str, Any], by: User) -> DialogueCampaign:
+    return open_campaign(
+        project,
+        data["name"],
+        kind=data["kind"],
+        task=data["task"],
+        max_turns=data["max_turns"],
+        licence=data["licence"],
+        by=by,
+        writing={
+            "policies": data["policies"],
+            "temperatures": data["temperatures"],
+            "max_new_tokens": data["max_new_tokens"],
+        },
+    )
+
+
+def _me(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # project_view saw to it
+    return request.user
+
+
+def _number(value: str | None) -> int:
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 18 else 0
