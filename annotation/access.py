@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
 from annotation.models import Membership, Project
+from annotation.prepared import Prepared
 
 Role = Membership.Role
 
@@ -23,11 +24,17 @@ CAN_RUN = (Role.ADMIN,)
 ANY_ROLE = tuple(Role)
 
 
+_membership = Prepared(
+    lambda user, slug: Membership.objects.filter(user=user, project__slug=slug).select_related(
+        "project"
+    )
+)
+
+
 def project_for(user: Any, slug: str, roles: tuple[str, ...] = ANY_ROLE) -> Project:
     """The project, if this user has one of the roles in it; otherwise Http404."""
-    found = Membership.objects.filter(user_id=user.pk, project__slug=slug, role__in=roles)
-    membership = found.select_related("project").first()
-    if membership is None:
+    membership = _membership.first(user=user.pk, slug=slug) if user.is_authenticated else None
+    if membership is None or membership.role not in roles:
         raise Http404("There is no such project, or you are not a member of it.")
     project: Project = membership.project
     project.own_membership = membership

@@ -10,9 +10,12 @@ import math
 import random
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet, prefetch_related_objects
+from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from annotation.models import (
@@ -22,12 +25,43 @@ from annotation.models import (
     Membership,
     Project,
     Prompt,
+    Response,
     User,
 )
+from annotation.prepared import Prepared
 
 State = Assignment.State
 WAITING_COUNTED = 500
 HELD_AT_MOST = 50
+HARMLESS = ~Q(prompt__risk=Prompt.Risk.HARMFUL)
+
+
+_locked = Prepared(
+    lambda pk: (
+        Comparison.objects.select_for_update(of=("self",)).select_related("batch").filter(pk=pk)
+    )
+)
+_locked_with_project = Prepared(
+    lambda pk: (
+        Comparison.objects.select_for_update(of=("self",))
+        .select_related("batch__project")
+        .filter(pk=pk)
+    )
+)
+_again = Prepared(lambda pk: Assignment.objects.filter(pk=pk))
+
+
+def refresh(assignment: Assignment) -> None:
+    """The row as it is now, in place: what `refresh_from_db` does, for the one that is asked most."""
+    fresh = _again.first(pk=assignment.pk)
+    if fresh is None:
+        raise Assignment.DoesNotExist
+    known = assignment.comparison if Assignment.comparison.is_cached(assignment) else None
+    for name, value in fresh.__dict__.items():
+        if name != "_state":
+            setattr(assignment, name, value)
+    if known is not None:
+        assignment.comparison = known
 
 
 def lock(comparison_id: int, project: Project | None = None) -> Comparison:
@@ -35,11 +69,10 @@ def lock(comparison_id: int, project: Project | None = None) -> Comparison:
 
     `project` is the batch's where the caller has it: it need not be fetched again.
     """
-    comparison = (
-        Comparison.objects.select_for_update(of=("self",))
-        .select_related("batch__project" if project is None else "batch")
-        .get(pk=comparison_id)
-    )
+    found = (_locked_with_project if project is None else _locked)(pk=comparison_id)
+    if not found:
+        raise Comparison.DoesNotExist
+    comparison = found[0]
     if project is not None:
         comparison.batch.project = project
     return comparison
@@ -50,7 +83,12 @@ def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
     comparison.taken += taken
     comparison.judged += judged
     comparison.is_free = comparison.taken < comparison.needed
-    comparison.save(update_fields=["taken", "judged", "is_free"])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {Comparison._meta.db_table} SET taken = %s, judged = %s, is_free = %s "  # noqa: S608
+            "WHERE id = %s",
+            [comparison.taken, comparison.judged, comparison.is_free, comparison.pk],
+        )
 
 
 def take_place(comparison: Comparison) -> bool:
@@ -63,6 +101,34 @@ def take_place(comparison: Comparison) -> bool:
 
 def lease_end(project: Project) -> datetime:
     return timezone.now() + timedelta(minutes=project.lease_minutes)
+
+
+_own = Prepared(
+    lambda uid, user, project: Assignment.objects.filter(
+        uid=uid, annotator=user, comparison__batch__project=project
+    ).select_related("comparison__batch", "comparison__prompt")
+)
+
+
+def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
+    """This person's own assignment in this project, or Assignment.DoesNotExist."""
+    assignment = _own.first(uid=uid, user=user.pk, project=project.pk)
+    if assignment is None:
+        raise Assignment.DoesNotExist
+    assignment.comparison.batch.project = project
+    return assignment
+
+
+_responses = Prepared(
+    lambda comparison: Response.objects.filter(comparison=comparison).order_by("pk")
+)
+
+
+def responses_of(comparison: Comparison) -> list[Response]:
+    """Its responses in the order of their ids, fetched once."""
+    if comparison.shown is None:
+        comparison.shown = _responses(comparison=comparison.pk)
+    return comparison.shown
 
 
 def next_assignment(user: User, project: Project) -> Assignment | None:
@@ -142,24 +208,43 @@ def release_all(batch: Batch) -> int:
     return len(assignments)
 
 
+_held_keys = Prepared(
+    lambda user, project: Assignment.objects.filter(
+        annotator=user,
+        state=State.LEASED,
+        comparison__batch__project=project,
+        comparison__batch__state=Batch.State.OPEN,
+        comparison__is_live=False,
+    ).values_list("pk")
+)
+
+
+@cache
+def _free_keys(*, avoid_harm: bool) -> Prepared[tuple[int]]:
+    """What this person could be given of one skill, as far as it is counted."""
+
+    def build(batch: Any, user: Any, skill: Any) -> QuerySet[Comparison, tuple[int]]:
+        free = _free(batch, user, skill, at_random=False)
+        return (free.filter(HARMLESS) if avoid_harm else free).values_list("pk")[:WAITING_COUNTED]
+
+    return Prepared(build)
+
+
 def waiting(user: User, project: Project) -> int:
     """How many comparisons this person could be handed, what they hold included.
 
     Counted as far as WAITING_COUNTED, so that asking costs the same however long the queue is.
     """
-    held = Assignment.objects.open_for(user).filter(
-        comparison__batch__project=project,
-        comparison__batch__state=Batch.State.OPEN,
-        comparison__is_live=False,
-    )
-    n = held.count()
-    member = Membership.objects.filter(user=user, project=project).first()
-    skills = _skills(member)
+    member = project.own_membership
+    if member is None or member.user_id != user.pk:
+        member = Membership.objects.filter(user=user, project=project).first()
+    n = len(_held_keys(user=user.pk, project=project.pk))
+    avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
     for batch in _batches(project, member):
-        if n >= WAITING_COUNTED:
-            break
-        free = Comparison.objects.filter(_wanted(user), batch=batch, is_free=True, skill__in=skills)
-        n += free.exclude(_had(user))[: WAITING_COUNTED - n].count()
+        for skill in _skills(member):
+            if n < WAITING_COUNTED:
+                free = _free_keys(avoid_harm=avoid_harm)
+                n += len(free(batch=batch.pk, user=user.pk, skill=skill))
     return min(n, WAITING_COUNTED)
 
 
@@ -219,13 +304,6 @@ def random_sample(batch: Batch) -> QuerySet[Comparison]:
     return batch.comparisons.none() if last is None else batch.comparisons.filter(shuffle__lte=last)
 
 
-def _wanted(user: User) -> Q:
-    """Comparisons that this person may be handed: none that is harmful if they asked for that."""
-    if user.harmful_material == User.HarmfulMaterial.AVOID:
-        return ~Q(prompt__risk=Prompt.Risk.HARMFUL)
-    return Q()
-
-
 def is_wanted(user: User, assignment: Assignment) -> bool:
     """Whether this person still wants to be handed this one."""
     return (
@@ -260,25 +338,32 @@ def _skills(member: Membership | None) -> list[str]:
     return ["", *(member.skills if member else [])]
 
 
+_open_batches = Prepared(
+    # What was said in a live dialogue belongs to who said it.
+    lambda project: Batch.objects.filter(
+        project=project, state=Batch.State.OPEN, dialogue_campaign=None
+    ).order_by("-priority", "opened_at", "id")
+)
+
+
 def _batches(project: Project, member: Membership | None) -> list[Batch]:
     """Open batches that this person may be given something of, the one to look in first first."""
-    found = Batch.objects.filter(project=project, state=Batch.State.OPEN, skill__in=_skills(member))
-    # What was said in a live dialogue belongs to who said it.
-    found = found.filter(dialogue_campaign=None)
-    if member and member.campaign:
-        found = found.filter(campaign=member.campaign)
-    batches = list(found.order_by("-priority", "opened_at", "id"))
+    skills, campaign = _skills(member), member.campaign if member else ""
+    batches = [
+        batch
+        for batch in _open_batches(project=project.pk)
+        if batch.skill in skills and campaign in ("", batch.campaign)
+    ]
     for batch in batches:
         batch.project = project
     return batches
 
 
-def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignment]]:
-    """What this person holds, the one to show first first; and what they began and ran out."""
-    # "leased" sorts behind "expired": every lease (two, or some more where judgments were taken
-    # back) comes before the newest of what ran out.
-    order = ("-state", "-leased_at", "-id")
-    found = (
+# "leased" sorts behind "expired": every lease (two, or some more where judgments were taken back)
+# comes before the newest of what ran out.
+OPEN_ORDER = ("-state", "-leased_at", "-id")
+_open_keys = Prepared(
+    lambda user, project: (
         Assignment.objects.filter(
             Q(state=State.LEASED) | Q(state=State.EXPIRED, comparison__is_free=True),
             annotator=user,
@@ -287,22 +372,27 @@ def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignme
             comparison__batch__state=Batch.State.OPEN,
             comparison__is_live=False,
         )
-        .order_by(*order)
-        .values_list("pk", flat=True)
+        .order_by(*OPEN_ORDER)
+        .values_list("pk")[:HELD_AT_MOST]
     )
+)
+
+
+def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignment]]:
+    """What this person holds, the one to show first first; and what they began and ran out."""
     held: list[Assignment] = []
     begun: list[Assignment] = []
-    keys = list(found[:HELD_AT_MOST])
+    keys = [pk for (pk,) in _open_keys(user=user.pk, project=project.pk)]
     if not keys:  # As after every answer: then their columns need not be asked for.
         return held, begun
-    rows = Assignment.objects.filter(pk__in=keys).order_by(*order)
+    rows = Assignment.objects.filter(pk__in=keys).order_by(*OPEN_ORDER)
     for row in rows.select_related("comparison__batch", "comparison__prompt"):
         row.comparison.batch.project = project
         (held if row.state == State.LEASED else begun).append(row)
     return held[::-1], begun
 
 
-def _had(user: User) -> Exists:
+def _had(user: Any) -> Exists:
     """Comparisons that this person holds, judged or skipped. What merely ran out may come again."""
     return Exists(
         Assignment.objects.filter(comparison=OuterRef("pk"), annotator=user).exclude(
@@ -322,25 +412,36 @@ def _take(
     batches = _batches(project, member)
     at_random = random.SystemRandom().random() < project.random_share
     drawn = Assignment.Drawn.RANDOM if at_random else Assignment.Drawn.RANKED
+    avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
     # skip_locked lets people who ask at the same moment take different rows without waiting. Where
     # the only free row was locked by somebody who leaves a place over, the second pass waits for it.
     for skip_locked in (True, False) if connection.features.has_select_for_update else (False,):
         for batch in batches:
             for skill in _skills_by_turn(batch, user, _skills(member), at_random=at_random):
-                comparison = (
-                    _free(batch, user, skill, at_random=at_random)
-                    .filter(_wanted(user))
-                    .select_for_update(of=("self",), skip_locked=skip_locked)
-                    .select_related("prompt")
-                    .first()
-                )
+                comparison = _head(
+                    at_random=at_random, avoid_harm=avoid_harm, skip_locked=skip_locked
+                ).first(batch=batch.pk, user=user.pk, skill=skill)
                 if comparison is not None:
                     comparison.batch = batch
                     return _lease(comparison, user, project, drawn, may_have_begun=bool(begun))
     return None
 
 
-def _free(batch: Batch, user: User, skill: str, *, at_random: bool) -> QuerySet[Comparison]:
+@cache
+def _head(*, at_random: bool, avoid_harm: bool, skip_locked: bool) -> Prepared[Comparison]:
+    """The comparison that this person gets, with its prompt, locked."""
+
+    def build(batch: Any, user: Any, skill: Any) -> QuerySet[Comparison]:
+        free = _free(batch, user, skill, at_random=at_random)
+        if avoid_harm:
+            free = free.filter(HARMLESS)
+        locked = free.select_for_update(of=("self",), skip_locked=skip_locked)
+        return locked.select_related("prompt")[:1]
+
+    return Prepared(build)
+
+
+def _free(batch: Any, user: Any, skill: Any, *, at_random: bool) -> QuerySet[Comparison]:
     """What this person could be given of one skill, in the order of one index."""
     order = ("shuffle", "id") if at_random else ("-priority", "-score", "shuffle", "id")
     free = Comparison.objects.filter(batch=batch, skill=skill, is_free=True)
@@ -365,13 +466,12 @@ def _lease(
 ) -> Assignment:
     """Under the comparison's lock: hand it to this person, its responses in an order of their own."""
     count(comparison, taken=1)
-    prefetch_related_objects([comparison], "responses")
     assignment = None
     if may_have_begun:
         # What ran out once keeps its row: what was drafted then refers to the order shown then.
         assignment = Assignment.objects.filter(comparison=comparison, annotator=user).first()
     if assignment is None:
-        order = [response.pk for response in comparison.responses.all()]
+        order = [response.pk for response in responses_of(comparison)]
         random.SystemRandom().shuffle(order)
         return Assignment.objects.create(
             comparison=comparison,

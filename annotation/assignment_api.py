@@ -18,7 +18,7 @@ from annotation.models import Batch, Membership
 MAX_SCORES = 10_000
 
 
-class RulesSerializer(serializers.Serializer[Any]):
+class AssignmentRulesSerializer(serializers.Serializer[Any]):
     daily_limit = serializers.IntegerField(allow_null=True, required=False, help_text="Per person.")
     total_limit = serializers.IntegerField(allow_null=True, required=False, help_text="Per person.")
     random_share = serializers.FloatField(
@@ -26,26 +26,26 @@ class RulesSerializer(serializers.Serializer[Any]):
     )
 
 
-class PersonSerializer(serializers.Serializer[Any]):
+class AssignmentPersonSerializer(serializers.Serializer[Any]):
     skills = serializers.ListField(child=serializers.CharField(), required=False)
     campaign = serializers.CharField(allow_blank=True, required=False)
     daily_limit = serializers.IntegerField(allow_null=True, required=False)
     total_limit = serializers.IntegerField(allow_null=True, required=False)
 
 
-class BatchSerializer(serializers.Serializer[Any]):
+class AssignmentBatchSerializer(serializers.Serializer[Any]):
     priority = serializers.IntegerField(required=False)
     campaign = serializers.CharField(allow_blank=True, required=False)
     skill = serializers.CharField(allow_blank=True, required=False)
 
 
-class ScoreSerializer(serializers.Serializer[Any]):
+class LearningScoreSerializer(serializers.Serializer[Any]):
     prompt = serializers.UUIDField()
     score = serializers.FloatField(min_value=0, max_value=1e12)
 
 
-class ScoresSerializer(serializers.Serializer[Any]):
-    scores = serializers.ListField(child=ScoreSerializer(), max_length=MAX_SCORES)
+class LearningScoresSerializer(serializers.Serializer[Any]):
+    scores = serializers.ListField(child=LearningScoreSerializer(), max_length=MAX_SCORES)
     recency = serializers.FloatField(
         min_value=0, max_value=1, default=1.0, help_text="1 for the newest policy, less for older."
     )
@@ -59,51 +59,55 @@ class ScoredSerializer(serializers.Serializer[Any]):
 @extend_schema(
     methods=["PUT"],
     operation_id="assignment_update",
-    request=RulesSerializer,
-    responses=RulesSerializer,
+    request=AssignmentRulesSerializer,
+    responses=AssignmentRulesSerializer,
 )
-@extend_schema(methods=["GET"], operation_id="assignment_retrieve", responses=RulesSerializer)
+@extend_schema(
+    methods=["GET"], operation_id="assignment_retrieve", responses=AssignmentRulesSerializer
+)
 @api_view(["GET", "PUT"])
 def assignment_rules(request: Request, slug: str) -> Response:
     """A project's limits and its share of random draws."""
     project = project_for(request.user, slug, CAN_RUN)
-    return _answer(request, RulesForm, project, RulesSerializer)
+    return _answer(request, RulesForm, project, AssignmentRulesSerializer)
 
 
 @extend_schema(
     methods=["PUT"],
     operation_id="assignment_person_update",
-    request=PersonSerializer,
-    responses=PersonSerializer,
+    request=AssignmentPersonSerializer,
+    responses=AssignmentPersonSerializer,
 )
 @extend_schema(
-    methods=["GET"], operation_id="assignment_person_retrieve", responses=PersonSerializer
+    methods=["GET"], operation_id="assignment_person_retrieve", responses=AssignmentPersonSerializer
 )
 @api_view(["GET", "PUT"])
 def assignment_person(request: Request, slug: str, username: str) -> Response:
     """What one member knows, and how much of what they get; null limits are the project's."""
     project = project_for(request.user, slug, CAN_RUN)
     member = get_object_or_404(Membership, project=project, user__username=username)
-    return _answer(request, PersonForm, member, PersonSerializer)
+    return _answer(request, PersonForm, member, AssignmentPersonSerializer)
 
 
 @extend_schema(
     methods=["PUT"],
     operation_id="assignment_batch_update",
-    request=BatchSerializer,
-    responses=BatchSerializer,
+    request=AssignmentBatchSerializer,
+    responses=AssignmentBatchSerializer,
 )
-@extend_schema(methods=["GET"], operation_id="assignment_batch_retrieve", responses=BatchSerializer)
+@extend_schema(
+    methods=["GET"], operation_id="assignment_batch_retrieve", responses=AssignmentBatchSerializer
+)
 @api_view(["GET", "PUT"])
 def assignment_batch(request: Request, slug: str, pk: int) -> Response:
     """When a batch is handed out, and to whom."""
     project = project_for(request.user, slug, CAN_RUN)
     batch = get_object_or_404(Batch, project=project, pk=pk)
-    return _answer(request, BatchForm, batch, BatchSerializer)
+    return _answer(request, BatchForm, batch, AssignmentBatchSerializer)
 
 
 @extend_schema(
-    operation_id="assignment_scores", request=ScoresSerializer, responses=ScoredSerializer
+    operation_id="assignment_scores", request=LearningScoresSerializer, responses=ScoredSerializer
 )
 @api_view(["PUT"])
 def assignment_scores(request: Request, slug: str, pk: int) -> Response:
@@ -113,7 +117,7 @@ def assignment_scores(request: Request, slug: str, pk: int) -> Response:
     """
     project = project_for(request.user, slug, CAN_RUN)
     batch = get_object_or_404(Batch, project=project, pk=pk)
-    given = ScoresSerializer(data=request.data)
+    given = LearningScoresSerializer(data=request.data)
     given.is_valid(raise_exception=True)
     wanted = {row["prompt"]: row["score"] for row in given.validated_data["scores"]}
     known = dict(batch.comparisons.filter(prompt__uid__in=wanted).values_list("prompt__uid", "pk"))

@@ -17,8 +17,9 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from annotation.assignment import State, count, lease_end, lock, take_place
+from annotation.assignment import State, count, lease_end, lock, refresh, take_place
 from annotation.models import Assignment, Batch, Comparison, Judgment, Project, Response, User
+from annotation.prepared import Prepared
 from annotation.protocols import RANK, WRITING
 from annotation.votes import JudgmentError as JudgmentError  # whoever judges catches it from here
 from annotation.votes import (
@@ -181,6 +182,13 @@ def ranking_line(ranks: Mapping[str, int]) -> str:
     return " > ".join(" = ".join(places[rank]) for rank in sorted(places))
 
 
+_known = Prepared(
+    lambda key, assignment: Judgment.objects.filter(
+        Q(key=key) | Q(assignment=assignment)
+    ).values_list("key", "revision")
+)
+
+
 def submit_judgment(assignment: Assignment, *, answer: Answer, key: UUID) -> Judgment:
     """Accept an answer and return its row; the one writer of judgments.
 
@@ -193,13 +201,9 @@ def submit_judgment(assignment: Assignment, *, answer: Answer, key: UUID) -> Jud
     try:
         with transaction.atomic():
             comparison = lock(assignment.comparison_id, assignment.comparison.batch.project)
-            assignment.refresh_from_db()
+            refresh(assignment)
             assignment.comparison = comparison
-            known = dict(
-                Judgment.objects.filter(Q(key=key) | Q(assignment=assignment)).values_list(
-                    "key", "revision"
-                )
-            )
+            known = dict(_known(key=key, assignment=assignment.pk))
             if key in known:
                 return _replayed(Judgment.objects.get(key=key), assignment, answer)
             _occupy(comparison, assignment)

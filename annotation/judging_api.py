@@ -7,7 +7,8 @@ else about a response is said, here or on the page.
 from typing import Any
 from uuid import UUID
 
-from django.shortcuts import get_object_or_404
+from django.db.models import QuerySet
+from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
@@ -16,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_JUDGE, project_for
-from annotation.assignment import next_assignment, release, renew
+from annotation.assignment import next_assignment, release, renew, responses_of
 from annotation.judging import (
     Answer,
     JudgmentConflict,
@@ -28,6 +29,7 @@ from annotation.judging import (
     undo_last,
 )
 from annotation.models import Assignment, User
+from annotation.prepared import Prepared
 from annotation.protocols import DEMONSTRATE
 from annotation.throttles import JudgingThrottle
 
@@ -217,20 +219,31 @@ def _me(request: Request) -> User:
 
 def _own(request: Request, slug: str, uid: UUID, *, with_prompt: bool = True) -> Assignment:
     # One question instead of two: a project that this person may not judge in is a 404 as well.
-    return get_object_or_404(
-        Assignment.objects.select_related(
-            "comparison__batch__project", *(["comparison__prompt"] if with_prompt else [])
-        ),
+    user = _me(request)
+    assignment = (_own_in_full if with_prompt else _own_rows).first(
+        uid=uid, user=user.pk, slug=slug
+    )
+    if assignment is None:
+        raise Http404("There is no such comparison of yours.")
+    return assignment
+
+
+def _rows(uid: Any, user: Any, slug: Any, *also: str) -> QuerySet[Assignment]:
+    return Assignment.objects.select_related("comparison__batch__project", *also).filter(
         uid=uid,
-        annotator=request.user,
+        annotator=user,
         comparison__batch__project__slug=slug,
-        comparison__batch__project__memberships__user=request.user,
+        comparison__batch__project__memberships__user=user,
         comparison__batch__project__memberships__role__in=CAN_JUDGE,
     )
 
 
+_own_rows = Prepared(_rows)
+_own_in_full = Prepared(lambda uid, user, slug: _rows(uid, user, slug, "comparison__prompt"))
+
+
 def _shown(assignment: Assignment) -> dict[str, Any]:
-    texts = {response.pk: response.text for response in assignment.comparison.responses.all()}
+    texts = {response.pk: response.text for response in responses_of(assignment.comparison)}
     letters = letters_of(assignment)
     return {
         "uid": assignment.uid,

@@ -437,6 +437,8 @@ class Comparison(models.Model):
         default=False,
         help_text="From a live dialogue, where several people may say the same words.",
     )
+    # Its responses, where `assignment` has fetched them already.
+    shown: "list[Response] | None" = None
 
     class Meta:
         constraints = [

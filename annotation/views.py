@@ -20,7 +20,17 @@ from django.views.decorators.http import require_GET, require_POST
 
 from annotation import faces
 from annotation.access import CAN_JUDGE, CAN_RUN, project_view
-from annotation.assignment import limit_reached, next_assignment, peek_next, release, renew, waiting
+from annotation.assignment import (
+    WAITING_COUNTED,
+    limit_reached,
+    next_assignment,
+    own_assignment,
+    peek_next,
+    release,
+    renew,
+    responses_of,
+    waiting,
+)
 from annotation.batches import batch_progress
 from annotation.forms import MemberForm, NewProjectForm, ProjectForm
 from annotation.guidelines import change_guidelines, news_for
@@ -99,7 +109,7 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
             "project": project,
             "batches": [(batch, batch_progress(batch)) for batch in batches],
             "people": _people(project),
-            "waiting": waiting(_me(request), project),
+            "waiting": _at_least(waiting(_me(request), project)),
             "mine": _judged_by(_me(request), project).count(),
             "mine_today": _judged_today(_me(request), project),
             "n_prompts": project.prompts.count(),
@@ -343,7 +353,7 @@ def _slot(
     if draft is None:
         draft = _answer(assignment)
     ranks, flags = draft.get("ranks", {}), draft.get("flags", {})
-    texts = {response.pk: response.text for response in assignment.comparison.responses.all()}
+    texts = {response.pk: response.text for response in responses_of(assignment.comparison)}
     letters = letters_of(assignment)
     asked = faces.shown(assignment, draft)
     axes = _axes(project)
@@ -432,7 +442,13 @@ def _flag_names(answer: dict[str, Any]) -> list[str]:
 
 def _progress(user: User, project: Project) -> dict[str, int]:
     today, left = _judged_today(user, project), waiting(user, project)
-    return {"today": today, "waiting": left, "of": today + left}
+    more = left >= WAITING_COUNTED  # The rest is not counted.
+    return {"today": today, "waiting": left, "of": today + left, "more": more}
+
+
+def _at_least(n: int) -> int | str:
+    """A number of comparisons for people to read: beyond WAITING_COUNTED nobody counted."""
+    return n if n < WAITING_COUNTED else f"{n}+"
 
 
 def _nothing(request: HttpRequest, project: Project) -> dict[str, Any]:
@@ -474,12 +490,10 @@ def _role(request: HttpRequest) -> str:
 
 def _own(request: HttpRequest, project: Project, uid: UUID) -> Assignment:
     """This person's own assignment in this project, or 404."""
-    return get_object_or_404(
-        Assignment.objects.select_related("comparison__batch__project", "comparison__prompt"),
-        uid=uid,
-        annotator=_me(request),
-        comparison__batch__project=project,
-    )
+    try:
+        return own_assignment(_me(request), project, uid)
+    except Assignment.DoesNotExist as error:
+        raise Http404("There is no such comparison of yours.") from error
 
 
 def _wants_json(request: HttpRequest) -> bool:
@@ -545,7 +559,7 @@ def _card(user: User, membership: Membership) -> dict[str, Any]:
         "project": project,
         "role": role,
         "role_name": membership.get_role_display(),
-        "waiting": waiting(user, project) if role in CAN_JUDGE else 0,
+        "waiting": _at_least(waiting(user, project)) if role in CAN_JUDGE else 0,
         "today": _judged_today(user, project),
         "batches": [(batch, batch_progress(batch)) for batch in open_batches],
         "n_prompts": project.prompts.count(),
