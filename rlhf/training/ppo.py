@@ -5,7 +5,8 @@ al. 2019, Stiennon et al. 2020, Ouyang et al. 2022), with the details collected 
 (2024, "The N+ implementation details of RLHF with PPO"). Read `main` from top to bottom.
 
 Whatever is drawn at a step depends on the seed and the step's number alone, so a run that was
-killed and resumed makes the same draws as one that was not.
+killed and resumed makes the same draws as one that was not. Under `torchrun` several processes
+share the work of each step (parallel.py); one of them writes.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, packing, ppo_math, sampling
+from rlhf.training import loading, packing, parallel, ppo_math, sampling
 from rlhf.training.configs import PPOConfig, load
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt, read_prompts
@@ -97,7 +98,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             f"There is no rule {unknown[0]!r}; there are {', '.join(sorted(REWARDS))}."
         )
     loading.be_deterministic(config.seed, config.threads)
-    models = Models(config)
+    group = parallel.join(loading.choose_device(config.device))
+    models = Models(config, group)
     prompts, encoded = models.fitting(prompts)
     if watch:
         watch, _ = models.fitting(watch)
@@ -113,7 +115,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         controller.weight = state.kl_weight
     elif watch:
         state.before, _ = models.sample_and_judge(watch, seed=config.seed)
-    metrics = MetricsWriter(run_dir, resume_after=state.step)
+    group.wait()  # until all have read the checkpoint
+    metrics = MetricsWriter(run_dir, resume_after=state.step) if group.writes else None
 
     while state.step < config.steps and not state.stop_reason:
         began = time.monotonic()
@@ -194,8 +197,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         state.reward, state.kl = float(scores.mean()), shown_kl
         state.seconds += ended - began
         state.samples += len(flat)
-        metrics.write(
-            step,
+        line = dict(
             reward=state.reward,
             **told,
             **seen,
@@ -211,33 +213,40 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             seconds_score=scored - generated,
             seconds_train=ended - scored,
         )
-        write_progress(
-            run_dir,
-            done=step,
-            total=config.steps,
-            unit="steps",
-            note=f"reward {state.reward:+.2f}, KL {shown_kl:.2f}",
-            eta_seconds=state.seconds / step * (config.steps - step),
-        )
+        if metrics is not None:
+            metrics.write(step, **line)
+            write_progress(
+                run_dir,
+                done=step,
+                total=config.steps,
+                unit="steps",
+                note=f"reward {state.reward:+.2f}, KL {shown_kl:.2f}",
+                eta_seconds=state.seconds / step * (config.steps - step),
+            )
         if config.kl_budget and shown_kl > config.kl_budget:
             state.stop_reason = "kl_budget"
-        if stop.requested or step % config.checkpoint_every == 0:
+        stopping = group.any(stop.requested)
+        if group.writes and (stopping or step % config.checkpoint_every == 0):
             save_checkpoint(
                 run_dir, functools.partial(write_checkpoint, models, optimizer, state, best)
             )
-        if stop.requested:
+        if stopping:
+            parallel.leave(group)
             raise Stopped
 
     # 11. Samples before and after, the refined policy, the result.
-    metrics.close()
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
         watching = models.test_scorer is not None and state.stop_reason != "tripwire"
         if watching and means["test"] >= max(t for _, _, t in state.watched):
             state.best_step = state.step
-        write_jsonl(
-            run_dir / "samples.jsonl", list(_side_by_side(state.step, watch, state.before, after))
-        )
+        if group.writes:
+            sides = _side_by_side(state.step, watch, state.before, after)
+            write_jsonl(run_dir / "samples.jsonl", list(sides))
+    parallel.leave(group)
+    if metrics is None:
+        return
+    metrics.close()
     models.save(run_dir / POLICY)
     write_result(
         run_dir,
@@ -250,6 +259,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "best_step": state.best_step,
             "skipped_updates": state.skipped,
             "seconds": state.seconds,
+            "processes": group.size,
         },
     )
 
@@ -257,8 +267,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 class Models:
     """Policy, reference, critic and reward models, and the passes that PPO makes over them."""
 
-    def __init__(self, config: PPOConfig) -> None:
+    def __init__(self, config: PPOConfig, group: parallel.Group = parallel.Group()) -> None:  # noqa: B008 - it never changes
         self.config = config
+        self.group = group
         self.device = loading.choose_device(config.device)
         self.half = config.dtype == "bfloat16" or (
             config.dtype == "auto" and self.device.type == "cuda"
@@ -352,7 +363,7 @@ class Models:
         generator.manual_seed(seed)
         self.policy.model.eval()
         with self.autocast():
-            return sampling.sample(
+            answers = sampling.sample(
                 self.policy.model,
                 prompts,
                 k=k,
@@ -363,7 +374,9 @@ class Models:
                 generator=generator,
                 batch_size=self.config.decode_batch_size,
                 value_of=self.critic if self.keeps_values else None,
+                share=self.group.share,
             )
+        return self.group.merge(answers[self.group.share], len(prompts))
 
     def judge(
         self, prompts: Sequence[Prompt], texts: Sequence[str], *, test: bool = False
@@ -372,8 +385,7 @@ class Models:
         scorer = self.test_scorer if test and self.test_scorer is not None else self.scorer
         conversations = [p.messages for p in prompts]
         risks = [p.risk for p in prompts]
-        with self.autocast():
-            axes = scorer.score(conversations, texts, batch_size=self.config.microbatch_size)
+        axes = self._scores(scorer, conversations, texts)
         if self.config.combine == "threshold":
             total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
         else:
@@ -390,6 +402,22 @@ class Models:
             total = total + weight * points
         return total, told
 
+    def _scores(
+        self, scorer: RewardModel, conversations: Sequence[Any], texts: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """The scores (B,) of each axis; each process scores its share."""
+        share, scores = self.group.share, {axis: torch.zeros(len(texts)) for axis in scorer.axes}
+        if texts[share]:
+            with self.autocast():
+                mine = scorer.score(
+                    conversations[share], texts[share], batch_size=self.config.microbatch_size
+                )
+            for axis, told in mine.items():
+                scores[axis][share] = told
+        for told in scores.values():
+            self.group.add(told)
+        return scores
+
     def sample_and_judge(
         self, prompts: Sequence[Prompt], *, seed: int
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -399,7 +427,7 @@ class Models:
         finished = torch.tensor([answers[0].finished for answers in sampled])
         rewards, _ = self.judge(prompts, texts)
         rewards = ppo_math.replace_unfinished(rewards, finished, self.config.no_eos_score)
-        axes = self.scorer.score([p.messages for p in prompts], texts)
+        axes = self._scores(self.scorer, [p.messages for p in prompts], texts)
         means = {"reward": float(rewards.mean()), "test": 0.0}
         if self.test_scorer is not None:
             second, _ = self.judge(prompts, texts, test=True)
@@ -440,7 +468,7 @@ class Models:
         reference = torch.zeros_like(old)
         lengths = torch.tensor([len(a.tokens) for a in answers], device=self.device)
         sizes = [len(p) + len(a.tokens) for p, a in zip(prompts, answers, strict=True)]
-        for part in self.parts(sizes, range(rows)):
+        for part in self.parts(sizes, range(rows)[self.group.share]):
             asked, answered = [prompts[i] for i in part], [answers[i].tokens for i in part]
             with self.autocast():
                 if not self.keeps_values:
@@ -453,6 +481,13 @@ class Models:
                     packed, hidden = policy.read(asked, answered)
                     picked, _ = self.told(policy, hidden, packed)
                 reference[part, : packed.width] = packed.spread(picked)
+        self.group.add(reference)
+        if not self.keeps_values:
+            self.group.add(values)
+            if self.half:  # only what was read here: the others' rows are theirs to tell
+                mine = torch.zeros_like(old)
+                mine[self.group.share] = old[self.group.share]
+                old = self.group.add(mine)
         mask = ppo_math.length_mask(lengths, width)
         return old * mask, reference * mask, values * mask, mask
 
@@ -506,6 +541,7 @@ def update(
     """
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
+    optimizer_parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sums: dict[str, float] = {}
     updates, skipped, in_a_row = 0, 0, 0
     rows = len(rollout.prompts)
@@ -516,6 +552,7 @@ def update(
         for minibatch in _minibatches(order, config.minibatch_size):
             optimizer.zero_grad(set_to_none=True)
             parts = _losses(models, rollout, minibatch, config, train_policy=train_policy)
+            models.group.add_gradients(optimizer_parameters)
             norm = _clip([p for _, p in models.trained()], config.max_grad_norm)
             critic_norm = _clip(list(models.critic.parameters()), config.max_grad_norm)
             # A gradient that is not finite would poison every weight: skip, count, go on.
@@ -558,7 +595,9 @@ def _losses(
         ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "entropy"), 0.0
     )
     sizes = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
-    for rows in models.parts(sizes, minibatch):
+    # Processes share a minibatch by length, so that all have about as much to do.
+    mine = sorted(minibatch, key=lambda i: (sizes[i], i))[models.group.share]
+    for rows in models.parts(sizes, mine):
         with models.autocast():
             packed, hidden = models.policy.read(
                 [rollout.prompts[i] for i in rows], [rollout.responses[i] for i in rows]
@@ -599,7 +638,7 @@ def _losses(
         parts["clip_fraction"] += float(clipped) * by_tokens
         parts["approx_kl"] += float(approximate) * by_tokens
         parts["entropy"] += float(entropy.detach()) * by_tokens
-    return parts
+    return models.group.add_numbers(parts)
 
 
 def tripped(watched: Sequence[tuple[int, float, float]], window: int, drop: float) -> bool:

@@ -345,7 +345,8 @@ def run_stage(
     if read_result(run_dir) is not None:
         print(f"{run_dir.name} already has its result; nothing to do.")
         sys.exit(EXIT_DONE)
-    (run_dir / ERROR).unlink(missing_ok=True)
+    if _writes():
+        (run_dir / ERROR).unlink(missing_ok=True)
     stop = StopRequest()
     stop.listen()
     try:
@@ -370,8 +371,14 @@ def run_stage(
 
 def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
     print(message, file=sys.stderr, flush=True)
-    write_json(run_dir / ERROR, {"kind": kind, "message": message})
+    if _writes():
+        write_json(run_dir / ERROR, {"kind": kind, "message": message})
     sys.exit(code)
+
+
+def _writes() -> bool:
+    """Whether this process writes the run folder: of those that torchrun starts the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,0 +1,71 @@
+"""A run that is killed again and again, at moments nobody chose, ends with the same bytes."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from rlhf.training import ppo
+from rlhf.training.rundir import StopRequest
+from tests.rlhf.training.conftest import finish, weights
+from tests.rlhf.training.tiny import rows_of
+
+CLOCKS = {"time", "samples_per_second", "seconds_generate", "seconds_score", "seconds_train"}
+
+
+def without_clocks(folder):
+    return [
+        {name: value for name, value in row.items() if name not in CLOCKS}
+        for row in rows_of(folder / "metrics.jsonl")
+    ]
+
+
+def last_checkpoint(folder):
+    """Adapters or weights, critic, optimizer and best weights as bytes; the state without clocks."""
+    folder = folder / "checkpoint"
+    state = json.loads((folder / "state.json").read_text())
+    state.pop("seconds")
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}, state
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kl_controller": "adaptive", "kl_horizon": 100.0},
+        {"lora_rank": 2, "lora_alpha": 8.0},
+        {"critic": "model", "temperature": 0.9, "entropy_bonus": 0.01},
+    ],
+    ids=["adaptive KL", "LoRA", "critic of its own"],
+)
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(ready, changed, seed=7):
+    settings = {"steps": 12, "checkpoint_every": 2, "tripwire_evaluations": 9, **changed}
+    whole, killed = ready("whole", **settings), ready("killed", **settings)
+    began = time.monotonic()
+    finish(whole)
+    took = time.monotonic() - began
+    generator = random.Random(seed)
+    kills = 0
+    context = multiprocessing.get_context("fork")  # a process to kill, without importing all again
+    for _ in range(40):
+        process = context.Process(target=ppo.main, args=(killed, StopRequest()))
+        process.start()
+        # Long enough to get past a checkpoint now and then, wherever it then is: loading,
+        # sampling, in an update, in the middle of a file. The first may die before its first line.
+        process.join(timeout=generator.uniform(0.05, 0.6) * took)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join()
+        if (killed / "result.json").exists():
+            break
+    else:
+        finish(killed)
+    assert kills >= 1
+    assert weights(killed) == weights(whole)
+    assert without_clocks(killed) == without_clocks(whole)
+    assert last_checkpoint(killed) == last_checkpoint(whole)
+    assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
