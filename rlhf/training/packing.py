@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROW = 128
+from rlhf.training import llama
+
+ROW = 64
 """Tokens of a shared row, if no sequence is longer: attention costs little beside the matrices."""
 
 
@@ -53,7 +55,8 @@ def pack(
     share_rows: bool,
 ) -> Packed:
     """Lay out prompts and responses. Every prompt has at least one token."""
-    sizes = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
+    # Nothing is read after the last response token, so it needs no place.
+    sizes = [len(p) + len(r) - 1 for p, r in zip(prompts, responses, strict=True)]
     width = max(*sizes, ROW) if share_rows else max(sizes)
     places = _fit(sizes, width) if share_rows else [(i, 0) for i in range(len(sizes))]
     width = max(start + size for (_, start), size in zip(places, sizes, strict=True))
@@ -63,7 +66,7 @@ def pack(
     owner = torch.full_like(ids, -1)
     begins = []
     for i, ((row, start), size) in enumerate(zip(places, sizes, strict=True)):
-        ids[row, start : start + size] = torch.tensor([*prompts[i], *responses[i]])
+        ids[row, start : start + size] = torch.tensor([*prompts[i], *responses[i][:-1]])
         position[row, start : start + size] = torch.arange(size)
         owner[row, start : start + size] = i
         begins.append(row * width + start + len(prompts[i]))
@@ -80,7 +83,7 @@ def pack(
     return Packed(
         inputs=inputs,
         positions=positions.to(device),
-        tokens=ids.flatten()[positions + 1].to(device),
+        tokens=torch.tensor([token for r in responses for token in r]).to(device),
         rows=rows.to(device),
         columns=columns.to(device),
         count=len(sizes),
@@ -128,6 +131,8 @@ def inner(model: Any) -> Any:
 
 def trunk_states(trunk: Any, packed: Packed) -> Tensor:
     """(N, H) last hidden states of a trunk (a model without head) before each response token."""
+    if llama.reads(trunk):
+        return llama.states(trunk, packed.inputs, packed.positions)
     inputs = dict(packed.inputs)
     if "attention_mask" in inputs:  # additive masks have the precision of what they are added to
         dtype = next(trunk.parameters()).dtype

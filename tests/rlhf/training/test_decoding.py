@@ -113,9 +113,9 @@ def test_sequences_in_one_row_are_read_as_if_each_were_alone(kind, share_rows):
     prompts = [PROMPTS[i % 4] for i in range(len(answers))]
     packed = packing.pack(prompts, answers, pad_id=0, device=CPU, share_rows=share_rows)
     shape = packed.inputs["input_ids"].shape
-    # 192 tokens: two rows of at most 128 are enough, ten padded ones hold 420 and more.
-    assert shape[0] == (2 if share_rows else 10)
-    assert shape[1] <= 128
+    # 182 tokens: three rows of at most 64 are enough, ten padded ones hold 410 and more.
+    assert shape[0] == (3 if share_rows else 10)
+    assert shape[1] <= 64
     said = packing.logits(model, packing.states(model, packed))
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         alone = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
@@ -123,6 +123,34 @@ def test_sequences_in_one_row_are_read_as_if_each_were_alone(kind, share_rows):
         assert packed.tokens[packed.rows == i].tolist() == answer
         line = packed.spread(packed.tokens.float())[i].tolist()
         assert line == answer + [0] * (packed.width - len(answer))
+
+
+@pytest.mark.parametrize("share_rows", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_compact_llama_has_the_values_and_gradients_of_transformers(
+    tied, share_rows, monkeypatch
+):
+    model = llama(tie_word_embeddings=tied)
+    generator = torch.Generator().manual_seed(0)
+    answers = [torch.randint(1, 61, (n,), generator=generator).tolist() for n in (9, 30, 4, 40)]
+    packed = packing.pack(PROMPTS, answers, pad_id=0, device=CPU, share_rows=share_rows)
+    weights = torch.randn(len(packed.tokens), 32, generator=generator)
+    found = []
+    for compact in (True, False):
+        if not compact:
+            monkeypatch.setattr(packing.llama, "reads", lambda trunk: False)
+        assert packing.llama.reads(model.base_model) == compact
+        model.zero_grad()
+        hidden = packing.states(model, packed)
+        loss = (hidden * weights).sum() + ppo_math.read_logits(
+            packing.logits(model, hidden), packed.tokens
+        )[0].sum()
+        loss.backward()
+        found.append((hidden.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-4, rtol=1e-4)
+    for name, gradient in found[0][1].items():
+        expected = found[1][1][name]
+        assert float((gradient - expected).norm()) < 1e-4 * float(expected.norm()), name
 
 
 def test_models_that_can_not_share_rows_are_found_out():

@@ -46,7 +46,9 @@ def test_two_processes_learn_what_one_learns(ready):
     for a, b in zip(alone, together, strict=True):
         assert [a[n] for n in NUMBERS] == pytest.approx([b[n] for n in NUMBERS], rel=1e-3, abs=1e-5)
     weights = [load_file(folder / "policy/model.safetensors") for folder in (one, two)]
-    started = load_file(json.loads((one / "config.json").read_text())["policy"] + "/model.safetensors")
+    started = load_file(
+        json.loads((one / "config.json").read_text())["policy"] + "/model.safetensors"
+    )
     for name, tensor in weights[0].items():
         moved = float((tensor - started[name]).abs().max())
         assert moved > 0
