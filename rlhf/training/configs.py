@@ -358,6 +358,13 @@ class PPOConfig(StageConfig):
         "model of its own that starts as the train-RM's trunk (InstructGPT).",
         choices=("head", "model"),
     )
+    critic_trains_policy: float = setting(
+        0.0,
+        "Share of the value loss's gradient that a head critic passes into the policy's trunk (0: "
+        "stopped; TRL and trlX let a shared trunk learn from both).",
+        minimum=0.0,
+        maximum=10.0,
+    )
     value_learning_rate: float = setting(
         2e-3, "Peak step size of the critic.", minimum=0.0, maximum=1.0
     )

@@ -12,11 +12,13 @@ from rlhf.training.packing import Packed, trunk_states
 class HeadCritic(nn.Module):
     """A small network on the policy's own hidden states.
 
-    It reads them detached: a value gradient into a policy this small would change what it says.
+    What it learns does not reach the policy (a value gradient into a small policy would change what
+    it says), unless `passes` lets that share of the gradient through.
     """
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, passes: float = 0.0) -> None:
         super().__init__()
+        self.passes = passes
         self.hidden = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.out.weight)
@@ -24,7 +26,10 @@ class HeadCritic(nn.Module):
 
     def forward(self, hidden: Tensor, packed: Packed | None = None) -> Tensor:
         """Hidden states (N, H) of the policy before each token to values (N,)."""
-        return self.out(torch.tanh(self.hidden(hidden.detach().float()))).squeeze(-1).float()
+        seen = hidden.detach()
+        if self.passes and hidden.requires_grad:
+            seen = seen + self.passes * (hidden - seen)  # the same value, a scaled gradient
+        return self.out(torch.tanh(self.hidden(seen.float()))).squeeze(-1).float()
 
 
 class ModelCritic(nn.Module):

@@ -52,6 +52,9 @@ from rlhf.training.scorers import RewardModel
 MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, after which the run is given up."""
 
+MAX_ROLLBACKS = 3
+"""Returns to the last checkpoint, after which the run is given up."""
+
 
 @dataclass
 class Rollout:
@@ -80,6 +83,7 @@ class State:
     reward: float = 0.0
     kl: float = 0.0
     stop_reason: str = ""
+    rollbacks: int = 0
     best_step: int = 0
     watched: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
     """(step, train-RM's mean, test-RM's mean) at each look at the watch prompts."""
@@ -154,6 +158,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         #    instead: the reward model has never seen half a sentence (LHP's EOS trick).
         texts = [models.policy.decode(tokens) for tokens in answered]
         scores, told = models.judge([prompts[i] for i in rows], texts)
+        _check_scores(scores, [prompts[i].prompt_id for i in rows])
         finished = torch.tensor([answer.finished for answer in flat], device=models.device)
         scores = ppo_math.replace_unfinished(
             scores.to(models.device), finished, config.no_eos_score
@@ -178,6 +183,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             advantages = ppo_math.whiten(advantages, mask)
         rollout = Rollout(asked, answered, mask, old, advantages, returns, values)
 
+        skipped_before = state.skipped
         # 9. Updates: several passes over the rollout in shuffled minibatches.
         learned = update(
             models,
@@ -189,6 +195,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             rates=_rates(config, step),
         )
         state.skipped += int(learned.pop("skipped"))
+        # Nothing finite came of a whole rollout: the weights themselves are broken.
+        if not learned["updates"] and state.skipped > skipped_before:
+            state.rollbacks += 1
+            roll_back(run_dir, models, optimizer, state.rollbacks)
         ended = time.monotonic()
 
         # 10. The KL controller, the books, a checkpoint.
@@ -208,6 +218,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             **learned,
             value_explained=_explained(returns, values, mask),
             skipped_updates=state.skipped,
+            rollbacks=state.rollbacks,
             samples_per_second=len(flat) / (ended - began),
             seconds_generate=generated - began,
             seconds_score=scored - generated,
@@ -258,6 +269,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "samples_per_second": state.samples / max(state.seconds, 1e-9),
             "best_step": state.best_step,
             "skipped_updates": state.skipped,
+            "rollbacks": state.rollbacks,
             "seconds": state.seconds,
             "processes": group.size,
         },
@@ -311,7 +323,7 @@ class Models:
 
     def _new_critic(self) -> nn.Module:
         if self.config.critic == "head":
-            return HeadCritic(self.policy.hidden_size)
+            return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
         if self.scorer.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab():
             trunk = copy.deepcopy(self.scorer.trunk)
         else:
@@ -556,12 +568,15 @@ def update(
             norm = _clip([p for _, p in models.trained()], config.max_grad_norm)
             critic_norm = _clip(list(models.critic.parameters()), config.max_grad_norm)
             # A gradient that is not finite would poison every weight: skip, count, go on.
-            if not loading.is_finite(norm, critic_norm, *parts.values()):
+            numbers = parts | {"policy's gradient": norm, "critic's gradient": critic_norm}
+            if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
                 skipped, in_a_row = skipped + 1, in_a_row + 1
+                causes = ", ".join(name.replace("_", " ") for name in broken)
+                print(f"step {step}: an update was left out, not finite: {causes}")
                 if in_a_row >= MAX_SKIPPED_IN_A_ROW:
                     raise InputError(
-                        f"{in_a_row} updates in a row had no finite gradient; start again from the "
-                        "last policy with a lower learning_rate."
+                        f"{in_a_row} updates in a row were not finite ({causes}); start again from "
+                        "the last policy with a lower learning_rate."
                     )
                 continue
             in_a_row = 0
@@ -639,6 +654,32 @@ def _losses(
         parts["approx_kl"] += float(approximate) * by_tokens
         parts["entropy"] += float(entropy.detach()) * by_tokens
     return models.group.add_numbers(parts)
+
+
+def roll_back(
+    run_dir: Path, models: Models, optimizer: torch.optim.Optimizer, rollbacks: int
+) -> None:
+    """Weights, critic and optimizer as the last checkpoint has them; the steps go on from there.
+
+    `InputError` where there is none, or for the fourth time: then the settings are at fault.
+    """
+    checkpoint = find_checkpoint(run_dir)
+    if checkpoint is None or rollbacks > MAX_ROLLBACKS:
+        raise InputError(
+            f"No update of a whole rollout was finite, {rollbacks} times; log.txt names what was "
+            "not. Start again with a lower learning_rate, or from another policy."
+        )
+    saved, _ = load_checkpoint(checkpoint, models, optimizer)
+    print(f"rolled back to the weights of step {saved.step}")
+
+
+def _check_scores(scores: Tensor, prompt_ids: Sequence[str]) -> None:
+    broken = [i for i, score in enumerate(scores.tolist()) if not math.isfinite(score)]
+    if broken:
+        raise InputError(
+            f"The reward of an answer to prompt {prompt_ids[broken[0]]} (and {len(broken) - 1} more) "
+            "is not a finite number; mend the reward model or the rule that gave it."
+        )
 
 
 def tripped(watched: Sequence[tuple[int, float, float]], window: int, drop: float) -> bool:

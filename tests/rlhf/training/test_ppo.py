@@ -7,10 +7,11 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rlhf.training import ppo
 from rlhf.training.configs import PPOConfig
-from rlhf.training.rundir import Stopped, StopRequest
+from rlhf.training.rundir import InputError, Stopped, StopRequest
 from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import rows_of, run, start
 
@@ -171,7 +172,7 @@ def test_lora_with_the_reference_as_its_own_base_starts_at_kl_0_and_merges(ready
     assert (folder / "policy" / "model.safetensors").exists()
 
 
-def test_an_update_without_a_finite_gradient_is_skipped_and_counted(ready):
+def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, capsys):
     config = PPOConfig(**json.loads((ready() / "config.json").read_text()))
     models = ppo.Models(config)
     before = models.trained_weights()
@@ -198,6 +199,34 @@ def test_an_update_without_a_finite_gradient_is_skipped_and_counted(ready):
     assert told["updates"] == 0
     after = models.trained_weights()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    said = capsys.readouterr().out
+    assert "step 1: an update was left out, not finite: policy loss" in said
+    assert "value loss" not in said
+
+
+def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
+    folder = ready(steps=2, checkpoint_every=2)
+    config = PPOConfig(**json.loads((folder / "config.json").read_text()))
+    models = ppo.Models(config)
+    optimizer = models.optimizer()
+    with pytest.raises(InputError, match="lower learning_rate"):
+        ppo.roll_back(folder, models, optimizer, 1)  # nothing to go back to
+    finish(folder)
+    for _, parameter in models.trained():
+        parameter.data.fill_(float("nan"))
+    ppo.roll_back(folder, models, optimizer, 1)
+    saved = load_file(folder / "checkpoint" / "policy.safetensors")
+    assert all(torch.equal(p, saved[name]) for name, p in models.trained())
+    assert optimizer.state_dict()["state"]
+    assert "rolled back to the weights of step 2" in capsys.readouterr().out
+    with pytest.raises(InputError, match="4 times"):
+        ppo.roll_back(folder, models, optimizer, 4)
+
+
+def test_a_rule_that_gives_nan_is_named_with_its_prompt(ready, monkeypatch):
+    monkeypatch.setitem(ppo.REWARDS, "broken", lambda _, texts: [float("nan")] * len(texts))
+    with pytest.raises(InputError, match=r"prompt p\d+ .*rule that gave it"):
+        finish(ready(rules={"broken": 1.0}))
 
 
 def test_gradients_are_really_clipped():

@@ -26,6 +26,7 @@ OPTIONS = {
     "lora_rank": {"lora_rank": 2},
     "lora_alpha": {"lora_rank": 2, "lora_alpha": 3.0},
     "critic": {"critic": "model"},
+    "critic_trains_policy": {"critic_trains_policy": 0.5},
     "value_learning_rate": {"value_learning_rate": 0.1},
     "critic_warmup_steps": {"critic_warmup_steps": 1},
     "value_clip": {"value_clip": 1e-4},
