@@ -7,6 +7,7 @@ safety: `safe-<letter>` (yes, no) and `harms-<letter>`; of a correction: `based_
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from django.http import QueryDict
@@ -27,6 +28,21 @@ from annotation.protocols import (
 
 # One key for each box of a list; the letters go on where the digits end.
 BOX_KEYS = "123456789abcdefghijk"
+
+
+def _w(text: str) -> str:
+    """A protocol's own words in the page's language, where the catalogue has them."""
+    return _(text) if text else ""
+
+
+def _in_words(one: Attribute) -> Attribute:
+    return replace(
+        one,
+        name=_w(one.name),
+        question=_w(one.question),
+        low_label=_w(one.low_label),
+        high_label=_w(one.high_label),
+    )
 
 
 # --- What was sent ------------------------------------------------------------------------------------
@@ -122,13 +138,13 @@ def _scale(axis: Axis, rules: Protocol, draft: dict[str, Any]) -> dict[str, Any]
     levels = rules.scale.levels
     n = len(levels)
     points = [
-        {"value": f"A{level}", "better": "A", "size": level, "label": levels[level - 1].label}
+        {"value": f"A{level}", "better": "A", "size": level, "label": _w(levels[level - 1].label)}
         for level in range(n, 0, -1)
     ]
     if rules.scale.tie:
-        points.append({"value": "0", "better": "", "size": 0, "label": rules.scale.tie})
+        points.append({"value": "0", "better": "", "size": 0, "label": _w(rules.scale.tie)})
     points += [
-        {"value": f"B{level}", "better": "B", "size": level, "label": levels[level - 1].label}
+        {"value": f"B{level}", "better": "B", "size": level, "label": _w(levels[level - 1].label)}
         for level in range(1, n + 1)
     ]
     ranks = draft.get("ranks", {}).get(axis["key"], {})
@@ -138,7 +154,7 @@ def _scale(axis: Axis, rules: Protocol, draft: dict[str, Any]) -> dict[str, Any]
         better = "A" if ranks["A"] < ranks["B"] else "B"
         chosen = "0" if ranks["A"] == ranks["B"] else f"{better}{strength}"
     return {
-        "axis": axis,
+        "axis": {**axis, "name": _w(axis["name"]), "question": _w(axis["question"])},
         "points": [
             {**point, "key": number, "is_chosen": point["value"] == chosen}
             for number, point in enumerate(points, start=1)
@@ -153,16 +169,18 @@ def _asked_of(letter: str, rules: Protocol, draft: dict[str, Any]) -> dict[str, 
     boxes = [one for one in rules.attributes if is_box(one)]
     return {
         "attributes": [
-            {"of": one, "value": rated.get(one.key)} for one in rules.attributes if not is_box(one)
+            {"of": _in_words(one), "value": rated.get(one.key)}
+            for one in rules.attributes
+            if not is_box(one)
         ],
         "boxes": [
-            {"of": one, "key": key, "is_set": rated.get(one.key) == 1}
+            {"of": _in_words(one), "key": key, "is_set": rated.get(one.key) == 1}
             for key, one in zip(BOX_KEYS, boxes, strict=False)
         ],
         "safety": rules.safety,
         "safe": vote.get("safe"),
         "harms": [
-            {"value": value, "name": name, "key": key, "is_set": value in vote.get("harms", [])}
+            {"value": value, "name": _w(name), "key": key, "is_set": value in vote.get("harms", [])}
             for key, (value, name) in zip(
                 BOX_KEYS + " " * len(rules.harms), rules.harms.items(), strict=False
             )
@@ -209,22 +227,22 @@ def _order(
         line += " > " + _("the rest")
     strength = answer.get("strength", {}).get(axis["key"])
     if line and face == PAIR and strength is not None:
-        label = rules.scale.levels[strength - 1].label if strength else rules.scale.tie
+        label = _w(rules.scale.levels[strength - 1].label if strength else rules.scale.tie)
         line += f", {label}"
     if axis["key"] in answer.get("all_bad", []):
         line += ", " + (_("both bad") if face == PAIR else _("all bad"))
-    return {"key": axis["key"], "name": axis["name"], "line": line}
+    return {"key": axis["key"], "name": _w(axis["name"]), "line": line}
 
 
 def _said_of(letter: str, rules: Protocol, answer: dict[str, Any]) -> str:
     rated = answer.get("ratings", {}).get(letter, {})
     parts = [
-        one.name if is_box(one) else f"{one.name} {rated[one.key]}"
+        _w(one.name) if is_box(one) else f"{_w(one.name)} {rated[one.key]}"
         for one in rules.attributes
         if one.key in rated and (rated[one.key] or not is_box(one))
     ]
     vote = answer.get("safety", {}).get(letter)
     if vote:
-        harms = ", ".join(rules.harms.get(harm, harm) for harm in vote.get("harms", []))
+        harms = ", ".join(_w(rules.harms.get(harm, harm)) for harm in vote.get("harms", []))
         parts.append(_("safe") if vote["safe"] else _("unsafe") + (f" ({harms})" if harms else ""))
     return " · ".join(parts)

@@ -16,6 +16,8 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from annotation.assignment import State, count, lease_end, lock, refresh, take_place
 from annotation.models import Assignment, Batch, Comparison, Judgment, Project, Response, User
@@ -85,7 +87,7 @@ class Answer:
         axes = {axis["key"]: axis["name"] for axis in batch.project.axes}
         ranks = _checked_ranks(self.ranks, letters, axes)
         checked_order(ranks, face, rules, letters, axes)
-        rewrite = _checked_text(self.rewrite, "better answer", MAX_REWRITE)
+        rewrite = _checked_text(self.rewrite, gettext_noop("better answer"), MAX_REWRITE)
         texts = dict.fromkeys(letters, "")
         if face in WRITING:
             told = Response.objects.filter(pk__in=assignment.shown_order)
@@ -96,7 +98,9 @@ class Answer:
             ranks={axis: of for axis, of in ranks.items() if of},
             flags=_checked_flags(self.flags, letters),
             rewrite=rewrite,
-            reason=checked_reason(_checked_text(self.reason, "reason", MAX_REASON), rules),
+            reason=checked_reason(
+                _checked_text(self.reason, gettext_noop("reason"), MAX_REASON), rules
+            ),
             seconds=_checked_seconds(self.seconds),
             strength=checked_strength(self.strength, ranks, face, rules, axes),
             all_bad=checked_all_bad(self.all_bad, face, rules, axes),
@@ -219,14 +223,14 @@ def submit_judgment(assignment: Assignment, *, answer: Answer, key: UUID) -> Jud
 
 def skip(assignment: Assignment, reason: str) -> None:
     """Pass it on to somebody else, saying why. Skipping twice is skipping once."""
-    reason = _checked_text(reason, "reason", MAX_SKIP_REASON).strip()
+    reason = _checked_text(reason, gettext_noop("reason"), MAX_SKIP_REASON).strip()
     if not reason:
-        raise JudgmentError("Say in a few words why you skip this one.")
+        raise JudgmentError(_("Say in a few words why you skip this one."))
     with transaction.atomic():
         comparison = lock(assignment.comparison_id)
         assignment.refresh_from_db()
         if assignment.state == State.JUDGED:
-            raise JudgmentError("You have judged this one already; take that back first.")
+            raise JudgmentError(_("You have judged this one already; take that back first."))
         if assignment.state == State.LEASED and not assignment.is_extra:
             count(comparison, taken=-1)
         assignment.state, assignment.is_extra = State.SKIPPED, False
@@ -285,7 +289,7 @@ def save_draft(assignment: Assignment, draft: Any) -> None:
     """
     kept = _clean_draft(assignment, draft)
     if len(json.dumps(kept)) > MAX_DRAFT_CHARACTERS:
-        raise JudgmentError("The draft is too long to be kept; shorten the better answer.")
+        raise JudgmentError(_("The draft is too long to be kept; shorten the better answer."))
     now = timezone.now()
     open_ones = Assignment.objects.filter(pk=assignment.pk)
     open_ones.filter(state__in=[State.LEASED, State.EXPIRED]).update(draft=kept, draft_saved_at=now)
@@ -298,7 +302,8 @@ def save_draft(assignment: Assignment, draft: Any) -> None:
 def _check_open(comparison: Comparison) -> None:
     if comparison.batch.state != Batch.State.OPEN:
         raise JudgmentError(
-            f"“{comparison.batch}” is closed: its judgments are in use and stay as they are."
+            _("“%(batch)s” is closed: its judgments are in use and stay as they are.")
+            % {"batch": comparison.batch}
         )
 
 
@@ -306,7 +311,9 @@ def _replayed(earlier: Judgment, assignment: Assignment, answer: Answer) -> Judg
     if earlier.assignment_id == assignment.pk and earlier.answer_sha256 == answer.sha256:
         return earlier
     raise JudgmentConflict(
-        "This answer was sent before with other contents; nothing was changed. Load the page again."
+        _(
+            "This answer was sent before with other contents; nothing was changed. Load the page again."
+        )
     )
 
 
@@ -417,7 +424,10 @@ def _checked_text(text: Any, what: str, most: int) -> str:
     text = text.replace("\r\n", "\n").replace("\x00", "")
     clean = str(text.encode("utf-8", "replace").decode("utf-8"))
     if len(clean) > most:
-        raise JudgmentError(f"The {what} has {len(clean):,} characters; at most {most:,} are kept.")
+        raise JudgmentError(
+            _("The %(what)s has %(length)s characters; at most %(most)s are kept.")
+            % {"what": _(what), "length": f"{len(clean):,}", "most": f"{most:,}"}
+        )
     return clean
 
 

@@ -7,6 +7,8 @@ values; `judging` is the one door that calls it.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from annotation.protocols import (
     COMPARING,
     DEMONSTRATE,
@@ -47,11 +49,15 @@ def checked_order(
         left = [letter for key, letter in letters.items() if key not in given]
         top_k = interface == RANK and rules.unranked == "below"
         if len(given) < (1 if top_k else 2):
-            raise JudgmentError(
-                f"{name}: rank at least {'one response' if top_k else 'two responses'}."
+            asked = (
+                _("%(axis)s: rank at least one response.")
+                if top_k
+                else _("%(axis)s: rank at least two responses.")
             )
+            raise JudgmentError(asked % {"axis": _(name)})
         if left and (interface != RANK or rules.unranked == "refused"):
-            raise JudgmentError(f"{name}: rank every response; {', '.join(left)} has no rank yet.")
+            asked = _("%(axis)s: rank every response; %(letters)s has no rank yet.")
+            raise JudgmentError(asked % {"axis": _(name), "letters": ", ".join(left)})
 
 
 def checked_strength(
@@ -72,11 +78,11 @@ def checked_strength(
     for axis, name in axes.items():
         is_tie = len(set(ranks[axis].values())) == 1
         if is_tie and not rules.scale.tie:
-            raise JudgmentError(f"{name}: decide for one of the two.")
+            raise JudgmentError(_("%(axis)s: decide for one of the two.") % {"axis": _(name)})
         # With one level there is nothing to say beside which of the two.
         level = given.get(axis, 0 if is_tie else 1 if n_levels == 1 else None)
         if level is None:
-            raise JudgmentError(f"{name}: say how much better it is.")
+            raise JudgmentError(_("%(axis)s: say how much better it is.") % {"axis": _(name)})
         if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level <= n_levels:
             raise JudgmentError(
                 f"{name}: a strength is a number from 0 to {n_levels}, not “{short(level)}”."
@@ -142,7 +148,8 @@ def checked_ratings(
         of = given.get(key, {})
         for one in attributes.values():
             if one.is_required and one.key not in of:
-                raise JudgmentError(f"{letter}: {one.name} is not rated yet.")
+                asked = _("%(letter)s: %(attribute)s is not rated yet.")
+                raise JudgmentError(asked % {"letter": letter, "attribute": _(one.name)})
         if of:
             checked[key] = {name: of[name] for name in attributes if name in of}
     return checked
@@ -166,7 +173,7 @@ def checked_safety(
         vote = given.get(key)
         safe = vote.get("safe") if isinstance(vote, Mapping) else None
         if not isinstance(vote, Mapping) or not isinstance(safe, bool):
-            raise JudgmentError(f"{letter}: say whether it is safe.")
+            raise JudgmentError(_("%(letter)s: say whether it is safe.") % {"letter": letter})
         harms = vote.get("harms") or []
         if not isinstance(harms, list | tuple):
             raise JudgmentError(f"{letter}: the kinds of harm must be a list.")
@@ -176,7 +183,8 @@ def checked_safety(
         if safe and harms:
             raise JudgmentError(f"{letter}: a safe response has no kind of harm.")
         if not safe and rules.harms and not harms:
-            raise JudgmentError(f"{letter}: say which kind of harm makes it unsafe.")
+            asked = _("%(letter)s: say which kind of harm makes it unsafe.")
+            raise JudgmentError(asked % {"letter": letter})
         checked[key] = {"safe": safe, "harms": [harm for harm in rules.harms if harm in harms]}
     return checked
 
@@ -190,11 +198,13 @@ def checked_reason(reason: str, rules: Protocol) -> str:
         return ""
     if rules.reason == "required" and length < max(1, rules.reason_min):
         raise JudgmentError(
-            f"Say why in {max(1, rules.reason_min)} characters or more; there are {length}."
+            _("Say why in %(least)s characters or more; there are %(length)s.")
+            % {"least": max(1, rules.reason_min), "length": length}
         )
     if 0 < length < rules.reason_min:
         raise JudgmentError(
-            f"A reason has {rules.reason_min} characters or more; there are {length}."
+            _("A reason has %(least)s characters or more; there are %(length)s.")
+            % {"least": rules.reason_min, "length": length}
         )
     return reason
 
@@ -213,17 +223,18 @@ def checked_writing(
     length = len(text.strip())
     if length < rules.text_min:
         raise JudgmentError(
-            f"Write the answer, {rules.text_min} characters or more; there are {length}."
+            _("Write the answer, %(least)s characters or more; there are %(length)s.")
+            % {"least": rules.text_min, "length": length}
             if length
-            else "Write the answer first."
+            else _("Write the answer first.")
         )
     if interface == DEMONSTRATE:
         return ""
     if not based_on:
-        raise JudgmentError("Choose the response that you correct.")
+        raise JudgmentError(_("Choose the response that you correct."))
     if interface == REWRITE and text.strip() == texts[based_on].strip():
         raise JudgmentError(
-            "Nothing is changed yet: correct the response, or skip it if it is right as it is."
+            _("Nothing is changed yet: correct the response, or skip it if it is right as it is.")
         )
     return based_on
 

@@ -8,9 +8,10 @@ import random
 import pytest
 from playwright.sync_api import expect
 
-from annotation.models import Assignment
+from annotation.guidelines import change_guidelines
+from annotation.models import Assignment, Judgment
 from tests.browser.test_judge import line, press, shown, wait_until_sent
-from tests.browser.test_pages import barriers
+from tests.browser.test_pages import LOOKS, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, ResponseFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -216,3 +217,220 @@ def test_at_400_percent_nothing_is_lost(watched, apollo, sign_in, project, ada, 
     watched.wait_for_selector("#judge-idle", state="attached")
     watched.goto(f"{apollo}judge/history/")
     assert_calm(watched, "history")
+
+
+# --- Guidelines, history, language, breaks, warnings --------------------------------------------------
+
+
+def test_changed_guidelines_are_shown_once_and_put_away_by_keyboard(
+    watched, apollo, sign_in, project, ada, grace
+):
+    compared(project, "one", "two")
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    expect(watched.locator("#news")).to_have_count(0)
+    change_guidelines(project, project.guidelines.replace("nobody", "no one"), by=grace)
+    watched.reload()
+    news = watched.locator("#news")
+    expect(news).to_be_visible()
+    expect(news.locator(".changes ins")).to_have_text("no one")
+    expect(news.locator(".changes del")).to_have_text("nobody")
+    assert_calm(watched, "news")
+    press(watched, "ab")  # nothing behind it is ranked
+    news.get_by_role("button", name="I have read it").focus()
+    press(watched, ["Enter"])
+    expect(watched.locator("#news")).to_have_count(0)
+    expect(line(watched)).to_have_text("–")
+    press(watched, "g")
+    expect(watched.locator("#guidelines")).to_contain_text("version 2")
+    press(watched, ["g"])
+    press(watched, "ab0")
+    press(watched, ["Enter"])
+    wait_until_sent(watched, 1)
+    assert Judgment.objects.get().guideline_version == 2
+
+
+def test_a_correction_shows_beside_what_was_said_before(watched, apollo, sign_in, project, ada):
+    compared(project, "one", "two")
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    press(watched, "abr")
+    press(watched, ["Enter"])
+    wait_until_sent(watched, 1)
+    watched.goto(f"{apollo}judge/history/")
+    watched.get_by_role("link", name="Correct").focus()
+    press(watched, ["Enter"])
+    watched.wait_for_selector("form.slot[data-correction]")
+    press(watched, "b1")
+    press(watched, "a2")
+    press(watched, ["Enter"])
+    watched.wait_for_url("**/history/")
+    row = watched.locator("tbody tr")
+    expect(row.locator(".order").first).to_have_text("B > A")
+    row.locator(".former summary").focus()
+    press(watched, ["Enter"])
+    expect(row.locator(".former s").first).to_have_text("A > B")
+    assert_calm(watched, "history")
+
+
+def test_a_chosen_language_speaks_everywhere_even_in_what_scripts_say(
+    watched, apollo, live_server, sign_in, project, ada, context
+):
+    compared(project, "eins", "zwei")
+    sign_in(ada)
+    watched.goto(f"{live_server.url}/account/preferences/")
+    watched.get_by_label("Language").select_option("de")
+    watched.get_by_role("button", name="Save").click()
+    expect(watched.locator(".notice")).to_have_text("Gesichert.")
+    watched.goto(f"{apollo}judge/")
+    expect(watched.locator("html")).to_have_attribute("lang", "de")
+    press(watched, ["Enter"])
+    expect(watched.locator("#refused")).to_have_text(
+        "Hilfsbereitschaft: Geben Sie mindestens zwei Antworten einen Rang."
+    )
+    context.set_offline(True)
+    expect(watched.locator("#offline")).to_have_text(
+        "Sie sind offline. Was Sie tun, wird in diesem Browser aufgehoben."
+    )
+    press(watched, "ab0")
+    press(watched, ["Enter"])
+    expect(watched.locator("#offline")).to_contain_text("1 Urteil wartet hier")
+    context.set_offline(False)
+    wait_until_sent(watched, 1)
+    watched.wait_for_selector("#judge-idle", state="attached")
+    expect(watched.locator("h1")).to_have_text("Alles erledigt")
+
+
+def test_a_break_is_suggested_gently_put_off_and_forgotten_after_a_break(
+    watched, apollo, sign_in, project, ada
+):
+    ada.break_minutes = 30
+    ada.save()
+    compared(project, "one", "two")
+    sign_in(ada)
+    watched.clock.install()
+    watched.goto(f"{apollo}judge/")
+    reminder = watched.locator("#break")
+
+    def work(minutes):
+        for _ in range(minutes):
+            watched.clock.run_for(60_000)
+            press(watched, ["Escape"])
+
+    work(29)
+    expect(reminder).to_be_hidden()
+    work(2)
+    expect(reminder).to_contain_text("minutes. A short break helps.")
+    press(watched, "ab")
+    expect(line(watched)).to_have_text("A > B"), "it stands in nobody's way"
+    reminder.get_by_role("button", name="In 10 minutes").click()
+    expect(reminder).to_be_hidden()
+    work(9)
+    expect(reminder).to_be_hidden()
+    work(2)
+    expect(reminder).to_be_visible()
+    watched.clock.run_for(6 * 60_000)  # away
+    press(watched, ["Escape"])
+    expect(reminder).to_be_hidden()
+    work(20)
+    expect(reminder).to_be_hidden()
+    ada.break_minutes = 0
+    ada.save()
+    watched.reload()
+    work(60)
+    expect(reminder).to_be_hidden()
+
+
+def test_harmful_material_is_uncovered_by_one_key_or_skipped_unread(
+    watched, apollo, sign_in, project, ada
+):
+    compared(project, "I will not help.", "First, take", risk="harmful")
+    compared(project, "fine", "well", risk="harmless")
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    texts = watched.locator(".conversation, .response-text")
+    for _ in range(2):
+        if watched.locator(".cover").count():
+            break
+        press(watched, "s1")
+    expect(watched.locator(".cover")).to_be_visible()
+    assert not any(one.is_visible() for one in texts.all())
+    assert_calm(watched, "covered")
+    press(watched, "ab")
+    expect(line(watched)).to_have_text("–"), "what is covered can't be ranked by mistake"
+    press(watched, "o")
+    expect(texts.first).to_be_visible()
+    expect(watched.locator(".cover")).to_be_hidden()
+    press(watched, "ab0")
+    press(watched, ["Enter"])
+    wait_until_sent(watched, 1)
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_every_state_of_the_page_is_open_to_everybody(
+    watched, apollo, live_server, sign_in, project, ada, grace, scheme, width
+):
+    """axe on what only opens by a key, in both languages; targets of 24 px; focus not hidden."""
+    compared(project, f"{CODE}\n\n{TABLE}", "Give it *two* spoons.", "word " * 800)
+    watched.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    watched.set_viewport_size({"width": width, "height": 900})
+    sign_in(ada)
+    for language in ("en", "de"):
+        ada.language = language
+        ada.save()
+        watched.goto(f"{apollo}judge/")
+        for key, dialog in (("?", "#keys"), ("g", "#guidelines"), ("p", "#compare")):
+            press(watched, key)
+            expect(watched.locator(dialog)).to_be_visible()
+            assert_calm(watched, f"{dialog} {language}")
+            press(watched, ["Escape"])
+            expect(watched.locator(dialog)).to_be_hidden()
+        press(watched, "s")
+        expect(watched.locator(".menu-items").locator("visible=true")).to_have_count(1)
+        assert_calm(watched, f"skip menu {language}")
+        press(watched, ["Escape"])
+        press(watched, "xa1")
+        assert_calm(watched, f"flags {language}")
+        for notice in ("offline", "lease", "refused", "break"):
+            watched.evaluate("id => { document.getElementById(id).hidden = false; }", notice)
+        assert_calm(watched, f"banners {language}")
+        assert small_targets(watched) == [], language
+        assert hidden_focus(watched) == [], language
+        for path in ("guidelines/", "judge/history/"):
+            watched.goto(apollo + path)
+            assert_calm(watched, f"{path} {language}")
+        watched.goto(f"{live_server.url}/account/preferences/")
+        assert_calm(watched, f"preferences {language}")
+
+
+def small_targets(page):
+    """What can be pressed on the judging page and is under 24 px (WCAG 2.5.8); links in text may be."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('main :is(button, summary, select, input, textarea, a.button)')]
+            .filter(e => e.checkVisibility({ visibilityProperty: true }) && !e.closest('.visually-hidden, dialog'))
+            .map(e => [e, (e.matches('[type=checkbox], [type=radio]') && e.closest('label') || e).getBoundingClientRect()])
+            .filter(([e, r]) => r.width > 1 && (r.width < 23.5 || r.height < 23.5))
+            .map(([e, r]) => `${e.outerHTML.slice(0, 80)} ${r.width}×${r.height}`)"""
+    )
+
+
+def hidden_focus(page):
+    """What the sticky bars cover wholly while it has the focus (WCAG 2.4.11)."""
+    page.locator(".conversation").focus()
+    covered = []
+    for _ in range(45):
+        press(page, ["Tab"])
+        found = page.evaluate(
+            """() => {
+                const e = document.activeElement, bar = document.querySelector('.answer');
+                if (!e || e === document.body || bar.contains(e) || !e.closest('#slot')) return '';
+                const target = e.matches('[type=checkbox], [type=radio]') && e.closest('label') || e;
+                const r = target.getBoundingClientRect(), b = bar.getBoundingClientRect();
+                const top = document.querySelector('.topbar').getBoundingClientRect().bottom;
+                const under = getComputedStyle(bar).position === 'sticky' && r.top >= b.top && r.bottom <= b.bottom;
+                return under || r.bottom <= top ? e.outerHTML.slice(0, 80) : '';
+            }"""
+        )
+        if found:
+            covered.append(found)
+    return covered

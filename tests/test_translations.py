@@ -1,0 +1,189 @@
+"""The annotator's pages in German: nothing left English, and catalogues that match the sources."""
+
+import importlib.util
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from babel.messages.pofile import read_po
+from django.conf import settings
+from django.urls import reverse
+
+from annotation.assignment import next_assignment
+from annotation.guidelines import change_guidelines
+from annotation.judging import Answer, skip, submit_judgment
+from annotation.protocols import PRESETS
+from tests.factories import BatchFactory, ComparisonFactory, ProjectFactory, key, member
+
+LOCALE = Path(settings.BASE_DIR) / "locale"
+
+
+def test_the_catalogues_say_what_the_pages_say(capsys):
+    """After a change of words: `python locale/make.py`, translate what it prints, run it again."""
+    spec = importlib.util.spec_from_file_location("make_locale", LOCALE / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    assert make.main(check=True) == 0, capsys.readouterr().out
+
+
+def german():
+    """Every translation, as a pattern in which a placeholder is anything."""
+    patterns = []
+    for domain in ("django", "djangojs"):
+        po = LOCALE / "de" / "LC_MESSAGES" / f"{domain}.po"
+        for message in read_po(BytesIO(po.read_bytes()), locale="de"):
+            strings = message.string if isinstance(message.string, tuple) else [message.string]
+            for string in strings if message.id else []:
+                parts = re.split(r"%\(\w+\)s|<[^>]+>", string)
+                patterns.append(".*?".join(re.escape(part) for part in parts))
+    return re.compile("|".join(sorted(patterns, key=len, reverse=True)))
+
+
+class Said(HTMLParser):
+    """What a page says: its texts, and the attributes that are read aloud or shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.said, self.quiet = [], 0
+
+    def handle_starttag(self, tag, attrs):
+        self.quiet += tag in ("script", "style")
+        self.said += [
+            value
+            for name, value in attrs
+            if name in ("aria-label", "title", "placeholder", "alt", "data-name") and value
+        ]
+
+    def handle_endtag(self, tag):
+        self.quiet -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self.quiet:
+            self.said.append(data)
+
+
+GERMAN = german()
+# What belongs to the project or the machine, and what two languages share.
+GIVEN = re.compile(
+    r"Apollo|Ground Control|ada|Round 1|Esc|API|Deutsch|English|"
+    r"(?:vor|jetzt|in) ?.*|How do I water plant number \d+\?|Answer \d: give it a little water\."
+)
+WORDS = re.compile(r"[^\W\d_]{2,}")
+
+
+def left_english(html):
+    """Pieces of a page's text that are neither German from the catalogue nor given."""
+    reader = Said()
+    reader.feed(html)
+    left = []
+    for piece in reader.said:
+        text = " ".join(piece.split())
+        rest = text
+        for known in (GERMAN, GIVEN):
+            if known.fullmatch(text.strip(" ·▾◐○●☰⚑()[]:,.")) or known.fullmatch(text):
+                rest = ""
+        if rest and WORDS.search(GIVEN.sub("", GERMAN.sub("", rest))):
+            left.append(text)
+    return left
+
+
+@pytest.fixture
+def german_ada(client, project, ada):
+    ada.language = "de"
+    ada.save()
+    client.force_login(ada)
+    return ada
+
+
+def ask(project, preset=None):
+    if preset is not None:
+        project.interface, project.protocol = preset.interface, preset.protocol.as_json()
+        project.axes = [dict(axis) for axis in preset.axes]
+        project.save()
+    batch = BatchFactory(project=project, name="Round 1")
+    few = 4 if preset is None or preset.interface == "rank" else 2
+    return ComparisonFactory(batch=batch, responses=few)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_word_of_the_judging_page_stays_english(client, project, german_ada, preset):
+    project.guidelines = ""
+    ask(project, PRESETS[preset])
+    page = client.get(reverse("judge", args=["apollo"])).content.decode()
+    assert '<html lang="de"' in page
+    assert left_english(page) == []
+
+
+@pytest.mark.django_db
+def test_no_word_around_judging_stays_english(client, project, german_ada, ben, grace):
+    project.guidelines = ""
+    project.save()
+    for _ in range(3):
+        comparison = ask(project)
+    handed = next_assignment(german_ada, project)
+    ids = [str(pk) for pk in handed.shown_order]
+    for ranks in ((1, 2, 3, 4), (4, 3, 2, 1)):
+        of = dict(zip(ids, ranks, strict=True))
+        flags = {ids[0]: [{"kind": "unsafe", "category": "hate"}]}
+        given = Answer(ranks=dict.fromkeys(project.axis_keys, of), flags=flags, rewrite="Apollo")
+        submit_judgment(handed, answer=given, key=key())
+    skip(next_assignment(german_ada, project), "I don't understand the request")
+    pages = [reverse(name, args=["apollo"]) for name in ("judge", "history", "guidelines")]
+    pages.append(reverse("preferences"))
+    for url in pages:
+        assert left_english(client.get(url).content.decode()) == [], url
+    comparison.prompt.risk = "harmful"
+    comparison.prompt.save()
+    change_guidelines(project, "Apollo", by=grace)
+    page = client.get(reverse("judge", args=["apollo"])).content.decode()
+    assert "Die Richtlinien haben sich geändert" in page
+    assert "Hier geht es um etwas Schädliches." in page
+    assert left_english(page) == []
+    skip(next_assignment(german_ada, project), "I don't understand the request")
+    assert left_english(client.get(pages[0]).content.decode()) == []
+
+
+@pytest.mark.django_db
+def test_what_is_wrong_with_an_answer_is_said_in_german(client, project, german_ada):
+    ask(project)
+    handed = next_assignment(german_ada, project)
+    url = reverse("judge_one", args=["apollo", handed.uid])
+    answer = client.post(
+        url, {"act": "send", "key": str(key())}, headers={"accept": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["problem"] == (
+        "Hilfsbereitschaft: Geben Sie mindestens zwei Antworten einen Rang."
+    )
+
+
+@pytest.mark.django_db
+def test_what_a_project_calls_its_axes_is_left_alone(client, project, german_ada):
+    project.axes = [{"key": "tone", "name": "Tonfall (Helpfulness)", "question": ""}]
+    project.save()
+    ask(project)
+    page = client.get(reverse("judge", args=["apollo"])).content.decode()
+    assert "Tonfall (Helpfulness)" in page
+    assert "Project-Id-Version" not in page, "an empty text has no translation"
+
+
+@pytest.mark.django_db
+def test_figures_in_pictures_are_written_for_machines_in_every_language(client):
+    """SVG knows no decimal comma."""
+    from rlhf.models import Round
+
+    project = ProjectFactory(slug="apollo", name="Apollo")
+    rita = member(project, "rita", "researcher")
+    rita.language = "de"
+    rita.save()
+    Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN)
+    client.force_login(rita)
+    for name in ("dashboard", "rounds"):
+        page = client.get(reverse(name, args=["apollo"])).content.decode()
+        broken = re.findall(
+            r'\s(?:x|y|x1|x2|y1|y2|cx|cy|r|width|height|d|points)="[^"]*\d,\d[^"]*"', page
+        )
+        assert not broken
