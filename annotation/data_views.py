@@ -345,10 +345,23 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
                 f"/api/v1/projects/{project.slug}/snapshots/{found.version}/archive/"
             ),
             "folder": f"{project.slug}-v{found.version}",
-            "config": config_name(pair_file(axes[0])) if axes else "judgments",
+            "configs": _configs(found, axes),
             "card": render_markdown(_card_text(found)),
         },
     )
+
+
+def _configs(found: Snapshot, axes: list[str]) -> list[tuple[str, str]]:
+    """What `load_dataset` opens of this version: a variable's name and the configuration."""
+    configs = [("pairs", config_name(pair_file(axes[0])))] if axes else []
+    for variable, count in (
+        ("rankings", "judgments"),
+        ("ratings", "ratings"),
+        ("demonstrations", "demonstrations"),
+    ):
+        if found.counts.get(count):
+            configs.append((variable, count))
+    return configs
 
 
 def _whole(value: str | None) -> int:

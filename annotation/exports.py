@@ -32,6 +32,8 @@ PAIR_SCHEMA = pa.schema(
         ("weight", pa.float64()),
     ]
 )
+# The same where two were compared with a strength.
+MARGIN_SCHEMA = pa.schema([*PAIR_SCHEMA, ("strength", pa.int32()), ("margin", pa.float64())])
 
 
 def judgment_schema(axes: Sequence[str]) -> pa.Schema:
@@ -48,6 +50,44 @@ def judgment_schema(axes: Sequence[str]) -> pa.Schema:
             ("responses", pa.list_(pa.string())),
             ("ranks", pa.struct([(axis, pa.list_(pa.int32())) for axis in axes])),
             ("weight", pa.float64()),
+            ("strength", pa.struct([(axis, pa.int32()) for axis in axes])),
+            ("margin", pa.struct([(axis, pa.float64()) for axis in axes])),
+            ("unranked", pa.string()),
+            ("all_bad", pa.list_(pa.string())),
+            ("reason", pa.string()),
+        ]
+    )
+
+
+SAID = [
+    ("judgment_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("annotator", pa.string()),
+    ("round", pa.string()),
+    ("messages", MESSAGES),
+    ("category", pa.string()),
+    ("risk", pa.string()),
+    ("response", pa.string()),
+]
+
+DEMONSTRATION_SCHEMA = pa.schema(
+    [*SAID, ("kind", pa.string()), ("based_on", pa.string()), ("weight", pa.float64())]
+)
+
+
+def rating_schema(attributes: Sequence[str]) -> pa.Schema:
+    """Columns of `ratings`: one number per attribute, null where it was not asked."""
+    return pa.schema(
+        [
+            *SAID,
+            # Parquet has no empty struct, so votes on safety alone have no such column.
+            *(
+                [("attributes", pa.struct([(key, pa.int32()) for key in attributes]))]
+                * bool(attributes)
+            ),
+            ("safe", pa.bool_()),
+            ("harms", pa.list_(pa.string())),
+            ("reason", pa.string()),
         ]
     )
 

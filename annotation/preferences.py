@@ -23,6 +23,8 @@ from annotation.models import (
 )
 
 CHUNK = 500
+# A rank below every rank: of what a top-k ranking left out.
+BELOW = 10
 
 Row = dict[str, Any]
 Ties = Literal["drop", "half"]
@@ -140,6 +142,7 @@ def rows_with_origins(
                 "pk", "uid", "ranks", "assignment__annotator_id", "assignment__comparison_id"
             )
         }
+        more = _more(wanted, project.axis_keys)
         people |= User.objects.in_bulk({row[3] for row in judged.values()} - set(people))
         compared = {
             comparison.pk: comparison
@@ -180,16 +183,48 @@ def rows_with_origins(
                         for axis in project.axis_keys
                     },
                     "weight": 1.0,
+                    **more[judgment_id],
                 },
             )
 
 
-def pairs(rows: Iterable[Row], axis: str, ties: Ties = "drop") -> Iterator[Row]:
+def _more(wanted: list[int], axes: list[str]) -> dict[int, Row]:
+    """What else was said about each ranking: how strongly, what the unranked are, whether all are bad.
+
+    By judgment: `{"strength": {axis: level or None}, "margin": {axis: number or None}, "unranked":
+    "unknown" or "below", "all_bad": [axes], "reason": text}`.
+    """
+    columns = ("pk", "strength", "rest_below", "all_bad", "reason")
+    return {
+        pk: {
+            "strength": {axis: strength.get(axis, {}).get("level") for axis in axes},
+            "margin": {axis: strength.get(axis, {}).get("margin") for axis in axes},
+            "unranked": "below" if rest_below else "unknown",
+            "all_bad": all_bad,
+            "reason": reason,
+        }
+        for pk, strength, rest_below, all_bad, reason in Judgment.objects.filter(
+            pk__in=wanted
+        ).values_list(*columns)
+    }
+
+
+def has_strength(project: Project, *, batches: Iterable[Batch] | None = None) -> bool:
+    """Whether anybody was asked how much better the better of two is."""
+    return trainable(judgments_of(project, batches=batches)).exclude(strength={}).exists()
+
+
+def pairs(
+    rows: Iterable[Row], axis: str, ties: Ties = "drop", *, margins: bool = False
+) -> Iterator[Row]:
     """Every pair of a ranking as a row of TRL's conversational preference format.
 
     `{"prompt": [messages], "chosen": [{assistant}], "rejected": [{assistant}], "prompt_id",
-    "annotator", "weight"}`, in the order of `rows` and, within a row, best ranks first. Responses
-    that were not ranked and pairs of equal texts are left out. `ties`: "drop" leaves a tie out,
+    "annotator", "weight"}`, in the order of `rows` and, within a row, best
+    ranks first. Responses that were not ranked are left out, unless the row says that they are below
+    (a top-k ranking); so are pairs of equal texts. `margins` adds `strength` and `margin`, None and 0
+    where nobody was asked how much better the better one is: TRL wants a number or no such column.
+    `ties`: "drop" leaves a tie out,
     "half" gives it twice, once in each direction, at half the weight.
     """
     if ties not in ("drop", "half"):
@@ -200,15 +235,25 @@ def pairs(rows: Iterable[Row], axis: str, ties: Ties = "drop") -> Iterator[Row]:
             for index, rank in enumerate(row["ranks"].get(axis) or ())
             if rank is not None
         )
-        for (rank_a, a), (rank_b, b) in combinations(ranked, 2):
+        ordered = [*combinations(ranked, 2)]
+        if row.get("unranked") == "below" and ranked:
+            told = {index for _, index in ranked}
+            rest = [i for i in range(len(row["responses"])) if i not in told]
+            ordered += [((rank, a), (BELOW, b)) for rank, a in ranked for b in rest]
+        for (rank_a, a), (rank_b, b) in ordered:
             better, worse = row["responses"][a], row["responses"][b]
             if better == worse:
                 continue
             if rank_a != rank_b:
-                yield _pair(row, better, worse, row["weight"])
+                pair = _pair(row, better, worse, row["weight"])
+                if margins:
+                    pair["strength"] = row.get("strength", {}).get(axis)
+                    pair["margin"] = row.get("margin", {}).get(axis) or 0.0
+                yield pair
             elif ties == "half":
-                yield _pair(row, better, worse, row["weight"] / 2)
-                yield _pair(row, worse, better, row["weight"] / 2)
+                for chosen, rejected in ((better, worse), (worse, better)):
+                    pair = _pair(row, chosen, rejected, row["weight"] / 2)
+                    yield pair | {"strength": 0, "margin": 0.0} if margins else pair
 
 
 def n_ties(row: Row, axis: str) -> int:

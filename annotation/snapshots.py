@@ -25,10 +25,31 @@ from django.utils import timezone
 
 from annotation import preferences
 from annotation.agreement import Gatherer
-from annotation.exports import EXPORT_FORMATS, PAIR_SCHEMA, Row, judgment_schema
+from annotation.exports import (
+    DEMONSTRATION_SCHEMA,
+    EXPORT_FORMATS,
+    MARGIN_SCHEMA,
+    PAIR_SCHEMA,
+    Row,
+    judgment_schema,
+    rating_schema,
+)
 from annotation.models import Batch, Event, Project, Snapshot, Source
+from annotation.protocols import (
+    COMPARING,
+    DEMONSTRATE,
+    DIALOGUE,
+    PAIR,
+    RANK,
+    RATE,
+    REWRITE,
+    WRITING,
+    Protocol,
+)
+from annotation.statements import Statement, attributes_of, statements
 
 CARD, SUMS, JUDGMENTS = "README.md", "SHA256SUMS", "preferences"
+RATINGS, DEMONSTRATIONS = "ratings", "demonstrations"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What the Hub's card knows by these names; anything else is "other" there, and named in the text.
 HUB_LICENCES = {
@@ -54,11 +75,25 @@ class Tally:
     sources_of: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     pairs: Counter[str] = field(default_factory=Counter)
     ties: Counter[str] = field(default_factory=Counter)
+    statements: Counter[str] = field(default_factory=Counter)
+    others: int = 0
+    """Judgments that rate or write and prefer nothing."""
+
+    def state(self, said: Statement) -> None:
+        """A rating or a demonstration; a judgment counts once, whether it ranks as well or not."""
+        self.statements[said.file] += 1
+        self.prompts.add(said.row["prompt_id"])
+        if said.counts:
+            self.others += 1
+            self._of(said.origin, said.row)
 
     def add(self, origin: preferences.Origin, row: Row) -> None:
         self.judgments += 1
         self.prompts.add(row["prompt_id"])
         self.responses += len(row["responses"])
+        self._of(origin, row)
+
+    def _of(self, origin: preferences.Origin, row: Row) -> None:
         self.annotators[row["annotator"]] += 1
         self.batches[origin.batch] += 1
         self.sources.update(origin.sources)
@@ -214,7 +249,9 @@ def _write_rows(
             ]
 
         raw = writers(JUDGMENTS, schema)
-        by_axis = {axis: writers(pair_file(axis), PAIR_SCHEMA) for axis in project.axis_keys}
+        margins = preferences.has_strength(project, batches=batches)
+        pair_schema = MARGIN_SCHEMA if margins else PAIR_SCHEMA
+        by_axis = {axis: writers(pair_file(axis), pair_schema) for axis in project.axis_keys}
         for origin, row in preferences.rows_with_origins(project, batches=batches, rounds=rounds):
             row["round"] = "" if row["round"] is None else str(row["round"])
             tally.add(origin, row)
@@ -222,13 +259,26 @@ def _write_rows(
             for writer in raw:
                 writer.write(row)
             for axis, axis_writers in by_axis.items():
-                for pair in preferences.pairs([row], axis):
+                for pair in preferences.pairs([row], axis, margins=margins):
                     tally.pairs[axis] += 1
                     for writer in axis_writers:
                         writer.write(pair)
                 tally.ties[axis] += preferences.n_ties(row, axis)
-    if not tally.judgments:
+        files = {
+            RATINGS: writers(RATINGS, rating_schema(attributes_of(project))),
+            DEMONSTRATIONS: writers(DEMONSTRATIONS, DEMONSTRATION_SCHEMA),
+        }
+        for said in statements(project, batches=batches, rounds=rounds):
+            said.row["round"] = "" if said.row["round"] is None else str(said.row["round"])
+            tally.state(said)
+            for writer in files[said.file]:
+                writer.write(said.row)
+    if not tally.judgments + tally.others:
         raise SnapshotError("Every judgment was taken back while it was being frozen.")
+    unused = [file for file in files if not tally.statements[file]]
+    for file in unused if tally.judgments else [*unused, JUDGMENTS]:
+        for ending in EXPORT_FORMATS:
+            (folder / f"{file}.{ending}").unlink()
     for axis in project.axis_keys:
         if not tally.pairs[axis]:  # an empty file would only make a loader stumble
             for ending in EXPORT_FORMATS:
@@ -253,6 +303,8 @@ def _facts(
                     "id": pk,
                     "name": used[pk].name,
                     "is_imported": used[pk].is_imported,
+                    "interface": used[pk].face,
+                    "protocol": used[pk].rules.as_json(),
                     "n_judgments": n,
                     "sources": sorted(tally.sources_of[pk]),
                 }
@@ -264,6 +316,8 @@ def _facts(
         },
         "counts": {
             "judgments": tally.judgments,
+            "ratings": tally.statements[RATINGS],
+            "demonstrations": tally.statements[DEMONSTRATIONS],
             "prompts": len(tally.prompts),
             "pairs": {axis: tally.pairs[axis] for axis in project.axis_keys},
             "ties": {axis: tally.ties[axis] for axis in project.axis_keys},
@@ -272,7 +326,7 @@ def _facts(
             "imported_annotators": tally.people("imported"),
             "judgments_simulated": _of_kind(tally, "simulated"),
             "judgments_imported": _of_kind(tally, "imported"),
-            "responses_per_judgment": round(tally.responses / tally.judgments, 2),
+            "responses_per_judgment": round(tally.responses / max(1, tally.judgments), 2),
             "left_out": left_out,
         },
         "licences": [
@@ -298,7 +352,7 @@ def _write_card(snapshot: Snapshot, folder: Path, tally: Tally) -> None:
     (folder / CARD).write_text(snapshot.card, encoding="utf-8")
     (folder / SUMS).unlink(missing_ok=True)
     rows = {JUDGMENTS: tally.judgments}
-    rows |= {pair_file(axis): n for axis, n in tally.pairs.items()}
+    rows |= {pair_file(axis): n for axis, n in tally.pairs.items()} | dict(tally.statements)
     files = [
         {
             "name": path.name,
@@ -369,6 +423,8 @@ def _front_matter(snapshot: Snapshot) -> list[str]:
     for name, n in [
         *((pair_file(axis), n) for axis, n in counts["pairs"].items()),
         (JUDGMENTS, counts["judgments"]),
+        (RATINGS, counts.get("ratings")),
+        (DEMONSTRATIONS, counts.get("demonstrations")),
     ]:
         if not n:
             continue
@@ -415,8 +471,7 @@ def _prose(snapshot: Snapshot) -> list[str]:
         "",
         "## What is in it",
         "",
-        f"{counts['judgments']} judgments of {counts['prompts']} prompts, on average "
-        f"{counts['responses_per_judgment']:g} responses each, made by " + ", ".join(made_by) + ".",
+        f"{_amounts(counts)}, made by {', '.join(made_by)}.",
         "",
         "| part | rows | what a row is |",
         "|---|---|---|",
@@ -427,7 +482,8 @@ def _prose(snapshot: Snapshot) -> list[str]:
         lines.append(f"| `{config_name(pair_file(axis))}` | {n} | {what} ({ties} ties left out) |")
     what = "one person's ranking of all responses of a prompt, on every axis"
     lines += [
-        f"| `judgments` | {counts['judgments']} | {what} |",
+        *([f"| `judgments` | {counts['judgments']} | {what} |"] if counts["judgments"] else []),
+        *_statement_lines(counts),
         "",
         (
             "Ranks are one per response: 1 is best, equal numbers are ties, `null` was not ranked. "
@@ -460,21 +516,89 @@ def _prose(snapshot: Snapshot) -> list[str]:
     return [*lines, ""]
 
 
+def _amounts(counts: dict[str, Any]) -> str:
+    if counts["judgments"]:
+        return (
+            f"{counts['judgments']} judgments of {counts['prompts']} prompts, on average "
+            f"{counts['responses_per_judgment']:g} responses each"
+        )
+    parts = []
+    if counts["ratings"]:
+        parts.append(f"{counts['ratings']} ratings of responses")
+    if counts["demonstrations"]:
+        parts.append(f"{counts['demonstrations']} written answers")
+    return f"{' and '.join(parts)} to {counts['prompts']} prompts"
+
+
+def _statement_lines(counts: dict[str, Any]) -> list[str]:
+    lines = []
+    if n := counts.get("ratings"):
+        what = "one response as one person rated it: marks, safe or not, kinds of harm"
+        lines.append(f"| `ratings` | {n} | {what} |")
+    if n := counts.get("demonstrations"):
+        what = "an answer that a person wrote, or corrected from a response (`based_on`)"
+        lines.append(f"| `demonstrations` | {n} | {what} |")
+    return lines
+
+
 def _protocol(snapshot: Snapshot) -> list[str]:
     """How the judgments were made, of those made here and of those made elsewhere."""
     counts, told = snapshot.counts, []
     if counts["annotators"] or counts["simulated_annotators"]:
         told.append(
             "Annotators saw a conversation and its responses side by side, in an order shuffled "
-            "for each of them, without a hint of which model wrote what, and ranked the responses "
-            "with ties allowed."
+            "for each of them, without a hint of which model wrote what."
         )
+        asked = {
+            (batch["interface"], json.dumps(batch["protocol"], sort_keys=True)): batch
+            for batch in snapshot.query["batches"]
+            if not batch["is_imported"]
+        }
+        told += [
+            _asked(batch["interface"], Protocol.from_json(batch["protocol"]))
+            for batch in asked.values()
+        ]
     if counts["judgments_imported"]:
         told.append(
             "Imported judgments were made elsewhere; their sources say how. A file that only "
             "named the better of two answers gives ranks 1 and 2."
         )
     return [" ".join(told), "", "The axes:"]
+
+
+def _asked(interface: str, rules: Protocol) -> str:
+    """What one protocol asked, in words."""
+    parts = [ASKED[interface]]
+    if interface in (PAIR, DIALOGUE) and (len(rules.scale.levels) > 1 or rules.scale.tie):
+        steps = [f"{level.label} (margin {level.margin:.3g})" for level in rules.scale.levels]
+        parts.append(f"with a strength: {', '.join(reversed(steps))}")
+        if rules.scale.tie:
+            parts[-1] += f", or “{_one_line(rules.scale.tie)}”"
+    if interface == RANK and rules.unranked == "below":
+        parts.append("only the best had to be ranked, the rest is below (`unranked`: `below`)")
+    if rules.all_bad and interface in COMPARING:
+        parts.append("they could say that none is good enough (`all_bad`)")
+    if interface not in WRITING:
+        if rules.attributes:
+            names = [f"{one.name} ({one.low} to {one.high})" for one in rules.attributes]
+            parts.append(f"each response was rated on {', '.join(names)}")
+        if rules.safety:
+            harms = f", with {len(rules.harms)} kinds of harm" if rules.harms else ""
+            parts.append(f"each response was voted safe or not, as a vote of its own{harms}")
+    if rules.reason == "required":
+        parts.append(f"a reason of {rules.reason_min} characters or more was required")
+    label = f" (`{rules.preset}`)" if rules.preset else ""
+    return f"They {'; '.join(parts)}{label}."
+
+
+ASKED = {
+    RANK: "ranked the responses, ties allowed",
+    PAIR: "chose the better of two responses",
+    DIALOGUE: "wrote to the model and chose the better of two responses at each turn",
+    DEMONSTRATE: "wrote the ideal answer",
+    REWRITE: "chose a response and corrected it",
+    RATE: "judged each response by itself",
+}
 
 
 def agreement_sentence(figures: dict[str, Any]) -> str:

@@ -283,6 +283,11 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
     try:
         frozen = snapshots.snapshot_file(round.snapshot, f"{snapshots.JUDGMENTS}.jsonl")
     except snapshots.SnapshotError as error:
+        if not round.snapshot.counts.get("judgments"):
+            raise StageError(
+                f"Version {round.snapshot.version} of the data ranks nothing: it holds ratings or "
+                "written answers, and a reward model learns from rankings."
+            ) from None
         raise StageError(str(error)) from None
     shutil.copyfile(frozen, run_dir / rundir.DATA / "preferences.jsonl")
     rundir.write_jsonl(run_dir / rundir.DATA / "reference.jsonl", reference_rows(round, frozen))

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.django_db
 FIELDS = [
     "judgment_id", "prompt_id", "annotator", "round", "messages",
     "category", "risk", "responses", "ranks", "weight",
+    "strength", "margin", "unranked", "all_bad", "reason",
 ]  # fmt: skip
 
 
@@ -151,5 +152,5 @@ def test_rows_come_in_one_order_whatever_order_they_were_written_in(project, ada
 def test_thousands_of_rows_cost_few_queries(project, ada, django_assert_max_num_queries):
     for _ in range(12):
         judged(project, by=ada, ranks=(1, 2))
-    with django_assert_max_num_queries(5):
+    with django_assert_max_num_queries(6):
         assert len(list(preference_rows(project))) == 12

@@ -282,6 +282,32 @@ def test_trls_reward_trainer_takes_it_unchanged(opened, tiny, tmp_path):
     assert trainer.state.log_history[0]["loss"] > 0
 
 
+def test_trls_reward_trainer_reads_the_margin(project, ada, grace, tiny, tmp_path):
+    from datasets import load_dataset
+    from transformers import LlamaForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    for level, margin in ((4, 1.0), (1, 0.0)):
+        judgment = judged(project, by=ada, ranks=(1, 2)).judgment
+        told = {"level": level, "of": 4, "label": "", "margin": margin}
+        judgment.strength = {"helpfulness": told, "safety": told}
+        judgment.save()
+    frozen = snapshot_file(freeze_snapshot(project, by=grace), "pairs-helpfulness.parquet")
+    pairs = load_dataset("parquet", data_files=str(frozen), split="train", cache_dir=str(tmp_path))
+    assert sorted(pairs["margin"]) == [0.0, 1.0]
+    tokenizer, config = tiny
+    config.num_labels = 1
+    trainer = RewardTrainer(
+        model=LlamaForSequenceClassification(config),
+        args=RewardConfig(**once(tmp_path)),
+        train_dataset=pairs,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    # ln 2 is the loss of equal scores; one of the two pairs asks for a difference of 1.
+    assert trainer.state.log_history[0]["loss"] > 0.8
+
+
 def test_trls_dpo_trainer_takes_it_unchanged(opened, tiny, tmp_path):
     from transformers import LlamaForCausalLM
     from trl import DPOConfig, DPOTrainer
