@@ -372,6 +372,10 @@ class Batch(models.Model):
     skill = models.CharField(
         max_length=40, blank=True, help_text="A language or subject that its judges must know."
     )
+    is_campaign = models.BooleanField(
+        default=False,
+        help_text="Put together by an admin on the project's page; closed there as well.",
+    )
     is_imported = models.BooleanField(
         default=False, help_text="Judgments that came from a file, not from this product's pages."
     )

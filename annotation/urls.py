@@ -1,6 +1,13 @@
 from django.urls import path
 
-from annotation import assignment_views, data_views, dialogue_views, own_views, views
+from annotation import (
+    assignment_views,
+    campaign_views,
+    data_views,
+    dialogue_views,
+    own_views,
+    views,
+)
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -19,6 +26,12 @@ urlpatterns = [
         "projects/<slug:slug>/assignment/",
         assignment_views.assignment_rules,
         name="assignment_rules",
+    ),
+    path("projects/<slug:slug>/batches/new/", campaign_views.campaign_new, name="campaign_new"),
+    path(
+        "projects/<slug:slug>/batches/<int:pk>/close/",
+        campaign_views.campaign_close,
+        name="campaign_close",
     ),
     path("projects/<slug:slug>/judge/", views.judge, name="judge"),
     path("projects/<slug:slug>/judge/undo/", views.judge_undo, name="judge_undo"),

@@ -26,6 +26,7 @@ PAGES = {
     "assignment_rules": ("get", CAN_RUN),
     "api:assignment_rules": ("get", CAN_RUN),
     "api:assignment_person": ("get", CAN_RUN),
+    "campaign_new": ("get", CAN_RUN),
     "judge": ("get", CAN_JUDGE),
     "judge_undo": ("post", CAN_JUDGE),
     "history": ("get", CAN_JUDGE),
@@ -79,6 +80,7 @@ OWN_PAGES = {
     "shortcuts",
     "preferences",
     "project_new",
+    "campaign_close",  # names a batch: tests/annotation/test_campaigns.py says who may
     "judge_one",
     "judge_after",
     "tokens",

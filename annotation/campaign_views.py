@@ -1,0 +1,60 @@
+"""Pages on which an admin puts a batch together by hand, and closes it."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from annotation.access import CAN_RUN, project_view
+from annotation.batches import BatchError
+from annotation.campaign_forms import CampaignForm
+from annotation.campaigns import close_campaign, start_campaign
+from annotation.models import Batch, Project, User
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def campaign_new(request: HttpRequest, project: Project) -> HttpResponse:
+    form = CampaignForm(request.POST or None, project=project)
+    if request.method == "POST" and form.is_valid():
+        given = form.cleaned_data
+        try:
+            batch = start_campaign(
+                project,
+                given["name"],
+                preset=given["asks"],
+                responses_of=given["responses_of"],
+                n=given["n"],
+                overlap=given["overlap"],
+                by=_me(request),
+            )
+        except BatchError as problem:
+            form.add_error(None, str(problem))
+        else:
+            n = batch.comparisons.count()
+            messages.success(request, f"{batch.name} is open, with {n:,} to judge.")
+            return redirect("project", project.slug)
+    status = 422 if form.errors else 200
+    return render(
+        request, "annotation/campaign_new.html", {"project": project, "form": form}, status=status
+    )
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def campaign_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    batch = get_object_or_404(Batch, project=project, pk=pk)
+    try:
+        close_campaign(batch, _me(request))
+    except BatchError as problem:
+        messages.error(request, str(problem))
+    else:
+        messages.success(
+            request, f"{batch.name} is closed; what comes in late is kept as an extra."
+        )
+    return redirect("project", project.slug)
+
+
+def _me(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # project_view let in members only
+    return request.user

@@ -1,0 +1,98 @@
+import pytest
+from django.urls import reverse
+
+from annotation.assignment import next_assignment
+from annotation.batches import BatchError
+from annotation.campaigns import start_campaign
+from annotation.models import Batch, Event, Response
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
+
+NEW = "/projects/apollo/batches/new/"
+
+
+def fields(**more):
+    return {"name": "Winter", "asks": "demonstrate", "n": 5, "overlap": 1} | more
+
+
+def test_ideal_answers_are_asked_for_prompts_alone(client, grace, ada, project):
+    PromptFactory.create_batch(3, project=project)
+    PromptFactory(project=project, split="heldout")
+    PromptFactory(project=project, source=SourceFactory(project=project, signed_off_at=None))
+    client.force_login(grace)
+    assert client.post(NEW, fields()).status_code == 302
+    batch = Batch.objects.get(name="Winter")
+    assert (batch.face, batch.state, batch.comparisons.count()) == ("demonstrate", "open", 3)
+    handed = next_assignment(ada, project)
+    assert handed.shown_order == []
+    client.force_login(ada)
+    page = client.get(reverse("judge", args=["apollo"])).content.decode()
+    assert "The ideal answer" in page
+    assert Event.objects.filter(verb="opened batch", actor=grace).exists()
+
+
+def test_responses_of_an_earlier_batch_are_judged_in_another_way(client, grace, project):
+    old = judged(project, ranks=(1, 2, 3, 4)).comparison.batch
+    client.force_login(grace)
+    assert client.post(NEW, fields(asks="rate", responses_of=old.pk)).status_code == 302
+    batch = Batch.objects.get(name="Winter")
+    assert (batch.face, batch.comparisons.get().responses.count()) == ("rate", 4)
+    texts = set(Response.objects.filter(comparison__batch=old).values_list("text", flat=True))
+    assert set(batch.comparisons.get().responses.values_list("text", flat=True)) == texts
+
+
+def test_a_pair_shows_two_of_what_is_there(grace, project):
+    comparison = ComparisonFactory(batch=BatchFactory(project=project), responses=5)
+    batch = start_campaign(
+        project, "x", preset="safe-rlhf", responses_of=comparison.batch, n=9, overlap=2, by=grace
+    )
+    assert batch.comparisons.get().responses.count() == 2
+    assert batch.comparisons.get().needed == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"asks": "rate"}, "Choose the batch whose responses are judged"),
+        ({"asks": "llama2"}, "Select a valid choice"),
+        ({"n": 0}, "greater than or equal to 1"),
+        ({}, "There is nothing to ask"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_and_nothing_is_made(client, grace, project, given, says):
+    client.force_login(grace)
+    answer = client.post(NEW, fields(**given))
+    assert answer.status_code == 422
+    assert says in answer.content.decode()
+    assert not Batch.objects.exists()
+
+
+def test_responses_of_another_project_cannot_be_taken(client, grace, otto, project):
+    foreign = judged(otto.memberships.get().project).comparison.batch
+    client.force_login(grace)
+    answer = client.post(NEW, fields(asks="rate", responses_of=foreign.pk))
+    assert answer.status_code == 422
+
+
+def test_only_an_admin_closes_and_only_a_campaign(client, grace, rita, otto, project):
+    PromptFactory(project=project)
+    batch = start_campaign(project, "x", preset="demonstrate", n=1, overlap=1, by=grace)
+    url = reverse("campaign_close", args=["apollo", batch.pk])
+    for person in (rita, otto):
+        client.force_login(person)
+        assert client.post(url).status_code == 404
+    client.force_login(grace)
+    client.post(url)
+    batch.refresh_from_db()
+    assert batch.state == Batch.State.CLOSED
+    of_a_round = BatchFactory(project=project)
+    page = client.post(reverse("campaign_close", args=["apollo", of_a_round.pk]), follow=True)
+    assert "belongs to a round" in page.content.decode()
+    of_a_round.refresh_from_db()
+    assert of_a_round.state == Batch.State.OPEN
+
+
+def test_a_dialogue_is_no_campaign(grace, project):
+    project.interface = "dialogue"
+    project.save()
+    with pytest.raises(BatchError, match="people write them"):
+        start_campaign(project, "x", n=1, overlap=1, by=grace)
