@@ -57,11 +57,13 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         label="The same, as data",
         required=False,
         strip=True,
-        widget=forms.Textarea(attrs={"rows": 6, "class": "mono", "spellcheck": "false"}),
+        widget=forms.Textarea(
+            attrs={"rows": 6, "class": "mono", "spellcheck": "false", "fold": "fold"}
+        ),
         help_text="JSON, to change labels, kinds of harm or what is required; docs/formats.md names "
         "the parts. Left as it is, it follows the choice above.",
     )
-    field_order = ("name", "description", "asks", "guidelines")
+    field_order = ("name", "description", "asks", "details", "guidelines")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

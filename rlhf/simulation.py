@@ -15,6 +15,7 @@ from annotation.assignment import next_assignment
 from annotation.batches import batch_progress
 from annotation.judging import Answer, JudgmentError
 from annotation.models import Assignment, Batch, Membership, Project, User
+from annotation.protocols import COMPARING, RANK, WRITING, Attribute
 from rlhf.models import Round
 from rlhf.world import rubric
 from rlhf.world.annotators import Flag, SimulatedAnnotator, SimulatedJudgment, annotator_team
@@ -86,13 +87,16 @@ def _judge(assignment: Assignment, program: SimulatedAnnotator) -> bool:
     prompt = assignment.comparison.prompt
     texts = dict(assignment.comparison.responses.values_list("pk", "text"))
     shown = [int(pk) for pk in assignment.shown_order]
+    if assignment.comparison.batch.face in WRITING:
+        judging.skip(assignment, "A simulated annotator doesn't write.")
+        return False
     try:
         given = program.judge(prompt.text, [texts[pk] for pk in shown])
     except ValueError:
         judging.skip(assignment, "A simulated annotator doesn't know this question.")
         return False
     try:
-        answer = _answer(shown, given, assignment.comparison.batch.project)
+        answer = _answer(shown, given, assignment.comparison.batch)
         judging.submit_judgment(
             assignment, answer=answer, key=uuid.uuid5(KEYS, str(assignment.uid))
         )
@@ -101,21 +105,59 @@ def _judge(assignment: Assignment, program: SimulatedAnnotator) -> bool:
     return True
 
 
-def _answer(shown: list[int], given: SimulatedJudgment, project: Project) -> Answer:
-    axes = project.axis_keys
+def _answer(shown: list[int], given: SimulatedJudgment, batch: Batch) -> Answer:
+    """What was said in the form that the batch's protocol asks for.
+
+    The world's annotators rank and flag. Everything else follows from that: an axis that they do
+    not know is ranked as helpfulness, a mark is the place between best and worst, "unsafe" is the
+    flag, a strength is the middle one.
+    """
+    rules, face = batch.rules, batch.face
+    known = {
+        axis: given.ranks.get(axis, given.ranks["helpfulness"]) for axis in batch.project.axis_keys
+    }
+    ranks: dict[str, dict[str, int]] = {}
+    strength: dict[str, int] = {}
+    if face in COMPARING:
+        for axis, told in known.items():
+            if face != RANK and len(set(told)) == 1 and not rules.scale.tie:
+                told = [1, 2] if shown[0] % 2 else [2, 1]  # A tie that can't be said: by lot.
+            ranks[axis] = {str(pk): rank for pk, rank in zip(shown, told, strict=True)}
+            if face != RANK:
+                n_levels = len(rules.scale.levels)
+                strength[axis] = 0 if len(set(told)) == 1 else (n_levels + 1) // 2
+    unsafe = [any(flag.kind == "unsafe" for flag in flags) for flags in given.flags]
     return Answer(
-        ranks={
-            axis: {str(pk): rank for pk, rank in zip(shown, ranks, strict=True)}
-            for axis, ranks in given.ranks.items()
-            if axis in axes
-        },
+        ranks=ranks,
+        strength=strength,
         flags={
             str(pk): [_flag(flag) for flag in flags]
             for pk, flags in zip(shown, given.flags, strict=True)
-            if flags
+            if flags and rules.flags
         },
+        ratings={
+            str(pk): {one.key: _mark(one, rank, len(shown)) for one in rules.attributes}
+            for pk, rank in zip(shown, given.ranks["helpfulness"], strict=True)
+            if rules.attributes
+        },
+        safety={
+            str(pk): {"safe": not bad, "harms": list(rules.harms)[:1] if bad else []}
+            for pk, bad in zip(shown, unsafe, strict=True)
+            if rules.safety
+        },
+        reason="A program's judgment. ".ljust(rules.reason_min, ".")
+        if rules.reason == "required"
+        else "",
         seconds=given.seconds,
     )
+
+
+def _mark(attribute: Attribute, rank: int, n: int) -> int:
+    """The best rank gets the highest mark, the worst of n the lowest; a yes or no is a no."""
+    if attribute.is_yes_no:
+        return 0
+    span = attribute.high - attribute.low
+    return attribute.high - round(span * (rank - 1) / max(1, n - 1))
 
 
 def _flag(flag: Flag) -> dict[str, str]:

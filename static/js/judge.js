@@ -88,6 +88,7 @@ import { gettext, ngettext } from "./judge/words.js";
     if (own) { restore(own); dirty = true; }
     axis = axes.find((key) => unranked(key).length) || axes[0];
     if (axes.length) form.querySelector(".quick").hidden = false;
+    $("open-compare").hidden = letters.length < 2;
     face = makeFace(form, { say, changed });
     renewed = touched = Date.now();
     leaseEnd = Date.now() + leaseSeconds * 1000;
@@ -569,7 +570,7 @@ import { gettext, ngettext } from "./judge/words.js";
       if (menu) { menu.open = true; menu.querySelector("button").focus(); }
     } else if (event.key === "g" || event.key === "m") open("guidelines");
     else if (event.key === "?") open("keys");
-    else if (event.key === "p") compareWords();
+    else if (event.key === "p" && letters.length > 1) compareWords();
     else done = false;
     if (done) event.preventDefault();
   });

@@ -9,6 +9,7 @@ from annotation.assignment import next_assignment
 from annotation.batches import ResponseText, add_comparisons, create_batch, open_batch
 from annotation.judging import Answer, submit_judgment
 from annotation.models import Judgment, Membership, Prompt, User
+from annotation.protocols import PRESETS
 from rlhf import demo, simulation
 from tests.factories import PromptFactory
 from tests.rlhf.machine import real_transactions
@@ -105,6 +106,23 @@ def test_a_question_that_the_world_doesn_t_know_is_skipped(world):
     add_comparisons(batch, [(strange, [ResponseText("A", "x"), ResponseText("B", "x")])])
     assert simulation.judge_batch(open_batch(batch, None)) == 0
     assert not Judgment.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "preset", [key for key in PRESETS if key not in ("demonstrate", "rewrite")]
+)
+def test_programs_judge_under_every_protocol_that_compares_or_rates(world, preset):
+    chosen = PRESETS[preset]
+    world.interface, world.protocol = chosen.interface, chosen.protocol.as_json()
+    world.axes = [dict(axis) for axis in chosen.axes]
+    world.save()
+    prompts = list(Prompt.objects.filter(project=world)[:4])
+    batch = create_batch(world, "Any")
+    texts = ["Sure! You only have to ask.", "I don't know."]
+    rows = [(prompt, [ResponseText(text, "x") for text in texts]) for prompt in prompts]
+    add_comparisons(batch, rows)
+    assert simulation.judge_batch(open_batch(batch, None)) == 4
+    assert Judgment.objects.count() == 4
 
 
 @real_transactions
