@@ -1,4 +1,4 @@
-"""Campaigns: a batch that an admin puts together, from prompts alone or from responses that are there.
+"""Batches that an admin puts together, outside of a round: from prompts alone or from responses that are there.
 
 A round makes its own batches. A campaign asks something else about the same prompts or responses:
 ideal answers, corrections, ratings, pairs with strength.
@@ -41,7 +41,7 @@ def start_campaign(
     Raises BatchError, with nothing made, where there is nothing to ask.
     """
     batch = create_batch(project, name, overlap=overlap, by=by)
-    batch.is_campaign = True
+    batch.is_by_hand = True
     if preset:
         chosen = PRESETS[preset]
         batch.interface, batch.protocol = chosen.interface, chosen.protocol.as_json()
@@ -66,7 +66,7 @@ def start_campaign(
 
 def close_campaign(batch: Batch, by: User) -> Batch:
     """Stop handing it out; only a campaign is closed by hand, as a round closes its own batch."""
-    if not batch.is_campaign:
+    if not batch.is_by_hand:
         raise BatchError(f"{batch.name} belongs to a round, which closes it.")
     return close_batch(batch, by)
 

@@ -372,7 +372,7 @@ class Batch(models.Model):
     skill = models.CharField(
         max_length=40, blank=True, help_text="A language or subject that its judges must know."
     )
-    is_campaign = models.BooleanField(
+    is_by_hand = models.BooleanField(
         default=False,
         help_text="Put together by an admin on the project's page; closed there as well.",
     )
