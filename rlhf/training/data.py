@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.training.rundir import DATA, InputError, read_jsonl
+from rlhf.training.rundir import BELOW, DATA, InputError, read_jsonl
 
 Message = dict[str, str]
 
@@ -93,6 +93,9 @@ def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
                 )
             if any(r is not None and type(r) is not int for r in given):
                 raise InputError(f"{where}: ranks.{axis} must be whole numbers or null.")
+            if row.get("unranked") == "below" and any(rank is not None for rank in given):
+                # A top-k ranking: the rest is worse, in no order.
+                given = [BELOW if rank is None else rank for rank in given]
             ranks[axis] = tuple(given)
         weight = row.get("weight", 1.0)
         if type(weight) not in (int, float) or not 0 <= weight < float("inf"):

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlhf.training.rundir import BELOW
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -29,14 +31,19 @@ class Pair:
 def pairs_of(ranks: Sequence[int | None], texts: Sequence[str]) -> list[Pair]:
     """Every pair that a ranking says something about, in a fixed order.
 
-    Unranked responses (None) give no pairs; nor do identical texts, which can only tie and would
-    teach nothing except that ties are common.
+    Unranked responses (None) give no pairs; what a top-k ranking leaves out (`BELOW`) loses to all
+    that it ranks, as if one rank below the worst of them, and is not compared with itself. Nor are
+    identical texts, which can only tie and would teach nothing except that ties are common.
     """
     pairs = []
+    last = max((rank for rank in ranks if rank is not None and rank != BELOW), default=0)
     for i, j in itertools.combinations(range(len(ranks)), 2):
         a, b = ranks[i], ranks[j]
         if a is None or b is None or texts[i].strip() == texts[j].strip():
             continue
+        if a == b == BELOW:
+            continue
+        a, b = min(a, last + 1), min(b, last + 1)
         if a == b:
             pairs.append(Pair(i, j, tie=True))
         else:

@@ -37,6 +37,9 @@ CHECKPOINT = "checkpoint"
 MANIFEST = "manifest.json"
 POLICY = "policy"
 
+# A rank below every rank: of what a top-k ranking leaves out, in memory only.
+BELOW = 1_000
+
 EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_INPUT = 2

@@ -3,10 +3,13 @@
 import pytest
 from django.utils import timezone
 
+from annotation.exports import json_line
 from annotation.models import Prompt
+from annotation.preferences import preference_rows
 from rlhf import rounds, simulation, stages
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.training import configs, data, rundir
+from tests.factories import judged
 from tests.rlhf.machine import CAUTIONS, real_transactions, work
 
 pytestmark = real_transactions
@@ -172,3 +175,15 @@ def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
     assert gold["win_rate_vs_base"].n == len(heldout)
     assert round.scores.get(judge="model").value == 0.5
     assert timezone.now() >= job.created_at
+
+
+def test_what_a_top_k_ranking_leaves_out_is_read_as_below(project, ada, tmp_path):
+    judgment = judged(project, by=ada, ranks=(None, 1, None, 2)).judgment
+    judgment.rest_below = True
+    judgment.save()
+    folder = tmp_path / rundir.DATA
+    folder.mkdir()
+    lines = [json_line(row) for row in preference_rows(project)]
+    (folder / "preferences.jsonl").write_bytes(b"".join(lines))
+    [read] = data.read_judgments(tmp_path, ["helpfulness"])
+    assert read.ranks["helpfulness"] == (rundir.BELOW, 1, rundir.BELOW, 2)

@@ -7,6 +7,7 @@ import torch
 
 from rlhf.training import reward_math
 from rlhf.training.reward_math import Pair
+from rlhf.training.rundir import BELOW
 
 
 def test_a_ranking_of_three_gives_three_pairs_and_a_tie_is_one_of_them():
@@ -22,6 +23,20 @@ def test_unranked_responses_and_identical_texts_are_compared_with_nothing():
     assert reward_math.pairs_of([1, None], ["a", "b"]) == []
     assert reward_math.pairs_of([1, 2], ["a", " a"]) == []
     assert len(reward_math.pairs_of([1, 2, None], ["a", "b", "a"])) == 1
+
+
+def test_what_a_top_k_ranking_leaves_out_loses_to_what_it_ranks_and_is_not_a_tie():
+    pairs = reward_math.pairs_of([BELOW, 1, BELOW, 2], ["a", "b", "c", "d"])
+    assert pairs == [
+        Pair(better=1, worse=0, tie=False, margin=2),
+        Pair(better=3, worse=0, tie=False, margin=1),
+        Pair(better=1, worse=2, tie=False, margin=2),
+        Pair(better=1, worse=3, tie=False, margin=1),
+        Pair(better=3, worse=2, tie=False, margin=1),
+    ]
+    # Two choices: b before all, then d before a and c; the last two are not chosen between.
+    loss = reward_math.plackett_luce_loss(torch.zeros(4), [BELOW, 1, BELOW, 2])
+    assert loss.item() == pytest.approx((math.log(4) + math.log(3)) / 2)
 
 
 def test_davidson_probabilities_by_hand():
