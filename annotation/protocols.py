@@ -369,13 +369,14 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             key="hh-rlhf",
-            title="HH-RLHF: one of two, eight points",
-            explanation="Two responses; one of eight points says which is better and by how much. "
-            "There is no middle: a person decides.",
-            interface=PAIR,
-            axes=(HELPFULNESS,),
+            title="HH-RLHF: live dialogue, eight points",
+            explanation="A person talks to the model, which answers twice at each turn; one of eight "
+            "points says which answer is better and by how much, and it goes on. For helpful and "
+            "for red-team campaigns.",
+            interface=DIALOGUE,
+            axes=(HELPFULNESS, {**SAFETY, "name": "Harmlessness"}),
             n_responses=2,
-            protocol=Protocol(preset="hh-rlhf", scale=HH_SCALE, rewrite="none"),
+            protocol=Protocol(preset="hh-rlhf", scale=HH_SCALE, rewrite="none", flags=False),
         ),
         Preset(
             key="llama2",
@@ -422,6 +423,16 @@ PRESETS: dict[str, Preset] = {
                 attributes=HELPSTEER_ATTRIBUTES,
                 flags=False,
             ),
+        ),
+        Preset(
+            key="pair",
+            title="One of two, eight points",
+            explanation="Two responses; one of eight points says which is better and by how much. "
+            "There is no middle, but both may be called bad.",
+            interface=PAIR,
+            axes=(HELPFULNESS,),
+            n_responses=2,
+            protocol=Protocol(preset="pair", scale=HH_SCALE, all_bad=True, rewrite="none"),
         ),
         Preset(
             key="top-k",

@@ -85,7 +85,7 @@ def said(page):
 
 
 def test_eight_points_take_one_key_each(open_page):
-    page = open_page("hh-rlhf")
+    page = open_page("pair")
     first = shown(page)
     press(page, "3")
     expect(said(page)).to_contain_text("A somewhat better")
@@ -180,7 +180,7 @@ def test_five_marks_a_number_and_a_reason(open_page):
 
 
 def test_both_bad_is_one_key(open_page):
-    page = open_page("hh-rlhf", all_bad=True)
+    page = open_page("pair")
     first = shown(page)
     press(page, "4-")
     expect(said(page)).to_contain_text("both bad")
@@ -295,7 +295,7 @@ def test_a_response_is_corrected_with_its_changes_in_view(open_page):
 @pytest.mark.parametrize(
     ("preset", "n"),
     [
-        ("hh-rlhf", 2),
+        ("pair", 2),
         ("helpsteer", 2),
         ("safe-rlhf", 2),
         ("instructgpt", 4),

@@ -108,9 +108,7 @@ def test_a_question_that_the_world_doesn_t_know_is_skipped(world):
     assert not Judgment.objects.exists()
 
 
-@pytest.mark.parametrize(
-    "preset", [key for key in PRESETS if key not in ("demonstrate", "rewrite")]
-)
+@pytest.mark.parametrize("preset", sorted({*PRESETS} - {"demonstrate", "rewrite", "hh-rlhf"}))
 def test_programs_judge_under_every_protocol_that_compares_or_rates(world, preset):
     chosen = PRESETS[preset]
     world.interface, world.protocol = chosen.interface, chosen.protocol.as_json()
