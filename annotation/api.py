@@ -27,6 +27,7 @@ from annotation.downloads import archive_answer, file_answer
 from annotation.exports import json_line
 from annotation.models import Batch, Project, Prompt, Snapshot
 from annotation.snapshots import SnapshotError, freeze_snapshot
+from annotation.statements import statements
 
 MAX_PROMPT_ROWS = 10_000
 
@@ -348,6 +349,37 @@ def judgments(request: Request, slug: str) -> HttpResponse | StreamingHttpRespon
             yield json_line(row)
 
     return StreamingHttpResponse(lines(), content_type="application/jsonl")
+
+
+@extend_schema(
+    operation_id="ratings_export",
+    parameters=[BATCH],
+    responses={(200, "application/jsonl"): OpenApiTypes.STR},
+)
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def ratings(request: Request, slug: str) -> StreamingHttpResponse:
+    """Responses as people rated them now, one a line: marks, safe or not, kinds of harm."""
+    return _said(request, slug, "ratings")
+
+
+@extend_schema(
+    operation_id="demonstrations_export",
+    parameters=[BATCH],
+    responses={(200, "application/jsonl"): OpenApiTypes.STR},
+)
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def demonstrations(request: Request, slug: str) -> StreamingHttpResponse:
+    """Answers that people wrote or corrected, one a line, for supervised fine-tuning."""
+    return _said(request, slug, "demonstrations")
+
+
+def _said(request: Request, slug: str, file: str) -> StreamingHttpResponse:
+    project = project_for(request.user, slug, CAN_EXPORT)
+    found = statements(project, batches=_asked_batches(request, project))
+    lines = (json_line(said.row) for said in found if said.file == file)
+    return StreamingHttpResponse(lines, content_type="application/jsonl")
 
 
 @extend_schema(

@@ -42,6 +42,8 @@ PAGES = {
     "snapshot_csv": ("get", CAN_EXPORT),
     "api:prompts": ("get", CAN_READ_DATA),
     "api:judgments": ("get", CAN_EXPORT),
+    "api:ratings": ("get", CAN_EXPORT),
+    "api:demonstrations": ("get", CAN_EXPORT),
     "api:agreement": ("get", CAN_READ_DATA),
     "api:snapshots": ("get", CAN_READ_DATA),
     "api:snapshot": ("get", CAN_READ_DATA),

@@ -2,6 +2,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from django.urls import reverse
 
 from annotation.assignment import next_assignment
 from annotation.batches import ResponseText, add_comparisons, create_batch, open_batch
@@ -160,6 +161,23 @@ def test_demonstrations_and_corrections_are_rows_for_fine_tuning(ask, project, g
     assert made.counts["demonstrations"] == 3
     batches = {batch["name"]: batch["interface"] for batch in made.query["batches"]}
     assert batches == {"demonstrate": "demonstrate", "rewrite": "rewrite", "rank": "rank"}
+
+
+def test_the_api_streams_what_was_written_and_rated(ask, client, rita):
+    send(ask("demonstrate", texts=()), rewrite="Water it in the morning.")
+    send(
+        ask("rate"),
+        ratings={"A": {"quality": 6}, "B": {"quality": 2}},
+        safety={"A": {"safe": True}, "B": {"safe": True}},
+    )
+    client.force_login(rita)
+
+    def rows(name):
+        answer = client.get(reverse(f"api:{name}", args=["apollo"]))
+        return [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]
+
+    assert [row["response"] for row in rows("demonstrations")] == ["Water it in the morning."]
+    assert sorted(row["attributes"]["quality"] for row in rows("ratings")) == [2, 6]
 
 
 def test_what_training_may_not_see_is_in_no_file(ask, project, ada, grace):
