@@ -33,7 +33,7 @@ test: $(STAMP)-dev  ## check the code and run every test: unit, integration, bro
 	@$(PY) -m pytest
 
 walk: $(STAMP)-dev  ## one small round from end to end with simulated annotators, no browser
-	@$(PY) -m pytest -m slow tests/walk
+	@$(PY) -m pytest -m slow tests/walk tests/browser
 
 crash: $(STAMP)-dev  ## annotators at work while the web server is killed; nothing may be lost (TEST_DATABASE_URL: PostgreSQL too)
 	@$(PY) -m pytest -m slow tests/annotation/test_crash.py

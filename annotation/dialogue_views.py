@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -143,7 +143,7 @@ class _Events:
             self._seated = False
             _seats.release()
 
-    def _tell(self, dialogue: Dialogue) -> Any:
+    def _tell(self, dialogue: Dialogue) -> Generator[str, None, None]:
         until, last = time.monotonic() + STREAM_SECONDS, ""
         yield "retry: 1000\n\n"
         while time.monotonic() < until:

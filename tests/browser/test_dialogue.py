@@ -1,0 +1,302 @@
+"""Talking to a policy in a real browser; the slow test has the real server and a real tiny model."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from django.urls import reverse
+from playwright.sync_api import expect
+
+from annotation import dialogues
+from annotation.models import Dialogue, DialogueCampaign, Judgment, Project, Turn
+from annotation.preferences import preference_rows
+from rlhf import serving
+from rlhf.models import Checkpoint, PolicyServer
+from tests.annotation.audit import assert_counters_are_right
+from tests.annotation.talking import Parrots, answering, new_campaign
+from tests.browser.test_pages import LOOKS, assert_sound
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+KETTLE = "How do I get chalk out of my kettle?"
+VINEGAR = "Fill it with **vinegar and water**, half and half, and leave it for an hour."
+BRUSH = "Brush it out.\n\n- a soft brush\n- warm water\n\nRinse it twice, and boil it once empty."
+
+
+@pytest.fixture
+def parrots():
+    with answering(Parrots((VINEGAR, BRUSH), pause=(0.01, 0.02))) as who:
+        yield who
+        for thread in threading.enumerate():
+            if thread.name == "answers":
+                thread.join()
+
+
+@pytest.fixture
+def one_axis(project):
+    axes = [{"key": "helpfulness", "name": "Helpfulness", "question": "Which does more for you?"}]
+    Project.objects.filter(pk=project.pk).update(axes=axes)
+    project.refresh_from_db()
+    return project
+
+
+def talk_of(page, live_server, sign_in, person, campaign):
+    dialogue = dialogues.begin(person, campaign, acknowledged=True)
+    sign_in(person)
+    slug = campaign.batch.project.slug
+    page.goto(live_server.url + reverse("dialogue", args=[slug, dialogue.uid]))
+    return dialogue
+
+
+def state(page, *wanted, timeout=10_000):
+    part = ", ".join(f"#talk[data-turn='{one}']" for one in wanted)
+    expect(page.locator(part)).to_be_visible(timeout=timeout)
+
+
+def test_a_whole_dialogue_by_keyboard_alone(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots
+):
+    page = watched
+    dialogue = talk_of(page, live_server, sign_in, ada, new_campaign(one_axis, grace))
+    page.keyboard.type(KETTLE)  # the field has the focus
+    page.keyboard.press("Control+Enter")
+    state(page, "ready")
+    expect(page.locator("[data-pane='0'] strong, [data-pane='1'] strong")).to_have_count(1)
+    page.keyboard.press("7")
+    expect(page.locator(".point input:checked")).to_have_attribute("value", "B3")
+    page.keyboard.press("Enter")
+    expect(page.locator("#say")).to_be_focused()
+    turn = Turn.objects.get()
+    kept = {"A": 0, "B": 1}[turn.went_on]
+    assert turn.went_on == "B"
+    assert turn.candidates[kept]["text"].strip() in (VINEGAR, BRUSH)
+    assert Judgment.objects.get().strength["helpfulness"]["level"] == 3
+    # One step back, and another choice.
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+    expect(page.locator(".point input:checked")).to_have_attribute("value", "B3")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.locator("#say").wait_for()
+    assert Turn.objects.get().went_on == "A"
+    page.keyboard.type("And 1 or 2 spoons of it?")
+    page.keyboard.press("Control+Enter")
+    state(page, "writing", "ready")
+    state(page, "ready")
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("4")
+    page.keyboard.press("Enter")
+    page.locator("#say").wait_for()
+    page.get_by_role("button", name="End the dialogue").press("Enter")
+    expect(page.get_by_text("The dialogue is ended")).to_be_visible()
+    assert Judgment.objects.current().count() == 2
+    dialogue.refresh_from_db()
+    assert dialogue.ended_at is not None
+    assert_counters_are_right()
+
+
+def test_esc_stops_the_answers_and_gives_the_words_back(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots
+):
+    parrots.pause = (0.3, 0.3)
+    talk_of(watched, live_server, sign_in, ada, new_campaign(one_axis, grace))
+    watched.keyboard.type(KETTLE)
+    watched.keyboard.press("Control+Enter")
+    state(watched, "writing")
+    expect(watched.locator("[data-pane='0']")).to_contain_text(" ", timeout=5000)
+    watched.keyboard.press("Escape")
+    expect(watched.locator("#say")).to_have_value(KETTLE)
+    assert Turn.objects.get().state == "withdrawn"
+
+
+def test_a_draft_survives_a_reload_and_a_server_out_of_reach(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots, context
+):
+    talk_of(watched, live_server, sign_in, ada, new_campaign(one_axis, grace))
+    watched.keyboard.type(KETTLE)
+    watched.reload()
+    expect(watched.locator("#say")).to_have_value(KETTLE)
+    context.set_offline(True)
+    watched.locator("#say").focus()
+    watched.keyboard.press("Control+Enter")
+    expect(watched.locator("#offline")).to_contain_text("kept in this browser")
+    expect(watched.locator("#say")).to_have_value(KETTLE)
+    context.set_offline(False)
+    watched.keyboard.press("Control+Enter")
+    state(watched, "ready")
+    assert Turn.objects.count() == 1
+
+
+def test_while_the_policy_loads_one_can_write_but_not_send(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots
+):
+    parrots.state, parrots.sentence = "starting", "The policy is being loaded."
+    talk_of(watched, live_server, sign_in, ada, new_campaign(one_axis, grace))
+    watched.keyboard.type(KETTLE)
+    expect(watched.get_by_role("button", name="Send")).to_be_disabled()
+    expect(watched.get_by_text("being loaded")).to_be_visible()
+    parrots.state = "ready"
+    expect(watched.get_by_role("button", name="Send")).to_be_enabled(timeout=8000)
+    expect(watched.locator("#say")).to_have_value(KETTLE)
+    watched.keyboard.press("Control+Enter")
+    state(watched, "ready")
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_the_pages_of_a_dialogue_are_sound(
+    watched, live_server, sign_in, project, ada, grace, parrots, scheme, width, tmp_path
+):
+    campaign = new_campaign(
+        project, grace, kind="redteam", task="Ask about *kitchens*, and be rude."
+    )
+    policy = Checkpoint.objects.create(project=project, kind="policy", name="round 3", path="x")
+    serving.want(policy, grace)
+    dialogue = dialogues.begin(ada, campaign, acknowledged=True)
+    here = live_server.url + reverse("dialogue", args=["apollo", dialogue.uid])
+    sign_in(ada)
+    pages = {"talks": live_server.url + reverse("dialogues", args=["apollo"]), "empty": here}
+    shots = os.environ.get("SHOTS")
+
+    def look(name, url):
+        assert_sound(watched, scheme, width, url)
+        if shots:
+            watched.screenshot(path=Path(shots) / f"{name}-{width}-{scheme}.png", full_page=True)
+
+    for name, url in pages.items():
+        look(name, url)
+    for number, text in enumerate((KETTLE, "And if it is made of copper?"), start=1):
+        turn = dialogues.say(dialogue, text, key=os.urandom(16).hex())
+        expect_ready(turn)
+        if number == 1:
+            votes = {axis: {"better": "A", "level": 3} for axis in project.axis_keys}
+            dialogues.choose(dialogue, votes, number=1, key=os.urandom(16).hex())
+    look("dialogue", here)
+    Turn.objects.filter(number=2).update(state="failed", reason=dialogues.INTERRUPTED)
+    look("failed", here)
+    sign_in(grace)
+    look("campaigns", live_server.url + reverse("campaigns", args=["apollo"]))
+
+
+def expect_ready(turn):
+    for thread in threading.enumerate():
+        if thread.name == "answers":
+            thread.join()
+    turn.refresh_from_db()
+    assert turn.state == "ready", turn.reason
+
+
+# --- The real thing -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept():
+    """A keeper at work, as `manage.py serve_policies` is."""
+    stop = threading.Event()
+    thread = threading.Thread(target=serving.Keeper().keep, args=(stop.is_set,), daemon=True)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(30)
+
+
+@pytest.mark.slow
+def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
+    watched, live_server, sign_in, one_axis, ada, grace, kept, tmp_path, settings
+):
+    """An admin starts the server and opens campaigns; ada talks by keyboard; the server is killed in
+
+    the middle of an answer, comes back by itself, and nothing that ada wrote or chose is lost.
+    """
+    from tests.rlhf.training.tiny import make_policy
+
+    settings.POLICY_DEVICE = "cpu"
+    page, project = watched, one_axis
+    folder = make_policy(tmp_path / "policy", hidden=256, layers=8)
+    policy = Checkpoint.objects.create(
+        project=project, kind="policy", name="tiny-policy-of-round-7", path=str(folder)
+    )
+    # 1. The admin, by pointer.
+    sign_in(grace)
+    page.goto(live_server.url + reverse("campaigns", args=["apollo"]))
+    page.get_by_role("button", name="Start tiny-policy-of-round-7").click()
+    expect(page.locator("#served .badge")).to_have_text("starting")
+    page.get_by_label("Name").fill("Kitchen talk")
+    page.get_by_label("helpful:").check()
+    page.get_by_label("tiny-policy-of-round-7", exact=True).check()
+    page.get_by_label("Longest answer").fill("12")
+    page.get_by_label("The people who take part").check()
+    page.get_by_role("button", name="Open the campaign").click()
+    expect(page.get_by_text("Kitchen talk is open.")).to_be_visible()
+    expect(page.locator("#served .badge")).to_have_text("ready", timeout=120_000)
+    # 2. ada, by keyboard; everything her browser gets is looked through for the policy's name.
+    told = []
+    page.on("response", lambda answer: told.append(answer))
+    campaign = DialogueCampaign.objects.get()
+    talk_of(page, live_server, sign_in, ada, campaign)
+    for number, text in enumerate(("please paint my red lamp", "nice kettle"), start=1):
+        page.locator("#say").focus()
+        page.keyboard.type(text)
+        page.keyboard.press("Control+Enter")
+        state(page, "ready", timeout=30_000)
+        page.keyboard.press(str(number))
+        page.keyboard.press("Enter")
+        page.locator("#say").wait_for()
+    first, second = Turn.objects.order_by("number")
+    assert [first.went_on, second.went_on] == ["A", "A"]
+    assert {one["sampling"]["temperature"] for one in first.candidates} == {0.7, 1.0}
+    assert all(one["n_tokens"] for one in first.candidates)
+    assert second.comparison.prompt.messages[1]["content"] == first.candidates[0]["text"]
+    assert len(list(preference_rows(project))) in (0, 2)  # by the words' split
+    # 3. Long answers, and the server is killed while they stream in.
+    DialogueCampaign.objects.update(writing={**campaign.writing, "max_new_tokens": 300})
+    page.locator("#say").focus()
+    page.keyboard.type("sell your blue chair")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_function(
+        "() => document.querySelector('[data-pane=\"0\"]')?.textContent.length > 5", timeout=60_000
+    )
+    os.killpg(PolicyServer.objects.get().process_id, signal.SIGKILL)
+    state(page, "failed", timeout=20_000)
+    expect(page.get_by_role("alert")).to_contain_text("Your message is kept: ask again")
+    expect(page.locator(".said.you").last).to_contain_text("sell your blue chair")
+    assert Judgment.objects.current().count() == 2
+    # 4. It comes back by itself; the same words are asked again.
+    DialogueCampaign.objects.update(writing=campaign.writing)
+    Turn.objects.filter(number=3).update(
+        writers=[
+            {**one, "sampling": {**one["sampling"], "max_new_tokens": 12}}
+            for one in Turn.objects.get(number=3).writers
+        ]
+    )
+    for _ in range(240):
+        if PolicyServer.objects.get().state == "ready":
+            break
+        page.wait_for_timeout(500)
+    page.get_by_role("button", name="Ask again").focus()
+    page.keyboard.press("Enter")
+    state(page, "ready", timeout=30_000)
+    page.keyboard.press("8")
+    page.keyboard.press("Enter")
+    page.locator("#say").wait_for()
+    assert Judgment.objects.current().count() == 3
+    assert Dialogue.objects.get().turns.count() == 3
+    assert_counters_are_right()
+    # 5. Nothing told her which policy it was.
+    for answer in told:
+        if "/dialogue/" in answer.url and "stream" not in answer.url:
+            text = str(answer.headers) + (answer.text() if answer.status == 200 else "")
+            for secret in (policy.name, str(policy.uid), "temperature", str(folder)):
+                assert secret not in text, answer.url
+    # 6. The admin stops it.
+    serving.unwant(policy, grace)
+    process = PolicyServer.objects.get().process_id
+    for _ in range(60):
+        if PolicyServer.objects.get().state == "off":
+            break
+        page.wait_for_timeout(250)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
