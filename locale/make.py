@@ -34,6 +34,7 @@ TEMPLATES = (
     "components/tabs.html",
     "components/theme_switch.html",
     "components/topbar.html",
+    "annotation/dialogue*.html",
     "annotation/guidelines.html",
     "annotation/history.html",
     "annotation/home.html",
@@ -43,7 +44,7 @@ TEMPLATES = (
     "annotation/project.html",
 )
 PYTHON = ("annotation/*.py",)
-SCRIPTS = ("static/js/judge.js", "static/js/judge/*.js")
+SCRIPTS = ("static/js/dialogue.js", "static/js/judge.js", "static/js/judge/*.js")
 KEYWORDS = {
     "gettext": None,
     "gettext_lazy": None,
