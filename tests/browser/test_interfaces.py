@@ -311,6 +311,13 @@ def test_every_interface_is_sound(open_page, live_server, preset, n):
         assert_sound(page, scheme, width, f"{live_server.url}/projects/apollo/judge/")
 
 
+def test_the_pages_where_it_is_chosen_are_sound(watched, live_server, sign_in, grace, project):
+    sign_in(grace)
+    for scheme, width in LOOKS:
+        for path in ("projects/new/", "projects/apollo/settings/", "projects/apollo/batches/new/"):
+            assert_sound(watched, scheme, width, f"{live_server.url}/{path}")
+
+
 def test_a_pair_by_pointer_alone(open_page):
     page = open_page("safe-rlhf")
     first = shown(page)
