@@ -92,7 +92,7 @@ class Gatherer:
                         if (by_one == person) != (by_other == person)
                     ]
                     tables.setdefault(person, [])
-                    if others and (tally := _agreed(others))[1]:
+                    if others and (tally := agreed(others))[1]:
                         tables[person].append(tally)
             for person, tallies in tables.items():
                 found.setdefault(person, {})[axis] = _rates(tallies)
@@ -138,7 +138,7 @@ def _figures(comparisons: list[list[Ranks]]) -> dict[str, Any]:
         return {**empty, **sizes, "n_pairs": 0, "reason": reason}
 
     values = sorted({value for _, u in kept for unit in u for value in unit})
-    tallies = [_agreed(combinations(rankings, 2)) for rankings, _ in kept]
+    tallies = [agreed(combinations(rankings, 2)) for rankings, _ in kept]
     figures: dict[str, Any] = {**empty, **sizes, **_rates(tallies)} | sizes
     if len(values) > 1:
         figures["alpha"] = krippendorff([unit for _, u in kept for unit in u])
@@ -183,8 +183,8 @@ def _rates(tallies: list[Tally]) -> dict[str, Any]:
     return rates
 
 
-def _agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
-    """Over couples of rankings of one comparison: see Tally."""
+def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
+    """Over couples of rankings of one comparison: agreements, pairs, sum of tau-b, taus (Tally)."""
     points, n, taus, n_taus = 0.0, 0, 0.0, 0
     for one, other in couples:
         both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]

@@ -6,7 +6,7 @@ Every endpoint reaches its project through `project_for`, so a project that is n
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
@@ -22,7 +22,7 @@ from rest_framework.throttling import UserRateThrottle
 
 from annotation import import_formats, imports, preferences
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_for, role_in
-from annotation.agreement import agreement
+from annotation.agreement import agreement, agreement_by_annotator, agreement_by_category
 from annotation.downloads import archive_answer, file_answer
 from annotation.exports import json_line
 from annotation.models import Batch, Project, Prompt, Snapshot
@@ -351,6 +351,13 @@ def judgments(request: Request, slug: str) -> HttpResponse | StreamingHttpRespon
     return StreamingHttpResponse(lines(), content_type="application/jsonl")
 
 
+AGREEMENT_BY: dict[str, Callable[[Iterator[dict[str, Any]]], dict[str, Any]]] = {
+    "": agreement,
+    "category": agreement_by_category,
+    "annotator": agreement_by_annotator,
+}
+
+
 @extend_schema(
     operation_id="ratings_export",
     parameters=[BATCH],
@@ -384,7 +391,15 @@ def _said(request: Request, slug: str, file: str) -> StreamingHttpResponse:
 
 @extend_schema(
     operation_id="agreement_retrieve",
-    parameters=[BATCH],
+    parameters=[
+        BATCH,
+        OpenApiParameter(
+            "by",
+            enum=["category", "annotator"],
+            description="One table of axes for each category of prompts, or for each annotator "
+            "against the others.",
+        ),
+    ],
     responses={
         (200, "application/json"): {
             "type": "object",
@@ -398,9 +413,15 @@ def project_agreement(request: Request, slug: str) -> Response:
     """How far annotators agree now, per axis, over every judgment that counts."""
     project = project_for(request.user, slug, CAN_READ_DATA)
     rows = preferences.preference_rows(
-        project, batches=_asked_batches(request, project), only_trainable=False
+        project,
+        batches=_asked_batches(request, project),
+        only_trainable=False,
+        adjudicated=False,
     )
-    return Response(agreement(rows))
+    by = request.query_params.get("by", "")
+    if by not in AGREEMENT_BY:
+        raise serializers.ValidationError({"by": "Give “category”, “annotator” or nothing."})
+    return Response(AGREEMENT_BY[by](rows))
 
 
 def _asked_batches(request: Request, project: Project) -> list[Batch] | None:

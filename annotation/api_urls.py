@@ -1,6 +1,6 @@
 from django.urls import path
 
-from annotation import api, assignment_api, judging_api
+from annotation import api, assignment_api, judging_api, quality_api
 
 urlpatterns = [
     path("projects/", api.ProjectList.as_view(), name="projects"),
@@ -9,6 +9,8 @@ urlpatterns = [
     path("projects/<slug:slug>/ratings/", api.ratings, name="ratings"),
     path("projects/<slug:slug>/demonstrations/", api.demonstrations, name="demonstrations"),
     path("projects/<slug:slug>/agreement/", api.project_agreement, name="agreement"),
+    path("projects/<slug:slug>/quality/", quality_api.annotators, name="quality"),
+    path("projects/<slug:slug>/quality/votes/", quality_api.votes, name="quality_votes"),
     path("projects/<slug:slug>/snapshots/", api.SnapshotList.as_view(), name="snapshots"),
     path("projects/<slug:slug>/snapshots/<int:version>/", api.snapshot_detail, name="snapshot"),
     path(

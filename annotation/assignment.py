@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from annotation import gold
 from annotation.models import (
     Assignment,
     Batch,
@@ -79,7 +80,9 @@ def lock(comparison_id: int, project: Project | None = None) -> Comparison:
 
 
 def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
-    """Move the counters of a locked comparison."""
+    """Move the counters of a locked comparison. Gold has none: nobody is needed for it."""
+    if comparison.gold_id is not None:
+        return
     comparison.taken += taken
     comparison.judged += judged
     comparison.is_free = comparison.taken < comparison.needed
@@ -93,6 +96,8 @@ def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
 
 def take_place(comparison: Comparison) -> bool:
     """Hold one more place of a locked comparison; False if none is left or the batch is not open."""
+    if comparison.gold_id is not None:  # to whoever holds it, gold behaves like any other
+        return comparison.batch.state == Batch.State.OPEN
     if not comparison.is_free or comparison.batch.state != Batch.State.OPEN:
         return False
     count(comparison, taken=1)
@@ -138,11 +143,15 @@ def next_assignment(user: User, project: Project) -> Assignment | None:
     """
     with transaction.atomic():
         member = _one_request_at_a_time(user, project)
+        if member is not None and member.paused_at is not None:
+            return None
         held, begun = _open(user, project)
         if held:
             held[0].lease_until = lease_end(project)
             held[0].save(update_fields=["lease_until"])
             return held[0]
+        if member is not None and gold.must_qualify(member, project):
+            return _qualify(user, project, member, begun)
         return _take(user, project, member, begun)
 
 
@@ -153,10 +162,17 @@ def peek_next(user: User, project: Project, current: Assignment) -> Assignment |
     """
     with transaction.atomic():
         member = _one_request_at_a_time(user, project)
+        if member is not None and member.paused_at is not None:
+            return None
         held, begun = _open(user, project)
         for other in held:
             if other.pk != current.pk:
                 return other
+        if member is not None and gold.must_qualify(member, project):
+            chosen = gold.qualifying(member, project, _had(user))
+            if chosen is None:
+                return None
+            return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
         return _take(user, project, member, begun)
 
 
@@ -233,18 +249,26 @@ def _free_keys(*, avoid_harm: bool) -> Prepared[tuple[int]]:
 def waiting(user: User, project: Project) -> int:
     """How many comparisons this person could be handed, what they hold included.
 
-    Counted as far as WAITING_COUNTED, so that asking costs the same however long the queue is.
+    Counted as far as WAITING_COUNTED, so that asking costs the same however long the queue is. Gold
+    that will be mixed in is part of it: the number falls by one with every answer, whichever it was
+    about.
     """
     member = project.own_membership
     if member is None or member.user_id != user.pk:
         member = Membership.objects.filter(user=user, project=project).first()
-    n = len(_held_keys(user=user.pk, project=project.pk))
+    n = n_held = len(_held_keys(user=user.pk, project=project.pk))
+    if member is not None and member.paused_at is not None:
+        return 0
+    if member is not None and gold.must_qualify(member, project):
+        return n + gold.qualifying_left(member, project, _had(user))
     avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
     for batch in _batches(project, member):
         for skill in _skills(member):
             if n < WAITING_COUNTED:
                 free = _free_keys(avoid_harm=avoid_harm)
                 n += len(free(batch=batch.pk, user=user.pk, skill=skill))
+    if member is not None and project.gold_every:
+        n += gold.ahead(member, project, n - n_held, _had(user))
     return min(n, WAITING_COUNTED)
 
 
@@ -301,7 +325,8 @@ def random_sample(batch: Batch) -> QuerySet[Comparison]:
     last = Assignment.objects.filter(
         comparison__batch=batch, drawn=Assignment.Drawn.RANDOM
     ).aggregate(last=Max("comparison__shuffle"))["last"]
-    return batch.comparisons.none() if last is None else batch.comparisons.filter(shuffle__lte=last)
+    work = batch.comparisons.filter(gold__isnull=True)
+    return work.none() if last is None else work.filter(shuffle__lte=last)
 
 
 def is_wanted(user: User, assignment: Assignment) -> bool:
@@ -341,7 +366,7 @@ def _skills(member: Membership | None) -> list[str]:
 _open_batches = Prepared(
     # What was said in a live dialogue belongs to who said it.
     lambda project: Batch.objects.filter(
-        project=project, state=Batch.State.OPEN, dialogue_campaign=None
+        project=project, state=Batch.State.OPEN, dialogue_campaign=None, qualification=None
     ).order_by("-priority", "opened_at", "id")
 )
 
@@ -365,7 +390,9 @@ OPEN_ORDER = ("-state", "-leased_at", "-id")
 _open_keys = Prepared(
     lambda user, project: (
         Assignment.objects.filter(
-            Q(state=State.LEASED) | Q(state=State.EXPIRED, comparison__is_free=True),
+            Q(state=State.LEASED)
+            | Q(state=State.EXPIRED, comparison__is_free=True)
+            | Q(state=State.EXPIRED, comparison__gold__isnull=False),
             annotator=user,
             state__in=[State.LEASED, State.EXPIRED],
             comparison__batch__project=project,
@@ -401,6 +428,19 @@ def _had(user: Any) -> Exists:
     )
 
 
+def _qualify(
+    user: User, project: Project, member: Membership, begun: list[Assignment]
+) -> Assignment | None:
+    """The next one of the qualification round; after the last one its result, and work if passed."""
+    begun = [assignment for assignment in begun if assignment.comparison.batch.qualification]
+    if begun and renew(begun[0]):
+        return begun[0]
+    chosen = gold.qualifying(member, project, _had(user))
+    if chosen is not None:
+        return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
+    return _take(user, project, member, []) if gold.settle(member, project) else None
+
+
 def _take(
     user: User, project: Project, member: Membership | None, begun: list[Assignment]
 ) -> Assignment | None:
@@ -422,8 +462,14 @@ def _take(
                     at_random=at_random, avoid_harm=avoid_harm, skip_locked=skip_locked
                 ).first(batch=batch.pk, user=user.pk, skill=skill)
                 if comparison is not None:
+                    may_have_begun = bool(begun)
+                    if member is not None and project.gold_every:
+                        chosen = gold.instead_of(comparison, member, project, _had(user))
+                        if chosen is not comparison:
+                            comparison, drawn = chosen, Assignment.Drawn.RANKED
+                            may_have_begun = True
                     comparison.batch = batch
-                    return _lease(comparison, user, project, drawn, may_have_begun=bool(begun))
+                    return _lease(comparison, user, project, drawn, may_have_begun=may_have_begun)
     return None
 
 

@@ -109,7 +109,8 @@ def audit(
     found.extras = Assignment.objects.filter(
         comparison__in=comparisons, state=State.JUDGED, is_extra=True
     ).count()
-    _recount(found, comparisons)
+    # Gold holds no places: what is handed out of it is counted nowhere, on purpose.
+    _recount(found, comparisons.filter(gold__isnull=True))
     if acknowledged is not None:
         _compare(found, acknowledged, judgments)
     return found

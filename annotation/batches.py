@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import Count, Min, Q, Sum
 from django.utils import timezone
 
+from annotation import gold
 from annotation.assignment import release_all
 from annotation.models import (
     Assignment,
@@ -144,6 +145,8 @@ def open_batch(batch: Batch, by: User | None) -> Batch:
         batch.state, batch.closed_at = Batch.State.OPEN, None
         batch.opened_at = batch.opened_at or timezone.now()
         batch.save(update_fields=["state", "opened_at", "closed_at"])
+        if batch.project.gold_every:
+            gold.sow(batch)
         Event.record(batch.project, by, "opened batch", batch.name, batch=batch.pk)
     return batch
 
@@ -166,11 +169,12 @@ def close_batch(batch: Batch, by: User | None) -> Batch:
 def batch_progress(batch: Batch) -> Progress:
     """Where the batch stands, and at the pace of its last hour of work, when it will be done."""
     now = timezone.now()
-    totals = batch.comparisons.aggregate(
+    totals = batch.comparisons.filter(gold__isnull=True).aggregate(
         comparisons=Count("pk"), places=Sum("needed"), done=Sum("judged")
     )
     needed, judged = totals["places"] or 0, totals["done"] or 0
-    states = Assignment.objects.filter(comparison__batch=batch).aggregate(
+    work = Assignment.objects.filter(comparison__batch=batch, comparison__gold__isnull=True)
+    states = work.filter(is_ruling=False).aggregate(
         leased=Count("pk", filter=Q(state=Assignment.State.LEASED, lease_until__gte=now)),
         skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
         extra=Count("pk", filter=Q(state=Assignment.State.JUDGED, is_extra=True)),
@@ -180,6 +184,7 @@ def batch_progress(batch: Batch) -> Progress:
         Judgment.objects.current()
         .filter(
             assignment__comparison__batch=batch,
+            assignment__comparison__gold__isnull=True,
             assignment__is_extra=False,
             created_at__gte=now - timedelta(hours=1),
         )

@@ -247,6 +247,7 @@ def undo_last(user: User, project: Project) -> Assignment | None:
         Assignment.objects.filter(
             annotator=user,
             state=State.JUDGED,
+            is_ruling=False,
             comparison__batch__project=project,
             comparison__batch__state=Batch.State.OPEN,
             comparison__is_live=False,
@@ -280,6 +281,46 @@ def reopen(assignment: Assignment) -> Assignment:
             )
         assignment.save()
     return assignment
+
+
+def ruling_assignment(comparison: Comparison, reviewer: User) -> Assignment:
+    """Where a reviewer's decision goes: an assignment that takes no place of the overlap.
+
+    JudgmentError for whoever has a vote of their own there: nobody decides about themselves.
+    """
+    with transaction.atomic():
+        comparison = lock(comparison.pk)
+        order = list(comparison.responses.order_by("pk").values_list("pk", flat=True))
+        assignment, made = Assignment.objects.get_or_create(
+            comparison=comparison,
+            annotator=reviewer,
+            defaults={
+                "state": State.SKIPPED,
+                "is_extra": True,
+                "is_ruling": True,
+                "shown_order": order,
+                "lease_until": timezone.now(),
+            },
+        )
+        if not made and not assignment.is_ruling:
+            if assignment.state == State.JUDGED:
+                raise JudgmentError("You judged this one yourself; another reviewer decides it.")
+            if assignment.state == State.LEASED and not assignment.is_extra:
+                count(comparison, taken=-1)
+            assignment.state, assignment.is_extra, assignment.is_ruling = State.SKIPPED, True, True
+            assignment.shown_order, assignment.draft = order, {}
+            assignment.save()
+    return assignment
+
+
+def withdraw_ruling(assignment: Assignment) -> None:
+    """Take a reviewer's decision back; its row stays, and the votes count again."""
+    with transaction.atomic():
+        lock(assignment.comparison_id)
+        assignment.refresh_from_db()
+        if assignment.is_ruling:
+            assignment.state, assignment.judgment = State.SKIPPED, None
+            assignment.save(update_fields=["state", "judgment"])
 
 
 def save_draft(assignment: Assignment, draft: Any) -> None:
@@ -320,10 +361,11 @@ def _replayed(earlier: Judgment, assignment: Assignment, answer: Answer) -> Judg
 def _occupy(comparison: Comparison, assignment: Assignment) -> None:
     """Under the lock: turn whatever the assignment holds into a judged place, or into an extra."""
     if assignment.state == State.JUDGED:
-        _check_open(comparison)
+        if not assignment.is_ruling:
+            _check_open(comparison)
         return
     holds = assignment.state == State.LEASED and not assignment.is_extra
-    if not holds:
+    if not holds and not assignment.is_ruling:
         holds = take_place(comparison)
     if holds:
         count(comparison, judged=1)
@@ -331,9 +373,16 @@ def _occupy(comparison: Comparison, assignment: Assignment) -> None:
 
 
 def _write(
-    comparison: Comparison, assignment: Assignment, answer: Answer, key: UUID, revision: int
+    comparison: Comparison,
+    assignment: Assignment,
+    answer: Answer,
+    key: UUID,
+    revision: int,
 ) -> Judgment:
     batch = comparison.batch
+    last = None
+    if revision > 1:
+        last = Judgment.objects.filter(assignment=assignment, revision=revision - 1).first()
     found = conflicts(answer.ranks, answer.safety, answer.flags)
     judgment = Judgment.objects.create(
         assignment=assignment,
@@ -354,6 +403,9 @@ def _write(
         reason=answer.reason,
         seconds=answer.seconds,
         guideline_version=comparison.batch.project.guideline_version,
+        # What an admin took out does not come back by being corrected.
+        excluded_at=last.excluded_at if last else None,
+        excluded_reason=last.excluded_reason if last else "",
     )
     assignment.judgment, assignment.state, assignment.draft = judgment, State.JUDGED, {}
     assignment.skip_reason = ""

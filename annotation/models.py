@@ -157,8 +157,30 @@ class Project(models.Model):
     total_limit = models.PositiveIntegerField(
         null=True, blank=True, help_text="Comparisons one person gets in all; empty: any number."
     )
+    gold_every = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(100)],
+        help_text="One in so many comparisons is a gold item; 0 mixes none in, 1 is not allowed.",
+    )
+    qualification_pass = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(100)],
+        help_text="Per cent of the qualification round that an annotator must get right; 0: no round.",
+    )
+    pay_per_hour = models.DecimalField(
+        max_digits=8,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="What an hour of an annotator's work costs; empty: not known.",
+    )
+    currency = models.CharField(max_length=3, default="EUR")
     is_demo = models.BooleanField(
         default=False, help_text="The built-in world: has a rubric and simulated annotators."
+    )
+    reviewed_to = models.PositiveBigIntegerField(
+        default=0, help_text="The last judgment that was looked through for the review queue."
     )
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -194,6 +216,12 @@ class Membership(models.Model):
         RESEARCHER = "researcher"
         ADMIN = "admin"
 
+    class Qualification(models.TextChoices):
+        NONE = "", "not taken"
+        PASSED = "passed"
+        FAILED = "failed"
+        WAIVED = "waived"
+
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
     )
@@ -215,6 +243,16 @@ class Membership(models.Model):
         default=0, help_text="The version of the guidelines that this person has read; 0: none."
     )
     created_at = models.DateTimeField(default=timezone.now)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_reason = models.CharField(max_length=200, blank=True)
+    handed = models.PositiveIntegerField(
+        default=0, help_text="Comparisons handed out while gold is mixed in: decides where gold is."
+    )
+    qualification = models.CharField(
+        max_length=8, choices=Qualification.choices, blank=True, default=""
+    )
+    attempt = models.PositiveSmallIntegerField(default=1)
+    qualification_score = models.JSONField(default=dict, blank=True)
 
     class Meta:
         constraints = [
@@ -376,6 +414,9 @@ class Batch(models.Model):
         default=False,
         help_text="Put together by an admin on the project's page; closed there as well.",
     )
+    qualification = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="A qualification round: which attempt it is for."
+    )
     is_imported = models.BooleanField(
         default=False, help_text="Judgments that came from a file, not from this product's pages."
     )
@@ -407,6 +448,38 @@ class Batch(models.Model):
     def rules(self) -> protocols.Protocol:
         """The protocol under which it is judged."""
         return protocols.read(self.protocol) if self.interface else self.project.rules
+
+
+class GoldItem(models.Model):
+    """A comparison whose answer is known: shows who reads. Annotators never learn which these are.
+
+    `responses` are texts; `expected` is `{axis: [rank or null per response]}`, of which only the
+    pairs with different ranks count. It becomes a Comparison in each batch it is mixed into.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="gold_items")
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="gold_items")
+    responses = models.JSONField()
+    expected = models.JSONField()
+    why = models.CharField(max_length=400, blank=True, help_text="Why that is the answer.")
+    is_mixed = models.BooleanField(default=True, help_text="Mixed into everybody's work.")
+    is_qualification = models.BooleanField(
+        default=False, help_text="Part of the qualification round."
+    )
+    is_active = models.BooleanField(default=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "prompt"], name="one_gold_item_per_prompt")
+        ]
+
+    def __str__(self) -> str:
+        return f"gold: {self.prompt}"
 
 
 class Comparison(models.Model):
@@ -443,6 +516,17 @@ class Comparison(models.Model):
     )
     # Its responses, where `assignment` has fetched them already.
     shown: "list[Response] | None" = None
+    gold = models.ForeignKey(
+        GoldItem,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="comparisons",
+        help_text="Its answer is known. Counted nowhere: it needs nobody and is never data.",
+    )
+    is_ruled = models.BooleanField(
+        default=False, help_text="A reviewer decided: the ruling counts and the votes are kept."
+    )
 
     class Meta:
         constraints = [
@@ -529,6 +613,9 @@ class Assignment(models.Model):
         default=False,
         help_text="Answered after its place had gone to somebody else; kept all the same.",
     )
+    is_ruling = models.BooleanField(
+        default=False, help_text="A reviewer's decision: it takes no place of the overlap."
+    )
     draft = models.JSONField(default=dict, blank=True)
     draft_saved_at = models.DateTimeField(null=True, blank=True)
     skip_reason = models.CharField(max_length=200, blank=True)
@@ -571,6 +658,10 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
 
     def of_project(self, project: Project) -> "JudgmentQuerySet":
         return self.filter(assignment__comparison__batch__project=project)
+
+    def votes(self) -> "JudgmentQuerySet":
+        """What annotators said as such: no gold, no reviewer's ruling."""
+        return self.filter(assignment__comparison__gold__isnull=True, assignment__is_ruling=False)
 
 
 class Judgment(models.Model):
@@ -656,6 +747,53 @@ class Judgment(models.Model):
 
     def __str__(self) -> str:
         return f"judgment {self.uid} (revision {self.revision})"
+
+
+class ReviewCase(models.Model):
+    """A comparison that a reviewer looks at: why, and what was decided.
+
+    The decision itself is a judgment like any other, of an assignment with `is_ruling`.
+    """
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        DECIDED = "decided"
+        SETTLED = "settled", "settled by itself"
+
+    REASONS: ClassVar[dict[str, str]] = {
+        "conflict": "Preferred but unsafe",
+        "unsafe": "Flagged unsafe",
+        "disagreement": "Annotators disagree",
+        "asked": "Somebody asked for it",
+    }
+    GROUNDS: ClassVar[dict[str, str]] = {
+        "guidelines": "The guidelines decide it",
+        "facts": "One response is factually wrong",
+        "overlooked": "Something was overlooked",
+        "unclear": "The guidelines are unclear here",
+        "equal": "They are equally good",
+        "other": "Something else",
+    }
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="review_cases")
+    comparison = models.OneToOneField(Comparison, on_delete=models.CASCADE, related_name="review")
+    reasons = models.JSONField(default=list)
+    weight = models.FloatField(default=0.0, help_text="Higher is looked at sooner.")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    ground = models.CharField(max_length=12, blank=True)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-weight", "id"]
+        indexes = [models.Index(fields=["project", "state", "-weight", "id"])]
+
+    def __str__(self) -> str:
+        return f"review of {self.comparison_id}"
 
 
 class Snapshot(models.Model):

@@ -36,9 +36,21 @@ SIGNED_OFF = Q(assignment__comparison__prompt__source__signed_off_at__isnull=Fal
 IN_TRAIN_SPLIT = Q(assignment__comparison__prompt__split=Prompt.Split.TRAIN)
 
 
-def judgments_of(project: Project, *, batches: Iterable[Batch] | None = None) -> JudgmentQuerySet:
-    """The judgments that count: latest revision, not taken back, not excluded."""
+# A reviewer's ruling counts in place of the votes on its comparison, which are kept beside it.
+COUNTS = Q(assignment__comparison__is_ruled=False) | Q(assignment__is_ruling=True)
+
+
+def judgments_of(
+    project: Project, *, batches: Iterable[Batch] | None = None, adjudicated: bool = True
+) -> JudgmentQuerySet:
+    """The judgments that count: latest revision, not taken back, not excluded, no gold.
+
+    Where a reviewer ruled only the ruling counts; with `adjudicated` False everything is there.
+    """
     judgments = Judgment.objects.current().of_project(project)
+    judgments = judgments.filter(assignment__comparison__gold__isnull=True)
+    if adjudicated:
+        judgments = judgments.filter(COUNTS)
     if batches is not None:
         judgments = judgments.filter(
             assignment__comparison__batch__in=[batch.pk for batch in batches]
@@ -54,13 +66,17 @@ def trainable(judgments: JudgmentQuerySet) -> JudgmentQuerySet:
 def counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[str, int]:
     """How many judgments there are, and why some of them never reach a training export.
 
-    `used` + `heldout` + `not_signed_off` = `current`; `excluded` were taken out by a reviewer.
+    `used` + `heldout` + `not_signed_off` = `current`; `excluded` were taken out by a reviewer and
+    `overruled` stand behind a reviewer's ruling.
     """
     batches = None if batches is None else list(batches)
     current = judgments_of(project, batches=batches)
     excluded = Judgment.objects.of_project(project).filter(
-        current_for__isnull=False, excluded_at__isnull=False
+        current_for__isnull=False,
+        excluded_at__isnull=False,
+        assignment__comparison__gold__isnull=True,
     )
+    overruled = judgments_of(project, batches=batches, adjudicated=False).exclude(COUNTS)
     if batches is not None:
         excluded = excluded.filter(assignment__comparison__batch__in=[b.pk for b in batches])
     in_split = current.filter(IN_TRAIN_SPLIT)
@@ -75,17 +91,22 @@ def counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[
         "heldout": n_current - n_in_split,
         "not_signed_off": n_in_split - n_used,
         "excluded": excluded.count(),
+        "overruled": overruled.count(),
     }
 
 
-def annotator_id(project: Project, user: User, *, is_imported: bool = False) -> str:
+def annotator_id(
+    project: Project, user: User, *, is_imported: bool = False, is_ruling: bool = False
+) -> str:
     """A stable name for one person in one project that nobody without the server's key can undo.
 
-    Starts with `simulated-` for a program that plays an annotator and with `imported-` for
-    judgments that came from a file, so that both show in any export.
+    Starts with `simulated-` for a program that plays an annotator, with `imported-` for judgments
+    that came from a file and with `reviewer-` for a ruling, so that each shows in any export.
     """
     digest = salted_hmac("annotation.annotator", f"{project.pk}:{user.pk}").hexdigest()[:10]
     kind = "simulated" if user.is_simulated else "imported" if is_imported else "annotator"
+    if is_ruling:
+        kind = "reviewer"
     return f"{kind}-{digest}"
 
 
@@ -95,18 +116,25 @@ def preference_rows(
     batches: Iterable[Batch] | None = None,
     rounds: Mapping[int, Any] | None = None,
     only_trainable: bool = True,
+    adjudicated: bool = True,
 ) -> Iterator[Row]:
     """One row per judgment that counts: a line of `data/preferences.jsonl` in docs/formats.md.
 
     Streams in chunks, ordered by comparison and then by judgment, so the same judgments give the
     same rows in the same order. Rows of held-out and watch prompts and of sources that nobody
     signed off are left out unless `only_trainable` is False. `rounds` maps a batch's id to the
-    `round` label; without it the label is the batch's name.
+    `round` label; without it the label is the batch's name. A reviewer's ruling stands in place of
+    the votes it decided; `adjudicated=False` gives what annotators said, and no rulings.
     """
-    for _, row in rows_with_origins(
-        project, batches=batches, rounds=rounds, only_trainable=only_trainable
+    for origin, row in rows_with_origins(
+        project,
+        batches=batches,
+        rounds=rounds,
+        only_trainable=only_trainable,
+        adjudicated=adjudicated,
     ):
-        yield row
+        if adjudicated or not origin.is_ruling:
+            yield row
 
 
 class Origin(NamedTuple):
@@ -114,6 +142,8 @@ class Origin(NamedTuple):
 
     batch: int
     sources: frozenset[int]
+    is_ruling: bool = False
+    is_overruled: bool = False
 
 
 def rows_with_origins(
@@ -122,24 +152,30 @@ def rows_with_origins(
     batches: Iterable[Batch] | None = None,
     rounds: Mapping[int, Any] | None = None,
     only_trainable: bool = True,
+    adjudicated: bool = True,
 ) -> Iterator[tuple[Origin, Row]]:
-    """`preference_rows`, each beside its origin.
+    """`preference_rows`, each beside its origin; without `adjudicated` the rulings as well.
 
     Reads plain columns, as making 200,000 response objects took half of the time of an export.
     """
-    judgments = judgments_of(project, batches=batches)
+    judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
         judgments = trainable(judgments)
     # Only ids are held: no cursor stays open, and no sort carries the texts.
     ids = list(judgments.order_by("assignment__comparison_id", "pk").values_list("pk", flat=True))
     people: dict[int, User] = {}
-    names: dict[int, str] = {}
+    names: dict[tuple[int, bool], str] = {}
     for start in range(0, len(ids), CHUNK):
         wanted = ids[start : start + CHUNK]
         judged = {
             row[0]: row
             for row in Judgment.objects.filter(pk__in=wanted).values_list(
-                "pk", "uid", "ranks", "assignment__annotator_id", "assignment__comparison_id"
+                "pk",
+                "uid",
+                "ranks",
+                "assignment__annotator_id",
+                "assignment__comparison_id",
+                "assignment__is_ruling",
             )
         }
         more = _more(wanted, project.axis_keys)
@@ -158,21 +194,31 @@ def rows_with_origins(
         ):
             responses[comparison_id].append((str(pk), text))
         for judgment_id in wanted:
-            _, uid, ranks, person, comparison_id = judged[judgment_id]
+            _, uid, ranks, person, comparison_id, is_ruling = judged[judgment_id]
             if not ranks:  # A rating or a demonstration prefers nothing.
                 continue
             comparison = compared[comparison_id]
             prompt, batch = comparison.prompt, comparison.batch
-            if person not in names:
-                names[person] = annotator_id(project, people[person], is_imported=batch.is_imported)
+            if (person, is_ruling) not in names:
+                names[person, is_ruling] = annotator_id(
+                    project,
+                    people[person],
+                    is_imported=batch.is_imported,
+                    is_ruling=is_ruling,
+                )
             shown = responses[comparison_id]
             sources = (prompt.source_id, batch.source_id)
             yield (
-                Origin(batch.pk, frozenset(pk for pk in sources if pk is not None)),
+                Origin(
+                    batch.pk,
+                    frozenset(pk for pk in sources if pk is not None),
+                    is_ruling=is_ruling,
+                    is_overruled=comparison.is_ruled and not is_ruling,
+                ),
                 {
                     "judgment_id": str(uid),
                     "prompt_id": str(prompt.uid),
-                    "annotator": names[person],
+                    "annotator": names[person, is_ruling],
                     "round": batch.name if rounds is None else rounds.get(batch.pk),
                     "messages": prompt.messages,
                     "category": prompt.category,

@@ -252,10 +252,16 @@ def _write_rows(
         margins = preferences.has_strength(project, batches=batches)
         pair_schema = MARGIN_SCHEMA if margins else PAIR_SCHEMA
         by_axis = {axis: writers(pair_file(axis), pair_schema) for axis in project.axis_keys}
-        for origin, row in preferences.rows_with_origins(project, batches=batches, rounds=rounds):
+        for origin, row in preferences.rows_with_origins(
+            project, batches=batches, rounds=rounds, adjudicated=False
+        ):
             row["round"] = "" if row["round"] is None else str(row["round"])
+            # Agreement is that of the annotators, what a reviewer decided afterwards included.
+            if not origin.is_ruling:
+                gatherer.add(row)
+            if origin.is_overruled:
+                continue
             tally.add(origin, row)
-            gatherer.add(row)
             for writer in raw:
                 writer.write(row)
             for axis, axis_writers in by_axis.items():
@@ -295,7 +301,9 @@ def _facts(
     """The snapshot's columns that follow from what was counted."""
     used = Batch.objects.in_bulk(list(tally.batches))
     sources = Source.objects.in_bulk(list(tally.sources))
-    left_out = {name: counts[name] for name in ("heldout", "not_signed_off", "excluded")}
+    left_out = {
+        name: counts[name] for name in ("heldout", "not_signed_off", "excluded", "overruled")
+    }
     return {
         "query": {
             "batches": [
@@ -324,6 +332,8 @@ def _facts(
             "annotators": tally.people("annotator"),
             "simulated_annotators": tally.people("simulated"),
             "imported_annotators": tally.people("imported"),
+            "reviewers": tally.people("reviewer"),
+            "rulings": _of_kind(tally, "reviewer"),
             "judgments_simulated": _of_kind(tally, "simulated"),
             "judgments_imported": _of_kind(tally, "imported"),
             "responses_per_judgment": round(tally.responses / max(1, tally.judgments), 2),
@@ -494,7 +504,8 @@ def _prose(snapshot: Snapshot) -> list[str]:
             "Left out: "
             f"{left_out['heldout']} judgments of held-out and watch prompts (never exported for "
             f"training), {left_out['not_signed_off']} from sources that nobody signed off, "
-            f"{left_out['excluded']} that were excluded."
+            f"{left_out['excluded']} that were excluded, "
+            f"{left_out.get('overruled', 0)} where a reviewer's ruling counts instead."
         ),
         "",
         "## How it was collected",

@@ -6,6 +6,7 @@ from annotation import (
     data_views,
     dialogue_views,
     own_views,
+    quality_views,
     views,
 )
 
@@ -50,6 +51,16 @@ urlpatterns = [
         dialogue_views.dialogue_stream,
         name="dialogue_stream",
     ),
+    path("projects/<slug:slug>/progress/", quality_views.my_progress, name="my_progress"),
+    path("projects/<slug:slug>/quality/", quality_views.quality_page, name="quality"),
+    path(
+        "projects/<slug:slug>/quality/people/<int:pk>/",
+        quality_views.quality_person,
+        name="quality_person",
+    ),
+    path("projects/<slug:slug>/quality/gold/", quality_views.gold_items, name="gold_items"),
+    path("projects/<slug:slug>/review/", quality_views.review_queue, name="review_queue"),
+    path("projects/<slug:slug>/review/<uuid:uid>/", quality_views.review_case, name="review_case"),
     path("projects/<slug:slug>/prompts/", data_views.prompts, name="prompts"),
     path("projects/<slug:slug>/prompts/import/", data_views.prompt_import, name="prompt_import"),
     path(

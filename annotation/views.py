@@ -101,7 +101,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
 
 @project_view()
 def project(request: HttpRequest, project: Project) -> HttpResponse:
-    batches = list(project.batches.filter(is_imported=False)[:20])
+    batches = list(project.batches.filter(is_imported=False, qualification=None)[:20])
     return render(
         request,
         "annotation/project.html",
@@ -468,9 +468,10 @@ def _nothing(request: HttpRequest, project: Project) -> dict[str, Any]:
         "today": _judged_today(user, project),
         "with_others": with_others,
         "open_batches": project.batches.filter(
-            state=Batch.State.OPEN, dialogue_campaign=None
+            state=Batch.State.OPEN, dialogue_campaign=None, qualification=None
         ).count(),
         "campaigns": _talks(project),
+        "membership": Membership.objects.filter(user=user, project=project).first(),
         "ever": _judged_by(user, project).exists(),
     }
 
@@ -554,7 +555,7 @@ def _talks(project: Project) -> bool:
 def _card(user: User, membership: Membership) -> dict[str, Any]:
     """What this person can do next in one project."""
     project, role = membership.project, membership.role
-    open_batches = list(project.batches.filter(state=Batch.State.OPEN)[:3])
+    open_batches = list(project.batches.filter(state=Batch.State.OPEN, qualification=None)[:3])
     return {
         "project": project,
         "role": role,

@@ -10,7 +10,14 @@ import re
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from annotation.access import ANY_ROLE, CAN_EXPORT, CAN_JUDGE, CAN_READ_DATA, CAN_RUN
+from annotation.access import (
+    ANY_ROLE,
+    CAN_EXPORT,
+    CAN_JUDGE,
+    CAN_READ_DATA,
+    CAN_REVIEW,
+    CAN_RUN,
+)
 from annotation.snapshots import freeze_snapshot
 from rlhf.models import Job, Round
 from tests.factories import judged, member
@@ -32,6 +39,10 @@ PAGES = {
     "history": ("get", CAN_JUDGE),
     "dialogues": ("get", CAN_JUDGE),
     "campaigns": ("get", CAN_RUN),
+    "my_progress": ("get", CAN_JUDGE),
+    "quality": ("get", CAN_REVIEW),
+    "gold_items": ("get", CAN_RUN),
+    "review_queue": ("get", CAN_REVIEW),
     "prompts": ("get", CAN_READ_DATA),
     "prompt_import": ("get", CAN_RUN),
     "snapshots": ("get", CAN_READ_DATA),
@@ -45,6 +56,8 @@ PAGES = {
     "api:ratings": ("get", CAN_EXPORT),
     "api:demonstrations": ("get", CAN_EXPORT),
     "api:agreement": ("get", CAN_READ_DATA),
+    "api:quality": ("get", CAN_READ_DATA),
+    "api:quality_votes": ("get", CAN_EXPORT),
     "api:snapshots": ("get", CAN_READ_DATA),
     "api:snapshot": ("get", CAN_READ_DATA),
     "api:snapshot_archive": ("get", CAN_EXPORT),
@@ -85,6 +98,9 @@ OWN_PAGES = {
     "campaign_close",  # names a batch: tests/annotation/test_campaigns.py says who may
     "judge_one",
     "judge_after",
+    # What one person judged, and one case: tests/annotation/test_quality_pages.py.
+    "quality_person",
+    "review_case",
     "tokens",
     "token_revoke",
     "api_reference",

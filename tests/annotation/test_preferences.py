@@ -93,6 +93,7 @@ def test_taken_back_and_excluded_judgments_are_left_out(project, ada, ben):
     assert [r["judgment_id"] for r in preference_rows(project)] == [str(kept.judgment.uid)]
     assert counts(project) == {
         "current": 1, "used": 1, "heldout": 0, "not_signed_off": 0, "excluded": 1,
+        "overruled": 0,
     }  # fmt: skip
 
 
@@ -105,6 +106,7 @@ def test_held_out_prompts_and_unsigned_sources_never_reach_training(project, ada
     assert list(preference_rows(project)) == []
     assert counts(project) == {
         "current": 4, "used": 0, "heldout": 2, "not_signed_off": 2, "excluded": 0,
+        "overruled": 0,
     }  # fmt: skip
     assert len(list(preference_rows(project, only_trainable=False))) == 4
 

@@ -1,0 +1,510 @@
+"""Comparisons whose answer is known: mixed into people's work, and the round that lets them begin.
+
+An annotator must not be able to tell gold from work. So a gold comparison lies in the same batch as
+the work around it, has the same kind of address, holds a lease, a draft and a judgment like any
+other, and appears in the same numbers ("12 of 40 today"). It is counted nowhere else: it needs
+nobody, takes no place, is never data and never trained on.
+
+Where gold comes is decided by a keyed hash: of each `gold_every` comparisons that somebody is handed
+exactly one is gold, at a place that nobody without the server's key can foretell.
+"""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+
+from annotation import protocols
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Event,
+    GoldItem,
+    Judgment,
+    Membership,
+    Message,
+    Project,
+    Prompt,
+    Response,
+    Source,
+    User,
+    content_hash,
+)
+
+SOURCE = "Gold items"
+RANKED = (protocols.RANK, protocols.PAIR)
+# An item is right when this share of its pairs is; a pair of responses leaves no room for error.
+RIGHT = 0.75
+ROWS_SEEN = 200
+MAX_ITEMS = 2_000
+MAX_TEXT = 20_000
+
+
+class GoldError(Exception):
+    """Why a gold item can't be, in one sentence."""
+
+
+# --- How good an answer is -----------------------------------------------------------------------------
+
+
+def score(expected: Mapping[str, Sequence[int | None]], ranks: Mapping[str, Any]) -> float | None:
+    """Share of the known pairs that were put in the right order; None where nothing is known.
+
+    `ranks` is `{axis: [rank or None per response]}`, in the item's order of responses. A tie where
+    one is better is half right; a response that was not ranked is wrong.
+    """
+    points, n = 0.0, 0
+    for axis, known in expected.items():
+        given = ranks.get(axis) or [None] * len(known)
+        for (a, said_a), (b, said_b) in combinations(zip(known, given, strict=True), 2):
+            if a is None or b is None or a == b:
+                continue
+            n += 1
+            if said_a is None or said_b is None:
+                continue
+            points += 0.5 if said_a == said_b else float((said_a < said_b) == (a < b))
+    return points / n if n else None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many gold items somebody answered, and how many of them rightly."""
+
+    right: int = 0
+    of: int = 0
+
+    @property
+    def share(self) -> float | None:
+        return self.right / self.of if self.of else None
+
+
+def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[int, Tally]:
+    """`{user id: Tally}` over mixed-in gold, or over one person's qualification round."""
+    judgments = Judgment.objects.filter(
+        current_for__isnull=False,
+        assignment__comparison__gold__isnull=False,
+        assignment__comparison__batch__project=project,
+    )
+    if attempt_of is None:
+        judgments = judgments.filter(assignment__comparison__batch__qualification__isnull=True)
+    else:
+        judgments = judgments.filter(
+            assignment__annotator=attempt_of.user_id,
+            assignment__comparison__batch__qualification=attempt_of.attempt,
+        )
+    rows = list(
+        judgments.values_list(
+            "assignment__annotator_id",
+            "assignment__comparison_id",
+            "assignment__comparison__gold__expected",
+            "ranks",
+        )
+    )
+    order: dict[int, list[str]] = {}
+    for comparison, pk in (
+        Response.objects.filter(comparison__in={row[1] for row in rows})
+        .order_by("pk")
+        .values_list("comparison_id", "pk")
+    ):
+        order.setdefault(comparison, []).append(str(pk))
+    found: dict[int, Tally] = {}
+    for person, comparison, expected, ranks in rows:
+        given = {axis: [of.get(pk) for pk in order[comparison]] for axis, of in ranks.items()}
+        share = score(expected, given)
+        if share is not None:
+            before = found.get(person, Tally())
+            found[person] = Tally(before.right + (share >= RIGHT), before.of + 1)
+    return found
+
+
+# --- Mixed into the work ----------------------------------------------------------------------------------
+
+
+def instead_of(
+    comparison: Comparison, membership: Membership, project: Project, had: Exists
+) -> Comparison:
+    """`comparison`, or gold of the same batch where this person's next one is to be gold.
+
+    Under the membership's lock. The work that was found stays free for whoever comes next.
+    """
+    if project.gold_every < 2:
+        return comparison
+    handed = _handed(membership)
+    is_due = handed % project.gold_every == _place(membership, project, handed)
+    chosen = None
+    if is_due:
+        chosen = (
+            _unseen(membership, had)
+            .filter(batch=comparison.batch_id)
+            .select_related("prompt")
+            .order_by("shuffle")
+            .first()
+        )
+    Membership.objects.filter(pk=membership.pk).update(handed=F("handed") + 1)
+    return chosen or comparison
+
+
+def ahead(membership: Membership, project: Project, n_free: int, had: Exists) -> int:
+    """How many gold items come before this person has been handed `n_free` more comparisons of work."""
+    every = project.gold_every
+    if every < 2 or not n_free:
+        return 0
+    available = (
+        _unseen(membership, had)
+        .filter(batch__state=Batch.State.OPEN, batch__qualification__isnull=True)
+        .values("gold")
+        .distinct()
+        .count()
+    )
+    at, n, left = _handed(membership), 0, n_free
+    # To the end of the block, then whole blocks of one gold and `every` - 1 others, then a rest.
+    while left > 0 and n < available:
+        start = at - at % every
+        place = start + _place(membership, project, at)
+        works = start + every - at - (place >= at)
+        if left > works:
+            n += place >= at
+            left -= works
+        else:  # gold comes only where work is left to come after it
+            n += at <= place < at + left
+            left = 0
+        at = start + every
+    return min(n, available)
+
+
+def _handed(membership: Membership) -> int:
+    """As it is now: the row at hand may have been read before another request of this person."""
+    rows = Membership.objects.filter(pk=membership.pk).values_list("handed", flat=True)
+    return int(rows.get())
+
+
+def _unseen(membership: Membership, had: Exists) -> Any:
+    """Gold comparisons whose item this person has not been handed, in whichever batch."""
+    known = Assignment.objects.filter(
+        annotator=membership.user_id,
+        comparison__gold=OuterRef("gold"),
+        comparison__batch__qualification__isnull=True,
+    )
+    return (
+        Comparison.objects.filter(
+            gold__project=membership.project_id, gold__is_active=True, gold__is_mixed=True
+        )
+        .exclude(had)
+        .exclude(Exists(known))
+        # Whoever wrote it knows it.
+        .exclude(gold__created_by=membership.user_id)
+    )
+
+
+def _place(membership: Membership, project: Project, position: int) -> int:
+    """Where in its block of `gold_every` this person's gold is: 0 to gold_every - 1."""
+    block = position // project.gold_every
+    value = f"{project.pk}:{membership.user_id}:{project.gold_every}:{block}"
+    return int(salted_hmac("annotation.gold", value).hexdigest()[:8], 16) % project.gold_every
+
+
+def sow(batch: Batch) -> int:
+    """Put the project's gold among the comparisons of a batch of work; how many were added.
+
+    Only items that look like the work: as many responses as its comparisons have, and prompts that
+    are not being judged there.
+    """
+    if batch.is_imported or batch.face not in RANKED or batch.qualification is not None:
+        return 0
+    there = set(batch.comparisons.filter(gold__isnull=False).values_list("gold_id", flat=True))
+    sizes = {
+        len(pks)
+        for pks in _response_ids(
+            batch.comparisons.filter(gold__isnull=True).values_list("pk", flat=True)[:ROWS_SEEN]
+        ).values()
+    }
+    items = (
+        GoldItem.objects.filter(project=batch.project_id, is_active=True, is_mixed=True)
+        .exclude(pk__in=there)
+        .exclude(prompt__comparisons__batch=batch)
+    )
+    return _add(batch, [item for item in items if len(item.responses) in sizes])
+
+
+def sow_everywhere(project: Project) -> int:
+    """`sow` for every open batch: after an item was added or gold was switched on."""
+    if project.gold_every < 2:
+        return 0
+    batches = project.batches.filter(state=Batch.State.OPEN, qualification__isnull=True)
+    return sum(sow(batch) for batch in batches)
+
+
+def _response_ids(comparisons: Any) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for comparison, pk in Response.objects.filter(comparison__in=list(comparisons)).values_list(
+        "comparison_id", "pk"
+    ):
+        found.setdefault(comparison, []).append(pk)
+    return found
+
+
+def _add(batch: Batch, items: Sequence[GoldItem]) -> int:
+    with transaction.atomic():
+        comparisons = Comparison.objects.bulk_create(
+            Comparison(
+                batch=batch,
+                prompt_id=item.prompt_id,
+                gold=item,
+                needed=0,
+                is_free=False,
+                shuffle=random.random(),  # noqa: S311 - an order, not a secret
+            )
+            for item in items
+        )
+        Response.objects.bulk_create(
+            Response(comparison=comparison, text=text)
+            for comparison, item in zip(comparisons, items, strict=True)
+            for text in item.responses
+        )
+    return len(items)
+
+
+# --- The qualification round ---------------------------------------------------------------------------------
+
+
+def must_qualify(membership: Membership, project: Project) -> bool:
+    """Whether this person must pass the qualification round before they are handed work."""
+    return bool(
+        project.qualification_pass > 0
+        and membership.role == Membership.Role.ANNOTATOR
+        and membership.qualification in ("", Membership.Qualification.FAILED)
+        and not membership.user.is_simulated
+    )
+
+
+def qualifying(membership: Membership, project: Project, had: Exists) -> Comparison | None:
+    """The next comparison of this person's qualification round, None when there is none left."""
+    if membership.qualification == Membership.Qualification.FAILED:
+        return None
+    left = _round_of(membership, project).exclude(had)
+    return left.select_related("batch__project", "prompt").order_by("shuffle").first()
+
+
+def qualifying_left(membership: Membership, project: Project, had: Exists) -> int:
+    if membership.qualification == Membership.Qualification.FAILED:
+        return 0
+    return int(_round_of(membership, project).exclude(had).count())
+
+
+def _round_of(membership: Membership, project: Project) -> Any:
+    return Comparison.objects.filter(
+        batch__project=project,
+        batch__qualification=membership.attempt,
+        batch__state=Batch.State.OPEN,
+    )
+
+
+def settle(membership: Membership, project: Project) -> bool:
+    """After the last answer of a round: whether it was passed. Skipped ones count as not right."""
+    if membership.qualification == Membership.Qualification.FAILED:
+        return False
+    of = _round_of(membership, project).count()
+    if not of:
+        return False  # no round has been made yet: somebody has to see to it
+    right = tallies(project, attempt_of=membership).get(membership.user_id, Tally()).right
+    passed = 100 * right >= project.qualification_pass * of
+    membership.qualification = (
+        Membership.Qualification.PASSED if passed else Membership.Qualification.FAILED
+    )
+    membership.qualification_score = {
+        "right": right,
+        "of": of,
+        "needed": project.qualification_pass,
+        "attempt": membership.attempt,
+        "at": timezone.now().isoformat(),
+    }
+    membership.save(update_fields=["qualification", "qualification_score"])
+    if project.own_membership is not None and project.own_membership.pk == membership.pk:
+        project.own_membership = membership
+    Event.record(
+        project,
+        membership.user,
+        "passed qualification" if passed else "failed qualification",
+        membership.user,
+        right=right,
+        of=of,
+    )
+    return passed
+
+
+def open_round(project: Project, attempt: int = 1) -> Batch | None:
+    """The batch of a qualification attempt, made of the items marked for it if it is not there yet."""
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=project.pk)
+        found = project.batches.filter(qualification=attempt).first()
+        if found is not None:
+            return found
+        items = list(project.gold_items.filter(is_active=True, is_qualification=True))
+        if not items:
+            return None
+        batch = Batch.objects.create(
+            project=project,
+            name="Qualification" if attempt == 1 else f"Qualification, attempt {attempt}",
+            state=Batch.State.OPEN,
+            opened_at=timezone.now(),
+            qualification=attempt,
+            overlap=1,
+            interface=project.interface,
+            protocol=project.protocol,
+        )
+        _add(batch, items)
+    return batch
+
+
+def let_try_again(membership: Membership, by: User) -> None:
+    """Another attempt, with the same items shown anew."""
+    with transaction.atomic():
+        membership.attempt += 1
+        membership.qualification = Membership.Qualification.NONE
+        membership.save(update_fields=["attempt", "qualification"])
+        open_round(membership.project, membership.attempt)
+        Event.record(
+            membership.project, by, "gave another attempt", membership.user, n=membership.attempt
+        )
+
+
+def waive(membership: Membership, by: User, reason: str) -> None:
+    """Let somebody work without the round."""
+    with transaction.atomic():
+        membership.qualification = Membership.Qualification.WAIVED
+        membership.save(update_fields=["qualification"])
+        Event.record(membership.project, by, "waived qualification", membership.user, reason=reason)
+
+
+# --- Making items -----------------------------------------------------------------------------------------------
+
+
+def add_items(
+    project: Project, rows: Iterable[Mapping[str, Any]], by: User | None
+) -> tuple[int, int]:
+    """Add gold items; (how many, how many were there already). All or none: GoldError names the row.
+
+    A row is `{"prompt": text} or {"messages": […]}` with `responses` (texts), `ranks` (`{axis: [rank
+    or null]}`, or one list for every axis) and, if wished, `why`, `qualification`, `mixed`.
+    """
+    ready = []
+    for number, row in enumerate(rows, start=1):
+        if number > MAX_ITEMS:
+            raise GoldError(f"A file has at most {MAX_ITEMS:,} gold items.")
+        try:
+            ready.append(_checked(project, row))
+        except GoldError as problem:
+            raise GoldError(f"Row {number}: {problem}") from problem
+    if not ready:
+        raise GoldError("There is no gold item in the file.")
+    added = 0
+    with transaction.atomic():
+        source, _ = Source.objects.get_or_create(
+            project=project,
+            name=SOURCE,
+            defaults={"note": "Prompts whose answer is known; never trained on.", "created_by": by},
+        )
+        for messages, fields in ready:
+            prompt, _ = Prompt.objects.get_or_create(
+                project=project,
+                sha256=content_hash(messages),
+                defaults={
+                    "messages": messages,
+                    "source": source,
+                    "split": Prompt.Split.HELDOUT,
+                },
+            )
+            _, made = GoldItem.objects.get_or_create(
+                project=project, prompt=prompt, defaults={**fields, "created_by": by}
+            )
+            added += made
+        if added:
+            Event.record(project, by, "added gold items", f"{added}", n=added)
+            sow_everywhere(project)
+    return added, len(ready) - added
+
+
+def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
+    if not isinstance(row, Mapping):
+        raise GoldError("a gold item is an object with prompt, responses and ranks.")
+    known = {"prompt", "messages", "responses", "ranks", "why", "qualification", "mixed"}
+    if unknown := sorted(set(row) - known):
+        raise GoldError(f"there is no field “{str(unknown[0])[:40]}”.")
+    messages = row.get("messages") or [{"role": "user", "content": row.get("prompt")}]
+    if not (
+        isinstance(messages, list)
+        and all(
+            isinstance(turn, Mapping)
+            and turn.get("role") in ("system", "user", "assistant")
+            and _is_text(turn.get("content"))
+            for turn in messages
+        )
+        and messages[-1]["role"] == "user"
+    ):
+        raise GoldError("the prompt must be text, or messages that end with the user's turn.")
+    responses = row.get("responses")
+    fewest, most = protocols.RESPONSES[project.interface]
+    if (
+        not isinstance(responses, list)
+        or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in responses)
+        or not max(2, fewest) <= len(responses) <= max(2, most)
+    ):
+        raise GoldError(f"responses must be a list of {max(2, fewest)} to {max(2, most)} texts.")
+    ranks = row.get("ranks")
+    by_axis: dict[str, Any] = (
+        {str(axis): of for axis, of in ranks.items()}
+        if isinstance(ranks, Mapping)
+        else dict.fromkeys(project.axis_keys, ranks)
+    )
+    for axis, of in by_axis.items():
+        if axis not in project.axis_keys:
+            raise GoldError(f"this project does not compare on “{str(axis)[:40]}”.")
+        if (
+            not isinstance(of, list)
+            or len(of) != len(responses)
+            or not all(
+                rank is None
+                or (isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= 9)
+                for rank in of
+            )
+        ):
+            raise GoldError(
+                f"the ranks on {axis} must be one number from 1 to 9, or null, a response."
+            )
+    if score(by_axis, by_axis) is None:
+        raise GoldError("at least two responses must have different ranks, or nothing is known.")
+    why = row.get("why") or ""
+    if not isinstance(why, str) or len(why) > 400:
+        raise GoldError("the reason must be a text of at most 400 characters.")
+    flags = {
+        name: row.get(name, default)
+        for name, default in (("qualification", False), ("mixed", True))
+    }
+    if not all(isinstance(value, bool) for value in flags.values()):
+        raise GoldError("qualification and mixed are true or false.")
+    clean: list[Message] = [
+        {"role": turn["role"], "content": _stored(turn["content"])} for turn in messages
+    ]
+    return clean, {
+        "responses": [_stored(text) for text in responses],
+        "expected": {axis: list(of) for axis, of in by_axis.items()},
+        "why": _stored(why),
+        "is_qualification": flags["qualification"],
+        "is_mixed": flags["mixed"],
+    }
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= MAX_TEXT
+
+
+def _stored(text: str) -> str:
+    """As a database can keep it: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

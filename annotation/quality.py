@@ -1,0 +1,374 @@
+"""The people of a project: how far to rely on each, how fast they work, what it costs; and what to do.
+
+The arithmetic is in `reliability`, `agreement` and `gold`; this reads rows for it and acts: pause,
+exclude (never delete), ask again. Every act writes an Event.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any
+
+from django.core.cache import cache
+from django.db import transaction
+from django.db.models import Count, Max, Min, Q
+from django.utils import timezone
+
+from annotation import gold, reliability
+from annotation.assignment import count, lock, release
+from annotation.batches import batch_progress
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Event,
+    Judgment,
+    Membership,
+    Project,
+    Response,
+    User,
+)
+from annotation.reliability import Profile, Quality, Vote
+
+CHUNK = 2_000
+# Beyond this nobody is reading one comparison: they went for coffee, and that is not counted as work.
+IDLE_SECONDS = 600.0
+STUCK_MINUTES = 20
+# Below this share of gold answered rightly, and from this many on, somebody should look.
+GOLD_LEAST, GOLD_ENOUGH = 0.6, 5
+CACHE_SECONDS = 3_600
+
+
+class QualityError(Exception):
+    """Why something can't be done, in one sentence."""
+
+
+# --- What people said, as votes ---------------------------------------------------------------------------
+
+
+def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> list[Vote]:
+    """Every current vote on every axis, as it was shown; annotators and comparisons are ids."""
+    judgments = _votes(project)
+    if batches is not None:
+        judgments = judgments.filter(assignment__comparison__batch__in=list(batches))
+    lengths: dict[int, int] = {}
+    votes = []
+    ids = list(judgments.order_by("pk").values_list("pk", flat=True))
+    for start in range(0, len(ids), CHUNK):
+        rows = list(
+            Judgment.objects.filter(pk__in=ids[start : start + CHUNK]).values_list(
+                "assignment__annotator_id",
+                "assignment__comparison_id",
+                "assignment__shown_order",
+                "ranks",
+                "seconds",
+            )
+        )
+        missing = {row[1] for row in rows}
+        for pk, text in Response.objects.filter(comparison__in=missing).values_list("pk", "text"):
+            lengths[pk] = len(text)
+        for person, comparison, shown, ranks, seconds in rows:
+            for axis, given in ranks.items():
+                votes.append(
+                    Vote(
+                        person,
+                        comparison,
+                        tuple(shown),
+                        tuple(given.get(str(pk)) for pk in shown),
+                        tuple(lengths.get(pk, 0) for pk in shown),
+                        seconds,
+                        axis,
+                    )
+                )
+    return votes
+
+
+def assessed(project: Project) -> Quality:
+    """`reliability.assess` of the project's votes, kept until a judgment comes, goes or changes."""
+    state = (
+        Judgment.objects.of_project(project)
+        .votes()
+        .aggregate(
+            last=Max("pk"),
+            n=Count("pk", filter=Q(current_for__isnull=False)),
+            out=Count("pk", filter=Q(excluded_at__isnull=False)),
+        )
+    )
+    key = f"quality:{project.pk}:{state['last']}:{state['n']}:{state['out']}"
+    found: Quality | None = cache.get(key)
+    if found is None:
+        found = reliability.assess(votes_of(project))
+        cache.set(key, found, CACHE_SECONDS)
+    return found
+
+
+# --- The people -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotator of a project, as an admin sees them."""
+
+    user: User
+    membership: Membership | None
+    profile: Profile | None
+    gold: gold.Tally
+    n_judgments: int
+    n_excluded: int
+    n_skipped: int
+    last_at: datetime | None
+    median_seconds: float | None
+    hours: float
+    stuck_minutes: int | None
+
+    @property
+    def per_hour(self) -> float | None:
+        """Judgments an hour of measured work."""
+        return self.n_judgments / self.hours if self.hours > 0 else None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        found = self.profile.reasons if self.profile else ()
+        if self.fails_gold:
+            found = (
+                *found,
+                f"Got {self.gold.of - self.gold.right} of {self.gold.of} gold items wrong.",
+            )
+        return found
+
+    @property
+    def fails_gold(self) -> bool:
+        return self.gold.of >= GOLD_ENOUGH and (self.gold.share or 0) < GOLD_LEAST
+
+    @property
+    def is_suspect(self) -> bool:
+        return self.fails_gold or (self.profile is not None and self.profile.is_suspect)
+
+
+def people(project: Project) -> list[Person]:
+    """Everybody who judged or may judge here, those to look at first."""
+    profiles = assessed(project).profiles
+    tallies = gold.tallies(project)
+    work: dict[int, dict[str, Any]] = defaultdict(
+        lambda: {"n": 0, "seconds": [], "excluded": 0, "skipped": 0, "last": None}
+    )
+    rows = Judgment.objects.of_project(project).filter(
+        current_for__isnull=False, assignment__is_ruling=False
+    )
+    for person, seconds, excluded, at in rows.values_list(
+        "assignment__annotator_id", "seconds", "excluded_at", "created_at"
+    ):
+        of = work[person]
+        of["n"] += 1
+        of["excluded"] += excluded is not None
+        if seconds is not None:
+            of["seconds"].append(min(seconds, IDLE_SECONDS))
+        of["last"] = max(of["last"] or at, at)
+    skipped = Assignment.objects.filter(
+        comparison__batch__project=project, state=Assignment.State.SKIPPED, is_ruling=False
+    )
+    for person, n in skipped.values_list("annotator").annotate(n=Count("pk")):
+        work[person]["skipped"] = n
+    members = {m.user_id: m for m in project.memberships.select_related("user")}
+    judges = {pk for pk, m in members.items() if m.role == Membership.Role.ANNOTATOR or pk in work}
+    users = User.objects.in_bulk(judges | set(work))
+    stuck = _stuck(project)
+    found = [
+        Person(
+            user=user,
+            membership=members.get(pk),
+            profile=profiles.get(pk),
+            gold=tallies.get(pk, gold.Tally()),
+            n_judgments=work[pk]["n"],
+            n_excluded=work[pk]["excluded"],
+            n_skipped=work[pk]["skipped"],
+            last_at=work[pk]["last"],
+            median_seconds=median(work[pk]["seconds"]) if work[pk]["seconds"] else None,
+            hours=sum(work[pk]["seconds"]) / 3600,
+            stuck_minutes=stuck.get(pk),
+        )
+        for pk, user in users.items()
+    ]
+    return sorted(
+        found,
+        key=lambda p: (
+            not p.is_suspect,
+            -(p.profile.spam if p.profile else 0),
+            -p.n_judgments,
+            p.user.username,
+        ),
+    )
+
+
+def _stuck(project: Project) -> dict[int, int]:
+    """Minutes for which people have held a comparison without a sign of work on it."""
+    now = timezone.now()
+    found: dict[int, int] = {}
+    leases = Assignment.objects.filter(
+        comparison__batch__project=project,
+        comparison__batch__state=Batch.State.OPEN,
+        state=Assignment.State.LEASED,
+    )
+    for person, leased, saved in leases.values_list("annotator", "leased_at", "draft_saved_at"):
+        idle = int((now - max(leased, saved or leased)).total_seconds() // 60)
+        if idle >= STUCK_MINUTES:
+            found[person] = max(found.get(person, 0), idle)
+    return found
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How the work goes: pace, what is left, what a judgment costs."""
+
+    n_judgments: int
+    hours: float
+    per_hour_of_work: float | None
+    per_day: float | None
+    cost_each: float | None
+    cost_so_far: float | None
+    left: int
+    hours_left: float | None
+    done_at: datetime | None
+
+
+def throughput(project: Project, found: list[Person]) -> Throughput:
+    n, hours = sum(p.n_judgments for p in found), sum(p.hours for p in found)
+    per_hour = n / hours if hours > 0 else None
+    week = timezone.now() - timedelta(days=7)
+    recent = (
+        _votes(project)
+        .filter(created_at__gte=week)
+        .aggregate(n=Count("pk"), first=Min("created_at"))
+    )
+    per_day = None
+    if recent["n"] >= 2:
+        days = max((timezone.now() - recent["first"]).total_seconds() / 86_400, 1 / 24)
+        per_day = recent["n"] / days
+    pay = float(project.pay_per_hour) if project.pay_per_hour is not None else None
+    left = 0
+    done: list[datetime] = []
+    for batch in project.batches.filter(state=Batch.State.OPEN, qualification__isnull=True):
+        progress = batch_progress(batch)
+        left += max(0, progress["needed"] - progress["judged"])
+        if progress["eta_seconds"] is not None:
+            done.append(timezone.now() + timedelta(seconds=progress["eta_seconds"]))
+    return Throughput(
+        n_judgments=n,
+        hours=hours,
+        per_hour_of_work=per_hour,
+        per_day=per_day,
+        cost_each=pay / per_hour if pay is not None and per_hour else None,
+        cost_so_far=pay * hours if pay is not None else None,
+        left=left,
+        hours_left=left / per_hour if per_hour else None,
+        done_at=max(done) if done and left else None,
+    )
+
+
+# --- What an admin does --------------------------------------------------------------------------------------------
+
+
+def pause(membership: Membership, by: User, reason: str) -> None:
+    """Hand this person nothing more; what they hold goes back, what they send still counts."""
+    reason = reason.strip()[:200]
+    if not reason:
+        raise QualityError("Say why: the person is shown the reason.")
+    project = membership.project
+    with transaction.atomic():
+        membership.paused_at, membership.paused_reason = timezone.now(), reason
+        membership.save(update_fields=["paused_at", "paused_reason"])
+        for held in Assignment.objects.open_for(membership.user).filter(
+            comparison__batch__project=project
+        ):
+            release(held)
+        Event.record(project, by, "paused annotator", membership.user, reason=reason)
+
+
+def resume(membership: Membership, by: User) -> None:
+    with transaction.atomic():
+        membership.paused_at, membership.paused_reason = None, ""
+        membership.save(update_fields=["paused_at", "paused_reason"])
+        Event.record(membership.project, by, "let annotator go on", membership.user)
+
+
+def exclude(
+    project: Project, judgments: Iterable[int], by: User, reason: str, *, ask_again: bool = False
+) -> int:
+    """Take judgments (ids) out of every export and figure, saying why; how many. They stay on record.
+
+    With `ask_again` the places they held are free again, so that somebody else judges instead.
+    """
+    reason = reason.strip()[:200]
+    if not reason:
+        raise QualityError("Say why they are taken out: the reason stays on record.")
+    wanted = set(judgments)
+    with transaction.atomic():
+        rows = list(
+            Judgment.objects.of_project(project)
+            .filter(pk__in=wanted, current_for__isnull=False, excluded_at__isnull=True)
+            .select_related("assignment")
+            .order_by("assignment__comparison_id", "pk")
+        )
+        for judgment in rows:
+            judgment.excluded_at, judgment.excluded_reason = timezone.now(), reason
+            judgment.save(update_fields=["excluded_at", "excluded_reason"])
+            if ask_again:
+                _free_place(judgment.assignment)
+        if rows:
+            Event.record(
+                project,
+                by,
+                "excluded judgments",
+                f"{len(rows)}",
+                reason=reason,
+                judgments=[str(judgment.uid) for judgment in rows[:500]],
+                ask_again=ask_again,
+            )
+    return len(rows)
+
+
+def include(project: Project, judgments: Iterable[int], by: User) -> int:
+    """Take an exclusion back; how many. A place that was given to somebody else stays theirs."""
+    with transaction.atomic():
+        rows = Judgment.objects.of_project(project).filter(
+            pk__in=set(judgments), excluded_at__isnull=False
+        )
+        uids = [str(uid) for uid in rows.values_list("uid", flat=True)]
+        n = Judgment.objects.filter(pk__in=list(rows.values_list("pk", flat=True))).update(
+            excluded_at=None, excluded_reason=""
+        )
+        if n:
+            Event.record(project, by, "included judgments", f"{n}", judgments=uids[:500])
+    return n
+
+
+def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
+    """Let one more person judge a comparison."""
+    with transaction.atomic():
+        locked = lock(comparison.pk)
+        if locked.gold_id is not None:
+            raise QualityError("Gold is not asked again.")
+        if locked.batch.state != Batch.State.OPEN:
+            raise QualityError(f"“{locked.batch}” is closed; open it to ask again.")
+        locked.needed += 1
+        locked.save(update_fields=["needed"])
+        count(locked)
+        Event.record(
+            locked.batch.project, by, "asked again", f"comparison {locked.pk}", reason=reason
+        )
+
+
+def _free_place(assignment: Assignment) -> None:
+    """The judgment stays, as an extra; its place is free for somebody else."""
+    comparison = lock(assignment.comparison_id)
+    assignment.refresh_from_db()
+    if assignment.state == Assignment.State.JUDGED and not assignment.is_extra:
+        assignment.is_extra = True
+        assignment.save(update_fields=["is_extra"])
+        count(comparison, taken=-1, judged=-1)
+
+
+def _votes(project: Project) -> Any:
+    return Judgment.objects.current().votes().of_project(project)

@@ -1,0 +1,167 @@
+"""Quality for researchers: figures of each annotator, and raw votes beside their consensus.
+
+People are named as in exports (`annotator-…`), never by their account. Gold is not in any of it.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view, throttle_classes
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotation import quality
+from annotation.access import CAN_EXPORT, CAN_READ_DATA, project_for
+from annotation.api import ExportThrottle
+from annotation.exports import json_line
+from annotation.models import Judgment, Project, User
+from annotation.models import Response as ModelResponse
+from annotation.preferences import annotator_id
+from annotation.reliability import Estimate, Habit, Quality
+
+CHUNK = 500
+
+
+class EstimateSerializer(serializers.Serializer[Estimate]):
+    value = serializers.FloatField(allow_null=True)
+    low = serializers.FloatField(allow_null=True, help_text="95 %, bootstrap over comparisons.")
+    high = serializers.FloatField(allow_null=True)
+    n = serializers.IntegerField(help_text="Comparisons.")
+
+
+class HabitSerializer(serializers.Serializer[Habit]):
+    share = serializers.FloatField(allow_null=True)
+    expected = serializers.FloatField(
+        allow_null=True, help_text="By chance, or by what others said about the same pairs."
+    )
+    n = serializers.IntegerField(help_text="Pairs.")
+    z = serializers.FloatField(allow_null=True)
+    p = serializers.FloatField(allow_null=True, help_text="Two-sided, Holm over the annotators.")
+
+
+class AnnotatorQualitySerializer(serializers.Serializer[Any]):
+    annotator = serializers.CharField(help_text="As in exports.")
+    n_judgments = serializers.IntegerField(source="n_votes")
+    reliability = EstimateSerializer(help_text="Chance of being right (Dawid-Skene).")
+    agreement = EstimateSerializer(help_text="With the others, pairwise.")
+    skill = EstimateSerializer(help_text="Agreement beyond chance: 0 guesses, 1 always agrees.")
+    position = HabitSerializer(help_text="Of two, the one shown first wins.")
+    length = HabitSerializer(help_text="Of two, the longer one wins.")
+    ties = HabitSerializer()
+    spam = serializers.FloatField(help_text="From .5 on somebody should look.")
+    reasons = serializers.ListField(child=serializers.CharField())
+
+
+@extend_schema(operation_id="quality_list", responses=AnnotatorQualitySerializer(many=True))
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def annotators(request: Request, slug: str) -> Response:
+    """How far each annotator can be relied on, with what it rests on."""
+    project = project_for(request.user, slug, CAN_READ_DATA)
+    profiles = quality.assessed(project).profiles
+    names = _names(project, {int(str(pk)) for pk in profiles})
+    rows = [
+        {
+            **AnnotatorQualitySerializer(profile).data,
+            "annotator": names.get(int(str(pk)), ""),
+        }
+        for pk, profile in profiles.items()
+    ]
+    return Response(sorted(rows, key=lambda row: -row["spam"]))
+
+
+@extend_schema(
+    operation_id="quality_votes", responses={(200, "application/jsonl"): OpenApiTypes.STR}
+)
+@api_view(["GET"])
+@throttle_classes([ExportThrottle])
+def votes(request: Request, slug: str) -> StreamingHttpResponse:
+    """One comparison a line: every raw vote with its annotator's reliability, the consensus they make
+
+    (ranks per axis, weighed by reliability, and how sure it is) and a reviewer's ruling if there is
+    one. JSON Lines, docs/formats.md.
+    """
+    project = project_for(request.user, slug, CAN_EXPORT)
+    found = quality.assessed(project)
+
+    def lines() -> Iterator[bytes]:
+        for row in vote_rows(project, found):
+            yield json_line(row)
+
+    return StreamingHttpResponse(lines(), content_type="application/jsonl")
+
+
+def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
+    judgments = (
+        Judgment.objects.current()
+        .of_project(project)
+        .filter(assignment__comparison__gold__isnull=True)
+        .exclude(ranks={})
+        .order_by("assignment__comparison_id", "pk")
+        .values_list(
+            "assignment__comparison_id",
+            "assignment__comparison__prompt__uid",
+            "assignment__annotator_id",
+            "assignment__is_ruling",
+            "ranks",
+        )
+    )
+    names: dict[int, str] = {}
+    for comparison, rows in groupby(judgments.iterator(CHUNK), key=lambda row: row[0]):
+        given = list(rows)
+        shown = list(
+            ModelResponse.objects.filter(comparison=comparison)
+            .order_by("pk")
+            .values_list("pk", "text")
+        )
+        pks = [pk for pk, _ in shown]
+        new = {row[2] for row in given} - set(names)
+        names |= _names(project, new)
+
+        def ordered(
+            ranks: dict[str, dict[str, int]], pks: list[int] = pks
+        ) -> dict[str, list[int | None]]:
+            return {
+                axis: [ranks.get(axis, {}).get(str(pk)) for pk in pks] for axis in project.axis_keys
+            }
+
+        consensus, certainty = {}, {}
+        for axis in project.axis_keys:
+            of = found.consensus(axis, comparison)
+            consensus[axis] = [of.ranks.get(pk) for pk in pks] if of else None
+            certainty[axis] = round(of.certainty, 4) if of else None
+        yield {
+            "prompt_id": str(given[0][1]),
+            "responses": [text for _, text in shown],
+            "votes": [
+                {
+                    "annotator": names[person],
+                    "reliability": found.profiles[person].reliability.value
+                    if person in found.profiles
+                    else None,
+                    "ranks": ordered(ranks),
+                }
+                for _, _, person, is_ruling, ranks in given
+                if not is_ruling
+            ],
+            "consensus": consensus,
+            "certainty": certainty,
+            "ruling": next((ordered(ranks) for *_, is_ruling, ranks in given if is_ruling), None),
+        }
+
+
+def _names(project: Project, pks: set[int]) -> dict[int, str]:
+    imported = set(
+        Judgment.objects.of_project(project)
+        .filter(assignment__annotator__in=pks, assignment__comparison__batch__is_imported=True)
+        .values_list("assignment__annotator_id", flat=True)
+    )
+    return {
+        pk: annotator_id(project, user, is_imported=pk in imported)
+        for pk, user in User.objects.in_bulk(pks).items()
+    }

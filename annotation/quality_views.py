@@ -1,0 +1,604 @@
+"""Pages about quality: people and pace, gold, the review queue, and one's own progress."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods
+
+from annotation import gold, quality, review
+from annotation.access import CAN_JUDGE, CAN_REVIEW, CAN_RUN, project_view
+from annotation.agreement import agreement, agreement_by_category
+from annotation.judging import LETTERS, Answer, JudgmentError, ranking_line
+from annotation.models import (
+    Assignment,
+    Batch,
+    Event,
+    GoldItem,
+    Judgment,
+    Membership,
+    Project,
+    Response,
+    ReviewCase,
+    User,
+)
+from annotation.preferences import preference_rows
+
+ROWS_A_PAGE = 40
+MAX_GOLD_BYTES = 5_000_000
+# With fewer shared comparisons a share of them says more about the others than about oneself.
+ENOUGH_SHARED = 20
+
+
+class PayForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Project
+        fields = ["pay_per_hour", "currency"]
+        labels = {"pay_per_hour": "Pay per hour"}
+        help_texts = {"currency": "Three letters, such as EUR."}
+
+    def clean_currency(self) -> str:
+        currency = str(self.cleaned_data["currency"]).upper()
+        if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
+            raise forms.ValidationError("Three letters, such as EUR.")
+        return currency
+
+
+class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Project
+        fields = ["gold_every", "qualification_pass"]
+        labels = {
+            "gold_every": "One gold item in every … comparisons",
+            "qualification_pass": "Qualification: per cent right to pass",
+        }
+        help_texts = {
+            "gold_every": "From 2 to 100; 0 mixes none in. 10 is a common choice.",
+            "qualification_pass": "0 lets everybody begin at once. Whoever has judged here before "
+            "takes the round as well, unless you waive it.",
+        }
+
+    def clean_gold_every(self) -> int:
+        every = int(self.cleaned_data["gold_every"])
+        if every == 1:
+            raise forms.ValidationError("With 1 there would be no work at all; 2 is the least.")
+        return every
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if (
+            given.get("qualification_pass")
+            and not self.instance.gold_items.filter(is_active=True, is_qualification=True).exists()
+        ):
+            self.add_error(
+                "qualification_pass", "Mark some items for the qualification round first."
+            )
+        return given
+
+
+# --- People and pace ----------------------------------------------------------------------------------
+
+
+@project_view(*CAN_REVIEW)
+@require_http_methods(["GET", "POST"])
+def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
+    """Who can be relied on, how the work goes, and what it costs."""
+    pay = PayForm(instance=project)
+    if request.method == "POST":
+        _only_admins(request)
+        act = request.POST.get("act", "")
+        if act == "pay":
+            pay = PayForm(request.POST, instance=project)
+            if pay.is_valid():
+                pay.save()
+                Event.record(project, request.user, "changed project", project.name, fields=["pay"])
+                messages.success(request, "Saved.")
+                return redirect("quality", project.slug)
+        else:
+            _act_on_member(request, project, act)
+            return redirect("quality", project.slug)
+    found = quality.people(project)
+    rows = list(preference_rows(project, only_trainable=False, adjudicated=False))
+    return render(
+        request,
+        "annotation/quality.html",
+        {
+            "people": found,
+            "suspects": [person for person in found if person.is_suspect],
+            "work": quality.throughput(project, found),
+            "agreement": _axes(project, agreement(rows)),
+            "categories": [
+                (category, _axes(project, of))
+                for category, of in agreement_by_category(rows).items()
+            ]
+            if rows
+            else [],
+            "pay": pay,
+            "may_act": request.role in CAN_RUN,  # type: ignore[attr-defined]
+            "n_cases": review.queue(project, _me(request)).count(),
+            "project": Project.objects.get(pk=project.pk),
+        },
+        status=422 if pay.errors else 200,
+    )
+
+
+def _act_on_member(request: HttpRequest, project: Project, act: str) -> None:
+    me = _me(request)
+    pk = request.POST.get("membership", "")
+    member = get_object_or_404(
+        project.memberships.select_related("user", "project"),
+        pk=int(pk) if pk.isascii() and pk.isdigit() and len(pk) < 18 else 0,
+    )
+    reason = request.POST.get("reason", "")
+    try:
+        if act == "pause":
+            quality.pause(member, me, reason)
+            messages.success(request, f"{member.user} is paused and is told why.")
+        elif act == "resume":
+            quality.resume(member, me)
+            messages.success(request, f"{member.user} goes on.")
+        elif act == "retry":
+            gold.let_try_again(member, me)
+            messages.success(request, f"{member.user} may take the qualification round again.")
+        elif act == "waive":
+            gold.waive(member, me, reason)
+            messages.success(request, f"{member.user} may work without the qualification round.")
+        else:
+            raise Http404("There is no such act.")
+    except quality.QualityError as problem:
+        messages.error(request, str(problem))
+
+
+@project_view(*CAN_REVIEW)
+@require_http_methods(["GET", "POST"])
+def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    """One annotator: every figure with what it rests on, and their judgments, which can be taken out."""
+    person = next((of for of in quality.people(project) if of.user.pk == pk), None)
+    if person is None:
+        raise Http404("Nobody with this number has judged here.")
+    mine = (
+        Judgment.objects.of_project(project)
+        .filter(current_for__isnull=False, assignment__annotator=pk, assignment__is_ruling=False)
+        .order_by("-pk")
+    )
+    if request.method == "POST":
+        _only_admins(request)
+        return _act_on_judgments(request, project, person, mine)
+    page = Paginator(
+        mine.select_related("assignment__comparison__prompt", "assignment__comparison__batch"),
+        ROWS_A_PAGE,
+    ).get_page(request.GET.get("page"))
+    return render(
+        request,
+        "annotation/quality_person.html",
+        {
+            "person": person,
+            "page": page,
+            "rows": [(judgment, _said(project, judgment)) for judgment in page],
+            "may_act": request.role in CAN_RUN,  # type: ignore[attr-defined]
+            "project": project,
+        },
+    )
+
+
+def _act_on_judgments(
+    request: HttpRequest, project: Project, person: quality.Person, mine: Any
+) -> HttpResponse:
+    act, reason = request.POST.get("act", ""), request.POST.get("reason", "")
+    chosen = [int(pk) for pk in request.POST.getlist("judgment") if pk.isdigit() and len(pk) < 18]
+    wanted = mine if act.endswith("-all") else mine.filter(pk__in=chosen)
+    ids = list(wanted.values_list("pk", flat=True))
+    back = redirect("quality_person", project.slug, person.user.pk)
+    if not ids:
+        messages.warning(request, "Choose at least one judgment.")
+        return back
+    try:
+        if act in ("exclude", "exclude-all"):
+            again = request.POST.get("ask_again") == "on"
+            n = quality.exclude(project, ids, _me(request), reason, ask_again=again)
+            told = " Their places are free for others." if again and n else ""
+            messages.success(
+                request,
+                f"{n} taken out: no export and no figure has them; they stay on record.{told}",
+            )
+        elif act in ("include", "include-all"):
+            n = quality.include(project, ids, _me(request))
+            messages.success(request, f"{n} count again.")
+        else:
+            raise Http404("There is no such act.")
+    except quality.QualityError as problem:
+        messages.error(request, str(problem))
+    return back
+
+
+def _said(project: Project, judgment: Judgment) -> list[dict[str, str]]:
+    """A ranking as one line an axis, by the letters under which this person saw the responses."""
+    letters = {str(pk): LETTERS[i] for i, pk in enumerate(judgment.assignment.shown_order)}
+    return [
+        {
+            **axis,
+            "line": ranking_line(
+                {
+                    letters[pk]: rank
+                    for pk, rank in judgment.ranks.get(axis["key"], {}).items()
+                    if pk in letters
+                }
+            ),
+        }
+        for axis in project.axes
+    ]
+
+
+def _axes(project: Project, figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(axis["name"], figures[axis["key"]]) for axis in project.axes if axis["key"] in figures]
+
+
+# --- Gold -----------------------------------------------------------------------------------------------
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
+    """The items, how often they come, and the file that adds more."""
+    form, problem = GoldForm(instance=project), ""
+    me = _me(request)
+    act = request.POST.get("act", "") if request.method == "POST" else ""
+    if act == "settings":
+        form = GoldForm(request.POST, instance=project)
+        if form.is_valid():
+            form.save()
+            gold.sow_everywhere(project)
+            if project.qualification_pass:
+                gold.open_round(project)
+            Event.record(project, me, "changed project", project.name, fields=form.changed_data)
+            messages.success(request, "Saved.")
+            return redirect("gold_items", project.slug)
+    elif act == "import":
+        try:
+            added, there = gold.add_items(project, _rows(request), me)
+        except gold.GoldError as error:
+            problem = str(error)
+        else:
+            known = f" {there} were there already." if there else ""
+            messages.success(request, f"Added {added} gold item{'s' * (added != 1)}.{known}")
+            return redirect("gold_items", project.slug)
+    elif act in GOLD_ACTS:
+        pk = request.POST.get("item", "")
+        item = get_object_or_404(project.gold_items, pk=int(pk) if pk.isdigit() else 0)
+        name = GOLD_ACTS[act]
+        setattr(item, name, not getattr(item, name))
+        item.save(update_fields=[name])
+        gold.sow_everywhere(project)
+        Event.record(project, me, "changed gold item", item.pk, **{name: getattr(item, name)})
+        return redirect("gold_items", project.slug)
+    elif act:
+        raise Http404("There is no such act.")
+    items = project.gold_items.select_related("prompt", "created_by").order_by("-pk")
+    page = Paginator(items, ROWS_A_PAGE).get_page(request.GET.get("page"))
+    return render(
+        request,
+        "annotation/gold.html",
+        {
+            "form": form,
+            "problem": problem,
+            "page": page,
+            "rows": [(item, _known(project, item)) for item in page],
+            "n_mixed": project.gold_items.filter(is_active=True, is_mixed=True).count(),
+            "n_qualification": project.gold_items.filter(
+                is_active=True, is_qualification=True
+            ).count(),
+            "axes": project.axis_keys,
+            "project": Project.objects.get(pk=project.pk),
+        },
+        status=422 if form.errors or problem else 200,
+    )
+
+
+GOLD_ACTS = {"mixed": "is_mixed", "qualification": "is_qualification", "active": "is_active"}
+
+
+def _rows(request: HttpRequest) -> Iterator[Any]:
+    """Rows of the chosen file or of the text: a JSON list, or one object a line."""
+    file = request.FILES.get("file")
+    if file is not None:
+        if file.size is None or file.size > MAX_GOLD_BYTES:
+            raise gold.GoldError("The file is larger than 5 MB; divide it.")
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise gold.GoldError("The file is not UTF-8 text.") from error
+    else:
+        text = request.POST.get("rows", "")
+    text = text.strip()
+    if not text:
+        raise gold.GoldError("Choose a file, or write at least one row.")
+    try:
+        if text.startswith("["):
+            yield from json.loads(text)
+            return
+        for line in text.splitlines():
+            if line.strip():
+                yield json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise gold.GoldError(f"That is not JSON: {str(error)[:120]}.") from error
+
+
+def _known(project: Project, item: GoldItem) -> list[dict[str, str]]:
+    return [
+        {
+            **axis,
+            "line": ranking_line(
+                {
+                    LETTERS[i]: rank
+                    for i, rank in enumerate(item.expected.get(axis["key"], ()))
+                    if rank is not None
+                }
+            ),
+        }
+        for axis in project.axes
+    ]
+
+
+# --- The review queue -----------------------------------------------------------------------------------------
+
+
+@project_view(*CAN_REVIEW)
+@require_GET
+def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
+    """What needs a decision, the most urgent first, and what was decided lately."""
+    review.refresh(project)
+    reason = request.GET.get("reason", "")
+    cases = review.queue(project, _me(request), reason=reason)
+    page = Paginator(cases.select_related("comparison__prompt", "comparison__batch"), 30).get_page(
+        request.GET.get("page")
+    )
+    decided = (
+        project.review_cases.filter(state=ReviewCase.State.DECIDED)
+        .select_related("comparison__prompt", "decided_by")
+        .order_by("-decided_at")[:10]
+    )
+    return render(
+        request,
+        "annotation/review_queue.html",
+        {
+            "page": page,
+            "rows": [(case, _reasons(case)) for case in page],
+            "decided": [(case, ReviewCase.GROUNDS.get(case.ground, "")) for case in decided],
+            "reason": reason,
+            "reasons": ReviewCase.REASONS.items(),
+            "first": cases.first(),
+        },
+    )
+
+
+@project_view(*CAN_REVIEW)
+@require_http_methods(["GET", "POST"])
+def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
+    """One comparison with everything said about it; a decision by keyboard, and back."""
+    case = get_object_or_404(
+        project.review_cases.select_related(
+            "comparison__prompt", "comparison__batch__project", "decided_by"
+        ),
+        uid=uid,
+    )
+    me, problem = _me(request), ""
+    votes = review.votes_on(case.comparison)
+    if request.method == "POST":
+        if request.POST.get("act") == "undo":
+            review.undo(case, me)
+            messages.success(request, "Taken back: the votes count again, and it is open.")
+            return redirect("review_case", project.slug, case.uid)
+        try:
+            _decide(request, case, votes)
+        except JudgmentError as error:
+            problem = str(error)
+        else:
+            following = review.queue(project, me).first()
+            messages.success(request, "Decided. The votes are kept beside it.")
+            if following is None:
+                return redirect("review_queue", project.slug)
+            return redirect("review_case", project.slug, following.uid)
+    context = _case(project, case, votes, me) | {"problem": problem, "posted": request.POST}
+    return render(request, "annotation/review_case.html", context, status=422 if problem else 200)
+
+
+def _decide(request: HttpRequest, case: ReviewCase, votes: list[Judgment]) -> None:
+    posted = request.POST
+    choice, note = posted.get("choice", ""), posted.get("note", "")
+    try:
+        key = UUID(posted.get("key", ""))
+    except ValueError as error:
+        raise JudgmentError("The form has no valid key; load the page again.") from error
+    ids = _ids(case)
+    if choice == "own":
+        ranks = {
+            axis: {
+                str(pk): int(given)
+                for letter, pk in zip(LETTERS, ids, strict=False)
+                if (given := posted.get(f"rank-{axis}-{letter}", "")).isdigit() and len(given) < 3
+            }
+            for axis in case.project.axis_keys
+        }
+        answer = Answer(ranks=ranks, reason=note)
+    elif choice == "consensus":
+        answer = Answer(ranks=_consensus(case)[0], reason=note)
+    elif choice.isdigit() and len(choice) < 4 and 1 <= int(choice) <= len(votes):
+        answer = review.as_answer(votes[int(choice) - 1], note)
+    else:
+        raise JudgmentError("Choose a vote, the consensus or a ranking of your own.")
+    review.decide(case, _me(request), answer=answer, ground=posted.get("ground", ""), key=key)
+
+
+def _ids(case: ReviewCase) -> list[int]:
+    return list(case.comparison.responses.order_by("pk").values_list("pk", flat=True))
+
+
+def _consensus(case: ReviewCase) -> tuple[dict[str, dict[str, int]], dict[str, float]]:
+    """Ranks per axis by everybody's votes, weighed by reliability, and how sure that is."""
+    found = quality.assessed(case.project)
+    ranks, certainty = {}, {}
+    for axis in case.project.axis_keys:
+        of = found.consensus(axis, case.comparison_id)
+        if of is not None:
+            ranks[axis] = {str(pk): rank for pk, rank in of.ranks.items()}
+            certainty[axis] = of.certainty
+    return ranks, certainty
+
+
+def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -> dict[str, Any]:
+    ids = _ids(case)
+    letters = {str(pk): letter for letter, pk in zip(LETTERS, ids, strict=False)}
+    texts = dict(Response.objects.filter(pk__in=ids).values_list("pk", "text"))
+    consensus, certainty = _consensus(case)
+    flagged: dict[str, list[str]] = {}
+    for vote in votes:
+        for pk, of in vote.flags.items():
+            flagged.setdefault(pk, []).extend(
+                Judgment.FLAGS.get(flag["kind"], flag["kind"]).lower() for flag in of
+            )
+
+    def lines(ranks: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+        return [
+            {
+                **axis,
+                "line": ranking_line(
+                    {
+                        letters[pk]: r
+                        for pk, r in ranks.get(axis["key"], {}).items()
+                        if pk in letters
+                    }
+                ),
+                "certainty": certainty.get(axis["key"]),
+            }
+            for axis in project.axes
+        ]
+
+    ruling = (
+        Judgment.objects.filter(
+            current_for__isnull=False,
+            assignment__comparison=case.comparison_id,
+            assignment__is_ruling=True,
+        )
+        .select_related("assignment")
+        .first()
+    )
+    profiles = quality.assessed(project).profiles
+    own = any(vote.assignment.annotator_id == me.pk for vote in votes)
+    after = review.queue(project, me).exclude(pk=case.pk).first()
+    return {
+        "case": case,
+        "project": project,
+        "reasons": _reasons(case),
+        "messages_of_prompt": case.comparison.prompt.messages,
+        "responses": [
+            {"letter": letters[str(pk)], "text": texts[pk], "flags": flagged.get(str(pk), [])}
+            for pk in ids
+        ],
+        "votes": [
+            {
+                "number": number,
+                "lines": lines(vote.ranks),
+                "reason": vote.reason,
+                "conflicts": vote.conflicts,
+                "reliability": profiles[vote.assignment.annotator_id].reliability
+                if vote.assignment.annotator_id in profiles
+                else None,
+            }
+            for number, vote in enumerate(votes, start=1)
+        ],
+        "consensus": lines(consensus) if consensus else [],
+        "ruling": ruling,
+        "ruling_lines": lines(ruling.ranks) if ruling else [],
+        "ground_name": ReviewCase.GROUNDS.get(case.ground, ""),
+        "grounds": [
+            (value, name, key)
+            for (value, name), key in zip(ReviewCase.GROUNDS.items(), "gfauex", strict=True)
+        ],
+        "numbers": range(1, len(ids) + 1),
+        "key": uuid.uuid4(),
+        "may_decide": not own,
+        "after": after,
+        "n_left": review.queue(project, me).count(),
+    }
+
+
+def _reasons(case: ReviewCase) -> list[str]:
+    return [ReviewCase.REASONS.get(reason, reason) for reason in case.reasons]
+
+
+# --- One's own progress -------------------------------------------------------------------------------------------
+
+
+@project_view(*CAN_JUDGE)
+@require_GET
+def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
+    """How much one has judged, how fast and how far one agrees; nothing about gold, no names."""
+    me = _me(request)
+    found = quality.assessed(project)
+    profile = found.profiles.get(me.pk)
+    others = [
+        of.agreement.value
+        for who, of in found.profiles.items()
+        if who != me.pk and of.agreement.value is not None and of.agreement.n >= ENOUGH_SHARED
+    ]
+    mine = Judgment.objects.of_project(project).filter(
+        current_for__isnull=False, assignment__annotator=me, assignment__is_ruling=False
+    )
+    seconds = sorted(mine.exclude(seconds=None).values_list("seconds", flat=True))
+    days = _days(mine)
+    return render(
+        request,
+        "annotation/my_progress.html",
+        {
+            "project": project,
+            "membership": Membership.objects.filter(user=me, project=project).first(),
+            "n": mine.count(),
+            "n_skipped": Assignment.objects.filter(
+                annotator=me,
+                comparison__batch__project=project,
+                state=Assignment.State.SKIPPED,
+                is_ruling=False,
+            ).count(),
+            "median_seconds": seconds[len(seconds) // 2] if seconds else None,
+            "agreement": profile.agreement
+            if profile and profile.agreement.n >= ENOUGH_SHARED
+            else None,
+            "enough": ENOUGH_SHARED,
+            "team": median(others) if len(others) >= 2 else None,
+            "days": days,
+            "most": max((n for _, n in days), default=0),
+            "is_open": project.batches.filter(state=Batch.State.OPEN).exists(),
+        },
+    )
+
+
+def _days(mine: Any) -> list[tuple[Any, int]]:
+    """Judgments a day over the last fourteen days, today last."""
+    today = timezone.localdate()
+    per_day = dict.fromkeys((today - timedelta(days=13 - i) for i in range(14)), 0)
+    since = timezone.now() - timedelta(days=15)
+    for at in mine.filter(created_at__gte=since).values_list("created_at", flat=True):
+        day = timezone.localtime(at).date()
+        if day in per_day:
+            per_day[day] += 1
+    return list(per_day.items())
+
+
+def _me(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # project_view saw to it
+    return request.user
+
+
+def _only_admins(request: HttpRequest) -> None:
+    if request.role not in CAN_RUN:  # type: ignore[attr-defined]
+        raise Http404("Only admins change people's work.")

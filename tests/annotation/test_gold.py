@@ -1,0 +1,302 @@
+"""Gold: mixed in so that nobody can tell, counted nowhere, and a round to pass before work begins."""
+
+import re
+import uuid
+
+import pytest
+
+from annotation.assignment import next_assignment, peek_next, waiting
+from annotation.batches import batch_progress, open_batch
+from annotation.gold import (
+    GoldError,
+    Tally,
+    add_items,
+    let_try_again,
+    open_round,
+    score,
+    sow,
+    tallies,
+)
+from annotation.judging import Answer, reopen, skip, submit_judgment
+from annotation.models import Batch, Comparison, Event, GoldItem, Membership
+from annotation.preferences import counts, preference_rows
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, member
+
+pytestmark = pytest.mark.django_db
+
+
+def items(n, k=4, **more):
+    return [
+        {
+            "prompt": f"What is {number} plus one?",
+            "responses": [f"It is {number + 1 + wrong}." for wrong in range(k)],
+            "ranks": list(range(1, k + 1)),
+            **more,
+        }
+        for number in range(n)
+    ]
+
+
+def answer(assignment, *, right=True):
+    """Ranks by id: the order in which gold items give their answers."""
+    pks = sorted(assignment.shown_order, reverse=not right)
+    ranks = {str(pk): place for place, pk in enumerate(pks, start=1)}
+    axes = assignment.comparison.batch.project.axis_keys
+    return submit_judgment(
+        assignment, answer=Answer(ranks=dict.fromkeys(axes, ranks)), key=uuid.uuid4()
+    )
+
+
+@pytest.fixture
+def mixed(project, grace, ada):
+    """30 comparisons of work, and 12 gold items of which one comes in every four."""
+    project.gold_every = 4
+    project.save()
+    batch = BatchFactory(project=project, name="Round 1", state=Batch.State.DRAFT)
+    for _ in range(30):
+        ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    add_items(project, items(12), grace)
+    return open_batch(batch, grace)
+
+
+def test_score_by_hand():
+    known = {"helpfulness": [1, 2, 2]}  # first beats both others; between those nothing is known
+    assert score(known, {"helpfulness": [1, 2, 3]}) == 1
+    assert score(known, {"helpfulness": [2, 1, 3]}) == 0.5
+    assert score(known, {"helpfulness": [1, 1, 2]}) == 0.75
+    assert score(known, {"helpfulness": [None, 1, 2]}) == 0
+    assert score(known, {}) == 0
+    assert score({"helpfulness": [1, 1]}, {"helpfulness": [1, 2]}) is None
+
+
+def test_one_in_four_is_gold_once_in_every_four(mixed, project, ada):
+    seen = []
+    while assignment := next_assignment(ada, project):
+        seen.append(assignment.comparison.gold_id is not None)
+        answer(assignment)
+    assert seen.count(False) == 30
+    for start in range(0, 36, 4):
+        assert sum(seen[start : start + 4]) == 1
+    assert tallies(project)[ada.pk] == Tally(right=sum(seen), of=sum(seen))
+
+
+def test_gold_comes_at_other_places_for_other_people(mixed, project, ada, ben):
+    Comparison.objects.filter(gold=None).update(needed=2)
+
+    def places(who):
+        found = []
+        for place in range(24):
+            assignment = next_assignment(who, project)
+            found += [place] if assignment.comparison.gold_id else []
+            answer(assignment)
+        return found
+
+    assert places(ada) != places(ben)
+
+
+def test_the_numbers_on_the_page_fall_by_one_with_every_answer(mixed, project, ada):
+    left = waiting(ada, project)
+    assert left > 30
+    while assignment := next_assignment(ada, project):
+        peek_next(ada, project, assignment)
+        assert waiting(ada, project) == left
+        answer(assignment)
+        left -= 1
+        assert waiting(ada, project) == left
+    assert left == 0
+
+
+@pytest.mark.parametrize("every", [2, 3, 7, 10])
+def test_what_is_promised_is_what_comes(project, grace, ada, every):
+    project.gold_every = every
+    project.save()
+    batch = BatchFactory(project=project)
+    for _ in range(17):
+        ComparisonFactory(batch=batch, prompt=PromptFactory(project=project), responses=2)
+    add_items(project, items(5, k=2), grace)
+    promised, came = waiting(ada, project), 0
+    while assignment := next_assignment(ada, project):
+        answer(assignment)
+        came += 1
+    assert came == promised
+
+
+def test_gold_is_no_data_and_no_progress(mixed, project, ada):
+    while assignment := next_assignment(ada, project):
+        answer(assignment)
+    assert sum(1 for _ in preference_rows(project, only_trainable=False)) == 30
+    assert counts(project)["current"] == 30
+    progress = batch_progress(mixed)
+    assert (progress["comparisons"], progress["needed"], progress["judged"]) == (30, 30, 30)
+    for gold in Comparison.objects.filter(gold__isnull=False):
+        assert (gold.needed, gold.taken, gold.judged, gold.is_free) == (0, 0, 0, False)
+
+
+def shape(text):
+    """A page or answer without what differs between any two comparisons."""
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|(?i:csrf)[^>]*>", "", text)
+    text = re.sub(r"(What is \d+ plus one\?|How do I water plant number \d+\?)", "PROMPT", text)
+    text = re.sub(r"(It is \d+\.|Answer \d+: give it a little water\.)", "ANSWER", text)
+    return re.sub(r"\d+", "N", text)
+
+
+def test_pages_and_api_look_the_same_for_gold(mixed, project, ada, client):
+    client.force_login(ada)
+    pages, answers, sent, histories = {}, {}, {}, {}
+    for _ in range(8):
+        assignment = next_assignment(ada, project)
+        is_gold = assignment.comparison.gold_id is not None
+        page = client.get(f"/projects/apollo/judge/{assignment.uid}/")
+        pages.setdefault(is_gold, set()).add(shape(page.content.decode()))
+        assert "gold" not in page.content.decode().lower()
+        assert not any("gold" in f"{k}{v}".lower() for k, v in page.headers.items())
+        api = client.post("/api/v1/projects/apollo/judging/next/")
+        answers.setdefault(is_gold, set()).add(tuple(sorted(api.json())))
+        letters = "ABCD"
+        body = {
+            "key": str(uuid.uuid4()),
+            "ranks": {
+                axis: {x: i + 1 for i, x in enumerate(letters)} for axis in project.axis_keys
+            },
+        }
+        done = client.post(
+            f"/api/v1/projects/apollo/judging/{assignment.uid}/submit/",
+            body,
+            content_type="application/json",
+        ).json()
+        sent.setdefault(is_gold, set()).add((done["revision"], done["is_extra"]))
+    assert set(pages) == {True, False}
+    assert pages[True] == pages[False]
+    assert answers[True] == answers[False]
+    assert sent[True] == sent[False] == {(1, False)}
+    history = client.get("/projects/apollo/judge/history/").content.decode()
+    assert "gold" not in history.lower()
+    for row in history.split("<tr>")[2:]:
+        histories[shape(row)] = histories.get(shape(row), 0) + 1
+    assert max(histories.values()) >= 7  # all rows alike but for the last one's ending
+
+
+def test_gold_is_skipped_taken_back_and_answered_late_like_any_other(mixed, project, ada):
+    gold = None
+    while gold is None:
+        assignment = next_assignment(ada, project)
+        if assignment.comparison.gold_id:
+            gold = assignment
+        else:
+            answer(assignment)
+    skip(gold, "I can't judge this subject")
+    again = reopen(gold)
+    assert not again.is_extra
+    answer(again)
+    again.refresh_from_db()
+    assert (again.state, again.is_extra) == ("judged", False)
+    assert reopen(again).state == "leased"
+
+
+def test_work_without_gold_hands_out_no_gold(project, grace, ada):
+    batch = BatchFactory(project=project)
+    ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    add_items(project, items(3), grace)
+    assert not batch.comparisons.filter(gold__isnull=False).exists()
+    project.gold_every = 2
+    project.save()
+    assert sow(batch) == 3
+    assert sow(batch) == 0
+
+
+def test_gold_of_another_size_would_give_itself_away_and_stays_out(project, grace):
+    batch = BatchFactory(project=project)
+    ComparisonFactory(batch=batch, prompt=PromptFactory(project=project), responses=4)
+    project.gold_every = 5
+    project.save()
+    add_items(project, items(2, k=2), grace)
+    assert not batch.comparisons.filter(gold__isnull=False).exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"responses": ["a", "b"], "ranks": [1, 2]}, "Row 1: the prompt must be text"),
+        ({"prompt": "x", "responses": ["a"], "ranks": [1]}, "2 to 9 texts"),
+        ({"prompt": "x", "responses": ["a", "b"], "ranks": [1]}, "one number"),
+        ({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 1]}, "nothing is known"),
+        ({"prompt": "x", "responses": ["a", "b"], "ranks": {"fun": [1, 2]}}, "does not compare"),
+        ({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "hidden": 1}, "no field"),
+        (
+            {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "mixed": "yes"},
+            "true or false",
+        ),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_named_and_nothing_is_added(project, grace, row, words):
+    with pytest.raises(GoldError, match=words):
+        add_items(project, [row, *items(1)], grace)
+    assert not GoldItem.objects.exists()
+
+
+def test_adding_twice_adds_once(project, grace):
+    assert add_items(project, items(3), grace) == (3, 0)
+    assert add_items(project, items(3), grace) == (0, 3)
+    assert Event.objects.filter(verb="added gold items").count() == 1
+
+
+# --- The qualification round ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strict(project, grace, ada):
+    project.qualification_pass = 75
+    project.save()
+    batch = BatchFactory(project=project)
+    for _ in range(3):
+        ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    add_items(project, items(4, qualification=True, mixed=False), grace)
+    open_round(project)
+    return Membership.objects.get(user=ada, project=project)
+
+
+def take_round(who, project, n_right):
+    for number in range(4):
+        assignment = next_assignment(who, project)
+        assert assignment.comparison.batch.qualification
+        peek_next(who, project, assignment)
+        answer(assignment, right=number < n_right)
+
+
+def test_whoever_passes_is_handed_work(strict, project, ada):
+    assert waiting(ada, project) == 4
+    take_round(ada, project, 3)
+    work = next_assignment(ada, project)
+    assert work.comparison.gold_id is None
+    strict.refresh_from_db()
+    assert strict.qualification == "passed"
+    assert strict.qualification_score["right"] == 3
+    assert Event.objects.filter(verb="passed qualification").count() == 1
+
+
+def test_whoever_fails_is_handed_nothing_until_another_attempt(strict, project, ada, grace):
+    take_round(ada, project, 2)
+    assert next_assignment(ada, project) is None
+    strict.refresh_from_db()
+    assert strict.qualification == "failed"
+    assert waiting(ada, project) == 0
+    let_try_again(strict, grace)
+    take_round(ada, project, 4)
+    assert next_assignment(ada, project).comparison.gold_id is None
+
+
+def test_the_result_is_shown_and_the_answers_are_not(strict, project, ada, client):
+    take_round(ada, project, 1)
+    client.force_login(ada)
+    page = client.get("/projects/apollo/judge/").content.decode()
+    assert "1 of 4" in page
+    assert "plus one" not in page
+    assert "It is" not in page
+
+
+def test_reviewers_and_programs_need_no_round(strict, project, vera):
+    assert next_assignment(vera, project).comparison.gold_id is None
+    sim = member(project, "sim", "annotator")
+    sim.is_simulated = True
+    sim.save()
+    assert next_assignment(sim, project).comparison.gold_id is None

@@ -1,0 +1,227 @@
+"""Pages and endpoints of quality: who sees what, what an admin can do, and that all of it is on record."""
+
+import json
+import uuid
+
+import pytest
+
+from annotation import quality, review
+from annotation.assignment import next_assignment
+from annotation.judging import Answer, submit_judgment
+from annotation.models import Event, Judgment, Membership, User
+from annotation.preferences import counts, preference_rows
+from annotation.snapshots import freeze_snapshot
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
+
+pytestmark = pytest.mark.django_db
+
+HOSTILE = '<script>alert(1)</script>"><b'
+
+
+@pytest.fixture
+def busy(project, ada, ben):
+    """ada and ben both judged thirty comparisons and mostly agree; mallory says 1, 2, 3, 4 always."""
+    mallory = member(project, "mallory", "annotator")
+    batch = BatchFactory(project=project)
+    for number in range(30):
+        comparison = ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+        right = [(number * 7 + place * 3) % 4 for place in range(4)]
+        right = tuple(sorted(right).index(value) + 1 for value in right)
+        judged(project, by=ada, comparison=comparison, ranks=right)
+        judged(project, by=ben, comparison=comparison, ranks=right)
+        lazy = judged(project, by=mallory, comparison=comparison, ranks=(1, 2, 3, 4))
+        # What she was shown first she put first, whatever it was.
+        order = lazy.shown_order[number % 4 :] + lazy.shown_order[: number % 4]
+        lazy.shown_order = order
+        lazy.save()
+        Judgment.objects.filter(pk=lazy.judgment_id).update(
+            seconds=2.0,
+            ranks={
+                axis: {str(pk): place for place, pk in enumerate(order, start=1)}
+                for axis in project.axis_keys
+            },
+        )
+    Judgment.objects.filter(seconds=None).update(seconds=60.0)
+    return mallory
+
+
+def test_the_one_who_does_not_read_is_first_in_the_table(project, busy, grace, client):
+    people = quality.people(project)
+    assert people[0].user == busy
+    assert people[0].is_suspect
+    assert not people[1].is_suspect
+    client.force_login(grace)
+    page = client.get("/projects/apollo/quality/").content.decode()
+    assert "1 person should be looked at" in page
+    assert "Prefers what is shown first" in page
+
+
+def test_cost_follows_the_measured_time(project, busy, grace, client):
+    client.force_login(grace)
+    sent = {"act": "pay", "pay_per_hour": "31.00", "currency": "eur"}
+    assert client.post("/projects/apollo/quality/", sent).status_code == 302
+    project.refresh_from_db()
+    work = quality.throughput(project, quality.people(project))
+    # 60 judgments of a minute and 30 of two seconds: 61 minutes for 90 of them.
+    assert work.hours == pytest.approx(61 / 60)
+    assert work.cost_each == pytest.approx(31 * 61 / 60 / 90)
+    assert project.currency == "EUR"
+    bad = client.post("/projects/apollo/quality/", {**sent, "currency": "<b>"})
+    assert bad.status_code == 422
+    assert "Three letters" in bad.content.decode()
+
+
+def test_pausing_stops_work_says_why_and_loses_nothing(project, ada, grace, client):
+    batch = BatchFactory(project=project)
+    for _ in range(3):
+        ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    held = next_assignment(ada, project)
+    membership = Membership.objects.get(user=ada, project=project)
+    client.force_login(grace)
+    act = {"act": "pause", "membership": membership.pk, "reason": f"Too fast {HOSTILE}"}
+    client.post("/projects/apollo/quality/", act)
+    assert next_assignment(ada, project) is None
+    held.comparison.refresh_from_db()
+    assert held.comparison.taken == 0
+    ranks = {str(pk): 1 for pk in held.shown_order}
+    answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
+    assert submit_judgment(held, answer=answer, key=uuid.uuid4()).pk
+    client.force_login(ada)
+    page = client.get("/projects/apollo/judge/").content.decode()
+    assert "You are paused here" in page
+    assert HOSTILE not in page
+    client.force_login(grace)
+    client.post("/projects/apollo/quality/", {**act, "act": "resume"})
+    assert next_assignment(ada, project) is not None
+    assert list(Event.objects.order_by("pk").values_list("verb", flat=True)) == [
+        "paused annotator",
+        "let annotator go on",
+    ]
+
+
+def test_a_pause_without_a_reason_is_refused(project, ada, grace, client):
+    client.force_login(grace)
+    membership = Membership.objects.get(user=ada, project=project)
+    client.post("/projects/apollo/quality/", {"act": "pause", "membership": membership.pk})
+    membership.refresh_from_db()
+    assert membership.paused_at is None
+
+
+def test_excluded_judgments_are_kept_and_counted_and_in_nothing(project, busy, grace, rita, client):
+    client.force_login(grace)
+    where = f"/projects/apollo/quality/people/{busy.pk}/"
+    client.post(where, {"act": "exclude-all", "reason": "Did not read", "ask_again": "on"})
+    assert Judgment.objects.filter(excluded_reason="Did not read").count() == 30
+    assert len(list(preference_rows(project))) == 60
+    assert counts(project)["excluded"] == 30
+    snapshot = freeze_snapshot(project, by=rita)
+    assert snapshot.counts["left_out"]["excluded"] == 30
+    assert "30 that were excluded" in snapshot.card
+    comparison = project.batches.get().comparisons.first()
+    assert (comparison.judged, comparison.taken) == (2, 2)
+    event = Event.objects.get(verb="excluded judgments")
+    assert (event.data["reason"], len(event.data["judgments"])) == ("Did not read", 30)
+    client.post(where, {"act": "include-all"})
+    assert len(list(preference_rows(project))) == 90
+
+
+def test_excluding_needs_a_reason_and_a_choice(project, busy, grace, client):
+    client.force_login(grace)
+    where = f"/projects/apollo/quality/people/{busy.pk}/"
+    client.post(where, {"act": "exclude-all"})
+    client.post(where, {"act": "exclude", "reason": "Why not"})
+    client.post(where, {"act": "exclude", "reason": "x", "judgment": ["0", "-1", "abc"]})
+    assert not Judgment.objects.exclude(excluded_at=None).exists()
+
+
+def test_a_correction_of_what_was_excluded_stays_excluded(project, ada, grace):
+    one = judged(project, by=ada, ranks=(1, 2))
+    quality.exclude(project, [one.judgment_id], grace, "Wrong")
+    ranks = {str(pk): 1 for pk in one.shown_order}
+    answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
+    submit_judgment(one, answer=answer, key=uuid.uuid4())
+    assert list(preference_rows(project)) == []
+
+
+def test_only_admins_act_and_only_members_look(project, busy, ada, vera, otto, grace, client):
+    where = f"/projects/apollo/quality/people/{busy.pk}/"
+    act = {"act": "exclude-all", "reason": "Because"}
+    for who, looks, acts in ((vera, 200, 404), (ada, 404, 404), (otto, 404, 404)):
+        client.force_login(who)
+        assert client.get(where).status_code == looks
+        assert client.post(where, act).status_code == acts
+        assert client.post("/projects/apollo/quality/", {"act": "pause"}).status_code == 404
+    client.force_login(grace)
+    assert client.get("/projects/apollo/quality/people/999999/").status_code == 404
+    assert not Judgment.objects.exclude(excluded_at=None).exists()
+
+
+def test_a_case_is_for_reviewers_of_this_project(project, busy, ada, vera, otto, client):
+    review.refresh(project)
+    case = project.review_cases.first()
+    where = f"/projects/apollo/review/{case.uid}/"
+    for who, status in ((vera, 200), (ada, 404), (otto, 404)):
+        client.force_login(who)
+        assert client.get(where).status_code == status
+    client.force_login(vera)
+    sent = {"choice": "1", "ground": "facts", "note": HOSTILE, "key": uuid.uuid4()}
+    assert client.post(where, sent).status_code == 302
+    page = client.get(where).content.decode()
+    assert "Decided by vera" in page
+    assert HOSTILE not in page
+    assert "ada" not in page  # votes are numbered, not named
+    for bad in ({"choice": "99"}, {"choice": ""}, {"key": "x"}, {"ground": "no"}):
+        assert client.post(where, {**sent, **bad}).status_code == 422
+
+
+def test_an_annotator_sees_how_far_they_agree_and_nothing_about_gold(project, busy, ada, client):
+    client.force_login(ada)
+    page = client.get("/projects/apollo/progress/").content.decode()
+    assert "Agreement with others" in page
+    for word in ("gold", "spam", "reliab", "ben", "mallory"):
+        assert word not in page.lower()
+
+
+def test_hostile_names_are_shown_as_they_are(project, busy, grace, client):
+    User.objects.filter(pk=busy.pk).update(username=HOSTILE)
+    client.force_login(grace)
+    for where in ("", f"people/{busy.pk}/"):
+        page = client.get(f"/projects/apollo/quality/{where}").content.decode()
+        assert HOSTILE not in page
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_gold_is_imported_by_an_admin_and_a_bad_file_changes_nothing(project, grace, client):
+    client.force_login(grace)
+    where = "/projects/apollo/quality/gold/"
+    row = {"prompt": HOSTILE, "responses": ["4", "5"], "ranks": [1, 2], "qualification": True}
+    assert client.post(where, {"act": "import", "rows": json.dumps(row)}).status_code == 302
+    page = client.get(where).content.decode()
+    assert HOSTILE not in page
+    for bad in ("", "{", "[1]", json.dumps({**row, "ranks": [1]}), "[" * 5000):
+        answer = client.post(where, {"act": "import", "rows": bad})
+        assert answer.status_code == 422
+        assert "Nothing was added" in answer.content.decode()
+    assert project.gold_items.count() == 1
+    sent = {"act": "settings", "gold_every": "10", "qualification_pass": "80"}
+    assert client.post(where, sent).status_code == 302
+    assert client.post(where, {**sent, "gold_every": "1"}).status_code == 422
+    assert project.batches.filter(qualification=1).exists()
+
+
+def test_the_api_gives_figures_and_raw_votes_beside_the_consensus(project, busy, rita, ada, client):
+    client.force_login(rita)
+    found = client.get("/api/v1/projects/apollo/quality/").json()
+    assert len(found) == 3
+    assert found[0]["spam"] > 0.5
+    assert all(row["annotator"].startswith("annotator-") for row in found)
+    lines = client.get("/api/v1/projects/apollo/quality/votes/").getvalue().splitlines()
+    assert len(lines) == 30
+    row = json.loads(lines[0])
+    assert len(row["votes"]) == 3
+    # Two careful people outvote the one who does not read.
+    assert row["consensus"]["helpfulness"] == row["votes"][0]["ranks"]["helpfulness"]
+    assert row["ruling"] is None
+    by = client.get("/api/v1/projects/apollo/agreement/?by=category").json()
+    assert by["how-to"]["helpfulness"]["n_comparisons"] == 30
+    assert client.get("/api/v1/projects/apollo/agreement/?by=shoe").status_code == 400

@@ -1,0 +1,159 @@
+"""The review queue: what comes into it, what a ruling changes, and that it can be taken back."""
+
+import uuid
+
+import pytest
+
+from annotation import review
+from annotation.batches import batch_progress
+from annotation.judging import Answer, JudgmentError, undo_last
+from annotation.models import Event, Judgment, ReviewCase
+from annotation.preferences import counts, preference_rows
+from annotation.snapshots import freeze_snapshot
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def contested(project, ada, ben):
+    """ada and ben put the same four responses in opposite orders; elsewhere they agree."""
+    batch = BatchFactory(project=project)
+    agreed = ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    for who in (ada, ben):
+        judged(project, by=who, comparison=agreed, ranks=(1, 2, 3, 4))
+    comparison = ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    judged(project, by=ada, comparison=comparison, ranks=(1, 2, 3, 4))
+    judged(project, by=ben, comparison=comparison, ranks=(4, 3, 2, 1))
+    return comparison
+
+
+def ruling(comparison, order=(2, 1, 3, 4)):
+    pks = list(comparison.responses.order_by("pk").values_list("pk", flat=True))
+    ranks = {str(pk): rank for pk, rank in zip(pks, order, strict=True)}
+    return Answer(ranks={"helpfulness": ranks, "safety": ranks})
+
+
+def decide(case, by, **more):
+    given = {"answer": ruling(case.comparison), "ground": "guidelines", "key": uuid.uuid4()}
+    return review.decide(case, by, **given | more)
+
+
+def test_only_what_people_disagree_on_comes_into_the_queue(project, contested, vera):
+    assert review.refresh(project) == 4
+    assert [case.comparison for case in review.queue(project, vera)] == [contested]
+    assert review.queue(project, vera).get().reasons == ["disagreement"]
+    assert review.refresh(project) == 0
+
+
+def test_a_conflict_is_looked_at_before_a_disagreement(project, contested, ada, vera):
+    odd = judged(project, by=ada, ranks=(1, 2))
+    Judgment.objects.filter(pk=odd.judgment_id).update(conflicts=[{"kind": "better_but_unsafe"}])
+    review.refresh(project)
+    assert [case.reasons for case in review.queue(project, vera)] == [
+        ["conflict"],
+        ["disagreement"],
+    ]
+    assert review.queue(project, vera, reason="conflict").count() == 1
+
+
+def test_a_flag_brings_it_in(project, ada, vera):
+    one = judged(project, by=ada, ranks=(1, 2))
+    pk = str(one.shown_order[0])
+    Judgment.objects.filter(pk=one.judgment_id).update(
+        flags={pk: [{"kind": "unsafe", "category": "theft"}]}
+    )
+    review.refresh(project)
+    assert review.queue(project, vera).get().reasons == ["unsafe"]
+
+
+def test_a_ruling_counts_in_place_of_the_votes_which_are_kept(project, contested, vera, rita):
+    before = list(preference_rows(project))
+    assert len(before) == 4
+    review.refresh(project)
+    decide(review.queue(project, vera).get(), vera)
+    rows = list(preference_rows(project))
+    assert len(rows) == 3
+    ruled = [row for row in rows if row["annotator"].startswith("reviewer-")]
+    assert [row["ranks"]["helpfulness"] for row in ruled] == [[2, 1, 3, 4]]
+    assert Judgment.objects.current().votes().count() == 4
+    assert len(list(preference_rows(project, adjudicated=False))) == 4
+    assert counts(project)["overruled"] == 2
+    snapshot = freeze_snapshot(project, by=rita)
+    assert snapshot.counts["left_out"]["overruled"] == 2
+    assert snapshot.counts["rulings"] == 1
+    assert "a reviewer's ruling counts instead" in snapshot.card
+    # The ruling makes nobody agree who did not.
+    assert snapshot.agreement["helpfulness"]["pairwise"] == 0.5
+
+
+def test_a_ruling_takes_no_place_and_no_turn_of_the_reviewers_own(project, contested, vera):
+    before = batch_progress(contested.batch)
+    review.refresh(project)
+    decide(review.queue(project, vera).get(), vera)
+    after = batch_progress(contested.batch)
+    assert (after["judged"], after["extra"], after["people"]) == (
+        before["judged"],
+        before["extra"],
+        before["people"],
+    )
+    assert undo_last(vera, project) is None
+
+
+def test_taking_it_back_makes_the_votes_count_again(project, contested, vera):
+    review.refresh(project)
+    case = review.queue(project, vera).get()
+    decide(case, vera)
+    assert not review.queue(project, vera).exists()
+    review.undo(case, vera)
+    assert len(list(preference_rows(project))) == 4
+    assert review.queue(project, vera).get() == case
+    decide(case, vera)
+    assert len(list(preference_rows(project))) == 3
+    assert [event.verb for event in Event.objects.order_by("pk")] == [
+        "ruled",
+        "took back a ruling",
+        "ruled",
+    ]
+
+
+def test_sending_a_ruling_twice_rules_once(project, contested, vera):
+    review.refresh(project)
+    case, key = review.queue(project, vera).get(), uuid.uuid4()
+    assert decide(case, vera, key=key) == decide(case, vera, key=key)
+    assert Event.objects.filter(verb="ruled").count() == 1
+
+
+def test_nobody_decides_about_their_own_vote(project, contested, vera):
+    judged(project, by=vera, comparison=contested, ranks=(1, 2, 3, 4))
+    review.refresh(project)
+    assert not review.queue(project, vera).exists()
+    with pytest.raises(JudgmentError, match="another reviewer"):
+        decide(ReviewCase.objects.get(), vera)
+    assert ReviewCase.objects.get().state == "open"
+
+
+def test_a_reason_is_asked_for(project, contested, vera):
+    review.refresh(project)
+    case = review.queue(project, vera).get()
+    with pytest.raises(JudgmentError, match="choose one of the reasons"):
+        decide(case, vera, ground="")
+    with pytest.raises(JudgmentError, match="in a few words"):
+        decide(case, vera, ground="other")
+    assert not Judgment.objects.filter(assignment__is_ruling=True).exists()
+
+
+def test_what_people_settle_among_themselves_leaves_the_queue(project, contested, ben, vera):
+    review.refresh(project)
+    mine = contested.assignments.get(annotator=ben)
+    mine.judgment = Judgment.objects.create(
+        assignment=mine,
+        revision=2,
+        key=uuid.uuid4(),
+        answer_sha256="1" * 64,
+        ranks=contested.assignments.exclude(annotator=ben).get().judgment.ranks,
+    )
+    mine.save()
+    review.refresh(project)
+    assert not review.queue(project, vera).exists()
+    assert ReviewCase.objects.get().state == "settled"

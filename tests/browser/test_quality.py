@@ -1,0 +1,107 @@
+"""Quality in a real browser: pages sound in both themes and widths, a case decided by keyboard."""
+
+import pytest
+from playwright.sync_api import expect
+
+from annotation import gold
+from annotation.models import Judgment, Membership, ReviewCase, User
+from tests.browser.test_pages import LOOKS, assert_sound
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def apollo(project, ada, ben, vera, grace):
+    project.pay_per_hour = 24
+    project.save()
+    mallory = member(project, "mallory", "annotator")
+    User.objects.filter(pk=mallory.pk).update(username=HOSTILE)
+    batch = BatchFactory(project=project, name="Round 1")
+    for number in range(24):
+        comparison = ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+        best = (1, 2, 3, 4) if number % 2 else (2, 1, 4, 3)
+        judged(project, by=ada, comparison=comparison, ranks=best)
+        judged(project, by=ben, comparison=comparison, ranks=best)
+        judged(project, by=mallory, comparison=comparison, ranks=(4, 1, 3, 2))
+    Judgment.objects.update(seconds=41.5, reason="It does what was asked.")
+    Membership.objects.filter(user=ben).update(
+        paused_at="2026-01-01T00:00Z", paused_reason="Holiday"
+    )
+    gold.add_items(
+        project,
+        [
+            {
+                "prompt": f"What is {n} + 1? {HOSTILE}",
+                "responses": list("abcd"),
+                "ranks": [1, 2, 2, 3],
+            }
+            for n in range(3)
+        ],
+        grace,
+    )
+    return project
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_every_page_of_quality_is_sound(
+    watched, live_server, sign_in, apollo, grace, ada, scheme, width
+):
+    sign_in(grace)
+    root = live_server.url + "/projects/apollo"
+    for address in ("/quality/", f"/quality/people/{ada.pk}/", "/quality/gold/", "/review/"):
+        assert_sound(watched, scheme, width, root + address)
+    case = ReviewCase.objects.first()
+    assert_sound(watched, scheme, width, f"{root}/review/{case.uid}/")
+    sign_in(ada)
+    assert_sound(watched, scheme, width, root + "/progress/")
+
+
+def test_vera_decides_by_keyboard_and_takes_it_back(watched, live_server, sign_in, apollo, vera):
+    sign_in(vera)
+    watched.goto(f"{live_server.url}/projects/apollo/review/")
+    watched.get_by_role("link", name="Decide the first").press("Enter")
+    first = watched.url
+    watched.keyboard.press("2")
+    watched.keyboard.press("f")
+    watched.keyboard.press("Enter")
+    watched.get_by_text("Decided. The votes are kept beside it.").wait_for()
+    assert watched.url != first  # the next case is there at once
+    assert ReviewCase.objects.get(state="decided").ground == "facts"
+    watched.goto(first)
+    expect(watched.get_by_role("heading", name="Decided by vera")).to_be_visible()
+    watched.keyboard.press("z")
+    watched.get_by_text("Taken back: the votes count again").wait_for()
+    assert not ReviewCase.objects.filter(state="decided").exists()
+    # A ranking of her own, without a mouse: m, then the letters' ranks, a reason, her words.
+    watched.keyboard.press("m")
+    for _ in range(8):
+        watched.keyboard.press("1")
+        watched.keyboard.press("Tab")
+    watched.get_by_label("They are equally good").focus()
+    watched.keyboard.press("e")
+    watched.get_by_label("In your words").fill("All four say the same.")
+    watched.get_by_role("button", name="Decide").press("Enter")
+    watched.get_by_text("Decided. The votes are kept beside it.").wait_for()
+    ruled = Judgment.objects.get(current_for__is_ruling=True)
+    assert set(ruled.ranks["helpfulness"].values()) == {1}
+    assert ruled.reason == "All four say the same."
+
+
+def test_grace_pauses_somebody_and_takes_judgments_out(
+    watched, live_server, sign_in, apollo, grace
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/quality/")
+    watched.get_by_role("link", name=HOSTILE).click()
+    watched.get_by_label("Why they are paused").fill("Please read the guidelines again")
+    watched.keyboard.press("Tab")
+    watched.keyboard.press("Enter")
+    watched.get_by_text("is paused and is told why").wait_for()
+    watched.get_by_role("link", name=HOSTILE).click()
+    watched.get_by_label("Why they are taken out").fill("Same pattern everywhere")
+    watched.get_by_role("button", name="Take all 24 out").click()
+    watched.get_by_text("24 taken out").wait_for()
+    assert Judgment.objects.exclude(excluded_at=None).count() == 24
