@@ -352,7 +352,8 @@ def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
             raise QualityError("Gold is not asked again.")
         if locked.batch.state != Batch.State.OPEN:
             raise QualityError(f"“{locked.batch}” is closed; open it to ask again.")
-        locked.needed += 1
+        # One more than there are answers: where a place is free already, somebody is being asked.
+        locked.needed = max(locked.needed, locked.taken + 1)
         locked.save(update_fields=["needed"])
         count(locked)
         Event.record(

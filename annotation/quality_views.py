@@ -398,6 +398,14 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
             review.undo(case, me)
             messages.success(request, "Taken back: the votes count again, and it is open.")
             return redirect("review_case", project.slug, case.uid)
+        if request.POST.get("act") == "again":
+            try:
+                quality.ask_again(case.comparison, me, "review")
+            except quality.QualityError as error:
+                messages.error(request, str(error))
+            else:
+                messages.success(request, "One more person is asked.")
+            return redirect("review_case", project.slug, case.uid)
         try:
             _decide(request, case, votes)
         except JudgmentError as error:

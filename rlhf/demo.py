@@ -248,8 +248,14 @@ def _entry(round: Round) -> dict[str, Any]:
     evaluated = _last_result(round, "evaluate")
     learnt = _last_result(round, "reward_model")
     practised = _last_result(round, "ppo")
-    comparisons = Comparison.objects.filter(batch=round.batch_id) if round.batch_id else None
-    judgments = Judgment.objects.current().filter(assignment__comparison__batch=round.batch_id)
+    comparisons = (
+        Comparison.objects.filter(batch=round.batch_id, gold__isnull=True)
+        if round.batch_id
+        else None
+    )
+    judgments = (
+        Judgment.objects.current().votes().filter(assignment__comparison__batch=round.batch_id)
+    )
     agreement = round.snapshot.agreement if round.snapshot else {}
     alphas = [a["alpha"] for a in agreement.values() if a.get("alpha") is not None]
     return {

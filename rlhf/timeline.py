@@ -331,7 +331,7 @@ def batch_figures(batches: Iterable[Batch]) -> dict[int, dict[str, int]]:
     if not ids:
         return {}
     rows = (
-        Comparison.objects.filter(batch_id__in=ids)
+        Comparison.objects.filter(batch_id__in=ids, gold__isnull=True)
         .values("batch_id")
         .annotate(all_judged=Sum("judged"), all_needed=Sum("needed"), comparisons=Count("id"))
     )

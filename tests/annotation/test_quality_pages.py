@@ -157,8 +157,7 @@ def test_only_admins_act_and_only_members_look(project, busy, ada, vera, otto, g
 
 
 def test_a_case_is_for_reviewers_of_this_project(project, busy, ada, vera, otto, client):
-    review.refresh(project)
-    case = project.review_cases.first()
+    case = review.ask_for_review(project.batches.get().comparisons.first(), vera)
     where = f"/projects/apollo/review/{case.uid}/"
     for who, status in ((vera, 200), (ada, 404), (otto, 404)):
         client.force_login(who)
@@ -170,6 +169,11 @@ def test_a_case_is_for_reviewers_of_this_project(project, busy, ada, vera, otto,
     assert "Decided by vera" in page
     assert HOSTILE not in page
     assert "ada" not in page  # votes are numbered, not named
+    client.post(where, {"act": "again"})
+    comparison = case.comparison
+    comparison.refresh_from_db()
+    assert comparison.is_free
+    assert comparison.needed == comparison.taken + 1
     for bad in ({"choice": "99"}, {"choice": ""}, {"key": "x"}, {"ground": "no"}):
         assert client.post(where, {**sent, **bad}).status_code == 422
 
