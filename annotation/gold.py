@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
@@ -185,7 +185,7 @@ def _handed(membership: Membership) -> int:
     return int(rows.get())
 
 
-def _unseen(membership: Membership, had: Exists) -> Any:
+def _unseen(membership: Membership, had: Exists) -> QuerySet[Comparison]:
     """Gold comparisons whose item this person has not been handed, in whichever batch."""
     known = Assignment.objects.filter(
         annotator=membership.user_id,
@@ -298,7 +298,7 @@ def qualifying_left(membership: Membership, project: Project, had: Exists) -> in
     return int(_round_of(membership, project).exclude(had).count())
 
 
-def _round_of(membership: Membership, project: Project) -> Any:
+def _round_of(membership: Membership, project: Project) -> QuerySet[Comparison]:
     return Comparison.objects.filter(
         batch__project=project,
         batch__qualification=membership.attempt,
@@ -314,7 +314,7 @@ def settle(membership: Membership, project: Project) -> bool:
     if not of:
         return False  # no round has been made yet: somebody has to see to it
     right = tallies(project, attempt_of=membership).get(membership.user_id, Tally()).right
-    passed = 100 * right >= project.qualification_pass * of
+    passed = bool(100 * right >= project.qualification_pass * of)
     membership.qualification = (
         Membership.Qualification.PASSED if passed else Membership.Qualification.FAILED
     )

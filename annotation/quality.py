@@ -244,7 +244,7 @@ def throughput(project: Project, found: list[Person]) -> Throughput:
     )
     per_day = None
     if recent["n"] >= 2:
-        days = max((timezone.now() - recent["first"]).total_seconds() / 86_400, 1 / 24)
+        days = max((timezone.now() - recent["first"]).total_seconds() / 86_400, 1.0)
         per_day = recent["n"] / days
     pay = float(project.pay_per_hour) if project.pay_per_hour is not None else None
     left = 0

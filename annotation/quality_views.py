@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from statistics import median
@@ -509,7 +510,11 @@ def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -
         "reasons": _reasons(case),
         "messages_of_prompt": case.comparison.prompt.messages,
         "responses": [
-            {"letter": letters[str(pk)], "text": texts[pk], "flags": flagged.get(str(pk), [])}
+            {
+                "letter": letters[str(pk)],
+                "text": texts[pk],
+                "flags": _tallied(flagged.get(str(pk), [])),
+            }
             for pk in ids
         ],
         "votes": [
@@ -530,7 +535,7 @@ def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -
         "ground_name": ReviewCase.GROUNDS.get(case.ground, ""),
         "grounds": [
             (value, name, key)
-            for (value, name), key in zip(ReviewCase.GROUNDS.items(), "gfauex", strict=True)
+            for (value, name), key in zip(ReviewCase.GROUNDS.items(), "gfouex", strict=True)
         ],
         "numbers": range(1, len(ids) + 1),
         "key": uuid.uuid4(),
@@ -538,6 +543,11 @@ def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -
         "after": after,
         "n_left": review.queue(project, me).count(),
     }
+
+
+def _tallied(flags: list[str]) -> list[str]:
+    """Each flag once, with how many people raised it."""
+    return [f"{flag} × {n}" if n > 1 else flag for flag, n in Counter(flags).items()]
 
 
 def _reasons(case: ReviewCase) -> list[str]:

@@ -25,7 +25,7 @@ def apollo(project, ada, ben, vera, grace):
         best = (1, 2, 3, 4) if number % 2 else (2, 1, 4, 3)
         judged(project, by=ada, comparison=comparison, ranks=best)
         judged(project, by=ben, comparison=comparison, ranks=best)
-        judged(project, by=mallory, comparison=comparison, ranks=(4, 1, 3, 2))
+        judged(project, by=mallory, comparison=comparison, ranks=(4, 3, 2, 1))
     Judgment.objects.update(seconds=41.5, reason="It does what was asked.")
     Membership.objects.filter(user=ben).update(
         paused_at="2026-01-01T00:00Z", paused_reason="Holiday"
