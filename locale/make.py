@@ -40,6 +40,7 @@ TEMPLATES = (
     "annotation/home.html",
     "annotation/judge*.html",
     "annotation/judge/*.html",
+    "annotation/my_progress.html",
     "annotation/preferences.html",
     "annotation/project.html",
 )
