@@ -31,12 +31,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     arguments = parse()
-    path = ROOT / "rlhf/training/presets" / f"{arguments.preset}.toml"
-    preset = tomllib.loads(path.read_text())
-    for change in arguments.set:
-        name, value = change.split("=", 1)
-        section, setting = name.split(".")
-        preset[section][setting] = json.loads(value)
+    preset = read_preset(arguments)
     runs = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         runs.append(Walk(arguments, preset, seed).run())
@@ -58,6 +53,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], help="section.name=JSON value")
     return parser.parse_args()
+
+
+def read_preset(arguments: argparse.Namespace) -> Row:
+    """The settings of every stage, with what `--set` changes."""
+    path = ROOT / "rlhf/training/presets" / f"{arguments.preset}.toml"
+    preset = tomllib.loads(path.read_text())
+    for change in arguments.set:
+        name, value = change.split("=", 1)
+        section, setting = name.split(".")
+        preset.setdefault(section, {})[setting] = json.loads(value)
+    return preset
 
 
 class Walk:

@@ -1,0 +1,357 @@
+"""What PPO learns for the distance that it goes, beside DPO and best-of-n; and whether it stops in time.
+
+    python -m benchmarks.learning --base BASE/policy --seeds 5 --out learning.json
+
+The small world's rubric is the gold scorer: it plays the annotators and grades every policy, and no
+reward model sees it. Two parts, each with `--parts`:
+
+- `frontier`: gold score against the root of the KL divergence from the base (nats per response), on
+  held-out prompts at temperature 1. PPO: the policies after every few rollouts of one run. DPO: one
+  run per beta on the very preferences that the reward model learnt from. Best-of-n: the reward model
+  chooses among n samples of the base; its KL is at most log n - (n - 1) / n (Stiennon et al. 2020;
+  Beirami et al. 2024). KL of a policy is measured over the whole vocabulary at every position of its
+  own samples, which has less variance than the log-ratio of what was sampled.
+- `tripwire`: a run made to over-optimise (a reward model from few rankings, no KL penalty). Where did
+  the tripwire stop, and how does the gold score there compare with the best of the whole run?
+"""
+
+import argparse
+import itertools
+import json
+import math
+import shutil
+import statistics
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.walk_seeds import Row, Walk, as_rows, read_preset
+from rlhf.training import loading, sampling
+from rlhf.training.scorers import RewardModel
+from rlhf.world import rubric
+
+BEST_OF = (2, 4, 8, 16)
+
+
+def main() -> None:
+    arguments = parse()
+    preset = read_preset(arguments)
+    found: Row = {"seeds": []}
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+        study = Study(arguments, preset, seed)
+        entry: Row = {"seed": seed}
+        if "frontier" in arguments.parts:
+            entry["frontier"] = study.frontier()
+        if "tripwire" in arguments.parts:
+            entry["tripwire"] = study.tripwire()
+        found["seeds"].append(entry)
+        show(entry)
+        arguments.out.write_text(json.dumps(found, indent=1))
+    conclude(found["seeds"])
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--base", type=Path, required=True, help="folder of the base policy")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--split", default="heldout")
+    parser.add_argument("--parts", nargs="+", default=["frontier", "tripwire"])
+    parser.add_argument("--ppo-steps", type=int, default=16)
+    parser.add_argument("--ppo-kl-weight", type=float, default=0.05)
+    parser.add_argument("--betas", type=float, nargs="*", default=[0.03, 0.1, 0.3])
+    parser.add_argument("--weak-rankings", type=int, default=40)
+    parser.add_argument("--weak-steps", type=int, default=40)
+    parser.add_argument("--samples", type=int, default=2, help="responses to each held-out prompt")
+    parser.add_argument("--work", type=Path, default=Path("learning"), help="run folders go here")
+    parser.add_argument("--out", type=Path, default=Path("learning.json"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], help="section.name=JSON value")
+    arguments = parser.parse_args()
+    arguments.rounds = 1
+    return arguments
+
+
+class Study(Walk):
+    """One seed: the same preferences, reward model and held-out prompts for every method."""
+
+    def __init__(self, arguments: argparse.Namespace, preset: Row, seed: int) -> None:
+        super().__init__(arguments, preset, seed)
+        torch.set_num_threads(arguments.threads)
+        self.reference = loading.load_policy(self.base, "the base", device=torch.device("cpu"))
+        self.reference.model.eval()
+        self.asked = [
+            self.reference.encode_prompt(p.messages, str(i), room=self.length)
+            for i, p in enumerate(self.heldout)
+        ]
+        self.rank(1, self.base)
+
+    @property
+    def length(self) -> int:
+        return int(self.preset["evaluate"]["max_new_tokens"])
+
+    # --- Parts --------------------------------------------------------------------------------
+
+    def frontier(self) -> Row:
+        rewards, _ = self.reward_model(1)
+        base = self.measure(self.reference)
+        trail = self.ppo_trail(
+            "1-ppo",
+            rewards,
+            {
+                "steps": self.arguments.ppo_steps,
+                "kl_weight": self.arguments.ppo_kl_weight,
+                "tripwire_evaluations": 0,
+            },
+        )
+        return {
+            "base": base,
+            "ppo": [{"step": step} | self.measure(policy) for step, policy in trail],
+            "dpo": [{"beta": beta} | self.dpo(beta) for beta in self.arguments.betas],
+            "best_of_n": self.best_of_n(rewards),
+        }
+
+    def tripwire(self) -> Row:
+        """Twice the same run: once to its end, once with the tripwire."""
+        everything = self.preferences
+        kept = list(dict.fromkeys(row["prompt_id"] for row in everything))
+        self.preferences = [
+            row for row in everything if row["prompt_id"] in kept[: self.arguments.weak_rankings]
+        ]
+        rewards = self.folder / "2-reward_model"
+        self.weak_reward_model()
+        self.preferences = everything
+        settings = {"steps": self.arguments.weak_steps, "kl_weight": 0.0, "kl_budget": 0.0}
+        trail = [
+            {"step": step} | self.measure(policy)
+            for step, policy in self.ppo_trail(
+                "2-ppo", str(rewards), settings | {"tripwire_evaluations": 0}
+            )
+        ]
+        # The policy that the tripwire leaves is in the run's policy/ folder.
+        folder = self.run_ppo("3-ppo", str(rewards), settings)
+        left = self.measure(
+            loading.load_policy(str(folder / "policy"), "the policy", device=torch.device("cpu"))
+        )
+        result = json.loads((folder / "result.json").read_text())
+        base = self.measure(self.reference)
+        best = max([base, *trail], key=lambda point: point["gold"])
+        return {
+            "base": base,
+            "trail": trail,
+            "best": best,
+            "left": left | {k: result[k] for k in ("steps", "stop_reason", "best_step")},
+            # Of the way from the base to the best, how much is kept?
+            "kept": (left["gold"] - base["gold"]) / max(best["gold"] - base["gold"], 1e-9),
+        }
+
+    # --- Methods ------------------------------------------------------------------------------
+
+    def run_ppo(self, name: str, rewards: str, settings: Row) -> Path:
+        prompts = self.prompts(
+            "ppo_prompts", "train", "ppo1", float(self.size["ppo_harmful_share"])
+        )
+        models = {
+            "policy": self.base,
+            "reference": self.base,
+            "reward_model": f"{rewards}/train",
+            "test_reward_model": f"{rewards}/test",
+            "checkpoint_every": 2,
+        }
+        return self.stage(
+            name,
+            "ppo",
+            self.preset["ppo"] | models | settings,
+            prompts=as_rows(prompts),
+            watch=as_rows(self.prompts("watch_prompts", "eval", "watch1")),
+        )
+
+    def ppo_trail(self, name: str, rewards: str, settings: Row) -> list[tuple[int, Any]]:
+        """The policy at every checkpoint of a run, copied while it runs."""
+        trail = self.folder / f"{name}-trail"
+        trail.mkdir(parents=True, exist_ok=True)
+        done = threading.Event()
+        follower = threading.Thread(
+            target=follow, args=((self.folder / name).resolve(), trail, done)
+        )
+        follower.start()
+        try:
+            self.run_ppo(name, rewards, settings)
+        finally:
+            done.set()
+            follower.join()
+        policies = []
+        for path in sorted(trail.glob("*.safetensors"), key=lambda p: int(p.stem)):
+            policy = loading.load_policy(self.base, "the base", device=torch.device("cpu"))
+            policy.model.load_state_dict(load_file(path), strict=False)
+            policies.append((int(path.stem), policy))
+        return policies
+
+    def weak_reward_model(self) -> None:
+        self.folder.joinpath("2-generate").mkdir(exist_ok=True)
+        for part in ("data", "responses.jsonl"):
+            source, copy = self.folder / "1-generate" / part, self.folder / "2-generate" / part
+            if not copy.exists():
+                (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
+        self.reward_model(2)
+
+    def dpo(self, beta: float) -> Row:
+        folder = self.stage(
+            f"1-dpo{beta}",
+            "dpo",
+            {"policy": self.base, "beta": beta} | self.preset.get("dpo", {}),
+            preferences=self.preferences,
+        )
+        return self.measure(
+            loading.load_policy(str(folder / "policy"), "the policy", device=torch.device("cpu"))
+        )
+
+    def best_of_n(self, rewards: str) -> list[Row]:
+        """For each n the gold score of what the reward model likes best among n of the base's."""
+        most = max(BEST_OF)
+        answers = self.sample(self.reference, most)
+        model = RewardModel.load(f"{rewards}/train")
+        conversations = [p.messages for p in self.heldout for _ in range(most)]
+        risks = [p.risk for p in self.heldout for _ in range(most)]
+        texts = [self.reference.decode(a.tokens) for row in answers for a in row]
+        scores = model.combine(model.score(conversations, texts), risks, threshold=0.15).reshape(
+            len(self.heldout), most
+        )
+        gold = np.array([self.judge(i // most, text) for i, text in enumerate(texts)]).reshape(
+            len(self.heldout), most
+        )
+        found = []
+        for n in BEST_OF:
+            # Every group of n among the samples, not one: less noise at no cost.
+            groups = [range(start, start + n) for start in range(0, most, n)]
+            picked = [
+                gold[i, max(group, key=lambda j, i=i: float(scores[i, j]))]
+                for i, group in itertools.product(range(len(gold)), groups)
+            ]
+            found.append({"n": n, "kl": math.log(n) - (n - 1) / n, "gold": float(np.mean(picked))})
+        return found
+
+    # --- Measuring ----------------------------------------------------------------------------
+
+    def sample(self, policy: Any, k: int) -> list[list[sampling.Sampled]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.inference_mode():
+            return sampling.sample(
+                policy.model.eval(),
+                self.asked,
+                k=k,
+                max_new_tokens=self.length,
+                temperature=1.0,
+                stop_ids=policy.stop_ids,
+                pad_id=policy.pad_id,
+                generator=generator,
+            )
+
+    def judge(self, prompt: int, text: str) -> float:
+        return rubric.judge(self.heldout[prompt].slots, text).preference
+
+    @torch.inference_mode()
+    def measure(self, policy: Any) -> Row:
+        """Gold score and KL from the base, both means over own samples at temperature 1."""
+        answers = self.sample(policy, self.arguments.samples)
+        pairs = [(i, a) for i, row in enumerate(answers) for a in row]
+        gold = [self.judge(i, policy.decode(a.tokens)) for i, a in pairs]
+        kl = 0.0
+        for start in range(0, len(pairs), 64):
+            part = pairs[start : start + 64]
+            texts = [self.asked[i] + a.tokens for i, a in part]
+            ids = torch.zeros(len(part), max(map(len, texts)), dtype=torch.long)
+            said = torch.zeros_like(ids, dtype=torch.bool)  # where the next token is the policy's
+            for row, ((i, a), text) in enumerate(zip(part, texts, strict=True)):
+                ids[row, : len(text)] = torch.tensor(text)
+                said[row, len(self.asked[i]) - 1 : len(self.asked[i]) - 1 + len(a.tokens)] = True
+            # Padded on the right, so that a causal model needs no mask before the padding.
+            mine = policy.model(input_ids=ids, use_cache=False).logits[said].log_softmax(-1)
+            theirs = self.reference.model(input_ids=ids, use_cache=False).logits[said]
+            theirs = theirs.log_softmax(-1)
+            kl += float((mine.exp() * (mine - theirs)).sum())
+        return {"gold": statistics.fmean(gold), "kl": kl / len(pairs)}
+
+
+def follow(run: Path, trail: Path, done: threading.Event) -> None:
+    """Copy the policy of every whole checkpoint of `run` to `trail/<step>.safetensors`."""
+    while not done.wait(0.05):
+        folder = run / "checkpoint"
+        try:
+            step = json.loads((folder / "state.json").read_text())["step"]
+            if not (trail / f"{step}.safetensors").exists():
+                shutil.copy(folder / "policy.safetensors", trail / "copy")
+                if json.loads((folder / "state.json").read_text())["step"] == step:
+                    (trail / "copy").rename(trail / f"{step}.safetensors")
+        except (OSError, ValueError):
+            continue  # it is being replaced
+
+
+# --- Reading the results ---------------------------------------------------------------------
+
+
+def at(points: Sequence[Row], root_kl: float) -> float:
+    """The best gold score that is to be had for at most this distance (linear between points)."""
+    ordered = sorted(points, key=lambda p: p["kl"])
+    xs = [math.sqrt(max(p["kl"], 0.0)) for p in ordered]
+    best = np.maximum.accumulate([p["gold"] for p in ordered])
+    return float(np.interp(root_kl, xs, best))
+
+
+def show(entry: Row) -> None:
+    print(f"\nseed {entry['seed']}")
+    if found := entry.get("frontier"):
+        print(f"  base: gold {found['base']['gold']:+.2f}")
+        for method in ("ppo", "dpo", "best_of_n"):
+            for point in found[method]:
+                label = next(f"{k} {point[k]}" for k in ("step", "beta", "n") if k in point)
+                root = math.sqrt(max(point["kl"], 0.0))
+                print(f"  {method:<10} {label:<10} sqrt(KL) {root:5.2f}  gold {point['gold']:+.2f}")
+    if found := entry.get("tripwire"):
+        left, best = found["left"], found["best"]
+        for point in found["trail"]:
+            print(
+                f"  weak RM, step {point['step']:<3} KL {point['kl']:6.2f}  gold {point['gold']:+.2f}"
+            )
+        print(
+            f"  tripwire: {left['stop_reason']} after {left['steps']} steps, step "
+            f"{left['best_step']} kept: gold {left['gold']:+.2f}, best of the run "
+            f"{best['gold']:+.2f}, base {found['base']['gold']:+.2f}: {found['kept']:.0%} of the gain"
+        )
+
+
+def conclude(seeds: list[Row]) -> None:
+    """Means over the seeds, with the spread between them."""
+    everything = [s["frontier"] for s in seeds if "frontier" in s]
+    for other in ("dpo", "best_of_n"):
+        frontiers = [found for found in everything if found[other]]
+        gaps = []
+        for found in frontiers:
+            base = {"kl": 0.0, "gold": found["base"]["gold"]}
+            mine, theirs = [base, *found["ppo"]], [base, *found[other]]
+            far = min(max(p["kl"] for p in mine), max(p["kl"] for p in theirs))
+            grid = np.linspace(0.2, math.sqrt(far), 20)
+            gaps.append(float(np.mean([at(mine, x) - at(theirs, x) for x in grid])))
+        if gaps:
+            print(
+                f"\nPPO above {other} by {statistics.fmean(gaps):+.2f} gold on average over equal "
+                f"sqrt(KL); per seed {', '.join(f'{gap:+.2f}' for gap in gaps)}"
+            )
+        top = [
+            max(p["gold"] for p in f["ppo"]) - max(p["gold"] for p in f[other]) for f in frontiers
+        ]
+        if top:
+            print(f"best PPO above best {other} by {statistics.fmean(top):+.2f}")
+    kept = [s["tripwire"]["kept"] for s in seeds if "tripwire" in s]
+    if kept:
+        print(f"\nkept by the tripwire: {', '.join(f'{share:.0%}' for share in kept)}")
+
+
+if __name__ == "__main__":
+    main()
