@@ -18,7 +18,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 def reads(trunk: Any) -> bool:
     """Whether the trunk is a plain Llama in float32 on a CPU: no adapters, no biases."""
-    config = getattr(trunk, "config", None)
+    config: Any = getattr(trunk, "config", None)
     if getattr(config, "model_type", "") != "llama" or type(trunk).__name__ != "LlamaModel":
         return False
     rope = config.rope_parameters or {}
@@ -121,7 +121,7 @@ class _Attend(torch.autograd.Function):
         return out.transpose(1, 2).reshape(len(x), -1)
 
     @staticmethod
-    def backward(context: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(context: Any, grad: Tensor) -> Any:
         normed, scale, plain, norm, weight, query, key, value, out, sums, cos, sin, mask = (
             context.saved_tensors
         )
@@ -171,7 +171,7 @@ class _Transform(torch.autograd.Function):
         return torch.addmm(x, inside, down.t())
 
     @staticmethod
-    def backward(context: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(context: Any, grad: Tensor) -> Any:
         attended, out, normed, scale, plain, norm, weight, both, gated, inside, down = (
             context.saved_tensors
         )
