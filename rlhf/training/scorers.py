@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, ppo_math
+from rlhf.training import loading, packing, ppo_math
+from rlhf.training.llama import reads
 from rlhf.training.rundir import InputError, read_json, write_json
 
 HEADS = "heads.safetensors"
@@ -230,6 +231,8 @@ class RewardModel:
         With `shares_prompts`, texts of the same prompt read it once: its keys and values are what
         every response to it attends to.
         """
+        if not torch.is_grad_enabled() and all(t.prompt for t in texts) and reads(self.trunk):
+            return self._packed_states(texts)
         rows = torch.arange(len(texts), device=self.device)
         prompts = list(dict.fromkeys(t.prompt for t in texts))
         if self.shares_prompts and 0 < len(prompts) <= SHARING_PAYS * len(texts) and all(prompts):
@@ -243,6 +246,28 @@ class RewardModel:
         real = ppo_math.length_mask(lengths, hidden.shape[1])[..., None]
         mean = (hidden * real).sum(dim=1) / lengths[:, None]
         return hidden[rows, lengths - 1], mean
+
+    def _packed_states(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        """The same for a small Llama that only scores: several texts in a row of the batch."""
+        # States come before each token: with one more token they are those at every real one.
+        packed = self._pack_rows(texts, [(*t.response, 0) for t in texts])
+        hidden = packing.trunk_states(self.trunk, packed)
+        inside = packed.columns > 0
+        rows, columns, hidden = packed.rows[inside], packed.columns[inside], hidden[inside]
+        lengths = torch.tensor([len(t.response) for t in texts])
+        total = hidden.new_zeros(len(texts), hidden.shape[1]).index_add_(0, rows, hidden)
+        return hidden[columns == lengths[rows]], total / lengths[:, None]
+
+    def _pack_rows(
+        self, texts: Sequence[Text], responses: Sequence[Sequence[int]]
+    ) -> packing.Packed:
+        return packing.pack(
+            [t.prompt for t in texts],
+            responses,
+            pad_id=self.tokenizer.pad_token_id or 0,
+            device=self.device,
+            share_rows=True,
+        )
 
     def _after_shared_prompts(
         self, texts: Sequence[Text], prompts: Sequence[tuple[int, ...]]
@@ -300,18 +325,25 @@ class RewardModel:
         if self.prior is None:
             return None
         features = torch.zeros(len(texts), PRIOR_FEATURES, device=self.device)
+        compact = reads(packing.inner(self.prior).base_model) and all(t.prompt for t in texts)
         for chunk in _by_length(texts, batch_size):
-            ids, mask, left, lengths = self._pack([texts[i] for i in chunk])
-            width = ids.shape[1] - left
-            logits = self.prior(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-                use_cache=False,
-                logits_to_keep=width + 1,
-            ).logits[:, :-1]
-            logprobs = ppo_math.selected_logprobs(logits, ids[:, left:])
-            real = ppo_math.length_mask(lengths, width)
+            some = [texts[i] for i in chunk]
+            if compact:
+                packed = self._pack_rows(some, [t.response for t in some])
+                said = packing.logits(self.prior, packing.states(self.prior, packed))
+                logprobs = packed.spread(ppo_math.read_logits(said, packed.tokens)[0])
+                lengths = torch.tensor([len(t.response) for t in some])
+            else:
+                ids, mask, left, lengths = self._pack(some)
+                logits = self.prior(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                    use_cache=False,
+                    logits_to_keep=ids.shape[1] - left + 1,
+                ).logits[:, :-1]
+                logprobs = ppo_math.selected_logprobs(logits, ids[:, left:])
+            real = ppo_math.length_mask(lengths, logprobs.shape[1])
             features[chunk] = torch.stack(
                 [
                     (logprobs * real).sum(dim=1) / lengths,

@@ -291,3 +291,21 @@ def test_parts_hold_every_row_once_within_both_limits():
         assert len(part) <= 3
         assert len(part) == 1 or len(part) * max(lengths[i] for i in part) <= 32
     assert len(list(packing.parts_by_length(lengths, range(8), size=8, tokens=0))) == 1
+
+
+def test_a_reward_model_scores_packed_texts_as_it_does_padded_ones(talker, monkeypatch):
+    from rlhf.training import scorers
+
+    model = scorers.RewardModel.new(
+        talker, ["helpfulness", "safety"], use_prior=True, max_length=64, device="cpu"
+    )
+    asked = [[{"role": "user", "content": "please paint my lamp" + " nice" * i}] for i in range(9)]
+    texts = ["", "yes", *["sorry no " * i for i in range(1, 8)]]
+    found = []
+    for compact in (True, False):
+        if not compact:
+            monkeypatch.setattr(scorers, "reads", lambda trunk: False)
+        scores = model.score(asked, texts, standardised=False)
+        found.append(torch.stack([*scores.values()]))
+    assert found[0].std() > 0.1
+    assert torch.allclose(found[0], found[1], atol=1e-3, rtol=1e-3)
