@@ -347,6 +347,13 @@ class PPOConfig(StageConfig):
         1e-5, "AdamW's epsilon (lm-human-preferences: 1e-5).", minimum=0.0
     )
     weight_decay: float = setting(0.0, "AdamW's weight decay.", minimum=0.0)
+    ema_decay: float = setting(
+        0.0,
+        "Hand on a running average of the weights, of which each rollout keeps this share "
+        "(InstructGPT: 0.992; 0: the last weights).",
+        minimum=0.0,
+        maximum=0.9999,
+    )
     lora_rank: int = setting(
         0, "Rank of LoRA adapters on all linear layers; 0 trains all weights.", minimum=0
     )
@@ -377,7 +384,9 @@ class PPOConfig(StageConfig):
         minimum=0.0,
     )
 
-    gamma: float = setting(1.0, "Discount per token.", minimum=0.0, maximum=1.0)
+    gamma: float = setting(
+        1.0, "Discount per token (1: LHP and all since).", minimum=0.0, maximum=1.0
+    )
     lam: float = setting(
         1.0,
         "GAE's lambda: 1 trusts the final score alone, less leans on the critic (0.95).",
@@ -385,7 +394,10 @@ class PPOConfig(StageConfig):
         maximum=1.0,
     )
     clip: float = setting(
-        0.2, "The probability ratio is clipped to 1 +- this.", minimum=0.0, maximum=1.0
+        0.2,
+        "The probability ratio is clipped to 1 +- this (Schulman et al. 2017: 0.2).",
+        minimum=0.0,
+        maximum=1.0,
     )
     dual_clip: float = setting(
         0.0,
@@ -397,8 +409,14 @@ class PPOConfig(StageConfig):
         "Mean of the policy loss over all tokens, or over the means of the responses.",
         choices=("tokens", "sequences"),
     )
-    whiten_advantages: bool = setting(True, "Scale advantages to mean 0, variance 1 per rollout.")
-    whiten_rewards: bool = setting(False, "Scale rewards to variance 1, keeping their mean.")
+    whiten_advantages: bool = setting(
+        True, "Scale advantages to mean 0, variance 1 over the rollout of all processes (LHP)."
+    )
+    whiten_rewards: bool = setting(
+        False,
+        "Scale rewards to variance 1, keeping their mean (lm-human-preferences, on books); needs 8 "
+        "responses or more per rollout.",
+    )
     entropy_bonus: float = setting(
         0.0,
         "Weight of the entropy in the policy's loss. Below 0 it sharpens the policy instead: fewer "
@@ -484,6 +502,11 @@ class PPOConfig(StageConfig):
         return self.prompts_per_step * self.samples_per_prompt
 
     def check(self) -> None:
+        if self.whiten_rewards and self.responses_per_step < 8:
+            raise ValueError(
+                "whiten_rewards needs 8 responses or more per rollout to estimate a variance, got "
+                f"prompts_per_step x samples_per_prompt = {self.responses_per_step}"
+            )
         if self.minibatch_size > self.responses_per_step:
             raise ValueError(
                 f"minibatch_size ({self.minibatch_size}) must not exceed the rollout of "

@@ -114,8 +114,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 2. Go on where a killed run left off.
     state = State(kl_weight=config.kl_weight)
     best: dict[str, Tensor] = {}
+    average: dict[str, Tensor] = {}
     if (checkpoint := find_checkpoint(run_dir)) is not None:
-        state, best = load_checkpoint(checkpoint, models, optimizer)
+        state, best, average = load_checkpoint(checkpoint, models, optimizer)
         controller.weight = state.kl_weight
     elif watch:
         state.before, _ = models.sample_and_judge(watch, seed=config.seed)
@@ -199,6 +200,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if not learned["updates"] and state.skipped > skipped_before:
             state.rollbacks += 1
             roll_back(run_dir, models, optimizer, state.rollbacks)
+        if config.ema_decay:
+            average = running_average(average, models.trained_weights(), config.ema_decay)
         ended = time.monotonic()
 
         # 10. The KL controller, the books, a checkpoint.
@@ -239,13 +242,16 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         stopping = group.any(stop.requested)
         if group.writes and (stopping or step % config.checkpoint_every == 0):
             save_checkpoint(
-                run_dir, functools.partial(write_checkpoint, models, optimizer, state, best)
+                run_dir,
+                functools.partial(write_checkpoint, models, optimizer, state, best, average),
             )
         if stopping:
             parallel.leave(group)
             raise Stopped
 
     # 11. Samples before and after, the refined policy, the result.
+    if state.stop_reason != "tripwire":
+        models.restore(average)
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
         watching = models.test_scorer is not None and state.stop_reason != "tripwire"
@@ -669,7 +675,7 @@ def roll_back(
             f"No update of a whole rollout was finite, {rollbacks} times; log.txt names what was "
             "not. Start again with a lower learning_rate, or from another policy."
         )
-    saved, _ = load_checkpoint(checkpoint, models, optimizer)
+    saved, _, _ = load_checkpoint(checkpoint, models, optimizer)
     print(f"rolled back to the weights of step {saved.step}")
 
 
@@ -715,6 +721,7 @@ def write_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: State,
     best: dict[str, Tensor],
+    average: dict[str, Tensor],
     folder: Path,
 ) -> None:
     """Everything that a resumed run needs to go on as if nothing had happened."""
@@ -730,15 +737,16 @@ def write_checkpoint(
         for name, value in entry.items()
     }
     save_file(moments, folder / "optimizer.safetensors")
-    if best:
-        save_file(best, folder / "best.safetensors")
+    for name, weights in (("best", best), ("average", average)):
+        if weights:
+            save_file(weights, folder / f"{name}.safetensors")
     write_json(folder / "state.json", dataclasses.asdict(state))
 
 
 def load_checkpoint(
     folder: Path, models: Models, optimizer: torch.optim.Optimizer
-) -> tuple[State, dict[str, Tensor]]:
-    """Put weights and optimizer back; returns the state and the best weights so far."""
+) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
+    """Put weights and optimizer back; returns the state, the best weights so far, their average."""
     models.restore(load_file(folder / "policy.safetensors"))
     models.critic.load_state_dict(load_file(folder / "critic.safetensors"))
     entries: dict[int, dict[str, Tensor]] = {}
@@ -748,10 +756,23 @@ def load_checkpoint(
     optimizer.load_state_dict(
         {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
     )
-    path = folder / "best.safetensors"
     saved = read_json(folder / "state.json")
     saved["watched"] = [tuple(look) for look in saved["watched"]]
-    return State(**saved), load_file(path) if path.exists() else {}
+    best, average = (
+        load_file(path) if path.exists() else {}
+        for path in (folder / "best.safetensors", folder / "average.safetensors")
+    )
+    return State(**saved), best, average
+
+
+def running_average(
+    average: dict[str, Tensor], weights: dict[str, Tensor], decay: float
+) -> dict[str, Tensor]:
+    """decay * average + (1 - decay) * weights; the first average is the weights."""
+    return {
+        name: weight if name not in average else average[name].lerp(weight, 1 - decay)
+        for name, weight in weights.items()
+    }
 
 
 def _check_enough(prompts: Sequence[Prompt], config: PPOConfig) -> None:

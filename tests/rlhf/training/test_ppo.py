@@ -254,3 +254,27 @@ def test_an_entropy_weight_below_0_sharpens_the_policy(ready):
         finish(folder)
         entropies[weight] = rows_of(folder / "metrics.jsonl")[-1]["entropy"]
     assert entropies[-0.5] < entropies[0.0] - 0.1
+
+
+def test_the_average_of_the_weights_lags_behind_them(ready):
+    settings = {"steps": 4, "learning_rate": 3e-3, "checkpoint_every": 4}
+    folder = ready("averaged", ema_decay=0.5, **settings)
+    finish(folder)
+    last = load_file(folder / "checkpoint" / "policy.safetensors")
+    handed_on = load_file(folder / "policy" / "model.safetensors")
+    started = load_file(
+        json.loads((folder / "config.json").read_text())["policy"] + "/model.safetensors"
+    )
+    for name in ("model.norm.weight", "model.layers.0.mlp.up_proj.weight"):
+        moved = (last[name] - started[name]).norm()
+        lag = (last[name] - handed_on[name]).norm()
+        assert 0 < float(lag) < float(moved)
+    plain = ready("plain", **settings)
+    finish(plain)
+    assert weights(plain) != weights(folder)
+
+
+def test_rewards_of_fewer_than_eight_responses_are_not_whitened():
+    few = {"prompts_per_step": 7, "minibatch_size": 7, "whiten_rewards": True}
+    with pytest.raises(ValueError, match="needs 8 responses"):
+        PPOConfig(policy="p", reference="p", reward_model="r", **few)

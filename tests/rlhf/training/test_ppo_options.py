@@ -23,6 +23,7 @@ OPTIONS = {
     "max_grad_norm": {"max_grad_norm": 1e-7},
     "adam_epsilon": {"adam_epsilon": 1e-2},
     "weight_decay": {"weight_decay": 0.5},
+    "ema_decay": {"ema_decay": 0.9},
     "lora_rank": {"lora_rank": 2},
     "lora_alpha": {"lora_rank": 2, "lora_alpha": 3.0},
     "critic": {"critic": "model"},

@@ -35,7 +35,7 @@ def last_checkpoint(folder):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"kl_controller": "adaptive", "kl_horizon": 100.0},
+        {"kl_controller": "adaptive", "kl_horizon": 100.0, "ema_decay": 0.9},
         {"lora_rank": 2, "lora_alpha": 8.0},
         {"critic": "model", "temperature": 0.9, "entropy_bonus": 0.01},
     ],
