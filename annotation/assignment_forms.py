@@ -23,7 +23,7 @@ class SkillsField(forms.CharField):
         return ", ".join(value) if isinstance(value, list) else value
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        return list(initial or []) != self.to_python(data)
+        return bool(list(initial or []) != self.to_python(data))
 
     def to_python(self, value: Any) -> Any:
         words = value if isinstance(value, list) else str(value or "").split(",")

@@ -18,23 +18,28 @@ class JudgingThrottle(UserRateThrottle):
 
     asked: dict[str, "deque[float]"] = {}
     lock = threading.Lock()
+    seconds_left = 0.0
 
     def allow_request(self, request: Any, view: Any) -> bool:
-        if self.rate is None:
-            return True
         who = self.get_cache_key(request, view)
+        if self.rate is None or who is None:
+            return True
+        most, seconds = self.parse_rate(self.rate)
+        if most is None or seconds is None:
+            return True
         self.now = self.timer()
         with self.lock:
             if len(self.asked) > PEOPLE_REMEMBERED:
                 self.asked.clear()
-            self.history = times = self.asked.setdefault(who, deque())
-            while times and times[0] <= self.now - self.duration:
+            times = self.asked.setdefault(who, deque())
+            while times and times[0] <= self.now - seconds:
                 times.popleft()
-            if len(times) >= self.num_requests:
+            if len(times) >= most:
+                self.seconds_left = seconds - (self.now - times[0]) if times else float(seconds)
                 return False
             times.append(self.now)
         return True
 
     def wait(self) -> float | None:
         """Seconds until one more is allowed."""
-        return self.duration - (self.now - self.history[0]) if self.history else None
+        return self.seconds_left

@@ -195,7 +195,8 @@ def judge_after(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
     after = peek_next(_me(request), project, current)
     if after is None:
         return HttpResponse(status=204)
-    return render(request, "annotation/judge.html#slot", _slot(request, project, after))
+    context = _slot(request, project, after) | {"is_ahead": True}
+    return render(request, "annotation/judge.html#slot", context)
 
 
 @project_view(*CAN_JUDGE)

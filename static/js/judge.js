@@ -372,6 +372,12 @@ import { gettext, ngettext } from "./judge/words.js";
       const next = page.querySelector("form.slot");
       if (!next || form !== mine || outbox.items().some((item) => item.uid === next.dataset.uid)) return;
       ahead = document.adoptNode(next);
+      // Reasons to skip and kinds of harm are always the same: they came with the page, once.
+      ahead.querySelector(".skip .menu-items")?.replaceChildren($("skips").content.cloneNode(true));
+      for (const list of ahead.querySelectorAll('select[name^="harm-"]')) {
+        const there = list.value;
+        list.append(...[...$("harms").content.cloneNode(true).children].filter((kind) => kind.value !== there));
+      }
       aheadUid = next.dataset.uid;
     } catch { /* Offline: the next one is fetched when the answer has been sent. */ } finally {
       preloading = false;

@@ -189,3 +189,16 @@ def test_the_reference_page_names_every_endpoint(client, project, rita):
     for path in ("/api/v1/projects/{slug}/snapshots/{version}/archive/", "agreement.alpha_ci"):
         assert path.split(".")[-1] in page
     assert "unsafe-inline" not in client.get("/api/v1/docs/")["Content-Security-Policy"]
+
+
+def test_a_program_that_judges_too_fast_is_told_when_it_may_go_on(
+    ask, project, ada, ben, monkeypatch
+):
+    from annotation.throttles import JudgingThrottle
+
+    monkeypatch.setattr(JudgingThrottle, "rate", "2/min", raising=False)
+    monkeypatch.setattr(JudgingThrottle, "asked", {})
+    answers = [ask(ada, "apollo/judging/next/") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [204, 204, 429]
+    assert 0 < int(answers[-1]["Retry-After"]) <= 60
+    assert ask(ben, "apollo/judging/next/").status_code == 204, "each person has their own count"

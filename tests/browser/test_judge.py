@@ -237,3 +237,29 @@ def test_many_responses_fit_a_phone_and_a_desk(watched, live_server, sign_in, ad
         assert_sound(watched, scheme, width, f"{live_server.url}/projects/apollo/judge/")
     press(watched, "iabcdefgh0")
     expect(line(watched)).to_have_text("I > A > B > C > D > E > F > G > H")
+
+
+def test_a_keystroke_shows_in_the_next_frame(judging, record_property):
+    """What a key does is on the page when the browser paints next; nothing waits for the server."""
+    judging.evaluate(
+        """() => {
+            window.keys = [];
+            const order = () => document.querySelector(".lines").textContent;
+            let before = "";
+            document.addEventListener("keydown", () => { before = order(); }, true);
+            document.addEventListener("keydown", (event) => {
+                const handled = performance.now() - event.timeStamp;
+                requestAnimationFrame(() => window.keys.push({
+                    shown: order() !== before, handled, painted: performance.now() - event.timeStamp,
+                }));
+            });
+        }"""
+    )
+    for key in "acbddbca":
+        judging.keyboard.press(key)
+        judging.wait_for_timeout(40)
+    keys = judging.evaluate("window.keys")
+    assert len(keys) == 8
+    assert all(key["shown"] for key in keys), keys
+    middle = {name: sorted(key[name] for key in keys)[4] for name in ("handled", "painted")}
+    record_property("milliseconds from the key until it was handled, and until the frame", middle)

@@ -1,6 +1,5 @@
 // Two responses word by word, on demand: a dialog with both, each scrolling by itself.
 import { $ } from "./net.js";
-import { markDifferences } from "./diff.js";
 import { gettext } from "./words.js";
 
 export function makeCompare() {
@@ -10,7 +9,7 @@ export function makeCompare() {
   let texts = new Map();
   let turn = right; // the side that the next letter goes to
 
-  function paint() {
+  async function paint() {
     const fill = (column, letter) => {
       const copy = texts.get(letter).cloneNode(true);
       column.replaceChildren(...copy.childNodes);
@@ -19,7 +18,16 @@ export function makeCompare() {
     };
     fill(before, left.value);
     fill(after, right.value);
-    const found = markDifferences(before, after);
+    const [first, second] = [left.value, right.value];
+    let found;
+    try {
+      const { markDifferences } = await import("./diff.js"); // fetched when it is wanted first
+      if (first !== left.value || second !== right.value) return; // somebody was faster
+      found = markDifferences(before, after);
+    } catch {
+      $("compare-summary").textContent = "";
+      return;
+    }
     $("compare-summary").textContent = found.before || found.after
       ? gettext("%(shared)s words in common, %(before)s only in %(left)s, %(after)s only in %(right)s", { ...found, left: left.value, right: right.value })
       : gettext("The same, word for word");

@@ -1,0 +1,70 @@
+"""What the ranking page weighs: everything a browser fetches to show it, before any compression."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.contrib.staticfiles import finders
+
+from annotation.models import Response
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory
+
+pytestmark = pytest.mark.django_db
+
+FIRST_LOAD, EACH_NEXT = 120 * 1024, 15 * 1024  # bytes
+
+# A prompt and an answer of the usual length: of 18,000 answers of instruction data half are shorter.
+QUESTION = "My neighbour asked me to look after her plants while she is away for two weeks. " * 2
+ANSWER = (
+    "**Once a week is enough** for most plants in a pot.\n\n"
+    "1. Put a finger into the soil: if it is dry two centimetres down, water it.\n"
+    "2. Pour slowly until water comes out below, and empty the saucer.\n"
+    "3. Keep them out of the midday sun while nobody is there to move them.\n\n"
+    "Yellow leaves and a smell of mould say that it had too much; limp ones that it had too little."
+)
+
+
+@pytest.fixture
+def queue(project, ada, client):
+    batch = BatchFactory(project=project, name="Round 1")
+    for n in range(3):
+        prompt = PromptFactory(
+            project=project, messages=[{"role": "user", "content": f"Question {n}: {QUESTION}"}]
+        )
+        ComparisonFactory(batch=batch, prompt=prompt)
+    Response.objects.update(text=ANSWER)
+    client.force_login(ada)
+
+
+def fetched(html):
+    """Every file that the page makes a browser load, scripts' own imports included: {path: bytes}."""
+    wanted = re.findall(r'<(?:link|script)[^>]*?(?:href|src)="/static/([^"]+)"', html)
+    files = {}
+    while wanted:
+        path = wanted.pop()
+        if path in files:
+            continue
+        files[path] = Path(finders.find(path)).read_bytes()
+        if path.endswith(".js"):
+            folder = path.rsplit("/", 1)[0]
+            for found in re.findall(rb'from "\./([^"]+)"', files[path]):
+                wanted.append(f"{folder}/{found.decode()}")
+    return {path: len(contents) for path, contents in files.items()}
+
+
+def test_the_first_load_and_every_next_comparison_stay_light(client, queue):
+    page = client.get("/projects/apollo/judge/").content
+    files = fetched(page.decode())
+    assert any(path.endswith("judge.js") for path in files)
+    assert any(path.startswith("js/judge/") for path in files)
+    total = len(page) + sum(files.values())
+    assert total <= FIRST_LOAD, (total, len(page), files)
+    uid = re.search(r'data-uid="([0-9a-f-]{36})"', page.decode())[1]
+    following = client.get(f"/projects/apollo/judge/{uid}/after/").content
+    assert following.count(b'class="response"') == 4
+    assert len(following) <= EACH_NEXT, len(following)
+
+
+def test_the_page_loads_nothing_that_it_does_not_use(client, queue):
+    files = fetched(client.get("/projects/apollo/judge/").content.decode())
+    assert not any("htmx" in path or "uplot" in path for path in files)
