@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import ngettext
 
 from annotation import gold
 from annotation.models import (
@@ -287,14 +288,18 @@ def limit_reached(user: User, project: Project, member: Membership | None) -> st
     )
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     if daily is not None and mine.filter(leased_at__gte=midnight)[:daily].count() >= daily:
-        return f"You have had {_comparisons(daily)} meant for one person a day."
+        return ngettext(
+            "You have had the comparison that is meant for one person a day.",
+            "You have had the %(n)s comparisons that are meant for one person a day.",
+            daily,
+        ) % {"n": daily}
     if total is not None and mine[:total].count() >= total:
-        return f"You have had {_comparisons(total)} meant for one person here."
+        return ngettext(
+            "You have had the comparison that is meant for one person here.",
+            "You have had the %(n)s comparisons that are meant for one person here.",
+            total,
+        ) % {"n": total}
     return ""
-
-
-def _comparisons(n: int) -> str:
-    return "the comparison that is" if n == 1 else f"the {n:,} comparisons that are"
 
 
 def score_comparisons(batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0) -> int:

@@ -3,7 +3,6 @@
 //
 // A "step" is one question with its fields. One step is the current one and takes the keys; answering
 // it goes on to the next that has no answer. j and k move between steps without answering.
-import { shownChanges } from "./changes.js";
 import { gettext, ngettext } from "./words.js";
 
 const inputs = (step) => [...step.querySelectorAll("input")];
@@ -104,8 +103,12 @@ export function makeFace(form, { say, changed }) {
     const shown = form.querySelector("[data-changes]");
     if (!shown) return;
     cancelAnimationFrame(drawing);
-    drawing = requestAnimationFrame(() => {
-      if (base) shown.replaceChildren(...shownChanges(raw(base), writing.value));
+    drawing = requestAnimationFrame(async () => {
+      if (!base) return;
+      try {
+        const { shownChanges } = await import("./changes.js"); // fetched when somebody corrects first
+        if (base) shown.replaceChildren(...shownChanges(raw(base), writing.value));
+      } catch { /* Offline since before the first change: the text itself is kept. */ }
     });
   }
 
