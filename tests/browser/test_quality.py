@@ -63,6 +63,7 @@ def test_vera_decides_by_keyboard_and_takes_it_back(watched, live_server, sign_i
     sign_in(vera)
     watched.goto(f"{live_server.url}/projects/apollo/review/")
     watched.get_by_role("link", name="Decide the first").press("Enter")
+    watched.wait_for_url("**/review/*-*/", wait_until="load")
     first = watched.url
     watched.keyboard.press("2")
     watched.keyboard.press("f")
