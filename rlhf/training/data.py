@@ -69,7 +69,22 @@ def read_judgments(run_dir: Path, axes: Sequence[str]) -> list[Judgment]:
     judgments = list(_judgments(path, axes))
     if not judgments:
         raise InputError("data/preferences.jsonl has no judgments; rank some responses first.")
+    for axis in axes:
+        if not any(_decides(j, axis) for j in judgments):
+            others = " and ".join(a for a in axes if any(_decides(j, a) for j in judgments))
+            raise InputError(
+                f"No ranking of data/preferences.jsonl prefers one response to another on {axis}; "
+                "rank more responses, or "
+                + (f"set axes to {others}." if others else f"check that its ranks name {axis}.")
+            )
     return judgments
+
+
+def _decides(judgment: Judgment, axis: str) -> bool:
+    # Only ties, or different ranks for one and the same text, are no preference.
+    ranked = zip(judgment.ranks.get(axis, ()), judgment.responses, strict=False)
+    given = {(rank, text) for rank, text in ranked if rank is not None}
+    return len({rank for rank, _ in given}) > 1 and len({text for _, text in given}) > 1
 
 
 def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:

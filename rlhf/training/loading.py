@@ -5,7 +5,6 @@ a model is ever run, because either would let a downloaded file take over the ma
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import packing
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir import InputError, read_json
 
 Message = dict[str, str]
 
@@ -188,10 +187,21 @@ def load_policy(
 def _load_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from peft import PeftModel
 
-    settings = json.loads((Path(name) / "adapter_config.json").read_text(encoding="utf-8"))
-    base = settings["base_model_name_or_path"]
+    settings = read_json(Path(name) / "adapter_config.json")
+    base = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
+    if not isinstance(base, str) or not base:
+        raise InputError(
+            f"adapter_config.json of the {what} {name!r} names no base_model_name_or_path; "
+            "give the path of the model that the adapters belong to."
+        )
     model = load_model(base, f"base of the {what}", kind="AutoModelForCausalLM", dtype=dtype)
-    model = PeftModel.from_pretrained(model, name).merge_and_unload()
+    _check_weights(Path(name), what)  # peft would unpickle an adapter_model.bin
+    try:
+        model = PeftModel.from_pretrained(model, name)
+    except Exception as error:
+        raise _explained(error, name, what) from error
+    _check_finite(model, name, what)
+    model = model.merge_and_unload()
     own = (Path(name) / "tokenizer_config.json").is_file()
     return model, load_tokenizer(name if own else base, what)
 
@@ -219,18 +229,33 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
     logging.disable_progress_bar()
     _check_folder(name, what)
     try:
-        model = getattr(transformers, kind).from_pretrained(
-            name, dtype=dtype, trust_remote_code=False, use_safetensors=True
+        model, told = getattr(transformers, kind).from_pretrained(
+            name,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except Exception as error:
         raise _explained(error, name, what) from error
+    # transformers fills in what is missing with random numbers and goes on. Without its head a
+    # language model is a different one; a trunk may do without what only its own task needed.
+    if missing := sorted(told["missing_keys"]) if kind != "AutoModel" else []:
+        raise InputError(
+            f"The {what} {name!r} lacks {len(missing)} of its weights, {missing[0]} first; save it "
+            "again as a whole language model."
+        )
+    _check_finite(model, name, what)
+    return model
+
+
+def _check_finite(model: nn.Module, name: str, what: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(
                 f"The {what} {name!r} holds NaN or infinity in {parameter_name}; "
                 "take a checkpoint from before it broke."
             )
-    return model
 
 
 def load_tokenizer(name: str, what: str) -> Any:
@@ -247,14 +272,30 @@ def load_tokenizer(name: str, what: str) -> Any:
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:
     """A conversation as the text that a response continues, by the tokenizer's chat template.
 
-    A tokenizer without one (a plain base model) gets named turns.
+    A tokenizer without one (a plain base model) gets named turns. `InputError` when the template
+    refuses the conversation, or leaves out what the system or the user says: the policy would
+    answer, and be judged by, something that it never read.
     """
     if getattr(tokenizer, "chat_template", None):
-        return str(
-            tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
+        where = f"The chat template of {tokenizer.name_or_path!r}"
+        try:
+            text = str(
+                tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=True
+                )
             )
-        )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{where} refuses a conversation: {reason}") from error
+        for message in messages:
+            # An earlier answer may lose its reasoning; that is how such models are used.
+            if message["role"] != "assistant" and message["content"].strip() not in text:
+                said = " ".join(message["content"].split())[:40]
+                raise InputError(
+                    f"{where} drops the {message['role']} turn ({said!r}); take a template that "
+                    f"keeps it, or prompts without a {message['role']} turn."
+                )
+        return text
     turns = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages)
     return f"{turns}Assistant:"
 
@@ -312,16 +353,30 @@ def _check_folder(name: str, what: str) -> None:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"The {what} folder {name!r} has no config.json; is it a model?")
-        if not any(path.glob("*.safetensors")):
-            other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
-            if other:
-                raise InputError(
-                    f"The {what} {name!r} holds {other[0]}, a pickle, which can run code when it is "
-                    "opened; save the model as safetensors first."
-                )
-            raise InputError(f"The {what} folder {name!r} has no *.safetensors file.")
+        _check_weights(path, what)
     elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
         raise InputError(f"The {what} folder {name!r} does not exist.")
+
+
+def _check_weights(path: Path, what: str) -> None:
+    found = sorted(path.glob("*.safetensors"))
+    if not found:
+        other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+        if other:
+            raise InputError(
+                f"The {what} {str(path)!r} holds {other[0]}, a pickle, which can run code when it "
+                "is opened; save the model as safetensors first."
+            )
+        raise InputError(f"The {what} folder {str(path)!r} has no *.safetensors file.")
+    for file in found:
+        with file.open("rb") as opened:
+            start = opened.read(9)
+        # A pickle under another name: protocol 2 and up, or the zip archive that torch.save makes.
+        if (start[:1] == b"\x80" and start[8:9] != b"{") or start[:4] == b"PK\x03\x04":
+            raise InputError(
+                f"{file.name} of the {what} {str(path)!r} is a pickle by another name, which can "
+                "run code when it is opened; save the model as safetensors first."
+            )
 
 
 def _explained(error: Exception, name: str, what: str) -> InputError:

@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 CONFIG = "config.json"
 DATA = "data"
@@ -109,12 +109,16 @@ def read_jsonl(path: Path, *, required: Iterable[str] = ()) -> Iterator[dict[str
     """
     required = tuple(required)
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open(mode="rb")
     except FileNotFoundError:
         raise InputError(f"{_short(path)} is missing from the run folder.") from None
     with file:
         # Not str.splitlines: a response may hold U+2028, which JSON leaves as it is.
-        for number, line in enumerate(file, start=1):
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError:
+                raise InputError(f"{_short(path)} line {number} isn't UTF-8 text.") from None
             if not line.strip():
                 continue
             try:
@@ -123,6 +127,15 @@ def read_jsonl(path: Path, *, required: Iterable[str] = ()) -> Iterator[dict[str
                 raise InputError(
                     f"{_short(path)} line {number} isn't valid JSON: {error.msg}."
                 ) from None
+            if "\\ud" in line.lower():
+                # JSON may spell half a character (a lone surrogate), which no encoder can take.
+                try:
+                    json.dumps(row, ensure_ascii=False).encode()
+                except UnicodeEncodeError:
+                    raise InputError(
+                        f"{_short(path)} line {number} holds half a character (a lone "
+                        "surrogate, \\udxxx); write the text again as UTF-8."
+                    ) from None
             if not isinstance(row, dict):
                 raise InputError(f"{_short(path)} line {number} isn't a JSON object.")
             for name in required:
@@ -154,20 +167,26 @@ class MetricsWriter:
     """
 
     def __init__(self, run_dir: Path, *, resume_after: int = 0) -> None:
-        path = run_dir / METRICS
-        kept = [row for row in read_metrics(run_dir) if row["step"] <= resume_after]
-        write_jsonl(path, kept if resume_after else [])
-        self._file = path.open("a", encoding="utf-8")
+        self._run_dir, self._resume_after = run_dir, resume_after
+        self._file: IO[str] | None = None
+
+    def _open(self) -> IO[str]:
+        kept = [row for row in read_metrics(self._run_dir) if row["step"] <= self._resume_after]
+        write_jsonl(self._run_dir / METRICS, kept if self._resume_after else [])
+        return (self._run_dir / METRICS).open("a", encoding="utf-8")
 
     def write(self, step: int, **metrics: float | int | str | None) -> None:
         """One line: the step, the time (seconds since the epoch) and the named numbers."""
+        if self._file is None:  # not sooner: bad input found until now overwrites nothing
+            self._file = self._open()
         row = {"step": step, "time": round(time.time(), 3)}
         row |= {name: _finite(value) for name, value in metrics.items()}
         self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> "MetricsWriter":
         return self

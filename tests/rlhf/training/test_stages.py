@@ -317,7 +317,7 @@ def test_no_prompts_no_judgments_and_one_prompt_only_are_said(policy, tmp_path):
     assert "no judgments" in refused("reward_model", folder)
     folder = run_folder(
         tmp_path / "c",
-        {"trunk": policy},
+        {"trunk": policy, "axes": ["helpfulness"]},
         preferences=rankings(1, nice),
         reference=references(3),
     )

@@ -1,0 +1,268 @@
+"""Whatever a stage is given: one sentence that says what and where, exit code 2, nothing overwritten."""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rlhf.training.rundir import StopRequest, run_stage
+from tests.rlhf.training.conftest import HARMFUL
+from tests.rlhf.training.tiny import ask, judgment, prompt, run_folder
+
+# --- Models that are broken, each made from one that works ------------------------------------
+
+
+def _change_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def nan(model):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def truncated(model):
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+
+
+def without_a_layer(model):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def pickle(model):
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+
+
+def pickle_by_another_name(model):
+    (model / "model.safetensors").write_bytes(b"\x80\x02}q\x00X\x04\x00\x00\x00evil.")
+
+
+def archive_by_another_name(model):
+    import torch
+
+    torch.save({"weight": torch.zeros(3)}, model / "model.safetensors")
+
+
+def adapters_in_a_pickle(model):
+    base = shutil.copytree(model, model.with_name("base-of-adapters"))
+    shutil.rmtree(model)
+    model.mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2}
+    (model / "adapter_config.json").write_text(json.dumps(settings))
+    (model / "config.json").write_text("{}")
+    (model / "adapter_model.bin").write_bytes(b"\x80\x04N.")
+
+
+def without_eos(model):
+    tokenizer = json.loads((model / "tokenizer_config.json").read_text())
+    del tokenizer["eos_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    _change_json(model / "config.json", eos_token_id=None)
+    _change_json(model / "generation_config.json", eos_token_id=None)
+
+
+def without_tokenizer(model):
+    for file in model.glob("tokenizer*"):
+        file.write_text("{")
+
+
+def silent_template(model):
+    """A template that says only what the user and the assistant say."""
+    (model / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}<|end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+
+
+def refusing_template(model):
+    (model / "chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+
+
+BROKEN_MODELS = {
+    nan: "holds NaN or infinity in",
+    truncated: "can't be read",
+    without_a_layer: "lacks 1 of its weights, model.layers.1.mlp.up_proj.weight",
+    pickle: "pytorch_model.bin, a pickle",
+    pickle_by_another_name: "a pickle by another name",
+    archive_by_another_name: "a pickle by another name",
+    adapters_in_a_pickle: "adapter_model.bin, a pickle",
+    without_eos: "no end-of-sequence token",
+    without_tokenizer: "can't be read",
+    silent_template: "drops the system turn ('be nice')",
+    refusing_template: "System role not supported",
+}
+
+# --- Run folders that work, until something is broken -----------------------------------------
+
+SYSTEM = [{"role": "system", "content": "be nice"}, *ask("please paint my red lamp")]
+
+
+@pytest.fixture
+def folder_of(talker, taste, tmp_path):
+    """Run folders of each stage that would work; each with the outputs of a former attempt."""
+
+    def make(stage, *, policy=talker, **data):
+        prompts = [
+            prompt(i, risk="harmful" if i % HARMFUL == 0 else "harmless") | {"messages": SYSTEM}
+            for i in range(8)
+        ]
+        both = {"helpfulness": [1, 2], "safety": [2, 1]}
+        ranked = [judgment(i, ["nice", "sorry no"], both) | {"messages": SYSTEM} for i in range(6)]
+        reference = [row | {"text": "nice"} for row in prompts]
+        rewards = {"reward_model": str(taste / "train")}
+        short = {"policy": policy, "max_new_tokens": 4, "threads": 1}
+        small = {"steps": 1, "prompts_per_step": 4, "minibatch_size": 4}
+        configs, given = {
+            "generate": (short | {"k": 1}, {"prompts": prompts}),
+            "reward_model": (
+                {"trunk": policy, "epochs": 1, "threads": 1},
+                {"preferences": ranked, "reference": reference},
+            ),
+            "ppo": (short | rewards | small | {"reference": talker}, {"prompts": prompts}),
+            "evaluate": (short | rewards, {"prompts": prompts}),
+        }[stage]
+        folder = run_folder(tmp_path / "run", configs, **(given | data))
+        for name in FORMER:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("kept")
+        return folder
+
+    return make
+
+
+FORMER = (
+    "metrics.jsonl",
+    "responses.jsonl",
+    "samples.jsonl",
+    "policy/model.safetensors",
+    "train/heads.safetensors",
+    "test/heads.safetensors",
+)
+STAGES = ("generate", "reward_model", "ppo", "evaluate")
+
+
+def main_of(stage):
+    return importlib.import_module(f"rlhf.training.{stage}").main
+
+
+def refused(stage, folder):
+    """End a stage on its input, as `python -m` would; the one sentence that it says."""
+
+    def files():
+        return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    before = files()
+    with pytest.raises(SystemExit) as ended:
+        run_stage(main_of(stage), [str(folder)])
+    after = files()
+    error = json.loads(after.pop(folder / "error.json"))
+    assert after == before
+    assert ended.value.code == 2, error
+    assert error["kind"] == "input"
+    assert "\n" not in error["message"]
+    return error["message"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("breaks", BROKEN_MODELS, ids=lambda breaks: breaks.__name__)
+def test_a_broken_model_is_named_and_nothing_is_overwritten(
+    stage, breaks, folder_of, talker, tmp_path
+):
+    if stage == "reward_model" and breaks in (without_eos, without_a_layer, adapters_in_a_pickle):
+        pytest.skip("a reward model says nothing that would have to end, and reads no adapters")
+    model = tmp_path / "model"
+    shutil.copytree(talker, model)
+    breaks(model)
+    message = refused(stage, folder_of(stage, policy=str(model)))
+    assert BROKEN_MODELS[breaks] in message
+    assert "model" in message
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_without_a_pad_token_everything_works(stage, folder_of, talker, tmp_path):
+    """Masks come from lengths, so there is nothing that a pad token would be needed for."""
+    model = shutil.copytree(talker, tmp_path / "model")
+    tokenizer = json.loads((model / "tokenizer_config.json").read_text())
+    del tokenizer["pad_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    _change_json(model / "config.json", pad_token_id=None)
+    _change_json(model / "generation_config.json", pad_token_id=None)
+    folder = folder_of(stage, policy=str(model))
+    main_of(stage)(folder, StopRequest())
+    assert (folder / "result.json").exists()
+
+
+LONG = prompt(3) | {"messages": ask("nice " * 200)}
+FLAT = {"helpfulness": [1, 1], "safety": [1, 2]}
+BAD_ROWS = {
+    "no prompts": ({"prompts": []}, "data/prompts.jsonl has no prompts"),
+    "a long prompt": (
+        {"prompts": [prompt(i) for i in range(9) if i != 3] + [LONG]},
+        "Prompt p3 has",
+    ),
+    "no text": ({"prompts": [prompt(0) | {"messages": []}]}, "data/prompts.jsonl line 1"),
+    "twice the same": ({"prompts": [prompt(0), prompt(0)]}, "'p0' twice"),
+    "no judgments": ({"preferences": []}, "data/preferences.jsonl has no judgments"),
+    "one class only": (
+        {"preferences": [judgment(i, ["nice", "no"], FLAT) for i in range(6)]},
+        "prefers one response to another on helpfulness",
+    ),
+    "one text only": (
+        {
+            "preferences": [
+                judgment(i, ["nice", "nice"], {"helpfulness": [1, 2], "safety": [1, 2]})
+                for i in range(6)
+            ]
+        },
+        "prefers one response to another on helpfulness",
+    ),
+    "no reference": ({"reference": []}, "data/reference.jsonl has no texts"),
+}
+
+
+@pytest.mark.parametrize(
+    ("stage", "what"),
+    [
+        (stage, what)
+        for stage in STAGES
+        for what, (data, _) in BAD_ROWS.items()
+        if (stage == "reward_model") == ("prompts" not in data)
+    ],
+)
+def test_bad_rows_are_named_with_their_place(stage, what, folder_of):
+    data, said = BAD_ROWS[what]
+    assert said in refused(stage, folder_of(stage, **data))
+
+
+BAD_BYTES = {
+    "not JSON": (b'{"prompt_id": "p1", "messages": [}\n', "line 2 isn't valid JSON"),
+    "not UTF-8": (b'{"prompt_id": "\xff\xfe"}\n', "line 2 isn't UTF-8"),
+    "no object": (b"[1]\n", "line 2 isn't a JSON object"),
+    "half a character": (
+        b'{"prompt_id": "p1", "messages": [{"role": "user", "content": "\\ud83d"}]}\n',
+        "line 2 holds half a character",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_BYTES)
+def test_bad_bytes_are_named_with_their_line(what, folder_of):
+    folder = folder_of("generate", prompts=[prompt(0)])
+    written, said = BAD_BYTES[what]
+    path = Path(folder / "data" / "prompts.jsonl")
+    path.write_bytes(path.read_bytes() + written)
+    assert said in refused("generate", folder)
