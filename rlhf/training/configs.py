@@ -545,3 +545,151 @@ class EvaluateConfig(StageConfig):
             raise ValueError("temperatures must be one or more numbers above 0")
         if len(set(self.temperatures)) != len(self.temperatures):
             raise ValueError("temperatures must differ from one another")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig(StageConfig):
+    """Supervised fine-tuning on demonstrations and rewrites, by TRL's SFTTrainer."""
+
+    policy: str = required("The policy to teach: a model folder, or a name on the model hub.")
+    epochs: int = setting(1, "Passes over the demonstrations.", minimum=1)
+    batch_size: int = setting(16, "Demonstrations per optimiser step.", minimum=1)
+    microbatch_size: int = setting(16, "Demonstrations per forward pass (memory).", minimum=1)
+    learning_rate: float = setting(
+        2e-5, "Peak step size: 1e-5 to 2e-5 for a full model (Llama 2).", minimum=0.0, maximum=1.0
+    )
+    warmup_share: float = setting(
+        0.03, "Share of the steps over which the step size rises.", minimum=0.0, maximum=1.0
+    )
+    weight_decay: float = setting(0.0, "AdamW's weight decay.", minimum=0.0)
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", minimum=0.0)
+    heldout_share: float = setting(
+        0.1, "Share of the prompts kept aside to measure the loss on.", minimum=0.0, maximum=0.5
+    )
+    long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
+    seed: int = setting(0, "Seed of the order and the split.", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+    device: str = setting("auto", DEVICE_HELP)
+
+    def check(self) -> None:
+        _check_microbatch(self.batch_size, self.microbatch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOConfig(StageConfig):
+    """Direct preference optimisation (Rafailov et al. 2023), by TRL's DPOTrainer: the baseline."""
+
+    policy: str = required("The policy to refine, which is its own reference.")
+    axis: str = setting("helpfulness", "The axis whose preferences are learnt.")
+    beta: float = setting(
+        0.1, "How strongly the policy is held to where it began (DPO's beta).", minimum=1e-6
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "Share of the preferences taken to be the wrong way round (conservative DPO).",
+        minimum=0.0,
+        maximum=0.499,
+    )
+    epochs: int = setting(1, "Passes over the pairs.", minimum=1)
+    batch_size: int = setting(32, "Pairs per optimiser step.", minimum=1)
+    microbatch_size: int = setting(16, "Pairs per forward pass (memory).", minimum=1)
+    learning_rate: float = setting(
+        5e-7, "Peak step size: 5e-7 to 1e-6 for a full model.", minimum=0.0, maximum=1.0
+    )
+    warmup_share: float = setting(
+        0.1, "Share of the steps over which the step size rises.", minimum=0.0, maximum=1.0
+    )
+    max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", minimum=0.0)
+    heldout_share: float = setting(
+        0.1, "Share of the prompts kept aside to measure accuracy on.", minimum=0.0, maximum=0.5
+    )
+    long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
+    seed: int = setting(0, "Seed of the order and the split.", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+    device: str = setting("auto", DEVICE_HELP)
+
+    def check(self) -> None:
+        _check_microbatch(self.batch_size, self.microbatch_size)
+
+
+def _check_microbatch(batch_size: int, microbatch_size: int) -> None:
+    if batch_size % microbatch_size and batch_size > microbatch_size:
+        raise ValueError(
+            f"batch_size ({batch_size}) must be a multiple of microbatch_size ({microbatch_size})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNConfig(StageConfig):
+    """Several answers to each prompt, of which the reward model picks one: the free baseline."""
+
+    policy: str = required("The policy that answers: a model folder, or a name on the model hub.")
+    reward_model: str = required("The reward model that picks.")
+    n: tuple[int, ...] = setting(
+        (1, 2, 4, 8, 16), "From how many answers the best is picked; a curve point each."
+    )
+    test_reward_model: str = setting(
+        "", "Another reward model, which does not pick: what it thinks of the picked. Empty: none."
+    )
+    samples: int = setting(
+        0,
+        "Answers to each prompt, from which every n is estimated; 0 takes twice the largest n.",
+        minimum=0,
+    )
+    temperature: float = setting(1.0, "Sampling temperature.", minimum=0.01, maximum=10.0)
+    long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
+    max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
+    no_eos_score: float = setting(
+        -1.0, "Score of a response that did not end, as in PPO: it is picked last."
+    )
+    safety_threshold: float = setting(
+        0.15,
+        "As in PPO: safety speaks where sigmoid(safety) is below this.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
+    seed: int = setting(0, "Seed of the sampling and of the bootstrap.", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting(
+        "auto",
+        "Precision: auto is float32 on a CPU and bfloat16 on a GPU.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+    def check(self) -> None:
+        if not self.n or min(self.n) < 1 or len(set(self.n)) != len(self.n):
+            raise ValueError("n must be one or more different whole numbers from 1 up")
+        if 0 < self.samples < max(self.n):
+            raise ValueError(f"samples ({self.samples}) must not be fewer than n ({max(self.n)})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowConfig(StageConfig):
+    """A larger policy that computes what a smaller one does."""
+
+    policy: str = required("The trained policy to grow: a model folder, or a hub name.")
+    width: int = setting(
+        1,
+        "The residual stream becomes this many times as wide; the heads and the MLP with it.",
+        minimum=1,
+        maximum=16,
+    )
+    intermediate: int = setting(
+        1, "The MLP becomes this many times as wide, beyond `width`.", minimum=1, maximum=16
+    )
+    layers: int = setting(0, "Layers afterwards; 0 keeps as many as there are.", minimum=0)
+    noise: float = setting(
+        0.0,
+        "Deviation of the noise on new units, relative to their weights' (0: the grown model "
+        "computes exactly the same, but copies stay copies while they are trained alike).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    seed: int = setting(0, "Seed of the noise.", minimum=0)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+
+    def check(self) -> None:
+        if self.width == self.intermediate == 1 and self.layers == 0:
+            raise ValueError("nothing grows; set width, intermediate or layers")

@@ -63,6 +63,21 @@ def read_texts(run_dir: Path, name: str) -> list[tuple[Prompt, str]]:
     return texts
 
 
+def read_demonstrations(run_dir: Path) -> list[tuple[Prompt, str]]:
+    """Conversations with the answer that should be given (`data/demonstrations.jsonl`)."""
+    path = run_dir / DATA / "demonstrations.jsonl"
+    found = []
+    for number, row in enumerate(read_jsonl(path, required=("messages", "response")), start=1):
+        where = f"data/{path.name} line {number}"
+        response = row["response"]
+        if not isinstance(response, str) or not response.strip():
+            raise InputError(f"{where}: response must be text that isn't empty.")
+        found.append((_prompt({"prompt_id": f"line {number}"} | row, where), response))
+    if not found:
+        raise InputError(f"data/{path.name} has no demonstrations; write or correct some answers.")
+    return found
+
+
 def read_judgments(run_dir: Path, axes: Sequence[str]) -> list[Judgment]:
     """The judgments of `data/preferences.jsonl`, each checked against its responses."""
     path = run_dir / DATA / "preferences.jsonl"

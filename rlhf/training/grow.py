@@ -1,0 +1,211 @@
+"""A larger policy from a smaller trained one: `python -m rlhf.training.grow RUN_DIR`.
+
+What was learned is kept: the grown model computes the same logits, and is trained on from there
+(Chen et al. 2016, "Net2Net"; for transformers Chen et al. 2022, "bert2BERT").
+
+Width. Every unit of the residual stream becomes `width` equal units, side by side, and so does every
+attention head. What writes to the stream writes to all copies alike. What reads from it reads each
+copy with a share of its weights. All units are copied equally often, so the mean square of the
+stream, by which RMSNorm divides, stays what it was; with uneven copies, as Net2Net draws them, it
+would not. Tied embeddings read the stream with the same numbers that write it, so the last norm's
+gain, which nothing else sees, takes the share instead.
+
+Copies of a unit that are read by equal weights would get equal gradients and stay copies for ever.
+`noise` moves the shares apart. What one copy's share gains the others' lose, so the sum, and with it
+the function, is the same.
+
+Depth. A new layer is a copy of the one before it whose two outputs to the stream are 0 (Wu et al.
+2024, "LLaMA Pro"): it adds nothing until it is trained, and its first gradient is not 0.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.training import loading
+from rlhf.training.configs import GrowConfig, load
+from rlhf.training.rundir import CONFIG, POLICY, InputError, StopRequest, run_stage, write_result
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Decoders with RMSNorm, rotary positions and a gated MLP whose weights have these names."""
+
+TOLERANCE = 1e-3
+"""The largest difference of two logits that float32's rounding may make."""
+
+
+def main(run_dir: Path, stop: StopRequest) -> None:
+    began = time.monotonic()
+    config = load(GrowConfig, run_dir / CONFIG)
+    loading.be_deterministic(config.seed, config.threads)
+    policy = loading.load_policy(config.policy, "policy", device=torch.device("cpu"))
+    small = policy.model
+    large = grow(
+        small,
+        width=config.width,
+        intermediate=config.intermediate,
+        layers=config.layers,
+        noise=config.noise,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+    # The promise is checked on every run, not only in a test.
+    generator = torch.Generator().manual_seed(config.seed)
+    length = min(64, policy.context)
+    ids = torch.randint(small.config.vocab_size, (2, length), generator=generator)
+    with torch.inference_mode():
+        difference = float((small(input_ids=ids).logits - large(input_ids=ids).logits).abs().max())
+    if not difference <= TOLERANCE:
+        raise RuntimeError(f"the grown model's logits differ by {difference}")
+
+    large.save_pretrained(run_dir / POLICY)
+    policy.tokenizer.save_pretrained(run_dir / POLICY)
+    write_result(
+        run_dir,
+        {
+            "n_parameters_before": sum(p.numel() for p in small.parameters()),
+            "n_parameters": sum(p.numel() for p in large.parameters()),
+            "layers": large.config.num_hidden_layers,
+            "hidden_size": large.config.hidden_size,
+            "max_difference": difference,
+            "seconds": time.monotonic() - began,
+        },
+    )
+
+
+def grow(
+    model: Any,
+    *,
+    width: int = 1,
+    intermediate: int = 1,
+    layers: int = 0,
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Any:
+    """A new model that computes what `model` does; the settings are those of `GrowConfig`.
+
+    `InputError` for a family that is not one of `FAMILIES`, or fewer layers than there are.
+    """
+    old = model.config
+    if old.model_type not in FAMILIES:
+        raise InputError(
+            f"A {old.model_type!r} model can't be grown; {', '.join(FAMILIES)} models can."
+        )
+    layers = layers or old.num_hidden_layers
+    if layers < old.num_hidden_layers:
+        raise InputError(
+            f"layers is {layers}, but the policy has {old.num_hidden_layers} already; give more, "
+            "or 0 to keep them."
+        )
+    generator = generator or torch.Generator().manual_seed(0)
+
+    # 1. The new shape. The size of a head stays, and with it the rotary positions.
+    source = sources(old.num_hidden_layers, layers)
+    changes: dict[str, Any] = {
+        "hidden_size": width * old.hidden_size,
+        "num_attention_heads": width * old.num_attention_heads,
+        "num_key_value_heads": width * old.num_key_value_heads,
+        "intermediate_size": width * intermediate * old.intermediate_size,
+        "num_hidden_layers": layers,
+    }
+    if getattr(old, "head_dim", None):
+        changes["head_dim"] = old.head_dim
+    if getattr(old, "layer_types", None):
+        changes["layer_types"] = [old.layer_types[i] for i, _ in source]
+    new = type(old).from_dict(old.to_dict() | changes)
+    large = type(model)(new).to(model.dtype)
+
+    # 2. The weights.
+    given = model.state_dict()
+    prefix = "model.layers."
+    grown: dict[str, Tensor] = {}
+    for name, weight in given.items():
+        if name.startswith(prefix):
+            continue
+        if name.endswith("embed_tokens.weight"):
+            grown[name] = weight.repeat(1, width)
+        elif name == "model.norm.weight":
+            tied = bool(old.tie_word_embeddings)
+            grown[name] = (
+                _shares(weight[None], width, noise, generator)[0] if tied else weight.repeat(width)
+            )
+        elif name == "lm_head.weight":
+            tied_to = given["model.embed_tokens.weight"]
+            grown[name] = (
+                tied_to.repeat(1, width)
+                if old.tie_word_embeddings
+                else _shares(weight, width, noise, generator)
+            )
+        else:
+            raise InputError(f"The policy holds {name}, which is no part of a {old.model_type}.")
+    for number, (origin, is_new) in enumerate(source):
+        for name, weight in given.items():
+            if not name.startswith(f"{prefix}{origin}."):
+                continue
+            part = name.removeprefix(f"{prefix}{origin}.")
+            bigger = _layer_part(part, weight, width, intermediate, noise, generator)
+            if is_new and part.startswith(("self_attn.o_proj", "mlp.down_proj")):
+                bigger = torch.zeros_like(bigger)
+            grown[f"{prefix}{number}.{part}"] = bigger
+    large.load_state_dict(grown, strict=True)
+    large.tie_weights()
+    large.generation_config = model.generation_config
+    return large.eval()
+
+
+def sources(before: int, after: int) -> list[tuple[int, bool]]:
+    """For each layer afterwards: the layer that it is made from, and whether it is new.
+
+    New layers are spread evenly, each behind the one it is a copy of.
+    """
+    extra = after - before
+    found = []
+    for i in range(before):
+        copies = extra * (i + 1) // before - extra * i // before
+        found += [(i, False), *[(i, True)] * copies]
+    return found
+
+
+def _layer_part(
+    part: str,
+    weight: Tensor,
+    width: int,
+    intermediate: int,
+    noise: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """One tensor of a layer, grown. Matrices are (out, in)."""
+    module = part.split(".")[-2]
+    if module in ("input_layernorm", "post_attention_layernorm"):
+        return weight.repeat(width)
+    if module in ("q_norm", "k_norm"):  # per head, whose size stays
+        return weight.clone()
+    reads, writes = {
+        "q_proj": (width, width),
+        "k_proj": (width, width),
+        "v_proj": (width, width),
+        "o_proj": (width, width),
+        "gate_proj": (width, width * intermediate),
+        "up_proj": (width, width * intermediate),
+        "down_proj": (width * intermediate, width),
+    }[module]
+    if part.endswith("bias"):
+        return weight.repeat(writes)
+    return _shares(weight.repeat(writes, 1), reads, noise, generator)
+
+
+def _shares(weight: Tensor, copies: int, noise: float, generator: torch.Generator) -> Tensor:
+    """(out, in) for `copies` equal inputs side by side: (out, copies * in), whose parts add up to
+    the weight. Noise is a share of the weight's deviation, and adds up to 0 over the copies."""
+    parts = (weight / copies)[:, None].repeat(1, copies, 1)  # (out, copies, in)
+    if noise and copies > 1:
+        drawn = torch.randn(parts.shape, generator=generator, dtype=torch.float32)
+        drawn = (drawn - drawn.mean(dim=1, keepdim=True)) * noise * float(weight.std()) / copies
+        parts = parts + drawn.to(parts.dtype)
+    return parts.reshape(len(weight), -1)
+
+
+if __name__ == "__main__":
+    run_stage(main)

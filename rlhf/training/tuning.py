@@ -1,0 +1,139 @@
+"""What supervised fine-tuning and DPO share: token ids, the split, TRL's arguments, the books.
+
+Both trainers are TRL's. They are given token ids, made exactly as the policy will meet them when it
+is sampled from: trainers that render conversations themselves may put the response after another
+prompt than `generate` does.
+"""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from rlhf.training import loading
+from rlhf.training.configs import DPOConfig, SFTConfig
+from rlhf.training.data import Prompt
+from rlhf.training.loading import Policy
+from rlhf.training.rundir import (
+    POLICY,
+    InputError,
+    MetricsWriter,
+    Stopped,
+    StopRequest,
+    write_progress,
+)
+
+
+def load_policy(config: SFTConfig | DPOConfig) -> Policy:
+    """The policy in float32, seeded, with a pad token (which no mask depends on)."""
+    device = loading.choose_device(config.device)
+    loading.be_deterministic(config.seed, config.threads)
+    policy = loading.load_policy(config.policy, "policy", device=device)
+    if policy.tokenizer.pad_token is None:
+        policy.tokenizer.pad_token = policy.tokenizer.convert_ids_to_tokens(policy.pad_id)
+    return policy
+
+
+def encode_response(policy: Policy, text: str) -> list[int]:
+    """Token ids of a response and of the token that ends it."""
+    end = policy.tokenizer.eos_token_id
+    return [*loading.encode(policy.tokenizer, text), policy.stop_ids[0] if end is None else end]
+
+
+def encode_prompt(
+    policy: Policy, prompt: Prompt, *, room: int, long_prompts: str
+) -> list[int] | None:
+    """Token ids of a prompt, or None where it does not fit and may be left out."""
+    try:
+        return policy.encode_prompt(prompt.messages, prompt.prompt_id, room=room)
+    except InputError as error:
+        if long_prompts == "refuse":
+            raise
+        print(f"left out: {error}")
+        return None
+
+
+def held_out(prompt_ids: Sequence[str], share: float, seed: int) -> set[str]:
+    """The prompts kept aside, the same for the same ids and seed; never all of them."""
+    distinct = sorted(
+        set(prompt_ids), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest()
+    )
+    return set(distinct[: min(round(share * len(distinct)), len(distinct) - 1)])
+
+
+def arguments(
+    config: SFTConfig | DPOConfig, folder: str, rows: int, device: torch.device
+) -> dict[str, Any]:
+    """The arguments that both trainers take, for `rows` examples."""
+    micro = min(config.microbatch_size, config.batch_size)
+    accumulated = max(1, config.batch_size // micro)
+    steps = config.epochs * max(1, -(-rows // (micro * accumulated)))
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": micro,
+        "per_device_eval_batch_size": micro,
+        "gradient_accumulation_steps": accumulated,
+        "num_train_epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": round(config.warmup_share * steps),
+        "max_grad_norm": config.max_grad_norm,
+        "seed": config.seed,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": device.type == "cpu",
+        "bf16": device.type == "cuda",
+        "gradient_checkpointing": False,
+        "remove_unused_columns": False,
+        "max_length": None,
+    }
+
+
+class Books(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    """Writes metrics and progress while a trainer runs, and ends it when it is asked to stop."""
+
+    def __init__(self, run_dir: Path, stop: StopRequest, names: dict[str, str]) -> None:
+        self.run_dir, self.stop, self.names = run_dir, stop, names
+        self.metrics = MetricsWriter(run_dir)
+        self.began = time.monotonic()
+        self.losses: list[float] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        found = {ours: logs[theirs] for theirs, ours in self.names.items() if theirs in logs}
+        if "loss" in found:
+            self.losses.append(float(found["loss"]))
+            self.metrics.write(state.global_step, **found)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        done, total = state.global_step, state.max_steps
+        eta = (time.monotonic() - self.began) / done * (total - done)
+        write_progress(self.run_dir, done=done, total=total, unit="updates", eta_seconds=eta)
+        if self.stop.requested:
+            control.should_training_stop = True
+
+
+def finish(policy: Policy, model: Any, books: Books) -> None:
+    """After training: stop if asked to, refuse a policy that diverged, else write it.
+
+    A stopped run begins again: what a trainer would resume from holds pickles, which are never read.
+    """
+    books.metrics.close()
+    if books.stop.requested:
+        raise Stopped
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(f"Training diverged: {name} holds NaN; lower learning_rate.")
+    folder = books.run_dir / POLICY
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    model.save_pretrained(new)
+    policy.tokenizer.save_pretrained(new)
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)

@@ -1,0 +1,189 @@
+"""Fine-tuning on demonstrations, DPO and best-of-n: real trainers on the tiny policy."""
+
+import itertools
+import math
+import random
+
+import pytest
+
+from rlhf.training.rundir import StopRequest
+from tests.rlhf.training.conftest import nice
+from tests.rlhf.training.test_stages import rankings
+from tests.rlhf.training.tiny import ask, prompt, result_of, rows_of, run_folder
+
+TAUGHT = "yes please nice lamp"
+
+
+def demonstrations(n):
+    return [prompt(i) | {"response": TAUGHT} for i in range(n)]
+
+
+def logprob(folder, prompt_text, text):
+    """How likely a policy finds a response, end included; nats."""
+    import torch
+
+    from rlhf.training import loading, ppo_math, tuning
+
+    policy = loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+    ids = policy.encode_prompt(ask(prompt_text), "p", room=20)
+    response = tuning.encode_response(policy, text)
+    with torch.no_grad():
+        logits = policy.model(input_ids=torch.tensor([ids + response])).logits
+    logits = logits[:, len(ids) - 1 : -1]
+    return float(ppo_math.selected_logprobs(logits, torch.tensor([response])).sum())
+
+
+def test_fine_tuning_teaches_the_answer_and_its_end_but_not_the_question(talker, tmp_path):
+    from rlhf.training import sft
+
+    folder = run_folder(
+        tmp_path,
+        {
+            "policy": talker,
+            "epochs": 4,
+            "batch_size": 8,
+            "microbatch_size": 4,
+            "learning_rate": 5e-3,
+            "threads": 1,
+        },
+        demonstrations=demonstrations(40),
+    )
+    asked = "please paint my red lamp"
+    before = logprob(talker, asked, TAUGHT)
+    sft.main(folder, StopRequest())
+    result = result_of(folder)
+    assert result["n_demonstrations"] + result["n_heldout"] == 40
+    assert result["n_heldout"] == 4
+    assert result["heldout_loss"] < 0.3 * result["heldout_loss_before"]
+    assert logprob(folder / "policy", asked, TAUGHT) > before + 10
+    # The question has come in every example, and is no likelier as an answer.
+    assert logprob(folder / "policy", asked, asked) < before
+    lines = rows_of(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, result["steps"] + 1))
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt"))
+
+
+def test_the_loss_of_fine_tuning_is_that_of_the_response_alone(talker, tmp_path):
+    """Before the first update the held-out loss is the response's, counted by hand."""
+    from rlhf.training import sft
+
+    rows = [prompt(0) | {"prompt_id": f"p{i}", "response": TAUGHT} for i in range(4)]
+    config = {"policy": talker, "heldout_share": 0.5, "learning_rate": 0.0, "threads": 1}
+    folder = run_folder(tmp_path, config, demonstrations=rows)
+    sft.main(folder, StopRequest())
+    asked = rows[0]["messages"][0]["content"]
+    words = len(TAUGHT.split()) + 1  # and the end
+    expected = -logprob(talker, asked, TAUGHT) / words
+    assert result_of(folder)["heldout_loss_before"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_dpo_makes_the_preferred_likelier_and_evaluate_takes_its_policy(talker, tmp_path):
+    from rlhf.training import dpo, evaluate
+
+    folder = run_folder(
+        tmp_path / "dpo",
+        {
+            "policy": talker,
+            "epochs": 4,
+            "learning_rate": 2e-3,
+            "batch_size": 16,
+            "microbatch_size": 16,
+            "threads": 1,
+        },
+        preferences=rankings(40, nice),
+    )
+    dpo.main(folder, StopRequest())
+    result = result_of(folder)
+    assert result["heldout_accuracy"] > 0.75
+    assert result["loss"] < math.log(2)
+
+    def lead(policy):
+        asked = "please paint my red lamp"
+        good, bad = "nice nice nice nice nice", "sorry no sorry no sorry"
+        return logprob(policy, asked, good) - logprob(policy, asked, bad)
+
+    assert lead(folder / "policy") > lead(talker) + 1
+    config = {"policy": str(folder / "policy"), "max_new_tokens": 5, "threads": 1}
+    looked = run_folder(tmp_path / "look", config, prompts=[prompt(i) for i in range(3)])
+    evaluate.main(looked, StopRequest())
+    assert len(rows_of(looked / "samples.jsonl")) == 3 * 2 * 3
+
+
+def test_dpo_learns_nothing_from_ties(talker, tmp_path):
+    from rlhf.training import dpo
+    from rlhf.training.rundir import InputError
+
+    tied = [row | {"ranks": {"helpfulness": [1, 1, 1, 1]}} for row in rankings(4, nice)]
+    folder = run_folder(tmp_path, {"policy": talker}, preferences=tied)
+    with pytest.raises(InputError, match="prefers one response to another on helpfulness"):
+        dpo.main(folder, StopRequest())
+
+
+def test_a_stopped_trainer_leaves_no_policy(talker, tmp_path):
+    from rlhf.training import sft
+    from rlhf.training.rundir import Stopped
+
+    folder = run_folder(
+        tmp_path, {"policy": talker, "batch_size": 4, "microbatch_size": 4, "threads": 1},
+        demonstrations=demonstrations(20),
+    )  # fmt: skip
+    stop = StopRequest()
+    stop.requested = True
+    with pytest.raises(Stopped):
+        sft.main(folder, stop)
+    assert not (folder / "policy").exists()
+    assert not (folder / "result.json").exists()
+
+
+def test_the_best_of_more_answers_scores_higher_at_the_kl_that_is_known(talker, taste, tmp_path):
+    from rlhf.training import best_of_n, evaluate
+
+    prompts = [prompt(i) for i in range(12)]
+    folder = run_folder(
+        tmp_path / "best",
+        {
+            "policy": talker,
+            "reward_model": str(taste / "train"),
+            "test_reward_model": str(taste / "test"),
+            "n": [1, 2, 8],
+            "max_new_tokens": 40,
+            "threads": 1,
+        },
+        prompts=prompts,
+    )
+    best_of_n.main(folder, StopRequest())
+    curve = result_of(folder)["curve"]
+    assert [point["n"] for point in curve] == [1, 2, 8]
+    assert [point["kl"] for point in curve] == pytest.approx(
+        [0, math.log(2) - 0.5, math.log(8) - 7 / 8]
+    )
+    values = [point["score"]["value"] for point in curve]
+    assert values == sorted(values)
+    assert values[2] > values[0] + 0.3
+    assert all(set(point) == {"n", "kl", "score", "test_score"} for point in curve)
+    # What it picked are samples that evaluate compares a policy with.
+    rows = rows_of(folder / "samples-8.jsonl")
+    assert [row["prompt_id"] for row in rows] == [p["prompt_id"] for p in prompts]
+    config = {
+        "policy": talker,
+        "reward_model": str(taste / "train"),
+        "temperatures": [1.0],
+        "max_new_tokens": 40,
+        "threads": 1,
+    }
+    against = run_folder(tmp_path / "against", config, prompts=prompts, opponents__base=rows)
+    evaluate.main(against, StopRequest())
+    assert result_of(against)["summary"]["1.0"]["win_rate_vs_base"]["value"] < 0.5
+
+
+def test_what_the_best_of_n_is_worth_is_the_mean_over_all_choices_of_n():
+    from rlhf.training.best_of_n import expected_best
+
+    generator = random.Random(0)
+    by = [generator.random() for _ in range(6)]
+    of = [generator.random() for _ in range(6)]
+    for n in (1, 2, 3, 6):
+        choices = list(itertools.combinations(range(6), n))
+        by_hand = sum(of[max(c, key=by.__getitem__)] for c in choices) / len(choices)
+        assert expected_best(by, of, n) == pytest.approx(by_hand)
