@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from trl import DPOConfig as TrainerConfig
-from trl import DPOTrainer
+from trl.trainer.dpo_config import DPOConfig as TrainerConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from rlhf.training import reward_math, tuning
 from rlhf.training.configs import DPOConfig, load

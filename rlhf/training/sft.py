@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from datasets import Dataset
-from trl import SFTConfig as TrainerConfig
-from trl import SFTTrainer
+from trl.trainer.sft_config import SFTConfig as TrainerConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from rlhf.training import tuning
 from rlhf.training.configs import SFTConfig, load

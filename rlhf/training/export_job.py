@@ -1,0 +1,468 @@
+"""A PPO run for a larger engine: `python -m rlhf.training.export_job RUN_DIR --engine openrlhf`.
+
+Our own loop fits one machine. Tensor and pipeline parallelism belong to engines made for them, so a
+PPO run folder can be handed to one: the policy and the reward model are copied, prompts are written
+in the form that the engine reads, and every setting of `PPOConfig` is translated, or named among
+what the engine has no counterpart for. Names are those of the versions in `VERSIONS`;
+`benchmarks/export_schemas.py` checks them against an unpacked release.
+
+Both engines call our reward model as a Python function (`reward.py`), so their environment needs
+this package installed. A folder that exists is not written over.
+"""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rlhf.training.configs import PPOConfig, load
+from rlhf.training.data import Prompt, read_prompts
+from rlhf.training.rundir import CONFIG, EXIT_DONE, EXIT_INPUT, InputError, write_json, write_jsonl
+
+VERSIONS = {"openrlhf": "0.11.2", "verl": "0.9.1"}
+
+NOT_THEIRS = {
+    "long_prompts",
+    "threads",
+    "device",
+    "dtype",
+    "checkpoint_every",
+    "watch_every",
+    "decode_batch_size",
+    "test_reward_model",
+    "tripwire_evaluations",
+    "tripwire_drop",
+    "kl_budget",
+    "approx_kl_stop",
+    "critic",
+}
+"""Settings about how we compute and when we stop; an engine does both its own way."""
+
+REWARD = '''"""Scores of Ground Control's reward model, for the engine that this folder is for."""
+
+import json
+from pathlib import Path
+from threading import Lock
+
+import torch
+
+from rlhf.training.scorers import RewardModel
+
+SETTINGS = json.loads((Path(__file__).parent / "reward.json").read_text(encoding="utf-8"))
+MODEL = RewardModel.load(Path(__file__).parent / "reward_model")
+ONE_AT_A_TIME = Lock()
+
+
+def scores(prompts, texts):
+    """One number for each text; `prompts` are JSON objects with messages and risk."""
+    asked = [json.loads(prompt) for prompt in prompts]
+    risks = [prompt["risk"] for prompt in asked]
+    with ONE_AT_A_TIME:
+        axes = MODEL.score([prompt["messages"] for prompt in asked], texts)
+    if SETTINGS["combine"] == "threshold":
+        total = MODEL.combine(axes, risks, threshold=SETTINGS["safety_threshold"])
+    else:
+        weights = SETTINGS["weights"]
+        total = sum(weights.get(axis, 1.0) * score for axis, score in axes.items())
+    if SETTINGS["score_clip"]:
+        total = total.clamp(-SETTINGS["score_clip"], SETTINGS["score_clip"])
+    return total
+
+
+def answer_in(query, prompt):
+    """What the policy said, without the prompt and the token that ends it."""
+    text = query[len(prompt):] if query.startswith(prompt) else query
+    for end in SETTINGS["stop"]:
+        text = text.split(end)[0]
+    return text.strip()
+
+
+def reward_func(queries, prompts, labels):
+    """OpenRLHF's signature: whole texts, rendered prompts, and our label."""
+    texts = [answer_in(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
+    total = scores(labels, texts)
+    return {"rewards": total, "scores": total, "extra_logs": {}}
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
+    """verl's signature: one answer."""
+    return float(scores([ground_truth], [solution_str.strip()])[0])
+'''
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported, and for what machine."""
+
+    config: PPOConfig
+    prompts: Sequence[Prompt]
+    watch: Sequence[Prompt]
+    longest: int
+    """Tokens of the longest prompt."""
+    stop: Sequence[str]
+    folder: Path
+    gpus: int
+    tensor_parallel: int
+
+    @property
+    def passes(self) -> int:
+        """Passes over the prompts that come to at least the run's steps."""
+        config = self.config
+        return max(1, math.ceil(config.steps * config.prompts_per_step / len(self.prompts)))
+
+
+# --- OpenRLHF ---------------------------------------------------------------------------------
+
+
+def openrlhf(job: Job) -> tuple[dict[str, Any], set[str]]:
+    """Arguments of `openrlhf.cli.train_ppo_ray`, and the settings that have no counterpart there.
+
+    True is a switch. A rollout's batch is counted in prompts, a training batch in responses.
+    """
+    config, folder = job.config, job.folder
+    arguments: dict[str, Any] = {
+        "actor.model_name_or_path": folder / "policy",
+        "critic.model_name_or_path": folder / "policy",
+        "reward.remote_url": folder / "reward.py",
+        "data.prompt_dataset": folder / "prompts.jsonl",
+        "data.input_key": "input",
+        "data.label_key": "label",
+        "data.apply_chat_template": True,
+        "data.max_len": job.longest + config.max_new_tokens,
+        "rollout.max_new_tokens": config.max_new_tokens,
+        "rollout.batch_size": config.prompts_per_step,
+        "rollout.n_samples_per_prompt": config.samples_per_prompt,
+        "rollout.micro_batch_size": max(1, config.microbatch_size // job.gpus),
+        "rollout.temperature": config.temperature,
+        "train.batch_size": config.minibatch_size,
+        "train.micro_batch_size": max(1, config.microbatch_size // job.gpus),
+        "train.max_epochs": config.epochs,
+        "train.num_episodes": job.passes,
+        "train.seed": config.seed,
+        "actor.adam.lr": config.learning_rate,
+        "actor.adam.eps": config.adam_epsilon,
+        "actor.adam.weight_decay": config.weight_decay,
+        "actor.min_lr_ratio": config.learning_rate_floor,
+        "actor.lr_warmup_ratio": min(1.0, config.warmup_steps / config.steps),
+        "actor.eps_clip": config.clip,
+        "actor.loss_agg_mode": "token-mean"
+        if config.loss_average == "tokens"
+        else "seq-mean-token-mean",
+        "critic.adam.lr": config.value_learning_rate,
+        "critic.adam.eps": config.adam_epsilon,
+        "critic.adam.weight_decay": config.weight_decay,
+        "critic.value_clip": config.value_clip,
+        "critic.freezing_steps": config.critic_warmup_steps or -1,
+        "algo.advantage.estimator": "gae",
+        "algo.advantage.gamma": config.gamma,
+        "algo.advantage.lambd": config.lam,
+        "algo.kl.init_coef": config.kl_weight,
+        "algo.kl.estimator": "k1",
+        "ds.zero_stage": 3,
+        "actor.num_nodes": 1,
+        "actor.num_gpus_per_node": job.gpus,
+        "critic.num_nodes": 1,
+        "critic.num_gpus_per_node": job.gpus,
+        "ref.num_nodes": 1,
+        "ref.num_gpus_per_node": job.gpus,
+        "vllm.num_engines": max(1, job.gpus // job.tensor_parallel),
+        "vllm.tensor_parallel_size": job.tensor_parallel,
+        "vllm.gpu_memory_utilization": 0.5,
+        "vllm.enable_sleep": True,
+        "train.colocate_all": True,
+        "ckpt.output_dir": folder / "output",
+        "ckpt.path": folder / "checkpoints",
+        "ckpt.save_hf": True,
+    }
+    if config.max_grad_norm:
+        arguments |= {
+            "actor.max_norm": config.max_grad_norm,
+            "critic.max_norm": config.max_grad_norm,
+        }
+    if config.score_clip:
+        arguments["reward.clip_range"] = [-config.score_clip, config.score_clip]
+    if config.dual_clip:
+        arguments["actor.dual_clip"] = config.dual_clip
+    if config.entropy_bonus:
+        arguments["actor.entropy_coef"] = config.entropy_bonus
+    if config.kl_controller == "adaptive":
+        arguments |= {
+            "algo.kl.target": config.kl_target,
+            "algo.kl.horizon": round(config.kl_horizon),
+        }
+    if config.lora_rank:
+        arguments |= {"ds.lora.rank": config.lora_rank, "ds.lora.alpha": round(config.lora_alpha)}
+    left = {"whiten_rewards", "rules"}
+    if config.no_eos_score < 0:  # a negative coefficient replaces the reward of a cut answer
+        arguments["reward.stop_properly_penalty_coef"] = config.no_eos_score
+    else:
+        left.add("no_eos_score")
+    if not config.whiten_advantages:  # it always whitens
+        left.add("whiten_advantages")
+    if config.reference != config.policy:  # its reference is what its actor starts from
+        left.add("reference")
+    return arguments, left
+
+
+def openrlhf_command(arguments: dict[str, Any]) -> list[str]:
+    """The command line; switches stand alone, several values follow one another."""
+    command = ["python3", "-m", "openrlhf.cli.train_ppo_ray"]
+    for name, value in arguments.items():
+        command.append(f"--{name}")
+        if value is not True:
+            command += map(str, value) if isinstance(value, list) else [str(value)]
+    return command
+
+
+# --- verl -------------------------------------------------------------------------------------
+
+
+def verl(job: Job) -> tuple[dict[str, Any], set[str]]:
+    """Overrides of verl's `ppo_trainer`, and the settings that have no counterpart there.
+
+    Its minibatch is counted in prompts.
+    """
+    config, folder = job.config, job.folder
+    per_gpu = max(1, config.microbatch_size // job.gpus)
+    actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+    validation = "watch.parquet" if job.watch else "prompts.parquet"
+    overrides: dict[str, Any] = {
+        "data.train_files": folder / "prompts.parquet",
+        "data.val_files": folder / validation,
+        "data.prompt_key": "prompt",
+        "data.train_batch_size": config.prompts_per_step,
+        "data.max_prompt_length": job.longest,
+        "data.max_response_length": config.max_new_tokens,
+        "data.truncation": "error",
+        "data.filter_overlong_prompts": config.long_prompts == "leave_out",
+        "data.seed": config.seed,
+        "actor_rollout_ref.model.path": folder / "policy",
+        "actor_rollout_ref.model.lora_rank": config.lora_rank,
+        "actor_rollout_ref.model.lora_alpha": config.lora_alpha,
+        f"{actor}.optim.lr": config.learning_rate,
+        f"{actor}.optim.weight_decay": config.weight_decay,
+        f"{actor}.optim.min_lr_ratio": config.learning_rate_floor,
+        f"{actor}.optim.lr_warmup_steps": config.warmup_steps,
+        f"{actor}.ppo_mini_batch_size": max(1, config.minibatch_size // config.samples_per_prompt),
+        f"{actor}.ppo_micro_batch_size_per_gpu": per_gpu,
+        f"{actor}.ppo_epochs": config.epochs,
+        f"{actor}.clip_ratio": config.clip,
+        f"{actor}.clip_ratio_low": config.clip,
+        f"{actor}.clip_ratio_high": config.clip,
+        f"{actor}.clip_ratio_c": config.dual_clip or 1e6,  # there is no switch; so far off is off
+        f"{actor}.entropy_coeff": config.entropy_bonus,
+        f"{actor}.loss_agg_mode": "token-mean"
+        if config.loss_average == "tokens"
+        else "seq-mean-token-mean",
+        f"{actor}.use_kl_loss": False,
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": per_gpu,
+        f"{rollout}.name": "vllm",
+        f"{rollout}.n": config.samples_per_prompt,
+        f"{rollout}.temperature": config.temperature,
+        f"{rollout}.seed": config.seed,
+        f"{rollout}.tensor_model_parallel_size": job.tensor_parallel,
+        f"{rollout}.log_prob_micro_batch_size_per_gpu": per_gpu,
+        "critic.model.path": folder / "policy",
+        "critic.optim.lr": config.value_learning_rate,
+        "critic.optim.weight_decay": config.weight_decay,
+        "critic.ppo_micro_batch_size_per_gpu": per_gpu,
+        "critic.cliprange_value": config.value_clip,
+        "algorithm.adv_estimator": "gae",
+        "algorithm.gamma": config.gamma,
+        "algorithm.lam": config.lam,
+        "algorithm.use_kl_in_reward": True,
+        "algorithm.kl_penalty": "kl",
+        "algorithm.kl_ctrl.type": config.kl_controller,
+        "algorithm.kl_ctrl.kl_coef": config.kl_weight,
+        "algorithm.kl_ctrl.horizon": round(config.kl_horizon),
+        "algorithm.kl_ctrl.target_kl": config.kl_target,
+        "reward.custom_reward_function.path": folder / "reward.py",
+        "reward.custom_reward_function.name": "compute_score",
+        "trainer.nnodes": 1,
+        "trainer.n_gpus_per_node": job.gpus,
+        "trainer.total_epochs": job.passes,
+        "trainer.total_training_steps": config.steps,
+        "trainer.critic_warmup": config.critic_warmup_steps,
+        "trainer.val_before_train": False,
+        "trainer.logger": ["console"],
+        "trainer.project_name": "ground-control",
+        "trainer.experiment_name": folder.parent.parent.name,
+        "trainer.default_local_dir": folder / "checkpoints",
+    }
+    if config.max_grad_norm:
+        overrides |= {
+            f"{actor}.grad_clip": config.max_grad_norm,
+            "critic.grad_clip": config.max_grad_norm,
+        }
+    left = {"whiten_rewards", "rules", "no_eos_score", "adam_epsilon"}
+    if not config.whiten_advantages:
+        left.add("whiten_advantages")
+    if config.reference != config.policy:
+        left.add("reference")
+    return overrides, left
+
+
+def verl_command(overrides: dict[str, Any]) -> list[str]:
+    """The command line, in Hydra's grammar."""
+    command = ["python3", "-m", "verl.trainer.main_ppo"]
+    for name, value in overrides.items():
+        if isinstance(value, bool | list):
+            value = json.dumps(value)
+        command.append(f"{name}={value}")
+    return command
+
+
+# --- Writing ----------------------------------------------------------------------------------
+
+
+def label(prompt: Prompt) -> str:
+    """What `reward.py` needs to know of a prompt, as one text that engines hand through."""
+    return json.dumps({"messages": prompt.messages, "risk": prompt.risk}, ensure_ascii=False)
+
+
+def write_prompts(job: Job, engine: str) -> None:
+    """Prompts as the engine reads them: JSON Lines for OpenRLHF, Parquet for verl."""
+    if engine == "openrlhf":
+        rows = [{"input": p.messages, "label": label(p)} for p in job.prompts]
+        write_jsonl(job.folder / "prompts.jsonl", rows)
+        return
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise InputError("verl reads Parquet, which needs pyarrow; pip install pyarrow.") from None
+    for name, prompts in (("prompts", job.prompts), ("watch", job.watch)):
+        if prompts:
+            records = [
+                {
+                    "data_source": "ground-control",
+                    "prompt": p.messages,
+                    "ability": p.category,
+                    "reward_model": {"style": "model", "ground_truth": label(p)},
+                    "extra_info": {"index": i, "prompt_id": p.prompt_id},
+                }
+                for i, p in enumerate(prompts)
+            ]
+            pq.write_table(pa.Table.from_pylist(records), job.folder / f"{name}.parquet")
+
+
+def copy_model(source: str, target: Path) -> None:
+    """A model folder's copy; hard links where the file system has them, since weights are large."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copy2(one, other)
+
+    if not Path(source).is_dir():
+        raise InputError(f"{source!r} is not a folder; an engine is given copies of local models.")
+    shutil.copytree(source, target, copy_function=link)
+
+
+ENGINES = {"openrlhf": (openrlhf, openrlhf_command), "verl": (verl, verl_command)}
+
+
+def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 1) -> Path:
+    """Write `RUN_DIR/export/<engine>/` and return it; nothing is left there when it fails."""
+    import torch
+
+    from rlhf.training import loading
+
+    config = load(PPOConfig, run_dir / CONFIG)
+    prompts = read_prompts(run_dir)
+    watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
+    if gpus % tensor_parallel:
+        raise InputError(f"tensor-parallel ({tensor_parallel}) must divide gpus ({gpus}).")
+    folder = run_dir / "export" / engine
+    if folder.exists():
+        raise InputError(f"{folder} is there already; move it away first.")
+    policy = loading.load_policy(config.policy, "policy", device=torch.device("cpu"))
+    if not (Path(config.reward_model) / "reward_model.json").is_file():
+        raise InputError(f"{config.reward_model!r} has no reward_model.json; is it a reward model?")
+    prompts, encoded = policy.fitting(
+        prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
+    )
+    try:
+        folder.mkdir(parents=True)
+        job = Job(
+            config=config,
+            prompts=prompts,
+            watch=watch,
+            longest=max(map(len, encoded)),
+            stop=[policy.tokenizer.convert_ids_to_tokens(i) for i in policy.stop_ids],
+            folder=folder,
+            gpus=gpus,
+            tensor_parallel=tensor_parallel,
+        )
+        translate, command = ENGINES[engine]
+        settings, left = translate(job)
+        copy_model(config.policy, folder / "policy")
+        copy_model(config.reward_model, folder / "reward_model")
+        write_prompts(job, engine)
+        (folder / "reward.py").write_text(REWARD, encoding="utf-8")
+        names = ("combine", "safety_threshold", "weights", "score_clip")
+        write_json(
+            folder / "reward.json",
+            {n: getattr(config, n) for n in names} | {"stop": list(job.stop)},
+        )
+        settings = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
+        default = {f.name: f.default for f in fields(PPOConfig)}
+        write_json(
+            folder / "export.json",
+            {
+                "engine": engine,
+                "version": VERSIONS[engine],
+                "settings": settings,
+                "left_behind": {
+                    name: getattr(config, name)
+                    for name in sorted(left | NOT_THEIRS)
+                    if getattr(config, name) and getattr(config, name) != default[name]
+                },
+            },
+        )
+        script = "#!/bin/sh\nset -e\nexec " + " \\\n  ".join(map(shlex.quote, command(settings)))
+        (folder / "launch.sh").write_text(script + "\n", encoding="utf-8")
+        (folder / "launch.sh").chmod(0o755)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", type=Path, help="a PPO run folder (docs/formats.md)")
+    parser.add_argument("--engine", choices=sorted(ENGINES), required=True)
+    parser.add_argument("--gpus", type=int, default=8, help="on the one node; default 8")
+    parser.add_argument("--tensor-parallel", type=int, default=1, help="GPUs a sampler; default 1")
+    given = parser.parse_args(arguments)
+    try:
+        folder = export(
+            given.run_dir.resolve(),
+            given.engine,
+            gpus=given.gpus,
+            tensor_parallel=given.tensor_parallel,
+        )
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return EXIT_INPUT
+    print(f"{folder} is ready; start it with {folder / 'launch.sh'}")
+    left = json.loads((folder / "export.json").read_text(encoding="utf-8"))["left_behind"]
+    if left:
+        print(f"{given.engine} has no counterpart for: {', '.join(left)}")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""A PPO run handed to OpenRLHF or verl: names that their releases know, data and rewards that work."""
+
+import dataclasses
+import importlib.util
+import json
+import shlex
+
+import pytest
+
+from rlhf.training import export_job
+from rlhf.training.configs import PPOConfig
+from rlhf.training.scorers import RewardModel
+from tests.rlhf.training import engine_names
+from tests.rlhf.training.tiny import ask, rows_of
+
+OTHER_SETTINGS = {
+    "lora_rank": 4,
+    "lora_alpha": 8.0,
+    "kl_controller": "adaptive",
+    "dual_clip": 3.0,
+    "entropy_bonus": 0.01,
+    "loss_average": "sequences",
+    "score_clip": 5.0,
+}
+
+
+def exported(folder, engine, **options):
+    out = export_job.export(folder, engine, **options)
+    return out, json.loads((out / "export.json").read_text())
+
+
+@pytest.mark.parametrize("settings", [{}, OTHER_SETTINGS], ids=["usual", "others"])
+@pytest.mark.parametrize("engine", ["openrlhf", "verl"])
+def test_only_names_that_were_checked_against_the_release_are_written(engine, settings, ready):
+    _, told = exported(ready(**settings), engine, gpus=4, tensor_parallel=2)
+    assert told["version"] == engine_names.VERSIONS[engine]
+    assert set(told["settings"]) <= engine_names.NAMES[engine]
+
+
+@pytest.mark.parametrize("engine", ["openrlhf", "verl"])
+def test_every_setting_is_translated_or_named_as_left_behind(engine, ready):
+    """A value of its own for each number shows up in the engine's settings, or is named."""
+    folder = ready(
+        learning_rate=0.00123,
+        value_learning_rate=0.00456,
+        clip=0.17,
+        value_clip=0.19,
+        gamma=0.98,
+        lam=0.91,
+        kl_weight=0.037,
+        temperature=0.83,
+        epochs=3,
+        weight_decay=0.011,
+        critic_warmup_steps=7,
+        tripwire_drop=0.77,
+        approx_kl_stop=0.21,
+    )
+    out, told = exported(folder, engine)
+    written = {v for v in told["settings"].values() if isinstance(v, float | int)}
+    for value in (0.00123, 0.00456, 0.17, 0.19, 0.98, 0.91, 0.037, 0.83, 3, 0.011, 7):
+        assert value in written, value
+    assert {"tripwire_drop", "approx_kl_stop", "test_reward_model"} <= set(told["left_behind"])
+    assert set(told["left_behind"]) <= {f.name for f in dataclasses.fields(PPOConfig)}
+    command = shlex.split((out / "launch.sh").read_text().split("exec", 1)[1].replace("\\\n", " "))
+    assert command[:2] == ["python3", "-m"]
+
+
+@pytest.mark.parametrize("engine", ["openrlhf", "verl"])
+def test_the_reward_function_gives_what_our_reward_model_gives(engine, ready, taste):
+    out, _ = exported(ready(combine="weights", weights={"safety": 0.5}), engine)
+    spec = importlib.util.spec_from_file_location(f"reward_of_{engine}", out / "reward.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = "nice nice lamp"
+    asked = json.dumps({"messages": ask("please paint my red lamp"), "risk": "harmless"})
+    axes = RewardModel.load(taste / "train").score([ask("please paint my red lamp")], [text])
+    expected = float(axes["helpfulness"] + 0.5 * axes["safety"])
+    rendered = "<|user|>please paint my red lamp<|end|><|assistant|>"
+    if engine == "openrlhf":
+        told = module.reward_func([f"{rendered}{text}<|end|>"], [rendered], [asked])
+        assert float(told["rewards"][0]) == pytest.approx(expected, abs=1e-5)
+    else:
+        score = module.compute_score("ground-control", text, asked, extra_info={})
+        assert score == pytest.approx(expected, abs=1e-5)
+
+
+def test_prompts_are_written_as_each_engine_reads_them(ready):
+    import pyarrow.parquet as pq
+
+    folder = ready()
+    theirs = rows_of(exported(folder, "openrlhf")[0] / "prompts.jsonl")
+    assert len(theirs) == 24
+    assert theirs[0]["input"][-1]["role"] == "user"
+    rows = pq.read_table(exported(folder, "verl")[0] / "prompts.parquet").to_pylist()
+    assert [row["prompt"] for row in rows] == [row["input"] for row in theirs]
+    assert [row["reward_model"]["ground_truth"] for row in rows] == [r["label"] for r in theirs]
+
+
+def test_an_export_is_never_written_over_and_bad_input_leaves_none(ready, capsys):
+    folder = ready()
+    assert export_job.main([str(folder), "--engine", "verl"]) == 0
+    assert export_job.main([str(folder), "--engine", "verl"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    bad = ready(name="bad", reward_model="/no/such/model")
+    assert export_job.main([str(bad), "--engine", "verl"]) == 2
+    assert not (bad / "export" / "verl").exists()
+    odd = [str(ready(name="odd")), "--engine", "verl", "--gpus", "4", "--tensor-parallel", "3"]
+    assert export_job.main(odd) == 2
