@@ -487,18 +487,15 @@ def _estimate_time(report: Report, policy: Any, prompts: list[Any], config: PPOC
     chosen = [prompts[i % len(prompts)] for i in range(rows)]
     _, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
     length = max(1, round(report.figures.get("mean_response_tokens", config.max_new_tokens)))
-    width = max(map(len, encoded)) + length
-    ids = torch.full((rows, width), policy.pad_id, dtype=torch.long)
-    for i, prompt in enumerate(encoded):
-        ids[i, : len(prompt)] = torch.tensor(prompt)
-    ids = ids.to(policy.device)
+    answers = [[policy.pad_id] * length] * rows
     threads = torch.get_num_threads()
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
         for _ in range(2):  # the first warms up
             began = time.monotonic()
-            loss = policy.model(input_ids=ids, use_cache=False).logits.float().mean()
+            _, hidden = policy.read(encoded, answers)
+            loss = policy.logits(hidden).float().mean()
             forward = time.monotonic() - began
             loss.backward()
             if policy.device.type == "cuda":

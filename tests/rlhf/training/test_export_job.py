@@ -29,10 +29,10 @@ def exported(folder, engine, **options):
     return out, json.loads((out / "export.json").read_text())
 
 
-@pytest.mark.parametrize("settings", [{}, OTHER_SETTINGS], ids=["usual", "others"])
+@pytest.mark.parametrize("changes", [{}, OTHER_SETTINGS], ids=["usual", "others"])
 @pytest.mark.parametrize("engine", ["openrlhf", "verl"])
-def test_only_names_that_were_checked_against_the_release_are_written(engine, settings, ready):
-    _, told = exported(ready(**settings), engine, gpus=4, tensor_parallel=2)
+def test_only_names_that_were_checked_against_the_release_are_written(engine, changes, ready):
+    _, told = exported(ready(**changes), engine, gpus=4, tensor_parallel=2)
     assert told["version"] == engine_names.VERSIONS[engine]
     assert set(told["settings"]) <= engine_names.NAMES[engine]
 
