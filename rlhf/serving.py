@@ -434,8 +434,10 @@ class Keeper:
         for server in PolicyServer.objects.filter(owner=self.name).select_related("checkpoint"):
             self._tend(server)
         mine = PolicyServer.objects.filter(owner=self.name)
-        mine.update(seen_at=timezone.now())
-        for pk in set(self.running) - set(mine.values_list("pk", flat=True)):
+        held = set(mine.values_list("pk", flat=True))
+        if held:  # An update takes SQLite's write lock even where it finds nothing.
+            mine.update(seen_at=timezone.now())
+        for pk in set(self.running) - held:
             self._stop(pk)  # deleted, or taken by another keeper
 
     def stop_all(self) -> None:
