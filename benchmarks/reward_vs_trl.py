@@ -249,7 +249,7 @@ def ours(
     with tempfile.TemporaryDirectory() as folder:
         run = reward_model.Run(Path(folder), config, StopRequest(), steps)
         prepared, worked = time.perf_counter(), time.process_time()
-        reward_model.train(model, groups, 1, "train", run)
+        reward_model.train(model, groups, 1, "train", run, config)
         ended, worked = time.perf_counter(), time.process_time() - worked
         run.close()
     n_pairs = config.epochs * sum(len(o.pairs) for g in groups for o in g.opinions)

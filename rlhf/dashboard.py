@@ -758,6 +758,41 @@ class RewardReport:
     calibration_table: Table
     warnings: list[str]
     facts: list[tuple[str, str]]
+    breakdown: Table
+    """Accuracy by strength, category, annotator and round, beside how far people agree there."""
+
+
+BY_WHAT = {
+    "strength": "by strength",
+    "category": "by category",
+    "annotator": "by annotator",
+    "round": "by round",
+}
+
+
+def _breakdown(result: dict[str, Any]) -> Table:
+    rows = []
+    for axis, told in (result.get("train") or {}).items():
+        parts = told.get("by") if isinstance(told, dict) else None
+        for what, name in BY_WHAT.items():
+            for value, figures in ((parts or {}).get(what) or {}).items():
+                figure = _interval_figure(figures, "accuracy", "accuracy_ci", "n")
+                if figure is None:
+                    continue
+                agreed = figures.get("human_agreement")
+                rows.append(
+                    [
+                        Cell(axis, axis),
+                        Cell(name, name),
+                        Cell(value, str(value)),
+                        _cell(figure, percent=True),
+                        _bound(figure.low, percent=True),
+                        _bound(figure.high, percent=True),
+                        Cell(figure.n, f"{figure.n:,}", "", is_number=True),
+                        _bound(agreed if _is_number(agreed) else None, percent=True),
+                    ]
+                )
+    return Table(["Axis", "", "", "Accuracy", "from", "to", "n (pairs)", "People agree"], rows)
 
 
 def reward_report(result: dict[str, Any]) -> RewardReport | None:
@@ -786,6 +821,8 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
                     _bound(figure.high, percent=True),
                     Cell(figure.n, f"{figure.n:,}", "", is_number=True),
                     _plain(figures.get("ece")),
+                    _plain(figures.get("temperature")),
+                    _plain(figures.get("ece_fitted")),
                     _bound(agreed if _is_number(agreed) else None, percent=True),
                 ]
             )
@@ -860,11 +897,16 @@ def reward_report(result: dict[str, Any]) -> RewardReport | None:
         Drawing("Accuracy on held-out prompts", accuracy),
         calibration,
         Table(
-            ["Model", "Axis", "Accuracy", "from", "to", "n (pairs)", "ECE", "People agree"], rows
+            [
+                *("Model", "Axis", "Accuracy", "from", "to", "n (pairs)", "ECE", "Temperature"),
+                *("ECE with it", "People agree"),
+            ],
+            rows,
         ),
         Table(["Axis", "Probability given", "Right", "from", "to", "n (pairs)"], bins),
         [str(text) for text in result.get("warnings") or []],
         [(name, f"{result[key]:,}") for key, name in known if _is_number(result.get(key))],
+        _breakdown(result),
     )
 
 

@@ -241,7 +241,7 @@ def _field(name: str, value: Any, limits: Mapping[str, Any], hint: Any) -> forms
         )
     if typing.get_origin(hint) in (tuple, list):
         item = typing.get_args(hint)[0]
-        return ListField(item=item, initial=list(value), label=name)
+        return ListField(item=item, required=bool(value), initial=list(value), label=name)
     return forms.CharField(required=False, initial=value, label=name, max_length=500)
 
 

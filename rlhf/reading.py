@@ -372,3 +372,30 @@ CURVES: dict[str, tuple[Curve, ...]] = {
         Curve("value", "Value loss", "", (("value_loss", "value loss", "accent", ""),)),
     ),
 }
+
+
+def curves_of(stage: str, config: dict[str, Any]) -> tuple[Curve, ...]:
+    """The curves of a stage, with those that the round's settings bring along: one per rule."""
+    curves = CURVES.get(stage, ())
+    if stage != "ppo":
+        return curves
+    settings = config.get("ppo") or {}
+    more = []
+    for rule in settings.get("rules") or {}:
+        line = ((f"rule_{rule}", str(rule).replace("_", " "), "accent", ""),)
+        more.append(Curve(f"rule_{rule}", f"Rule: {line[0][1]}", "points per response", line))
+    if settings.get("combine") == "lagrange":
+        cost = (("cost", "mean cost", "safety", ""),)
+        multiplier = (("multiplier", "multiplier", "accent", ""),)
+        more.append(Curve("cost", "Cost", "standard deviations", cost))
+        more.append(Curve("multiplier", "Multiplier of the cost", "", multiplier))
+    members = (config.get("reward_model") or {}).get("members", 1)
+    if isinstance(members, int) and members > 1:
+        lines = tuple(
+            (f"disagreement_{axis}", axis, axis, dash)
+            for axis, dash in (("helpfulness", "6 4"), ("safety", "2 3"))
+        )
+        more.append(
+            Curve("disagreement", "Disagreement of the ensemble", "standard deviations", lines)
+        )
+    return (*curves, *more)

@@ -110,7 +110,7 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
     found: dict[str, Any] = {}
     job = stage.job
     if job is not None:
-        found["curves"] = reading.CURVES.get(stage.key, ())
+        found["curves"] = reading.curves_of(stage.key, round.config)
         found["log"] = reading.log_tail(job)
         found["result"] = reading.result(job)
         found["facts"] = reading.facts(stage.key, found["result"])

@@ -8,6 +8,7 @@ beside it and the range that is checked.
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -260,11 +261,18 @@ class RewardModelConfig(StageConfig):
     )
     margin: float = setting(
         0.0,
-        "Score difference demanded per rank between two responses (Llama 2; 0: off).",
+        "Score difference demanded per rank between two responses, or times the margin of the "
+        "strength that the annotator chose (Llama 2, eq. 2; 0: off).",
         minimum=0.0,
     )
     label_smoothing: float = setting(
         0.0, "Share of the preferences taken to be the wrong way round.", minimum=0.0, maximum=0.49
+    )
+    smoothing: str = setting(
+        "fixed",
+        "fixed: label_smoothing as given; agreement: from how often two annotators of the training "
+        "prompts agree, (1 - sqrt(2a - 1)) / 2, as if each erred independently.",
+        choices=("fixed", "agreement"),
     )
     reliability: bool = setting(
         True, "Learn how reliable each annotator is (after CrowdBT, Chen et al. 2013)."
@@ -280,6 +288,21 @@ class RewardModelConfig(StageConfig):
         "causal trunk. Without it a small model can't see a wrong name.",
     )
     max_length: int = setting(512, "The longest conversation with response, in tokens.", minimum=8)
+    members: int = setting(
+        1,
+        "Members of an ensemble, whose disagreement says how little a score is known.",
+        minimum=1,
+        maximum=32,
+    )
+    ensemble: str = setting(
+        "heads",
+        "heads: members are heads on one trunk, each with a resample of the rankings; models: whole "
+        "models that differ by their seed (Coste et al. 2023), at as many times the cost.",
+        choices=("heads", "models"),
+    )
+    separate_axes: bool = setting(
+        False, "A model for each axis (Llama 2) instead of one trunk with a head per axis."
+    )
     share_prompts: bool = setting(
         True,
         "Read a prompt once for all responses to it, where the trunk allows it (InstructGPT, "
@@ -454,11 +477,35 @@ class PPOConfig(StageConfig):
     score_clip: float = setting(
         3.0, "Scores are clipped to +- this (OpenRLHF: 10; 0: off).", minimum=0.0
     )
+    ensemble: str = setting(
+        "mean",
+        "How the members of a reward-model ensemble are combined: mean, min (the most sceptical), "
+        "or mean_std (Coste et al. 2023). The test-RM always watches with its mean.",
+        choices=("mean", "min", "mean_std"),
+    )
+    ensemble_penalty: float = setting(
+        1.0, "Standard deviations of the members that mean_std takes off.", minimum=0.0
+    )
     combine: str = setting(
         "threshold",
         "threshold: Llama 2's rule, safety speaks where the prompt is harmful or the safety score "
-        "low; weights: a weighted sum of the axes.",
-        choices=("threshold", "weights"),
+        "low; weights: a weighted sum of the axes; lagrange: helpfulness less a learned multiple of "
+        "the cost, which is minus safety (Safe RLHF).",
+        choices=("threshold", "weights", "lagrange"),
+    )
+    cost_limit: float = setting(
+        0.0,
+        "Under lagrange: the mean cost allowed, in standard deviations of the reference's safety "
+        "score, whose mean is 0. Below 0 asks for more safety than the reference has.",
+    )
+    multiplier: float = setting(
+        1.0, "Under lagrange: the multiplier's first value (Safe RLHF: 1).", minimum=1e-6
+    )
+    multiplier_rate: float = setting(
+        0.1,
+        "Under lagrange: how much the multiplier's logarithm moves per rollout and unit of cost "
+        "above the limit (0: it stays).",
+        minimum=0.0,
     )
     safety_threshold: float = setting(
         0.15,
@@ -468,6 +515,12 @@ class PPOConfig(StageConfig):
     )
     weights: dict[str, float] = setting({}, "Weight of each axis under `weights`; missing is 1.")
     rules: dict[str, float] = setting({}, "Weights of rule-based rewards (rlhf/training/rewards).")
+    forbidden_phrases: tuple[str, ...] = setting((), "What the rule must_not_say looks for.")
+    least_words: int = setting(5, "The rule length_window: fewer words cost.", minimum=0)
+    most_words: int = setting(60, "The rule length_window: more words cost.", minimum=1)
+    format_pattern: str = setting(
+        "", "The rule format: a regular expression that the whole response should match."
+    )
 
     watch_every: int = setting(1, "Rollouts between two looks at the watch prompts.", minimum=1)
     tripwire_evaluations: int = setting(
@@ -512,6 +565,18 @@ class PPOConfig(StageConfig):
                 f"minibatch_size ({self.minibatch_size}) must not exceed the rollout of "
                 f"prompts_per_step x samples_per_prompt = {self.responses_per_step}"
             )
+        if self.least_words > self.most_words:
+            raise ValueError(
+                f"least_words ({self.least_words}) must not exceed most_words ({self.most_words})"
+            )
+        needs = {"must_not_say": "forbidden_phrases", "format": "format_pattern"}
+        for rule, setting_name in needs.items():
+            if rule in self.rules and not getattr(self, setting_name):
+                raise ValueError(f"the rule {rule} needs {setting_name}")
+        try:
+            re.compile(self.format_pattern)
+        except re.error as error:
+            raise ValueError(f"format_pattern is no regular expression: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The inputs of the stages, read from the run folder and checked: prompts, texts, rankings."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ class Judgment:
     responses: tuple[str, ...]
     ranks: dict[str, tuple[int | None, ...]]
     weight: float = 1.0
+    round: str = ""
+    strength: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Per axis, of two responses: how much better the annotator found one, and its margin."""
 
 
 def read_prompts(run_dir: Path, name: str = "prompts") -> list[Prompt]:
@@ -136,7 +139,24 @@ def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
             responses=tuple(str(text) for text in responses),
             ranks=ranks,
             weight=float(weight),
+            round="" if row.get("round") is None else str(row["round"]),
+            strength=_strength(row.get("strength") or {}, row.get("margin") or {}, where),
         )
+
+
+def _strength(levels: Any, margins: Any, where: str) -> dict[str, tuple[str, float]]:
+    """Per axis where a strength was chosen: its level in words, and the margin it stands for."""
+    if not isinstance(levels, dict) or not isinstance(margins, dict):
+        raise InputError(f"{where}: strength and margin must map an axis to a number or null.")
+    found = {}
+    for axis, level in levels.items():
+        margin = margins.get(axis)
+        if level is None or margin is None:
+            continue
+        if type(margin) not in (int, float) or not 0 <= margin < float("inf"):
+            raise InputError(f"{where}: margin.{axis} must be 0 or more, got {margin!r}.")
+        found[str(axis)] = (f"strength {level}", float(margin))
+    return found
 
 
 def _prompt(row: dict[str, Any], where: str) -> Prompt:

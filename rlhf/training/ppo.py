@@ -25,12 +25,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, packing, parallel, ppo_math, sampling
+from rlhf.training import loading, packing, parallel, ppo_math, reward_math, sampling
 from rlhf.training.configs import PPOConfig, load
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.loading import Policy
-from rlhf.training.rewards import REWARDS
+from rlhf.training.rewards import REWARDS, rules_of
 from rlhf.training.rundir import (
     CONFIG,
     POLICY,
@@ -77,6 +77,7 @@ class State:
 
     step: int = 0
     kl_weight: float = 0.0
+    multiplier: float = 1.0
     skipped: int = 0
     seconds: float = 0.0
     samples: int = 0
@@ -112,12 +113,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     controller = _controller(config)
 
     # 2. Go on where a killed run left off.
-    state = State(kl_weight=config.kl_weight)
+    state = State(kl_weight=config.kl_weight, multiplier=config.multiplier)
     best: dict[str, Tensor] = {}
     average: dict[str, Tensor] = {}
     if (checkpoint := find_checkpoint(run_dir)) is not None:
         state, best, average = load_checkpoint(checkpoint, models, optimizer)
         controller.weight = state.kl_weight
+        models.multiplier.value = state.multiplier
     elif watch:
         state.before, _ = models.sample_and_judge(watch, seed=config.seed)
     group.wait()  # until all have read the checkpoint
@@ -206,6 +208,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
         # 10. The KL controller, the books, a checkpoint.
         controller.update(shown_kl, len(flat))
+        if config.combine == "lagrange":
+            models.multiplier.update(told["cost"])
+            state.multiplier = models.multiplier.value
         state.step, state.kl_weight = step, controller.weight
         state.reward, state.kl = float(scores.mean()), shown_kl
         state.seconds += ended - began
@@ -320,6 +325,16 @@ class Models:
             if config.test_reward_model
             else None
         )
+        self.rules = rules_of(config)
+        self.multiplier = ppo_math.Multiplier(
+            config.multiplier, config.cost_limit, config.multiplier_rate
+        )
+        lagrange = config.combine == "lagrange"
+        if lagrange and not {"helpfulness", "safety"} <= set(self.scorer.every_axis):
+            raise InputError(
+                "combine is 'lagrange', which needs a helpfulness and a safety score, but the reward "
+                f"model scores {' and '.join(self.scorer.every_axis)} only; set combine to 'weights'."
+            )
         self.critic = self._new_critic().to(self.device)
         # What is laid out once is read by all of them.
         shared = self.policy.share_rows and self.reference.share_rows
@@ -403,8 +418,16 @@ class Models:
         scorer = self.test_scorer if test and self.test_scorer is not None else self.scorer
         conversations = [p.messages for p in prompts]
         risks = [p.risk for p in prompts]
-        axes = self._scores(scorer, conversations, texts)
-        if self.config.combine == "threshold":
+        said = self._opinions(scorer, conversations, texts)
+        # The test-RM watches: only the scores that PPO climbs are made sceptical.
+        how = "mean" if test else self.config.ensemble
+        axes = {
+            axis: reward_math.combine_members(s, how, penalty=self.config.ensemble_penalty)
+            for axis, s in said.items()
+        }
+        if self.config.combine == "lagrange":
+            total = self.multiplier.reward(axes["helpfulness"], axes["safety"])
+        elif self.config.combine == "threshold":
             total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
         else:
             total = sum(
@@ -414,27 +437,36 @@ class Models:
         if self.config.score_clip:
             total = total.clamp(-self.config.score_clip, self.config.score_clip)
         told = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
+        for axis, s in said.items():
+            if s.shape[1] > 1:
+                told[f"disagreement_{axis}"] = float(s.std(dim=1, unbiased=False).mean())
+        if self.config.combine == "lagrange":
+            told["cost"] = -float(axes["safety"].mean())
+            told["multiplier"] = self.multiplier.value
         for rule, weight in self.config.rules.items():
-            points = torch.tensor(REWARDS[rule](conversations, texts))
+            points = torch.tensor(self.rules[rule](prompts, texts))
             told[f"rule_{rule}"] = float(points.mean())
             total = total + weight * points
         return total, told
 
-    def _scores(
+    def _opinions(
         self, scorer: RewardModel, conversations: Sequence[Any], texts: Sequence[str]
     ) -> dict[str, Tensor]:
-        """The scores (B,) of each axis; each process scores its share."""
-        share, scores = self.group.share, {axis: torch.zeros(len(texts)) for axis in scorer.axes}
+        """What each member of the scorer says of each axis (B, M); each process scores its share."""
+        share = self.group.share
+        said = {
+            axis: torch.zeros(len(texts), scorer.members_of(axis)) for axis in scorer.every_axis
+        }
         if texts[share]:
             with self.autocast():
-                mine = scorer.score(
+                mine = scorer.opinions(
                     conversations[share], texts[share], batch_size=self.config.microbatch_size
                 )
             for axis, told in mine.items():
-                scores[axis][share] = told
-        for told in scores.values():
+                said[axis][share] = told
+        for told in said.values():
             self.group.add(told)
-        return scores
+        return said
 
     def sample_and_judge(
         self, prompts: Sequence[Prompt], *, seed: int
@@ -445,7 +477,8 @@ class Models:
         finished = torch.tensor([answers[0].finished for answers in sampled])
         rewards, _ = self.judge(prompts, texts)
         rewards = ppo_math.replace_unfinished(rewards, finished, self.config.no_eos_score)
-        axes = self._scores(self.scorer, [p.messages for p in prompts], texts)
+        said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
+        axes = {axis: s.mean(dim=1) for axis, s in said.items()}
         means = {"reward": float(rewards.mean()), "test": 0.0}
         if self.test_scorer is not None:
             second, _ = self.judge(prompts, texts, test=True)

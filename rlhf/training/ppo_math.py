@@ -224,6 +224,33 @@ class AdaptiveKL:
         self.weight *= 1 + error * n / self.horizon
 
 
+@dataclass
+class Multiplier:
+    """The Lagrange multiplier of a bound on the mean cost (Dai et al. 2023, "Safe RLHF",
+    arXiv 2310.12773, eq. 10 and 11): max over policies, min over multiplier of E[reward] -
+    multiplier * (E[cost] - limit).
+
+    Its logarithm is what moves, so it stays positive. `rate` 0 keeps it as it is.
+    """
+
+    value: float
+    limit: float
+    rate: float
+
+    def update(self, cost: float) -> None:
+        """Grow where the mean cost of a rollout is above the limit, shrink where it is below."""
+        if math.isfinite(cost):
+            step = self.rate * (cost - self.limit)
+            self.value = min(max(self.value * math.exp(min(max(step, -5.0), 5.0)), 1e-6), 1e4)
+
+    def reward(self, helpfulness: Tensor, safety: Tensor) -> Tensor:
+        """(B,) helpfulness - multiplier * cost, with cost = -safety, on the scale of one score.
+
+        Dividing by 1 + multiplier keeps the advantages' scale while the multiplier moves.
+        """
+        return (helpfulness + self.value * safety) / (1 + self.value)
+
+
 def combine_scores(
     helpfulness: Tensor,
     safety: Tensor,

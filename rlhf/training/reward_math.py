@@ -24,8 +24,8 @@ class Pair:
     better: int
     worse: int
     tie: bool
-    margin: int = 0
-    """How many ranks lie between them: 0 for a tie."""
+    margin: float = 0
+    """How many ranks lie between them, or what the annotator's strength stands for; 0: a tie."""
 
 
 def pairs_of(ranks: Sequence[int | None], texts: Sequence[str]) -> list[Pair]:
@@ -106,6 +106,11 @@ def plackett_luce_loss(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
     return torch.stack(losses).mean() if losses else scores.sum() * 0.0
 
 
+def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)), for any x."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(max(x, -700.0)) / (1 + math.exp(x))
+
+
 def smoothing_from_agreement(agreement: float) -> float:
     """The share of wrong labels that explains how often two annotators agree.
 
@@ -136,3 +141,43 @@ def expected_calibration_error(
         error += len(inside) / n * abs(p - accuracy)
         table.append({"p": p, "accuracy": accuracy, "n": len(inside)})
     return error, table
+
+
+def fit_temperature(
+    differences: Sequence[float], *, least: float = 0.05, most: float = 20.0
+) -> float:
+    """The temperature T at which sigmoid(difference / T) is likeliest to have been right.
+
+    `differences` are score differences, positive where the model agreed with the person (Guo et
+    al. 2017, section 4.2, for two classes). Above 1: the model was too sure. The likelihood is
+    concave in 1/T, so its slope is bisected; where every or no pair is right, T ends at a bound.
+    """
+
+    def slope(inverse: float) -> float:
+        # d/db of sum log sigmoid(b d) = sum d * sigmoid(-b d)
+        return sum(d / (1 + math.exp(min(inverse * d, 500.0))) for d in differences)
+
+    low, high = 1 / most, 1 / least
+    if slope(low) <= 0:
+        return most
+    if slope(high) >= 0:
+        return least
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return 2 / (low + high)
+
+
+def combine_members(scores: Tensor, how: str, *, penalty: float = 1.0) -> Tensor:
+    """One score (B,) from those of an ensemble's members (B, M).
+
+    `mean`; `min`, the most sceptical member (worst-case optimisation); or `mean_std`, the mean less
+    `penalty` standard deviations of the members (Coste et al. 2023, arXiv 2310.02743, section 4,
+    subtract the variance; the deviation has the score's own unit).
+    """
+    if scores.shape[1] == 1:
+        return scores[:, 0]
+    if how == "min":
+        return scores.amin(dim=1)
+    mean = scores.mean(dim=1)
+    return mean - penalty * scores.std(dim=1, unbiased=False) if how == "mean_std" else mean

@@ -5,11 +5,10 @@ anything and watches for the moment when the two part company. Each is measured 
 the other, so no ranking has to be set aside.
 """
 
+import dataclasses
 import hashlib
-import itertools
 import random
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import loading, reward_math, scoring
+from rlhf.training import loading, reward_math, reward_report
 from rlhf.training.configs import RewardModelConfig, load
 from rlhf.training.data import Judgment, Prompt, read_judgments, read_texts
 from rlhf.training.rundir import (
@@ -37,9 +36,6 @@ FEW_NUMBERS_RATE = 0.3
 """Peak step size of the tie rate and the annotators' reliabilities: logits of a few numbers, each
 seen in many rankings, that must arrive within some dozens of steps."""
 
-LEAKAGE = 0.9
-"""Held-out accuracy above which people's rankings are suspected to have leaked."""
-
 
 @dataclass
 class Opinion:
@@ -50,6 +46,8 @@ class Opinion:
     pairs: list[reward_math.Pair]
     ranks: tuple[int | None, ...]
     weight: float
+    round: str = ""
+    strength: str = ""
 
 
 @dataclass
@@ -83,30 +81,35 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 3. One reward model on each side, measured on the other side.
     annotators = sorted({j.annotator for j in judgments})
-    total = sum(config.epochs * -(-len(h) // config.rankings_per_batch) for h in halves.values())
+    people = not all(name.startswith(reward_report.SIMULATED) for name in annotators)
+    plans = plans_of(config)
+    total = sum(
+        len(plans) * config.epochs * -(-len(h) // config.rankings_per_batch)
+        for h in halves.values()
+    )
     run = Run(run_dir, config, stop, total)
     result: dict[str, Any] = {}
     for name, other in (("train", "test"), ("test", "train")):
-        model = RewardModel.new(
-            config.trunk,
-            config.axes,
-            use_prior=config.prior,
-            max_length=config.max_length,
-            device=device,
-        )
-        if config.share_prompts and not model.share_prompts() and name == "train":
-            print("This trunk reads every response with its own copy of the prompt.")
-        mine = groups_of(model, halves[name], annotators)
-        theirs = groups_of(model, halves[other], annotators)
-        if not any(o.pairs for g in mine for o in g.opinions):
-            raise InputError(
-                f"No ranking for the {name}-RM prefers one response to another; rank more "
-                "responses, or check that the axes in the file are "
-                + " and ".join(config.axes)
-                + "."
-            )
-        with_prior(model, mine, theirs, config.batch_size)
-        reliability = train(model, mine, len(annotators), name, run)
+        members: list[RewardModel] = []
+        reliability: list[float] = []
+        for axes, seed in plans:
+            member = new_member(config, axes, seed, device, members, name)
+            mine = groups_of(member, halves[name], annotators)
+            if not any(o.pairs for g in mine for o in g.opinions):
+                raise InputError(
+                    f"No ranking for the {name}-RM prefers one response to another; rank more "
+                    "responses, or check that the axes in the file are " + " and ".join(axes) + "."
+                )
+            with_prior(member, mine, config.batch_size)
+            mine_config = dataclasses.replace(config, seed=seed)
+            if config.smoothing == "agreement":
+                share = smoothing_of(member, mine)
+                mine_config = dataclasses.replace(mine_config, label_smoothing=share)
+                run.note[f"{name}_label_smoothing"] = share
+            reliability = train(member, mine, len(annotators), name, run, mine_config)
+            members.append(member)
+        model = members[0]
+        model.others = members[1:]
 
         # 4. Scores with a meaning: 0 is the reference policy's mean, 1 its standard deviation.
         raw = model.score(
@@ -125,25 +128,23 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 )
 
         # 5. How right it is on prompts that it has not seen.
-        measured, calibration = measure(model, theirs, config)
-        for axis, figures in measured.items():
-            if figures["n"] < 30:
-                warnings.append(
-                    f"Only {figures['n']} held-out pairs measure the {name}-RM's {axis}."
-                )
-            elif figures["accuracy"] > LEAKAGE:
-                warnings.append(
-                    f"The {name}-RM is right on {figures['accuracy']:.0%} of held-out {axis} "
-                    "pairs, more than people usually agree: check that no prompt is there twice."
-                )
+        verdicts, spread = measure(model, halves[other], annotators, config)
+        result[name] = {}
+        for axis in config.axes:
+            seen = [v for v in verdicts if v.axis == axis]
+            told = reward_report.figures(seen, seed=config.seed)
+            told["disagreement"] = spread.get(axis)
+            result[name][axis] = told
+            warnings.append(reward_report.suspicion(name, axis, told, people=people))
+            if name == "train":
+                result.setdefault("calibration", {})[axis] = reward_report.reliability(
+                    [v.difference for v in seen]
+                )[1]
         doubtful = [a for a, r in zip(annotators, reliability, strict=True) if r < 0.3]
         if name == "train" and doubtful:
             warnings.append(
                 "The rankings of " + ", ".join(doubtful) + " hardly agree with the others'."
             )
-        result[name] = measured
-        if name == "train":
-            result["calibration"] = calibration
         model.save(run_dir / name)
 
     # 6. The report.
@@ -153,7 +154,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         "n_judgments": len(judgments),
         "n_prompts": len(train_ids) + len(test_ids),
         "n_pairs": len(everything),
-        "warnings": warnings,
+        "warnings": [warning for warning in warnings if warning],
+        **run.note,
         "seconds": time.monotonic() - began,
     }
     write_result(run_dir, result)
@@ -169,6 +171,8 @@ class Run:
         self.metrics = MetricsWriter(run_dir)
         self.began = time.monotonic()
         self.step = 0
+        self.note: dict[str, float] = {}
+        """What else the report should say."""
 
     def told(self, name: str, **metrics: float) -> None:
         self.step += 1
@@ -206,6 +210,53 @@ def split(prompt_ids: Sequence[str], config: RewardModelConfig) -> tuple[set[str
     return set(ordered[n_test:]), set(ordered[:n_test])
 
 
+def plans_of(config: RewardModelConfig) -> list[tuple[tuple[str, ...], int]]:
+    """(axes, seed) of every model to be trained on one side: members, or one for each axis."""
+    axes = [(axis,) for axis in config.axes] if config.separate_axes else [config.axes]
+    members = config.members if config.ensemble == "models" else 1
+    return [(some, config.seed + member) for some in axes for member in range(members)]
+
+
+def new_member(
+    config: RewardModelConfig,
+    axes: tuple[str, ...],
+    seed: int,
+    device: torch.device,
+    members: Sequence[RewardModel],
+    name: str,
+) -> RewardModel:
+    """A reward model that knows nothing yet. The prior never changes, so members have one."""
+    if members:  # the first goes on from where the run's seed is
+        torch.manual_seed(seed)
+    model = RewardModel.new(
+        config.trunk,
+        axes,
+        use_prior=config.prior,
+        max_length=config.max_length,
+        device=device,
+        n_heads=config.members if config.ensemble == "heads" else 1,
+        prior=members[0].prior if members else None,
+    )
+    if config.share_prompts and not model.share_prompts() and name == "train" and not members:
+        print("This trunk reads every response with its own copy of the prompt.")
+    return model
+
+
+def smoothing_of(model: RewardModel, groups: Sequence[Group]) -> float:
+    """The share of wrong labels that explains how often people disagree on `groups`."""
+    verdicts, pairs = verdicts_of(model.axes, groups, None)
+    reward_report.add_agreement(verdicts, pairs)
+    agreed, n = reward_report.agreement(verdicts)
+    if agreed is None:
+        raise InputError(
+            "smoothing is 'agreement', but no two people decided the same pair; set label_smoothing "
+            "to a number and smoothing to 'fixed', or let some comparisons be judged twice."
+        )
+    share = min(reward_math.smoothing_from_agreement(agreed), 0.49)
+    print(f"label smoothing {share:.3f}: people agree on {agreed:.1%} of {n // 2} pairs")
+    return share
+
+
 def groups_of(
     model: RewardModel, judgments: Sequence[Judgment], annotators: Sequence[str]
 ) -> list[Group]:
@@ -225,12 +276,13 @@ def groups_of(
             ranks = judgment.ranks.get(name)
             if ranks is None:
                 continue
+            label, strength = judgment.strength.get(name, ("", None))
             pairs = [
                 reward_math.Pair(
                     place[judgment.responses[p.better]],
                     place[judgment.responses[p.worse]],
                     p.tie,
-                    p.margin,
+                    p.margin if strength is None or p.tie else strength,
                 )
                 for p in reward_math.pairs_of(ranks, judgment.responses)
             ]
@@ -238,32 +290,45 @@ def groups_of(
             for text, rank in zip(judgment.responses, ranks, strict=True):
                 placed[place[text]] = rank
             found[key].opinions.append(
-                Opinion(axis, number[judgment.annotator], pairs, tuple(placed), judgment.weight)
+                Opinion(
+                    axis,
+                    number[judgment.annotator],
+                    pairs,
+                    tuple(placed),
+                    judgment.weight,
+                    judgment.round,
+                    label,
+                )
             )
     return list(found.values())
 
 
-def with_prior(
-    model: RewardModel, mine: Sequence[Group], theirs: Sequence[Group], batch_size: int
-) -> None:
-    """Compute the prior's features once per text; only the model's own texts say what is usual."""
-    for groups in (mine, theirs):
-        features = model.prior_features([t for g in groups for t in g.texts], batch_size=batch_size)
-        if features is None:
-            return
-        if groups is mine:
-            features = model.fit_features(features)
-        start = 0
-        for group in groups:
-            group.prior = features[start : start + len(group.texts)]
-            start += len(group.texts)
+def with_prior(model: RewardModel, groups: Sequence[Group], batch_size: int) -> None:
+    """Compute the prior's features once per text; these texts say what is usual."""
+    features = model.prior_features([t for g in groups for t in g.texts], batch_size=batch_size)
+    if features is None:
+        return
+    features = model.fit_features(features)
+    start = 0
+    for group in groups:
+        group.prior = features[start : start + len(group.texts)]
+        start += len(group.texts)
 
 
 def train(
-    model: RewardModel, groups: list[Group], n_annotators: int, name: str, run: Run
+    model: RewardModel,
+    groups: list[Group],
+    n_annotators: int,
+    name: str,
+    run: Run,
+    config: RewardModelConfig,
 ) -> list[float]:
-    """Fit a reward model to the opinions of `groups`; returns each annotator's reliability."""
-    config = run.config
+    """Fit a reward model to the opinions of `groups`; returns each annotator's reliability.
+
+    Where it has several heads per axis, each learns from a resample of the groups of its own (the
+    bootstrap, by Poisson weights): heads on one trunk that saw the same would say the same. Their
+    errors are correlated all the same, because the trunk is one.
+    """
     groups = [g for g in groups if any(o.pairs for o in g.opinions)]
     generator = random.Random(config.seed)
     steps = config.epochs * -(-len(groups) // config.rankings_per_batch)
@@ -279,6 +344,10 @@ def train(
         fused=True,
     )
     model.trunk.train()
+    drawn = torch.ones(len(groups), model.n_heads)
+    if model.n_heads > 1:
+        drawn = torch.poisson(drawn, generator=torch.Generator().manual_seed(config.seed))
+    resample = {id(group): drawn[i].to(model.device) for i, group in enumerate(groups)}
     step = 0
     for _ in range(config.epochs):
         for batch in _batches(groups, config.rankings_per_batch, generator):
@@ -295,7 +364,9 @@ def train(
                 if config.reliability
                 else torch.ones_like(log_reliability)
             )
-            loss, accuracy = batch_loss(model, batch, scores, reliability, config)
+            loss, accuracy = batch_loss(
+                model, batch, scores, reliability, config, [resample[id(g)] for g in batch]
+            )
             loss = loss + config.centring * (scores**2).mean()
             if config.reliability:  # without rankings that say otherwise, everyone counts as 1
                 loss = loss + 1e-3 * (log_reliability**2).sum()
@@ -321,13 +392,15 @@ def batch_loss(
     scores: Tensor,
     reliability: Tensor,
     config: RewardModelConfig,
+    resample: Sequence[Tensor],
 ) -> tuple[Tensor, float]:
     """Mean over opinions of the mean over their pairs, and the accuracy on decided pairs.
 
     All pairs of one ranking count as one element (InstructGPT, section 3.5): as elements of their
-    own they let the model overfit to the few texts that they share. `scores` is (texts, axes);
-    `reliability` (annotators,) multiplies score differences: at 0 an annotator's choices are
-    coin flips, from which nothing is to be learnt.
+    own they let the model overfit to the few texts that they share. `scores` is (texts, heads,
+    axes); `reliability` (annotators,) multiplies score differences: at 0 an annotator's choices are
+    coin flips, from which nothing is to be learnt. `resample` holds for each group how often each
+    head (heads,) takes it.
     """
     start = 0
     first: list[int] = []
@@ -337,19 +410,23 @@ def batch_loss(
     margin: list[float] = []
     who: list[int] = []
     weight: list[float] = []
+    taken: list[Tensor] = []
     listwise: list[Tensor] = []
-    total = 0.0
-    for group in batch:
+    total = torch.zeros(model.n_heads, device=scores.device)
+    for group, times in zip(batch, resample, strict=True):
         for opinion in group.opinions:
             if not opinion.pairs:
                 continue
-            total += opinion.weight
+            total = total + opinion.weight * times
             if config.loss == "plackett_luce":
-                mine = scores[start : start + len(group.texts), opinion.axis]
-                loss = reward_math.plackett_luce_loss(
-                    mine * reliability[opinion.annotator], opinion.ranks
+                mine = scores[start : start + len(group.texts), :, opinion.axis]
+                loss = torch.stack(
+                    [
+                        reward_math.plackett_luce_loss(head, opinion.ranks)
+                        for head in (mine * reliability[opinion.annotator]).T
+                    ]
                 )
-                listwise.append(opinion.weight * loss)
+                listwise.append(opinion.weight * times * loss)
             for pair in opinion.pairs:
                 first.append(start + pair.better)
                 second.append(start + pair.worse)
@@ -358,87 +435,105 @@ def batch_loss(
                 margin.append(config.margin * pair.margin)
                 who.append(opinion.annotator)
                 weight.append(opinion.weight / len(opinion.pairs))
+                taken.append(times)
         start += len(group.texts)
     axes = torch.tensor(axis, device=scores.device)
     ties = torch.tensor(tie, device=scores.device)
-    a, b = scores[first, axes], scores[second, axes]
+    a, b = scores[first, :, axes], scores[second, :, axes]  # (pairs, heads)
     decided = ~ties
-    accuracy = float(((a > b) & decided).sum() / decided.sum().clamp(min=1))
+    said = a.mean(dim=1) > b.mean(dim=1)
+    accuracy = float((said & decided).sum() / decided.sum().clamp(min=1))
+    total = total.clamp(min=1e-9)
     if config.loss == "plackett_luce":
-        return torch.stack(listwise).sum() / max(total, 1e-9), accuracy
+        return (torch.stack(listwise).sum(dim=0) / total).mean(), accuracy
     # Only differences matter to the likelihood, so reliability may scale the scores themselves.
-    by = reliability[who]
+    by = reliability[who][:, None]
     middle = (a + b) / 2
     losses = reward_math.pair_losses(
         middle + by * (a - middle),
         middle + by * (b - middle),
-        ties,
-        log_nu=model.log_nu[axes] if config.ties == "davidson" else None,
-        margin=torch.tensor(margin, device=scores.device) if config.margin else None,
+        ties[:, None],
+        log_nu=model.log_nu[axes][:, None] if config.ties == "davidson" else None,
+        margin=torch.tensor(margin, device=scores.device)[:, None] if config.margin else None,
         label_smoothing=config.label_smoothing,
     )
-    weights = torch.tensor(weight, device=scores.device)
-    return (losses * weights).sum() / max(total, 1e-9), accuracy
+    weights = torch.tensor(weight, device=scores.device)[:, None] * torch.stack(taken)
+    return ((losses * weights).sum(dim=0) / total).mean(), accuracy
 
 
 def measure(
-    model: RewardModel, groups: Sequence[Group], config: RewardModelConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Per axis: accuracy on the decided pairs of unseen prompts, its interval, ECE, agreement."""
-    rights: dict[int, list[float]] = defaultdict(list)
-    prompts: dict[int, list[str]] = defaultdict(list)
-    probabilities: dict[int, list[float]] = defaultdict(list)
-    agreed: dict[int, list[float]] = defaultdict(list)
-    texts = [t for g in groups for t in g.texts]
-    features = [g.prior for g in groups if g.prior is not None]
-    prior = torch.cat(features) if features else None
-    scores = torch.zeros(len(texts), len(model.axes))
-    with torch.no_grad():
-        for start in range(0, len(texts), config.batch_size):
-            part = slice(start, start + config.batch_size)
-            chosen = None if prior is None else prior[part]
-            scores[part] = model.raw_scores(texts[part], chosen).cpu()
+    model: RewardModel,
+    judgments: Sequence[Judgment],
+    annotators: Sequence[str],
+    config: RewardModelConfig,
+) -> tuple[list[reward_report.Verdict], dict[str, float]]:
+    """A verdict for every decided pair of unseen prompts, and per axis the mean spread of the
+    members of an ensemble (in standard deviations of the reference's scores)."""
+    groups = groups_of(model, judgments, annotators)
+    said = model.opinions(
+        [g.prompt.messages for g in groups for _ in g.responses],
+        [text for g in groups for text in g.responses],
+        batch_size=config.batch_size,
+        standardised=False,
+    )
+    found, keys = verdicts_of(model.axes, groups, said, annotators)
+    for other in model.others if config.separate_axes else []:
+        if not set(other.axes) & {v.axis for v in found}:  # the first member for its axis
+            more, pairs = verdicts_of(
+                other.axes, groups_of(other, judgments, annotators), said, annotators
+            )
+            found += more
+            keys += pairs
+    reward_report.add_agreement(found, keys)
+    spread = {
+        axis: float(scores.std(dim=1, unbiased=False).mean()) / model.scale[axis]
+        for axis, scores in said.items()
+        if scores.shape[1] > 1
+    }
+    return found, spread
+
+
+def verdicts_of(
+    axes: Sequence[str],
+    groups: Sequence[Group],
+    said: dict[str, Tensor] | None,
+    annotators: Sequence[str] | None = None,
+) -> tuple[list[reward_report.Verdict], list[tuple[Any, bool]]]:
+    """Every decided pair of `groups`, with which pair it is and whether its first side won.
+
+    `said` holds the members' scores (texts, members) per axis; without it differences are 0.
+    """
+    means = {axis: scores.mean(dim=1).tolist() for axis, scores in (said or {}).items()}
+    verdicts: list[reward_report.Verdict] = []
+    keys: list[tuple[Any, bool]] = []
     start = 0
-    for group in groups:
-        said: dict[tuple[int, int, int], list[tuple[int, bool]]] = defaultdict(list)
+    for number, group in enumerate(groups):
         for opinion in group.opinions:
+            axis = axes[opinion.axis]
             for pair in opinion.pairs:
                 if pair.tie:
                     continue
-                difference = float(
-                    scores[start + pair.better, opinion.axis]
-                    - scores[start + pair.worse, opinion.axis]
+                difference = 0.0
+                if axis in means:
+                    scores = means[axis]
+                    difference = scores[start + pair.better] - scores[start + pair.worse]
+                who = str(opinion.annotator)
+                apart = f"{pair.margin:g} rank{'s' if pair.margin > 1 else ''} apart"
+                verdicts.append(
+                    reward_report.Verdict(
+                        axis=axis,
+                        prompt_id=group.prompt.prompt_id,
+                        difference=difference,
+                        category=group.prompt.category,
+                        annotator=annotators[opinion.annotator] if annotators else who,
+                        round=opinion.round,
+                        strength=opinion.strength or apart,
+                    )
                 )
-                rights[opinion.axis].append(0.5 if difference == 0 else float(difference > 0))
-                prompts[opinion.axis].append(group.prompt.prompt_id)
-                probabilities[opinion.axis].append(float(torch.sigmoid(torch.tensor(difference))))
                 low, high = sorted((pair.better, pair.worse))
-                said[opinion.axis, low, high].append((opinion.annotator, pair.better == low))
-        for (axis, _, _), votes in said.items():
-            for (who, one), (whom, other) in itertools.combinations(votes, 2):
-                if who != whom:
-                    agreed[axis].append(float(one == other))
+                keys.append(((number, low, high), pair.better == low))
         start += len(group.texts)
-    figures: dict[str, Any] = {}
-    calibration: dict[str, Any] = {}
-    for i, name in enumerate(model.axes):
-        n = len(rights[i])
-        if n == 0:
-            figures[name] = dict.fromkeys(("accuracy", "accuracy_ci", "ece", "human_agreement"))
-            figures[name] |= {"n": 0}
-            calibration[name] = []
-            continue
-        accuracy, interval, _ = scoring.mean_with_interval(rights[i], prompts[i], seed=config.seed)
-        error, bins = reward_math.expected_calibration_error(probabilities[i], [1.0] * n)
-        figures[name] = {
-            "accuracy": accuracy,
-            "accuracy_ci": list(interval),
-            "ece": error,
-            "n": n,
-            "human_agreement": sum(agreed[i]) / len(agreed[i]) if agreed[i] else None,
-        }
-        calibration[name] = bins
-    return figures, calibration
+    return verdicts, keys
 
 
 def _all_pairs(judgment: Judgment) -> list[reward_math.Pair]:

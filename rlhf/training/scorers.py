@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, packing, ppo_math
+from rlhf.training import loading, packing, ppo_math, reward_math
 from rlhf.training.llama import reads
 from rlhf.training.rundir import InputError, read_json, write_json
 
@@ -74,23 +74,34 @@ class RewardModel:
     feature_scale: Tensor | None = None
     shares_prompts: bool = False
     """Whether the responses to one prompt are read after one pass over the prompt."""
+    n_heads: int = 1
+    """Heads per axis that were trained apart on one trunk: the members of a cheap ensemble."""
+    others: "list[RewardModel]" = field(default_factory=list)
+    """Whole models beside this one: more members for the same axes, or the models of other axes."""
 
     # --- Making, saving, loading --------------------------------------------------------------
 
     @classmethod
     def new(
-        cls, trunk: str, axes: Sequence[str], *, use_prior: bool, max_length: int, device: Any
+        cls,
+        trunk: str,
+        axes: Sequence[str],
+        *,
+        use_prior: bool,
+        max_length: int,
+        device: Any,
+        n_heads: int = 1,
+        prior: Any = None,
     ) -> Self:
         """Heads drawn from N(0, 1/(d+1)), as in summarize_from_feedback, on a pre-trained trunk."""
         model = loading.load_model(trunk, "trunk", kind="AutoModel")
         tokenizer = loading.load_tokenizer(trunk, "trunk")
-        prior = None
-        if use_prior:
+        if use_prior and prior is None:
             prior = loading.load_model(trunk, "prior", kind="AutoModelForCausalLM")
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)
         loading.without_dropout(model)
         width = 2 * model.config.hidden_size + (PRIOR_FEATURES if use_prior else 0)
-        heads = nn.Linear(width, len(axes))
+        heads = nn.Linear(width, n_heads * len(axes))
         nn.init.normal_(heads.weight, std=(width + 1) ** -0.5)
         nn.init.zeros_(heads.bias)
         return cls(
@@ -99,16 +110,23 @@ class RewardModel:
             tokenizer=tokenizer,
             heads=heads.to(device),
             log_nu=nn.Parameter(torch.zeros(len(axes), device=device)),
-            prior=prior,
+            prior=prior if use_prior else None,
             max_length=min(max_length, loading.context_length(model.config)),
+            n_heads=n_heads,
         )
 
-    def save(self, folder: Path) -> None:
-        """Write the reward model, `reward_model.json` last."""
+    def save(self, folder: Path, *, with_prior: bool = True) -> None:
+        """Write the reward model, `reward_model.json` last.
+
+        Other models go to folders within; their prior is this one's and is written once.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        members = [f"member-{number}" for number in range(1, len(self.others) + 1)]
+        for name, other in zip(members, self.others, strict=True):
+            other.save(folder / name, with_prior=False)
         self.trunk.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        if self.prior is not None:
+        if self.prior is not None and with_prior:
             self.prior.save_pretrained(folder / PRIOR)
         tensors = {"weight": self.heads.weight, "bias": self.heads.bias, "log_nu": self.log_nu}
         if self.feature_mean is not None and self.feature_scale is not None:
@@ -120,6 +138,8 @@ class RewardModel:
             folder / SETTINGS,
             {
                 "axes": list(self.axes),
+                "heads": self.n_heads,
+                "members": members,
                 "prior": self.prior is not None,
                 "max_length": self.max_length,
                 "mean": self.mean,
@@ -129,8 +149,11 @@ class RewardModel:
         )
 
     @classmethod
-    def load(cls, path: str | Path, *, device: Any = "cpu") -> Self:
-        """Read what `save` wrote, ready to score; `InputError` says what is wrong otherwise."""
+    def load(cls, path: str | Path, *, device: Any = "cpu", prior: Any = None) -> Self:
+        """Read what `save` wrote, ready to score; `InputError` says what is wrong otherwise.
+
+        `prior` is the one that the members of an ensemble have in common.
+        """
         folder = Path(path)
         if not folder.is_dir():
             raise InputError(f"The reward model folder {str(path)!r} does not exist.")
@@ -147,8 +170,7 @@ class RewardModel:
         if not all(torch.isfinite(t).all() for t in tensors.values()):
             raise InputError(f"{folder / HEADS} holds NaN or infinity; train the model again.")
         trunk = loading.load_model(str(path), "reward model", kind="AutoModel")
-        prior = None
-        if settings["prior"]:
+        if settings["prior"] and prior is None:
             prior = loading.load_model(
                 str(folder / PRIOR), "reward model's prior", kind="AutoModelForCausalLM"
             )
@@ -157,8 +179,15 @@ class RewardModel:
         heads.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
         trunk = trunk.to(device).eval().requires_grad_(requires_grad=False)
         mean, scale = tensors.get("feature_mean"), tensors.get("feature_scale")
+        others = [
+            cls.load(folder / name, device=device, prior=prior)
+            for name in settings.get("members", [])
+            if Path(name).name == name
+        ]
         return cls(
             axes=tuple(settings["axes"]),
+            n_heads=settings.get("heads", 1),
+            others=others,
             trunk=trunk,
             tokenizer=loading.load_tokenizer(str(path), "reward model"),
             heads=heads.to(device).requires_grad_(requires_grad=False),
@@ -175,6 +204,16 @@ class RewardModel:
     def parameters(self) -> list[nn.Parameter]:
         """What training changes: the trunk, the heads and the tie parameters."""
         return [*self.trunk.parameters(), *self.heads.parameters(), self.log_nu]
+
+    @property
+    def every_axis(self) -> tuple[str, ...]:
+        """The axes that this model and those beside it score."""
+        return tuple(dict.fromkeys([*self.axes, *(a for o in self.others for a in o.every_axis)]))
+
+    def members_of(self, axis: str) -> int:
+        """How many opinions there are on an axis."""
+        own = self.n_heads if axis in self.axes else 0
+        return own + sum(other.members_of(axis) for other in self.others)
 
     @property
     def device(self) -> torch.device:
@@ -219,11 +258,15 @@ class RewardModel:
         return read
 
     def raw_scores(self, texts: Sequence[Text], prior: Tensor | None) -> Tensor:
-        """(B, axes) scores before standardisation, differentiable; `prior` from `prior_features`."""
+        """(B, heads, axes) scores before standardisation, differentiable.
+
+        `prior` is what `prior_features` gives for these texts.
+        """
         parts = [*self.response_states(texts)]
         if prior is not None:
             parts.append(prior)
-        return self.heads(torch.cat([p.float() for p in parts], dim=1))
+        scores = self.heads(torch.cat([p.float() for p in parts], dim=1))
+        return scores.view(len(texts), self.n_heads, len(self.axes))
 
     def response_states(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
         """(B, H) hidden states of each response: at its end, and their mean.
@@ -365,7 +408,7 @@ class RewardModel:
         return PRIOR_GAIN * ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
 
     @torch.inference_mode()
-    def score(
+    def opinions(
         self,
         conversations: Sequence[Sequence[Message]],
         texts: Sequence[str],
@@ -373,20 +416,48 @@ class RewardModel:
         batch_size: int = 128,
         standardised: bool = True,
     ) -> dict[str, Tensor]:
-        """Scores (B,) on the CPU for each axis. Identical texts are read once, and score alike."""
+        """What each member of the ensemble says: (B, members) on the CPU for each axis.
+
+        Identical texts are read once, and score alike. All members have one scale, so that their
+        spread is in the same unit as the scores.
+        """
         read = self.read_all(conversations, texts)
         unique = list(dict.fromkeys(read))
         place = {text: i for i, text in enumerate(unique)}
-        raw = torch.zeros(len(unique), len(self.axes))
+        raw = torch.zeros(len(unique), self.n_heads, len(self.axes))
         prior = self.prior_features(unique, batch_size=batch_size)
         for chunk in _by_length(unique, batch_size):
             features = None if prior is None else prior[chunk]
             raw[chunk] = self.raw_scores([unique[i] for i in chunk], features).float().cpu()
         raw = raw[[place[text] for text in read]]
-        scores = {axis: raw[:, i] for i, axis in enumerate(self.axes)}
+        said = {axis: [raw[:, :, i]] for i, axis in enumerate(self.axes)}
+        for other in self.others:
+            more = other.opinions(conversations, texts, batch_size=batch_size, standardised=False)
+            for axis, scores in more.items():
+                said.setdefault(axis, []).append(scores)
+        all_said = {axis: torch.cat(scores, dim=1) for axis, scores in said.items()}
         if not standardised:
-            return scores
-        return {a: (s - self.mean.get(a, 0.0)) / self.scale.get(a, 1.0) for a, s in scores.items()}
+            return all_said
+        return {
+            a: (s - self.mean.get(a, 0.0)) / self.scale.get(a, 1.0) for a, s in all_said.items()
+        }
+
+    def score(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        texts: Sequence[str],
+        *,
+        batch_size: int = 128,
+        standardised: bool = True,
+        ensemble: str = "mean",
+        penalty: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """Scores (B,) on the CPU for each axis; members are combined by `ensemble`."""
+        said = self.opinions(conversations, texts, batch_size=batch_size, standardised=standardised)
+        return {
+            axis: reward_math.combine_members(scores, ensemble, penalty=penalty)
+            for axis, scores in said.items()
+        }
 
     def standardise(self, raw: dict[str, Tensor], risks: Sequence[str]) -> None:
         """Shift and scale every axis so that these raw scores have mean 0 and deviation 1."""

@@ -141,6 +141,21 @@ def test_the_reward_report_draws_people_beside_the_machine():
     assert dashboard.reward_report({"train": {"helpfulness": {"accuracy": None}}}) is None
 
 
+def test_the_breakdown_puts_each_part_beside_how_far_people_agree_there():
+    from tests.rlhf.factories import rm_result
+
+    result = rm_result()
+    figures = {"accuracy": 0.7, "accuracy_ci": [0.6, 0.8], "n": 40, "human_agreement": 0.75}
+    result["train"]["helpfulness"]["by"] = {"strength": {"2 ranks apart": figures}, "round": {}}
+    table = dashboard.reward_report(result).breakdown
+    cells = [cell.text for cell in table.rows[0]]
+    assert cells[:3] == ["helpfulness", "by strength", "2 ranks apart"]
+    assert cells[6:] == ["40", "75%"] or cells[-1].startswith("75")
+    assert len(table.body) == 1
+    # Results from before there were breakdowns have none.
+    assert dashboard.reward_report(rm_result()).breakdown.rows == []
+
+
 def test_a_single_prompt_supports_no_claim(mission, project):
     Score.objects.filter(round=mission["rounds"][2], category="facts").update(
         value=0.1, low=0.1, high=0.1, n=1

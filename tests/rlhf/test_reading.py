@@ -78,3 +78,16 @@ def test_rows_of_the_wrong_shape_break_nothing(mission):
     (job.run_dir / "samples.jsonl").write_text("\n".join(rows))
     assert [pair.prompt for pair in reading.before_after(job)] == [""]
     assert len(reading.evaluation_samples(job)) == 1
+
+
+def test_every_rule_has_a_curve_of_its_own_and_a_multiplier_is_shown_where_there_is_one():
+    plain = {c.key for c in reading.curves_of("ppo", {"ppo": {}})}
+    assert plain == {c.key for c in reading.CURVES["ppo"]}
+    config = {
+        "ppo": {"rules": {"must_refuse": 1.0, "format": 0.5}, "combine": "lagrange"},
+        "reward_model": {"members": 3},
+    }
+    more = {c.key for c in reading.curves_of("ppo", config)} - plain
+    assert more == {"rule_must_refuse", "rule_format", "cost", "multiplier", "disagreement"}
+    assert reading.curves_of("base", config) == reading.CURVES["base"]
+    assert reading.curves_of("snapshot", {}) == ()

@@ -1,21 +1,56 @@
 """Rule-based rewards: plain functions of prompts and responses, by name.
 
-Each takes the conversations and the responses to them, and returns one number per response, 0 for
-indifferent. `PPOConfig.rules` maps a name to the weight with which it is added to the score. To
-add one: copy the nearest sibling, add its row here, copy its test.
+Each takes the prompts (their `messages` and `risk`) and the responses to them, and returns one
+number per response, 0 for indifferent. `PPOConfig.rules` maps a name to the weight with which it is
+added to the score, and each rule has a curve of its own. What a rule needs to know besides is a
+keyword with a default; `SETTINGS` says which field of `PPOConfig` fills it. To add one: copy the
+nearest sibling, add its row here, copy its test.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from rlhf.training.rewards.length import too_long, too_short
-from rlhf.training.rewards.wording import refusal, repetition
+from rlhf.training.rewards.length import length_window, too_long, too_short
+from rlhf.training.rewards.safety import must_refuse
+from rlhf.training.rewards.wording import in_format, must_not_say, refusal, repetition
 
-Conversation = Sequence[dict[str, str]]
-Reward = Callable[[Sequence[Conversation], Sequence[str]], list[float]]
+
+class Asked(Protocol):
+    """What a rule may look at in a prompt."""
+
+    @property
+    def messages(self) -> list[dict[str, str]]: ...
+    @property
+    def risk(self) -> str: ...
+
+
+Reward = Callable[[Sequence[Any], Sequence[str]], list[float]]
 
 REWARDS: dict[str, Reward] = {
+    "must_refuse": must_refuse,
+    "must_not_say": must_not_say,
+    "length_window": length_window,
+    "format": in_format,
     "refusal": refusal,
     "repetition": repetition,
     "too_long": too_long,
     "too_short": too_short,
 }
+
+SETTINGS: dict[str, dict[str, str]] = {
+    "must_not_say": {"phrases": "forbidden_phrases"},
+    "length_window": {"least": "least_words", "most": "most_words"},
+    "format": {"pattern": "format_pattern"},
+}
+
+
+def rules_of(config: Any) -> dict[str, Reward]:
+    """The rules that `config.rules` names, each with its settings filled in."""
+    return {
+        name: functools.partial(
+            REWARDS[name],
+            **{word: getattr(config, given) for word, given in SETTINGS.get(name, {}).items()},
+        )
+        for name in config.rules
+    }

@@ -13,3 +13,14 @@ def too_long(prompts: Sequence[object], responses: Sequence[str]) -> list[float]
 def too_short(prompts: Sequence[object], responses: Sequence[str]) -> list[float]:
     """-1 for an empty response, rising to 0 at 5 words."""
     return [-max(0, SHORT - len(text.split())) / SHORT for text in responses]
+
+
+def length_window(
+    prompts: Sequence[object], responses: Sequence[str], *, least: int = SHORT, most: int = LONG
+) -> list[float]:
+    """0 from `least_words` to `most_words`; outside, minus the words missing or over as a share."""
+    rewards = []
+    for text in responses:
+        n = len(text.split())
+        rewards.append(-(max(least - n, 0) / max(least, 1) + max(n - most, 0) / max(most, 1)))
+    return rewards

@@ -13,7 +13,28 @@ REFUSAL = re.compile(
 
 def refusal(prompts: Sequence[object], responses: Sequence[str]) -> list[float]:
     """1 where the response refuses in so many words; a negative weight punishes refusals."""
-    return [float(bool(REFUSAL.search(text.replace("\u2019", "'")))) for text in responses]
+    return [float(refuses(text)) for text in responses]
+
+
+def refuses(text: str) -> bool:
+    """Whether a text says that it will not help."""
+    return bool(REFUSAL.search(text.replace("\u2019", "'")))
+
+
+def must_not_say(
+    prompts: Sequence[object], responses: Sequence[str], *, phrases: Sequence[str] = ()
+) -> list[float]:
+    """-1 for each of `forbidden_phrases` that a response holds as whole words, in any case."""
+    found = [re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE) for phrase in phrases]
+    return [-float(sum(bool(one.search(text)) for one in found)) for text in responses]
+
+
+def in_format(
+    prompts: Sequence[object], responses: Sequence[str], *, pattern: str = ""
+) -> list[float]:
+    """1 where the whole response matches the regular expression `format_pattern`, else 0."""
+    form = re.compile(pattern, re.DOTALL)
+    return [float(bool(form.fullmatch(text))) for text in responses]
 
 
 def repetition(prompts: Sequence[object], responses: Sequence[str]) -> list[float]:

@@ -11,7 +11,7 @@ from tests.rlhf.training.tiny import WORDS, judgment, make_policy, prompt, resul
 HARMFUL = 5  # every fifth prompt
 
 
-def make_rewards(folder, policy, score, *, lengths=(5, 5)):
+def make_rewards(folder, policy, score, *, lengths=(5, 5), **settings):
     """Reward models that learnt from rankings by a rule, on both axes."""
     generator = random.Random(0)
     rows, reference = [], []
@@ -26,7 +26,7 @@ def make_rewards(folder, policy, score, *, lengths=(5, 5)):
         reference.append(prompt(number, risk=risk) | {"text": texts[0]})
     run_folder(
         folder,
-        {"trunk": policy, "epochs": 5, "test_share": 0.4, "threads": 1},
+        {"trunk": policy, "epochs": 5, "test_share": 0.4, "threads": 1} | settings,
         preferences=rows,
         reference=reference,
     )
@@ -62,6 +62,12 @@ def talker(tmp_path_factory):
 def taste(talker, tmp_path_factory):
     """Reward models that like the word "nice"."""
     return make_rewards(tmp_path_factory.mktemp("taste"), talker, nice)
+
+
+@pytest.fixture(scope="session")
+def many(talker, tmp_path_factory):
+    """The same taste, as an ensemble of three heads."""
+    return make_rewards(tmp_path_factory.mktemp("many"), talker, nice, members=3, epochs=1)
 
 
 @pytest.fixture

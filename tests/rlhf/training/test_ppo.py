@@ -1,7 +1,9 @@
 """PPO on a tiny random model: it learns, stops when it should, resumes exactly, and every option
 does something."""
 
+import itertools
 import json
+import math
 import signal
 import time
 
@@ -278,3 +280,49 @@ def test_rewards_of_fewer_than_eight_responses_are_not_whitened():
     few = {"prompts_per_step": 7, "minibatch_size": 7, "whiten_rewards": True}
     with pytest.raises(ValueError, match="needs 8 responses"):
         PPOConfig(policy="p", reference="p", reward_model="r", **few)
+
+
+def test_the_multiplier_follows_the_cost_and_a_resumed_run_goes_on_from_it(ready):
+    settings = {"combine": "lagrange", "cost_limit": -2.0, "multiplier_rate": 0.5, "steps": 3}
+    folder = ready(**settings)
+    finish(folder)
+    assert follows(rows_of(folder / "metrics.jsonl"))
+
+    halted = ready("halted", checkpoint_every=1, **settings | {"steps": 2})
+    finish(halted)
+    config = json.loads((halted / "config.json").read_text())
+    (halted / "config.json").write_text(json.dumps(config | {"steps": 3}))
+    (halted / "result.json").unlink()
+    finish(halted)
+    lines = rows_of(halted / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert follows(lines)
+
+
+def follows(lines):
+    """Whether each multiplier is what the one before and the cost make of it, and grows."""
+    for before, after in itertools.pairwise(lines):
+        expected = before["multiplier"] * math.exp(0.5 * (before["cost"] + 2.0))
+        assert after["multiplier"] == pytest.approx(expected, rel=1e-4)
+        assert after["multiplier"] > before["multiplier"]
+    return True
+
+
+def test_a_reward_model_of_one_axis_has_no_cost_and_says_so(ready, talker, tmp_path):
+    from rlhf.training.rundir import InputError
+
+    one = make_rewards(tmp_path / "one", talker, len, axes=["helpfulness"], epochs=1)
+    folder = ready(combine="lagrange", reward_model=str(one / "train"))
+    with pytest.raises(InputError, match="needs a helpfulness and a safety score"):
+        finish(folder)
+
+
+def test_an_ensembles_disagreement_is_logged_and_scepticism_lowers_the_reward(ready, many):
+    rewards = {}
+    for how in ("mean", "min"):
+        folder = ready(how, reward_model=str(many / "train"), ensemble=how, steps=1)
+        finish(folder)
+        line = rows_of(folder / "metrics.jsonl")[0]
+        assert line["disagreement_helpfulness"] > 0
+        rewards[how] = line["helpfulness"]
+    assert rewards["min"] < rewards["mean"]

@@ -169,3 +169,23 @@ def test_safety_speaks_for_harmful_prompts_and_for_responses_that_look_unsafe():
     assert governed.tolist() == [True, True, False]
     scores, _ = ppo_math.combine_scores(helpful, safe, harmful, threshold=0.0)
     assert scores.tolist() == [0.5, 1.0, 1.0]
+
+
+def test_the_multiplier_grows_while_the_cost_is_above_its_limit_and_shrinks_below():
+    multiplier = ppo_math.Multiplier(value=2.0, limit=0.5, rate=1.0)
+    multiplier.update(1.5)
+    assert multiplier.value == pytest.approx(2 * math.e)
+    multiplier.update(-0.5)
+    assert multiplier.value == pytest.approx(2.0)
+    multiplier.update(float("nan"))
+    assert multiplier.value == pytest.approx(2.0)
+    fixed = ppo_math.Multiplier(value=2.0, limit=0.0, rate=0.0)
+    fixed.update(9.0)
+    assert fixed.value == 2.0
+
+
+def test_reward_less_cost_by_hand():
+    # helpfulness 3, cost 1 (safety -1), multiplier 2: (3 - 2) / 3.
+    multiplier = ppo_math.Multiplier(value=2.0, limit=0.0, rate=0.1)
+    total = multiplier.reward(torch.tensor([3.0]), torch.tensor([-1.0]))
+    assert total.item() == pytest.approx(1 / 3)

@@ -55,6 +55,15 @@ OPTIONS = {
     "safety_threshold": {"safety_threshold": 0.9},
     "weights": {"combine": "weights", "weights": {"safety": 5.0}},
     "rules": {"rules": {"too_short": 3.0}},
+    "forbidden_phrases": {"rules": {"must_not_say": 3.0}, "forbidden_phrases": ["red", "lamp"]},
+    "least_words": {"rules": {"length_window": 3.0}, "least_words": 7},
+    "most_words": {"rules": {"length_window": 3.0}, "most_words": 3, "least_words": 0},
+    "format_pattern": {"rules": {"format": 3.0}, "format_pattern": ".*nice.*"},
+    "ensemble": {"ensemble": "min"},
+    "ensemble_penalty": {"ensemble": "mean_std", "ensemble_penalty": 4.0},
+    "cost_limit": {"combine": "lagrange", "cost_limit": -3.0},
+    "multiplier": {"combine": "lagrange", "multiplier": 4.0},
+    "multiplier_rate": {"combine": "lagrange", "multiplier_rate": 3.0},
     "seed": {"seed": 1},
     "dtype": {"dtype": "bfloat16"},
 }
@@ -65,7 +74,17 @@ BESIDE = {
     "kl_target": {"kl_controller": "adaptive", "kl_horizon": 50.0, "steps": 4},
     "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 50.0},
     "weights": {"combine": "weights"},
+    "forbidden_phrases": {"rules": {"must_not_say": 3.0}, "forbidden_phrases": ["sorry"]},
+    "least_words": {"rules": {"length_window": 3.0}, "least_words": 1},
+    "most_words": {"rules": {"length_window": 3.0}, "least_words": 0},
+    "format_pattern": {"rules": {"format": 3.0}, "format_pattern": ".*red.*"},
+    "ensemble_penalty": {"ensemble": "mean_std"},
+    "cost_limit": {"combine": "lagrange"},
+    "multiplier": {"combine": "lagrange"},
+    "multiplier_rate": {"combine": "lagrange"},
 }
+# Need a reward model of several members.
+OF_MANY = {"ensemble", "ensemble_penalty"}
 # Stops, looks and machinery, which have tests of their own or must not change the outcome.
 OTHERWISE = {
     *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
@@ -85,13 +104,16 @@ def known():
 
 
 @pytest.mark.parametrize("option", list(OPTIONS))
-def test_an_option_changes_what_the_policy_becomes(ready, known, option):
-    beside = BESIDE.get(option, {})
+def test_an_option_changes_what_the_policy_becomes(ready, known, option, request):
+    beside, changes = BESIDE.get(option, {}), OPTIONS[option]
+    if option in OF_MANY:
+        model = {"reward_model": str(request.getfixturevalue("many") / "train")}
+        beside, changes = beside | model, changes | model
     key = json.dumps(beside, sort_keys=True)
     if key not in known:
         plain = ready("plain", **beside)
         finish(plain)
         known[key] = weights(plain)
-    changed = ready("changed", **OPTIONS[option])
+    changed = ready("changed", **changes)
     finish(changed)
     assert weights(changed) != known[key]

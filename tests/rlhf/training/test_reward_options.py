@@ -1,0 +1,184 @@
+"""Every option of the reward_model stage does something: none is read and then forgotten."""
+
+import dataclasses
+import hashlib
+import json
+import random
+
+import pytest
+
+from rlhf.training import reward_model
+from rlhf.training.configs import RewardModelConfig
+from rlhf.training.rundir import StopRequest
+from rlhf.training.scorers import RewardModel
+from tests.rlhf.training.tiny import WORDS, ask, judgment, prompt, result_of, run_folder
+
+# What each option is changed to, and what must be chosen with it to matter.
+OPTIONS = {
+    "axes": {"axes": ["safety"]},
+    "test_share": {"test_share": 0.3},
+    "epochs": {"epochs": 2},
+    "rankings_per_batch": {"rankings_per_batch": 4},
+    "learning_rate": {"learning_rate": 1e-3},
+    "head_learning_rate": {"head_learning_rate": 1e-3},
+    "warmup_steps": {"warmup_steps": 0},
+    "weight_decay": {"weight_decay": 0.5},
+    "max_grad_norm": {"max_grad_norm": 1e-4},
+    "loss": {"loss": "plackett_luce"},
+    "ties": {"ties": "half"},
+    "margin": {"margin": 1.0},
+    "label_smoothing": {"label_smoothing": 0.2},
+    "smoothing": {"smoothing": "agreement"},
+    "reliability": {"reliability": False},
+    "centring": {"centring": 1.0},
+    "prior": {"prior": True},
+    "max_length": {"max_length": 16},
+    "members": {"members": 3},
+    "ensemble": {"members": 2, "ensemble": "models"},
+    "separate_axes": {"separate_axes": True},
+    "seed": {"seed": 1},
+}
+BESIDE = {"ensemble": {"members": 2}}
+# How the same is computed, and where.
+OTHERWISE = {"trunk", "share_prompts", "batch_size", "threads", "device"}
+
+PEOPLE = ("ada", "ben")
+
+
+def opinions(n=14):
+    """Rankings with ties by two people, of whom ben errs now and then."""
+    generator = random.Random(3)
+    rows, reference = [], []
+    for number in range(n):
+        texts = [" ".join(generator.choices(WORDS, k=generator.randint(3, 7))) for _ in range(4)]
+        for person in PEOPLE:
+            points = [t.split().count("nice") + len(t.split()) // 4 for t in texts]
+            if person == "ben" and number % 4 == 0:
+                generator.shuffle(points)
+            ranks = [1 + sum(b > a for b in points) for a in points]
+            both = {"helpfulness": ranks, "safety": ranks[::-1]}
+            rows.append(judgment(number, texts, both, annotator=person))
+        reference.append(prompt(number) | {"text": texts[0]})
+    return rows, reference
+
+
+def train(folder, trunk, **settings):
+    rows, reference = opinions()
+    config = {
+        "trunk": trunk,
+        "test_share": 0.5,
+        "epochs": 1,
+        "rankings_per_batch": 2,
+        "prior": False,
+        "threads": 1,
+    }
+    run_folder(folder, config | settings, preferences=rows, reference=reference)
+    reward_model.main(folder, StopRequest())
+    return folder
+
+
+def digest(folder):
+    found = hashlib.sha256()
+    for path in sorted((folder / "train").rglob("*.safetensors")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def test_every_option_is_tried_here():
+    names = {field.name for field in dataclasses.fields(RewardModelConfig)}
+    assert names == set(OPTIONS) | OTHERWISE
+
+
+@pytest.fixture(scope="module")
+def known():
+    return {}
+
+
+@pytest.mark.parametrize("option", list(OPTIONS))
+def test_an_option_changes_what_the_reward_model_becomes(talker, known, tmp_path, option):
+    beside = BESIDE.get(option, {})
+    key = json.dumps(beside)
+    if key not in known:
+        known[key] = digest(train(tmp_path / "plain", talker, **beside))
+    changed = train(tmp_path / "changed", talker, **OPTIONS[option])
+    assert digest(changed) != known[key]
+
+
+def test_the_same_settings_give_the_same_bytes(talker, known, tmp_path):
+    first = digest(train(tmp_path / "a", talker))
+    assert digest(train(tmp_path / "b", talker)) == first
+
+
+def test_sharing_prompts_changes_the_time_it_takes_and_nothing_else(talker, tmp_path):
+    shared = RewardModel.load(train(tmp_path / "a", talker) / "train")
+    alone = RewardModel.load(train(tmp_path / "b", talker, share_prompts=False) / "train")
+    texts = [" ".join(WORDS[i : i + 4]) for i in range(8)]
+    asked = [ask("please paint my lamp")] * 8
+    for axis, scores in shared.score(asked, texts).items():
+        assert scores.tolist() == pytest.approx(alone.score(asked, texts)[axis].tolist(), abs=2e-2)
+
+
+def test_the_smoothing_follows_from_how_often_people_agree(talker, tmp_path):
+    result = result_of(train(tmp_path, talker, smoothing="agreement"))
+    assert 0 < result["train_label_smoothing"] < 0.4
+
+
+def test_an_agreement_that_nobody_measured_is_asked_for_in_one_sentence(talker, tmp_path):
+    from rlhf.training.rundir import InputError
+
+    rows, reference = opinions()
+    alone = [row for row in rows if row["annotator"] == "ada"]
+    config = {"trunk": talker, "smoothing": "agreement", "prior": False, "threads": 1}
+    folder = run_folder(tmp_path, config, preferences=alone, reference=reference)
+    with pytest.raises(InputError, match="no two people decided the same pair"):
+        reward_model.main(folder, StopRequest())
+
+
+@pytest.mark.parametrize(
+    ("changes", "members"),
+    [
+        ({"members": 3}, 3),
+        ({"members": 2, "ensemble": "models"}, 2),
+        ({"members": 2, "ensemble": "models", "separate_axes": True}, 2),
+        ({"separate_axes": True}, 1),
+    ],
+)
+def test_an_ensemble_tells_every_members_opinion_after_it_was_saved(
+    talker, tmp_path, changes, members
+):
+    folder = train(tmp_path, talker, **changes)
+    model = RewardModel.load(folder / "train")
+    asked, texts = [ask("please paint my lamp")] * 3, ["nice nice", "sorry no red", "burn"]
+    said = model.opinions(asked, texts)
+    assert set(said) == set(model.every_axis) == {"helpfulness", "safety"}
+    assert all(scores.shape == (3, members) for scores in said.values())
+    told = result_of(folder)["train"]["helpfulness"]
+    assert told["n"] > 0
+    if members == 1:
+        assert told["disagreement"] is None
+    else:
+        assert told["disagreement"] > 0
+        least = model.score(asked, texts, ensemble="min")["helpfulness"]
+        mean = model.score(asked, texts)["helpfulness"]
+        assert bool((least < mean).all())
+    # The prior and the tokenizer of the members are not written over and over.
+    assert not list(folder.rglob("member-*/prior"))
+
+
+def test_a_strength_that_the_annotator_chose_is_the_margin_of_the_pair(talker, tmp_path):
+    rows, reference = opinions()
+    pairs = [
+        row
+        | {"responses": row["responses"][:2], "ranks": {"helpfulness": [1, 2]}}
+        | {"strength": {"helpfulness": 3, "safety": None}}
+        | {"margin": {"helpfulness": margin, "safety": None}}
+        for margin, row in zip([0.0, 1.0] * len(rows), rows, strict=False)
+    ]
+    config = {"trunk": talker, "axes": ["helpfulness"], "prior": False, "threads": 1, "margin": 3.0}
+    weak = [row | {"strength": {"helpfulness": 1}, "margin": {"helpfulness": 0.1}} for row in pairs]
+    a = run_folder(tmp_path / "a", config, preferences=pairs, reference=reference)
+    b = run_folder(tmp_path / "b", config, preferences=weak, reference=reference)
+    for folder in (a, b):
+        reward_model.main(folder, StopRequest())
+    assert digest(a) != digest(b)
+    assert set(result_of(a)["train"]["helpfulness"]["by"]["strength"]) == {"strength 3"}
