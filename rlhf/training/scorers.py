@@ -179,7 +179,7 @@ class RewardModel:
         heads.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
         trunk = trunk.to(device).eval().requires_grad_(requires_grad=False)
         mean, scale = tensors.get("feature_mean"), tensors.get("feature_scale")
-        others = [
+        others: list[RewardModel] = [
             cls.load(folder / name, device=device, prior=prior)
             for name in settings.get("members", [])
             if Path(name).name == name
