@@ -9,7 +9,8 @@ from html import escape
 
 from django.utils.safestring import SafeString, mark_safe
 
-WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+# A word takes the space before it along: spaces alone would hold unlike sentences together.
+WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 # Above this many words lines are compared instead: the matcher's worst case is quadratic.
 MAX_WORDS = 6_000
 
@@ -26,6 +27,8 @@ def word_diff(before: str, after: str) -> SafeString:
             parts.append(came)
             continue
         # White space alone is no change that anybody has to read.
-        parts.append(f"<del>{gone}</del>" if gone.strip() else "")
-        parts.append(f"<ins>{came}</ins>" if came.strip() else came)
+        first = came if came.strip() else gone
+        parts.append(first[: len(first) - len(first.lstrip())])
+        parts.append(f"<del>{gone.strip()}</del>" if gone.strip() else "")
+        parts.append(f"<ins>{came.lstrip()}</ins>" if came.strip() else came)
     return mark_safe("".join(parts))  # noqa: S308 - every piece is escaped above

@@ -156,7 +156,7 @@ def test_what_is_wrong_with_an_answer_is_said_in_german(client, project, german_
     )
     assert answer.status_code == 422
     assert answer.json()["problem"] == (
-        "Hilfsbereitschaft: Geben Sie mindestens zwei Antworten einen Rang."
+        "Hilfreich: Geben Sie mindestens zwei Antworten einen Rang."
     )
 
 

@@ -233,8 +233,8 @@ def test_changed_guidelines_are_shown_once_and_put_away_by_keyboard(
     watched.reload()
     news = watched.locator("#news")
     expect(news).to_be_visible()
-    expect(news.locator(".changes ins")).to_have_text("no one")
-    expect(news.locator(".changes del")).to_have_text("nobody")
+    expect(news.locator(".worddiff ins")).to_have_text("no one")
+    expect(news.locator(".worddiff del")).to_have_text("nobody")
     assert_calm(watched, "news")
     press(watched, "ab")  # nothing behind it is ranked
     news.get_by_role("button", name="I have read it").focus()
@@ -286,7 +286,7 @@ def test_a_chosen_language_speaks_everywhere_even_in_what_scripts_say(
     expect(watched.locator("html")).to_have_attribute("lang", "de")
     press(watched, ["Enter"])
     expect(watched.locator("#refused")).to_have_text(
-        "Hilfsbereitschaft: Geben Sie mindestens zwei Antworten einen Rang."
+        "Hilfreich: Geben Sie mindestens zwei Antworten einen Rang."
     )
     context.set_offline(True)
     expect(watched.locator("#offline")).to_have_text(
