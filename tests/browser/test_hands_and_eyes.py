@@ -248,6 +248,7 @@ def test_changed_guidelines_are_shown_once_and_put_away_by_keyboard(
     press(watched, ["Enter"])
     wait_until_sent(watched, 1)
     assert Judgment.objects.get().guideline_version == 2
+    watched.wait_for_selector("#judge-idle", state="attached")
 
 
 def test_a_correction_shows_beside_what_was_said_before(watched, apollo, sign_in, project, ada):
@@ -364,6 +365,7 @@ def test_harmful_material_is_uncovered_by_one_key_or_skipped_unread(
     press(watched, "ab0")
     press(watched, ["Enter"])
     wait_until_sent(watched, 1)
+    watched.wait_for_load_state("networkidle")
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
