@@ -572,7 +572,7 @@ def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
     mine = Judgment.objects.of_project(project).filter(
         current_for__isnull=False, assignment__annotator=me, assignment__is_ruling=False
     )
-    seconds = sorted(mine.exclude(seconds=None).values_list("seconds", flat=True))
+    seconds = sorted(s for s in mine.values_list("seconds", flat=True) if s is not None)
     days = _days(mine)
     return render(
         request,
