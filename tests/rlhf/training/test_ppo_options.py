@@ -61,9 +61,9 @@ OPTIONS = {
     "format_pattern": {"rules": {"format": 3.0}, "format_pattern": ".*nice.*"},
     "ensemble": {"ensemble": "min"},
     "ensemble_penalty": {"ensemble": "mean_std", "ensemble_penalty": 4.0},
-    "cost_limit": {"combine": "lagrange", "cost_limit": -3.0},
+    "cost_limit": {"combine": "lagrange", "cost_limit": -9.0, "steps": 4},
     "multiplier": {"combine": "lagrange", "multiplier": 4.0},
-    "multiplier_rate": {"combine": "lagrange", "multiplier_rate": 3.0},
+    "multiplier_rate": {"combine": "lagrange", "cost_limit": -2.0, "steps": 4, "multiplier_rate": 3.0},
     "seed": {"seed": 1},
     "dtype": {"dtype": "bfloat16"},
 }
@@ -79,12 +79,18 @@ BESIDE = {
     "most_words": {"rules": {"length_window": 3.0}, "least_words": 0},
     "format_pattern": {"rules": {"format": 3.0}, "format_pattern": ".*red.*"},
     "ensemble_penalty": {"ensemble": "mean_std"},
-    "cost_limit": {"combine": "lagrange"},
+    "cost_limit": {"combine": "lagrange", "steps": 4},
     "multiplier": {"combine": "lagrange"},
-    "multiplier_rate": {"combine": "lagrange"},
+    "multiplier_rate": {"combine": "lagrange", "cost_limit": -2.0, "steps": 4},
 }
 # Need a reward model of several members.
 OF_MANY = {"ensemble", "ensemble_penalty"}
+# Change what finished responses are worth: of eight tokens hardly one finishes, and whitened
+# advantages do not tell how much a single one is worth.
+OF_THE_FINISHED = {
+    *("forbidden_phrases", "least_words", "most_words", "format_pattern", "cost_limit"),
+    *("multiplier", "multiplier_rate", *OF_MANY),
+}
 # Stops, looks and machinery, which have tests of their own or must not change the outcome.
 OTHERWISE = {
     *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
@@ -109,6 +115,9 @@ def test_an_option_changes_what_the_policy_becomes(ready, known, option, request
     if option in OF_MANY:
         model = {"reward_model": str(request.getfixturevalue("many") / "train")}
         beside, changes = beside | model, changes | model
+    if option in OF_THE_FINISHED:
+        room = {"max_new_tokens": 40, "prompts_per_step": 24, "score_clip": 0.0}
+        beside, changes = room | beside, room | changes
     key = json.dumps(beside, sort_keys=True)
     if key not in known:
         plain = ready("plain", **beside)
