@@ -63,7 +63,12 @@ OPTIONS = {
     "ensemble_penalty": {"ensemble": "mean_std", "ensemble_penalty": 4.0},
     "cost_limit": {"combine": "lagrange", "cost_limit": -9.0, "steps": 4},
     "multiplier": {"combine": "lagrange", "multiplier": 4.0},
-    "multiplier_rate": {"combine": "lagrange", "cost_limit": -2.0, "steps": 4, "multiplier_rate": 3.0},
+    "multiplier_rate": {
+        "combine": "lagrange",
+        "cost_limit": -2.0,
+        "steps": 4,
+        "multiplier_rate": 3.0,
+    },
     "seed": {"seed": 1},
     "dtype": {"dtype": "bfloat16"},
 }
