@@ -15,7 +15,7 @@ OPTIONS = {
     "samples_per_prompt": {"samples_per_prompt": 2},
     "max_new_tokens": {"max_new_tokens": 5},
     "temperature": {"temperature": 0.8},
-    "epochs": {"epochs": 1},
+    "epochs": {"epochs": 1, "approx_kl_stop": 0.0},
     "minibatch_size": {"minibatch_size": 12},
     "learning_rate": {"learning_rate": 5e-4},
     "learning_rate_floor": {"learning_rate_floor": 0.9},
@@ -74,6 +74,7 @@ OPTIONS = {
 }
 # Compared with these instead of with the defaults.
 BESIDE = {
+    "epochs": {"approx_kl_stop": 0.0},  # so that no run leaves its rollout before the last epoch
     "lora_alpha": {"lora_rank": 2},
     "dual_clip": {"learning_rate": 1e-2, "approx_kl_stop": 0.0},
     "kl_target": {"kl_controller": "adaptive", "kl_horizon": 50.0, "steps": 4},
@@ -94,7 +95,7 @@ OF_MANY = {"ensemble", "ensemble_penalty"}
 # advantages do not tell how much a single one is worth.
 OF_THE_FINISHED = {
     *("forbidden_phrases", "least_words", "most_words", "format_pattern", "cost_limit"),
-    *("multiplier", "multiplier_rate", *OF_MANY),
+    *("multiplier", "multiplier_rate", "weights", *OF_MANY),
 }
 # Stops, looks and machinery, which have tests of their own or must not change the outcome.
 OTHERWISE = {
