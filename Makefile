@@ -30,7 +30,7 @@ demo: $(STAMP)-run  ## start the product with a demo project on http://localhost
 
 test: $(STAMP)-dev  ## check the code and run every test: unit, integration, browser
 	@$(MAKE) --no-print-directory check
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 walk: $(STAMP)-dev  ## one small round from end to end with simulated annotators, no browser
 	@$(PY) -m pytest -m slow tests/walk tests/browser
