@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from django.utils import translation
 
 # The tests' data (SQLite file, runs, queue) never touch a person's own.
 os.environ.setdefault("GROUND_CONTROL_DATA", tempfile.mkdtemp(prefix="ground-control-test-"))
@@ -30,6 +31,13 @@ def _own_folders(settings, tmp_path):
         }
     }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def _own_language():
+    """A page asked for in German leaves its thread German: the next test begins in English."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture
