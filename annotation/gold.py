@@ -193,14 +193,21 @@ def _unseen(membership: Membership, had: Exists) -> QuerySet[Comparison]:
         comparison__batch__qualification__isnull=True,
     )
     return (
-        Comparison.objects.filter(
-            gold__project=membership.project_id, gold__is_active=True, gold__is_mixed=True
-        )
+        _bearable(membership)
+        .filter(gold__project=membership.project_id, gold__is_active=True, gold__is_mixed=True)
         .exclude(had)
         .exclude(Exists(known))
         # Whoever wrote it knows it.
         .exclude(gold__created_by=membership.user_id)
     )
+
+
+def _bearable(membership: Membership) -> QuerySet[Comparison]:
+    """All comparisons, less the harmful ones for somebody who asked never to be given any."""
+    comparisons = Comparison.objects.all()
+    if membership.user.harmful_material == User.HarmfulMaterial.AVOID:
+        return comparisons.exclude(prompt__risk=Prompt.Risk.HARMFUL)
+    return comparisons
 
 
 def _place(membership: Membership, project: Project, position: int) -> int:
@@ -299,7 +306,7 @@ def qualifying_left(membership: Membership, project: Project, had: Exists) -> in
 
 
 def _round_of(membership: Membership, project: Project) -> QuerySet[Comparison]:
-    return Comparison.objects.filter(
+    return _bearable(membership).filter(
         batch__project=project,
         batch__qualification=membership.attempt,
         batch__state=Batch.State.OPEN,

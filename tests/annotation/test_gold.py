@@ -18,7 +18,7 @@ from annotation.gold import (
     tallies,
 )
 from annotation.judging import Answer, reopen, skip, submit_judgment
-from annotation.models import Batch, Comparison, Event, GoldItem, Membership
+from annotation.models import Batch, Comparison, Event, GoldItem, Membership, Prompt
 from annotation.preferences import counts, preference_rows
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, member
 
@@ -256,8 +256,8 @@ def strict(project, grace, ada):
     return Membership.objects.get(user=ada, project=project)
 
 
-def take_round(who, project, n_right):
-    for number in range(4):
+def take_round(who, project, n_right, n=4):
+    for number in range(n):
         assignment = next_assignment(who, project)
         assert assignment.comparison.batch.qualification
         peek_next(who, project, assignment)
@@ -301,3 +301,29 @@ def test_reviewers_and_programs_need_no_round(strict, project, vera):
     sim.is_simulated = True
     sim.save()
     assert next_assignment(sim, project).comparison.gold_id is None
+
+
+def test_whoever_avoids_harmful_material_is_given_none_as_gold_either(mixed, project, ada):
+    """Every gold item is harmful here: ada is handed the harmless work, and nothing else."""
+    Prompt.objects.filter(comparisons__gold__isnull=False).update(risk="harmful")
+    ada.harmful_material = "avoid"
+    ada.save()
+    promised, handed = waiting(ada, project), []
+    while assignment := next_assignment(ada, project):
+        handed.append(assignment.comparison)
+        answer(assignment)
+    assert len(handed) == promised == 30
+    assert not any(comparison.gold_id for comparison in handed)
+
+
+def test_whoever_avoids_harmful_material_qualifies_on_the_rest(strict, project, ada):
+    comparisons = Comparison.objects.filter(batch__qualification=1)
+    n = comparisons.count()
+    Prompt.objects.filter(pk=comparisons.first().prompt_id).update(risk="harmful")
+    ada.harmful_material = "avoid"
+    ada.save()
+    take_round(ada, project, n - 1, n - 1)
+    assert next_assignment(ada, project).comparison.gold_id is None
+    membership = Membership.objects.get(user=ada, project=project)
+    assert membership.qualification == "passed"
+    assert membership.qualification_score["of"] == n - 1
