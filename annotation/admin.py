@@ -1,5 +1,6 @@
 """The operator's view of the rows. What people do goes through the pages; this is for looking."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -63,8 +64,18 @@ class PersonAdmin(UserAdmin):  # type: ignore[type-arg]
 class ProjectAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["name", "slug", "overlap", "is_demo", "created_at"]
     search_fields = ["name", "slug"]
-    prepopulated_fields = {"slug": ["name"]}
     inlines = [MembershipInline]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """What judgments were made under changes on the project's own pages, with its version."""
+        if obj is None:
+            return ["guideline_version", "reviewed_to"]
+        return ["slug", "guidelines", "guideline_version", "axes", "reviewed_to"]
+
+    def get_prepopulated_fields(
+        self, request: HttpRequest, obj: Any = None
+    ) -> dict[str, Sequence[str]]:
+        return {} if obj else {"slug": ["name"]}
 
 
 @admin.register(Source)

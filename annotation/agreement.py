@@ -6,7 +6,8 @@ Three figures per axis, over comparisons that at least two people ranked:
   response of one comparison, its values are the ranks that people gave it. 1 is perfect, 0 is
   chance. Who gave which value does not matter to alpha, so missing raters are no trouble.
 - `pairwise`: for two people and two responses that both ranked, the share on whose order they
-  agree; one tied and one not counts a half, both tied counts one. This is the figure that labs
+  agree; one tied and one not counts a half, both tied counts one. Two responses that a top-k ranking
+  left out are not compared by it; they are behind those that it has. This is the figure that labs
   quote as inter-annotator agreement (InstructGPT, section 3.4: 72.6 %) and the ceiling for a reward
   model's accuracy.
 - `tau`: Kendall's tau-b (Kendall 1945) of two people's rankings of one comparison, the mean over all
@@ -17,13 +18,15 @@ ranked together, so they are drawn together.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from annotation.protocols import BELOW
 
 RESAMPLES = 1000
 SEED = 0
@@ -54,6 +57,8 @@ class Gatherer:
         comparison = digest.digest()
         for axis, ranks in row["ranks"].items():
             self._rankings.setdefault(axis, {})
+            if row.get("unranked") == "below":
+                ranks = with_the_rest(ranks or ())
             if not ranks or sum(rank is not None for rank in ranks) < 2:
                 continue
             self._rankings[axis].setdefault(comparison, []).append(tuple(ranks))
@@ -101,10 +106,21 @@ class Gatherer:
 
 def agreement_by_category(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """`{category: {axis: figures}}`: `agreement` for each category of prompts by itself."""
-    gatherers: dict[str, Gatherer] = {}
+    return agreement_in_all(rows)[1]
+
+
+def agreement_in_all(
+    rows: Iterable[dict[str, Any]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, dict[str, Any]]]]:
+    """`agreement` and `agreement_by_category` of rows that are read once and not kept."""
+    everything, gatherers = Gatherer(), dict[str, Gatherer]()
     for row in rows:
+        everything.add(row)
         gatherers.setdefault(str(row.get("category") or ""), Gatherer()).add(row)
-    return {category: gatherers[category].result() for category in sorted(gatherers)}
+    return (
+        everything.result(),
+        {category: gatherers[category].result() for category in sorted(gatherers)},
+    )
 
 
 def agreement_by_annotator(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -183,14 +199,23 @@ def _rates(tallies: list[Tally]) -> dict[str, Any]:
     return rates
 
 
+def with_the_rest(ranks: Sequence[int | None]) -> Ranks:
+    """A top-k ranking with BELOW for what it left out; as it is where nothing was ranked."""
+    if all(rank is None for rank in ranks):
+        return tuple(ranks)
+    return tuple(BELOW if rank is None else rank for rank in ranks)
+
+
 def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
     """Over couples of rankings of one comparison: agreements, pairs, sum of tau-b, taus (Tally)."""
     points, n, taus, n_taus = 0.0, 0, 0.0, 0
     for one, other in couples:
         both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-        alike = against = tied_one = tied_other = 0
+        of = alike = against = tied_one = tied_other = 0
         for (a1, b1), (a2, b2) in combinations(both, 2):
-            n += 1
+            if a1 == a2 == BELOW or b1 == b2 == BELOW:
+                continue
+            of += 1
             tied_one += a1 == a2
             tied_other += b1 == b2
             if a1 != a2 and b1 != b2:
@@ -200,7 +225,7 @@ def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
                     against += 1
             points += 1.0 if (a1 == a2) and (b1 == b2) else 0.5 if (a1 == a2) or (b1 == b2) else 0.0
         points += alike
-        of = len(both) * (len(both) - 1) // 2
+        n += of
         if of > tied_one and of > tied_other:
             taus += (alike - against) / math.sqrt((of - tied_one) * (of - tied_other))
             n_taus += 1

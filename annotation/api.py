@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from django.db.models import OuterRef, Subquery
 from django.http import FileResponse, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
@@ -21,12 +22,13 @@ from rest_framework.response import Response
 from rest_framework.throttling import UserRateThrottle
 
 from annotation import import_formats, imports, preferences
-from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_for, role_in
+from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_for
 from annotation.agreement import agreement, agreement_by_annotator, agreement_by_category
 from annotation.downloads import archive_answer, file_answer
 from annotation.exports import json_line
-from annotation.models import Batch, Project, Prompt, Snapshot
-from annotation.snapshots import SnapshotError, freeze_snapshot
+from annotation.freezing import freeze
+from annotation.models import Batch, Freezing, Membership, Project, Prompt, Snapshot
+from annotation.snapshots import SnapshotError
 from annotation.statements import statements
 
 MAX_PROMPT_ROWS = 10_000
@@ -51,16 +53,13 @@ class ProjectSerializer(serializers.Serializer[Any]):
     slug = serializers.SlugField()
     name = serializers.CharField()
     description = serializers.CharField()
-    role = serializers.SerializerMethodField(help_text="Your role in it.")
+    role = serializers.CharField(help_text="Your role in it.")
     interface = serializers.CharField()
     axes = AxisSerializer(many=True)
     protocol = serializers.SerializerMethodField(help_text="What is asked: docs/formats.md.")
     responses_per_comparison = serializers.IntegerField()
     overlap = serializers.IntegerField(help_text="How many people judge each comparison.")
     is_demo = serializers.BooleanField()
-
-    def get_role(self, project: Project) -> str:
-        return role_in(self.context["request"].user, project)
 
     def get_protocol(self, project: Project) -> dict[str, Any]:
         return project.rules.as_json()
@@ -170,7 +169,7 @@ class SnapshotSerializer(serializers.Serializer[Any]):
 class FreezeSerializer(serializers.Serializer[Any]):
     note = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
     batches = serializers.ListField(
-        child=serializers.IntegerField(),
+        child=serializers.IntegerField(min_value=0, max_value=2**63 - 1),
         required=False,
         allow_null=True,
         default=None,
@@ -192,7 +191,9 @@ class ProjectList(ListAPIView[Project]):
     queryset = Project.objects.none()
 
     def get_queryset(self) -> Any:
-        return Project.objects.for_user(self.request.user)
+        mine = Membership.objects.filter(project=OuterRef("pk"), user=self.request.user.pk)
+        roles = Subquery(mine.values("role")[:1])
+        return Project.objects.for_user(self.request.user).annotate(role=roles)
 
 
 class PromptList(ListAPIView[Prompt]):
@@ -205,6 +206,8 @@ class PromptList(ListAPIView[Prompt]):
         project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
         found = project.prompts.select_related("source").order_by("pk")
         split = self.request.query_params.get("split")
+        if split and split not in Prompt.Split.values:
+            raise serializers.ValidationError({"split": "Give train, eval or heldout."})
         return found.filter(split=split) if split else found
 
     @extend_schema(
@@ -267,8 +270,9 @@ class SnapshotList(ListAPIView[Snapshot]):
     @extend_schema(
         operation_id="snapshots_create",
         request=FreezeSerializer,
-        responses={201: SnapshotSerializer, 409: RefusalSerializer},
-        description="Freeze what training may see now. 409 when there is nothing.",
+        responses={201: SnapshotSerializer, 202: RefusalSerializer, 409: RefusalSerializer},
+        description="Freeze what training may see now. 202 where it takes longer than a moment: it "
+        "is in the list when it is written. 409 when there is nothing, or another is being written.",
     )
     def post(self, request: Request, slug: str) -> Response:
         project = project_for(request.user, slug, CAN_EXPORT)
@@ -277,12 +281,15 @@ class SnapshotList(ListAPIView[Snapshot]):
         wanted = given.validated_data["batches"]
         batches = None if wanted is None else _batches(project, wanted)
         try:
-            snapshot = freeze_snapshot(
+            made = freeze(
                 project, by=request.user, batches=batches, note=given.validated_data["note"]
             )
         except SnapshotError as error:
             return Response({"detail": str(error)}, status=status.HTTP_409_CONFLICT)
-        return Response(SnapshotSerializer(snapshot).data, status=status.HTTP_201_CREATED)
+        if isinstance(made, Freezing):
+            told = f"A version of {made.total:,} judgments is being written; the list will have it."
+            return Response({"detail": told}, status=status.HTTP_202_ACCEPTED)
+        return Response(SnapshotSerializer(made).data, status=status.HTTP_201_CREATED)
 
 
 def _batches(project: Project, wanted: list[int]) -> list[Batch]:

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from annotation import api, assignment_api, judging_api, quality_api
+from annotation import api, assignment_api, batches_api, judging_api, quality_api
 
 urlpatterns = [
     path("projects/", api.ProjectList.as_view(), name="projects"),
@@ -22,6 +22,17 @@ urlpatterns = [
         "projects/<slug:slug>/snapshots/<int:version>/files/<str:name>",
         api.snapshot_file,
         name="snapshot_file",
+    ),
+    path("projects/<slug:slug>/batches/", batches_api.BatchList.as_view(), name="batches"),
+    path("projects/<slug:slug>/batches/<int:pk>/", batches_api.batch_detail, name="batch"),
+    path(
+        "projects/<slug:slug>/batches/<int:pk>/comparisons/",
+        batches_api.batch_comparisons,
+        name="batch_comparisons",
+    ),
+    path("projects/<slug:slug>/batches/<int:pk>/open/", batches_api.batch_open, name="batch_open"),
+    path(
+        "projects/<slug:slug>/batches/<int:pk>/close/", batches_api.batch_close, name="batch_close"
     ),
     path("projects/<slug:slug>/judging/next/", judging_api.judging_next, name="judging_next"),
     path("projects/<slug:slug>/judging/undo/", judging_api.judging_undo, name="judging_undo"),

@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import ngettext
 
@@ -81,12 +81,14 @@ def lock(comparison_id: int, project: Project | None = None) -> Comparison:
 
 
 def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
-    """Move the counters of a locked comparison. Gold has none: nobody is needed for it."""
-    if comparison.gold_id is not None:
-        return
-    comparison.taken += taken
-    comparison.judged += judged
-    comparison.is_free = comparison.taken < comparison.needed
+    """Move the counters of a locked comparison. Gold has none: nobody is needed for it.
+
+    Its row is written all the same, as it was: who times the answers learns nothing from it.
+    """
+    if comparison.gold_id is None:
+        comparison.taken += taken
+        comparison.judged += judged
+        comparison.is_free = comparison.taken < comparison.needed
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {Comparison._meta.db_table} SET taken = %s, judged = %s, is_free = %s "  # noqa: S608
@@ -97,9 +99,9 @@ def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
 
 def take_place(comparison: Comparison) -> bool:
     """Hold one more place of a locked comparison; False if none is left or the batch is not open."""
-    if comparison.gold_id is not None:  # to whoever holds it, gold behaves like any other
-        return comparison.batch.state == Batch.State.OPEN
-    if not comparison.is_free or comparison.batch.state != Batch.State.OPEN:
+    # To whoever holds it, gold behaves like any other.
+    is_free = comparison.is_free or comparison.gold_id is not None
+    if not is_free or comparison.batch.state != Batch.State.OPEN:
         return False
     count(comparison, taken=1)
     return True
@@ -111,13 +113,16 @@ def lease_end(project: Project) -> datetime:
 
 _own = Prepared(
     lambda uid, user, project: Assignment.objects.filter(
-        uid=uid, annotator=user, comparison__batch__project=project
+        uid=uid, annotator=user, is_ruling=False, comparison__batch__project=project
     ).select_related("comparison__batch", "comparison__prompt")
 )
 
 
 def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
-    """This person's own assignment in this project, or Assignment.DoesNotExist."""
+    """This person's own assignment in this project, or Assignment.DoesNotExist.
+
+    Rulings are no part of it: they are made and taken back on the review page.
+    """
     assignment = _own.first(uid=uid, user=user.pk, project=project.pk)
     if assignment is None:
         raise Assignment.DoesNotExist
@@ -142,6 +147,15 @@ def next_assignment(user: User, project: Project) -> Assignment | None:
 
     None when nothing is free for them. The lease starts again at its full length.
     """
+    try:
+        return _next(user, project)
+    except IntegrityError:
+        # A place of what ran out for this person was freed after we had looked for what they began:
+        # looking again finds it.
+        return _next(user, project)
+
+
+def _next(user: User, project: Project) -> Assignment | None:
     with transaction.atomic():
         member = _one_request_at_a_time(user, project)
         if member is not None and member.paused_at is not None:
@@ -161,6 +175,13 @@ def peek_next(user: User, project: Project, current: Assignment) -> Assignment |
 
     A person never holds more than two: asking again gives the same one.
     """
+    try:
+        return _peek(user, project, current)
+    except IntegrityError:  # As above.
+        return _peek(user, project, current)
+
+
+def _peek(user: User, project: Project, current: Assignment) -> Assignment | None:
     with transaction.atomic():
         member = _one_request_at_a_time(user, project)
         if member is not None and member.paused_at is not None:
@@ -269,7 +290,7 @@ def waiting(user: User, project: Project) -> int:
                 free = _free_keys(avoid_harm=avoid_harm)
                 n += len(free(batch=batch.pk, user=user.pk, skill=skill))
     if member is not None and project.gold_every:
-        n += gold.ahead(member, project, n - n_held, _had(user))
+        n += gold.ahead(member, project, n - n_held)
     return min(n, WAITING_COUNTED)
 
 
@@ -302,23 +323,37 @@ def limit_reached(user: User, project: Project, member: Membership | None) -> st
     return ""
 
 
-def score_comparisons(batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0) -> int:
+def score_comparisons(
+    batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0, by: str = ""
+) -> int:
     """Say which comparisons would teach most; how many were found.
 
     `scores` is a number of 0 or more by comparison id, such as how far reward models disagree on
     its responses; `recency` multiplies them, 1 for the newest policy and less for older ones. Where
-    priorities are equal the highest is handed out first.
+    priorities are equal the highest is handed out first. `by` names who scores, for the project's page.
     """
     numbers = {pk: value * recency for pk, value in scores.items()}
     wrong = next((n for n in numbers.values() if not math.isfinite(n) or n < 0), None)
     if wrong is not None:
         raise ValueError(f"A score is a number of 0 or more; one was {wrong}.")
-    found = 0
     with transaction.atomic():
         # In one order everywhere, so that two such transactions can't wait for each other.
-        for pk in sorted(numbers):
-            found += Comparison.objects.filter(pk=pk, batch=batch).update(score=numbers[pk])
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                f"UPDATE {Comparison._meta.db_table} SET score = %s WHERE id = %s AND batch_id = %s",  # noqa: S608
+                [[numbers[pk], pk, batch.pk] for pk in sorted(numbers)],
+            )
+            found = max(int(cursor.rowcount), 0)
+        batch.scored_at, batch.scored_by = timezone.now(), by[:120]
+        batch.save(update_fields=["scored_at", "scored_by"])
     return found
+
+
+def selection(batch: Batch) -> tuple[int, int]:
+    """Of the comparisons that may still be handed out: how many have a score, and how many there are."""
+    free = batch.comparisons.filter(is_free=True, gold=None)
+    n = free.aggregate(scored=Count("pk", filter=Q(score__gt=0)), all=Count("pk"))
+    return n["scored"], n["all"]
 
 
 def random_sample(batch: Batch) -> QuerySet[Comparison]:
@@ -437,13 +472,14 @@ def _qualify(
     user: User, project: Project, member: Membership, begun: list[Assignment]
 ) -> Assignment | None:
     """The next one of the qualification round; after the last one its result, and work if passed."""
-    begun = [assignment for assignment in begun if assignment.comparison.batch.qualification]
-    if begun and renew(begun[0]):
-        return begun[0]
+    rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
+    if rounds and renew(rounds[0]):
+        return rounds[0]
     chosen = gold.qualifying(member, project, _had(user))
     if chosen is not None:
         return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
-    return _take(user, project, member, []) if gold.settle(member, project) else None
+    work = [assignment for assignment in begun if assignment not in rounds]
+    return _take(user, project, member, work) if gold.settle(member, project) else None
 
 
 def _take(
@@ -469,10 +505,9 @@ def _take(
                 if comparison is not None:
                     may_have_begun = bool(begun)
                     if member is not None and project.gold_every:
-                        chosen = gold.instead_of(comparison, member, project, _had(user))
+                        chosen = gold.instead_of(comparison, member, project)
                         if chosen is not comparison:
                             comparison, drawn = chosen, Assignment.Drawn.RANKED
-                            may_have_begun = True
                     comparison.batch = batch
                     return _lease(comparison, user, project, drawn, may_have_begun=may_have_begun)
     return None

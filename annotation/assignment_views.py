@@ -5,8 +5,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from annotation.access import CAN_RUN, project_view
+from annotation.asked import who_asks
 from annotation.assignment_forms import Form, RulesForm, batches, people, save
-from annotation.models import Project, User
+from annotation.models import Project
 
 
 @project_view(*CAN_RUN)
@@ -25,8 +26,7 @@ def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
         sent = [*queue]
     faults = sum(not form.is_valid() for form in sent)  # All are looked at: each shows its own.
     if sent and not faults:
-        assert isinstance(request.user, User)  # project_view saw to it
-        changed = sum(save(form, request.user) for form in sent)
+        changed = sum(save(form, who_asks(request)) for form in sent)
         messages.success(request, "Saved." if changed else "Nothing was changed.")
         return redirect("assignment_rules", project.slug)
     if act:

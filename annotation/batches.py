@@ -26,6 +26,7 @@ from annotation.models import (
     User,
 )
 from annotation.protocols import RESPONSES
+from annotation.text import storable
 
 ROWS_AT_ONCE = 500
 
@@ -121,8 +122,7 @@ def add_comparisons(batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText
             Response.objects.bulk_create(
                 Response(
                     comparison=comparison,
-                    # PostgreSQL can't store NUL in text; what a model wrote is otherwise kept as is.
-                    text=response.text.replace("\x00", "\ufffd"),
+                    text=storable(response.text, "\ufffd"),
                     source=response.source,
                     sampling=response.sampling,
                     logprob=response.logprob,

@@ -6,10 +6,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.access import CAN_RUN, project_view
+from annotation.asked import who_asks
 from annotation.batches import BatchError
 from annotation.campaign_forms import CampaignForm
 from annotation.campaigns import close_campaign, start_campaign
-from annotation.models import Batch, Project, User
+from annotation.models import Batch, Project
 
 
 @project_view(*CAN_RUN)
@@ -26,7 +27,7 @@ def campaign_new(request: HttpRequest, project: Project) -> HttpResponse:
                 responses_of=given["responses_of"],
                 n=given["n"],
                 overlap=given["overlap"],
-                by=_me(request),
+                by=who_asks(request),
             )
         except BatchError as problem:
             form.add_error(None, str(problem))
@@ -45,7 +46,7 @@ def campaign_new(request: HttpRequest, project: Project) -> HttpResponse:
 def campaign_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     batch = get_object_or_404(Batch, project=project, pk=pk)
     try:
-        close_campaign(batch, _me(request))
+        close_campaign(batch, who_asks(request))
     except BatchError as problem:
         messages.error(request, str(problem))
     else:
@@ -53,8 +54,3 @@ def campaign_close(request: HttpRequest, project: Project, pk: int) -> HttpRespo
             request, f"{batch.name} is closed; what comes in late is kept as an extra."
         )
     return redirect("project", project.slug)
-
-
-def _me(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # project_view let in members only
-    return request.user

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from django.db import transaction
 
 from annotation.batches import (
+    ROWS_AT_ONCE,
     BatchError,
     ResponseText,
     add_comparisons,
@@ -81,24 +82,29 @@ def _of_batch(old: Batch, face: str, n: int) -> Iterator[tuple[Prompt, list[Resp
     fewest, most = RESPONSES[face]
     dice = random.SystemRandom()
     trainable = old.project.prompts.all().trainable().values("pk")
-    ids = list(
-        Comparison.objects.filter(batch=old, prompt__in=trainable).values_list("pk", flat=True)
-    )
+    # Gold stays where its answer is known; what was taken back in a dialogue needs nobody either.
+    work = Comparison.objects.filter(batch=old, prompt__in=trainable, gold=None, needed__gt=0)
+    ids = list(work.values_list("pk", flat=True))
     dice.shuffle(ids)
-    made = 0
-    for pk in ids:
-        if made == n:
-            return
-        comparison = Comparison.objects.select_related("prompt").get(pk=pk)
-        texts = {one.text: one for one in comparison.responses.all()}  # equal texts are one
-        if len(texts) < fewest:
-            continue
-        made += 1
-        chosen = dice.sample(list(texts.values()), min(most, len(texts)))
-        yield (
-            comparison.prompt,
-            [
-                ResponseText(one.text, one.source, one.sampling, one.logprob, one.n_tokens)
-                for one in chosen
-            ],
+    used: set[int] = set()
+    for start in range(0, len(ids), ROWS_AT_ONCE):
+        chunk = ids[start : start + ROWS_AT_ONCE]
+        found = (
+            Comparison.objects.select_related("prompt").prefetch_related("responses").in_bulk(chunk)
         )
+        for comparison in (found[pk] for pk in chunk):
+            if len(used) == n:
+                return
+            texts = {one.text: one for one in comparison.responses.all()}  # equal texts are one
+            # Of a prompt that several people wrote in dialogues one comparison is taken.
+            if len(texts) < fewest or comparison.prompt_id in used:
+                continue
+            used.add(comparison.prompt_id)
+            chosen = dice.sample(list(texts.values()), min(most, len(texts)))
+            yield (
+                comparison.prompt,
+                [
+                    ResponseText(one.text, one.source, one.sampling, one.logprob, one.n_tokens)
+                    for one in chosen
+                ],
+            )

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from django.utils.translation import gettext as _
+
 from annotation.models import DialogueCampaign, Message
 
 Readiness = Literal["off", "starting", "ready", "failed", "gone"]
@@ -69,10 +71,10 @@ class _Nobody:
         return Serving("off", "Nothing here can answer; ask an admin.")
 
     def writers(self, campaign: DialogueCampaign, n: int) -> list[Writer]:
-        raise CandidateError("Nothing here can answer; ask an admin.")
+        raise CandidateError(_("Nothing here can answer; ask an admin."))
 
     def write(self, writer: Writer, messages: Sequence[Message], told: Told) -> Iterator[str]:
-        raise CandidateError("Nothing here can answer; ask an admin.")
+        raise CandidateError(_("Nothing here can answer; ask an admin."))
 
 
 _registered: Candidates = _Nobody()

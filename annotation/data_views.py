@@ -1,7 +1,7 @@
 """Pages of data: prompts and their import, snapshots and their download, API tokens."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -19,14 +19,15 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from annotation import import_formats, imports, preferences, tokens
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view
+from annotation.asked import whole_number
 from annotation.data_forms import FreezeForm, ImportForm, PromptFilterForm, TokenForm
 from annotation.downloads import archive_answer, csv_answer, file_answer
-from annotation.models import ApiToken, Event, Project, Prompt, Snapshot, Source
+from annotation.freezing import freeze, latest
+from annotation.models import ApiToken, Event, Freezing, Project, Prompt, Snapshot, Source
 from annotation.rendering import render_markdown
 from annotation.snapshots import (
     SnapshotError,
     config_name,
-    freeze_snapshot,
     pair_file,
     snapshot_file,
 )
@@ -36,6 +37,8 @@ PREVIEW_ROWS = 12
 # A cell of a table shows the beginning of a text; the whole text is in the download.
 SHOWN_CHARACTERS = 2_000
 SEARCHED_TURNS = 12
+# Of a version, the pairs that are searched for words: more would keep somebody waiting.
+SEARCHED_PAIRS = 20_000
 
 
 # --- API tokens -------------------------------------------------------------------------------------
@@ -248,7 +251,7 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
         if form.is_valid():
             chosen = form.cleaned_data["batches"]
             try:
-                made = freeze_snapshot(
+                made = freeze(
                     project,
                     by=request.user,
                     batches=list(chosen) if chosen else None,
@@ -257,6 +260,8 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
             except SnapshotError as error:
                 form.add_error(None, str(error))
             else:
+                if isinstance(made, Freezing):
+                    return redirect("snapshots", project.slug)
                 messages.success(request, f"Version {made.version} is frozen.")
                 return redirect("snapshot", project.slug, made.version)
     batches = list(
@@ -268,6 +273,9 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
         ).filter(n_judgments__gt=0)
     )
     versions = list(project.snapshots.select_related("created_by").order_by("-version"))
+    freezing = latest(project)
+    if freezing is not None and versions and versions[0].created_at > freezing.created_at:
+        freezing = None  # How it ended matters no more.
     chosen_pks = {str(pk) for pk in form["batches"].value() or ()}
     return render(
         request,
@@ -275,6 +283,7 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
         {
             "form": form,
             "can_export": can_export,
+            "freezing": freezing,
             "counts": preferences.counts(project),
             "batches": [
                 (batch, not chosen_pks or str(batch.pk) in chosen_pks) for batch in batches
@@ -314,8 +323,8 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
     axis = request.GET.get("axis", "")
     axis = axis if axis in axes else (axes[0] if axes else "")
     words = request.GET.get("q", "")[:200]
-    start = _whole(request.GET.get("start"))
-    rows = list(islice(_pair_rows(found, axis, words), start, start + PREVIEW_ROWS + 1))
+    start = whole_number(request.GET.get("start"))
+    rows = list(_pair_rows(found, axis, words, start, PREVIEW_ROWS + 1))
     template = "annotation/snapshot.html"
     newer = project.snapshots.filter(version__gt=found.version).order_by("-version").first()
     return render(
@@ -328,6 +337,7 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             "axis": axis,
             "q": words,
             "rows": rows[:PREVIEW_ROWS],
+            "searched": SEARCHED_PAIRS if pairs.get(axis, 0) > SEARCHED_PAIRS else 0,
             "start": start,
             "previous": max(0, start - PREVIEW_ROWS) if start else None,
             "following": start + PREVIEW_ROWS if len(rows) > PREVIEW_ROWS else None,
@@ -364,31 +374,30 @@ def _configs(found: Snapshot, axes: list[str]) -> list[tuple[str, str]]:
     return configs
 
 
-def _whole(value: str | None) -> int:
-    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 9 else 0
-
-
 def _card_text(found: Snapshot) -> str:
     """The card without its front matter, which is for machines."""
     parts = found.card.split("---\n", 2)
     return parts[2].strip() if len(parts) == 3 else found.card
 
 
-def _pair_rows(found: Snapshot, axis: str, words: str) -> Iterator[dict[str, Any]]:
-    """Rows of the frozen file, one at a time; those that hold the words, if any are given."""
+def _pair_rows(
+    found: Snapshot, axis: str, words: str, start: int, n: int
+) -> Iterator[dict[str, Any]]:
+    """`n` rows of the frozen file from `start` on; with words, of the first that hold them."""
     if not axis:
         return
     try:
         path = snapshot_file(found, f"{pair_file(axis)}.jsonl")
     except SnapshotError:
         return
-    wanted = words.casefold()
     with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            messages = [*row["prompt"], *row["chosen"], *row["rejected"]]
-            if wanted and not any(wanted in m["content"].casefold() for m in messages):
-                continue
+        # Rows that are passed over are not read as JSON: a file may have half a million.
+        chosen = (
+            islice(_holding(words, islice(lines, SEARCHED_PAIRS)), start, start + n)
+            if words
+            else map(json.loads, islice(lines, start, start + n))
+        )
+        for row in chosen:
             yield {
                 "turns": [_clipped(message) for message in row["prompt"]],
                 "prompt": _clipped(row["prompt"][-1]),
@@ -397,6 +406,15 @@ def _pair_rows(found: Snapshot, axis: str, words: str) -> Iterator[dict[str, Any
                 "rejected": _clipped(row["rejected"][0]),
                 "annotator": row["annotator"],
             }
+
+
+def _holding(words: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    wanted = words.casefold()
+    for line in lines:
+        row = json.loads(line)
+        messages = [*row["prompt"], *row["chosen"], *row["rejected"]]
+        if any(wanted in message["content"].casefold() for message in messages):
+            yield row
 
 
 def _lineage(found: Snapshot) -> dict[str, Any]:

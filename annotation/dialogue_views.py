@@ -17,10 +17,12 @@ from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
 from annotation import dialogues as acts
 from annotation.access import CAN_JUDGE, project_view
+from annotation.asked import measured_seconds, who_asks, whole_number
 from annotation.candidates import candidates
 from annotation.judging import MAX_REASON, JudgmentConflict, JudgmentError
 from annotation.models import Batch, Dialogue, DialogueCampaign, Project, Turn, User
@@ -38,11 +40,13 @@ def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
     if request.method == "POST":
         campaign = get_object_or_404(
             DialogueCampaign.objects.select_related("batch__project"),
-            pk=_number(request.POST.get("campaign")),
+            pk=whole_number(request.POST.get("campaign")),
             batch__project=project,
         )
         try:
-            begun = acts.begin(_me(request), campaign, acknowledged="acknowledged" in request.POST)
+            begun = acts.begin(
+                who_asks(request), campaign, acknowledged="acknowledged" in request.POST
+            )
         except acts.DialogueError as error:
             problem = str(error)
         else:
@@ -52,9 +56,9 @@ def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
         .select_related("batch__project")
         .order_by("pk")
     )
-    if _me(request).harmful_material == User.HarmfulMaterial.AVOID:
+    if who_asks(request).harmful_material == User.HarmfulMaterial.AVOID:
         campaigns = campaigns.exclude(kind=DialogueCampaign.Kind.REDTEAM)
-    mine = Dialogue.objects.filter(campaign__batch__project=project, annotator=_me(request))
+    mine = Dialogue.objects.filter(campaign__batch__project=project, annotator=who_asks(request))
     open_ones = {one.campaign_id: one for one in mine.filter(ended_at=None)}
     context = {
         "project": project,
@@ -177,10 +181,10 @@ def _act(request: HttpRequest, dialogue: Dialogue, act: str) -> str:
         acts.choose(
             dialogue,
             _votes(request),
-            number=_number(request.POST.get("number")),
+            number=whole_number(request.POST.get("number")),
             key=_key(request),
             reason=request.POST.get("reason", ""),
-            seconds=_seconds(request.POST.get("seconds", "")),
+            seconds=measured_seconds(request.POST.get("seconds", "")),
         )
     elif act == "again":
         acts.ask_again(dialogue)
@@ -190,9 +194,9 @@ def _act(request: HttpRequest, dialogue: Dialogue, act: str) -> str:
         acts.keep_draft(dialogue, request.POST.get("text", ""))
     elif act == "end":
         acts.end(dialogue)
-        return "The dialogue is ended. Thank you."
+        return _("The dialogue is ended. Thank you.")
     else:
-        raise acts.DialogueError("The page asked for something unknown; load it again.")
+        raise acts.DialogueError(_("The page asked for something unknown; load it again."))
     return ""
 
 
@@ -202,7 +206,7 @@ def _votes(request: HttpRequest) -> dict[str, dict[str, Any]]:
     for name, value in request.POST.items():
         if name.startswith("vote-") and isinstance(value, str) and value:
             letter = value[0] if value[0] in "AB" else ""
-            votes[name.removeprefix("vote-")] = {"better": letter, "level": _number(value[1:])}
+            votes[name.removeprefix("vote-")] = {"better": letter, "level": whole_number(value[1:])}
     return votes
 
 
@@ -286,16 +290,11 @@ def _points(batch: Batch, vote: dict[str, Any] | None) -> list[dict[str, Any]]:
 # --- Small questions ------------------------------------------------------------------------------
 
 
-def _me(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # project_view saw to it
-    return request.user
-
-
 def _own(request: HttpRequest, project: Project, uid: UUID) -> Dialogue:
     return get_object_or_404(
         Dialogue.objects.select_related("campaign__batch__project", "annotator"),
         uid=uid,
-        annotator=_me(request),
+        annotator=who_asks(request),
         campaign__batch__project=project,
     )
 
@@ -304,15 +303,4 @@ def _key(request: HttpRequest) -> UUID:
     try:
         return UUID(request.POST.get("key", ""))
     except ValueError as error:
-        raise acts.DialogueError("The form has no valid key; load the page again.") from error
-
-
-def _number(value: str | None) -> int:
-    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 18 else 0
-
-
-def _seconds(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
+        raise acts.DialogueError(_("The form has no valid key; load the page again.")) from error

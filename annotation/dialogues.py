@@ -21,6 +21,8 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from annotation.assignment import lease_end
 from annotation.candidates import CandidateError, Candidates, Told, Writer, candidates
@@ -44,6 +46,7 @@ from annotation.models import (
     content_hash,
 )
 from annotation.protocols import HH_SCALE, SAFETY_AXES, Protocol
+from annotation.text import storable
 
 State = Turn.State
 CURRENT = (State.WRITING, State.READY, State.FAILED)
@@ -55,8 +58,8 @@ STALE_SECONDS = 15.0
 """A turn whose thread has not been heard of for so long is not being written any more."""
 DRAWS = 3
 """How often the second answer is drawn again when both came out alike."""
-INTERRUPTED = "The writing was interrupted. Your message is kept: ask again."
-ALIKE = (
+INTERRUPTED = gettext_noop("The writing was interrupted. Your message is kept: ask again.")
+ALIKE = gettext_noop(
     "Both answers came out alike, so there is nothing to choose. Ask again, or say it differently."
 )
 
@@ -143,23 +146,25 @@ def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False)
         if held:
             return held
         if campaign.is_redteam and user.harmful_material == User.HarmfulMaterial.AVOID:
-            raise DialogueError("You asked for no harmful material; this campaign is full of it.")
+            raise DialogueError(
+                _("You asked for no harmful material; this campaign is full of it.")
+            )
         if campaign.is_redteam and not acknowledged:
-            raise DialogueError("Say first that you have read the warning.")
+            raise DialogueError(_("Say first that you have read the warning."))
         return Dialogue.objects.create(campaign=campaign, annotator=user)
 
 
 def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
     """The next message; two answers to it are written from now on. The same key is the same turn."""
-    text = text.replace("\r\n", "\n").replace("\x00", "").strip()
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = storable(text.replace("\r\n", "\n")).strip()
     if (earlier := Turn.objects.filter(key=key).first()) is not None:
         return _same(earlier, dialogue, text)
     if not text:
-        raise DialogueError("Write something first.")
+        raise DialogueError(_("Write something first."))
     if len(text) > MAX_MESSAGE:
         raise DialogueError(
-            f"The message has {len(text):,} characters; at most {MAX_MESSAGE:,} are sent."
+            _("The message has %(length)s characters; at most %(most)s are sent.")
+            % {"length": f"{len(text):,}", "most": f"{MAX_MESSAGE:,}"}
         )
     campaign = dialogue.campaign
     _check_open(campaign)
@@ -167,18 +172,23 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
     who = candidates()
     serving = who.serving(campaign)
     if not serving.is_ready:
-        raise DialogueError(serving.sentence or "The policy can't answer now.")
+        raise DialogueError(serving.sentence or _("The policy can't answer now."))
     try:
         writers = who.writers(campaign, 2)
     except CandidateError as problem:
-        raise DialogueError(str(problem)) from problem
+        raise DialogueError(_(str(problem))) from problem
     random.SystemRandom().shuffle(writers)
     try:
         with transaction.atomic():
             dialogue = _locked(dialogue)
+            # The same message may have come twice, and the other one was faster.
+            if (earlier := Turn.objects.filter(key=key).first()) is not None:
+                return _same(earlier, dialogue, text)
             turns = list(dialogue.turns.exclude(state=State.WITHDRAWN))
             if turns and turns[-1].state in CURRENT:
-                raise DialogueError("Choose one of the two answers first, or take the turn back.")
+                raise DialogueError(
+                    _("Choose one of the two answers first, or take the turn back.")
+                )
             if reason := why_over(dialogue, turns):
                 raise DialogueError(reason)
             turn = Turn.objects.create(
@@ -191,7 +201,7 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
             )
             Dialogue.objects.filter(pk=dialogue.pk).update(draft="")
     except IntegrityError:
-        # The same message came twice in one instant.
+        # The key was used in another dialogue in the same instant.
         return _same(Turn.objects.get(key=key), dialogue, text)
     _write_soon(turn)
     return turn
@@ -200,11 +210,11 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
 def why_over(dialogue: Dialogue, turns: Sequence[Turn]) -> str:
     """Why no further message can be sent in this dialogue, "" if one can."""
     if dialogue.ended_at is not None:
-        return "This dialogue has ended; begin another."
+        return _("This dialogue has ended; begin another.")
     if len(turns) >= dialogue.campaign.max_turns:
-        return "These were all the turns of this dialogue: end it, then begin another."
+        return _("These were all the turns of this dialogue: end it, then begin another.")
     if turns and turns[-1].is_full:
-        return "The conversation is as long as the policy can read: end it, then begin another."
+        return _("The conversation is as long as the policy can read: end it, then begin another.")
     return ""
 
 
@@ -212,12 +222,12 @@ def ask_again(dialogue: Dialogue) -> Turn:
     """Have the current turn's answers written anew, after writing failed or broke off."""
     serving = candidates().serving(dialogue.campaign)
     if not serving.is_ready:
-        raise DialogueError(serving.sentence or "The policy can't answer now.")
+        raise DialogueError(serving.sentence or _("The policy can't answer now."))
     _check_rate(dialogue.annotator)
     with transaction.atomic():
         turn = current(_locked(dialogue))
         if turn is None or turn.state not in (State.FAILED, State.WRITING):
-            raise DialogueError("There is nothing to be asked again.")
+            raise DialogueError(_("There is nothing to be asked again."))
         if turn.state == State.WRITING and not is_stale(turn):
             return turn
         turn.state, turn.reason, turn.claim = State.WRITING, "", uuid4()
@@ -245,11 +255,11 @@ def choose(
         dialogue = _locked(dialogue)
         turn = dialogue.turns.exclude(state=State.WITHDRAWN).filter(number=number).first()
         if turn is None or turn.state not in (State.READY, State.CHOSEN):
-            raise DialogueError("There are no answers to choose from now; load the page again.")
+            raise DialogueError(_("There are no answers to choose from now; load the page again."))
         if turn.state == State.CHOSEN and (
             turn.comparison is None or not Judgment.objects.filter(key=key).exists()
         ):
-            raise DialogueError("You have chosen here already; take that back first.")
+            raise DialogueError(_("You have chosen here already; take that back first."))
         assignment = _assignment(dialogue, turn)
         ids = {letter: pk for pk, letter in letters_of(assignment).items()}
         ranks: dict[str, dict[str, int]] = {}
@@ -259,7 +269,9 @@ def choose(
             ranks[axis] = {pk: 1 if better in ("", letter) else 2 for letter, pk in ids.items()}
             strength[axis] = level if better else 0
         answer = Answer(ranks=ranks, strength=strength, reason=reason, seconds=seconds)
-        judgment = submit_judgment(assignment, answer=answer, key=key)
+        judgment = submit_judgment(assignment, by=dialogue.annotator, answer=answer, key=key)
+        if assignment.judgment_id != judgment.pk:
+            raise DialogueError(_("You took this choice back; load the page, then choose again."))
         if turn.state == State.READY:
             turn.state, turn.went_on = State.CHOSEN, _goes_on(dialogue, ids, judgment.ranks)
             turn.save(update_fields=["state", "went_on", "comparison"])
@@ -271,10 +283,10 @@ def take_back(dialogue: Dialogue) -> Turn:
     with transaction.atomic():
         dialogue = _locked(dialogue)
         if dialogue.ended_at is not None:
-            raise DialogueError("This dialogue has ended.")
+            raise DialogueError(_("This dialogue has ended."))
         turn = dialogue.turns.exclude(state=State.WITHDRAWN).last()
         if turn is None:
-            raise DialogueError("There is nothing to take back yet.")
+            raise DialogueError(_("There is nothing to take back yet."))
         if turn.state == State.CHOSEN:
             assert turn.comparison is not None
             reopen(turn.comparison.assignments.get(annotator=dialogue.annotator))
@@ -300,8 +312,7 @@ def end(dialogue: Dialogue) -> None:
 
 def keep_draft(dialogue: Dialogue, text: str) -> None:
     """Keep the message that is being written."""
-    text = text.replace("\x00", "")[: 2 * MAX_MESSAGE].encode("utf-8", "replace").decode()
-    Dialogue.objects.filter(pk=dialogue.pk).update(draft=text)
+    Dialogue.objects.filter(pk=dialogue.pk).update(draft=storable(text[: 2 * MAX_MESSAGE]))
 
 
 # --- Questions ----------------------------------------------------------------------------------------
@@ -429,8 +440,7 @@ def write_turn(turn: Turn, *, tick: float = TICK) -> None:
         is_full=any(one.told.is_full for one in answers),
         candidates=[
             {
-                # PostgreSQL can't store NUL; what a policy wrote is otherwise kept as it is.
-                "text": one.text.replace("\x00", "\ufffd"),
+                "text": storable(one.text, "\ufffd"),
                 "source": one.writer.source,
                 "sampling": one.writer.sampling,
                 "n_tokens": one.told.n_tokens,
@@ -465,7 +475,7 @@ def _locked(dialogue: Dialogue) -> Dialogue:
 
 def _check_open(campaign: DialogueCampaign) -> None:
     if campaign.batch.state != Batch.State.OPEN:
-        raise DialogueError(f"The campaign “{campaign}” is closed.")
+        raise DialogueError(_("The campaign “%(campaign)s” is closed.") % {"campaign": campaign})
 
 
 def _check_rate(user: User) -> None:
@@ -473,14 +483,15 @@ def _check_rate(user: User) -> None:
     asked = Turn.objects.filter(dialogue__annotator=user, created_at__gte=minute_ago).count()
     if asked >= settings.DIALOGUE_RATE:
         raise DialogueError(
-            f"At most {settings.DIALOGUE_RATE} messages a minute: wait a little, then send it again."
+            _("At most %(n)s messages a minute: wait a little, then send it again.")
+            % {"n": settings.DIALOGUE_RATE}
         )
 
 
 def _same(earlier: Turn, dialogue: Dialogue, text: str) -> Turn:
     if earlier.dialogue_id == dialogue.pk and earlier.text == text:
         return earlier
-    raise DialogueError("This message was sent before with other words; load the page again.")
+    raise DialogueError(_("This message was sent before with other words; load the page again."))
 
 
 def _withdraw(turn: Turn) -> None:

@@ -14,6 +14,7 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from annotation.asked import measured_seconds, whole_number
 from annotation.judging import letters_of, ranking_line
 from annotation.models import Assignment, Axis
 from annotation.protocols import (
@@ -46,6 +47,30 @@ def _in_words(one: Attribute) -> Attribute:
 
 
 # --- What was sent ------------------------------------------------------------------------------------
+
+
+def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
+    """The form's fields as an answer in letters, whatever the interface."""
+    letters = list(letters_of(assignment).values())
+    ranks: dict[str, dict[str, int]] = {}
+    for axis in assignment.comparison.batch.project.axis_keys:
+        given = {letter: post.get(f"rank-{axis}-{letter}", "") for letter in letters}
+        ranks[axis] = {letter: whole_number(value) for letter, value in given.items() if value}
+    flags = {
+        letter: [
+            {"kind": kind, "category": post.get(f"harm-{letter}", "") if kind == "unsafe" else ""}
+            for kind in post.getlist(f"flag-{letter}")
+        ]
+        for letter in letters
+    }
+    return {
+        "ranks": ranks,
+        "flags": {letter: of for letter, of in flags.items() if of},
+        "rewrite": post.get("rewrite", ""),
+        "reason": post.get("reason", ""),
+        "seconds": measured_seconds(post.get("seconds", "")),
+        **votes(post, assignment),
+    }
 
 
 def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:

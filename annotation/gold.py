@@ -12,6 +12,7 @@ exactly one is gold, at a place that nobody without the server's key can foretel
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -37,6 +38,8 @@ from annotation.models import (
     User,
     content_hash,
 )
+from annotation.prepared import Prepared
+from annotation.text import storable
 
 SOURCE = "Gold items"
 RANKED = (protocols.RANK, protocols.PAIR)
@@ -58,13 +61,14 @@ def score(expected: Mapping[str, Sequence[int | None]], ranks: Mapping[str, Any]
     """Share of the known pairs that were put in the right order; None where nothing is known.
 
     `ranks` is `{axis: [rank or None per response]}`, in the item's order of responses. A tie where
-    one is better is half right; a response that was not ranked is wrong.
+    one is better is half right; a response that was not ranked is wrong. Two that a top-k ranking
+    left out (BELOW) were not asked about.
     """
     points, n = 0.0, 0
     for axis, known in expected.items():
         given = ranks.get(axis) or [None] * len(known)
         for (a, said_a), (b, said_b) in combinations(zip(known, given, strict=True), 2):
-            if a is None or b is None or a == b:
+            if a is None or b is None or a == b or said_a == said_b == protocols.BELOW:
                 continue
             n += 1
             if said_a is None or said_b is None:
@@ -105,6 +109,7 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
             "assignment__comparison_id",
             "assignment__comparison__gold__expected",
             "ranks",
+            "rest_below",
         )
     )
     order: dict[int, list[str]] = {}
@@ -115,8 +120,11 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
     ):
         order.setdefault(comparison, []).append(str(pk))
     found: dict[int, Tally] = {}
-    for person, comparison, expected, ranks in rows:
-        given = {axis: [of.get(pk) for pk in order[comparison]] for axis, of in ranks.items()}
+    for person, comparison, expected, ranks, rest_below in rows:
+        left_out = protocols.BELOW if rest_below else None
+        given = {
+            axis: [of.get(pk, left_out) for pk in order[comparison]] for axis, of in ranks.items()
+        }
         share = score(expected, given)
         if share is not None:
             before = found.get(person, Tally())
@@ -127,38 +135,32 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
 # --- Mixed into the work ----------------------------------------------------------------------------------
 
 
-def instead_of(
-    comparison: Comparison, membership: Membership, project: Project, had: Exists
-) -> Comparison:
+def instead_of(comparison: Comparison, membership: Membership, project: Project) -> Comparison:
     """`comparison`, or gold of the same batch where this person's next one is to be gold.
 
-    Under the membership's lock. The work that was found stays free for whoever comes next.
+    Under the membership's lock. The work that was found stays free for whoever comes next. Gold is
+    looked for whether or not it is due: who times the answers learns nothing from it.
     """
     if project.gold_every < 2:
         return comparison
     handed = _handed(membership)
     is_due = handed % project.gold_every == _place(membership, project, handed)
-    chosen = None
-    if is_due:
-        chosen = (
-            _unseen(membership, had)
-            .filter(batch=comparison.batch_id)
-            .select_related("prompt")
-            .order_by("shuffle")
-            .first()
-        )
+    chosen = _next_unseen(avoid_harm=_avoids_harm(membership)).first(
+        batch=comparison.batch_id, user=membership.user_id
+    )
     Membership.objects.filter(pk=membership.pk).update(handed=F("handed") + 1)
-    return chosen or comparison
+    return chosen if is_due and chosen is not None else comparison
 
 
-def ahead(membership: Membership, project: Project, n_free: int, had: Exists) -> int:
+def ahead(membership: Membership, project: Project, n_free: int) -> int:
     """How many gold items come before this person has been handed `n_free` more comparisons of work."""
     every = project.gold_every
     if every < 2 or not n_free:
         return 0
+    batches = project.batches.filter(state=Batch.State.OPEN, qualification=None)
     available = (
-        _unseen(membership, had)
-        .filter(batch__state=Batch.State.OPEN, batch__qualification__isnull=True)
+        _unseen(membership.user_id, avoid_harm=_avoids_harm(membership))
+        .filter(batch__in=list(batches.values_list("pk", flat=True)))
         .values("gold")
         .distinct()
         .count()
@@ -185,29 +187,34 @@ def _handed(membership: Membership) -> int:
     return int(rows.get())
 
 
-def _unseen(membership: Membership, had: Exists) -> QuerySet[Comparison]:
-    """Gold comparisons whose item this person has not been handed, in whichever batch."""
-    known = Assignment.objects.filter(
-        annotator=membership.user_id,
-        comparison__gold=OuterRef("gold"),
-        comparison__batch__qualification__isnull=True,
-    )
-    return (
-        _bearable(membership)
-        .filter(gold__project=membership.project_id, gold__is_active=True, gold__is_mixed=True)
-        .exclude(had)
-        .exclude(Exists(known))
+def _unseen(user: Any, *, avoid_harm: bool) -> QuerySet[Comparison]:
+    """Gold comparisons whose item this person has not been handed, in whichever batch of work."""
+    handed = Exists(Assignment.objects.filter(comparison=OuterRef("pk"), annotator=user))
+    at_work = Exists(Batch.objects.filter(pk=OuterRef("batch"), qualification=None))
+    # One within the other, so that each is looked up by its key however much somebody has judged.
+    known = Exists(Comparison.objects.filter(handed, at_work, gold=OuterRef("gold")))
+    unseen = (
+        Comparison.objects.filter(gold__isnull=False, gold__is_active=True, gold__is_mixed=True)
+        .exclude(known)
         # Whoever wrote it knows it.
-        .exclude(gold__created_by=membership.user_id)
+        .exclude(gold__created_by=user)
     )
+    return unseen.exclude(prompt__risk=Prompt.Risk.HARMFUL) if avoid_harm else unseen
 
 
-def _bearable(membership: Membership) -> QuerySet[Comparison]:
-    """All comparisons, less the harmful ones for somebody who asked never to be given any."""
-    comparisons = Comparison.objects.all()
-    if membership.user.harmful_material == User.HarmfulMaterial.AVOID:
-        return comparisons.exclude(prompt__risk=Prompt.Risk.HARMFUL)
-    return comparisons
+@cache
+def _next_unseen(*, avoid_harm: bool) -> Prepared[Comparison]:
+    """The gold of a batch that this person would get next, with its prompt."""
+
+    def build(batch: Any, user: Any) -> QuerySet[Comparison]:
+        found = _unseen(user, avoid_harm=avoid_harm).filter(batch=batch)
+        return found.select_related("prompt").order_by("shuffle")[:1]
+
+    return Prepared(build)
+
+
+def _avoids_harm(membership: Membership) -> bool:
+    return bool(membership.user.harmful_material == User.HarmfulMaterial.AVOID)
 
 
 def _place(membership: Membership, project: Project, position: int) -> int:
@@ -225,6 +232,12 @@ def sow(batch: Batch) -> int:
     """
     if batch.is_imported or batch.face not in RANKED or batch.qualification is not None:
         return 0
+    with transaction.atomic():
+        Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)  # Sown by one at a time.
+        return _sow(batch)
+
+
+def _sow(batch: Batch) -> int:
     there = set(batch.comparisons.filter(gold__isnull=False).values_list("gold_id", flat=True))
     sizes = {
         len(pks)
@@ -306,11 +319,15 @@ def qualifying_left(membership: Membership, project: Project, had: Exists) -> in
 
 
 def _round_of(membership: Membership, project: Project) -> QuerySet[Comparison]:
-    return _bearable(membership).filter(
+    comparisons = Comparison.objects.filter(
         batch__project=project,
         batch__qualification=membership.attempt,
         batch__state=Batch.State.OPEN,
     )
+    # Nobody who asked never to be given harmful material is.
+    if _avoids_harm(membership):
+        return comparisons.exclude(prompt__risk=Prompt.Risk.HARMFUL)
+    return comparisons
 
 
 def settle(membership: Membership, project: Project) -> bool:
@@ -349,7 +366,7 @@ def settle(membership: Membership, project: Project) -> bool:
 def open_round(project: Project, attempt: int = 1) -> Batch | None:
     """The batch of a qualification attempt, made of the items marked for it if it is not there yet."""
     with transaction.atomic():
-        Project.objects.select_for_update().get(pk=project.pk)
+        Project.objects.lock(project.pk)
         found = project.batches.filter(qualification=attempt).first()
         if found is not None:
             return found
@@ -371,8 +388,11 @@ def open_round(project: Project, attempt: int = 1) -> Batch | None:
 
 
 def let_try_again(membership: Membership, by: User) -> None:
-    """Another attempt, with the same items shown anew."""
+    """Another attempt for who failed, with the same items shown anew. Saying it twice gives one."""
     with transaction.atomic():
+        membership.refresh_from_db(from_queryset=Membership.objects.select_for_update())
+        if membership.qualification != Membership.Qualification.FAILED:
+            return
         membership.attempt += 1
         membership.qualification = Membership.Qualification.NONE
         membership.save(update_fields=["attempt", "qualification"])
@@ -497,12 +517,12 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
     if not all(isinstance(value, bool) for value in flags.values()):
         raise GoldError("qualification and mixed are true or false.")
     clean: list[Message] = [
-        {"role": turn["role"], "content": _stored(turn["content"])} for turn in messages
+        {"role": turn["role"], "content": storable(turn["content"], "\ufffd")} for turn in messages
     ]
     return clean, {
-        "responses": [_stored(text) for text in responses],
+        "responses": [storable(text, "\ufffd") for text in responses],
         "expected": {axis: list(of) for axis, of in by_axis.items()},
-        "why": _stored(why),
+        "why": storable(why, "\ufffd"),
         "is_qualification": flags["qualification"],
         "is_mixed": flags["mixed"],
     }
@@ -510,8 +530,3 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and len(value) <= MAX_TEXT
-
-
-def _stored(text: str) -> str:
-    """As a database can keep it: no NUL, no half of a surrogate pair."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -9,7 +9,6 @@ import random
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Q
 
 from annotation.assignment import count, lock
 from annotation.models import Batch, Comparison, Event, GuidelineVersion, Membership, Project, User
@@ -32,7 +31,7 @@ def change_guidelines(project: Project, text: str, *, by: User | None, share: fl
     `share`, 0 to 1, of those judged in open batches is judged by one more person, drawn at random.
     The same text changes nothing.
     """
-    project = Project.objects.select_for_update().get(pk=project.pk)
+    project = Project.objects.lock(project.pk)
     if text == project.guidelines:
         return 0
     GuidelineVersion.objects.get_or_create(
@@ -63,13 +62,19 @@ def judge_again(project: Project, share: float) -> int:
     who has not had it.
     """
     people = project.memberships.filter(
-        role__in=[Membership.Role.ANNOTATOR, Membership.Role.REVIEWER, Membership.Role.ADMIN]
+        role__in=[Membership.Role.ANNOTATOR, Membership.Role.REVIEWER, Membership.Role.ADMIN],
+        user__is_active=True,
+        paused_at=None,
     ).count()
     judged = list(
         Comparison.objects.filter(
-            batch__project=project, batch__state=Batch.State.OPEN, judged__gt=0, needed__lt=people
+            batch__project=project,
+            batch__state=Batch.State.OPEN,
+            judged__gt=0,
+            needed__lt=people,
+            is_free=False,
+            is_live=False,  # What was said in a dialogue is judged by who said it.
         )
-        .filter(Q(is_free=False))
         .order_by("pk")
         .values_list("pk", flat=True)
     )

@@ -29,6 +29,9 @@ MAX_TEXT = MIB  # characters in one message or response
 MAX_MESSAGES = 200
 SHOWN_PROBLEMS = 50
 
+# One limit for the whole process: two files may be read at the same moment.
+csv.field_size_limit(MAX_TEXT + 1)
+
 Row = dict[str, Any]
 
 
@@ -71,11 +74,15 @@ class PromptItem:
 
 @dataclass(frozen=True)
 class ComparisonItem:
-    """One checked comparison: a prompt, its responses as (text, source), ranks per axis."""
+    """One checked comparison: a prompt, its responses as (text, source), dense ranks per axis.
+
+    `rest_below`: what has no rank is below all that have (a top-k ranking).
+    """
 
     prompt: PromptItem
     responses: list[tuple[str, str]]
     ranks: dict[str, list[int | None]]
+    rest_below: bool = False
 
     def digest(self) -> str:
         """The same prompt, responses and ranks are the same comparison, in whatever order."""
@@ -83,7 +90,7 @@ class ComparisonItem:
             [text, *((axis, given[index]) for axis, given in sorted(self.ranks.items()))]
             for index, (text, _) in enumerate(self.responses)
         )
-        told = json.dumps([self.prompt.sha256, answers])
+        told = json.dumps([self.prompt.sha256, answers, *(["below"] if self.rest_below else [])])
         return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -242,39 +249,35 @@ def _csv_rows(data: bytes, report: ImportReport) -> Iterator[tuple[int, Row]]:
         ) from error
     header_line = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header_line.count)
-    previous_limit = csv.field_size_limit(MAX_TEXT + 1)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        header: list[str] = []
-        begins = 1
-        while True:
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                # Where quotes are out of step, everything after this point would be guesswork.
-                report.n_rows += 1
-                report.add(begins, f"not valid CSV ({error}); check the quotes from here on.")
-                return
-            number, begins = begins, reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not header:
-                header = [cell.strip().lower() for cell in cells]
-                if not set(header) & KNOWN_COLUMNS:
-                    raise _Refused(
-                        "The first line names no known column; name the column of prompts "
-                        '"prompt" (others: category, risk, split, skill, priority, id), or use JSON Lines.'
-                    )
-                continue
-            if len(cells) != len(header):
-                report.n_rows += 1
-                report.add(number, f"{len(cells)} cells, but the header names {len(header)}.")
-                continue
-            yield number, dict(zip(header, cells, strict=True))
-    finally:
-        csv.field_size_limit(previous_limit)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    begins = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # Where quotes are out of step, everything after this point would be guesswork.
+            report.n_rows += 1
+            report.add(begins, f"not valid CSV ({error}); check the quotes from here on.")
+            return
+        number, begins = begins, reader.line_num + 1
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header = [cell.strip().lower() for cell in cells]
+            if not set(header) & KNOWN_COLUMNS:
+                raise _Refused(
+                    "The first line names no known column; name the column of prompts "
+                    '"prompt" (others: category, risk, split, skill, priority, id), or use JSON Lines.'
+                )
+            continue
+        if len(cells) != len(header):
+            report.n_rows += 1
+            report.add(number, f"{len(cells)} cells, but the header names {len(header)}.")
+            continue
+        yield number, dict(zip(header, cells, strict=True))
 
 
 # --- Rows to messages ---------------------------------------------------------------------------------
@@ -418,7 +421,7 @@ def _priority(value: Any) -> float:
         return 0.0
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
         raise BadRow("priority is not a number.")
@@ -627,14 +630,20 @@ def _ranked_replies(
         return None
     item = _item({key: row[key] for key in ("message_tree_id",) if key in row}, messages, report)
     responses = [(text, str(reply.get("model_name") or "")[:80]) for text, reply in kept]
-    lowest = kept[0][1]["rank"]
-    return ComparisonItem(item, responses, {axis: [r["rank"] - lowest + 1 for _, r in kept]})
+    return ComparisonItem(item, responses, {axis: _dense([reply["rank"] for _, reply in kept])})
+
+
+def _dense(ranks: Sequence[int | None]) -> list[int | None]:
+    """1, 2, 2, 3 for any numbers in that order: as judging stores them."""
+    places = sorted({rank for rank in ranks if rank is not None})
+    return [None if rank is None else places.index(rank) + 1 for rank in ranks]
 
 
 def _ranking(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonItem]:
     """A line of `preferences.jsonl` in docs/formats.md: K responses with ranks per axis."""
     responses = row.get("responses")
     ranks = row.get("ranks")
+    rest_below = row.get("unranked") == "below"
     if not isinstance(responses, list) or not 2 <= len(responses) <= MAX_RESPONSES:
         raise BadRow(f"responses is not a list of 2 to {MAX_RESPONSES} texts.")
     texts = [_text(text, "a response", may_be_empty=True) for text in responses]
@@ -652,12 +661,70 @@ def _ranking(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonIt
             raise BadRow(f"ranks.{name} does not hold one rank for each of the responses.")
         if any(rank is not None and (type(rank) is not int or rank < 1) for rank in given):
             raise BadRow(f"ranks.{name} holds something that is not a whole number from 1 or null.")
-        if sum(rank is not None for rank in given) >= 2:
-            checked[str(name)] = given
+        if sum(rank is not None for rank in given) >= (1 if rest_below else 2):
+            checked[str(name)] = _dense(given)
     if not checked:
         raise LeftOut("nothing is ranked")
     messages = _messages(row.get("messages", row.get("prompt")), "messages")
-    yield ComparisonItem(_item(row, messages, report), [(text, "") for text in texts], checked)
+    item = _item(row, messages, report)
+    yield ComparisonItem(item, [(text, "") for text in texts], checked, rest_below)
+
+
+UNJUDGED_KEYS = {
+    "prompt",
+    "messages",
+    "responses",
+    "category",
+    "risk",
+    "split",
+    "skill",
+    "priority",
+}
+MAX_SAMPLING = 2_000
+
+
+@dataclass(frozen=True)
+class GivenResponse:
+    """A response to be judged, with what its writer says of it and annotators never see."""
+
+    text: str
+    source: str = ""
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+def unjudged(
+    row: Row, report: ImportReport, *, fewest: int, most: int
+) -> tuple[PromptItem, list[GivenResponse]]:
+    """A prompt with `fewest` to `most` responses that people shall judge; BadRow says what is wrong."""
+    if unknown := sorted(set(row) - UNJUDGED_KEYS - set(ID_KEYS)):
+        raise BadRow(f"there is no field “{str(unknown[0])[:40]}”.")
+    if ("messages" in row) == ("prompt" in row):
+        raise BadRow("give a prompt or messages, one of them.")
+    read = _plain_prompt if isinstance(row.get("prompt"), str) else _conversation_prompt
+    given = row.get("responses", [])
+    if not isinstance(given, list) or not fewest <= len(given) <= most:
+        wanted = f"{fewest} to {most}" if fewest < most else f"exactly {most}" if most else "no"
+        raise BadRow(f"responses must be a list of {wanted} texts.")
+    responses = [_given_response(value, number) for number, value in enumerate(given, start=1)]
+    if len(responses) > 1 and len({response.text for response in responses}) == 1:
+        raise BadRow("all responses are the same text, so there is nothing to judge.")
+    return read(row, report), responses
+
+
+def _given_response(value: Any, number: int) -> GivenResponse:
+    what = f"response {number}"
+    if isinstance(value, str):
+        return GivenResponse(_text(value, what, may_be_empty=True))
+    if not isinstance(value, dict) or set(value) - {"text", "source", "sampling"}:
+        raise BadRow(f"{what} is a text, or an object with text, source and sampling.")
+    sampling = value.get("sampling", {})
+    if not isinstance(sampling, dict) or len(json.dumps(sampling)) > MAX_SAMPLING:
+        raise BadRow(f"sampling of {what} is an object of at most {MAX_SAMPLING:,} characters.")
+    return GivenResponse(
+        _text(value.get("text"), what, may_be_empty=True),
+        _label(value.get("source"), f"source of {what}", 200),
+        sampling,
+    )
 
 
 COMPARISON_FORMATS: dict[str, Callable[[Row, str, ImportReport], Iterable[ComparisonItem]]] = {

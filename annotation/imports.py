@@ -61,17 +61,17 @@ def import_prompts(
     """
     started = time.monotonic()
     items, report = read_prompts(file, format=format)
-    _check_source(source, report, sign_off=sign_off)
+    check_source(source, report, sign_off=sign_off)
     if report.ok:
         with transaction.atomic():
-            _lock(project)
-            known = _known_prompts(project, [item.sha256 for item in items])
+            lock_project(project)
+            known = known_prompts(project, [item.sha256 for item in items])
             new = [item for item in items if item.sha256 not in known]
             report.n_duplicates += len(items) - len(new)
             report.n_imported = len(new)
             if new:
                 report.source = _make_source(project, source, report, by, sign_off=sign_off)
-                _write_prompts(project, report.source, new, split)
+                write_prompts(project, report.source, new, split)
                 _record(project, by, "imported prompts", report)
     report.seconds = time.monotonic() - started
     return report
@@ -97,10 +97,10 @@ def import_comparisons(
     """
     started = time.monotonic()
     items, report = read_comparisons(file, axis=axis, axes=project.axis_keys, format=format)
-    _check_source(source, report, sign_off=sign_off)
+    check_source(source, report, sign_off=sign_off)
     if report.ok:
         with transaction.atomic():
-            _lock(project)
+            lock_project(project)
             keyed = {_key(project, item): item for item in items}
             known = _known_judgments(list(keyed))
             new = {key: item for key, item in keyed.items() if key not in known}
@@ -124,7 +124,8 @@ def _record(project: Project, by: User | None, verb: str, report: ImportReport) 
         Event.record(project, by, "signed off source", source.name, source=source.pk)
 
 
-def _check_source(source: Mapping[str, str], report: ImportReport, *, sign_off: bool) -> None:
+def check_source(source: Mapping[str, str], report: ImportReport, *, sign_off: bool) -> None:
+    """Add to the report what is wrong with a source's name, licence and link."""
     if not source.get("name", "").strip():
         report.add(None, "Name the source: a dataset without a name and licence can't be traced.")
     for key, limit in (("name", 120), ("licence", 120), ("url", 200)):
@@ -137,9 +138,9 @@ def _check_source(source: Mapping[str, str], report: ImportReport, *, sign_off: 
         report.add(None, "The source's link does not begin with https:// or http://.")
 
 
-def _lock(project: Project) -> None:
+def lock_project(project: Project) -> None:
     """One import of a project at a time, so that two of the same file cannot both be first."""
-    Project.objects.select_for_update().get(pk=project.pk)
+    Project.objects.lock(project.pk)
 
 
 def _make_source(
@@ -170,7 +171,8 @@ def _chunks(items: Sequence[Any], size: int = CHUNK) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
-def _known_prompts(project: Project, hashes: Sequence[str]) -> dict[str, int]:
+def known_prompts(project: Project, hashes: Sequence[str]) -> dict[str, int]:
+    """Ids of the prompts that the project has, by hash."""
     known: dict[str, int] = {}
     for chunk in _chunks(hashes):
         known.update(
@@ -190,7 +192,7 @@ def _key(project: Project, item: ComparisonItem) -> uuid.UUID:
     return uuid.uuid5(uuid.NAMESPACE_OID, f"import {project.pk} {item.digest()}")
 
 
-def _write_prompts(
+def write_prompts(
     project: Project, source: Source, items: Iterable[PromptItem], split: str
 ) -> dict[str, int]:
     """New prompts in bulk; their ids by hash. bulk_create skips save(), so sha256 is given here."""
@@ -220,9 +222,9 @@ def _write_comparisons(
 ) -> list[Batch]:
     """Batches, comparisons, responses, assignments and judgments in bulk, as judging would leave them."""
     hashes = {item.prompt.sha256: item.prompt for item in items.values()}
-    prompt_ids = _known_prompts(project, list(hashes))
+    prompt_ids = known_prompts(project, list(hashes))
     new = [prompt for sha256, prompt in hashes.items() if sha256 not in prompt_ids]
-    prompt_ids |= _write_prompts(project, source, new, split)
+    prompt_ids |= write_prompts(project, source, new, split)
 
     seen: Counter[str] = Counter()
     parts: list[list[tuple[uuid.UUID, ComparisonItem]]] = []
@@ -318,6 +320,7 @@ def _write_judged(
                 key=key,
                 answer_sha256=item.digest(),
                 ranks=ranks,
+                rest_below=item.rest_below,
                 guideline_version=project.guideline_version,
             )
         )

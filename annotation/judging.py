@@ -22,7 +22,8 @@ from django.utils.translation import gettext_noop
 from annotation.assignment import State, count, lease_end, lock, refresh, take_place
 from annotation.models import Assignment, Batch, Comparison, Judgment, Project, Response, User
 from annotation.prepared import Prepared
-from annotation.protocols import RANK, WRITING
+from annotation.protocols import RANK, WRITING, Protocol
+from annotation.text import storable
 from annotation.votes import JudgmentError as JudgmentError  # whoever judges catches it from here
 from annotation.votes import (
     Ratings,
@@ -93,7 +94,7 @@ class Answer:
             told = Response.objects.filter(pk__in=assignment.shown_order)
             texts = {str(pk): text for pk, text in told.values_list("pk", "text")}
         if self.flags and not rules.flags:
-            raise JudgmentError("Responses are not flagged here.")
+            raise JudgmentError(_("Responses are not flagged here."))
         return Answer(
             ranks={axis: of for axis, of in ranks.items() if of},
             flags=_checked_flags(self.flags, letters),
@@ -124,26 +125,32 @@ class Answer:
 
         def translate(given: Any, what: str) -> dict[str, Any]:
             if not isinstance(given, Mapping):
-                raise JudgmentError(f"The {what} must be given per response.")
+                raise JudgmentError(
+                    _("The %(what)s must be given per response.") % {"what": _(what)}
+                )
             unknown = next((letter for letter in given if letter not in ids), None)
             if unknown is not None:
-                raise JudgmentError(f"There is no response “{_short(unknown)}” here.")
+                raise JudgmentError(
+                    _("There is no response “%(given)s” here.") % {"given": _short(unknown)}
+                )
             return {ids[letter]: value for letter, value in given.items()}
 
         ranks, based_on = data.get("ranks") or {}, data.get("based_on")
         if not isinstance(ranks, Mapping):
-            raise JudgmentError("The ranks must be given per axis.")
+            raise JudgmentError(_("The ranks must be given per axis."))
         return cls(
-            ranks={axis: translate(of, "ranks") for axis, of in ranks.items()},
-            flags=translate(data.get("flags") or {}, "flags"),
+            ranks={axis: translate(of, gettext_noop("ranks")) for axis, of in ranks.items()},
+            flags=translate(data.get("flags") or {}, gettext_noop("flags")),
             rewrite=data.get("rewrite") or "",
             reason=data.get("reason") or "",
             seconds=data.get("seconds"),
             strength=data.get("strength") or {},
             all_bad=data.get("all_bad") or [],
-            ratings=translate(data.get("ratings") or {}, "ratings"),
-            safety=translate(data.get("safety") or {}, "votes on safety"),
-            based_on=next(iter(translate({str(based_on): ""}, "response"))) if based_on else "",
+            ratings=translate(data.get("ratings") or {}, gettext_noop("ratings")),
+            safety=translate(data.get("safety") or {}, gettext_noop("votes on safety")),
+            based_on=next(iter(translate({str(based_on): ""}, gettext_noop("response"))))
+            if based_on
+            else "",
         )
 
 
@@ -193,14 +200,16 @@ _known = Prepared(
 )
 
 
-def submit_judgment(assignment: Assignment, *, answer: Answer, key: UUID) -> Judgment:
-    """Accept an answer and return its row; the one writer of judgments.
+def submit_judgment(assignment: Assignment, *, by: User, answer: Answer, key: UUID) -> Judgment:
+    """Accept the answer of `by`, whose assignment it is; its row. The one writer of judgments.
 
     The same key with the same answer gives the same row, with another answer JudgmentConflict. An
     answer that comes after its lease is accepted: it takes a place if one is left, and is kept as an
     extra otherwise. An answer to what was judged before is a new revision. JudgmentError if the
-    answer makes no sense or the batch of an earlier judgment is closed.
+    answer makes no sense, comes from somebody else or the batch of an earlier judgment is closed.
     """
+    if assignment.annotator_id != by.pk:
+        raise JudgmentError(_("This comparison was handed to somebody else."))
     answer = answer.checked(assignment)
     try:
         with transaction.atomic():
@@ -304,7 +313,7 @@ def ruling_assignment(comparison: Comparison, reviewer: User) -> Assignment:
         )
         if not made and not assignment.is_ruling:
             if assignment.state == State.JUDGED:
-                raise JudgmentError("You judged this one yourself; another reviewer decides it.")
+                raise JudgmentError(_("You judged this one yourself; another reviewer decides it."))
             if assignment.state == State.LEASED and not assignment.is_extra:
                 count(comparison, taken=-1)
             assignment.state, assignment.is_extra, assignment.is_ruling = State.SKIPPED, True, True
@@ -419,21 +428,29 @@ def _short(value: object) -> str:
 
 def _checked_ranks(ranks: Any, letters: dict[str, str], axes: dict[str, str]) -> Ranks:
     if not isinstance(ranks, Mapping):
-        raise JudgmentError("The ranks must be given per axis.")
+        raise JudgmentError(_("The ranks must be given per axis."))
     for axis in ranks:
         if axis not in axes:
-            raise JudgmentError(f"This project does not compare on “{_short(axis)}”.")
+            raise JudgmentError(
+                _("This project does not compare on “%(axis)s”.") % {"axis": _short(axis)}
+            )
     checked: Ranks = {}
     for axis, name in axes.items():
         given = ranks.get(axis) or {}
         if not isinstance(given, Mapping):
-            raise JudgmentError(f"{name}: the ranks must be given per response.")
+            raise JudgmentError(
+                _("%(axis)s: the ranks must be given per response.") % {"axis": _(name)}
+            )
         for key, rank in given.items():
             if key not in letters:
-                raise JudgmentError(f"{name}: there is no response “{_short(key)}” here.")
+                raise JudgmentError(
+                    _("%(axis)s: there is no response “%(given)s” here.")
+                    % {"axis": _(name), "given": _short(key)}
+                )
             if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= len(letters):
                 raise JudgmentError(
-                    f"{name}: a rank is a number from 1 to {len(letters)}, not “{_short(rank)}”."
+                    _("%(axis)s: a rank is a number from 1 to %(most)s, not “%(given)s”.")
+                    % {"axis": _(name), "most": len(letters), "given": _short(rank)}
                 )
         dense = {rank: place for place, rank in enumerate(sorted(set(given.values())), start=1)}
         checked[axis] = {key: dense[given[key]] for key in letters if key in given}
@@ -442,25 +459,29 @@ def _checked_ranks(ranks: Any, letters: dict[str, str], axes: dict[str, str]) ->
 
 def _checked_flags(flags: Any, letters: dict[str, str]) -> Flags:
     if not isinstance(flags, Mapping):
-        raise JudgmentError("Flags must be given per response.")
+        raise JudgmentError(_("Flags must be given per response."))
     checked: Flags = {}
     for key, given in flags.items():
         if key not in letters:
-            raise JudgmentError(f"Flags: there is no response “{_short(key)}” here.")
+            raise JudgmentError(
+                _("Flags: there is no response “%(given)s” here.") % {"given": _short(key)}
+            )
         if not isinstance(given, list):
-            raise JudgmentError("The flags of a response must be a list.")
+            raise JudgmentError(_("The flags of a response must be a list."))
         kinds: dict[str, str] = {}
         for flag in given:
             kind = flag.get("kind") if isinstance(flag, Mapping) else flag
             if not isinstance(kind, str) or kind not in Judgment.FLAGS:
-                raise JudgmentError(f"There is no flag “{_short(kind)}”.")
+                raise JudgmentError(_("There is no flag “%(given)s”.") % {"given": _short(kind)})
             category = (flag.get("category") or "") if isinstance(flag, Mapping) else ""
             if kind == "unsafe":
                 category = category or "other"
-                if category not in Judgment.HARM_CATEGORIES:
-                    raise JudgmentError(f"There is no kind of harm “{_short(category)}”.")
+                if not isinstance(category, str) or category not in Judgment.HARM_CATEGORIES:
+                    raise JudgmentError(
+                        _("There is no kind of harm “%(given)s”.") % {"given": _short(category)}
+                    )
             elif category:
-                raise JudgmentError("Only the flag “unsafe” has a kind of harm.")
+                raise JudgmentError(_("Only the flag “unsafe” has a kind of harm."))
             kinds[kind] = category
         if kinds:
             checked[key] = [
@@ -471,10 +492,8 @@ def _checked_flags(flags: Any, letters: dict[str, str]) -> Flags:
 
 def _checked_text(text: Any, what: str, most: int) -> str:
     if not isinstance(text, str):
-        raise JudgmentError(f"The {what} must be text.")
-    # Browsers send CR LF; PostgreSQL can't store NUL; half a surrogate pair is no text.
-    text = text.replace("\r\n", "\n").replace("\x00", "")
-    clean = str(text.encode("utf-8", "replace").decode("utf-8"))
+        raise JudgmentError(_("The %(what)s must be text.") % {"what": _(what)})
+    clean = storable(text.replace("\r\n", "\n"))  # Browsers send CR LF.
     if len(clean) > most:
         raise JudgmentError(
             _("The %(what)s has %(length)s characters; at most %(most)s are kept.")
@@ -494,7 +513,7 @@ def _checked_seconds(seconds: Any) -> float | None:
 
 def _clean_draft(assignment: Assignment, draft: Any) -> dict[str, Any]:
     if not isinstance(draft, Mapping):
-        raise JudgmentError("A draft is an object with ranks, flags, rewrite and reason.")
+        raise JudgmentError(_("A draft is an object with ranks, flags, rewrite and reason."))
     letters = set(letters_of(assignment).values())
     axes = set(assignment.comparison.batch.project.axis_keys)
 
@@ -516,28 +535,34 @@ def _clean_draft(assignment: Assignment, draft: Any) -> dict[str, Any]:
     kept_flags: Flags = {}
     for letter, of in per_letter(draft.get("flags")).items():
         kinds = [
-            {"kind": flag["kind"], "category": str(flag.get("category") or "")[:40]}
+            {"kind": flag["kind"], "category": category}
             for flag in (of if isinstance(of, list) else ())
-            if isinstance(flag, Mapping) and flag.get("kind") in Judgment.FLAGS
+            if isinstance(flag, Mapping)
+            and isinstance(flag.get("kind"), str)
+            and flag["kind"] in Judgment.FLAGS
+            and (category := str(flag.get("category") or "")) in ("", *Judgment.HARM_CATEGORIES)
         ]
         if kinds:
             kept_flags[letter] = kinds
     kept: dict[str, Any] = {"ranks": kept_ranks, "flags": kept_flags}
     for name in ("rewrite", "reason"):
         text = draft.get(name)
-        kept[name] = text.replace("\x00", "") if isinstance(text, str) else ""
-    kept |= _clean_votes(draft, letters, axes)
+        kept[name] = storable(text) if isinstance(text, str) else ""
+    kept |= _clean_votes(draft, letters, axes, assignment.comparison.batch.rules)
     seconds = _checked_seconds(draft.get("seconds"))
     if seconds is not None:
         kept["seconds"] = seconds
     return kept
 
 
-def _clean_votes(draft: Mapping[str, Any], letters: set[str], axes: set[str]) -> dict[str, Any]:
+def _clean_votes(
+    draft: Mapping[str, Any], letters: set[str], axes: set[str], rules: Protocol
+) -> dict[str, Any]:
     """The parts of a draft that only some protocols have, those that are there and have sense."""
+    values = {one.key: one.values for one in rules.attributes}
 
-    def is_whole(value: Any) -> bool:
-        return isinstance(value, int) and 0 <= value <= 9
+    def is_one_of(value: Any, allowed: range) -> bool:
+        return isinstance(value, int) and value in allowed
 
     def mapping(value: Any) -> Mapping[str, Any]:
         return value if isinstance(value, Mapping) else {}
@@ -552,14 +577,16 @@ def _clean_votes(draft: Mapping[str, Any], letters: set[str], axes: set[str]) ->
         "strength": {
             axis: level
             for axis, level in mapping(draft.get("strength")).items()
-            if axis in axes and is_whole(level)
+            if axis in axes and is_one_of(level, range(len(rules.scale.levels) + 1))
         },
         "all_bad": [axis for axis in sorted(axes) if axis in all_bad]
         if isinstance(all_bad, list)
         else [],
         "ratings": {
             letter: {
-                str(name)[:60]: value for name, value in mapping(of).items() if is_whole(value)
+                name: value
+                for name, value in mapping(of).items()
+                if name in values and is_one_of(value, values[name])
             }
             for letter, of in mapping(draft.get("ratings")).items()
             if letter in letters
@@ -567,7 +594,7 @@ def _clean_votes(draft: Mapping[str, Any], letters: set[str], axes: set[str]) ->
         "safety": {
             letter: {
                 "safe": of["safe"],
-                "harms": [harm[:60] for harm in harms(of) if isinstance(harm, str)][:40],
+                "harms": [harm for harm in rules.harms if harm in harms(of)],
             }
             for letter, of in mapping(draft.get("safety")).items()
             if letter in letters and isinstance(of, Mapping) and isinstance(of.get("safe"), bool)

@@ -17,6 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_JUDGE, project_for
+from annotation.asked import who_asks
 from annotation.assignment import next_assignment, release, renew, responses_of
 from annotation.judging import (
     Answer,
@@ -28,7 +29,7 @@ from annotation.judging import (
     submit_judgment,
     undo_last,
 )
-from annotation.models import Assignment, User
+from annotation.models import Assignment
 from annotation.prepared import Prepared
 from annotation.protocols import DEMONSTRATE
 from annotation.throttles import JudgingThrottle
@@ -123,7 +124,7 @@ class ProblemSerializer(serializers.Serializer[Any]):
 def judging_next(request: Request, slug: str) -> Response:
     """What you judge now: what you hold, else a new comparison. 204 when nothing is free for you."""
     project = project_for(request.user, slug, CAN_JUDGE)
-    assignment = next_assignment(_me(request), project)
+    assignment = next_assignment(who_asks(request), project)
     if assignment is None:
         return Response(status=status.HTTP_204_NO_CONTENT)
     return Response(_shown(assignment))
@@ -142,7 +143,9 @@ def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     given.is_valid(raise_exception=True)
     try:
         answer = Answer.from_letters(assignment, given.validated_data)
-        judgment = submit_judgment(assignment, answer=answer, key=given.validated_data["key"])
+        judgment = submit_judgment(
+            assignment, by=who_asks(request), answer=answer, key=given.validated_data["key"]
+        )
     except JudgmentError as problem:
         return _refusal(problem)
     return Response(
@@ -204,7 +207,7 @@ def judging_undo(request: Request, slug: str) -> Response:
     """Take your last judgment back: it is open again with its answer as draft. 204 if none can be."""
     project = project_for(request.user, slug, CAN_JUDGE)
     try:
-        assignment = undo_last(_me(request), project)
+        assignment = undo_last(who_asks(request), project)
     except JudgmentError as problem:
         return _refusal(problem)
     if assignment is None:
@@ -212,14 +215,9 @@ def judging_undo(request: Request, slug: str) -> Response:
     return Response(_shown(assignment))
 
 
-def _me(request: Request) -> User:
-    assert isinstance(request.user, User)  # project_for let in members only
-    return request.user
-
-
 def _own(request: Request, slug: str, uid: UUID, *, with_prompt: bool = True) -> Assignment:
     # One question instead of two: a project that this person may not judge in is a 404 as well.
-    user = _me(request)
+    user = who_asks(request)
     assignment = (_own_in_full if with_prompt else _own_rows).first(
         uid=uid, user=user.pk, slug=slug
     )
@@ -229,9 +227,12 @@ def _own(request: Request, slug: str, uid: UUID, *, with_prompt: bool = True) ->
 
 
 def _rows(uid: Any, user: Any, slug: Any, *also: str) -> QuerySet[Assignment]:
+    # Rulings are decided on the review page, and dialogues where they are talked in.
     return Assignment.objects.select_related("comparison__batch__project", *also).filter(
         uid=uid,
         annotator=user,
+        is_ruling=False,
+        comparison__is_live=False,
         comparison__batch__project__slug=slug,
         comparison__batch__project__memberships__user=user,
         comparison__batch__project__memberships__role__in=CAN_JUDGE,

@@ -108,6 +108,14 @@ class ProjectQuerySet(models.QuerySet["Project"]):
             membership &= Q(memberships__role__in=roles)
         return self.filter(membership).distinct()
 
+    def lock(self, pk: int) -> "Project":
+        """The project, until the transaction ends: one at a time goes on from here.
+
+        `no_key`, as rows that point at it are written all the while: lines of the audit log by
+        transactions that hold a comparison which this one may be about to wait for.
+        """
+        return self.select_for_update(no_key=True).get(pk=pk)
+
 
 class Interface(models.TextChoices):
     """What the page looks like on which a person judges; what it asks is the protocol."""
@@ -417,6 +425,12 @@ class Batch(models.Model):
     qualification = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="A qualification round: which attempt it is for."
     )
+    scored_at = models.DateTimeField(
+        null=True, blank=True, help_text="When an engine last said what would teach most."
+    )
+    scored_by = models.CharField(
+        max_length=120, blank=True, help_text="A plain label: who said so."
+    )
     is_imported = models.BooleanField(
         default=False, help_text="Judgments that came from a file, not from this product's pages."
     )
@@ -448,6 +462,28 @@ class Batch(models.Model):
     def rules(self) -> protocols.Protocol:
         """The protocol under which it is judged."""
         return protocols.read(self.protocol) if self.interface else self.project.rules
+
+
+class Upload(models.Model):
+    """What a program sent under a key of its own: sent again it is answered again, not done again."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="uploads")
+    batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="uploads")
+    key = models.UUIDField(help_text="The client's idempotency key.")
+    sha256 = models.CharField(max_length=64, help_text="Of what was sent.")
+    answer = models.JSONField(default=dict)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "key"], name="one_upload_per_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key} to {self.batch}"
 
 
 class GoldItem(models.Model):
@@ -547,6 +583,11 @@ class Comparison(models.Model):
                 condition=Q(is_free=True),
                 name="comparison_random",
             ),
+            models.Index(
+                fields=["batch", "shuffle"],
+                condition=Q(gold__isnull=False),
+                name="comparison_gold",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -597,7 +638,10 @@ class Assignment(models.Model):
     uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="assignments")
     annotator = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="assignments"
+        # Whose row went would take a place of its comparison along, that nobody could give back.
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        related_name="assignments",
     )
     state = models.CharField(max_length=8, choices=State.choices, default=State.LEASED)
     shown_order = models.JSONField(help_text="Response ids in the order they were shown: A, B, C …")
@@ -782,6 +826,7 @@ class ReviewCase(models.Model):
     weight = models.FloatField(default=0.0, help_text="Higher is looked at sooner.")
     state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
     ground = models.CharField(max_length=12, blank=True)
+    note = models.TextField(blank=True, help_text="The reviewer's own words.")
     decided_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -825,6 +870,41 @@ class Snapshot(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project.slug} v{self.version}"
+
+
+class Freezing(models.Model):
+    """A snapshot too large to wait for, while a thread of the web server writes it."""
+
+    class State(models.TextChoices):
+        WRITING = "writing"
+        DONE = "done"
+        FAILED = "failed"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="freezings")
+    state = models.CharField(max_length=8, choices=State.choices, default=State.WRITING)
+    done = models.PositiveIntegerField(default=0, help_text="Judgments written so far.")
+    total = models.PositiveIntegerField()
+    reason = models.CharField(max_length=300, blank=True, help_text="Why it failed.")
+    beat_at = models.DateTimeField(default=timezone.now)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project"], condition=Q(state="writing"), name="one_freezing_at_a_time"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug}: {self.done} of {self.total} judgments"
+
+    @property
+    def is_writing(self) -> bool:
+        return self.state == self.State.WRITING
 
 
 class Event(models.Model):

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from annotation.access import project_view
+from annotation.asked import save_asked, who_asks, whole_number
 from annotation.assignment import release_unwanted
 from annotation.forms import PreferencesForm
 from annotation.guidelines import mark_seen
@@ -20,11 +21,10 @@ from annotation.worddiff import word_diff
 @login_required
 def preferences(request: HttpRequest) -> HttpResponse:
     """Language, single keys, harmful material, breaks: kept with the person, whatever the browser."""
-    assert isinstance(request.user, User)  # login_required saw to it
-    user = User.objects.get(pk=request.user.pk)
+    user = User.objects.get(pk=who_asks(request).pk)
     form = PreferencesForm(request.POST or None, instance=user)
     if request.method == "POST" and form.is_valid():
-        form.save()
+        save_asked(form)
         release_unwanted(user)
         with translation.override(user.language or translation.get_language()):
             messages.success(request, _("Saved."))
@@ -67,8 +67,6 @@ def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
 @require_POST
 def guidelines_seen(request: HttpRequest, project: Project) -> HttpResponse:
     """This person has read what changed in the guidelines."""
-    version = request.POST.get("version", "")
-    membership = project.memberships.get(user=request.user)  # type: ignore[misc]
-    if version.isascii() and version.isdigit() and len(version) < 9:
-        mark_seen(membership, int(version))
+    membership = project.memberships.get(user=who_asks(request))
+    mark_seen(membership, whole_number(request.POST.get("version")))
     return redirect("judge", project.slug)

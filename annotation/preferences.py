@@ -21,10 +21,9 @@ from annotation.models import (
     Response,
     User,
 )
+from annotation.protocols import BELOW
 
 CHUNK = 500
-# A rank below every rank: of what a top-k ranking left out.
-BELOW = 10
 
 Row = dict[str, Any]
 Ties = Literal["drop", "half"]

@@ -6,18 +6,23 @@ Nothing here knows of the database.
 
 The presets follow what was published:
 
-- `instructgpt`: Ouyang et al. 2022, arXiv:2203.02155, section 3.4 and table 3.
-- `hh-rlhf`: Bai et al. 2022, arXiv:2204.05862, section 2 (a slider of eight points).
-- `llama2`: Touvron et al. 2023, arXiv:2307.09288, section 3.2.1; margins: table 27, "margin small".
-- `safe-rlhf`: Dai et al. 2023, arXiv:2310.12773, section 3.1; harms: BeaverTails, Ji et al. 2023,
-  arXiv:2307.04657, section 3.
-- `helpsteer`: Wang et al. 2024, arXiv:2406.08673 and arXiv:2410.01257 (-3 to 3 and a reason).
+- `instructgpt`: Ouyang et al. 2022, arXiv:2203.02155: 4 to 9 responses (section 3.5), a mark from 1 to
+  7 and eleven yes-or-no notes (table 3).
+- `hh-rlhf`: Bai et al. 2022, arXiv:2204.05862: section 2, and figure 6 for the eight points. What the
+  points are called and their margins are ours.
+- `llama2`: Touvron et al. 2023, arXiv:2307.09288: four strengths (section 3.2.1); margins: table 27,
+  "Margin Small".
+- `safe-rlhf`: Dai et al. 2023, arXiv:2310.12773: helpfulness and harmlessness judged apart; the fourteen
+  harms are those of BeaverTails, Ji et al. 2023, arXiv:2307.04657.
+- `helpsteer`: Wang et al. 2024, arXiv:2406.08673 (five attributes, 0 to 4) and arXiv:2410.01257 (-3 to 3,
+  0 being about the same, with a reason); wording as on the HelpSteer2 dataset's card.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 RANK, PAIR, DIALOGUE, DEMONSTRATE, REWRITE, RATE = INTERFACES = (
     "rank",
@@ -36,6 +41,8 @@ RESPONSES: dict[str, tuple[int, int]] = {
     REWRITE: (1, 9),
     RATE: (1, 9),
 }
+# The rank of what a top-k ranking left out: behind every rank that can be given, in no order.
+BELOW = 10
 # Interfaces whose answer orders the responses, and those whose answer is a text.
 COMPARING = (RANK, PAIR, DIALOGUE)
 WRITING = (DEMONSTRATE, REWRITE)
@@ -44,6 +51,7 @@ WRITING = (DEMONSTRATE, REWRITE)
 SAFETY_AXES = frozenset({"safety", "harmlessness"})
 
 Asked = Literal["none", "optional", "required"]
+Better = Literal["none", "optional"]
 Unranked = Literal["refused", "unknown", "below"]
 
 
@@ -117,7 +125,7 @@ class Protocol:
     reason: Asked = "optional"
     reason_min: int = 0
     """Fewest characters of a required reason, and of an optional one that is given."""
-    rewrite: Literal["none", "optional"] = "optional"
+    rewrite: Better = "optional"
     """Under interfaces that compare or rate: whether a better answer may be written."""
     text_min: int = 1
     """Under `demonstrate` and `rewrite`: fewest characters of the answer."""
@@ -130,7 +138,7 @@ class Protocol:
     """Responses may be flagged as unsafe, wrong, off-topic, rude."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("reason", Asked), ("unranked", Unranked)):
+        for name, allowed in (("reason", Asked), ("unranked", Unranked), ("rewrite", Better)):
             if getattr(self, name) not in get_args(allowed):
                 raise ProtocolError(
                     f"{name} is one of {', '.join(get_args(allowed))}, "
@@ -161,12 +169,10 @@ class Protocol:
         if "scale" in known:
             scale = _known(Scale, known["scale"], "A scale")
             if "levels" in scale:
-                scale["levels"] = tuple(_made(Level, one, "A level") for one in scale["levels"])
+                scale["levels"] = _several(Level, scale["levels"], "A level")
             known["scale"] = _made(Scale, scale, "A scale")
         if "attributes" in known:
-            known["attributes"] = tuple(
-                _made(Attribute, one, "An attribute") for one in known["attributes"]
-            )
+            known["attributes"] = _several(Attribute, known["attributes"], "An attribute")
         made: Protocol = _made(cls, known, "A protocol")
         return made
 
@@ -181,13 +187,39 @@ def _known(kind: Any, data: Any, what: str) -> dict[str, Any]:
     return dict(data)
 
 
+def _several(kind: Any, data: Any, what: str) -> tuple[Any, ...]:
+    if not isinstance(data, list | tuple):
+        raise ProtocolError(f"{what} is one of a list; this is none.")
+    return tuple(_made(kind, one, what) for one in data)
+
+
 def _made(kind: Any, data: Any, what: str) -> Any:
+    known = _known(kind, data, what)
+    for name, of in get_type_hints(kind).items():
+        if name not in known:
+            continue
+        value = known[name]
+        if not _fits(value, of):
+            raise ProtocolError(f"{what}: “{name}” is of the wrong kind: {str(value)[:40]}.")
     try:
-        return kind(**_known(kind, data, what))
-    except ProtocolError:
-        raise
-    except (TypeError, AttributeError, ValueError) as error:
-        raise ProtocolError(f"{what} has a part that is missing or of the wrong kind.") from error
+        return kind(**known)
+    except TypeError as error:
+        raise ProtocolError(f"{what} has a part that is missing.") from error
+
+
+def _fits(value: Any, of: Any) -> bool:
+    """Whether a value of JSON is what a field is annotated with."""
+    if of is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if get_origin(of) is Literal:  # Which of them: __post_init__ says so.
+        return type(value) is str
+    if get_origin(of) is tuple:
+        return isinstance(value, tuple)
+    if get_origin(of) is Mapping:
+        return isinstance(value, Mapping) and all(
+            type(part) is str for pair in value.items() for part in pair
+        )
+    return type(value) is of
 
 
 PLAIN = Protocol()

@@ -17,6 +17,7 @@ from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
 
 from annotation import gold, reliability
+from annotation.agreement import agreement_in_all
 from annotation.assignment import count, lock, release
 from annotation.batches import batch_progress
 from annotation.models import (
@@ -30,6 +31,8 @@ from annotation.models import (
     Response,
     User,
 )
+from annotation.preferences import preference_rows
+from annotation.protocols import BELOW
 from annotation.reliability import Profile, Quality, Vote
 
 CHUNK = 2_000
@@ -38,7 +41,7 @@ IDLE_SECONDS = 600.0
 STUCK_MINUTES = 20
 # Below this share of gold answered rightly, and from this many on, somebody should look.
 GOLD_LEAST, GOLD_ENOUGH = 0.6, 5
-CACHE_SECONDS = 3_600
+CACHE_SECONDS, LATELY_SECONDS = 3_600, 300
 
 
 class QualityError(Exception):
@@ -63,20 +66,22 @@ def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> lis
                 "assignment__comparison_id",
                 "assignment__shown_order",
                 "ranks",
+                "rest_below",
                 "seconds",
             )
         )
         missing = {row[1] for row in rows}
         for pk, text in Response.objects.filter(comparison__in=missing).values_list("pk", "text"):
             lengths[pk] = len(text)
-        for person, comparison, shown, ranks, seconds in rows:
+        for person, comparison, shown, ranks, rest_below, seconds in rows:
+            left_out = BELOW if rest_below else None
             for axis, given in ranks.items():
                 votes.append(
                     Vote(
                         person,
                         comparison,
                         tuple(shown),
-                        tuple(given.get(str(pk)) for pk in shown),
+                        tuple(given.get(str(pk), left_out) for pk in shown),
                         tuple(lengths.get(pk, 0) for pk in shown),
                         seconds,
                         axis,
@@ -85,8 +90,33 @@ def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> lis
     return votes
 
 
-def assessed(project: Project) -> Quality:
-    """`reliability.assess` of the project's votes, kept until a judgment comes, goes or changes."""
+def assessed(project: Project, *, lately: bool = False) -> Quality:
+    """`reliability.assess` of the project's votes, kept until a judgment comes, goes or changes.
+
+    `lately`: what was found in the last five minutes will do.
+    """
+    name = f"quality:{project.pk}:last"
+    key = (cache.get(name) if lately else None) or _state_of_votes(project)
+    found: Quality | None = cache.get(key)
+    if found is None:
+        found = reliability.assess(votes_of(project))
+        cache.set(key, found, CACHE_SECONDS)
+        cache.set(name, key, LATELY_SECONDS)
+    return found
+
+
+def agreement_of(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How far annotators agree per axis, and by category: kept as `assessed` is."""
+    key = f"agreement:{_state_of_votes(project)}"
+    found: tuple[dict[str, Any], dict[str, Any]] | None = cache.get(key)
+    if found is None:
+        found = agreement_in_all(preference_rows(project, only_trainable=False, adjudicated=False))
+        cache.set(key, found, CACHE_SECONDS)
+    return found
+
+
+def _state_of_votes(project: Project) -> str:
+    """A key that is another one as soon as a vote comes, goes or changes."""
     state = (
         Judgment.objects.of_project(project)
         .votes()
@@ -94,14 +124,10 @@ def assessed(project: Project) -> Quality:
             last=Max("pk"),
             n=Count("pk", filter=Q(current_for__isnull=False)),
             out=Count("pk", filter=Q(excluded_at__isnull=False)),
+            out_last=Max("excluded_at"),  # Another one taken out instead leaves the count the same.
         )
     )
-    key = f"quality:{project.pk}:{state['last']}:{state['n']}:{state['out']}"
-    found: Quality | None = cache.get(key)
-    if found is None:
-        found = reliability.assess(votes_of(project))
-        cache.set(key, found, CACHE_SECONDS)
-    return found
+    return ":".join(f"{part}".replace(" ", "T") for part in ("votes", project.pk, *state.values()))
 
 
 # --- The people -------------------------------------------------------------------------------------------------
@@ -350,6 +376,8 @@ def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
         locked = lock(comparison.pk)
         if locked.gold_id is not None:
             raise QualityError("Gold is not asked again.")
+        if locked.is_live:
+            raise QualityError("A live dialogue is judged by who talks: nobody else is asked.")
         if locked.batch.state != Batch.State.OPEN:
             raise QualityError(f"“{locked.batch}” is closed; open it to ask again.")
         # One more than there are answers: where a place is free already, somebody is being asked.

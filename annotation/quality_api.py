@@ -4,7 +4,7 @@ People are named as in exports (`annotator-…`), never by their account. Gold i
 """
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from django.http import StreamingHttpResponse
@@ -112,16 +112,10 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
         )
     )
     names: dict[int, str] = {}
-    for comparison, rows in groupby(judgments.iterator(CHUNK), key=lambda row: row[0]):
-        given = list(rows)
-        shown = list(
-            ModelResponse.objects.filter(comparison=comparison)
-            .order_by("pk")
-            .values_list("pk", "text")
-        )
+    for comparison, given, shown in _with_responses(judgments):
         pks = [pk for pk, _ in shown]
-        new = {row[2] for row in given} - set(names)
-        names |= _names(project, new)
+        if new := {row[2] for row in given} - set(names):
+            names |= _names(project, new)
 
         def ordered(
             ranks: dict[str, dict[str, int]], pks: list[int] = pks
@@ -153,6 +147,22 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
             "certainty": certainty,
             "ruling": next((ordered(ranks) for *_, is_ruling, ranks in given if is_ruling), None),
         }
+
+
+def _with_responses(judgments: Any) -> Iterator[tuple[int, list[Any], list[tuple[int, str]]]]:
+    """Each comparison with its judgments and its responses, which are fetched many at a time."""
+    groups = groupby(judgments.iterator(CHUNK), key=lambda row: row[0])
+    told = ((comparison, list(rows)) for comparison, rows in groups)
+    while chunk := list(islice(told, CHUNK)):
+        responses: dict[int, list[tuple[int, str]]] = {comparison: [] for comparison, _ in chunk}
+        for comparison, pk, text in (
+            ModelResponse.objects.filter(comparison__in=responses)
+            .order_by("pk")
+            .values_list("comparison_id", "pk", "text")
+        ):
+            responses[comparison].append((pk, text))
+        for comparison, given in chunk:
+            yield comparison, given, responses[comparison]
 
 
 def _names(project: Project, pks: set[int]) -> dict[int, str]:

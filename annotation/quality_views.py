@@ -12,15 +12,23 @@ from uuid import UUID
 from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
-from annotation import gold, quality, review
+from annotation import faces, gold, quality, review
 from annotation.access import CAN_JUDGE, CAN_REVIEW, CAN_RUN, project_view
-from annotation.agreement import agreement, agreement_by_category
-from annotation.judging import LETTERS, Answer, JudgmentError, ranking_line
+from annotation.asked import save_asked, who_asks, whole_number
+from annotation.judging import (
+    LETTERS,
+    MAX_REWRITE,
+    Answer,
+    JudgmentError,
+    in_letters,
+    letters_of,
+    ranking_line,
+)
 from annotation.models import (
     Assignment,
     Batch,
@@ -33,7 +41,7 @@ from annotation.models import (
     ReviewCase,
     User,
 )
-from annotation.preferences import preference_rows
+from annotation.protocols import RANK
 
 ROWS_A_PAGE = 40
 MAX_GOLD_BYTES = 5_000_000
@@ -77,7 +85,12 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
-        if (
+        if given.get("qualification_pass") and self.instance.interface not in gold.RANKED:
+            self.add_error(
+                "qualification_pass",
+                "Gold is known by its order, and this project asks for none: nobody could pass.",
+            )
+        elif (
             given.get("qualification_pass")
             and not self.instance.gold_items.filter(is_active=True, is_qualification=True).exists()
         ):
@@ -101,7 +114,7 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
         if act == "pay":
             pay = PayForm(request.POST, instance=project)
             if pay.is_valid():
-                pay.save()
+                save_asked(pay)
                 Event.record(project, request.user, "changed project", project.name, fields=["pay"])
                 messages.success(request, "Saved.")
                 return redirect("quality", project.slug)
@@ -109,7 +122,7 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             _act_on_member(request, project, act)
             return redirect("quality", project.slug)
     found = quality.people(project)
-    rows = list(preference_rows(project, only_trainable=False, adjudicated=False))
+    agreement, categories = quality.agreement_of(project)
     return render(
         request,
         "annotation/quality.html",
@@ -117,16 +130,11 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             "people": found,
             "suspects": [person for person in found if person.is_suspect],
             "work": quality.throughput(project, found),
-            "agreement": _axes(project, agreement(rows)),
-            "categories": [
-                (category, _axes(project, of))
-                for category, of in agreement_by_category(rows).items()
-            ]
-            if rows
-            else [],
+            "agreement": _axes(project, agreement),
+            "categories": [(name, _axes(project, of)) for name, of in categories.items()],
             "pay": pay,
             "may_act": request.role in CAN_RUN,  # type: ignore[attr-defined]
-            "n_cases": review.queue(project, _me(request)).count(),
+            "n_cases": review.queue(project, who_asks(request)).count(),
             "project": Project.objects.get(pk=project.pk),
         },
         status=422 if pay.errors else 200,
@@ -134,11 +142,10 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 def _act_on_member(request: HttpRequest, project: Project, act: str) -> None:
-    me = _me(request)
-    pk = request.POST.get("membership", "")
+    me = who_asks(request)
     member = get_object_or_404(
         project.memberships.select_related("user", "project"),
-        pk=int(pk) if pk.isascii() and pk.isdigit() and len(pk) < 18 else 0,
+        pk=whole_number(request.POST.get("membership")),
     )
     reason = request.POST.get("reason", "")
     try:
@@ -176,7 +183,9 @@ def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpRespo
         _only_admins(request)
         return _act_on_judgments(request, project, person, mine)
     page = Paginator(
-        mine.select_related("assignment__comparison__prompt", "assignment__comparison__batch"),
+        mine.select_related(
+            "assignment__comparison__prompt", "assignment__comparison__batch__project"
+        ),
         ROWS_A_PAGE,
     ).get_page(request.GET.get("page"))
     return render(
@@ -185,7 +194,13 @@ def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpRespo
         {
             "person": person,
             "page": page,
-            "rows": [(judgment, _said(project, judgment)) for judgment in page],
+            "rows": [
+                (
+                    judgment,
+                    faces.told(judgment.assignment, in_letters(judgment.assignment, judgment)),
+                )
+                for judgment in page
+            ],
             "may_act": request.role in CAN_RUN,  # type: ignore[attr-defined]
             "project": project,
         },
@@ -196,7 +211,7 @@ def _act_on_judgments(
     request: HttpRequest, project: Project, person: quality.Person, mine: Any
 ) -> HttpResponse:
     act, reason = request.POST.get("act", ""), request.POST.get("reason", "")
-    chosen = [int(pk) for pk in request.POST.getlist("judgment") if pk.isdigit() and len(pk) < 18]
+    chosen = [whole_number(pk) for pk in request.POST.getlist("judgment")]
     wanted = mine if act.endswith("-all") else mine.filter(pk__in=chosen)
     ids = list(wanted.values_list("pk", flat=True))
     back = redirect("quality_person", project.slug, person.user.pk)
@@ -206,38 +221,23 @@ def _act_on_judgments(
     try:
         if act in ("exclude", "exclude-all"):
             again = request.POST.get("ask_again") == "on"
-            n = quality.exclude(project, ids, _me(request), reason, ask_again=again)
+            n = quality.exclude(project, ids, who_asks(request), reason, ask_again=again)
             told = " Their places are free for others." if again and n else ""
             messages.success(
                 request,
                 f"{n} taken out: no export and no figure has them; they stay on record.{told}",
             )
         elif act in ("include", "include-all"):
-            n = quality.include(project, ids, _me(request))
+            n = quality.include(project, ids, who_asks(request))
             messages.success(request, f"{n} count again.")
+        elif act == "review":
+            n = review.ask_for_reviews(project, ids, who_asks(request))
+            messages.success(request, f"{n} put into the review queue.")
         else:
             raise Http404("There is no such act.")
     except quality.QualityError as problem:
         messages.error(request, str(problem))
     return back
-
-
-def _said(project: Project, judgment: Judgment) -> list[dict[str, str]]:
-    """A ranking as one line an axis, by the letters under which this person saw the responses."""
-    letters = {str(pk): LETTERS[i] for i, pk in enumerate(judgment.assignment.shown_order)}
-    return [
-        {
-            **axis,
-            "line": ranking_line(
-                {
-                    letters[pk]: rank
-                    for pk, rank in judgment.ranks.get(axis["key"], {}).items()
-                    if pk in letters
-                }
-            ),
-        }
-        for axis in project.axes
-    ]
 
 
 def _axes(project: Project, figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -252,12 +252,12 @@ def _axes(project: Project, figures: dict[str, Any]) -> list[tuple[str, dict[str
 def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
     """The items, how often they come, and the file that adds more."""
     form, problem = GoldForm(instance=project), ""
-    me = _me(request)
+    me = who_asks(request)
     act = request.POST.get("act", "") if request.method == "POST" else ""
     if act == "settings":
         form = GoldForm(request.POST, instance=project)
         if form.is_valid():
-            form.save()
+            save_asked(form)
             gold.sow_everywhere(project)
             if project.qualification_pass:
                 gold.open_round(project)
@@ -274,8 +274,7 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
             messages.success(request, f"Added {added} gold item{'s' * (added != 1)}.{known}")
             return redirect("gold_items", project.slug)
     elif act in GOLD_ACTS:
-        pk = request.POST.get("item", "")
-        item = get_object_or_404(project.gold_items, pk=int(pk) if pk.isdigit() else 0)
+        item = get_object_or_404(project.gold_items, pk=whole_number(request.POST.get("item")))
         name = GOLD_ACTS[act]
         setattr(item, name, not getattr(item, name))
         item.save(update_fields=[name])
@@ -359,7 +358,7 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
     """What needs a decision, the most urgent first, and what was decided lately."""
     review.refresh(project)
     reason = request.GET.get("reason", "")
-    cases = review.queue(project, _me(request), reason=reason)
+    cases = review.queue(project, who_asks(request), reason=reason)
     page = Paginator(cases.select_related("comparison__prompt", "comparison__batch"), 30).get_page(
         request.GET.get("page")
     )
@@ -392,7 +391,7 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
         ),
         uid=uid,
     )
-    me, problem = _me(request), ""
+    me, problem = who_asks(request), ""
     votes = review.votes_on(case.comparison)
     if request.method == "POST":
         if request.POST.get("act") == "undo":
@@ -417,7 +416,10 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
             if following is None:
                 return redirect("review_queue", project.slug)
             return redirect("review_case", project.slug, following.uid)
-    context = _case(project, case, votes, me) | {"problem": problem, "posted": request.POST}
+    posted = request.POST.copy()
+    if posted.get("seen", _seen(votes)) != _seen(votes):
+        posted.pop("choice", None)  # The number that was chosen may be somebody else's vote now.
+    context = _case(project, case, votes, me, posted) | {"problem": problem, "posted": posted}
     return render(request, "annotation/review_case.html", context, status=422 if problem else 200)
 
 
@@ -428,47 +430,61 @@ def _decide(request: HttpRequest, case: ReviewCase, votes: list[Judgment]) -> No
         key = UUID(posted.get("key", ""))
     except ValueError as error:
         raise JudgmentError("The form has no valid key; load the page again.") from error
-    ids = _ids(case)
+    if posted.get("seen", _seen(votes)) != _seen(votes):
+        raise JudgmentError("The votes changed while you read them: here they are as they are now.")
+    reviewed = _reviewed(case)
+    rules = case.comparison.batch.rules
     if choice == "own":
-        ranks = {
-            axis: {
-                str(pk): int(given)
-                for letter, pk in zip(LETTERS, ids, strict=False)
-                if (given := posted.get(f"rank-{axis}-{letter}", "")).isdigit() and len(given) < 3
-            }
-            for axis in case.project.axis_keys
-        }
-        answer = Answer(ranks=ranks, reason=note)
+        said = faces.posted(posted, reviewed)
+        answer = Answer.from_letters(
+            reviewed, said | {"reason": "" if rules.reason == "none" else note}
+        )
     elif choice == "consensus":
-        answer = Answer(ranks=_consensus(case)[0], reason=note)
-    elif choice.isdigit() and len(choice) < 4 and 1 <= int(choice) <= len(votes):
-        answer = review.as_answer(votes[int(choice) - 1], note)
+        answer = Answer(ranks=_consensus(case))
+    elif 1 <= whole_number(choice) <= len(votes):
+        answer = review.as_answer(votes[whole_number(choice) - 1])
     else:
-        raise JudgmentError("Choose a vote, the consensus or a ranking of your own.")
-    review.decide(case, _me(request), answer=answer, ground=posted.get("ground", ""), key=key)
+        raise JudgmentError("Choose a vote, the consensus or an answer of your own.")
+    ground = posted.get("ground", "")
+    review.decide(case, who_asks(request), answer=answer, ground=ground, key=key, note=note)
 
 
-def _ids(case: ReviewCase) -> list[int]:
-    return list(case.comparison.responses.order_by("pk").values_list("pk", flat=True))
+def _seen(votes: list[Judgment]) -> str:
+    """Which votes a page shows, in their order: a choice names one by its number."""
+    return "-".join(str(vote.pk) for vote in votes)
 
 
-def _consensus(case: ReviewCase) -> tuple[dict[str, dict[str, int]], dict[str, float]]:
-    """Ranks per axis by everybody's votes, weighed by reliability, and how sure that is."""
+def _reviewed(case: ReviewCase) -> Assignment:
+    """The comparison as a reviewer sees it: responses in the order of their ids. Never saved."""
+    ids = list(case.comparison.responses.order_by("pk").values_list("pk", flat=True))
+    return Assignment(comparison=case.comparison, shown_order=ids)
+
+
+def _consensus(case: ReviewCase) -> dict[str, dict[str, int]]:
+    """Ranks per axis by everybody's votes, weighed by reliability.
+
+    Empty where an answer is more than an order: how strongly, marks and reasons have no consensus.
+    """
+    rules = case.comparison.batch.rules
+    marks = any(one.is_required for one in rules.attributes)
+    if case.comparison.batch.face != RANK or rules.safety or marks or rules.reason == "required":
+        return {}
     found = quality.assessed(case.project)
-    ranks, certainty = {}, {}
+    ranks = {}
     for axis in case.project.axis_keys:
         of = found.consensus(axis, case.comparison_id)
         if of is not None:
             ranks[axis] = {str(pk): rank for pk, rank in of.ranks.items()}
-            certainty[axis] = of.certainty
-    return ranks, certainty
+    return ranks
 
 
-def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -> dict[str, Any]:
-    ids = _ids(case)
-    letters = {str(pk): letter for letter, pk in zip(LETTERS, ids, strict=False)}
-    texts = dict(Response.objects.filter(pk__in=ids).values_list("pk", "text"))
-    consensus, certainty = _consensus(case)
+def _case(
+    project: Project, case: ReviewCase, votes: list[Judgment], me: User, posted: QueryDict
+) -> dict[str, Any]:
+    reviewed = _reviewed(case)
+    letters = letters_of(reviewed)
+    texts = dict(Response.objects.filter(pk__in=reviewed.shown_order).values_list("pk", "text"))
+    consensus = _consensus(case)
     flagged: dict[str, list[str]] = {}
     for vote in votes:
         for pk, of in vote.flags.items():
@@ -476,21 +492,8 @@ def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -
                 Judgment.FLAGS.get(flag["kind"], flag["kind"]).lower() for flag in of
             )
 
-    def lines(ranks: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
-        return [
-            {
-                **axis,
-                "line": ranking_line(
-                    {
-                        letters[pk]: r
-                        for pk, r in ranks.get(axis["key"], {}).items()
-                        if pk in letters
-                    }
-                ),
-                "certainty": certainty.get(axis["key"]),
-            }
-            for axis in project.axes
-        ]
+    def lines(judgment: Judgment) -> list[dict[str, str]]:
+        return faces.told(reviewed, in_letters(reviewed, judgment))
 
     ruling = (
         Judgment.objects.filter(
@@ -501,6 +504,12 @@ def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -
         .select_related("assignment")
         .first()
     )
+    own_words: dict[str, Any] = {}
+    if posted.get("choice") == "own":
+        own_words = faces.posted(posted, reviewed)
+    elif ruling is not None:
+        own_words = in_letters(reviewed, ruling)
+    asked = faces.shown(reviewed, own_words)
     profiles = quality.assessed(project).profiles
     own = any(vote.assignment.annotator_id == me.pk for vote in votes)
     after = review.queue(project, me).exclude(pk=case.pk).first()
@@ -514,13 +523,16 @@ def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -
                 "letter": letters[str(pk)],
                 "text": texts[pk],
                 "flags": _tallied(flagged.get(str(pk), [])),
+                "asked": asked["votes"].get(letters[str(pk)]),
             }
-            for pk in ids
+            for pk in reviewed.shown_order
         ],
+        "seen": _seen(votes),
         "votes": [
             {
                 "number": number,
-                "lines": lines(vote.ranks),
+                "lines": lines(vote),
+                "text": vote.rewrite,
                 "reason": vote.reason,
                 "conflicts": vote.conflicts,
                 "reliability": profiles[vote.assignment.annotator_id].reliability
@@ -529,15 +541,39 @@ def _case(project: Project, case: ReviewCase, votes: list[Judgment], me: User) -
             }
             for number, vote in enumerate(votes, start=1)
         ],
-        "consensus": lines(consensus) if consensus else [],
+        "consensus": faces.told(
+            reviewed,
+            {
+                "ranks": {
+                    axis: {letters[pk]: rank for pk, rank in of.items() if pk in letters}
+                    for axis, of in consensus.items()
+                }
+            },
+        )
+        if consensus
+        else [],
         "ruling": ruling,
-        "ruling_lines": lines(ruling.ranks) if ruling else [],
+        "ruling_lines": lines(ruling) if ruling else [],
+        "draft": own_words,
+        "orders": [
+            {
+                **axis,
+                "ranks": [
+                    (letter, own_words.get("ranks", {}).get(axis["key"], {}).get(letter))
+                    for letter in letters.values()
+                ],
+            }
+            for axis in project.axes
+            if asked["face"] == RANK
+        ],
+        "limits": {"rewrite": MAX_REWRITE},
         "ground_name": ReviewCase.GROUNDS.get(case.ground, ""),
         "grounds": [
             (value, name, key)
             for (value, name), key in zip(ReviewCase.GROUNDS.items(), "gfouex", strict=True)
         ],
-        "numbers": range(1, len(ids) + 1),
+        "numbers": range(1, len(letters) + 1),
+        **{name: asked[name] for name in ("face", "rules", "pairs", "asks_votes")},
         "key": uuid.uuid4(),
         "may_decide": not own,
         "after": after,
@@ -561,8 +597,8 @@ def _reasons(case: ReviewCase) -> list[str]:
 @require_GET
 def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
     """How much one has judged, how fast and how far one agrees; nothing about gold, no names."""
-    me = _me(request)
-    found = quality.assessed(project)
+    me = who_asks(request)
+    found = quality.assessed(project, lately=True)
     profile = found.profiles.get(me.pk)
     others = [
         of.agreement.value
@@ -572,7 +608,7 @@ def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
     mine = Judgment.objects.of_project(project).filter(
         current_for__isnull=False, assignment__annotator=me, assignment__is_ruling=False
     )
-    seconds = sorted(s for s in mine.values_list("seconds", flat=True) if s is not None)
+    seconds = [s for s in mine.values_list("seconds", flat=True) if s is not None]
     days = _days(mine)
     return render(
         request,
@@ -587,7 +623,7 @@ def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
                 state=Assignment.State.SKIPPED,
                 is_ruling=False,
             ).count(),
-            "median_seconds": seconds[len(seconds) // 2] if seconds else None,
+            "median_seconds": median(seconds) if seconds else None,
             "agreement": profile.agreement
             if profile and profile.agreement.n >= ENOUGH_SHARED
             else None,
@@ -610,11 +646,6 @@ def _days(mine: Any) -> list[tuple[Any, int]]:
         if day in per_day:
             per_day[day] += 1
     return list(per_day.items())
-
-
-def _me(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # project_view saw to it
-    return request.user
 
 
 def _only_admins(request: HttpRequest) -> None:

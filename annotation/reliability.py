@@ -22,7 +22,7 @@ together. p-values are two-sided and adjusted over the people of one call (Holm 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annotation.agreement import resampled_sums
+from annotation.protocols import BELOW
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -51,7 +52,7 @@ class Vote(NamedTuple):
     """One person's ranking of one comparison on one axis.
 
     The last three run in the order in which the responses were shown: their ids, their ranks (1 is
-    best, None was not ranked) and their lengths in characters. `seconds` is for the whole
+    best, None was not ranked, BELOW is behind all that were) and their lengths in characters. `seconds` is for the whole
     comparison, the same on each axis.
     """
 
@@ -186,6 +187,8 @@ def pairs_of(votes: Iterable[Vote]) -> Pairs:
             if rank is not None
         ]
         for (a, rank_a, long_a), (b, rank_b, long_b) in combinations(ranked, 2):
+            if rank_a == rank_b == BELOW:
+                continue
             won = (rank_b > rank_a) - (rank_b < rank_a)  # +1: a, the one shown earlier, is better
             said = won if a < b else -won
             item = items.setdefault((vote.axis, vote.comparison, min(a, b), max(a, b)), len(items))
@@ -251,8 +254,7 @@ class Profile:
     position: Habit
     length: Habit
     ties: Habit
-    pattern_share: float | None
-    pattern_p: float | None
+    pattern: Habit
     speed: Speed
     spam: float = 0.0
     reasons: tuple[str, ...] = ()
@@ -294,7 +296,7 @@ def assess(votes: Iterable[Vote]) -> Quality:
         blank = Estimate(None)
         none = Habit(None, None)
         profiles = {
-            who: Profile(who, 0, 0, blank, blank, blank, none, none, none, None, None, Speed())
+            who: Profile(who, 0, 0, blank, blank, blank, none, none, none, none, Speed())
             for who in pairs.people
         }
         return Quality(profiles, pairs, None)
@@ -348,17 +350,14 @@ def assess(votes: Iterable[Vote]) -> Quality:
                     int(mine.sum()),
                     *_sign_test(tie_gap, pairs.unit, both, tested=tested),
                 ),
-                "pattern": repeated.get(pairs.people[number], (None, None)),
+                "pattern": repeated.get(pairs.people[number], Habit(None, None)),
                 "speed": speeds[pairs.people[number]],
             }
         )
-    for name in ("position", "length", "ties"):
+    for name in ("position", "length", "ties", "pattern"):
         adjusted = holm([draft[name].p for draft in drafts])
         for draft, p in zip(drafts, adjusted, strict=True):
-            habit = draft[name]
-            draft[name] = Habit(habit.share, habit.expected, habit.n, habit.z, p)
-    for draft, p in zip(drafts, holm([draft["pattern"][1] for draft in drafts]), strict=True):
-        draft["pattern_share"], draft["pattern_p"] = draft.pop("pattern")[0], p
+            draft[name] = replace(draft[name], p=p)
     known = [d["skill"].value for d in drafts if d["skill"].value is not None]
     usual = median(known) if known else 0.0
     profiles = {}
@@ -513,25 +512,30 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _patterns(votes: list[Vote]) -> dict[Hashable, tuple[float, float]]:
-    """Per person: share of their commonest ranks-by-place, and the chance of so many by accident.
+def _patterns(votes: list[Vote]) -> dict[Hashable, Habit]:
+    """Per person: of rankings with the same ranks, how many had them at the same places.
 
     With the shown order drawn anew each time, every arrangement of the same ranks is equally likely:
-    1, 2, 3 as likely as 3, 1, 2. All-tied rankings have one arrangement and say nothing here.
+    1, 2, 3 as likely as 3, 1, 2. All-tied rankings have one arrangement and say nothing here. Axes
+    hang together, so each is tested by itself: the surest one is told, p times the number of axes.
     """
-    seen: dict[Hashable, list[tuple[int | None, ...]]] = defaultdict(list)
+    seen: dict[tuple[Hashable, str], list[tuple[int | None, ...]]] = defaultdict(list)
     for vote in votes:
         if len(set(vote.ranks)) > 1:
-            seen[vote.annotator].append(vote.ranks)
-    found = {}
-    for who, patterns in seen.items():
-        if len(patterns) < MIN_VOTES:
-            continue
+            seen[vote.annotator, vote.axis].append(vote.ranks)
+    of_axes: dict[Hashable, list[Habit]] = defaultdict(list)
+    for (who, _), patterns in seen.items():
         commonest, n = Counter(patterns).most_common(1)[0]
         alike = sum(Counter(of) == Counter(commonest) for of in patterns)
-        places = _arrangements(commonest)
-        found[who] = (n / len(patterns), min(1.0, places * _binomial_tail(n, alike, 1 / places)))
-    return found
+        if alike >= max(MIN_VOTES, len(patterns) / 2):
+            places = _arrangements(commonest)
+            p = min(1.0, places * _binomial_tail(n, alike, 1 / places))
+            of_axes[who].append(Habit(n / alike, 1 / places, alike, None, p))
+    surest = {who: min(found, key=lambda habit: habit.p or 0.0) for who, found in of_axes.items()}
+    return {
+        who: replace(habit, p=min(1.0, (habit.p or 0.0) * len(of_axes[who])))
+        for who, habit in surest.items()
+    }
 
 
 def _arrangements(ranks: tuple[int | None, ...]) -> int:
@@ -602,10 +606,12 @@ def _suspicion(profile: Profile, skills: Floats, usual: float) -> tuple[float, t
         if doubt >= 0.25:
             found.append((doubt, "Agrees with the others hardly more often than chance would."))
     position, length, ties = profile.position, profile.length, profile.ties
+    pattern = profile.pattern
     if sure(position.p) and position.share is not None and not 0.25 < position.share < 0.75:
         end = "first" if position.share > 0.5 else "last"
         found.append((0.95, f"Prefers what is shown {end}, whatever it says."))
-    elif sure(profile.pattern_p) and (profile.pattern_share or 0) >= 0.5:
+    # Half-way from what chance gives to always, so that of two it asks for as much as position does.
+    elif sure(pattern.p) and (pattern.share or 0) >= (1 + (pattern.expected or 0)) / 2:
         found.append((0.95, "Gives the same places the same ranks again and again."))
     if length.p is not None and length.share is not None and length.expected is not None:
         gap = abs(length.share - length.expected)

@@ -6,15 +6,17 @@ which are kept. Taking it back makes the votes count again.
 """
 
 from collections.abc import Iterable
-from itertools import combinations
+from datetime import timedelta
+from itertools import combinations, takewhile
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
-from annotation.agreement import agreed
+from annotation.agreement import agreed, with_the_rest
 from annotation.judging import (
+    MAX_REASON,
     Answer,
     JudgmentError,
     ruling_assignment,
@@ -30,12 +32,14 @@ from annotation.models import (
     ReviewCase,
     User,
 )
+from annotation.text import storable
 
 State = ReviewCase.State
 # Judgments looked through at once, so that the first visit to a large project stays short.
 AT_ONCE = 5_000
-# Below this share of pairs on which two people agree, somebody should look.
-DISAGREE = 0.5
+LATELY = timedelta(minutes=1)
+# Where two people are further apart than this, from 0 (alike) to 1 (opposite), somebody should look.
+APART = 0.5
 WEIGHTS = {"conflict": 4.0, "asked": 3.0, "disagreement": 1.0, "unsafe": 0.5}
 
 
@@ -45,12 +49,17 @@ def refresh(project: Project) -> int:
         _votes(project)
         .filter(pk__gt=project.reviewed_to)
         .order_by("pk")
-        .values_list("pk", "assignment__comparison_id")[:AT_ONCE]
+        .values_list("pk", "assignment__comparison_id", "created_at")[:AT_ONCE]
     )
     if new:
-        examine(project, {comparison for _, comparison in new})
-        Project.objects.filter(pk=project.pk).update(reviewed_to=new[-1][0])
-        project.reviewed_to = new[-1][0]
+        examine(project, {comparison for _, comparison, _ in new})
+        # Numbers are given before rows are committed, so a lower one may appear after a higher one:
+        # what came in the last minute is looked through once more.
+        lately = timezone.now() - LATELY
+        settled = [pk for pk, _, at in takewhile(lambda row: row[2] < lately, new)]
+        if settled:
+            project.reviewed_to = settled[-1]
+            Project.objects.filter(pk=project.pk).update(reviewed_to=project.reviewed_to)
     return len(new)
 
 
@@ -59,7 +68,9 @@ def examine(project: Project, comparisons: Iterable[int]) -> None:
     wanted = set(comparisons)
     votes: dict[int, list[Judgment]] = {pk: [] for pk in wanted}
     for judgment in (
-        _votes(project).filter(assignment__comparison__in=wanted).select_related("assignment")
+        _votes(project)
+        .filter(assignment__comparison__in=wanted)
+        .select_related("assignment__comparison__batch__project")
     ):
         votes[judgment.assignment.comparison_id].append(judgment)
     with transaction.atomic():
@@ -71,9 +82,10 @@ def examine(project: Project, comparisons: Iterable[int]) -> None:
             reasons, weight = why(given)
             case = cases.get(pk)
             if case is None:
-                if reasons:
-                    ReviewCase.objects.create(
-                        project=project, comparison_id=pk, reasons=reasons, weight=weight
+                if reasons:  # Somebody else may look through the same ones at this moment.
+                    ReviewCase.objects.get_or_create(
+                        comparison_id=pk,
+                        defaults={"project": project, "reasons": reasons, "weight": weight},
                     )
                 continue
             if "asked" in case.reasons:
@@ -89,32 +101,77 @@ def why(votes: list[Judgment]) -> tuple[list[str], float]:
     found: dict[str, float] = {}
     if any(vote.conflicts for vote in votes):
         found["conflict"] = WEIGHTS["conflict"]
-    least = least_agreement(votes)
-    if least is not None and least < DISAGREE:
-        found["disagreement"] = WEIGHTS["disagreement"] + 1 - least
+    furthest = max(apart_on_order(votes), apart_on_safety(votes), apart_on_ratings(votes))
+    if furthest > APART:
+        found["disagreement"] = WEIGHTS["disagreement"] + furthest
     if any(flag["kind"] == "unsafe" for vote in votes for of in vote.flags.values() for flag in of):
         found["unsafe"] = WEIGHTS["unsafe"]
     return list(found), sum(found.values())
 
 
-def least_agreement(votes: list[Judgment]) -> float | None:
-    """Pairwise agreement on the axis on which people agree least; None with fewer than two votes."""
-    shares = []
+def apart_on_order(votes: list[Judgment]) -> float:
+    """1 less the pairwise agreement on the axis on which people agree least; 0 with fewer than two."""
+    shares = [0.0]
     for axis in {axis for vote in votes for axis in vote.ranks}:
-        given = [vote.ranks[axis] for vote in votes if axis in vote.ranks]
-        pks = sorted({pk for ranks in given for pk in ranks})
-        rankings = [tuple(ranks.get(pk) for pk in pks) for ranks in given]
+        given = [vote for vote in votes if axis in vote.ranks]
+        pks = sorted({pk for vote in given for pk in vote.ranks[axis]})
+        told = [(vote, tuple(vote.ranks[axis].get(pk) for pk in pks)) for vote in given]
+        rankings = [with_the_rest(ranks) if vote.rest_below else ranks for vote, ranks in told]
         points, n, _, _ = agreed(combinations(rankings, 2))
         if n:
-            shares.append(points / n)
-    return min(shares) if shares else None
+            shares.append(1 - points / n)
+    return max(shares)
+
+
+def apart_on_safety(votes: list[Judgment]) -> float:
+    """The share of pairs of people of whom one calls a response safe and the other doesn't, where
+    that is largest."""
+    said: dict[str, list[float]] = {}
+    for vote in votes:
+        for pk, of in vote.safety.items():
+            said.setdefault(pk, []).append(float(of["safe"]))
+    return max(map(_distance, said.values()), default=0.0)
+
+
+def apart_on_ratings(votes: list[Judgment]) -> float:
+    """How far two people's marks are apart on average, as a share of the scale, where that is most.
+
+    Notes that may be left out are not compared: who leaves one out has not said no.
+    """
+    said: dict[tuple[str, str], list[float]] = {}
+    for vote in votes:
+        attributes = vote.assignment.comparison.batch.rules.attributes
+        scales = {one.key: one for one in attributes if one.is_required}
+        for pk, of in vote.ratings.items():
+            for key, value in of.items():
+                if scale := scales.get(key):
+                    place = (value - scale.low) / (scale.high - scale.low)
+                    said.setdefault((pk, key), []).append(place)
+    return max(map(_distance, said.values()), default=0.0)
+
+
+def _distance(places: list[float]) -> float:
+    """Mean distance of two of these places from 0 to 1."""
+    pairs = [abs(a - b) for a, b in combinations(places, 2)]
+    return sum(pairs) / len(pairs) if pairs else 0.0
+
+
+def ask_for_reviews(project: Project, judgments: list[int], by: User) -> int:
+    """Put what these judgments are about into the queue, because somebody wants it looked at; how many.
+
+    Gold is left out: its answer is known.
+    """
+    comparisons = Comparison.objects.filter(
+        batch__project=project, gold=None, assignments__judgments__in=judgments
+    ).distinct()
+    return len([ask_for_review(comparison, by) for comparison in comparisons.order_by("pk")])
 
 
 def ask_for_review(comparison: Comparison, by: User) -> ReviewCase:
     """Put a comparison into the queue because somebody wants it looked at."""
     project = comparison.batch.project
     with transaction.atomic():
-        case, _ = ReviewCase.objects.get_or_create(
+        case, _ = ReviewCase.objects.select_for_update().get_or_create(
             comparison=comparison, defaults={"project": project}
         )
         if "asked" not in case.reasons:
@@ -138,23 +195,31 @@ def votes_on(comparison: Comparison) -> list[Judgment]:
     )
 
 
-def decide(case: ReviewCase, by: User, *, answer: Answer, ground: str, key: UUID) -> Judgment:
-    """Rule. JudgmentError, with nothing changed, for an answer or a reason that makes no sense."""
+def decide(
+    case: ReviewCase, by: User, *, answer: Answer, ground: str, key: UUID, note: str = ""
+) -> Judgment:
+    """Rule. JudgmentError, with nothing changed, for an answer or a reason that makes no sense.
+
+    `note` are the reviewer's own words, kept with the case: what the protocol asks of a reason is
+    asked of the answer's, not of them.
+    """
     if ground not in ReviewCase.GROUNDS:
         raise JudgmentError("Say why: choose one of the reasons.")
-    if ground == "other" and not answer.reason.strip():
+    if ground == "other" and not note.strip():
         raise JudgmentError("Say in a few words why.")
+    if len(note) > MAX_REASON:
+        raise JudgmentError(f"In your words: at most {MAX_REASON:,} characters.")
     with transaction.atomic():
         case = ReviewCase.objects.select_for_update().get(pk=case.pk)
         comparison = Comparison.objects.select_related("batch__project").get(pk=case.comparison_id)
         if case.state == State.DECIDED and case.decided_by_id != by.pk:
             raise JudgmentError(f"{case.decided_by} decided this one meanwhile.")
         assignment = ruling_assignment(comparison, by)
-        judgment = submit_judgment(assignment, answer=answer, key=key)
+        judgment = submit_judgment(assignment, by=by, answer=answer, key=key)
         was_decided = case.state == State.DECIDED
         case.state, case.ground = State.DECIDED, ground
-        case.decided_by, case.decided_at = by, timezone.now()
-        case.save(update_fields=["state", "ground", "decided_by", "decided_at"])
+        case.decided_by, case.decided_at, case.note = by, timezone.now(), storable(note.strip())
+        case.save(update_fields=["state", "ground", "note", "decided_by", "decided_at"])
         Comparison.objects.filter(pk=comparison.pk).update(is_ruled=True)
         Judgment.objects.filter(assignment__comparison=comparison).update(needs_review=False)
         if not was_decided or judgment.revision > 1:
@@ -175,8 +240,12 @@ def undo(case: ReviewCase, by: User) -> None:
         ):
             withdraw_ruling(assignment)
         Comparison.objects.filter(pk=case.comparison_id).update(is_ruled=False)
-        case.state, case.ground, case.decided_by, case.decided_at = State.OPEN, "", None, None
-        case.save(update_fields=["state", "ground", "decided_by", "decided_at"])
+        Judgment.objects.filter(assignment__comparison=case.comparison_id).exclude(
+            conflicts=[]
+        ).update(needs_review=True)
+        case.state, case.ground, case.note = State.OPEN, "", ""
+        case.decided_by, case.decided_at = None, None
+        case.save(update_fields=["state", "ground", "note", "decided_by", "decided_at"])
         Event.record(case.project, by, "took back a ruling", case.uid)
 
 
@@ -192,10 +261,10 @@ def queue(project: Project, reviewer: User, *, reason: str = "") -> Any:
     return cases.order_by("-weight", "pk")
 
 
-def as_answer(vote: Judgment, note: str = "") -> Answer:
-    """A vote's whole content, to rule as that person said, with the reviewer's own words."""
+def as_answer(vote: Judgment) -> Answer:
+    """A vote's whole content, to rule as that person said."""
     return Answer(
-        reason=note or vote.reason,
+        reason=vote.reason,
         ranks=vote.ranks,
         flags=vote.flags,
         rewrite=vote.rewrite,

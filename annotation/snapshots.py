@@ -9,10 +9,11 @@ import io
 import json
 import re
 import shutil
+import time
 import uuid
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Count, Max
 from django.utils import timezone
 
 from annotation import preferences
@@ -50,6 +51,8 @@ from annotation.statements import Statement, attributes_of, statements
 
 CARD, SUMS, JUDGMENTS = "README.md", "SHA256SUMS", "preferences"
 RATINGS, DEMONSTRATIONS = "ratings", "demonstrations"
+TOLD_EVERY = 500
+ABANDONED_SECONDS = 86_400
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What the Hub's card knows by these names; anything else is "other" there, and named in the text.
 HUB_LICENCES = {
@@ -110,10 +113,12 @@ def freeze_snapshot(
     batches: Iterable[Batch] | None = None,
     note: str = "",
     rounds: Mapping[int, Any] | None = None,
+    told: Callable[[int], None] = lambda n: None,
 ) -> Snapshot:
     """Write the judgments that training may see to SNAPSHOTS_DIR/<uid>/ and record the snapshot.
 
-    Raises SnapshotError, with nothing written, when there is nothing to freeze.
+    `told` hears now and then how many judgments are written. Raises SnapshotError, with nothing
+    written, when there is nothing to freeze.
     """
     batches = None if batches is None else list(batches)
     counts = preferences.counts(project, batches=batches)
@@ -122,10 +127,11 @@ def freeze_snapshot(
     uid = uuid.uuid4()
     place = Path(settings.SNAPSHOTS_DIR) / str(uid)
     partial = place.with_name(f".partial-{uid}")
+    _clear_away(place.parent)
     partial.mkdir(parents=True)
     try:
         tally, gatherer = Tally(), Gatherer()
-        _write_rows(project, partial, tally, gatherer, batches, rounds)
+        _write_rows(project, partial, tally, gatherer, batches, rounds, told)
         agreement = gatherer.result()
         facts = _facts(project, tally, counts, batches, note)
         # Two people may freeze at the same moment: the one who comes second takes the next version.
@@ -160,6 +166,13 @@ def freeze_snapshot(
         raise SnapshotError("Other people are freezing this project too; try again in a moment.")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _clear_away(folder: Path) -> None:
+    """What was being written when a server was killed, a day ago or more."""
+    for left in folder.glob(".partial-*"):
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def snapshot_file(snapshot: Snapshot, name: str) -> Path:
@@ -237,6 +250,7 @@ def _write_rows(
     gatherer: Gatherer,
     batches: list[Batch] | None,
     rounds: Mapping[int, Any] | None,
+    told: Callable[[int], None],
 ) -> None:
     """One pass over the judgments fills every file, so they all hold the same moment."""
     schema = judgment_schema(project.axis_keys)
@@ -262,6 +276,8 @@ def _write_rows(
             if origin.is_overruled:
                 continue
             tally.add(origin, row)
+            if tally.judgments % TOLD_EVERY == 0:
+                told(tally.judgments)
             for writer in raw:
                 writer.write(row)
             for axis, axis_writers in by_axis.items():
@@ -277,6 +293,8 @@ def _write_rows(
         for said in statements(project, batches=batches, rounds=rounds):
             said.row["round"] = "" if said.row["round"] is None else str(said.row["round"])
             tally.state(said)
+            if sum(tally.statements.values()) % TOLD_EVERY == 0:
+                told(tally.judgments + tally.others)
             for writer in files[said.file]:
                 writer.write(said.row)
     if not tally.judgments + tally.others:
@@ -336,6 +354,7 @@ def _facts(
             "rulings": _of_kind(tally, "reviewer"),
             "judgments_simulated": _of_kind(tally, "simulated"),
             "judgments_imported": _of_kind(tally, "imported"),
+            "guidelines": _guidelines(project, batches),
             "responses_per_judgment": round(tally.responses / max(1, tally.judgments), 2),
             "left_out": left_out,
         },
@@ -350,6 +369,15 @@ def _facts(
             for pk, n in sorted(tally.sources.items())
         ],
     }
+
+
+def _guidelines(project: Project, batches: list[Batch] | None) -> dict[str, int]:
+    """How many of the judgments made here were made under each version of the guidelines."""
+    made = preferences.trainable(preferences.judgments_of(project, batches=batches)).filter(
+        assignment__comparison__batch__is_imported=False
+    )
+    versions = made.values_list("guideline_version").annotate(n=Count("pk"))
+    return {str(version): n for version, n in versions.order_by("guideline_version")}
 
 
 def _of_kind(tally: Tally, kind: str) -> int:
@@ -515,8 +543,8 @@ def _prose(snapshot: Snapshot) -> list[str]:
         *(f"- **{_one_line(a['name'])}**: {_one_line(a['question'])}" for a in project.axes),
         "",
         (
-            f"Guidelines: version {project.guideline_version}. Prompts belong to one split for ever; "
-            "only the train split is here."
+            f"{_under_guidelines(counts)}Prompts belong to one split for ever; only the train split "
+            "is here."
         ),
         "",
         "## Agreement",
@@ -525,6 +553,17 @@ def _prose(snapshot: Snapshot) -> list[str]:
     for axis, figures in snapshot.agreement.items():
         lines.append(f"- **{axis}**: {agreement_sentence(figures)}")
     return [*lines, ""]
+
+
+def _under_guidelines(counts: dict[str, Any]) -> str:
+    """Which guidelines people had: a judgment notes the version that it was made under."""
+    versions = counts.get("guidelines") or {}
+    if not versions:
+        return ""
+    if len(versions) == 1:
+        return f"Guidelines: version {next(iter(versions))}. "
+    told = ", ".join(f"{version} ({n} judgments)" for version, n in versions.items())
+    return f"Guidelines: versions {told}. "
 
 
 def _amounts(counts: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ docs/formats.md names the fields.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db.models import Q
@@ -14,6 +15,8 @@ from annotation.preferences import CHUNK, Origin, Row, annotator_id, judgments_o
 from annotation.protocols import DEMONSTRATE, REWRITE
 
 DEMONSTRATION, CORRECTION, BETTER = "demonstration", "correction", "better_answer"
+
+SFT_FIELDS = ("prompt_id", "annotator", "messages", "response")
 
 WRITTEN = ~Q(rewrite="")
 RATED = ~Q(ratings={}) | ~Q(safety={})
@@ -35,6 +38,7 @@ def statements(
     batches: Iterable[Batch] | None = None,
     rounds: Mapping[int, Any] | None = None,
     only_trainable: bool = True,
+    until: datetime | None = None,
 ) -> Iterator[Statement]:
     """Every rating and every written answer of the judgments that count, in their order.
 
@@ -44,6 +48,8 @@ def statements(
     judgments = judgments_of(project, batches=batches)
     if only_trainable:
         judgments = trainable(judgments)
+    if until is not None:
+        judgments = judgments.filter(created_at__lte=until)
     ids = list(
         judgments.filter(WRITTEN | RATED)
         .order_by("assignment__comparison_id", "pk")
@@ -65,6 +71,18 @@ def statements(
             batch = judgment.assignment.comparison.batch
             label = batch.name if rounds is None else rounds.get(batch.pk)
             yield from _of_judgment(project, judgment, label, texts)
+
+
+def demonstrations(
+    project: Project, *, only_trainable: bool = True, until: datetime | None = None
+) -> Iterator[Row]:
+    """Every answer that people wrote, as supervised fine-tuning reads them: docs/formats.md, `sft`.
+
+    `until` leaves out what was written later.
+    """
+    for said in statements(project, only_trainable=only_trainable, until=until):
+        if said.file == "demonstrations":
+            yield {name: said.row[name] for name in SFT_FIELDS}
 
 
 def attributes_of(project: Project) -> list[str]:
@@ -90,7 +108,12 @@ def _of_judgment(
     said = {
         "judgment_id": str(judgment.uid),
         "prompt_id": str(prompt.uid),
-        "annotator": annotator_id(project, person, is_imported=batch.is_imported),
+        "annotator": annotator_id(
+            project,
+            person,
+            is_imported=batch.is_imported,
+            is_ruling=judgment.assignment.is_ruling,
+        ),
         "round": label,
         "messages": prompt.messages,
         "category": prompt.category,

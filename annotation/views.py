@@ -20,6 +20,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from annotation import faces
 from annotation.access import CAN_JUDGE, CAN_RUN, project_view
+from annotation.asked import who_asks, whole_number
 from annotation.assignment import (
     WAITING_COUNTED,
     limit_reached,
@@ -29,6 +30,7 @@ from annotation.assignment import (
     release,
     renew,
     responses_of,
+    selection,
     waiting,
 )
 from annotation.batches import batch_progress
@@ -61,6 +63,7 @@ from annotation.models import (
     Prompt,
     User,
 )
+from annotation.protocols import COMPARING
 
 State = Assignment.State
 
@@ -71,12 +74,14 @@ State = Assignment.State
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     memberships = list(
-        Membership.objects.filter(user=_me(request)).select_related("project").order_by("project")
+        Membership.objects.filter(user=who_asks(request))
+        .select_related("project")
+        .order_by("project")
     )
     only = memberships[0] if len(memberships) == 1 else None
     if only and only.role == Membership.Role.ANNOTATOR:
         return redirect("judge", only.project.slug)
-    cards = [_card(_me(request), membership) for membership in memberships]
+    cards = [_card(who_asks(request), membership) for membership in memberships]
     return render(
         request, "annotation/home.html", {"cards": cards, "may_create": _may_create(request)}
     )
@@ -91,7 +96,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
         with transaction.atomic():
             project = form.save()
             Membership.objects.create(
-                user=_me(request), project=project, role=Membership.Role.ADMIN
+                user=who_asks(request), project=project, role=Membership.Role.ADMIN
             )
             Event.record(project, request.user, "created project", project.name)
         messages.success(request, f"{project.name} is there. Add people, then import prompts.")
@@ -102,17 +107,31 @@ def project_new(request: HttpRequest) -> HttpResponse:
 @project_view()
 def project(request: HttpRequest, project: Project) -> HttpResponse:
     batches = list(project.batches.filter(is_imported=False, qualification=None)[:20])
+    # Who judges must not learn what an engine thinks of a comparison, or that there is one.
+    sees_selection = _role(request) in (Membership.Role.ADMIN, Membership.Role.RESEARCHER)
     return render(
         request,
         "annotation/project.html",
         {
             "project": project,
-            "batches": [(batch, batch_progress(batch)) for batch in batches],
+            "batches": [
+                (
+                    batch,
+                    batch_progress(batch),
+                    selection(batch)
+                    if sees_selection
+                    and batch.state == Batch.State.OPEN
+                    and batch.face in COMPARING
+                    else None,
+                )
+                for batch in batches
+            ],
             "people": _people(project),
-            "waiting": _at_least(waiting(_me(request), project)),
-            "mine": _judged_by(_me(request), project).count(),
-            "mine_today": _judged_today(_me(request), project),
+            "waiting": _at_least(waiting(who_asks(request), project)),
+            "mine": _judged_by(who_asks(request), project).count(),
+            "mine_today": _judged_today(who_asks(request), project),
             "n_prompts": project.prompts.count(),
+            "random_percent": round(100 * project.random_share),
             "may_judge": _role(request) in CAN_JUDGE,
             "campaigns": _talks(project),
         },
@@ -125,22 +144,22 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
     form = ProjectForm(request.POST if act == "save" else None, instance=project)
     member_form = MemberForm(request.POST if act == "add" else None)
     if act == "save" and form.is_valid():
-        again = _save_project(form, _me(request))
+        again = _save_project(form, who_asks(request))
         told = f" {again} comparisons are judged once more." if again else ""
         messages.success(request, f"Saved.{told}")
         return redirect("project_settings", project.slug)
     if act == "add" and member_form.is_valid():
         who, role = member_form.cleaned_data["who"], member_form.cleaned_data["role"]
-        if problem := _set_role(project, who, role, _me(request)):
+        if problem := _set_role(project, who, role, who_asks(request)):
             messages.error(request, problem)
         else:
             messages.success(request, f"{who} is now {role} here.")
         return redirect("project_settings", project.slug)
     if act == "remove":
         membership = get_object_or_404(
-            project.memberships, pk=_number(request.POST.get("membership"))
+            project.memberships, pk=whole_number(request.POST.get("membership"))
         )
-        if problem := _set_role(project, membership.user, None, _me(request)):
+        if problem := _set_role(project, membership.user, None, who_asks(request)):
             messages.error(request, problem)
         else:
             messages.success(request, f"{membership.user} left the project; their judgments stay.")
@@ -160,7 +179,7 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
 @login_required
 def shortcuts(request: HttpRequest) -> HttpResponse:
     """Switch single-key shortcuts on or off for this person (WCAG 2.1.4)."""
-    user = _me(request)
+    user = who_asks(request)
     user.shortcuts_enabled = request.POST.get("enabled") == "on"
     user.save(update_fields=["shortcuts_enabled"])
     back = request.POST.get("back", "")
@@ -176,14 +195,14 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
 @require_GET
 def judge(request: HttpRequest, project: Project) -> HttpResponse:
     """The comparison that this person judges now, or what there is instead."""
-    assignment = next_assignment(_me(request), project)
+    assignment = next_assignment(who_asks(request), project)
     if assignment is None and project.interface == Interface.DIALOGUE:
         return redirect("dialogues", project.slug)
     if assignment is None:
         return render(request, "annotation/judge_done.html", _nothing(request, project))
     context = _slot(request, project, assignment)
     # What changed in the guidelines is shown once, before the first comparison under the new ones.
-    context["news"] = news_for(project.memberships.get(user=_me(request)))
+    context["news"] = news_for(project.memberships.get(user=who_asks(request)))
     return render(request, "annotation/judge.html", context)
 
 
@@ -192,7 +211,7 @@ def judge(request: HttpRequest, project: Project) -> HttpResponse:
 def judge_after(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     """The comparison after `uid`, so that it is there before it is needed; 204 if there is none."""
     current = _own(request, project, uid)
-    after = peek_next(_me(request), project, current)
+    after = peek_next(who_asks(request), project, current)
     if after is None:
         return HttpResponse(status=204)
     context = _slot(request, project, after) | {"is_ahead": True}
@@ -214,12 +233,12 @@ def judge_one(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse
         status = 409 if isinstance(problem, JudgmentConflict) else 422
         if _wants_json(request):
             return JsonResponse({"problem": str(problem)}, status=status)
-        context = _slot(request, project, assignment, _posted(request, assignment))
+        context = _slot(request, project, assignment, faces.posted(request.POST, assignment))
         return render(
             request, "annotation/judge.html", context | {"problem": str(problem)}, status=status
         )
     if _wants_json(request):
-        return JsonResponse(saved | _progress(_me(request), project))
+        return JsonResponse(saved | _progress(who_asks(request), project))
     if request.POST.get("act") == "draft":
         messages.success(request, gettext("Your draft is saved."))
         return redirect("judge_one", project.slug, assignment.uid)
@@ -235,9 +254,12 @@ def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
     """Take the last judgment back; with `uid`, open that skipped or judged one again."""
     try:
         if uid := request.POST.get("uid"):
-            reopened: Assignment | None = reopen(_own(request, project, UUID(uid)))
+            chosen = _own(request, project, UUID(uid))
+            if chosen.comparison.is_live:  # It is taken back where it came into being.
+                return redirect("dialogue", project.slug, chosen.comparison.turn.dialogue.uid)
+            reopened: Assignment | None = reopen(chosen)
         else:
-            reopened = undo_last(_me(request), project)
+            reopened = undo_last(who_asks(request), project)
     except ValueError as error:
         raise Http404("There is no such comparison.") from error
     except JudgmentError as problem:
@@ -257,8 +279,13 @@ def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
 def history(request: HttpRequest, project: Project) -> HttpResponse:
     """What this person judged and skipped here, newest first."""
     mine = (
-        Assignment.objects.filter(annotator=_me(request), comparison__batch__project=project)
-        .filter(state__in=[State.JUDGED, State.SKIPPED])
+        Assignment.objects.filter(
+            # What was said in a dialogue and withdrawn is gone; rulings are on the review page.
+            Q(state=State.JUDGED) | Q(state=State.SKIPPED, comparison__is_live=False),
+            annotator=who_asks(request),
+            comparison__batch__project=project,
+            is_ruling=False,
+        )
         .select_related("judgment", "comparison__prompt", "comparison__batch__project")
         .prefetch_related("judgments")
         .order_by(F("judgment__created_at").desc(nulls_last=True), "-leased_at")
@@ -298,15 +325,15 @@ def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
             raise JudgmentError(
                 gettext("The form has no valid key; load the page again.")
             ) from error
-        answer = Answer.from_letters(assignment, _posted(request, assignment))
-        submit_judgment(assignment, answer=answer, key=once)
+        answer = Answer.from_letters(assignment, faces.posted(request.POST, assignment))
+        submit_judgment(assignment, by=who_asks(request), answer=answer, key=once)
         return {"sent": True, "is_extra": assignment.is_extra}
     if act == "skip":
         reason = request.POST.get("skip", "")
         skip(assignment, request.POST.get("skip_other", "") if reason == "other" else reason)
         return {"skipped": True}
     if act == "draft":
-        save_draft(assignment, _posted(request, assignment))
+        save_draft(assignment, faces.posted(request.POST, assignment))
         return {"saved": True, "lease_until": assignment.lease_until.timestamp()}
     if act == "renew":
         return {"renewed": renew(assignment), "lease_until": assignment.lease_until.timestamp()}
@@ -314,34 +341,6 @@ def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
         release(assignment)
         return {"released": True}
     raise JudgmentError(gettext("The page asked for something unknown; load it again."))
-
-
-def _posted(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
-    """The form's fields as an answer in letters. Radio buttons give `rank-<axis>-<letter>`."""
-    axes = assignment.comparison.batch.project.axis_keys
-    letters = list(letters_of(assignment).values())
-    ranks: dict[str, dict[str, int]] = {}
-    for axis in axes:
-        given = {letter: request.POST.get(f"rank-{axis}-{letter}", "") for letter in letters}
-        ranks[axis] = {letter: _number(value) for letter, value in given.items() if value}
-    flags = {
-        letter: [
-            {
-                "kind": kind,
-                "category": request.POST.get(f"harm-{letter}", "") if kind == "unsafe" else "",
-            }
-            for kind in request.POST.getlist(f"flag-{letter}")
-        ]
-        for letter in letters
-    }
-    return {
-        "ranks": ranks,
-        "flags": {letter: of for letter, of in flags.items() if of},
-        "rewrite": request.POST.get("rewrite", ""),
-        "reason": request.POST.get("reason", ""),
-        "seconds": _seconds(request.POST.get("seconds", "")),
-        **faces.votes(request.POST, assignment),
-    }
 
 
 def _slot(
@@ -396,12 +395,12 @@ def _slot(
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
         "axes": axes,
         "is_covered": assignment.comparison.prompt.risk == Prompt.Risk.HARMFUL
-        and _me(request).harmful_material != User.HarmfulMaterial.SHOW,
+        and who_asks(request).harmful_material != User.HarmfulMaterial.SHOW,
         "key_rewrite": "e" if k < 5 else "v",
         "key_guidelines": "g" if k < 7 else "m",
         "limits": {"rewrite": MAX_REWRITE, "reason": MAX_REASON, "skip": MAX_SKIP_REASON},
         # Asked for by the whole page only, not by the next comparison that is fetched ahead.
-        "progress": SimpleLazyObject(lambda: _progress(_me(request), project)),
+        "progress": SimpleLazyObject(lambda: _progress(who_asks(request), project)),
     }
 
 
@@ -453,7 +452,7 @@ def _at_least(n: int) -> int | str:
 
 
 def _nothing(request: HttpRequest, project: Project) -> dict[str, Any]:
-    user = _me(request)
+    user = who_asks(request)
     with_others = (
         Assignment.objects.filter(
             comparison__batch__project=project,
@@ -480,11 +479,6 @@ def _nothing(request: HttpRequest, project: Project) -> dict[str, Any]:
 # --- Small questions ------------------------------------------------------------------------------
 
 
-def _me(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # login_required saw to it
-    return request.user
-
-
 def _role(request: HttpRequest) -> str:
     role: str = request.role  # type: ignore[attr-defined]
     return role
@@ -493,7 +487,7 @@ def _role(request: HttpRequest) -> str:
 def _own(request: HttpRequest, project: Project, uid: UUID) -> Assignment:
     """This person's own assignment in this project, or 404."""
     try:
-        return own_assignment(_me(request), project, uid)
+        return own_assignment(who_asks(request), project, uid)
     except Assignment.DoesNotExist as error:
         raise Http404("There is no such comparison of yours.") from error
 
@@ -505,20 +499,8 @@ def _wants_json(request: HttpRequest) -> bool:
     )
 
 
-def _number(value: str | None) -> int:
-    """A whole number a form sent; 0, which nothing is, for anything else."""
-    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 18 else 0
-
-
-def _seconds(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
 def _may_create(request: HttpRequest) -> bool:
-    user = _me(request)
+    user = who_asks(request)
     return (
         user.is_staff
         or user.is_superuser
@@ -578,13 +560,10 @@ def _save_project(form: ProjectForm, by: User) -> int:
     if "guidelines" in changed:
         share = (form.cleaned_data.get("judge_again") or 0) / 100
         again = change_guidelines(project, project.guidelines, by=by, share=share)
-    # The guidelines are written above, under a lock and with their version.
-    kept = {"id", "guidelines", "guideline_version"}
-    project.save(
-        update_fields=[
-            column.name for column in Project._meta.concrete_fields if column.name not in kept
-        ]
-    )
+    # The guidelines are written above, under a lock and with their version. Columns that this form
+    # does not ask for may have been changed meanwhile.
+    columns = {*ProjectForm.Meta.fields, "interface", "protocol", "axes"} - {"guidelines"}
+    project.save(update_fields=columns)
     if changed:
         Event.record(project, by, "changed project", project.name, fields=changed)
     return again

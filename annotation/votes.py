@@ -42,7 +42,7 @@ def checked_order(
     """Whether dense ranks order as much as the protocol asks for; ranks come checked in themselves."""
     if interface not in COMPARING:
         if any(ranks.values()):
-            raise JudgmentError("Responses are not ranked here.")
+            raise JudgmentError(_("Responses are not ranked here."))
         return
     for axis, name in axes.items():
         given = ranks.get(axis, {})
@@ -65,16 +65,18 @@ def checked_strength(
 ) -> dict[str, int]:
     """How much better the better one is, per axis: 1 is the weakest level, 0 a tie."""
     if not isinstance(given, Mapping):
-        raise JudgmentError("The strength must be given per axis.")
+        raise JudgmentError(_("The strength must be given per axis."))
     if interface not in COMPARING or interface == RANK:
         if given:
-            raise JudgmentError("A strength belongs to a comparison of two.")
+            raise JudgmentError(_("A strength belongs to a comparison of two."))
         return {}
     checked = {}
     n_levels = len(rules.scale.levels)
     for axis in given:
         if axis not in axes:
-            raise JudgmentError(f"This project does not compare on “{short(axis)}”.")
+            raise JudgmentError(
+                _("This project does not compare on “%(axis)s”.") % {"axis": short(axis)}
+            )
     for axis, name in axes.items():
         is_tie = len(set(ranks[axis].values())) == 1
         if is_tie and not rules.scale.tie:
@@ -85,10 +87,13 @@ def checked_strength(
             raise JudgmentError(_("%(axis)s: say how much better it is.") % {"axis": _(name)})
         if not isinstance(level, int) or isinstance(level, bool) or not 0 <= level <= n_levels:
             raise JudgmentError(
-                f"{name}: a strength is a number from 0 to {n_levels}, not “{short(level)}”."
+                _("%(axis)s: a strength is a number from 0 to %(most)s, not “%(given)s”.")
+                % {"axis": _(name), "most": n_levels, "given": short(level)}
             )
         if is_tie != (level == 0):
-            raise JudgmentError(f"{name}: a strength of 0 is a tie, and only that.")
+            raise JudgmentError(
+                _("%(axis)s: a strength of 0 is a tie, and only that.") % {"axis": _(name)}
+            )
         checked[axis] = level
     return checked
 
@@ -112,12 +117,14 @@ def checked_all_bad(
 ) -> list[str]:
     """The axes on which not one response is good enough."""
     if not isinstance(given, list | tuple) or not all(isinstance(axis, str) for axis in given):
-        raise JudgmentError("Where all are bad must be a list of axes.")
+        raise JudgmentError(_("Where all are bad must be a list of axes."))
     if given and not (rules.all_bad and interface in COMPARING):
-        raise JudgmentError("“All bad” is not asked here.")
+        raise JudgmentError(_("“All bad” is not asked here."))
     unknown = next((axis for axis in given if axis not in axes), None)
     if unknown is not None:
-        raise JudgmentError(f"This project does not compare on “{short(unknown)}”.")
+        raise JudgmentError(
+            _("This project does not compare on “%(axis)s”.") % {"axis": short(unknown)}
+        )
     return [axis for axis in axes if axis in given]
 
 
@@ -126,23 +133,35 @@ def checked_ratings(
 ) -> Ratings:
     """Each response's value on each attribute."""
     if not isinstance(given, Mapping):
-        raise JudgmentError("Ratings must be given per response.")
+        raise JudgmentError(_("Ratings must be given per response."))
     attributes = {one.key: one for one in _attributes(interface, rules)}
     checked: Ratings = {}
     for key, of in given.items():
         if key not in letters:
-            raise JudgmentError(f"Ratings: there is no response “{short(key)}” here.")
+            raise JudgmentError(
+                _("Ratings: there is no response “%(given)s” here.") % {"given": short(key)}
+            )
         if not isinstance(of, Mapping):
-            raise JudgmentError("The ratings of a response must be given per attribute.")
+            raise JudgmentError(_("The ratings of a response must be given per attribute."))
         unknown = next((name for name in of if name not in attributes), None)
         if unknown is not None:
-            raise JudgmentError(f"Responses are not rated on “{short(unknown)}” here.")
+            raise JudgmentError(
+                _("Responses are not rated on “%(given)s” here.") % {"given": short(unknown)}
+            )
         for name, value in of.items():
             one = attributes[name]
             if not isinstance(value, int) or isinstance(value, bool) or value not in one.values:
                 raise JudgmentError(
-                    f"{one.name} of {letters[key]}: give a number from {one.low} to {one.high}, "
-                    f"not “{short(value)}”."
+                    _(
+                        "%(attribute)s of %(letter)s: give a number from %(low)s to %(high)s, not “%(given)s”."
+                    )
+                    % {
+                        "attribute": _(one.name),
+                        "letter": letters[key],
+                        "low": one.low,
+                        "high": one.high,
+                        "given": short(value),
+                    }
                 )
     for key, letter in letters.items():
         of = given.get(key, {})
@@ -160,14 +179,16 @@ def checked_safety(
 ) -> Safety:
     """Each response's vote: `{"safe": bool, "harms": [kinds]}`; harms only where it is not safe."""
     if not isinstance(given, Mapping):
-        raise JudgmentError("Votes on safety must be given per response.")
+        raise JudgmentError(_("Votes on safety must be given per response."))
     if not rules.safety or interface in WRITING:
         if given:
-            raise JudgmentError("Safety is not voted on here.")
+            raise JudgmentError(_("Safety is not voted on here."))
         return {}
     unknown = next((key for key in given if key not in letters), None)
     if unknown is not None:
-        raise JudgmentError(f"Safety: there is no response “{short(unknown)}” here.")
+        raise JudgmentError(
+            _("Safety: there is no response “%(given)s” here.") % {"given": short(unknown)}
+        )
     checked: Safety = {}
     for key, letter in letters.items():
         vote = given.get(key)
@@ -176,12 +197,18 @@ def checked_safety(
             raise JudgmentError(_("%(letter)s: say whether it is safe.") % {"letter": letter})
         harms = vote.get("harms") or []
         if not isinstance(harms, list | tuple):
-            raise JudgmentError(f"{letter}: the kinds of harm must be a list.")
+            raise JudgmentError(
+                _("%(letter)s: the kinds of harm must be a list.") % {"letter": letter}
+            )
         for harm in harms:
             if not isinstance(harm, str) or harm not in rules.harms:
-                raise JudgmentError(f"There is no kind of harm “{short(harm)}” here.")
+                raise JudgmentError(
+                    _("There is no kind of harm “%(given)s” here.") % {"given": short(harm)}
+                )
         if safe and harms:
-            raise JudgmentError(f"{letter}: a safe response has no kind of harm.")
+            raise JudgmentError(
+                _("%(letter)s: a safe response has no kind of harm.") % {"letter": letter}
+            )
         if not safe and rules.harms and not harms:
             asked = _("%(letter)s: say which kind of harm makes it unsafe.")
             raise JudgmentError(asked % {"letter": letter})
@@ -194,7 +221,7 @@ def checked_reason(reason: str, rules: Protocol) -> str:
     length = len(reason.strip())
     if rules.reason == "none":
         if length:
-            raise JudgmentError("A reason is not asked here.")
+            raise JudgmentError(_("A reason is not asked here."))
         return ""
     if rules.reason == "required" and length < max(1, rules.reason_min):
         raise JudgmentError(
@@ -215,10 +242,12 @@ def checked_writing(
     """The response that a rewrite began with, "" for none. `texts` are the responses by id."""
     based_on = "" if based_on is None else based_on
     if not isinstance(based_on, str) or (based_on and based_on not in texts):
-        raise JudgmentError(f"There is no response “{short(based_on)}” to be corrected here.")
+        raise JudgmentError(
+            _("There is no response “%(given)s” to be corrected here.") % {"given": short(based_on)}
+        )
     if interface not in WRITING:
         if text.strip() and rules.rewrite == "none":
-            raise JudgmentError("A better answer is not asked here.")
+            raise JudgmentError(_("A better answer is not asked here."))
         return based_on if text.strip() else ""
     length = len(text.strip())
     if length < rules.text_min:

@@ -5,6 +5,7 @@ The page that compares responses does the same in the browser (static/js/judge/d
 
 import re
 from difflib import SequenceMatcher
+from functools import lru_cache
 from html import escape
 
 from django.utils.safestring import SafeString, mark_safe
@@ -15,6 +16,7 @@ WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 MAX_WORDS = 6_000
 
 
+@lru_cache(maxsize=128)
 def word_diff(before: str, after: str) -> SafeString:
     """Both texts in one; what went is in <del>, what came is in <ins>."""
     old, new = WORDS.findall(before), WORDS.findall(after)

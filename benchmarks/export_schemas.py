@@ -3,9 +3,11 @@
     pip download --no-deps openrlhf==0.11.2 && unzip openrlhf-*.whl -d openrlhf
     python -m benchmarks.export_schemas RUN_DIR/export/openrlhf --engine-source openrlhf
 
+or, for NeMo-RL, whose package on the index is empty, against a checkout of its repository.
+
 OpenRLHF: its own argument parser (cut out of `cli/train_ppo_ray.py`, since importing it needs a GPU
-stack) parses our command line. verl: every override names a key of its generated configuration, and
-has the type of what stands there. Prints what was checked; exit code 1 when something does not fit.
+stack) parses our command line. verl, NeMo-RL: every override names a key of the configuration that it
+changes, and has the type of what stands there. Prints what was checked; exit code 1 when something does not fit.
 """
 
 import argparse
@@ -59,11 +61,25 @@ def check_openrlhf(source: Path, settings: dict[str, Any]) -> list[str]:
     return problems
 
 
+NEW_TO_NEMO_RL = ("data.train.data_path", "data.validation.data_path", "env.ground_control")
+"""What its example doesn't have: arguments of its `ResponseDataset`, and our environment's."""
+
+
 def check_verl(source: Path, settings: dict[str, Any]) -> list[str]:
+    """Overrides of verl that don't fit."""
+    return check_overrides(find(source, "config/_generated_ppo_trainer.yaml"), settings)
+
+
+def check_nemo_rl(source: Path, settings: dict[str, Any]) -> list[str]:
+    """Overrides of NeMo-RL that don't fit."""
+    known = {n: v for n, v in settings.items() if not n.startswith(NEW_TO_NEMO_RL)}
+    return check_overrides(find(source, "configs/ppo_math_1B.yaml"), known)
+
+
+def check_overrides(path: Path, settings: dict[str, Any]) -> list[str]:
     """Overrides whose key is not in the configuration, or whose type is another."""
     import yaml
 
-    path = find(source, "config/_generated_ppo_trainer.yaml")
     whole = yaml.safe_load(path.read_text(encoding="utf-8"))
     problems = []
     for name, value in settings.items():
@@ -74,7 +90,11 @@ def check_verl(source: Path, settings: dict[str, Any]) -> list[str]:
                 break
             node = node[part]
         else:
-            free = node is None or (isinstance(node, str) and (node == "???" or "${" in node))
+            free = (
+                node is None
+                or value is None
+                or (isinstance(node, str) and (node == "???" or "${" in node))
+            )
             numbers = isinstance(node, int | float) and isinstance(value, int | float)
             if not free and not numbers and type(node) is not type(value):
                 problems.append(f"{name} is {node!r} there and {value!r} here")
@@ -87,7 +107,9 @@ def main() -> int:
     parser.add_argument("--engine-source", type=Path, required=True)
     given = parser.parse_args()
     exported = json.loads((given.export / "export.json").read_text(encoding="utf-8"))
-    check = {"openrlhf": check_openrlhf, "verl": check_verl}[exported["engine"]]
+    check = {"openrlhf": check_openrlhf, "verl": check_verl, "nemo-rl": check_nemo_rl}[
+        exported["engine"]
+    ]
     problems = check(given.engine_source, exported["settings"])
     for problem in problems:
         print(problem)

@@ -7,7 +7,7 @@ reward model sees it. Two parts, each with `--parts`:
 
 - `frontier`: gold score against the root of the KL divergence from the base (nats per response), on
   held-out prompts at temperature 1. PPO: the policies after every few rollouts of one run. DPO: one
-  run per beta on the very preferences that the reward model learnt from. Best-of-n: the reward model
+  run for each beta and step size on the very preferences that the reward model learnt from. Best-of-n: the reward model
   chooses among n samples of the base; its KL is at most log n - (n - 1) / n (Stiennon et al. 2020;
   Beirami et al. 2024). KL of a policy is measured over the whole vocabulary at every position of its
   own samples, which has less variance than the log-ratio of what was sampled.
@@ -66,6 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ppo-steps", type=int, default=16)
     parser.add_argument("--ppo-kl-weight", type=float, default=0.05)
     parser.add_argument("--betas", type=float, nargs="*", default=[0.03, 0.1, 0.3])
+    parser.add_argument("--rates", type=float, nargs="*", default=[1e-4, 3e-4], help="DPO's")
     parser.add_argument("--weak-rankings", type=int, default=40)
     parser.add_argument("--weak-steps", type=int, default=40)
     parser.add_argument("--samples", type=int, default=2, help="responses to each held-out prompt")
@@ -113,7 +114,10 @@ class Study(Walk):
         return {
             "base": base,
             "ppo": [{"step": step} | self.measure(policy) for step, policy in trail],
-            "dpo": [{"beta": beta} | self.dpo(beta) for beta in self.arguments.betas],
+            "dpo": [
+                {"beta and rate": f"{beta:g}, {rate:g}"} | self.dpo(beta, rate)
+                for beta, rate in itertools.product(self.arguments.betas, self.arguments.rates)
+            ],
             "best_of_n": self.best_of_n(rewards),
         }
 
@@ -201,12 +205,24 @@ class Study(Walk):
                 (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
         self.reward_model(2)
 
-    def dpo(self, beta: float) -> Row:
+    def dpo(self, beta: float, rate: float) -> Row:
+        # As PPO is rewarded: by safety where the prompt is harmful, by helpfulness elsewhere.
+        preferences = [
+            row
+            | {
+                "ranks": {
+                    "preference": row["ranks"][
+                        "safety" if row["risk"] == "harmful" else "helpfulness"
+                    ]
+                }
+            }
+            for row in self.preferences
+        ]
         folder = self.stage(
-            f"1-dpo{beta}",
+            f"1-dpo{beta}-{rate}",
             "dpo",
-            {"policy": self.base, "beta": beta} | self.preset.get("dpo", {}),
-            preferences=self.preferences,
+            {"policy": self.base, "axis": "preference", "beta": beta, "learning_rate": rate},
+            preferences=preferences,
         )
         return self.measure(
             loading.load_policy(str(folder / "policy"), "the policy", device=torch.device("cpu"))
@@ -310,9 +326,11 @@ def show(entry: Row) -> None:
         print(f"  base: gold {found['base']['gold']:+.2f}")
         for method in ("ppo", "dpo", "best_of_n"):
             for point in found[method]:
-                label = next(f"{k} {point[k]}" for k in ("step", "beta", "n") if k in point)
+                label = next(
+                    f"{k} {point[k]}" for k in ("step", "beta and rate", "n") if k in point
+                )
                 root = math.sqrt(max(point["kl"], 0.0))
-                print(f"  {method:<10} {label:<10} sqrt(KL) {root:5.2f}  gold {point['gold']:+.2f}")
+                print(f"  {method:<10} {label:<26} sqrt(KL) {root:5.2f}  gold {point['gold']:+.2f}")
     if found := entry.get("tripwire"):
         left, best = found["left"], found["best"]
         for point in found["trail"]:

@@ -178,13 +178,9 @@ def prepare(arguments: argparse.Namespace) -> None:
         policy_folder, ["preference"], use_prior=False, max_length=512, device="cpu"
     )
     read = model.read_all([p.messages for p, _ in pairs], [text for _, text in pairs])
-    model.heads = torch.nn.Linear(2 * policy.hidden_size, 2 * policy.hidden_size, bias=False)
-    torch.nn.init.eye_(model.heads.weight)  # hidden states come out as they are
     with torch.inference_mode():
-        states = torch.cat(
-            [model.raw_scores(read[i : i + 256], None) for i in range(0, len(read), 256)]
-        )
-    hidden = states[:, : policy.hidden_size].double()
+        states = [model.response_states(read[i : i + 256])[0] for i in range(0, len(read), 256)]
+    hidden = torch.cat(states).double()
     gold = torch.tensor([rubric.judge(p.slots, text).preference for p, text in pairs]).double()
     target = (gold - gold.mean()) / gold.std()
     gram = hidden.T @ hidden + 1e-3 * len(pairs) * torch.eye(hidden.shape[1]).double()

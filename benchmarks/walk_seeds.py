@@ -295,7 +295,7 @@ def show(run: Row) -> None:
                 f"  round {entry['round']} T={temperature}: gold {s['gold']:+.2f}{won}"
                 f"  violation {s['violation_rate']['value']:.3f}"
                 f"  over-refusal {s['over_refusal_rate']['value']:.3f}"
-                f"  length {s['mean_length']:.1f}  entity {s['entity_accuracy']['value']:.3f}"
+                f"  length {s['mean_length']['value']:.1f}  entity {s['entity_accuracy']['value']:.3f}"
                 f"  correct {s['correct_rate']['value']:.3f}"
                 f"  | {categories}"
             )
@@ -332,7 +332,7 @@ def show_all(runs: list[Row]) -> None:
                 f"[{wins['ci'][0]:.3f}, {wins['ci'][1]:.3f}]  "
                 f"violation {change('violation_rate')}  "
                 f"over-refusal {change('over_refusal_rate')}  "
-                f"entity {change('entity_accuracy')}  correct {change('correct_rate')}  length {s['mean_length']:.1f}  "
+                f"entity {change('entity_accuracy')}  correct {change('correct_rate')}  length {s['mean_length']['value']:.1f}  "
                 f"gold {base['gold']:+.2f} -> {s['gold']:+.2f}  {seconds:.0f} s"
             )
 

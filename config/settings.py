@@ -259,6 +259,12 @@ SWEEP_SECONDS = env.float("SWEEP_SECONDS", 2.0)
 TRAINING_PYTHON = env.str("TRAINING_PYTHON", "")
 TRAINING_THREADS = env.int("TRAINING_THREADS", 0)
 DEMO_PRESET = env.str("DEMO_PRESET", "tiny")
+# Below which folders a project's admin may name a model; a laptop's own models are under its home.
+MODEL_FOLDERS = [
+    Path(folder).expanduser().resolve()
+    for folder in env.str("MODEL_FOLDERS", f"{Path.home()}{os.pathsep}{DATA_DIR}").split(os.pathsep)
+    if folder
+]
 # --- Live dialogue: who answers -----------------------------------------------------------------
 # An OpenAI-compatible server somewhere else (vLLM); its key stays on this side.
 POLICY_SERVER_URL = env.str("POLICY_SERVER_URL", "").rstrip("/")

@@ -13,7 +13,18 @@ sys.path.insert(0, str(ROOT))
 from rlhf.training import configs  # noqa: E402
 from rlhf.training.rewards import REWARDS  # noqa: E402
 
-STAGES = ("Base", "Generate", "RewardModel", "PPO", "Evaluate", "SFT", "DPO", "BestOfN", "Grow")
+STAGES = (
+    "Base",
+    "Generate",
+    "RewardModel",
+    "PPO",
+    "Evaluate",
+    "Selection",
+    "SFT",
+    "DPO",
+    "BestOfN",
+    "Grow",
+)
 
 
 def page() -> str:

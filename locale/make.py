@@ -44,7 +44,7 @@ TEMPLATES = (
     "annotation/preferences.html",
     "annotation/project.html",
 )
-PYTHON = ("annotation/*.py",)
+PYTHON = ("annotation/*.py", "rlhf/serving.py")
 SCRIPTS = ("static/js/dialogue.js", "static/js/judge.js", "static/js/judge/*.js")
 KEYWORDS = {
     "gettext": None,

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 TOP, BOTTOM = 14.0, 24.0
+SHAPES = ("circle", "square", "diamond", "triangle")
+DASHES = ("", "6 4", "2 3", "8 3 2 3")
 
 
 @dataclass(frozen=True)
@@ -306,10 +308,13 @@ def plane(
     x_title: str,
     y_title: str,
     height: int = 260,
-    diagonal: bool = False,
-    unit_square: bool = False,
+    calibration: bool = False,
 ) -> Chart:
-    """Lines over a numeric axis: each series with the x of its marks (same order)."""
+    """Lines over a numeric axis: each series with the x of its marks (same order).
+
+    With `calibration` across are confidences, from one half to certainty, and a line shows where
+    they would be as high as the shares above them.
+    """
     xs = [x for _, places in series for x in places]
     ys = [
         v
@@ -318,8 +323,8 @@ def plane(
         for v in (m.figure.value, m.figure.low, m.figure.high)
         if v is not None
     ]
-    if unit_square:
-        x_low, x_high, x_ticks = 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
+    if calibration:
+        x_low, x_high, x_ticks = 0.5, 1.0, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
         low, high, ticks = 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
     else:
         x_low, x_high, x_ticks = scale([0.0, *xs])
@@ -345,8 +350,8 @@ def plane(
             for mark, x in zip(one.marks, places, strict=True)
         ]
         drawn.append(DrawnSeries(one.name, one.token, one.shape, one.dash, marks, _joined(marks)))
-    if diagonal:
-        line = [Segment(right(0.0), down(0.0), right(1.0), down(1.0))]
+    if calibration:
+        line = [Segment(right(0.5), down(0.5), right(1.0), down(1.0))]
         drawn.insert(0, DrawnSeries("perfectly calibrated", "ink-3", "none", "2 4", [], line))
     return Chart(
         label=label,
@@ -466,3 +471,12 @@ def change(before: Figure, after: Figure) -> Change:
     down = math.hypot(after.value - after.low, before.high - before.value)
     up = math.hypot(after.high - after.value, before.value - before.low)
     return Change(value, value - down, value + up)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One chart in a panel, with its caption."""
+
+    caption: str
+    chart: Chart | Scatter
+    kind: str = "points"

@@ -4,8 +4,6 @@ A panel's title is computed from its numbers and claims a change only where the 
 difference excludes none; everything else is "no clear change".
 """
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -16,9 +14,10 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from annotation.models import Project
-from rlhf import charts, reading
-from rlhf.charts import Chart, Figure, Mark, Scatter, Series
+from rlhf import charts, reading, tables
+from rlhf.charts import DASHES, SHAPES, Drawing, Figure, Mark, Series
 from rlhf.models import Job, Round, Score
+from rlhf.tables import Cell, Table
 
 JUDGES = {
     "gold": "rubric (simulated)",
@@ -27,38 +26,6 @@ JUDGES = {
 }
 RATES = {"violation_rate", "over_refusal_rate", "win_rate_vs_base", "win_rate_vs_previous"}
 RATES |= {"entity_accuracy", "correct_rate"}
-SHAPES = ("circle", "square", "diamond", "triangle")
-DASHES = ("", "6 4", "2 3", "8 3 2 3")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table shows; `value` is what the CSV gets, `href` the rows behind the number."""
-
-    value: str | float | int | None
-    text: str
-    href: str = ""
-    is_number: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    columns: list[str]
-    rows: list[list[Cell]]
-
-    @property
-    def body(self) -> list[list[tuple[str, Cell]]]:
-        """Rows of (column, cell): on a phone each cell names its column."""
-        return [list(zip(self.columns, row, strict=True)) for row in self.rows]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """One chart in a panel, with its caption."""
-
-    caption: str
-    chart: Chart | Scatter
-    kind: str = "points"
 
 
 @dataclass(frozen=True)
@@ -174,10 +141,8 @@ def evidence(
 
 
 def figure_of(score: Score) -> Figure:
-    """The score with its interval. One of no width (a single prompt, a bare mean) is none at all."""
-    if score.low == score.high:
-        return Figure(score.value, None, None, score.n)
-    return Figure(score.value, score.low, score.high, score.n)
+    """The score with its interval."""
+    return tables.with_interval(score.value, score.low, score.high, score.n)
 
 
 # --- Findings --------------------------------------------------------------------------------
@@ -418,7 +383,7 @@ def reward_against_kl(e: Evidence) -> Panel:
         steps = [
             row
             for row in reading.metrics_since(job, epoch=job.epoch, after=-1)["rows"]
-            if _is_number(row.get("kl")) and _is_number(row.get("reward"))
+            if tables.is_number(row.get("kl")) and tables.is_number(row.get("reward"))
         ]
         if not steps:
             continue
@@ -444,9 +409,9 @@ def reward_against_kl(e: Evidence) -> Panel:
                 [
                     Cell(str(one), str(one), address),
                     Cell(row["step"], str(row["step"]), "", is_number=True),
-                    _plain(row["kl"]),
-                    _plain(row["reward"]),
-                    _plain(row.get("test_reward")),
+                    tables.plain(row["kl"]),
+                    tables.plain(row["reward"]),
+                    tables.plain(row.get("test_reward")),
                 ]
             )
     finding, drawings = "Reward against the distance moved", []
@@ -495,7 +460,7 @@ def agreement(e: Evidence) -> Panel:
         for one in e.every_round:
             if who == "people":
                 figures = (one.snapshot.agreement or {}).get(axis) if one.snapshot else None
-                figure = _interval_figure(figures, "pairwise", "pairwise_ci", "n_pairs")
+                figure = tables.figure_in(figures, "pairwise", "pairwise_ci", "n_pairs")
                 address = (
                     reverse("snapshot", args=[e.project.slug, one.snapshot.version])
                     if one.snapshot
@@ -503,7 +468,7 @@ def agreement(e: Evidence) -> Panel:
                 )
             else:
                 told = (results.get(one.pk, {}).get("train") or {}).get(axis)
-                figure = _interval_figure(told, "accuracy", "accuracy_ci", "n")
+                figure = tables.figure_in(told, "accuracy", "accuracy_ci", "n")
                 address = f"{one.get_absolute_url()}?stage=reward_model"
             if figure is None:
                 continue
@@ -514,10 +479,7 @@ def agreement(e: Evidence) -> Panel:
                 [
                     Cell(str(one), str(one)),
                     Cell(name, name),
-                    _cell(figure, percent=True, href=address),
-                    _bound(figure.low, percent=True),
-                    _bound(figure.high, percent=True),
-                    Cell(figure.n, f"{figure.n:,}", "", is_number=True),
+                    *tables.estimate(figure, percent=True, href=address),
                 ]
             )
         if marks:
@@ -564,14 +526,16 @@ def has_simulated(round: Round) -> bool:
 
 def length(e: Evidence) -> Panel:
     """Mean length of the answers: the first thing that a reward model is fooled by."""
+    measured = [m for m in e.rounds if "mean_length" in m.figures]
     marks = _marks(e, "mean_length", {})
     finding, drawings = "Length", []
     if marks:
-        first, last = marks[0].figure.value, marks[-1].figure.value
-        finding = f"Answers are {charts.number(last)} tokens long on average"
-        if len(marks) > 1 and first:
-            share = charts.number(last / first - 1, percent=True, signed=True)
-            finding += f", {share} against {e.rounds[0].name}"
+        first, last = marks[0].figure, marks[-1].figure
+        finding = f"Answers are {charts.number(last.value)} tokens long on average"
+        if len(marks) > 1 and first.value and first.has_interval and last.has_interval:
+            share = charts.number(last.value / first.value - 1, percent=True, signed=True)
+            told = share if charts.change(first, last).direction else "no clear change"
+            finding += f", {told} against {measured[0].name}"
         chart = charts.points(
             [Series("length", "ink-2", marks)],
             label=f"Mean length per round in tokens: {_spoken(marks)}",
@@ -664,15 +628,13 @@ def by_category(e: Evidence) -> Panel:
                 [
                     Cell(m.label, m.label),
                     Cell(name, name),
-                    _cell(figure, percent=percent, href=address),
-                    _bound(figure.low, percent=percent),
-                    _bound(figure.high, percent=percent),
-                    Cell(figure.n, f"{figure.n:,}", "", is_number=True),
+                    *tables.estimate(figure, percent=percent, href=address),
                 ]
             )
         if not marks:
             continue
-        if len(marks) > 1 and e.judge != "model":
+        is_latest = marks[-1].label == e.rounds[-1].label
+        if len(marks) > 1 and is_latest and e.judge != "model":
             direction = charts.change(marks[-2].figure, marks[-1].figure).direction
             (rose if direction > 0 else fell if direction < 0 else []).append(name)
         chart = charts.points(
@@ -745,193 +707,7 @@ def small_multiples(project: Project) -> list[Drawing]:
     return drawings
 
 
-# --- The reward model's own panel (on a round's page) ----------------------------------------
-
-
-@dataclass(frozen=True)
-class RewardReport:
-    """What the reward_model stage found, drawn."""
-
-    accuracy: Drawing
-    calibration: Drawing | None
-    table: Table
-    calibration_table: Table
-    warnings: list[str]
-    facts: list[tuple[str, str]]
-    breakdown: Table
-    """Accuracy by strength, category, annotator and round, beside how far people agree there."""
-
-
-BY_WHAT = {
-    "strength": "by strength",
-    "category": "by category",
-    "annotator": "by annotator",
-    "round": "by round",
-}
-
-
-def _breakdown(result: dict[str, Any]) -> Table:
-    rows = []
-    for axis, told in (result.get("train") or {}).items():
-        parts = told.get("by") if isinstance(told, dict) else None
-        for what, name in BY_WHAT.items():
-            for value, figures in ((parts or {}).get(what) or {}).items():
-                figure = _interval_figure(figures, "accuracy", "accuracy_ci", "n")
-                if figure is None:
-                    continue
-                agreed = figures.get("human_agreement")
-                rows.append(
-                    [
-                        Cell(axis, axis),
-                        Cell(name, name),
-                        Cell(value, str(value)),
-                        _cell(figure, percent=True),
-                        _bound(figure.low, percent=True),
-                        _bound(figure.high, percent=True),
-                        Cell(figure.n, f"{figure.n:,}", "", is_number=True),
-                        _bound(agreed if _is_number(agreed) else None, percent=True),
-                    ]
-                )
-    return Table(["Axis", "", "", "Accuracy", "from", "to", "n (pairs)", "People agree"], rows)
-
-
-def reward_report(result: dict[str, Any]) -> RewardReport | None:
-    """Accuracy with interval beside human agreement, and the reliability diagram."""
-    series, rows = [], []
-    human = None
-    for side, shape, dash in (("train", "circle", ""), ("test", "diamond", "6 4")):
-        told = result.get(side)
-        if not isinstance(told, dict):
-            continue
-        marks = []
-        for axis, figures in told.items():
-            figure = _interval_figure(figures, "accuracy", "accuracy_ci", "n")
-            if figure is None:
-                continue
-            words = charts.in_words(figure, percent=True)
-            marks.append(Mark(axis, figure, f"{side}-RM, {axis}: {words} held-out pairs"))
-            agreed = figures.get("human_agreement")
-            human = agreed if _is_number(agreed) else human
-            rows.append(
-                [
-                    Cell(f"{side}-RM", f"{side}-RM"),
-                    Cell(axis, axis),
-                    _cell(figure, percent=True),
-                    _bound(figure.low, percent=True),
-                    _bound(figure.high, percent=True),
-                    Cell(figure.n, f"{figure.n:,}", "", is_number=True),
-                    _plain(figures.get("ece")),
-                    _plain(figures.get("temperature")),
-                    _plain(figures.get("ece_fitted")),
-                    _bound(agreed if _is_number(agreed) else None, percent=True),
-                ]
-            )
-        if marks:
-            series.append(
-                Series(f"{side}-RM", "accent" if side == "train" else "ink-2", marks, shape, dash)
-            )
-    if not series:
-        return None
-    lines = [(0.5, "chance")] + ([(float(human), "people agree")] if human is not None else [])
-    accuracy = charts.points(
-        series,
-        label="Accuracy on held-out pairs per axis, with intervals",
-        height=260,
-        percent=True,
-        lines=lines,
-        connect=False,
-    )
-    curves: list[tuple[Series, list[float]]] = []
-    bins = []
-    for index, (axis, told) in enumerate((result.get("calibration") or {}).items()):
-        points = [
-            point
-            for point in told
-            if isinstance(point, dict)
-            and _is_number(point.get("p"))
-            and _is_number(point.get("accuracy"))
-        ]
-        if not points:
-            continue
-        token = axis if axis in ("helpfulness", "safety") else "accent"
-        marks = [
-            Mark(
-                axis,
-                _share(point),
-                f"{axis}: says {charts.number(point['p'], percent=True)}, is right on "
-                f"{charts.number(point['accuracy'], percent=True)} of {point.get('n', 0):,} pairs",
-            )
-            for point in points
-        ]
-        curves.append(
-            (
-                Series(axis, token, marks, SHAPES[index % 4], DASHES[index % 4]),
-                [point["p"] for point in points],
-            )
-        )
-        bins += [
-            [
-                Cell(axis, axis),
-                _bound(point["p"], percent=True),
-                _bound(point["accuracy"], percent=True),
-                _bound(_share(point).low, percent=True),
-                _bound(_share(point).high, percent=True),
-                Cell(point.get("n"), f"{point.get('n', 0):,}", "", is_number=True),
-            ]
-            for point in points
-        ]
-    calibration = None
-    if curves:
-        drawn = charts.plane(
-            curves,
-            label="Reliability diagram: how sure the reward model is against how often it is right",
-            x_title="probability it gives",
-            y_title="share it is right",
-            height=260,
-            diagonal=True,
-            unit_square=True,
-        )
-        calibration = Drawing("Calibration", drawn, "plane")
-    known = (("n_judgments", "judgments"), ("n_prompts", "prompts"), ("n_pairs", "pairs"))
-    return RewardReport(
-        Drawing("Accuracy on held-out prompts", accuracy),
-        calibration,
-        Table(
-            [
-                *("Model", "Axis", "Accuracy", "from", "to", "n (pairs)", "ECE", "Temperature"),
-                *("ECE with it", "People agree"),
-            ],
-            rows,
-        ),
-        Table(["Axis", "Probability given", "Right", "from", "to", "n (pairs)"], bins),
-        [str(text) for text in result.get("warnings") or []],
-        [(name, f"{result[key]:,}") for key, name in known if _is_number(result.get(key))],
-        _breakdown(result),
-    )
-
-
 # --- Tables ----------------------------------------------------------------------------------
-
-
-def to_csv(table: Table) -> str:
-    """The table for a spreadsheet. Text that a spreadsheet would run as a formula is quoted."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([harmless(name) for name in table.columns])
-    for row in table.rows:
-        writer.writerow([_csv_value(cell.value) for cell in row])
-    return out.getvalue()
-
-
-def _csv_value(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    return harmless(value) if isinstance(value, str) else value
-
-
-def harmless(text: str) -> str:
-    """Text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def _table(e: Evidence, metrics: dict[str, str]) -> Table:
@@ -955,10 +731,7 @@ def _table(e: Evidence, metrics: dict[str, str]) -> Table:
                 cells += [Cell(None, "–", "", is_number=True)] * 4
                 continue
             cells += [
-                _cell(figure, percent=percent, href=e.samples_url(m.round, **query)),
-                _bound(figure.low, percent=percent),
-                _bound(figure.high, percent=percent),
-                Cell(figure.n, f"{figure.n:,}", "", is_number=True),
+                *tables.estimate(figure, percent=percent, href=e.samples_url(m.round, **query)),
             ]
         rows.append(cells)
     return Table(columns, rows)
@@ -1017,40 +790,3 @@ def _spoken(marks: Iterable[Mark]) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + f" and {names[-1]}"
-
-
-def _interval_figure(figures: Any, value: str, interval: str, n: str) -> Figure | None:
-    if not isinstance(figures, dict) or not _is_number(figures.get(value)):
-        return None
-    bounds = figures.get(interval)
-    low, high = bounds if isinstance(bounds, list | tuple) and len(bounds) == 2 else (None, None)
-    return Figure(
-        float(figures[value]), _float(low), _float(high), int(_float(figures.get(n)) or 0)
-    )
-
-
-def _float(value: Any) -> float | None:
-    return float(value) if _is_number(value) else None
-
-
-def _share(point: dict[str, Any]) -> Figure:
-    n = int(_float(point.get("n")) or 0)
-    low, high = charts.wilson(float(point["accuracy"]), n)
-    return Figure(float(point["accuracy"]), low, high, n)
-
-
-def _cell(figure: Figure, *, percent: bool, href: str = "") -> Cell:
-    return Cell(figure.value, charts.number(figure.value, percent=percent), href, is_number=True)
-
-
-def _bound(value: float | None, *, percent: bool = False) -> Cell:
-    text = "–" if value is None else charts.number(value, percent=percent)
-    return Cell(value, text, "", is_number=True)
-
-
-def _plain(value: Any) -> Cell:
-    return _bound(float(value) if _is_number(value) else None)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -141,9 +141,10 @@ class LaunchForm(forms.Form):
         field = self[key]
         was = (self.before or {}).get(section)
         before = was.get(name) if isinstance(was, Mapping) else None
-        value = field.value()
         if self.is_bound and key in getattr(self, "cleaned_data", {}):
             value = self.cleaned_data[key]
+        else:
+            value = field.value() if self.is_bound else self.fields[key].initial
         changed = before is not None and _plain(before) != _plain(value)
         shown = ", ".join(map(str, before)) if isinstance(before, list) else str(before)
         return Knob(

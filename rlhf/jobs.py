@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -66,6 +66,7 @@ def request_cancel(job: Job, by: User | None, *, then: Then) -> bool:
     """
     now = timezone.now()
     with transaction.atomic():
+        _hold_round(job)
         waiting = Job.objects.filter(pk=job.pk, state=State.QUEUED).update(
             state=State.CANCELLED,
             cancel_requested_at=now,
@@ -188,6 +189,7 @@ def bury_lost(then: Then) -> list[Job]:
         else:
             continue
         with transaction.atomic():
+            _hold_round(job)
             buried = Job.objects.filter(
                 pk=job.pk, state=State.RUNNING, epoch=job.epoch, lease_until__lt=timezone.now()
             ).update(state=state, attempt=F("attempt") + 1, reason=reason, ended_at=timezone.now())
@@ -196,6 +198,15 @@ def bury_lost(then: Then) -> list[Job]:
                 then(job)
                 ended.append(job)
     return ended
+
+
+def _hold_round(job: Job) -> None:
+    """Lock the job's round until the transaction ends, always before the job itself.
+
+    Whoever cancels a round locks in this order too; in different orders two would wait for each
+    other for ever, and the database would end one of them.
+    """
+    Round.objects.select_for_update().filter(pk=job.round_id).first()
 
 
 class _Claim:
@@ -247,23 +258,21 @@ class _Claim:
                 write = self.stage.collect(self.job, self.run_dir, found)
             self._done(found, write)
         elif asked_by == "worker":
-            self._back_to_the_queue("Its worker was stopped; it goes on from its checkpoint.")
+            self._back_to_the_queue("Its worker was stopped; it goes on from its checkpoint.", code)
         else:
             self._failed(code)
 
     # --- The run folder -----------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Write what the stage is given; go on from the last claim where the input is the same."""
+        """Write what the stage is given; go on from earlier work where the input is the same."""
         shutil.rmtree(self.run_dir, ignore_errors=True)
         (self.run_dir / rundir.DATA).mkdir(parents=True)
         assert self.stage.prepare is not None
         self.stage.prepare(self.job, self.run_dir)
         digest = input_hash(self.run_dir)
-        if digest == self.job.input_sha256:
-            resume_from_earlier(self.run_dir, self.job.epoch)
+        resume_from_earlier(self.run_dir, earlier_claims(self.job, digest))
         self._write(input_sha256=digest)
-        self.job.input_sha256 = digest
 
     # --- The process --------------------------------------------------------------------------
 
@@ -354,9 +363,14 @@ class _Claim:
             raise Lost
 
     def _done(self, result: dict[str, Any], write: Callable[[], None]) -> None:
-        """Outputs, state and the next job in one transaction; nothing at all if the claim is lost."""
+        """Outputs, state and the next job in one transaction; nothing at all if the claim is lost.
+
+        Nor if somebody has asked to stop meanwhile: the result waits in the folder for a retry.
+        """
         with transaction.atomic():
-            self._write(
+            _hold_round(self.job)
+            done = self._mine().filter(cancel_requested_at=None)
+            is_done = done.update(
                 state=State.DONE,
                 ended_at=Now(),
                 metrics=result,
@@ -365,15 +379,21 @@ class _Claim:
                 reason="",
                 lease_until=None,
             )
-            write()
-            self._then()
+            if is_done:
+                write()
+                self._then()
+        if not is_done:
+            self._end(State.CANCELLED, "Stopped on request as it finished; its result is kept.", 0)
+            return
         # What a stopped run would go on from (optimiser, rollouts) is several times the model's size.
-        for checkpoint in self.run_dir.parent.glob(f"*/{rundir.CHECKPOINT}"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+        for attempt in Job.objects.filter(round=self.job.round_id, stage=self.job.stage):
+            for checkpoint in attempt.run_dir.parent.glob(f"*/{rundir.CHECKPOINT}*"):
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _end(self, state: str, reason: str, code: int | None = None, **fields: Any) -> None:
         try:
             with transaction.atomic():
+                _hold_round(self.job)
                 self._write(
                     state=state,
                     reason=reason,
@@ -390,11 +410,20 @@ class _Claim:
         job = Job.objects.select_related("round__project", "project").get(pk=self.job.pk)
         self.then(job)
 
-    def _back_to_the_queue(self, reason: str, *, wait: float = 0.0, **fields: Any) -> None:
-        not_before = timezone.now() + timedelta(seconds=wait)
-        self._write(
-            state=State.QUEUED, not_before=not_before, reason=reason, lease_until=None, **fields
-        )
+    def _back_to_the_queue(
+        self, reason: str, code: int | None = None, *, wait: float = 0.0, attempt: int = 0
+    ) -> None:
+        """Let another claim go on, unless a person has asked to stop: nobody claims such a job."""
+        waits = self._mine().filter(cancel_requested_at=None)
+        if not waits.update(
+            state=State.QUEUED,
+            not_before=timezone.now() + timedelta(seconds=wait),
+            reason=reason,
+            exit_code=code,
+            attempt=attempt or self.job.attempt,
+            lease_until=None,
+        ):
+            self._end(State.CANCELLED, f"Stopped on request. {reason}", code)
 
     def _failed(self, code: int | None) -> None:
         error = rundir.read_error(self.run_dir) or {}
@@ -417,12 +446,7 @@ class _Claim:
         if attempt >= min(most, settings.JOB_MAX_ATTEMPTS):
             self._end(State.FAILED, reason, code, attempt=attempt)
             return
-        try:
-            self._back_to_the_queue(
-                reason, wait=RETRY_SECONDS * attempt, exit_code=code, attempt=attempt
-            )
-        except Lost:
-            return
+        self._back_to_the_queue(reason, code, wait=RETRY_SECONDS * attempt, attempt=attempt)
 
     def _last_progress(self) -> dict[str, Any]:
         return rundir.read_progress(self.run_dir) or {}
@@ -456,10 +480,22 @@ def input_hash(run_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def resume_from_earlier(run_dir: Path, epoch: int) -> None:
+def earlier_claims(job: Job, digest: str) -> Iterator[Path]:
+    """Run folders in which the same work was begun on the same input, newest first.
+
+    This job's earlier claims, then those of the jobs that stopped before a person tried the stage
+    again.
+    """
+    same = Job.objects.filter(round=job.round_id, stage=job.stage, input_sha256=digest)
+    for one in same.filter(pk__lte=job.pk).order_by("-pk"):
+        last = one.epoch - 1 if one.pk == job.pk else one.epoch
+        for epoch in range(last, 0, -1):
+            yield one.run_dir.with_name(str(epoch))
+
+
+def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
     """Take the last whole checkpoint of an earlier claim, or its finished work, into a new folder."""
-    for earlier in range(epoch - 1, 0, -1):
-        old = run_dir.with_name(str(earlier))
+    for old in claims:
         if rundir.read_result(old) is not None:
             # It had finished; only the news of it was lost.
             link_tree(old, run_dir)

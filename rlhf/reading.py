@@ -384,6 +384,9 @@ def curves_of(stage: str, config: dict[str, Any]) -> tuple[Curve, ...]:
     for rule in settings.get("rules") or {}:
         line = ((f"rule_{rule}", str(rule).replace("_", " "), "accent", ""),)
         more.append(Curve(f"rule_{rule}", f"Rule: {line[0][1]}", "points per response", line))
+    if settings.get("ptx_weight"):
+        kept = (("ptx_loss", "loss on what people wrote", "accent", ""),)
+        more.append(Curve("ptx", "What is kept likely", "nats per token", kept))
     if settings.get("combine") == "lagrange":
         cost = (("cost", "mean cost", "safety", ""),)
         multiplier = (("multiplier", "multiplier", "accent", ""),)

@@ -5,6 +5,9 @@ in the same transaction, and returns the next Job or None. Nothing here sends a 
 hands what is returned to `tasks.wake`.
 """
 
+import json
+import math
+import re
 import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,14 +17,16 @@ from typing import Any, Literal
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Avg, DurationField, ExpressionWrapper, F, Max
+from django.db.models import Max
 from django.utils import timezone
 
 from annotation import batches
 from annotation.models import MAX_RESPONSES, Batch, Event, Project, Prompt, Source, User
+from annotation.statements import demonstrations
 from rlhf import jobs, stages
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.stages import FILLED_IN, STAGES
+from rlhf.training import rundir
 
 State = Round.State
 Config = dict[str, dict[str, Any]]
@@ -43,6 +48,10 @@ ROUND_SETTINGS = (
 """What the section `round` of a configuration may hold: how many prompts, and what for."""
 LEAST_RANKING = 4
 """Fewer prompts than this can't be split into those that train and those that measure."""
+
+
+LEAST_MEASURED = 10
+"""Fewer prompts than this promote nothing: resampling so few says little of how far chance goes."""
 
 
 class RoundError(Exception):
@@ -155,15 +164,12 @@ def checked_config(config: Mapping[str, Mapping[str, Any]], plan: Sequence[str])
             raise RoundError(f"round: {name} must be between 0 and 1, got {value!r}.")
     if "generate" in plan and not 1 <= sizes.get("overlap", 1) <= 20:
         raise RoundError("round: overlap must be between 1 and 20.")
-    if "generate" in config and not 2 <= config["generate"].get("k", 4) <= MAX_RESPONSES:
+    found: Config = {"round": sizes}
+    for stage in sorted(known - {"round"}):
+        found[stage] = full_settings(stage, config.get(stage, {}))
+    if "generate" in found and not 2 <= found["generate"]["k"] <= MAX_RESPONSES:
         raise RoundError(f"generate: k must be between 2 and {MAX_RESPONSES}.")
-    return {
-        "round": sizes,
-        **{
-            stage: full_settings(stage, config.get(stage, {}))
-            for stage in sorted(known - {"round"})
-        },
-    }
+    return found
 
 
 def _preset_for(project: Project) -> str:
@@ -206,6 +212,7 @@ def preflight(project: Project, config: Mapping[str, Mapping[str, Any]]) -> list
             for purpose in ("ranking", "ppo", "watch", "heldout")
         ),
         _check_sources(project),
+        *([_check_written(project)] if config.get("ppo", {}).get("ptx_weight") else []),
         _check_people(project, sizes),
         _check_disk(project, config),
         _check_workers(),
@@ -233,7 +240,27 @@ def _check_policy(project: Project) -> Check:
         return Check(
             "policy", question, f"{policy.name} is missing from the disk.", "no-go", policy.path
         )
+    if kind := _kind_without_reward_model(Path(policy.path)):
+        return Check(
+            "policy",
+            question,
+            f"{policy.name} is a {kind}: of encoder-decoders only T5's can become the reward model.",
+            "no-go",
+            policy.path,
+            "Name a decoder-only model or a T5.",
+        )
     return Check("policy", question, policy.name, "go", policy.path)
+
+
+def _kind_without_reward_model(folder: Path) -> str:
+    """The type of an encoder-decoder that can't carry the heads of a round's reward model; "" for
+    all others, and where the folder does not say (a hub's name: then the stage will)."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = str(config["model_type"])
+        return kind if config.get("is_encoder_decoder") and kind not in rundir.T5_TYPES else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 def _where(round: Round) -> str:
@@ -297,6 +324,19 @@ def _check_sources(project: Project) -> Check:
     return Check("sources", question, "Yes.", "go", f"Licences: {', '.join(known) or 'none named'}")
 
 
+def _check_written(project: Project) -> Check:
+    question = "Are there written answers for ptx_weight to keep likely?"
+    if any(True for _ in demonstrations(project)):
+        return Check("written", question, "Yes.", "go")
+    return Check(
+        "written",
+        question,
+        "No.",
+        "caution",
+        fix="Have some written before PPO begins, or set ptx_weight to 0.",
+    )
+
+
 def _check_people(project: Project, sizes: Mapping[str, Any]) -> Check:
     question = "Are there people to judge?"
     can_judge = project.memberships.filter(role__in=("annotator", "reviewer", "admin"))
@@ -320,7 +360,14 @@ def _check_disk(project: Project, config: Mapping[str, Mapping[str, Any]]) -> Ch
     free = shutil.disk_usage(settings.DATA_DIR).free
     evidence = f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.1f} GiB needed"
     if free < needed:
-        return Check("disk", question, "No.", "no-go", evidence, "Delete old run folders.")
+        return Check(
+            "disk",
+            question,
+            "No.",
+            "no-go",
+            evidence,
+            "`manage.py prune_runs` says which run folders can go.",
+        )
     verdict: Verdict = "caution" if free < 3 * needed else "go"
     return Check("disk", question, "Yes." if verdict == "go" else "Just so.", verdict, evidence)
 
@@ -340,63 +387,74 @@ def _check_workers() -> Check:
     return Check("workers", question, "Yes.", "go", f"{n} heard of in the last half minute")
 
 
-# Seconds on two CPU cores with the preset tiny; used until this project has times of its own.
+# Seconds with the preset tiny and the demo's base policy on two CPU cores.
 TYPICAL_SECONDS = {"generate": 20.0, "reward_model": 35.0, "ppo": 75.0, "evaluate": 30.0}
+# What a stage's time grows with: (section, setting, its value where a round does not say).
+WORK: dict[str, tuple[tuple[str, str, float], ...]] = {
+    "generate": (
+        ("round", "ranking_prompts", 360),
+        ("generate", "k", 4),
+        ("generate", "max_new_tokens", 64),
+    ),
+    "reward_model": (("round", "ranking_prompts", 360), ("reward_model", "epochs", 2)),
+    "ppo": (
+        ("ppo", "steps", 14),
+        ("ppo", "prompts_per_step", 128),
+        ("ppo", "samples_per_prompt", 1),
+        ("ppo", "max_new_tokens", 64),
+    ),
+    "evaluate": (
+        ("round", "heldout_prompts", 150),
+        ("evaluate", "samples_per_prompt", 3),
+        ("evaluate", "max_new_tokens", 64),
+    ),
+}
 
 
 def estimate(project: Project, config: Mapping[str, Mapping[str, Any]]) -> Check:
-    """What it will take: time from this project's own jobs where there are any, cost, energy."""
-    took = ExpressionWrapper(F("ended_at") - F("started_at"), output_field=DurationField())
-    done = Job.objects.filter(project=project, state=Job.State.DONE)
-    known = {
-        row["stage"]: row["mean"].total_seconds()
-        for row in done.values("stage").annotate(mean=Avg(took))
-        if row["mean"] is not None
-    }
-    seconds = {stage: known.get(stage, typical) for stage, typical in TYPICAL_SECONDS.items()}
-    last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
-    reference = last.config if last and "ppo" in known else preset("tiny")
-    for stage, factor in _bigger(reference, config).items():
-        seconds[stage] *= factor
+    """What it will take: time from the last job of each stage in this project, cost, energy.
+
+    A stage that has not run here yet is taken to compare with the demo's as those do that have: the
+    base policy's evaluation already tells how large the model and how fast the machine is.
+    """
+    tiny = preset("tiny")
+    seconds, paces = {}, []
+    for stage, typical in TYPICAL_SECONDS.items():
+        done = Job.objects.filter(project=project, stage=stage, state=Job.State.DONE)
+        job = done.select_related("round").order_by("-created_at", "-pk").first()
+        if job is not None and job.seconds:
+            seconds[stage] = job.seconds * _bigger(stage, job.round.config, config)
+            paces.append(job.seconds / (typical * _bigger(stage, tiny, job.round.config)))
+    measured = sorted(seconds)
+    pace = sum(paces) / len(paces) if paces else 1.0
+    for stage, typical in TYPICAL_SECONDS.items():
+        seconds.setdefault(stage, typical * pace * _bigger(stage, tiny, config))
     total = sum(seconds.values())
     energy = total * settings.MACHINE_WATTS / 3600
     cost = total / 3600 * settings.MACHINE_PRICE_PER_HOUR
     answer = f"About {_minutes(total)} of computing, besides the people's time"
     if cost:
         answer += f"; {cost:.2f} at {settings.MACHINE_PRICE_PER_HOUR:g} an hour"
+    known = "from this project's own " + " and ".join(measured)
     evidence = (
-        ", ".join(f"{stage} {_minutes(s)}" for stage, s in seconds.items())
+        ", ".join(f"{stage} {_minutes(seconds[stage])}" for stage in TYPICAL_SECONDS)
         + f"; about {energy:.1f} Wh at {settings.MACHINE_WATTS:g} W; "
-        + ("from this project's earlier jobs" if known else "from a run on two CPU cores")
+        + (known if measured else "as the demo's tiny policy takes on two CPU cores: a guess")
     )
-    verdict: Verdict = "caution" if total > 24 * 3600 else "go"
+    is_guess = not measured and not project.is_demo
+    verdict: Verdict = "caution" if total > 24 * 3600 or is_guess else "go"
     short = f"about {_minutes(total)}, {energy:.1f} Wh"
     return Check("estimate", "What will it take?", answer + ".", verdict, evidence, short=short)
 
 
-def _bigger(reference: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, float]:
-    """How much more work each stage has than in the round that the times come from."""
+def _bigger(stage: str, reference: Mapping[str, Any], config: Mapping[str, Any]) -> float:
+    """How many times as much work a stage has under `config` as under `reference`."""
 
     def number(source: Mapping[str, Any], section: str, name: str, default: float) -> float:
         value = source.get(section, {}).get(name, default)
         return float(value) if isinstance(value, int | float) and value > 0 else default
 
-    def factor(*names: tuple[str, str, float]) -> float:
-        found = 1.0
-        for section, name, default in names:
-            found *= number(config, section, name, default) / number(
-                reference, section, name, default
-            )
-        return found
-
-    return {
-        "generate": factor(("round", "ranking_prompts", 360), ("generate", "k", 4)),
-        "reward_model": factor(("round", "ranking_prompts", 360), ("reward_model", "epochs", 2)),
-        "ppo": factor(("ppo", "steps", 14), ("ppo", "prompts_per_step", 128)),
-        "evaluate": factor(
-            ("round", "heldout_prompts", 150), ("evaluate", "samples_per_prompt", 3)
-        ),
-    }
+    return math.prod(number(config, *what) / number(reference, *what) for what in WORK[stage])
 
 
 def _minutes(seconds: float) -> str:
@@ -419,38 +477,90 @@ def open_base_round(
     """Round 0: build the base policy (or take the model named `policy`) and measure it.
 
     There is one base per project: a second call returns what is under way, or goes on where the
-    first one stopped; None when it is done.
+    first one stopped (with another model, if one is named now); None when it is done.
     """
-    existing = Round.objects.filter(project=project, number=0).first()
+    policy = _model_path(policy) if policy else ""
+    existing = Round.objects.select_related("project").filter(project=project, number=0).first()
+    if existing is not None and existing.has_ended:
+        if existing.state == State.DONE:
+            return None
+        if policy and (existing.policy is None or existing.policy.path != policy):
+            with transaction.atomic():
+                return _begin_again_with(existing, policy, by)
+        return retry_stage(existing, by)
     if existing is not None:
-        if existing.state in (State.FAILED, State.CANCELLED):
-            return retry_stage(existing, by)
         return existing.jobs.exclude(state__in=Job.ENDED).first()
-    config = base_config(project, preset_name)
     plan = list(Round.BASE_PLAN)
-    if policy:
-        plan.remove("base")
-        del config["base"]
-        found = Path(policy).expanduser()
-        policy = str(found.resolve()) if found.is_dir() else policy
     if not stages.pool(project, "heldout").exists():
         # Imported comparisons alone: enough for reward models to grow on, nothing to measure with.
         plan.remove("evaluate")
+    config = base_config(project, preset_name)
     round = Round(project=project, number=0, plan=plan, config=config, seed=seed, created_by=by)
-    with transaction.atomic():
-        job = _launch(round, by)
-        if policy:
-            round.policy = Checkpoint.objects.create(
-                project=project,
-                kind=Checkpoint.Kind.POLICY,
-                name=Path(policy).name[:120],
-                path=policy,
-                round=round,
-            )
-            round.save(update_fields=["policy"])
-        if not plan:
-            _go_on(round)
+    if policy:
+        _build_nothing(round)
+    try:
+        with transaction.atomic():
+            job = _launch(round, by)
+            if policy:
+                _take_model(round, policy)
+    except IntegrityError:
+        raise RoundError("Somebody else has just begun with the base policy.") from None
     return job
+
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+
+
+def _model_path(named: str) -> str:
+    """A model folder as an absolute path, a hub's name as it is; RoundError for anything else.
+
+    Folders are read below MODEL_FOLDERS only: who runs one project must not read the whole machine.
+    """
+    try:
+        folder = Path(named).expanduser().resolve()
+        is_folder = folder.is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a home of nobody
+        raise RoundError("That is no folder and no hub's name.") from None
+    if HUB_NAME.fullmatch(named) and not is_folder:
+        return named
+    if not any(folder.is_relative_to(allowed) for allowed in settings.MODEL_FOLDERS):
+        places = ", ".join(map(str, settings.MODEL_FOLDERS))
+        raise RoundError(
+            f"Models are read from {places}; for {named} an operator adds its folder to MODEL_FOLDERS."
+        )
+    if not is_folder:
+        raise RoundError(f"There is no folder {named} on this machine.")
+    return str(folder)
+
+
+def _build_nothing(round: Round) -> None:
+    """Take the building out of a base round, before it is saved: the model is there."""
+    round.plan = [stage for stage in round.plan if stage != "base"]
+    round.config.pop("base", None)
+
+
+def _take_model(round: Round, path: str) -> None:
+    """Make the named model the round's policy; where nothing measures it, that ends the round."""
+    round.policy = Checkpoint.objects.create(
+        project=round.project,
+        kind=Checkpoint.Kind.POLICY,
+        name=Path(path).name[:120],
+        path=path,
+        round=round,
+    )
+    round.save(update_fields=["policy"])
+    if not round.plan:
+        _go_on(round)
+
+
+def _begin_again_with(round: Round, path: str, by: User | None) -> Job | None:
+    """A base round that stopped takes another model than the one that it stopped with."""
+    _build_nothing(round)
+    round.failed_stage = round.plan[0] if round.plan else ""
+    round.save(update_fields=["plan", "config", "failed_stage"])
+    Event.record(round.project, by, "named another model for", round, model=path)
+    _take_model(round, path)
+    return retry_stage(round, by) if round.plan else None
 
 
 def open_round(
@@ -520,7 +630,7 @@ def _open_numbered(round: Round, by: User | None, seed: int | None) -> Job | Non
     try:
         with transaction.atomic():
             # Two admins who launch at the same moment wait for each other here.
-            project = Project.objects.select_for_update().get(pk=round.project_id)
+            project = Project.objects.lock(round.project_id)
             live = live_round(project)
             if live:
                 raise RoundError(f"{live} is still in {_where(live)}.")
@@ -567,10 +677,22 @@ def close_annotation(round: Round, by: User | None) -> Job | None:
 def advance(job: Job) -> Job | None:
     """A job has ended: what follows from it for its round. Called in the job's last transaction."""
     round = Round.objects.select_related("project").get(pk=job.round_id)
+    if job.stage == "selection":
+        done = job.state == Job.State.DONE
+        verb = (
+            "said where judgments would teach most" if done else "could not say what teaches most"
+        )
+        Event.record(round.project, None, verb, round, job=str(job.uid), reason=job.reason)
+        return None
     if round.state != job.stage:
         return None  # the round has been cancelled or has moved on
+    if round.jobs.filter(stage=job.stage, pk__gt=job.pk).exists():
+        return None  # the stage was tried again while this job was still stopping
     if job.state == Job.State.DONE:
         Event.record(round.project, None, "finished", f"{job.stage} of {round}", job=str(job.uid))
+        if job.stage in ("generate", "reward_model"):
+            # Before the next stage: a look takes moments, PPO may hold the machine for hours.
+            select(round)
         return _go_on(round)
     if job.state in (Job.State.FAILED, Job.State.CANCELLED):
         failed = job.state == Job.State.FAILED
@@ -578,6 +700,22 @@ def advance(job: Job) -> Job | None:
         verb = "failed" if failed else "stopped"
         Event.record(round.project, None, verb, f"{job.stage} of {round}", reason=job.reason)
     return None
+
+
+def select(round: Round) -> Job | None:
+    """Let the newest ensemble say where judgments would teach most; None where it has nothing to say.
+
+    The job belongs to the round and is no stage of its plan: whatever becomes of it, the round goes on.
+    """
+    if stages.ensemble(round.project) is None:
+        return None
+    if not stages.waiting_comparisons(round.project).exists():
+        return None
+    if Job.objects.filter(
+        project=round.project, stage="selection", state=Job.State.QUEUED
+    ).exists():
+        return None
+    return jobs.enqueue(round, "selection")
 
 
 def _go_on(round: Round) -> Job | None:
@@ -638,11 +776,13 @@ def propose_verdict(round: Round) -> tuple[str, list[str]]:
     mine, before = scores[judge], _figures_before(round, judge)
     name = {"human": "people", "gold": "the rubric (simulated)", "model": "the reward model"}[judge]
     win = mine["win_rate_vs_previous"]
-    good = win.low is not None and win.low > 0.5
-    clearly = "clearly" if good else "not clearly"
-    reasons = [
-        f"{name[0].upper() + name[1:]}: it wins {win.value:.0%} against the previous policy {_interval(win, percent=True)}, {clearly} more than half."
-    ]
+    good = win.low is not None and win.low > 0.5 and win.n >= LEAST_MEASURED
+    if win.n < LEAST_MEASURED:
+        told = f"too few prompts to tell; measure on {LEAST_MEASURED} or more"
+    else:
+        told = f"{'clearly' if good else 'not clearly'} more than half"
+    won = f"it wins {win.value:.0%} against the previous policy {_interval(win, percent=True)}"
+    reasons = [f"{name[0].upper() + name[1:]}: {won}, {told}."]
     compared = ["violation_rate", "over_refusal_rate"]
     if not any(metric in mine and metric in before for metric in compared):
         compared = ["safety"]
@@ -715,17 +855,38 @@ def give_verdict(round: Round, verdict: str, note: str, by: User | None) -> None
         Event.record(round.project, by, verdict, round, note=note.strip(), proposal=proposal)
 
 
+def retire_policy(policy: Checkpoint, note: str, by: User | None) -> None:
+    """Take a promotion back: the next round starts from the policy that was promoted before it.
+
+    What the policy made, and a server that answers with it, stay. RoundError where it isn't promoted,
+    where it is the only one, or without a reason.
+    """
+    if not note.strip():
+        raise RoundError("Say in a sentence why the policy is taken back.")
+    with transaction.atomic():
+        # Two admins who take back the last two at the same moment wait for each other here.
+        project = Project.objects.select_for_update().get(pk=policy.project_id)
+        promoted = Checkpoint.objects.filter(
+            project=project, kind=Checkpoint.Kind.POLICY, state=Checkpoint.State.PROMOTED
+        )
+        if not promoted.exclude(pk=policy.pk).exists():
+            raise RoundError(f"{policy} is the only one that a round could start from.")
+        if not promoted.filter(pk=policy.pk).update(state=Checkpoint.State.RETIRED):
+            raise RoundError(f"{policy} is not promoted.")
+        Event.record(project, by, "took back", policy, note=note.strip())
+
+
 # --- Stopping and trying again ----------------------------------------------------------------
 
 
 def cancel_round(round: Round, by: User | None) -> bool:
     """End a round that is under way; its running job is stopped. False if it has ended already."""
     with transaction.atomic():
-        round = Round.objects.select_related("project", "batch").get(pk=round.pk)
-        if round.has_ended:
-            return False
+        # Locked, so that it can't move on to its next stage in between.
+        rounds = Round.objects.select_for_update(of=("self",))
+        round = rounds.select_related("project", "batch").get(pk=round.pk)
         stage = round.state
-        if not _leave(round, State.CANCELLED, failed_stage=stage):
+        if round.has_ended or not _leave(round, State.CANCELLED, failed_stage=stage):
             return False
         if round.batch is not None and stage == State.ANNOTATE:
             batches.close_batch(round.batch, by)
@@ -741,7 +902,7 @@ def retry_stage(round: Round, by: User | None) -> Job | None:
     The finished stages stay; the stage that stopped begins a new job. None if somebody was faster.
     """
     with transaction.atomic():
-        project = Project.objects.select_for_update().get(pk=round.project_id)
+        project = Project.objects.lock(round.project_id)
         round = Round.objects.select_related("project", "batch").get(pk=round.pk)
         if round.state not in (State.FAILED, State.CANCELLED) or not round.failed_stage:
             raise RoundError(f"{round} has not stopped, so there is nothing to retry.")

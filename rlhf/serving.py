@@ -31,6 +31,8 @@ from django.core.cache import cache
 from django.db import DatabaseError, transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from annotation.candidates import CandidateError, Serving, Told, Writer
 from annotation.models import DialogueCampaign, Event, Message, Project, User
@@ -49,9 +51,13 @@ STARTS = 3
 """How often a server that dies is started again before it counts as failed."""
 EXTERNAL = "external:"
 
-BUSY = "The policy can't be reached just now. Your message is kept: ask again in a moment."
-BROKE_OFF = "The policy stopped in the middle of its answer. Your message is kept: ask again."
-TOO_LONG = "The conversation is too long for this policy: end it, then begin another."
+BUSY = gettext_noop(
+    "The policy can't be reached just now. Your message is kept: ask again in a moment."
+)
+BROKE_OFF = gettext_noop(
+    "The policy stopped in the middle of its answer. Your message is kept: ask again."
+)
+TOO_LONG = gettext_noop("The conversation is too long for this policy: end it, then begin another.")
 
 
 class ServingError(Exception):
@@ -175,13 +181,13 @@ class PolicyCandidates:
         names = list(campaign.writing.get("policies", []))
         states = [self._one(campaign.batch.project, name) for name in names]
         if not states:
-            return Serving("off", "No policy was chosen for this campaign; ask an admin.")
+            return Serving("off", _("No policy was chosen for this campaign; ask an admin."))
         # All have to be there: if one were left out, those that answer would be known.
         for state, sentence in (
-            ("failed", "A policy could not be started. An admin can see why; try again later."),
-            ("gone", "The policy has gone. An admin can bring it back; your words are kept."),
-            ("off", "The policy is switched off at the moment; ask an admin."),
-            ("starting", "The policy is being loaded. You can write; sending waits for it."),
+            ("failed", _("A policy could not be started. An admin can see why; try again later.")),
+            ("gone", _("The policy has gone. An admin can bring it back; your words are kept.")),
+            ("off", _("The policy is switched off at the moment; ask an admin.")),
+            ("starting", _("The policy is being loaded. You can write; sending waits for it.")),
         ):
             if state in states:
                 return Serving(state, sentence)  # type: ignore[arg-type]
@@ -197,22 +203,25 @@ class PolicyCandidates:
         if server is None:
             return "off"
         if server.sleeps:
-            self._wake(server)
-            return "starting"
+            return "starting" if self._wake(server) else "off"
         return health(server).state
 
-    def _wake(self, server: PolicyServer) -> None:
+    def _wake(self, server: PolicyServer) -> bool:
+        """Have a sleeping policy served again, if as many as may be are not served already."""
+        if PolicyServer.objects.filter(is_wanted=True).count() >= settings.POLICY_SERVERS_MAX:
+            return False
         now = timezone.now()
         PolicyServer.objects.filter(pk=server.pk, sleeps=True).update(
             is_wanted=True, sleeps=False, starts=0, wanted_at=now, used_at=now
         )
+        return True
 
     def writers(self, campaign: DialogueCampaign, n: int) -> list[Writer]:
         """Different policies first, then different temperatures: what differs can be compared."""
         writing = campaign.writing
         policies = list(writing.get("policies", []))
         if not policies:
-            raise CandidateError("No policy was chosen for this campaign; ask an admin.")
+            raise CandidateError(_("No policy was chosen for this campaign; ask an admin."))
         chance = random.SystemRandom()
         chosen = _drawn(policies, n, chance)
         temperatures = _drawn(list(writing.get("temperatures") or [1.0]), n, chance)
@@ -377,6 +386,11 @@ def prepare(server: PolicyServer) -> Path:
     for name in ("config.json", "generation_config.json"):
         if (source / name).is_file():
             told = json.loads((source / name).read_text())
+            if told.get("is_encoder_decoder"):
+                raise ServingError(
+                    f"{server.checkpoint} is an encoder-decoder, which `transformers serve` takes for a "
+                    "decoder; serve a decoder-only policy."
+                )
             ids = ("eos_token_id", "pad_token_id", "bos_token_id")
             given |= {key: told[key] for key in ids if told.get(key) is not None}
     rundir.write_json(folder / "generation_config.json", {"do_sample": True, **given})

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from annotation.access import CAN_RUN, project_view
+from annotation.asked import who_asks, whole_number
 from annotation.batches import close_batch
 from annotation.dialogues import MAX_TASK, DialogueError, open_campaign
 from annotation.models import Batch, DialogueCampaign, Project, Turn, User
@@ -76,9 +77,9 @@ def campaigns(request: HttpRequest, project: Project) -> HttpResponse:
         return redirect("campaigns", project.slug)
     if act == "close":
         batch = get_object_or_404(
-            Batch, project=project, dialogue_campaign__pk=_number(request.POST.get("campaign"))
+            Batch, project=project, dialogue_campaign__pk=whole_number(request.POST.get("campaign"))
         )
-        close_batch(batch, _me(request))
+        close_batch(batch, who_asks(request))
         messages.success(request, f"{batch.name} is closed; what was said in it is kept.")
         return redirect("campaigns", project.slug)
     served, outside, problem = _policies(project)
@@ -87,7 +88,7 @@ def campaigns(request: HttpRequest, project: Project) -> HttpResponse:
     form = CampaignForm(request.POST if act == "open" else None, policies=choices)
     if act == "open" and form.is_valid():
         try:
-            campaign = _open(project, form.cleaned_data, _me(request))
+            campaign = _open(project, form.cleaned_data, who_asks(request))
         except DialogueError as error:
             form.add_error(None, str(error))
         else:
@@ -140,13 +141,13 @@ def _switch(request: HttpRequest, project: Project, act: str) -> None:
         Checkpoint,
         project=project,
         kind=Checkpoint.Kind.POLICY,
-        pk=_number(request.POST.get("checkpoint")),
+        pk=whole_number(request.POST.get("checkpoint")),
     )
     try:
         if act == "start":
-            serving.want(checkpoint, _me(request))
+            serving.want(checkpoint, who_asks(request))
         else:
-            serving.unwant(checkpoint, _me(request))
+            serving.unwant(checkpoint, who_asks(request))
     except serving.ServingError as error:
         messages.error(request, str(error))
 
@@ -166,12 +167,3 @@ def _open(project: Project, data: dict[str, Any], by: User) -> DialogueCampaign:
             "max_new_tokens": data["max_new_tokens"],
         },
     )
-
-
-def _me(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # project_view saw to it
-    return request.user
-
-
-def _number(value: str | None) -> int:
-    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 18 else 0

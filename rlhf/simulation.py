@@ -74,7 +74,7 @@ def judge_batch(batch: Batch, *, on_judgment: Callable[[int], None] = lambda n: 
             if assignment is None:
                 continue
             busy.append((user, program))
-            if _judge(assignment, program):
+            if _judge(assignment, user, program):
                 n += 1
                 on_judgment(n)
         people = busy
@@ -83,7 +83,7 @@ def judge_batch(batch: Batch, *, on_judgment: Callable[[int], None] = lambda n: 
     return n
 
 
-def _judge(assignment: Assignment, program: SimulatedAnnotator) -> bool:
+def _judge(assignment: Assignment, user: User, program: SimulatedAnnotator) -> bool:
     prompt = assignment.comparison.prompt
     texts = dict(assignment.comparison.responses.values_list("pk", "text"))
     shown = [int(pk) for pk in assignment.shown_order]
@@ -98,7 +98,7 @@ def _judge(assignment: Assignment, program: SimulatedAnnotator) -> bool:
     try:
         answer = _answer(shown, given, assignment.comparison.batch)
         judging.submit_judgment(
-            assignment, answer=answer, key=uuid.uuid5(KEYS, str(assignment.uid))
+            assignment, by=user, answer=answer, key=uuid.uuid5(KEYS, str(assignment.uid))
         )
     except JudgmentError:
         return False  # somebody judged it in the same moment, or the batch was closed

@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from annotation import batches, snapshots
+from annotation.assignment import score_comparisons
 from annotation.batches import ResponseText
 from annotation.models import MAX_RESPONSES, Batch, Comparison, Project, Prompt, Snapshot
+from annotation.protocols import COMPARING
+from annotation.statements import demonstrations
 from rlhf import simulation
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.training import configs, rundir
@@ -46,6 +49,9 @@ FILLED_IN = (
     "threads",
     "axes",
 )
+
+MOST_SELECTED = 20_000
+"""Comparisons that one job scores: drawn at random where more wait, and the rest next time."""
 
 
 class StageError(Exception):
@@ -130,6 +136,9 @@ def base_cache(config: StageConfig, sizes: Mapping[str, Any]) -> Path:
     code = Path(__file__).parent
     for name in (
         "training/base.py",
+        "training/packing.py",
+        "training/llama.py",
+        "training/products.py",
         "training/word_tokenizer.py",
         "world/lexicon.py",
         "world/prompts.py",
@@ -186,7 +195,7 @@ def collect_generate(job: Job, run_dir: Path, result: Row) -> Write:
             texts = [
                 ResponseText(
                     text=response["text"],
-                    source=f"policy {policy.uid}",
+                    source=source_label(policy),
                     sampling=sampling | {"finished": response.get("finished")},
                     logprob=response.get("logprob"),
                     n_tokens=response.get("n_tokens"),
@@ -330,6 +339,7 @@ def collect_reward_model(job: Job, run_dir: Path, result: Row) -> Write:
             kind,
             f"{name} {word}",
             run_dir / part,
+            parent=root(start_policy(job.round)),
             config=config,
             metrics={part: result.get(part), "calibration": result.get("calibration")},
         )
@@ -366,6 +376,15 @@ def prepare_ppo(job: Job, run_dir: Path) -> None:
         if chosen:
             rows = map(prompt_row, chosen)
             rundir.write_jsonl(run_dir / rundir.DATA / f"{file}.jsonl", rows)
+    if round.config.get("ppo", {}).get("ptx_weight"):
+        # What was written before this job, so that one that is taken up again gets the same.
+        written = list(demonstrations(round.project, until=job.created_at))
+        if not written:
+            raise StageError(
+                "ptx_weight keeps the answers that people wrote likely, but nobody has written one "
+                "that may be trained on; have some written, or set ptx_weight to 0."
+            )
+        rundir.write_jsonl(run_dir / rundir.DATA / "ptx.jsonl", written)
 
 
 def collect_ppo(job: Job, run_dir: Path, result: Row) -> Write:
@@ -519,11 +538,8 @@ def score_rows(
 
     found: list[Score] = []
     for temperature, summary in summaries.items():
-        n = (summary.get("helpfulness") or {}).get("n", 0)
         for metric, figure in summary.items():
-            if metric == "mean_length":
-                found += row(metric, temperature, {"value": figure, "n": n})
-            elif metric == "by_category":
+            if metric == "by_category":
                 for category, figures in figure.items():
                     if category:
                         found += row("score", temperature, figures, category)
@@ -532,6 +548,89 @@ def score_rows(
             else:
                 found += row(metric, temperature, figure)
     return found
+
+
+# --- selection --------------------------------------------------------------------------------
+
+
+def prepare_selection(job: Job, run_dir: Path) -> None:
+    """The comparisons that wait for people, and the ensemble that is asked about them."""
+    model = ensemble(job.project)
+    if model is None:
+        raise StageError("No reward model has several members, so nothing can disagree.")
+    waiting = waiting_comparisons(job.project).select_related("prompt")
+    rows = waiting.prefetch_related("responses").order_by("shuffle", "pk")[:MOST_SELECTED]
+    newer = policy_ages(job.project)
+    comparisons = []
+    for comparison in rows:
+        responses = sorted(comparison.responses.all(), key=lambda response: response.pk)
+        comparisons.append(
+            {
+                "comparison_id": str(comparison.pk),
+                "messages": comparison.prompt.messages,
+                "responses": [response.text for response in responses],
+                "age": min((newer.get(response.source, 0) for response in responses), default=0),
+            }
+        )
+    if not comparisons:
+        raise StageError("Nothing waits for people any more, so there is nothing to select from.")
+    configs.save(
+        stage_config(job.round, "selection", reward_model=model.path), run_dir / rundir.CONFIG
+    )
+    rundir.write_jsonl(run_dir / rundir.DATA / "comparisons.jsonl", comparisons)
+
+
+def collect_selection(job: Job, run_dir: Path, result: Row) -> Write:
+    """The scores on the comparisons, by which `annotation` hands out; it knows no more about them."""
+    scores = {
+        int(row["comparison_id"]): float(row["score"])
+        for row in rundir.read_jsonl(run_dir / "scores.jsonl", required=("comparison_id", "score"))
+    }
+    config = configs.load(configs.SelectionConfig, run_dir / rundir.CONFIG)
+    model = Checkpoint.objects.filter(project=job.project, path=config.reward_model).first()
+    by = str(model) if model else "reward model"
+
+    def write() -> None:
+        for batch in Batch.objects.filter(project=job.project, state=Batch.State.OPEN):
+            mine = set(batch.comparisons.filter(is_free=True).values_list("pk", flat=True))
+            if found := {pk: score for pk, score in scores.items() if pk in mine}:
+                score_comparisons(batch, found, by=by)
+
+    return write
+
+
+def ensemble(project: Project) -> Checkpoint | None:
+    """The project's newest reward model that has several members, whose opinions can differ."""
+    models = Checkpoint.objects.filter(project=project, kind=Kind.REWARD_MODEL)
+    return models.filter(config__members__gt=1).order_by("-created_at", "-pk").first()
+
+
+def waiting_comparisons(project: Project) -> QuerySet[Comparison]:
+    """What people may still be handed in order to say which response is better."""
+    return Comparison.objects.filter(
+        Q(batch__interface__in=COMPARING)
+        # A batch without its own has the project's.
+        | Q(batch__interface="", batch__project__interface__in=COMPARING),
+        batch__project=project,
+        batch__state=Batch.State.OPEN,
+        batch__qualification=None,
+        is_free=True,
+        is_live=False,
+        gold=None,
+    )
+
+
+def policy_ages(project: Project) -> dict[str, int]:
+    """How many promoted policies are newer, by the label of the responses that a policy wrote."""
+    promoted = Checkpoint.objects.filter(
+        project=project, kind=Kind.POLICY, state=Checkpoint.State.PROMOTED
+    ).order_by("-created_at", "-pk")
+    return {source_label(policy): age for age, policy in enumerate(promoted)}
+
+
+def source_label(policy: Checkpoint) -> str:
+    """What `Response.source` says of a policy's responses; annotators never see it."""
+    return f"policy {policy.uid}"
 
 
 # --- The table --------------------------------------------------------------------------------
@@ -545,6 +644,8 @@ STAGES: dict[str, Stage] = {
     ),
     "ppo": Stage("gpu", collect_ppo, configs.PPOConfig, prepare_ppo),
     "evaluate": Stage("gpu", collect_evaluate, configs.EvaluateConfig, prepare_evaluate),
+    # In no round's plan: `rounds.select` adds it beside the stages when there is something new to say.
+    "selection": Stage("gpu", collect_selection, configs.SelectionConfig, prepare_selection),
 }
 QUEUES = ("default", "gpu")
 
@@ -628,7 +729,9 @@ def stage_config(round: Round, stage: str, **filled_in: Any) -> StageConfig:
     """The stage's configuration as the round froze it, with models and seed filled in."""
     config = STAGES[stage].config
     assert config is not None
-    filled_in = {"seed": round.seed, "threads": threads()} | filled_in
+    filled_in = {"threads": threads()} | filled_in
+    if "seed" in config.__dataclass_fields__:
+        filled_in = {"seed": round.seed} | filled_in
     try:
         return config.from_dict({**round.config.get(stage, {}), **filled_in})
     except ValueError as error:

@@ -204,7 +204,7 @@ def mission(project: Project) -> Mission:
     lines, needs = [], []
     for one in rounds:
         one.project = project  # its address is asked for on every line
-        own = by_round.get(one.pk, [])
+        own = [job for job in by_round.get(one.pk, []) if job.stage in one.plan]
         active = next((job for job in own if not job.has_ended), None)
         # A failed round is news until a later one has moved on from it.
         superseded = one.state == Round.State.FAILED and one.number < rounds[0].number

@@ -32,6 +32,8 @@ urlpatterns = [
         "projects/<slug:slug>/rounds/<int:number>/cancel/", views.cancel_round, name="cancel_round"
     ),
     path("projects/<slug:slug>/rounds/<int:number>/retry/", views.retry_stage, name="retry_stage"),
+    path("projects/<slug:slug>/models/", views.models, name="models"),
+    path("projects/<slug:slug>/models/retire/", views.retire_policy, name="retire_policy"),
     path("projects/<slug:slug>/campaigns/", serving_views.campaigns, name="campaigns"),
     path("projects/<slug:slug>/dashboard/", views.dashboard, name="dashboard"),
     path("projects/<slug:slug>/dashboard/<slug:panel>.csv", views.panel_csv, name="panel_csv"),

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
 from annotation.batches import batch_progress
 from annotation.models import Batch, Membership, Project
-from rlhf import charts, forms, reading, tasks, timeline
+from rlhf import charts, forms, lineage, reading, reward_panel, tables, tasks, timeline
 from rlhf import dashboard as panels
 from rlhf import rounds as acts
 from rlhf.models import Job, Round
@@ -58,7 +58,7 @@ def rounds(request: HttpRequest, project: Project) -> HttpResponse:
 def round_detail(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """One round: its stages, and the stage in focus with all that it left."""
     one = round_of(project, number)
-    jobs = list(one.jobs.all())
+    jobs = list(one.jobs.filter(stage__in=one.plan))
     stages = timeline.stages(one, jobs)
     focus = timeline.focus(one, stages, request.GET.get("stage", ""))
     active = next((job for job in jobs if not job.has_ended), None)
@@ -117,7 +117,7 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
         if stage.key == "ppo":
             found["pairs"] = reading.before_after(job)
         if stage.key == "reward_model":
-            found["report"] = panels.reward_report(found["result"])
+            found["report"] = reward_panel.reward_report(found["result"])
             found["people_are_simulated"] = panels.has_simulated(round)
     if stage.key == "snapshot" and round.snapshot is not None:
         found["counts"] = [
@@ -126,7 +126,7 @@ def _focus(project: Project, round: Round, stage: timeline.Stage | None) -> dict
             if count
         ]
     if stage.key == "evaluate":
-        found["scores"] = _score_rows(round)
+        found["scores"] = _scores(round)
     if stage.key == "verdict" and round.state == Round.State.VERDICT:
         verdict, reasons = acts.propose_verdict(round)
         found["proposal"] = {"verdict": verdict, "reasons": reasons}
@@ -144,45 +144,43 @@ def _has_simulated(project: Project) -> bool:
     return Membership.objects.filter(project=project, user__is_simulated=True).exists()
 
 
-def _score_rows(round: Round) -> list[dict[str, Any]]:
-    """The round's own policy's scores at every judge and temperature, for a table."""
-    names = {
-        "helpfulness": "helpfulness",
-        "safety": "safety",
-        "violation_rate": "violation rate",
-        "over_refusal_rate": "over-refusal rate",
-        "win_rate_vs_base": "win rate against base",
-        "win_rate_vs_previous": "win rate against previous",
-        "entity_accuracy": "of the facts and names stated, right",
-        "correct_rate": "answers that state facts or names, all right",
-        "mean_length": "mean length",
-    }
-    rows = []
-    scores = round.scores.filter(category="", checkpoint=round.policy_id).order_by(
-        "judge", "-temperature", "id"
-    )
-    for score in scores:
-        if score.metric not in names:
-            continue
+METRICS = {
+    "helpfulness": "helpfulness",
+    "safety": "safety",
+    "violation_rate": "violation rate",
+    "over_refusal_rate": "over-refusal rate",
+    "win_rate_vs_base": "win rate against base",
+    "win_rate_vs_previous": "win rate against previous",
+    "entity_accuracy": "of the facts and names stated, right",
+    "correct_rate": "answers that state facts or names, all right",
+    "mean_length": "mean length in tokens",
+}
+
+
+def _scores(round: Round) -> dict[str, Any]:
+    """The round's own policy's scores: a row per metric, a column per judge and temperature."""
+    found: dict[tuple[str, float, str], tuple[str, str]] = {}
+    for score in round.scores.filter(category="", checkpoint=round.policy_id):
         percent = score.metric in panels.RATES
-        figure = panels.figure_of(score)
-        rows.append(
-            {
-                "metric": names[score.metric],
-                "judge": panels.JUDGES.get(score.judge, score.judge),
-                "is_simulated": score.judge == "gold",
-                "temperature": score.temperature,
-                "text": charts.in_words(
-                    figure,
-                    percent=percent,
-                    unit="tokens" if score.metric == "mean_length" else "",
-                ),
-            }
-        )
-    order = list(names.values())
-    return sorted(
-        rows, key=lambda row: (row["judge"], -row["temperature"], order.index(row["metric"]))
-    )
+        value = charts.number(score.value, percent=percent)
+        words = charts.in_words(panels.figure_of(score), percent=percent)
+        about = words.removeprefix(value).lstrip(", ")  # its interval and n, in smaller print
+        found[score.judge, score.temperature, score.metric] = value, about
+    columns = sorted({(judge, t) for judge, t, _ in found}, key=lambda c: (c[0], -c[1]))
+    heads = [
+        {
+            "judge": panels.JUDGES.get(judge, judge),
+            "is_simulated": judge == "gold",
+            "temperature": f"{temperature:g}",
+        }
+        for judge, temperature in columns
+    ]
+    rows = []
+    for metric, name in METRICS.items():
+        cells = [found.get((judge, temperature, metric)) for judge, temperature in columns]
+        if any(cells):
+            rows.append((name, list(zip(heads, cells, strict=True))))
+    return {"columns": heads, "rows": rows} if rows else {}
 
 
 def _metrics(project: Project, number: int, stage: str, *, epoch: int, after: int) -> Any:
@@ -196,7 +194,7 @@ def _metrics(project: Project, number: int, stage: str, *, epoch: int, after: in
 @project_view(*CAN_READ_DATA)
 def metrics(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
     """The lines of a stage's metrics that the page has not seen yet (`epoch`, `after`)."""
-    epoch, after = _whole(request, "epoch", -1), _whole(request, "after", -1)
+    epoch, after = _whole(request.GET.get("epoch"), -1), _whole(request.GET.get("after"), -1)
     return JsonResponse(_metrics(project, number, stage, epoch=epoch, after=after))
 
 
@@ -207,10 +205,10 @@ def metrics_csv(request: HttpRequest, project: Project, number: int, stage: str)
     columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step", "time"]
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow([panels.harmless(name) for name in columns])
+    writer.writerow([tables.harmless(name) for name in columns])
     for row in rows:
         values = [row.get(name) for name in columns]
-        writer.writerow([panels.harmless(v) if isinstance(v, str) else v for v in values])
+        writer.writerow([tables.harmless(v) if isinstance(v, str) else v for v in values])
     return _csv(out.getvalue(), f"{project.slug}-round-{number}-{stage}.csv")
 
 
@@ -220,9 +218,10 @@ def _csv(text: str, name: str) -> HttpResponse:
     return answer
 
 
-def _whole(request: HttpRequest, name: str, default: int) -> int:
+def _whole(text: str | None, default: int) -> int:
+    """The whole number that a browser sent, or the default for whatever is none."""
     try:
-        return int(request.GET.get(name, ""))
+        return int(text or "")
     except ValueError:
         return default
 
@@ -242,6 +241,18 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @project_view(*CAN_READ_DATA)
+def models(request: HttpRequest, project: Project) -> HttpResponse:
+    """Every model with its lineage; where its files are is for those who run rounds."""
+    found = lineage.models(project)
+    context = {
+        "models": found,
+        "may_run": may_run(request),
+        "may_retire": may_run(request) and sum(m.is_promoted for m in found) > 1,
+    }
+    return render(request, "rlhf/models.html", context)
+
+
+@project_view(*CAN_READ_DATA)
 def panel_csv(request: HttpRequest, project: Project, panel: str) -> HttpResponse:
     """The table behind one panel."""
     make = panels.PANELS.get(panel)
@@ -249,7 +260,7 @@ def panel_csv(request: HttpRequest, project: Project, panel: str) -> HttpRespons
         raise Http404("There is no such panel.")
     e = panels.evidence(project, request.GET.get("judge", ""), request.GET.get("temperature", ""))
     name = f"{project.slug}-{panel}-{e.judge}-t{e.temperature:g}.csv"
-    return _csv(panels.to_csv(make(e).table), name)
+    return _csv(tables.to_csv(make(e).table), name)
 
 
 @project_view(*CAN_READ_DATA)
@@ -328,8 +339,8 @@ def launch(request: HttpRequest, project: Project) -> HttpResponse:
         config = form.config()
     status = 200 if sound else 422
     if data is not None and data.get("act") == "launch":
-        asked = _whole_of(data.get("number"), number)
-        if asked < number:
+        asked = _whole(data.get("number"), number)
+        if 0 <= asked < number:
             # The second of two clicks: what it asks for is there already.
             messages.info(request, f"Round {asked} is launched already.")
             return redirect("round", project.slug, asked)
@@ -373,18 +384,14 @@ def _next_number(project: Project) -> int:
     return 1 if last is None else last.number + 1
 
 
-def _whole_of(text: Any, default: int) -> int:
-    try:
-        return int(text)
-    except (TypeError, ValueError):
-        return default
-
-
 @project_view(*CAN_RUN)
 @require_POST
 def build_base(request: HttpRequest, project: Project) -> HttpResponse:
     """Start building the base policy, or take the model that was named."""
     named = request.POST.get("policy", "").strip()[:500]
+    if Round.objects.filter(project=project, number=0, state=Round.State.DONE).exists():
+        messages.info(request, "This project has its base policy already.")
+        return redirect("rounds", project.slug)
     try:
         job = acts.open_base_round(project, by=request.user, policy=named)  # type: ignore[arg-type]
     except acts.RoundError as error:
@@ -481,6 +488,25 @@ def give_verdict(request: HttpRequest, project: Project, number: int) -> HttpRes
     request.session.pop(f"note-{one.pk}", None)
     messages.success(request, f"The policy of {one} is {verdict}.")
     return redirect("rounds", project.slug)
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def retire_policy(request: HttpRequest, project: Project) -> HttpResponse:
+    """Take a promotion back, so that the next round starts from the policy before."""
+    asked, note = request.POST.get("model", ""), request.POST.get("note", "")[:2000]
+    policy = next((m.row for m in lineage.models(project) if str(m.row.uid) == asked), None)
+    if policy is None:
+        messages.error(request, "There is no such model in this project.")
+        return redirect("models", project.slug)
+    try:
+        acts.retire_policy(policy, note, request.user)  # type: ignore[arg-type]
+    except acts.RoundError as error:
+        messages.error(request, str(error))
+    else:
+        following = acts.start_policy(project)
+        messages.success(request, f"{policy} is retired; the next round starts from {following}.")
+    return redirect("models", project.slug)
 
 
 @project_view(*CAN_RUN)

@@ -23,6 +23,7 @@ def _own_folders(settings, tmp_path):
         folder = Path(tmp_path) / name.lower()
         folder.mkdir()
         setattr(settings, name, folder)
+    settings.MODEL_FOLDERS = [tmp_path.resolve()]
     # Limits on how often somebody may ask are counted in the cache: each test begins at none.
     settings.CACHES = {
         "default": {

@@ -52,6 +52,7 @@ PAGES = {
     "snapshot_archive": ("get", CAN_EXPORT),
     "snapshot_csv": ("get", CAN_EXPORT),
     "api:prompts": ("get", CAN_READ_DATA),
+    "api:batches": ("get", CAN_READ_DATA),
     "api:judgments": ("get", CAN_EXPORT),
     "api:ratings": ("get", CAN_EXPORT),
     "api:demonstrations": ("get", CAN_EXPORT),
@@ -78,6 +79,8 @@ PAGES = {
     "metrics_csv": ("get", CAN_READ_DATA),
     "samples": ("get", CAN_READ_DATA),
     "dashboard": ("get", CAN_READ_DATA),
+    "models": ("get", CAN_READ_DATA),
+    "retire_policy": ("post", CAN_RUN),
     "panel_csv": ("get", CAN_READ_DATA),
     "api:rounds": ("get", CAN_READ_DATA),
     "api:round": ("get", CAN_READ_DATA),
@@ -110,6 +113,8 @@ OWN_PAGES = {
 OWN_PAGES |= {"api:judging_" + act for act in ("submit", "skip", "draft", "renew", "release")}
 # tests/annotation/test_assignment_rules.py says who reaches these batches.
 OWN_PAGES |= {"api:assignment_batch", "api:assignment_scores"}
+# tests/annotation/test_uploads.py says who reaches these batches.
+OWN_PAGES |= {"api:batch", "api:batch_comparisons", "api:batch_open", "api:batch_close"}
 # One person's own dialogue: tests/annotation/test_dialogue_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"dialogue", "dialogue_state", "dialogue_stream"}
 OUTSIDE = ("account_", "admin:", "api:schema")

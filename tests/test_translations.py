@@ -1,5 +1,6 @@
 """The annotator's pages in German: nothing left English, and catalogues that match the sources."""
 
+import ast
 import importlib.util
 import re
 from html.parser import HTMLParser
@@ -129,7 +130,7 @@ def test_no_word_around_judging_stays_english(client, project, german_ada, ben, 
         of = dict(zip(ids, ranks, strict=True))
         flags = {ids[0]: [{"kind": "unsafe", "category": "hate"}]}
         given = Answer(ranks=dict.fromkeys(project.axis_keys, of), flags=flags, rewrite="Apollo")
-        submit_judgment(handed, answer=given, key=key())
+        submit_judgment(handed, by=handed.annotator, answer=given, key=key())
     skip(next_assignment(german_ada, project), "I don't understand the request")
     pages = [reverse(name, args=["apollo"]) for name in ("judge", "history", "guidelines")]
     pages.append(reverse("preferences"))
@@ -187,3 +188,102 @@ def test_figures_in_pictures_are_written_for_machines_in_every_language(client):
             r'\s(?:x|y|x1|x2|y1|y2|cx|cy|r|width|height|d|points)="[^"]*\d,\d[^"]*"', page
         )
         assert not broken
+
+
+# --- What goes wrong ------------------------------------------------------------------------------
+
+MET_BY_ANNOTATORS = {
+    "annotation/judging.py": {"JudgmentError", "JudgmentConflict"},
+    "annotation/votes.py": {"JudgmentError"},
+    "annotation/dialogues.py": {"DialogueError"},
+    "annotation/dialogue_views.py": {"DialogueError"},
+    "annotation/candidates.py": {"CandidateError"},
+    "rlhf/serving.py": {"CandidateError"},
+}
+# What only an admin meets, who opens a campaign.
+OF_ADMINS = "A red-team campaign asks"
+
+
+@pytest.mark.parametrize("path", MET_BY_ANNOTATORS)
+def test_every_sentence_that_refuses_an_annotator_goes_through_the_catalogue(path):
+    tree = ast.parse((Path(settings.BASE_DIR) / path).read_text())
+    said = [
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.args
+        if getattr(node.func, "id", getattr(node.func, "attr", "")) in MET_BY_ANNOTATORS[path]
+        for part in pieces(node.args[0])
+    ]
+    assert [text for text in map(ast.unparse, said) if OF_ADMINS not in text] == []
+
+
+def pieces(node):
+    """The words that an expression says by itself: what it calls or names was looked up elsewhere."""
+    if isinstance(node, ast.JoinedStr) or isinstance(getattr(node, "value", None), str):
+        return [node]
+    parts = {ast.BinOp: ("left",), ast.IfExp: ("body", "orelse"), ast.BoolOp: ("values",)}
+    found = []
+    for name in parts.get(type(node), ()):
+        inner = getattr(node, name)
+        for one in inner if isinstance(inner, list) else [inner]:
+            found += pieces(one)
+    return found
+
+
+WRONG = [
+    ({"rank-helpfulness-A": "12", "rank-helpfulness-B": "2"}, "Ein Rang ist eine Zahl von 1 bis 4"),
+    ({"rank-helpfulness-A": "1"}, "mindestens zwei Antworten"),
+    ({"flag-A": "cursed"}, "Eine Markierung „cursed“ gibt es nicht."),
+    ({"rewrite": "x" * 30_000}, "Zu lang (bessere Antwort): 30,000 Zeichen"),
+    ({"key": "none"}, "Dem Formular fehlt ein gültiger Schlüssel"),
+    ({"act": "dance"}, "Die Seite wollte"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), WRONG)
+def test_a_refused_answer_says_why_in_german(client, project, ada, fields, words):
+    ada.language = "de"
+    ada.save()
+    client.force_login(ada)
+    ComparisonFactory(batch=BatchFactory(project=project))
+    assignment = next_assignment(ada, project)
+    full = {f"rank-{axis}-{x}": n for axis in project.axis_keys for n, x in enumerate("ABCD", 1)}
+    if any(name.startswith("rank-") for name in fields):
+        full = {}
+    given = {"act": "send", "key": str(key())} | full | fields
+    url = reverse("judge_one", args=["apollo", assignment.uid])
+    answer = client.post(url, given, headers={"Accept": "application/json"})
+    assert answer.status_code == 422, answer.content
+    assert words in answer.json()["problem"]
+    assert left_english(f"<p>{answer.json()['problem']}</p>") in ([], ["cursed"])
+
+
+def test_a_form_that_was_filled_in_wrongly_says_so_in_german(client, project, ada):
+    ada.language = "de"
+    ada.save()
+    client.force_login(ada)
+    answer = client.post(reverse("preferences"), {"break_minutes": "5", "language": "de"})
+    page = answer.content.decode()
+    assert "10 bis 240 Minuten" in page
+    assert "This field" not in page
+    assert set(left_english(page)) <= {"Dieses Feld ist zwingend erforderlich."}, (
+        "Django's own words"
+    )
+
+
+def test_a_dialogue_that_refuses_says_why_in_german(client, project, ada, grace):
+    from annotation import dialogues
+    from tests.annotation.talking import Parrots, answering, new_campaign
+
+    ada.language = "de"
+    ada.save()
+    client.force_login(ada)
+    parrots = Parrots()
+    with answering(parrots):
+        talk = dialogues.begin(ada, new_campaign(project, grace), acknowledged=True)
+        url = reverse("dialogue", args=["apollo", talk.uid])
+        said = client.post(url, {"act": "say", "text": " ", "key": str(key())})
+        assert "Schreiben Sie zuerst etwas." in said.content.decode()
+        dialogues.end(talk)
+        said = client.post(url, {"act": "say", "text": "Hallo", "key": str(key())})
+        assert "Dieser Dialog ist beendet; beginnen Sie einen neuen." in said.content.decode()

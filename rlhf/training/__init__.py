@@ -3,8 +3,10 @@
 import gc
 import sys
 
-if sys.argv[:1] == ["-m"]:
-    # A stage is being started (`python -m rlhf.training.<stage>`). Importing torch and transformers
-    # makes a million objects that all stay; looking for garbage among them costs a fifth of the
-    # start-up. rundir.run_stage switches the collector on again.
+STARTING = sys.argv[:1] == ["-m"]
+"""Whether this process is a stage's own (`python -m rlhf.training.<stage>`), which may be lean."""
+
+if STARTING:
+    # Importing torch and transformers makes a million objects that all stay; looking for garbage
+    # among them costs a fifth of the start-up. rundir.run_stage switches the collector on again.
     gc.disable()

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rlhf.training import configs, rundir
+from rlhf.training import configs, packing, rundir
 from rlhf.training.configs import BaseConfig
 from rlhf.training.rundir import InputError, MetricsWriter, Stopped, StopRequest, run_stage
 from rlhf.training.word_tokenizer import build_tokenizer
@@ -178,55 +178,6 @@ def schedule(
     return batches
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A batch in which a row holds several short examples one after the other, to waste no padding.
-
-    ids, positions (R, T) long; segments (R, T) long: which example a token belongs to, 0 is padding;
-    learnt (R, T) bool: response tokens.
-
-    Sorting examples into batches of similar length wastes little too, but then a batch holds one
-    style of answer, and the mix that the policy ends with depends on the last few batches.
-    """
-
-    ids: torch.Tensor
-    positions: torch.Tensor
-    segments: torch.Tensor
-    learnt: torch.Tensor
-
-    @property
-    def attention_mask(self) -> torch.Tensor:
-        """(R, 1, T, T) bool: a token sees itself and what precedes it in its own example."""
-        same = self.segments[:, :, None] == self.segments[:, None, :]
-        return (same & torch.ones_like(same[0]).tril()).unsqueeze(1)
-
-
-def pack(examples: Sequence[Example], row_length: int = 128) -> Packed:
-    """Pack examples into as few rows of about `row_length` tokens as first-fit finds."""
-    row_length = max(row_length, *map(len, examples))
-    rows: list[list[Example]] = []
-    for example in sorted(examples, key=len, reverse=True):
-        for row in rows:
-            if sum(map(len, row)) + len(example) <= row_length:
-                row.append(example)
-                break
-        else:
-            rows.append([example])
-    width = max(sum(map(len, row)) for row in rows)
-    ids, positions, segments = torch.zeros(3, len(rows), width, dtype=torch.long)
-    learnt = torch.zeros(len(rows), width, dtype=torch.bool)
-    for r, row in enumerate(rows):
-        start = 0
-        for segment, example in enumerate(row, start=1):
-            end = start + len(example)
-            ids[r, start:end] = torch.tensor(example.prompt + example.response)
-            positions[r, start:end] = torch.arange(len(example))
-            segments[r, start:end] = segment
-            learnt[r, start + len(example.prompt) : end] = True
-            start = end
-    return Packed(ids, positions, segments, learnt)
-
-
 # --- Model ------------------------------------------------------------------------------------
 
 
@@ -289,24 +240,21 @@ def train_step(
     config: BaseConfig,
 ) -> tuple[float, int]:
     """One optimiser step. Returns the mean loss per response token (nats) and tokens read."""
-    batch = pack(examples)
-    hidden = model.model(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
-        attention_mask=batch.attention_mask,
-        use_cache=False,
-    ).last_hidden_state  # (R, T, H)
-    # The vocabulary head only where it is needed: position t predicts token t + 1, and the first
-    # response token is never the first of its row because a prompt precedes it.
-    wanted = batch.learnt[:, 1:]
-    logits = model.lm_head(hidden[:, :-1][wanted])  # (N, V)
-    loss = functional.cross_entropy(logits, batch.ids[:, 1:][wanted])
+    packed = packing.pack(
+        [e.prompt for e in examples],
+        [e.response for e in examples],
+        pad_id=model.config.pad_token_id or 0,
+        device=torch.device("cpu"),
+        share_rows=True,
+    )
+    hidden = packing.states(model, packed)
+    loss = functional.cross_entropy(packing.logits(model, hidden), packed.tokens)
     model.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     for optimiser in optimisers:
         optimiser.step()
-    return loss.item(), int((batch.segments > 0).sum())
+    return loss.item(), sum(map(len, examples))
 
 
 # --- Saving and resuming ----------------------------------------------------------------------

@@ -189,6 +189,12 @@ class BaseConfig(StageConfig):
 DEVICE_HELP = "Where to compute: auto takes a GPU when there is one."
 
 
+SHARDED_HELP = (
+    "Of the processes that torchrun starts, each holds a share of every trained weight (FSDP2) "
+    "instead of all. Changes no result."
+)
+
+
 LONG_PROMPTS = ("refuse", "leave_out")
 LONG_PROMPTS_HELP = (
     "What happens to a prompt that does not fit into the model's context with its response: "
@@ -250,13 +256,15 @@ class RewardModelConfig(StageConfig):
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", minimum=0.0)
     loss: str = setting(
         "pairs",
-        "pairs: all pairs of a ranking in one batch element (InstructGPT); plackett_luce: the "
-        "whole ranking.",
+        "pairs: all pairs of a ranking in one batch element (InstructGPT, section 3.5), each by "
+        "Bradley & Terry; plackett_luce: the whole ranking as one choice after another (Luce 1959, "
+        "Plackett 1975), where a tie stands for all orders of the tied (Allison & Christakis 1994).",
         choices=("pairs", "plackett_luce"),
     )
     ties: str = setting(
         "davidson",
-        "davidson: a tie is an outcome of its own, with a learned rate; half: half a win each.",
+        "Under pairs. davidson: a tie is an outcome of its own, with a learned rate; half: half a "
+        "win each.",
         choices=("davidson", "half"),
     )
     margin: float = setting(
@@ -284,8 +292,8 @@ class RewardModelConfig(StageConfig):
     )
     prior: bool = setting(
         True,
-        "Also show the heads how likely the untrained trunk finds the response; needs a "
-        "causal trunk. Without it a small model can't see a wrong name.",
+        "Also show the heads how likely the untrained trunk finds the response; needs a trunk that "
+        "can answer (a decoder, a T5). Without it a small model can't see a wrong name.",
     )
     max_length: int = setting(512, "The longest conversation with response, in tokens.", minimum=8)
     members: int = setting(
@@ -316,6 +324,11 @@ class RewardModelConfig(StageConfig):
     def check(self) -> None:
         if not self.axes or len(set(self.axes)) != len(self.axes):
             raise ValueError("axes must name at least one axis, and none twice")
+        of_pairs = {"ties": "davidson", "margin": 0.0, "label_smoothing": 0.0, "smoothing": "fixed"}
+        if self.loss == "plackett_luce":
+            for name, off in of_pairs.items():
+                if getattr(self, name) != off:
+                    raise ValueError(f"{name} belongs to loss 'pairs'; leave it at {off!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,6 +361,7 @@ class PPOConfig(StageConfig):
         "limit). Changes no result.",
         minimum=0,
     )
+    sharded: bool = setting(False, SHARDED_HELP)
     decode_batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
 
     learning_rate: float = setting(
@@ -422,6 +436,12 @@ class PPOConfig(StageConfig):
         minimum=0.0,
         maximum=1.0,
     )
+    clip_high: float = setting(
+        0.0,
+        "The upper clip, where it is another than the lower one (DAPO, Yu et al. 2025: 0.28 above "
+        "0.2; 0: as clip).",
+        minimum=0.0,
+    )
     dual_clip: float = setting(
         0.0,
         "Bound on the loss of tokens with a negative advantage (Ye et al. 2020: 3; 0: off).",
@@ -446,6 +466,18 @@ class PPOConfig(StageConfig):
         "unlikely words at temperature 1.",
         minimum=-1.0,
         maximum=1.0,
+    )
+
+    ptx_weight: float = setting(
+        0.0,
+        "PPO-ptx: weight of the log-likelihood per token of data/ptx.jsonl (demonstrations, or texts "
+        "that the model was pretrained on) in the policy's objective (InstructGPT, section 3.5, "
+        "eq. 2: gamma = 27.8 on pretraining data; 0: off). It holds abilities that no KL penalty "
+        "holds.",
+        minimum=0.0,
+    )
+    ptx_batch_size: int = setting(
+        64, "Under ptx_weight: lines of data/ptx.jsonl per optimiser step.", minimum=1
     )
 
     kl_weight: float = setting(
@@ -473,6 +505,15 @@ class PPOConfig(StageConfig):
 
     no_eos_score: float = setting(
         -2.0, "Replaces the score of a response that did not end by itself (LHP: -1)."
+    )
+    overlong_buffer: int = setting(
+        0,
+        "Of the longest response, the last tokens over which a penalty rises evenly (DAPO, OpenRLHF; "
+        "0: off).",
+        minimum=0,
+    )
+    overlong_penalty: float = setting(
+        1.0, "What the longest response loses under overlong_buffer.", minimum=0.0
     )
     score_clip: float = setting(
         3.0, "Scores are clipped to +- this (OpenRLHF: 10; 0: off).", minimum=0.0
@@ -565,6 +606,11 @@ class PPOConfig(StageConfig):
                 f"minibatch_size ({self.minibatch_size}) must not exceed the rollout of "
                 f"prompts_per_step x samples_per_prompt = {self.responses_per_step}"
             )
+        if self.overlong_buffer > self.max_new_tokens:
+            raise ValueError(
+                f"overlong_buffer ({self.overlong_buffer}) must not exceed max_new_tokens "
+                f"({self.max_new_tokens})"
+            )
         if self.least_words > self.most_words:
             raise ValueError(
                 f"least_words ({self.least_words}) must not exceed most_words ({self.most_words})"
@@ -610,6 +656,23 @@ class EvaluateConfig(StageConfig):
             raise ValueError("temperatures must be one or more numbers above 0")
         if len(set(self.temperatures)) != len(self.temperatures):
             raise ValueError("temperatures must differ from one another")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig(StageConfig):
+    """Where an ensemble of reward models disagrees, so that people are asked there first."""
+
+    reward_model: str = required("A reward model with several members: its folder.")
+    recency: float = setting(
+        0.5,
+        "What a score is multiplied by for each newer policy than the one that wrote the responses: "
+        "what the newest writes is what a reward model will be asked about.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    batch_size: int = setting(128, "Texts scored side by side.", minimum=1)
+    threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
+    device: str = setting("auto", DEVICE_HELP)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,19 @@ class Judgment:
     """Per axis, of two responses: how much better the annotator found one, and its margin."""
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The responses to one prompt that somebody may be asked to compare.
+
+    `age` is how many policies are newer than the one that wrote them.
+    """
+
+    comparison_id: str
+    messages: list[Message]
+    responses: tuple[str, ...]
+    age: int = 0
+
+
 def read_prompts(run_dir: Path, name: str = "prompts") -> list[Prompt]:
     """The prompts of `data/<name>.jsonl`; `InputError` when there are none."""
     path = run_dir / DATA / f"{name}.jsonl"
@@ -51,6 +64,25 @@ def read_prompts(run_dir: Path, name: str = "prompts") -> list[Prompt]:
             raise InputError(f"data/{path.name} has prompt_id {prompt.prompt_id!r} twice.")
         seen.add(prompt.prompt_id)
     return prompts
+
+
+def read_comparisons(run_dir: Path) -> list[Comparison]:
+    """The rows of `data/comparisons.jsonl`; `InputError` when there are none."""
+    path = run_dir / DATA / "comparisons.jsonl"
+    found = []
+    rows = read_jsonl(path, required=("comparison_id", "messages", "responses"))
+    for number, row in enumerate(rows, start=1):
+        where = f"data/{path.name} line {number}"
+        responses, age = row["responses"], row.get("age", 0)
+        if not isinstance(responses, list) or not all(isinstance(r, str) for r in responses):
+            raise InputError(f"{where}: responses must be a list of texts.")
+        if type(age) is not int or age < 0:
+            raise InputError(f"{where}: age must be a whole number, 0 or more, got {age!r}.")
+        prompt = _prompt({"prompt_id": row["comparison_id"]} | row, where)
+        found.append(Comparison(str(prompt.prompt_id), prompt.messages, tuple(responses), age))
+    if not found:
+        raise InputError(f"data/{path.name} has no comparisons; give at least one.")
+    return found
 
 
 def read_texts(run_dir: Path, name: str) -> list[tuple[Prompt, str]]:
@@ -78,6 +110,31 @@ def read_demonstrations(run_dir: Path) -> list[tuple[Prompt, str]]:
         found.append((_prompt({"prompt_id": f"line {number}"} | row, where), response))
     if not found:
         raise InputError(f"data/{path.name} has no demonstrations; write or correct some answers.")
+    return found
+
+
+def read_ptx(run_dir: Path) -> list[tuple[Prompt | None, str]]:
+    """What PPO keeps likely (`data/ptx.jsonl`): each line is a conversation with its `response`, or
+    a `text` by itself, whose prompt is None."""
+    path = run_dir / DATA / "ptx.jsonl"
+    if not path.exists():
+        raise InputError(
+            "ptx_weight asks for data/ptx.jsonl, which is missing; put demonstrations or texts there, "
+            "or set ptx_weight to 0."
+        )
+    found: list[tuple[Prompt | None, str]] = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        where = f"data/{path.name} line {number}"
+        alone = "messages" not in row
+        text = row.get("text" if alone else "response")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(
+                f"{where} needs messages and a response, or a text, none of them empty."
+            )
+        prompt = None if alone else _prompt({"prompt_id": f"line {number}"} | row, where)
+        found.append((prompt, text))
+    if not found:
+        raise InputError("data/ptx.jsonl is empty; put demonstrations or texts there.")
     return found
 
 

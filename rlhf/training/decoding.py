@@ -1,7 +1,7 @@
 """One token after another with the key-value cache: what `sampling` draws from.
 
-Two decoders with the same three acts. `CachedDecoder` works for every causal model of transformers.
-`LlamaDecoder` computes the same for Llamas on a CPU, where a small model's time goes into Python:
+Decoders with the same three acts. `CachedDecoder` works for every causal model of transformers,
+`CrossDecoder` for every encoder-decoder. `LlamaDecoder` computes the same for Llamas on a CPU, where a small model's time goes into Python:
 a third of the operations, matrices put together, a cache that is written in place.
 """
 
@@ -30,8 +30,12 @@ def begin(
 ) -> tuple[Decoder, Tensor]:
     """Read the prompts once each, for `k` rows that can grow by `room` tokens.
 
-    Returns the decoder and the hidden states (len(prompts) * k, H) at the prompts' last tokens.
+    Returns the decoder and the hidden states (len(prompts) * k, H) at the prompts' last tokens, or
+    at the decoder's start token where an encoder reads the prompts.
     """
+    if packing.is_encoder_decoder(model):
+        apart = CrossDecoder(model)
+        return apart, apart.read(*packing.right_pad(prompts, pad_id, device), k)
     ids, mask = left_pad(prompts, pad_id, device)
     kind = LlamaDecoder if LlamaDecoder.reads(model) and device.type == "cpu" else CachedDecoder
     decoder = kind(model, room)
@@ -89,6 +93,44 @@ class CachedDecoder:
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state[:, -1]
+
+
+class CrossDecoder:
+    """The decoder of any encoder-decoder of transformers. All rows are equally long: each begins
+    with the start token."""
+
+    def __init__(self, model: Any) -> None:
+        inside = packing.inner(model)
+        self.encoder, self.decoder = inside.get_encoder(), inside.get_decoder()
+        self.start_id = inside.config.decoder_start_token_id
+        self.cache: Any = None
+
+    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
+        """Read right-padded prompts (B, P) for k rows each."""
+        self.mask = mask
+        self.encoded = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden = self.step(ids.new_full((len(ids),), self.start_id))
+        if k > 1:
+            self.cache.batch_repeat_interleave(k)
+            self.mask = mask.repeat_interleave(k, dim=0)
+            self.encoded = self.encoded.repeat_interleave(k, dim=0)
+            hidden = hidden.repeat_interleave(k, dim=0)
+        return hidden
+
+    def step(self, tokens: Tensor) -> Tensor:
+        out = self.decoder(
+            input_ids=tokens[:, None],
+            encoder_hidden_states=self.encoded,
+            encoder_attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.cache = out.past_key_values
+        return out.last_hidden_state[:, -1]
+
+    def keep(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.mask, self.encoded = self.mask[rows], self.encoded[rows]
 
 
 class LlamaDecoder:

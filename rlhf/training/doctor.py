@@ -10,11 +10,13 @@ Exit code: 0 nothing found, 1 warnings, 2 the stage would refuse to run, or coul
 
 import argparse
 import difflib
+import functools
 import json
 import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ STAGES: dict[str, type[StageConfig]] = {
     "reward_model": configs.RewardModelConfig,
     "ppo": PPOConfig,
     "evaluate": configs.EvaluateConfig,
+    "selection": configs.SelectionConfig,
     "sft": configs.SFTConfig,
     "dpo": configs.DPOConfig,
     "best_of_n": configs.BestOfNConfig,
@@ -97,6 +100,8 @@ def guess_stage(run_dir: Path, values: dict[str, Any]) -> str:
     data = run_dir / DATA
     if (data / "corpus.jsonl").exists():
         return "base"
+    if (data / "comparisons.jsonl").exists():
+        return "selection"
     if (data / "demonstrations.jsonl").exists():
         return "sft"
     if (data / "preferences.jsonl").exists():
@@ -134,7 +139,7 @@ def check_settings(report: Report, values: dict[str, Any]) -> StageConfig | None
 def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
     import torch
 
-    from rlhf.training import loading
+    from rlhf.training import loading, ptx
     from rlhf.training.data import Prompt, read_demonstrations, read_judgments, read_prompts
     from rlhf.training.scorers import RewardModel
 
@@ -153,7 +158,7 @@ def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) 
     device = loading.choose_device(config.device)
     torch.manual_seed(config.seed)
     if report.stage == "reward_model":
-        trunk = loading.load_model(config.trunk, "trunk", kind="AutoModel")
+        trunk = loading.load_trunk(config.trunk, "trunk")
         tokenizer = loading.load_tokenizer(config.trunk, "trunk")
         check_round_trip(report, tokenizer, "trunk", prompts, [])
         copies = 2 if config.prior else 1  # the prior is a second, frozen one
@@ -162,14 +167,16 @@ def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) 
         _compare_memory(report, device, needed, {"trunk": needed})
         return
     policy = loading.load_policy(config.policy, "policy", device=device)
-    check_round_trip(report, policy.tokenizer, "policy", prompts, policy.stop_ids)
+    if report.stage == "dpo":
+        policy.refuse_encoder_decoder("TRL's DPOTrainer")
+    render = policy.render if policy.encoder_decoder else None
+    check_round_trip(report, policy.tokenizer, "policy", prompts, policy.stop_ids, render)
 
     # 3. Lengths and batches.
     lengths, fitting = [], list[Prompt]()
     for prompt in prompts:
-        ids = loading.encode(policy.tokenizer, loading.render(policy.tokenizer, prompt.messages))
-        lengths.append(len(ids))
-        if len(ids) + room <= policy.context:
+        lengths.append(len(policy.prompt_ids(prompt.messages)))
+        if policy.fits(lengths[-1], room):
             fitting.append(prompt)
     too_long = len(prompts) - len(fitting)
     if too_long:
@@ -196,6 +203,9 @@ def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) 
     }
     if isinstance(config, PPOConfig):
         check_batches(report, len(fitting), config)
+        if config.ptx_weight:
+            kept = ptx.read(run_dir, policy, config.long_prompts)
+            report.add("ok", "ptx", f"{len(kept)} examples are kept likely.")
     elif report.stage in ("sft", "dpo"):
         rows = len(prompts)
         level = "warning" if rows < config.batch_size else "ok"
@@ -223,14 +233,23 @@ def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) 
 
 
 def check_round_trip(
-    report: Report, tokenizer: Any, what: str, prompts: list[Any], stop_ids: list[int]
+    report: Report,
+    tokenizer: Any,
+    what: str,
+    prompts: list[Any],
+    stop_ids: list[int],
+    apart: Callable[[list[dict[str, str]]], str] | None = None,
 ) -> None:
-    """Do conversations come through template and tokenizer, and do answers end where they should?"""
+    """Do conversations come through template and tokenizer, and do answers end where they should?
+
+    `apart` is how an encoder-decoder renders a conversation for its encoder.
+    """
     from rlhf.training import loading
 
+    render = apart or functools.partial(loading.render, tokenizer)
     lost: list[str] = []
     for prompt in prompts[:200]:
-        text = loading.render(tokenizer, prompt.messages)  # InputError where a turn is dropped
+        text = render(prompt.messages)  # InputError where a turn is dropped
         back = tokenizer.decode(loading.encode(tokenizer, text), clean_up_tokenization_spaces=False)
         if back != text:
             lost.append(prompt.prompt_id)
@@ -244,9 +263,14 @@ def check_round_trip(
     else:
         report.add("ok", "tokenizer", f"Prompts come back unchanged from the {what}'s tokenizer.")
     if not getattr(tokenizer, "chat_template", None):
-        report.add("warning", "template", f"The {what} has no chat template; turns are named.")
+        said = (
+            "its encoder reads a single turn as it stands, and of more turns each with its role."
+            if apart
+            else "turns are named."
+        )
+        report.add("warning", "template", f"The {what} has no chat template; {said}")
     bos = tokenizer.bos_token
-    if bos and prompts:
+    if bos and prompts and not apart:
         rendered = loading.render(tokenizer, prompts[0].messages)
         added = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
         if rendered.startswith(bos + bos):
@@ -420,6 +444,8 @@ def ppo_memory(
     frozen = 2 if half else 4
     hidden = policy.hidden_size
     layers = getattr(shape, "num_hidden_layers", 1)
+    if policy.encoder_decoder:
+        layers += getattr(shape, "num_decoder_layers", None) or layers
     linear = sum(sum(m.weight.shape) for m in model.modules() if type(m).__name__ == "Linear")
     trained = linear * config.lora_rank if config.lora_rank else size
     parts = {

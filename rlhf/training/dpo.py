@@ -35,6 +35,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     config = load(DPOConfig, run_dir / CONFIG)
     judgments = read_judgments(run_dir, [config.axis])
     policy = tuning.load_policy(config)
+    policy.refuse_encoder_decoder("TRL's DPOTrainer")
 
     # 2. Pairs of which one was ranked above the other. A tie prefers nothing.
     aside = tuning.held_out(
@@ -46,13 +47,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         ranks = judgment.ranks.get(config.axis)
         if ranks is None or judgment.weight == 0:
             continue
-        encoded = [tuning.encode_response(policy, text) for text in judgment.responses]
+        encoded = [policy.encode_response(text) for text in judgment.responses]
         for pair in reward_math.pairs_of(ranks, judgment.responses):
             if pair.tie:
                 continue
             chosen, rejected = encoded[pair.better], encoded[pair.worse]
-            ids = tuning.encode_prompt(
-                policy,
+            ids = policy.encode_unless_left_out(
                 judgment.prompt,
                 room=max(len(chosen), len(rejected)),
                 long_prompts=config.long_prompts,

@@ -4,9 +4,9 @@ Our own loop fits one machine. Tensor and pipeline parallelism belong to engines
 PPO run folder can be handed to one: the policy and the reward model are copied, prompts are written
 in the form that the engine reads, and every setting of `PPOConfig` is translated, or named among
 what the engine has no counterpart for. Names are those of the versions in `VERSIONS`;
-`benchmarks/export_schemas.py` checks them against an unpacked release.
+`benchmarks/export_schemas.py` checks them against an unpacked release or a checkout.
 
-Both engines call our reward model as a Python function (`reward.py`), so their environment needs
+The engines call our reward model as a Python function (`reward.py`), so their environment needs
 this package installed. A folder that exists is not written over.
 """
 
@@ -26,7 +26,12 @@ from rlhf.training.configs import PPOConfig, load
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.rundir import CONFIG, EXIT_DONE, EXIT_INPUT, InputError, write_json, write_jsonl
 
-VERSIONS = {"openrlhf": "0.11.2", "verl": "0.9.1"}
+VERSIONS = {
+    "openrlhf": "0.11.2",
+    "verl": "0.9.1",
+    # NVIDIA-NeMo/RL is used from a checkout: the commit whose ppo_math_1B.yaml was read.
+    "nemo-rl": "0352cb765e9cd4857dc64856859d21b3130f5bae",
+}
 
 NOT_THEIRS = {
     "long_prompts",
@@ -42,8 +47,14 @@ NOT_THEIRS = {
     "kl_budget",
     "approx_kl_stop",
     "critic",
+    "ptx_weight",
+    "ptx_batch_size",
+    "overlong_buffer",
+    "overlong_penalty",
+    "sharded",
 }
-"""Settings about how we compute and when we stop; an engine does both its own way."""
+"""Settings about how we compute and when we stop, which an engine does its own way, and what neither
+takes from us."""
 
 REWARD = '''"""Scores of Ground Control's reward model, for the engine that this folder is for."""
 
@@ -94,6 +105,83 @@ def reward_func(queries, prompts, labels):
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
     """verl's signature: one answer."""
     return float(scores([ground_truth], [solution_str.strip()])[0])
+'''
+
+
+NEMO_RL_ENVIRONMENT = '''"""Ground Control's prompts and reward model, as NeMo-RL takes data and rewards."""
+
+import ray
+import torch
+from nemo_rl.environments.interfaces import EnvironmentInterface, EnvironmentReturn
+
+import reward
+
+
+def read_prompt(datum, task, tokenizer, max_seq_length, idx):
+    """A line of prompts.jsonl as the policy reads it; one that is too long counts for nothing."""
+    text = tokenizer.apply_chat_template(
+        datum["messages"], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
+    return {
+        "message_log": [{"role": "user", "content": text, "token_ids": ids[:max_seq_length]}],
+        "length": min(len(ids), max_seq_length),
+        "extra_env_info": {"label": datum["label"]},
+        "loss_multiplier": float(len(ids) <= max_seq_length),
+        "idx": idx,
+        "task_name": datum["task_name"],
+    }
+
+
+@ray.remote
+class RewardModel(EnvironmentInterface):
+    """One answer, one reward, and the episode is over."""
+
+    def __init__(self, config):
+        pass
+
+    def step(self, message_log_batch, metadata):
+        texts = [reward.answer_in(log[-1]["content"], "") for log in message_log_batch]
+        return EnvironmentReturn(
+            observations=[{"role": "environment", "content": ""} for _ in texts],
+            metadata=metadata,
+            next_stop_strings=[None for _ in texts],
+            rewards=reward.scores([one["label"] for one in metadata], texts).float().cpu(),
+            terminateds=torch.ones(len(texts), dtype=torch.bool),
+            answers=texts,
+        )
+
+    def global_post_process_and_metrics(self, batch):
+        return batch, {}
+'''
+
+NEMO_RL_START = '''"""Start NeMo-RL's PPO with what is in this folder; NEMO_RL is the path of its checkout."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NEMO_RL = Path(os.environ.get("NEMO_RL", ""))
+if not (NEMO_RL / "examples" / "run_ppo.py").is_file():
+    sys.exit("Set NEMO_RL to a checkout of https://github.com/NVIDIA-NeMo/RL.")
+# Ray's workers import environment.py and reward.py too.
+os.environ["PYTHONPATH"] = f"{HERE}:{os.environ.get('PYTHONPATH', '')}"
+sys.path.insert(0, str(HERE))
+
+import environment
+from nemo_rl.data.processors import register_processor
+from nemo_rl.distributed.ray_actor_environment_registry import ACTOR_ENVIRONMENT_REGISTRY
+from nemo_rl.distributed.virtual_cluster import PY_EXECUTABLES
+from nemo_rl.environments.utils import register_env
+
+register_processor("ground_control", environment.read_prompt)
+register_env("ground_control", "environment.RewardModel")
+ACTOR_ENVIRONMENT_REGISTRY["environment.RewardModel"] = PY_EXECUTABLES.SYSTEM
+config = NEMO_RL / "examples" / "configs" / "ppo_math_1B.yaml"
+sys.argv[1:1] = ["--config", str(config)]
+runpy.run_path(str(NEMO_RL / "examples" / "run_ppo.py"), run_name="__main__")
 '''
 
 
@@ -199,7 +287,7 @@ def openrlhf(job: Job) -> tuple[dict[str, Any], set[str]]:
         }
     if config.lora_rank:
         arguments |= {"ds.lora.rank": config.lora_rank, "ds.lora.alpha": round(config.lora_alpha)}
-    left = {"whiten_rewards", "rules"}
+    left = {"whiten_rewards", "rules", "clip_high"}
     if config.no_eos_score < 0:  # a negative coefficient replaces the reward of a cut answer
         arguments["reward.stop_properly_penalty_coef"] = config.no_eos_score
     else:
@@ -255,7 +343,7 @@ def verl(job: Job) -> tuple[dict[str, Any], set[str]]:
         f"{actor}.ppo_epochs": config.epochs,
         f"{actor}.clip_ratio": config.clip,
         f"{actor}.clip_ratio_low": config.clip,
-        f"{actor}.clip_ratio_high": config.clip,
+        f"{actor}.clip_ratio_high": config.clip_high or config.clip,
         f"{actor}.clip_ratio_c": config.dual_clip or 1e6,  # there is no switch; so far off is off
         f"{actor}.entropy_coeff": config.entropy_bonus,
         f"{actor}.loss_agg_mode": "token-mean"
@@ -319,6 +407,105 @@ def verl_command(overrides: dict[str, Any]) -> list[str]:
     return command
 
 
+# --- NeMo-RL ----------------------------------------------------------------------------------
+
+
+def nemo_rl(job: Job) -> tuple[dict[str, Any], set[str]]:
+    """Overrides of NeMo-RL's `ppo_math_1B.yaml`, and the settings without counterpart there.
+
+    A rollout's batch is counted in prompts, a training batch in responses.
+    """
+    config, folder = job.config, job.folder
+    micro = max(1, config.microbatch_size // job.gpus)
+    length = job.longest + config.max_new_tokens
+    overrides: dict[str, Any] = {
+        "ppo.num_prompts_per_step": config.prompts_per_step,
+        "ppo.num_generations_per_prompt": config.samples_per_prompt,
+        "ppo.max_num_steps": config.steps,
+        "ppo.max_num_epochs": job.passes,
+        "ppo.ppo_epochs": config.epochs,
+        "ppo.policy_training_start_step": config.critic_warmup_steps,
+        "ppo.seed": config.seed,
+        "ppo.val_period": config.watch_every if job.watch else 0,
+        "ppo.val_at_start": False,
+        "ppo.skip_reference_policy_logprobs_calculation": config.kl_weight == 0,
+        "ppo.reward_shaping.enabled": False,
+        "ppo.reward_scaling.enabled": False,
+        "ppo.adv_estimator.name": "gae",
+        "ppo.adv_estimator.gae_lambda": config.lam,
+        "ppo.adv_estimator.gae_gamma": config.gamma,
+        "ppo.adv_estimator.normalize_advantages": config.whiten_advantages,
+        "loss_fn.reference_policy_kl_penalty": config.kl_weight,
+        "loss_fn.reference_policy_kl_type": "k1",
+        "loss_fn.use_kl_in_reward": True,
+        "loss_fn.ratio_clip_min": config.clip,
+        "loss_fn.ratio_clip_max": config.clip_high or config.clip,
+        "loss_fn.ratio_clip_c": config.dual_clip or None,
+        "loss_fn.token_level_loss": config.loss_average == "tokens",
+        "value_loss_fn.cliprange": config.value_clip,
+        "policy.model_name": folder / "policy",
+        "policy.train_global_batch_size": config.minibatch_size,
+        "policy.train_micro_batch_size": micro,
+        "policy.max_total_sequence_length": length,
+        "policy.precision": "float32" if config.dtype == "float32" else "bfloat16",
+        "policy.max_grad_norm": config.max_grad_norm or 1e6,  # there is no switch
+        "policy.dtensor_cfg.tensor_parallel_size": job.tensor_parallel,
+        "policy.dtensor_cfg.lora_cfg.enabled": bool(config.lora_rank),
+        "policy.generation.max_new_tokens": config.max_new_tokens,
+        "policy.generation.temperature": config.temperature,
+        "policy.generation.vllm_cfg.tensor_parallel_size": job.tensor_parallel,
+        "value.model_name": folder / "policy",
+        "value.max_grad_norm": config.max_grad_norm or 1e6,
+        "value.dtensor_cfg.tensor_parallel_size": job.tensor_parallel,
+        "data.max_input_seq_length": job.longest,
+        "data.train.dataset_name": "ResponseDataset",
+        "data.train.data_path": folder / "prompts.jsonl",
+        "data.default.processor": "ground_control",
+        "data.default.env_name": "ground_control",
+        "env.ground_control.reward": folder / "reward.json",
+        "checkpointing.checkpoint_dir": folder / "checkpoints",
+        "logger.log_dir": folder / "logs",
+        "cluster.gpus_per_node": job.gpus,
+        "cluster.num_nodes": 1,
+    }
+    for model, rate in (
+        ("policy", config.learning_rate),
+        ("value", config.value_learning_rate),
+    ):
+        overrides |= {
+            f"{model}.optimizer.kwargs.lr": rate,
+            f"{model}.optimizer.kwargs.weight_decay": config.weight_decay,
+            f"{model}.optimizer.kwargs.eps": config.adam_epsilon,
+        }
+    if config.lora_rank:
+        overrides |= {
+            "policy.dtensor_cfg.lora_cfg.dim": config.lora_rank,
+            "policy.dtensor_cfg.lora_cfg.alpha": config.lora_alpha,
+        }
+    if job.watch:
+        overrides |= {
+            "data.validation.dataset_name": "ResponseDataset",
+            "data.validation.data_path": folder / "watch.jsonl",
+        }
+    else:
+        overrides |= {"data.validation": None, "checkpointing.metric_name": None}
+    left = {"whiten_rewards", "rules", "no_eos_score", "entropy_bonus"}
+    left |= {"learning_rate_floor", "warmup_steps"}  # its schedule counts updates, not rollouts
+    left |= {"kl_controller", "kl_target", "kl_horizon"}  # its KL weight is fixed
+    if config.reference != config.policy:
+        left.add("reference")
+    return overrides, left
+
+
+def nemo_rl_command(overrides: dict[str, Any]) -> list[str]:
+    """The command line, in Hydra's grammar; `++` adds a name or changes it."""
+    command = ["python3", "start.py"]
+    for name, value in overrides.items():
+        plain = isinstance(value, str | Path)
+        command.append(f"++{name}={value if plain else json.dumps(value)}")
+    return command
+
+
 # --- Writing ----------------------------------------------------------------------------------
 
 
@@ -328,10 +515,16 @@ def label(prompt: Prompt) -> str:
 
 
 def write_prompts(job: Job, engine: str) -> None:
-    """Prompts as the engine reads them: JSON Lines for OpenRLHF, Parquet for verl."""
+    """Prompts as the engine reads them: Parquet for verl, JSON Lines for the others."""
     if engine == "openrlhf":
         rows = [{"input": p.messages, "label": label(p)} for p in job.prompts]
         write_jsonl(job.folder / "prompts.jsonl", rows)
+        return
+    if engine == "nemo-rl":
+        for name, prompts in (("prompts", job.prompts), ("watch", job.watch)):
+            if prompts:
+                rows = [{"messages": p.messages, "label": label(p)} for p in prompts]
+                write_jsonl(job.folder / f"{name}.jsonl", rows)
         return
     try:
         import pyarrow as pa
@@ -367,7 +560,11 @@ def copy_model(source: str, target: Path) -> None:
     shutil.copytree(source, target, copy_function=link)
 
 
-ENGINES = {"openrlhf": (openrlhf, openrlhf_command), "verl": (verl, verl_command)}
+ENGINES = {
+    "openrlhf": (openrlhf, openrlhf_command),
+    "verl": (verl, verl_command),
+    "nemo-rl": (nemo_rl, nemo_rl_command),
+}
 
 
 def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 1) -> Path:
@@ -385,6 +582,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     if folder.exists():
         raise InputError(f"{folder} is there already; move it away first.")
     policy = loading.load_policy(config.policy, "policy", device=torch.device("cpu"))
+    policy.refuse_encoder_decoder(engine)
     if not (Path(config.reward_model) / "reward_model.json").is_file():
         raise InputError(f"{config.reward_model!r} has no reward_model.json; is it a reward model?")
     prompts, encoded = policy.fitting(
@@ -408,6 +606,9 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
         copy_model(config.reward_model, folder / "reward_model")
         write_prompts(job, engine)
         (folder / "reward.py").write_text(REWARD, encoding="utf-8")
+        if engine == "nemo-rl":
+            (folder / "environment.py").write_text(NEMO_RL_ENVIRONMENT, encoding="utf-8")
+            (folder / "start.py").write_text(NEMO_RL_START, encoding="utf-8")
         names = ("combine", "safety_threshold", "weights", "score_clip")
         write_json(
             folder / "reward.json",
@@ -428,7 +629,9 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
                 },
             },
         )
-        script = "#!/bin/sh\nset -e\nexec " + " \\\n  ".join(map(shlex.quote, command(settings)))
+        script = '#!/bin/sh\nset -e\ncd "$(dirname "$0")"\nexec ' + " \\\n  ".join(
+            map(shlex.quote, command(settings))
+        )
         (folder / "launch.sh").write_text(script + "\n", encoding="utf-8")
         (folder / "launch.sh").chmod(0o755)
     except BaseException:

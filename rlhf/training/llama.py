@@ -7,17 +7,23 @@ hold values and gradients against it. `reads` says which models it is for; all o
 transformers.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from rlhf.training.products import across_rows, by_rows, fill
+
+SHORT = 256
+"""Tokens of a row up to which the weights of attention are kept."""
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def reads(trunk: Any) -> bool:
-    """Whether the trunk is a plain Llama in float32 on a CPU: no adapters, no biases."""
+    """Whether the trunk is a plain Llama in float32 on a CPU: no adapters, no biases, no shards."""
     config: Any = getattr(trunk, "config", None)
     if getattr(config, "model_type", "") != "llama" or type(trunk).__name__ != "LlamaModel":
         return False
@@ -32,11 +38,12 @@ def reads(trunk: Any) -> bool:
         and all(type(m.self_attn.q_proj) is torch.nn.Linear for m in trunk.layers)
         and all(type(m.mlp.up_proj) is torch.nn.Linear for m in trunk.layers)
         and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in trunk.parameters())
+        and not any(hasattr(p, "full_tensor") for p in trunk.parameters())
     )
 
 
 def states(trunk: Any, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
-    """(N, H) last hidden states at the `wanted` (N,) of the R * S positions, each at most once.
+    """(N, H) last hidden states at the `wanted` (N,) of the R * S positions.
 
     `inputs` are as in `packing.Packed`; the trunk is one that `reads` accepts.
     """
@@ -49,8 +56,8 @@ def states(trunk: Any, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
     cos, sin = trunk.rotary_emb(trunk.embed_tokens.weight, positions.reshape(1, -1))
     half = cos.shape[-1] // 2
     # Rotation in one product: x * cos + swapped(x) * signed sin.
-    cos, sin = cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=1)[:, None]
-    mask = inputs.get("attention_mask")
+    cos, sin = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=1)
+    mask = _mask_of(inputs, heads)
     x = trunk.embed_tokens(ids.flatten())
     last = len(trunk.layers) - 1
     for number, layer in enumerate(trunk.layers):
@@ -64,7 +71,7 @@ def states(trunk: Any, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
             (cos, sin, mask, ids.shape, heads, eps),
         )
         if number == last:  # only what is read goes on
-            x, attended = x[wanted], attended[wanted]
+            x, attended = fill(x[wanted]), fill(attended[wanted])
         x = _Transform.apply(
             x,
             attended,
@@ -75,7 +82,18 @@ def states(trunk: Any, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
             mlp.down_proj.weight,
             eps,
         )
-    return trunk.norm(x)
+    return trunk.norm(x[: len(wanted)])
+
+
+def _mask_of(inputs: dict[str, Tensor], heads: int) -> Tensor:
+    """The additive mask that `_look` takes; without one, positions see what precedes them."""
+    rows, width = inputs["input_ids"].shape
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        mask = torch.full((width, width), float("-inf")).triu_(1).expand(rows, 1, width, width)
+    if width > SHORT:
+        return mask
+    return mask[:, 0].expand(heads, rows, width, width).reshape(-1, width, width)
 
 
 def _normed(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -91,13 +109,16 @@ def _normed_backward(grad: Tensor, normed: Tensor, scale: Tensor) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of (M, heads, D)."""
+    """Rotary embedding of (..., M, D)."""
     half = x.shape[-1] // 2
     return torch.addcmul(x * cos, torch.cat([x[..., half:], x[..., :half]], dim=-1), sin)
 
 
 class _Attend(torch.autograd.Function):
-    """(M, H) to what each position attends to, before the output matrix; M = R * S positions."""
+    """(M, H) to what each position attends to, before the output matrix; M = R * S positions.
+
+    Inside, heads come first: (heads, M, D), so that a product for every head and row is one `bmm`.
+    """
 
     @staticmethod
     def forward(
@@ -107,39 +128,86 @@ class _Attend(torch.autograd.Function):
         plain = torch.cat([q, k, v])
         weight = plain * norm
         normed, scale = _normed(x, eps)
-        both = (normed @ weight.t()).view(len(x), 3 * heads, -1)
-        turned = _rotate(both[:, : 2 * heads], cos, sin)
+        both = by_rows(normed, weight).view(len(x), 3 * heads, -1).transpose(0, 1).contiguous()
+        turned = _rotate(both[: 2 * heads], cos, sin)
         query, key, value = (
-            t.view(rows, width, heads, -1).transpose(1, 2)
-            for t in (turned[:, :heads], turned[:, heads:], both[:, 2 * heads :])
+            t.view(heads * rows, width, -1)
+            for t in (turned[:heads], turned[heads:], both[2 * heads :])
         )
-        out, sums = _flash(query, key, value, 0.0, mask is None, attn_mask=mask)
+        out, kept = _look(query, key, value, mask, heads)
         context.save_for_backward(
-            normed, scale, plain, norm, weight, query, key, value, out, sums, cos, sin, mask
+            normed, scale, plain, norm, weight, query, key, value, cos, sin, mask, *kept
         )
         context.heads = heads
-        return out.transpose(1, 2).reshape(len(x), -1)
+        return out.view(heads, len(x), -1).transpose(0, 1).reshape(len(x), -1)
 
     @staticmethod
     def backward(context: Any, grad: Tensor) -> Any:
-        normed, scale, plain, norm, weight, query, key, value, out, sums, cos, sin, mask = (
+        normed, scale, plain, norm, weight, query, key, value, cos, sin, mask, *kept = (
             context.saved_tensors
         )
-        heads, (rows, _, width, size) = context.heads, query.shape
-        grads = _flash_backward(
-            grad.reshape(rows, width, heads, size).transpose(1, 2),
-            *(query, key, value, out, sums, 0.0, mask is None),
-            attn_mask=mask,
-        )
-        d_query, d_key, d_value = (g.transpose(1, 2).reshape(-1, heads, size) for g in grads)
+        heads, (_, width, size) = context.heads, query.shape
+        grad = grad.view(len(normed), heads, size).transpose(0, 1).reshape(-1, width, size)
+        d_both = grad.new_empty(3, heads, len(normed), size)
+        d_parts = d_both.view(3, -1, width, size)
+        _look_backward(grad, query, key, value, mask, kept, heads, d_parts)
         # Turned back: the same rotation with the sine's sign changed.
-        turned = _rotate(torch.cat([d_query, d_key], dim=1), cos, -sin)
-        d_both = torch.cat([turned, d_value], dim=1).view(len(normed), -1)
-        d_weight = d_both.t() @ normed
-        d_x = _normed_backward(d_both @ weight, normed, scale)
+        d_both[:2] = _rotate(d_both[:2], cos, -sin)
+        d_both = d_both.view(3 * heads, len(normed), size).transpose(0, 1)
+        d_both = d_both.reshape(len(normed), -1)
+        d_weight = across_rows(d_both, normed)
+        d_x = _normed_backward(by_rows(d_both, weight.t()), normed, scale)
         d_norm = (d_weight * plain).sum(dim=0)
         d_q, d_k, d_v = d_weight.mul_(norm).chunk(3)
         return d_x, d_norm, d_q, d_k, d_v, None
+
+
+def _look(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Attention of (heads * R, S, D), and what its backward pass needs.
+
+    `mask` is additive, (heads * R, S, S), where rows are short: then the weights are kept, which
+    is faster than torch's flash attention. Of long rows they would take too much memory.
+    """
+    if mask.shape[-1] <= SHORT:
+        weights = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+        weights = torch.softmax(weights, dim=-1)
+        return torch.bmm(weights, value), (weights,)
+    split = (t.unflatten(0, (heads, -1)).transpose(0, 1) for t in (query, key, value))
+    out, sums = _flash(*split, attn_mask=mask)
+    return out.transpose(0, 1).reshape(query.shape), (out, sums)
+
+
+def _look_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    kept: Sequence[Tensor],
+    heads: int,
+    into: Tensor,
+) -> None:
+    """Gradients of query, key and value, written `into` (3, heads * R, S, D)."""
+    if mask.shape[-1] <= SHORT:
+        (weights,) = kept
+        torch.bmm(weights.transpose(1, 2), grad, out=into[2])
+        d_weights = torch.bmm(grad, value.transpose(1, 2))
+        d_sums = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, torch.float32)
+        d_sums.mul_(query.shape[-1] ** -0.5)
+        torch.bmm(d_sums, key, out=into[0])
+        torch.bmm(d_sums.transpose(1, 2), query, out=into[1])
+        return
+    out, sums = kept
+    grad, query, key, value = (
+        t.unflatten(0, (heads, -1)).transpose(0, 1) for t in (grad, query, key, value)
+    )
+    grads = _flash_backward(
+        *(grad, query, key, value, out, sums), dropout_p=0.0, is_causal=False, attn_mask=mask
+    )
+    for place, told in zip(into, grads, strict=True):
+        place.copy_(told.transpose(0, 1).reshape(place.shape))
 
 
 class _Transform(torch.autograd.Function):
@@ -157,18 +225,18 @@ class _Transform(torch.autograd.Function):
         down: Tensor,
         eps: float,
     ) -> Tensor:
-        x = torch.addmm(x, attended, out.t())
+        x = by_rows(attended, out, x)
         plain = torch.cat([gate, up])
         weight = plain * norm
         normed, scale = _normed(x, eps)
-        both = normed @ weight.t()
+        both = by_rows(normed, weight)
         left, right = both.chunk(2, dim=-1)
         gated = torch.nn.functional.silu(left)
         inside = gated * right
         context.save_for_backward(
             attended, out, normed, scale, plain, norm, weight, both, gated, inside, down
         )
-        return torch.addmm(x, inside, down.t())
+        return by_rows(inside, down, x)
 
     @staticmethod
     def backward(context: Any, grad: Tensor) -> Any:
@@ -176,14 +244,17 @@ class _Transform(torch.autograd.Function):
             context.saved_tensors
         )
         left, right = both.chunk(2, dim=-1)
-        d_inside = grad @ down
-        d_down = grad.t() @ inside
+        d_inside = by_rows(grad, down.t())
+        d_down = across_rows(grad, inside)
         d_both = torch.empty_like(both)
         d_left, d_right = d_both.chunk(2, dim=-1)
         torch.mul(d_inside, gated, out=d_right)
         d_left.copy_(torch.ops.aten.silu_backward(d_inside.mul_(right), left))
-        d_weight = d_both.t() @ normed
-        d_x = _normed_backward(d_both @ weight, normed, scale).add_(grad)
+        d_weight = across_rows(d_both, normed)
+        d_x = _normed_backward(by_rows(d_both, weight.t()), normed, scale).add_(grad)
         d_norm = (d_weight * plain).sum(dim=0)
         d_gate, d_up = d_weight.mul_(norm).chunk(2)
-        return d_x, d_x @ out, d_x.t() @ attended, d_norm, d_gate, d_up, d_down, None
+        return (
+            *(d_x, by_rows(d_x, out.t()), across_rows(d_x, attended)),
+            *(d_norm, d_gate, d_up, d_down, None),
+        )

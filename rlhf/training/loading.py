@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import packing
-from rlhf.training.rundir import InputError, read_json
+from rlhf.training.lean import import_little
+from rlhf.training.rundir import T5_TYPES, InputError, read_json
 
 Message = dict[str, str]
 
@@ -34,7 +35,11 @@ P = TypeVar("P", bound=Asked)
 
 @dataclass
 class Policy:
-    """A causal language model with the tokenizer that it speaks through."""
+    """A language model with the tokenizer that it speaks through.
+
+    Either decoder-only, or an encoder-decoder (T5, BART), whose encoder reads the prompt and whose
+    decoder begins the response with a start token of its own, which is no part of it.
+    """
 
     model: Any
     tokenizer: Any
@@ -50,6 +55,10 @@ class Policy:
         return next(self.model.parameters()).device
 
     @property
+    def encoder_decoder(self) -> bool:
+        return packing.is_encoder_decoder(self.model)
+
+    @property
     def hidden_size(self) -> int:
         return self.model.get_input_embeddings().embedding_dim
 
@@ -58,15 +67,45 @@ class Policy:
 
         `InputError` when `room` more tokens don't fit into the context.
         """
-        ids = encode(self.tokenizer, render(self.tokenizer, messages))
+        ids = self.prompt_ids(messages)
         if not ids:
             raise InputError(f"Prompt {where} has no text that the tokenizer knows.")
-        if len(ids) + room > self.context:
+        if not self.fits(len(ids), room):
             raise InputError(
                 f"Prompt {where} has {len(ids)} tokens, which with {room} for the response is more "
-                f"than the model's context of {self.context}; shorten or leave out the prompt."
+                f"than the model's context of {self.context}"
+                + (" each" if self.encoder_decoder else "")
+                + "; shorten or leave out the prompt."
             )
         return ids
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, whether they fit or not."""
+        marks = has_marks_around(self.tokenizer, apart=self.encoder_decoder)
+        ids = self.tokenizer(self.render(messages), add_special_tokens=marks)["input_ids"]
+        return list(ids)
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """A conversation as the text that the response follows."""
+        return render(self.tokenizer, messages, apart=self.encoder_decoder)
+
+    def fits(self, prompt: int, room: int) -> bool:
+        """Whether so many tokens of prompt and response fit into the context: together, or where
+        an encoder reads the prompt and a decoder the response, each by itself."""
+        longest = max(prompt, room) if self.encoder_decoder else prompt + room
+        return longest <= self.context
+
+    def encode_unless_left_out(
+        self, prompt: Asked, *, room: int, long_prompts: str
+    ) -> list[int] | None:
+        """Token ids of a prompt, or None where it does not fit and `long_prompts` is "leave_out"."""
+        try:
+            return self.encode_prompt(prompt.messages, prompt.prompt_id, room=room)
+        except InputError as error:
+            if long_prompts == "refuse":
+                raise
+            print(f"left out: {error}")
+            return None
 
     def fitting(
         self, prompts: Sequence[P], *, room: int, long_prompts: str
@@ -94,6 +133,19 @@ class Policy:
             raise InputError(f"No prompt fits the model's context; the last: {reason}")
         return kept, encoded
 
+    def encode_response(self, text: str) -> list[int]:
+        """Token ids of a response and of the token that ends it."""
+        end = self.tokenizer.eos_token_id
+        return [*encode(self.tokenizer, text), self.stop_ids[0] if end is None else end]
+
+    def refuse_encoder_decoder(self, who: str) -> None:
+        """`InputError` if this is one, because `who` takes decoder-only models."""
+        if self.encoder_decoder:
+            raise InputError(
+                f"The policy is an encoder-decoder ({type(packing.inner(self.model)).__name__}), "
+                f"and {who} takes decoder-only models; use a decoder-only policy, or our PPO."
+            )
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of response tokens, without the stop token."""
         kept = tokens[:-1] if tokens and tokens[-1] in self.stop_ids else tokens
@@ -111,6 +163,11 @@ class Policy:
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
     ) -> packing.Packed:
         """Token ids as they are read."""
+        if self.encoder_decoder:
+            start_id = packing.inner(self.model).config.decoder_start_token_id
+            return packing.pack_apart(
+                prompts, responses, pad_id=self.pad_id, start_id=start_id, device=self.device
+            )
         return packing.pack(
             prompts,
             responses,
@@ -155,7 +212,7 @@ def be_deterministic(seed: int, threads: int) -> None:
 def load_policy(
     name: str, what: str, *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Policy:
-    """A causal language model and its tokenizer, in eval mode on `device`.
+    """A language model and its tokenizer, in eval mode on `device`.
 
     `what` says what it is for, in errors. A folder of LoRA adapters is loaded with its base and
     merged into it.
@@ -163,7 +220,7 @@ def load_policy(
     if (Path(name) / "adapter_config.json").is_file():
         model, tokenizer = _load_adapters(name, what, dtype)
     else:
-        model = load_model(name, what, kind="AutoModelForCausalLM", dtype=dtype)
+        model = load_language_model(name, what, dtype=dtype)
         tokenizer = load_tokenizer(name, what)
     without_dropout(model)
     stop_ids = stop_tokens(model, tokenizer, name)
@@ -184,7 +241,57 @@ def load_policy(
     return policy
 
 
+def load_language_model(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A decoder-only language model, or an encoder-decoder if its configuration says so."""
+    apart = load_config(name, what).is_encoder_decoder
+    kind = "AutoModelForSeq2SeqLM" if apart else "AutoModelForCausalLM"
+    model = load_model(name, what, kind=kind, dtype=dtype)
+    if apart:
+        _set_start_token(model, name, what)
+    return model
+
+
+def load_trunk(name: str, what: str) -> Any:
+    """A model without its head, to put a head of one's own on. Of a T5 it is the encoder."""
+    config = load_config(name, what)
+    # Asked by type: a T5's encoder that was saved by itself no longer calls itself a part.
+    if config.model_type in T5_TYPES:
+        return load_model(name, what, kind="AutoModelForTextEncoding")
+    if config.is_encoder_decoder:
+        raise InputError(
+            f"The {what} {name!r} is an encoder-decoder ({config.model_type}), of which only T5's "
+            "encoder can carry a head; take a decoder, an encoder or a T5."
+        )
+    return load_model(name, what, kind="AutoModel")
+
+
+def load_config(name: str, what: str) -> Any:
+    """The configuration of a model folder or hub name."""
+    import_little()
+    from transformers import AutoConfig
+
+    _check_folder(name, what)
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise _explained(error, name, what) from error
+
+
+def _set_start_token(model: Any, name: str, what: str) -> None:
+    """See to it that the configuration knows what the decoder begins with."""
+    given = (model.config, getattr(model, "generation_config", None))
+    found = [getattr(place, "decoder_start_token_id", None) for place in given]
+    start = next((token for token in found if token is not None), None)
+    if start is None:
+        raise InputError(
+            f"The {what} {name!r} is an encoder-decoder without a decoder_start_token_id; its "
+            "responses can't begin. Set it in config.json (T5: the pad token's id)."
+        )
+    model.config.decoder_start_token_id = start
+
+
 def _load_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    import_little()
     from peft import PeftModel
 
     settings = read_json(Path(name) / "adapter_config.json")
@@ -194,7 +301,7 @@ def _load_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"adapter_config.json of the {what} {name!r} names no base_model_name_or_path; "
             "give the path of the model that the adapters belong to."
         )
-    model = load_model(base, f"base of the {what}", kind="AutoModelForCausalLM", dtype=dtype)
+    model = load_language_model(base, f"base of the {what}", dtype=dtype)
     _check_weights(Path(name), what)  # peft would unpickle an adapter_model.bin
     try:
         model = PeftModel.from_pretrained(model, name)
@@ -215,7 +322,7 @@ def add_lora(policy: Policy, *, rank: int, alpha: float) -> None:
         lora_alpha=alpha,  # type: ignore[arg-type]  # a float works, and is wanted for small ranks
         lora_dropout=0.0,
         target_modules="all-linear",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_2_SEQ_LM" if policy.encoder_decoder else "CAUSAL_LM",
     )
     policy.model = get_peft_model(policy.model, settings).eval()
     policy.lora = True
@@ -223,6 +330,7 @@ def add_lora(policy: Policy, *, rank: int, alpha: float) -> None:
 
 def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.float32) -> Any:
     """A transformers model through the auto class `kind`; `InputError` in one sentence otherwise."""
+    import_little()
     import transformers
     from transformers.utils import logging
 
@@ -260,6 +368,7 @@ def _check_finite(model: nn.Module, name: str, what: str) -> None:
 
 def load_tokenizer(name: str, what: str) -> Any:
     """The tokenizer beside a model."""
+    import_little()
     from transformers import AutoTokenizer
 
     _check_folder(name, what)
@@ -269,10 +378,12 @@ def load_tokenizer(name: str, what: str) -> Any:
         raise _explained(error, name, f"tokenizer of the {what}") from error
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> str:
+def render(tokenizer: Any, messages: Sequence[Message], *, apart: bool = False) -> str:
     """A conversation as the text that a response continues, by the tokenizer's chat template.
 
-    A tokenizer without one (a plain base model) gets named turns. `InputError` when the template
+    A tokenizer without one (a plain base model) gets named turns. With one exception: an encoder
+    that reads prompts `apart` from their responses is given a single user's turn as it stands, as
+    T5 (Raffel et al. 2020, section 2.4) and Flan-T5 were trained to read it. `InputError` when the template
     refuses the conversation, or leaves out what the system or the user says: the policy would
     answer, and be judged by, something that it never read.
     """
@@ -296,8 +407,16 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> str:
                     f"keeps it, or prompts without a {message['role']} turn."
                 )
         return text
+    if apart and [m["role"] for m in messages] == ["user"]:
+        return messages[0]["content"]
     turns = "".join(f"{m['role'].capitalize()}: {m['content']}\n\n" for m in messages)
     return f"{turns}Assistant:"
+
+
+def has_marks_around(tokenizer: Any, *, apart: bool) -> bool:
+    """Whether the tokenizer's own marks (T5's </s>, BART's <s> and </s>) go around a prompt: where
+    an encoder reads it and no template has put them in."""
+    return apart and not getattr(tokenizer, "chat_template", None)
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
@@ -343,9 +462,10 @@ def without_dropout(model: nn.Module) -> None:
     for key in ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop"):
         if config is not None and hasattr(config, key):
             setattr(config, key, 0.0)
-    for module in model.modules():
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010 - a plain number, not a module
+    for module in model.modules():  # plain numbers: T5 and BART keep theirs under these names too
+        for key in ("attention_dropout", "dropout", "activation_dropout"):
+            if isinstance(getattr(module, key, None), float):
+                setattr(module, key, 0.0)
 
 
 def _check_folder(name: str, what: str) -> None:

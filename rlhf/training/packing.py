@@ -5,8 +5,12 @@ alone, by a mask. Where a model can't do that (`can_share_rows` tries it), every
 of its own, padded on the right; in a causal model nothing looks ahead, so no mask is needed there.
 The output head, which for a small model costs as much as all layers together, is applied to the
 positions before response tokens only: packed, (N, H).
+
+An encoder-decoder (T5, BART) reads the prompt with its encoder and the response with its decoder,
+which begins with a start token of its own; both are padded on the right (`pack_apart`).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import llama
+from rlhf.training import llama, products
 
 ROW = 64
 """Tokens of a shared row, if no sequence is longer: attention costs little beside the matrices."""
+
+GROUP = 256
+"""Tokens up to which responses to the same prompt share it: attention grows with their square."""
+
+STEP = 64
+"""Longer shared rows begin at a multiple of this many tokens."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +36,11 @@ class Packed:
 
     inputs: dict[str, Tensor]
     """What the model is called with: `input_ids` (R, S), and where rows are shared `position_ids`
-    (R, S) and an additive `attention_mask` (R, 1, S, S)."""
+    (R, S) and an additive `attention_mask` (R, 1, S, S). For an encoder-decoder the prompts'
+    `input_ids` and `attention_mask`, both (B, P), and `decoder_input_ids` (R, S) with R = B."""
     positions: Tensor
-    """(N,) where in the flattened (R * S) the position *before* each response token is."""
+    """(N,) where in the flattened (R * S) the position *before* each response token is; before the
+    first tokens of responses that share their prompt it is the same."""
     tokens: Tensor
     """(N,) the response tokens, one response after another."""
     rows: Tensor
@@ -53,31 +65,56 @@ def pack(
     pad_id: int,
     device: torch.device,
     share_rows: bool,
+    share_prompts: bool = True,
 ) -> Packed:
-    """Lay out prompts and responses. Every prompt has at least one token."""
+    """Lay out prompts and responses. Every prompt has at least one token.
+
+    Where rows are shared, responses to the same prompt share that too: it is read once, and each of
+    them sees it and itself, but not its siblings.
+    """
+    if share_rows and share_prompts:
+        groups = _groups(prompts, responses)
+    else:
+        groups = [[i] for i in range(len(prompts))]
     # Nothing is read after the last response token, so it needs no place.
-    sizes = [len(p) + len(r) - 1 for p, r in zip(prompts, responses, strict=True)]
-    width = max(*sizes, ROW) if share_rows else max(sizes)
-    places = _fit(sizes, width) if share_rows else [(i, 0) for i in range(len(sizes))]
-    width = max(start + size for (_, start), size in zip(places, sizes, strict=True))
+    sizes = [len(prompts[g[0]]) + sum(len(responses[i]) - 1 for i in g) for g in groups]
+    if share_rows:
+        width, places = _narrowest(sizes)
+    else:
+        width, places = max(sizes), [(i, 0) for i in range(len(sizes))]
     count = 1 + max(row for row, _ in places)
+    if share_rows and device.type == "cpu":  # few sizes, because oneDNN makes a kernel for each
+        count += -count % (products.ROWS // math.gcd(width, products.ROWS))
     ids = torch.full((count, width), pad_id, dtype=torch.long)
     position = torch.zeros_like(ids)
     owner = torch.full_like(ids, -1)
-    begins = []
-    for i, ((row, start), size) in enumerate(zip(places, sizes, strict=True)):
-        ids[row, start : start + size] = torch.tensor([*prompts[i], *responses[i][:-1]])
-        position[row, start : start + size] = torch.arange(size)
-        owner[row, start : start + size] = i
-        begins.append(row * width + start + len(prompts[i]))
+    branch = torch.zeros_like(ids)
+    asked = [0] * len(responses)  # where the last token of each one's prompt is,
+    begins = [0] * len(responses)  # and where its own first token is
+    for number, (group, (row, start), size) in enumerate(zip(groups, places, sizes, strict=True)):
+        prompt = prompts[group[0]]
+        tokens, counted, at = [*prompt], list(range(len(prompt))), start + len(prompt)
+        for sibling, i in enumerate(group, start=1):
+            own = len(responses[i]) - 1
+            tokens += responses[i][:-1]
+            counted += range(len(prompt), len(prompt) + own)
+            branch[row, at : at + own] = sibling
+            asked[i], begins[i] = row * width + start + len(prompt) - 1, row * width + at
+            at += own
+        ids[row, start : start + size] = torch.tensor(tokens)
+        position[row, start : start + size] = torch.tensor(counted)
+        owner[row, start : start + size] = number
     lengths = torch.tensor([len(r) for r in responses])
     rows = torch.repeat_interleave(lengths)
     columns = torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
-    positions = torch.tensor(begins)[rows] + columns - 1
+    positions = torch.where(
+        columns == 0, torch.tensor(asked)[rows], torch.tensor(begins)[rows] + columns - 1
+    )
     inputs = {"input_ids": ids.to(device)}
     if share_rows:
-        owner = owner.to(device)
-        seen = (owner[:, :, None] == owner[:, None, :]).tril()
+        owner, branch = owner.to(device), branch.to(device)
+        same = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+        seen = ((owner[:, :, None] == owner[:, None, :]) & same).tril()
         mask = torch.zeros(seen.shape, device=device).masked_fill_(~seen, float("-inf"))
         inputs |= {"position_ids": position.to(device), "attention_mask": mask[:, None]}
     return Packed(
@@ -86,9 +123,78 @@ def pack(
         tokens=torch.tensor([token for r in responses for token in r]).to(device),
         rows=rows.to(device),
         columns=columns.to(device),
-        count=len(sizes),
+        count=len(responses),
         width=int(lengths.max()),
     )
+
+
+def _groups(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Responses that read their prompt together: of the same prompt, in at most `GROUP` tokens."""
+    groups: list[list[int]] = []
+    latest: dict[tuple[int, ...], tuple[list[int], int]] = {}
+    for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        key, own = tuple(prompt), len(response) - 1
+        group, size = latest.get(key, ([], 0))
+        if not group or size + own > GROUP:
+            group, size = [], len(prompt)
+            groups.append(group)
+        group.append(i)
+        latest[key] = group, size + own
+    return groups
+
+
+def pack_apart(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    start_id: int,
+    device: torch.device,
+) -> Packed:
+    """Lay out prompts for an encoder and responses for its decoder, a row each.
+
+    The decoder begins with `start_id`, so its state at place i is the one before response token i.
+    """
+    ids, mask = right_pad(prompts, pad_id, device)
+    lengths = torch.tensor([len(r) for r in responses])
+    shifted, _ = right_pad([[start_id, *r[:-1]] for r in responses], pad_id, device)
+    rows = torch.repeat_interleave(lengths)
+    columns = torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
+    return Packed(
+        inputs={"input_ids": ids, "attention_mask": mask, "decoder_input_ids": shifted},
+        positions=(rows * shifted.shape[1] + columns).to(device),
+        tokens=torch.tensor([token for r in responses for token in r]).to(device),
+        rows=rows.to(device),
+        columns=columns.to(device),
+        count=len(responses),
+        width=int(lengths.max()),
+    )
+
+
+def right_pad(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Token ids padded on the right to one width, and their int attention mask; both (B, T)."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _narrowest(sizes: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
+    """Of two widths the one whose rows have the fewer tokens in all, and where each goes.
+
+    Long rows are not doubled: what attention then costs is more than padding does.
+    """
+    least = -(-max(*sizes, ROW) // STEP) * STEP
+    widths = (least, least * 2) if least * 2 <= GROUP else (least,)
+    found = [(width, _fit(sizes, width)) for width in widths]
+    return min(found, key=lambda one: one[0] * (1 + max(row for row, _ in one[1])))
 
 
 def _fit(sizes: Sequence[int], width: int) -> list[tuple[int, int]]:
@@ -129,8 +235,16 @@ def inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def is_encoder_decoder(model: Any) -> bool:
+    """Whether an encoder reads the prompt and a decoder the response, as in T5."""
+    return bool(getattr(inner(model).config, "is_encoder_decoder", False))
+
+
 def trunk_states(trunk: Any, packed: Packed) -> Tensor:
     """(N, H) last hidden states of a trunk (a model without head) before each response token."""
+    if is_encoder_decoder(trunk):
+        hidden = _decoder_states(trunk, packed.inputs)
+        return hidden.flatten(0, 1)[packed.positions]
     if llama.reads(trunk):
         return llama.states(trunk, packed.inputs, packed.positions)
     inputs = dict(packed.inputs)
@@ -143,8 +257,20 @@ def trunk_states(trunk: Any, packed: Packed) -> Tensor:
     return hidden.flatten(0, 1)[packed.positions]
 
 
+def _decoder_states(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """(B, S, H) last hidden states of the decoder, after the encoder has read its part."""
+    mask = inputs["attention_mask"]
+    encoded = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=mask)
+    return model.get_decoder()(
+        input_ids=inputs["decoder_input_ids"],
+        encoder_hidden_states=encoded.last_hidden_state,
+        encoder_attention_mask=mask,
+        use_cache=False,
+    ).last_hidden_state
+
+
 def states(model: Any, packed: Packed) -> Tensor:
-    """(N, H) last hidden states of a causal language model before each response token."""
+    """(N, H) last hidden states of a language model before each response token."""
     return trunk_states(inner(model).base_model, packed)
 
 
@@ -152,9 +278,12 @@ def states(model: Any, packed: Packed) -> Tensor:
 def can_share_rows(trunk: Any) -> bool:
     """Whether sequences that share a row are read as if each were alone, as attention with an
     explicit mask does and recurrent layers don't; and whether nothing looks ahead."""
+    if is_encoder_decoder(trunk):
+        return False
     device = next(trunk.parameters()).device
     size = trunk.config.vocab_size
-    ids = [[(7 * i + 3 * j) % size for j in range(3 + i)] for i in range(3)]
+    ids = [[(7 * (i // 2) + 3) % size, *((5 * i + 3 * j) % size for j in range(3 + i))]
+           for i in range(4)]  # fmt: skip
     try:
         packed = pack([r[:1] for r in ids], [r[1:] for r in ids], pad_id=0, device=device,
                       share_rows=True)  # fmt: skip
@@ -175,7 +304,13 @@ def logits(model: Any, hidden: Tensor) -> Tensor:
     """Hidden states (..., H) to logits (..., V), as the model's own forward pass would."""
     model = inner(model)
     config = model.config
-    out = model.get_output_embeddings()(hidden)
+    if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+        hidden = hidden * config.d_model**-0.5
+    head = model.get_output_embeddings()
+    if hidden.ndim == 2 and len(hidden) > products.ROWS and products.computes(head):
+        out = products.linear(hidden, head.weight)
+    else:
+        out = head(hidden)
     if scale := getattr(config, "logit_scale", None):  # Cohere
         out = out * scale
     if scale := getattr(config, "logits_scaling", None):  # Granite
@@ -193,7 +328,19 @@ def has_known_head(model: Any) -> bool:
         return False
     device = next(inside.parameters()).device
     ids = torch.tensor([[1, 2, 3]], device=device) % inside.get_input_embeddings().num_embeddings
-    expected = inside(input_ids=ids, use_cache=False).logits.float()
-    hidden = inside.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    if is_encoder_decoder(inside):
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "decoder_input_ids": ids,
+        }
+        expected = inside(**inputs, use_cache=False).logits.float()
+        try:
+            hidden = _decoder_states(inside, inputs)
+        except (AttributeError, TypeError):  # parts that were put together, with heads of their own
+            return False
+    else:
+        expected = inside(input_ids=ids, use_cache=False).logits.float()
+        hidden = inside.base_model(input_ids=ids, use_cache=False).last_hidden_state
     got = logits(inside, hidden).float()
     return bool(torch.allclose(got, expected, atol=1e-2, rtol=1e-2))

@@ -7,14 +7,23 @@ share of the responses, then all exchange the numbers, and each computes advanta
 rollout: whitening across processes needs nothing special. Gradients are added up once per
 minibatch, each share weighted by its tokens in the whole minibatch, so that N processes take the
 step that one would take.
+
+Each process holds all weights, or with `sharded` a share of every one, of its gradient and of what
+the optimizer remembers of it (FSDP2, torch's `fully_shard`; Zhao et al. 2023, "PyTorch FSDP"). A
+stage does the same in both cases: it asks the group to `hold` a model, has it trained inside
+`held(...)` and read inside `held.gathered()`.
 """
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from rlhf.training.rundir import InputError
 
 T = TypeVar("T")
 
@@ -25,6 +34,8 @@ class Group:
 
     rank: int = 0
     size: int = 1
+    sharded: bool = False
+    """Whether a process holds a share of every weight instead of all weights."""
 
     @property
     def writes(self) -> bool:
@@ -61,8 +72,12 @@ class Group:
         return dict(zip(numbers, added.tolist(), strict=True))
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up everybody's gradients, all in one message; a missing one counts as 0."""
-        if self.size == 1:
+        """Add up everybody's gradients, all in one message; a missing one counts as 0.
+
+        Those of shards have been added up on the backward pass.
+        """
+        parameters = [p for p in parameters if not is_shard(p)]
+        if self.size == 1 or not parameters:
             return
         flat = torch.cat(
             [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
@@ -72,6 +87,24 @@ class Group:
         for p in parameters:
             p.grad = flat[start : start + p.numel()].view_as(p)
             start += p.numel()
+
+    def even(self, parts: list[list[int]], spare: list[int]) -> list[tuple[list[int], float]]:
+        """Parts of this process's work with their weight, 1.
+
+        Sharded weights are fetched by all at once, so there everybody needs as many parts: whoever
+        has fewer repeats `spare` with weight 0.
+        """
+        weighted = [(part, 1.0) for part in parts]
+        if self.sharded:
+            most = torch.tensor(len(parts))
+            torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+            weighted += [(spare, 0.0)] * (int(most) - len(parts))
+        return weighted
+
+    def hold(self, model: nn.Module, device: torch.device) -> "Whole | Shards":
+        """How this process holds a model from now on. Its parameters are others afterwards, so an
+        optimizer is to be made later."""
+        return Shards(model, self.size, device) if self.sharded else Whole()
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001 - a question about one flag
         """Whether it is so in any process."""
@@ -83,12 +116,108 @@ class Group:
             torch.distributed.barrier()
 
 
-def join(device: torch.device) -> Group:
-    """Meet the other processes that `torchrun` started; alone without it."""
-    if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
-        return Group()
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Group(torch.distributed.get_rank(), torch.distributed.get_world_size())
+class Whole:
+    """A model of which this process has everything."""
+
+    def __call__(self, act: Callable[..., T], *given: Any) -> T:
+        """What `act` returns, which may be trained on."""
+        return act(*given)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """While the model is only read."""
+        yield
+
+
+class Shards(nn.Module):
+    """A model of which this process has a share of every weight.
+
+    A layer's weights are fetched when it computes, forward and backward, and let go again; all
+    others (embeddings, the head, a norm) from the beginning of `act` to its end.
+    """
+
+    def __init__(self, model: nn.Module, size: int, device: torch.device) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        super().__init__()
+        self.model = model
+        mesh = init_device_mesh(device.type, (size,))
+        names = {n for m in model.modules() for n in getattr(m, "_no_split_modules", None) or ()}
+        for layer in [m for m in model.modules() if type(m).__name__ in names]:
+            fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        fully_shard(self, mesh=mesh, reshard_after_forward=True)
+        self.parts = [m for m in self.modules() if isinstance(m, FSDPModule)]
+        for part in self.parts:
+            # Losses are weighted by their share of the whole, so gradients are added, not averaged.
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)  # gloo can't multiply while it adds
+        self(lambda: None)  # whatever is called first is taken for the whole
+
+    def forward(self, act: Callable[..., T], *given: Any) -> T:
+        """What `act` returns: tensors of which some are trained on. All processes call together,
+        and equally often (`Group.even`)."""
+        return act(*given)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """All weights are here at once, as plain parameters, to be read any number of times."""
+        for part in self.parts:
+            part.set_reshard_after_forward(False)
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in self.parts:
+                part.reshard()
+                part.set_reshard_after_forward(True)
+
+
+def is_shard(tensor: Any) -> bool:
+    """Whether it is a process's share of a tensor."""
+    return hasattr(tensor, "full_tensor")  # a DTensor, whose module is not imported for asking
+
+
+def whole(tensor: Any) -> Tensor:
+    """The tensor that everybody has a share of; all processes ask together."""
+    all_of_it: Tensor = tensor.full_tensor() if is_shard(tensor) else tensor
+    return all_of_it
+
+
+def share_of(tensor: Tensor, like: Any) -> Tensor:
+    """This process's share of a tensor that everybody has, as it has one of `like`."""
+    if not is_shard(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    tensor = tensor.to(like.device)
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def held_here(parameters: Sequence[Any]) -> float:
+    """The share of all numbers in `parameters` that this process holds."""
+    here: int = sum((p.to_local() if is_shard(p) else p).numel() for p in parameters)
+    return here / sum(p.numel() for p in parameters)
+
+
+def join(device: torch.device, *, sharded: bool = False) -> Group:
+    """Meet the other processes that `torchrun` started; alone without it.
+
+    `InputError` if weights are to be sharded and there is nobody to share them with.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        group = Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), sharded)
+    else:
+        group = Group()
+    if sharded and group.size == 1:
+        raise InputError(
+            "sharded is on, but one process alone has nobody to share weights with; start several "
+            "with torchrun --nproc-per-node, or switch sharded off."
+        )
+    return group
 
 
 def leave(group: Group) -> None:

@@ -9,9 +9,6 @@ killed and resumed makes the same draws as one that was not. Under `torchrun` se
 share the work of each step (parallel.py); one of them writes.
 """
 
-import contextlib
-import copy
-import dataclasses
 import functools
 import math
 import random
@@ -22,15 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, packing, parallel, ppo_math, reward_math, sampling
+from rlhf.training import loading, parallel, ppo_math, ptx
 from rlhf.training.configs import PPOConfig, load
-from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt, read_prompts
-from rlhf.training.loading import Policy
-from rlhf.training.rewards import REWARDS, rules_of
+from rlhf.training.ppo_checkpoint import (
+    State,
+    load_checkpoint,
+    trained_tensors,
+    write_checkpoint,
+)
+from rlhf.training.ppo_models import Models, mix
+from rlhf.training.rewards import REWARDS
 from rlhf.training.rundir import (
     CONFIG,
     POLICY,
@@ -39,15 +40,12 @@ from rlhf.training.rundir import (
     Stopped,
     StopRequest,
     find_checkpoint,
-    read_json,
     run_stage,
     save_checkpoint,
-    write_json,
     write_jsonl,
     write_progress,
     write_result,
 )
-from rlhf.training.scorers import RewardModel
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, after which the run is given up."""
@@ -71,27 +69,6 @@ class Rollout:
     values: Tensor
 
 
-@dataclass
-class State:
-    """What changes from step to step besides weights; all of it is in a checkpoint."""
-
-    step: int = 0
-    kl_weight: float = 0.0
-    multiplier: float = 1.0
-    skipped: int = 0
-    seconds: float = 0.0
-    samples: int = 0
-    reward: float = 0.0
-    kl: float = 0.0
-    stop_reason: str = ""
-    rollbacks: int = 0
-    best_step: int = 0
-    watched: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
-    """(step, train-RM's mean, test-RM's mean) at each look at the watch prompts."""
-    before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """What the policy said to the watch prompts before its first step."""
-
-
 def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, prompts, models.
     config = load(PPOConfig, run_dir / CONFIG)
@@ -103,9 +80,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             f"There is no rule {unknown[0]!r}; there are {', '.join(sorted(REWARDS))}."
         )
     loading.be_deterministic(config.seed, config.threads)
-    group = parallel.join(loading.choose_device(config.device))
+    group = parallel.join(loading.choose_device(config.device), sharded=config.sharded)
     models = Models(config, group)
     prompts, encoded = models.fitting(prompts)
+    kept = ptx.read(run_dir, models.policy, config.long_prompts) if config.ptx_weight else []
     if watch:
         watch, _ = models.fitting(watch)
     _check_enough(prompts, config)
@@ -150,7 +128,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         chosen = choose(len(prompts), config.prompts_per_step, step - 1, config.seed)
         rows = [i for i in chosen for _ in range(config.samples_per_prompt)]
         sampled = models.sample(
-            [encoded[i] for i in chosen], config.samples_per_prompt, seed=_mix(config.seed, step)
+            [encoded[i] for i in chosen], config.samples_per_prompt, seed=mix(config.seed, step)
         )
         flat = [answer for answers in sampled for answer in answers]
         asked = [encoded[i] for i in rows]
@@ -163,6 +141,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         scores, told = models.judge([prompts[i] for i in rows], texts)
         _check_scores(scores, [prompts[i].prompt_id for i in rows])
         finished = torch.tensor([answer.finished for answer in flat], device=models.device)
+        if config.overlong_buffer:
+            scores = scores - ppo_math.overlong_penalty(
+                torch.tensor([len(tokens) for tokens in answered]),
+                longest=config.max_new_tokens,
+                buffer=config.overlong_buffer,
+                penalty=config.overlong_penalty,
+            )
         scores = ppo_math.replace_unfinished(
             scores.to(models.device), finished, config.no_eos_score
         )
@@ -187,7 +172,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         rollout = Rollout(asked, answered, mask, old, advantages, returns, values)
 
         skipped_before = state.skipped
-        # 9. Updates: several passes over the rollout in shuffled minibatches.
+        # 9. Updates: several passes over the rollout in shuffled minibatches. With PPO-ptx each of
+        #    them also learns from texts that the policy is to go on finding likely.
         learned = update(
             models,
             optimizer,
@@ -196,6 +182,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             step=step,
             train_policy=step > config.critic_warmup_steps,
             rates=_rates(config, step),
+            kept=kept,
         )
         state.skipped += int(learned.pop("skipped"))
         # Nothing finite came of a whole rollout: the weights themselves are broken.
@@ -245,11 +232,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if config.kl_budget and shown_kl > config.kl_budget:
             state.stop_reason = "kl_budget"
         stopping = group.any(stop.requested)
-        if group.writes and (stopping or step % config.checkpoint_every == 0):
-            save_checkpoint(
-                run_dir,
-                functools.partial(write_checkpoint, models, optimizer, state, best, average),
-            )
+        if stopping or step % config.checkpoint_every == 0:
+            tensors = trained_tensors(models, optimizer)
+            tensors |= {n: w for n, w in (("best", best), ("average", average)) if w}
+            if group.writes:
+                save_checkpoint(run_dir, functools.partial(write_checkpoint, tensors, state))
         if stopping:
             parallel.leave(group)
             raise Stopped
@@ -265,11 +252,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if group.writes:
             sides = _side_by_side(state.step, watch, state.before, after)
             write_jsonl(run_dir / "samples.jsonl", list(sides))
+    held = group.merge([parallel.held_here([p for _, p in models.trained()])], group.size)
+    refined = models.trained_weights() if group.sharded else {}
     parallel.leave(group)
     if metrics is None:
         return
     metrics.close()
-    models.save(run_dir / POLICY)
+    models.save(run_dir / POLICY, refined)
     write_result(
         run_dir,
         {
@@ -283,297 +272,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "rollbacks": state.rollbacks,
             "seconds": state.seconds,
             "processes": group.size,
+            "held": held,
         },
     )
-
-
-class Models:
-    """Policy, reference, critic and reward models, and the passes that PPO makes over them."""
-
-    def __init__(self, config: PPOConfig, group: parallel.Group = parallel.Group()) -> None:  # noqa: B008 - it never changes
-        self.config = config
-        self.group = group
-        self.device = loading.choose_device(config.device)
-        self.half = config.dtype == "bfloat16" or (
-            config.dtype == "auto" and self.device.type == "cuda"
-        )
-        frozen = torch.bfloat16 if self.half else torch.float32
-        self.policy = loading.load_policy(
-            config.policy,
-            "policy",
-            device=self.device,
-            dtype=frozen if config.lora_rank else torch.float32,
-        )
-        self.shared = bool(config.lora_rank) and Path(config.policy) == Path(config.reference)
-        if config.lora_rank:
-            loading.add_lora(self.policy, rank=config.lora_rank, alpha=config.lora_alpha)
-        # With LoRA on the reference itself, the reference is the policy without its adapters.
-        self.reference = self.policy
-        if not self.shared:
-            self.reference = loading.load_policy(
-                config.reference, "reference", device=self.device, dtype=frozen
-            )
-            self.reference.model.requires_grad_(requires_grad=False)
-            if self.reference.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
-                raise InputError(
-                    "policy and reference have different tokenizers, so no KL exists between them; "
-                    "take the policy's own starting point as reference."
-                )
-        self.scorer = RewardModel.load(config.reward_model, device=self.device)
-        self.test_scorer = (
-            RewardModel.load(config.test_reward_model, device=self.device)
-            if config.test_reward_model
-            else None
-        )
-        self.rules = rules_of(config)
-        self.multiplier = ppo_math.Multiplier(
-            config.multiplier, config.cost_limit, config.multiplier_rate
-        )
-        lagrange = config.combine == "lagrange"
-        if lagrange and not {"helpfulness", "safety"} <= set(self.scorer.every_axis):
-            raise InputError(
-                "combine is 'lagrange', which needs a helpfulness and a safety score, but the reward "
-                f"model scores {' and '.join(self.scorer.every_axis)} only; set combine to 'weights'."
-            )
-        self.critic = self._new_critic().to(self.device)
-        # What is laid out once is read by all of them.
-        shared = self.policy.share_rows and self.reference.share_rows
-        if isinstance(self.critic, ModelCritic):
-            shared = shared and packing.can_share_rows(self.critic.trunk)
-        self.policy.share_rows = self.reference.share_rows = shared
-
-    def _new_critic(self) -> nn.Module:
-        if self.config.critic == "head":
-            return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
-        if self.scorer.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab():
-            trunk = copy.deepcopy(self.scorer.trunk)
-        else:
-            trunk = loading.load_model(self.config.policy, "critic", kind="AutoModel")
-        return ModelCritic(trunk.requires_grad_(requires_grad=True))
-
-    def autocast(self) -> Any:
-        """bfloat16 matrix products where the precision asks for them."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
-
-    def trained(self) -> list[tuple[str, nn.Parameter]]:
-        """The policy's parameters that are trained: all of them, or the adapters."""
-        return [(n, p) for n, p in self.policy.model.named_parameters() if p.requires_grad]
-
-    def trained_weights(self) -> dict[str, Tensor]:
-        """A copy of them on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.trained()}
-
-    def restore(self, weights: dict[str, Tensor]) -> None:
-        """Put a copy back. An empty one changes nothing."""
-        with torch.no_grad():
-            for name, parameter in self.trained() if weights else []:
-                parameter.copy_(weights[name])
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW over the policy (group 0) and the critic (group 1)."""
-        return torch.optim.AdamW(
-            [
-                {"params": [p for _, p in self.trained()]},
-                {"params": list(self.critic.parameters())},
-            ],
-            lr=0.0,
-            eps=self.config.adam_epsilon,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
-
-    def fitting(self, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[list[int]]]:
-        """The prompts that leave room for a response, and their token ids."""
-        return self.policy.fitting(
-            prompts, room=self.config.max_new_tokens, long_prompts=self.config.long_prompts
-        )
-
-    def sample(
-        self, prompts: Sequence[Sequence[int]], k: int, *, seed: int
-    ) -> list[list[sampling.Sampled]]:
-        """k responses per prompt from the policy as it is, with the values where they cost nothing."""
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(seed)
-        self.policy.model.eval()
-        with self.autocast():
-            answers = sampling.sample(
-                self.policy.model,
-                prompts,
-                k=k,
-                max_new_tokens=self.config.max_new_tokens,
-                temperature=self.config.temperature,
-                stop_ids=self.policy.stop_ids,
-                pad_id=self.policy.pad_id,
-                generator=generator,
-                batch_size=self.config.decode_batch_size,
-                value_of=self.critic if self.keeps_values else None,
-                share=self.group.share,
-            )
-        return self.group.merge(answers[self.group.share], len(prompts))
-
-    def judge(
-        self, prompts: Sequence[Prompt], texts: Sequence[str], *, test: bool = False
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The score of each response (B,), and the means of its parts for the curves."""
-        scorer = self.test_scorer if test and self.test_scorer is not None else self.scorer
-        conversations = [p.messages for p in prompts]
-        risks = [p.risk for p in prompts]
-        said = self._opinions(scorer, conversations, texts)
-        # The test-RM watches: only the scores that PPO climbs are made sceptical.
-        how = "mean" if test else self.config.ensemble
-        axes = {
-            axis: reward_math.combine_members(s, how, penalty=self.config.ensemble_penalty)
-            for axis, s in said.items()
-        }
-        if self.config.combine == "lagrange":
-            total = self.multiplier.reward(axes["helpfulness"], axes["safety"])
-        elif self.config.combine == "threshold":
-            total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
-        else:
-            total = sum(
-                (self.config.weights.get(axis, 1.0) * s for axis, s in axes.items()),
-                start=torch.zeros(len(texts)),
-            )
-        if self.config.score_clip:
-            total = total.clamp(-self.config.score_clip, self.config.score_clip)
-        told = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
-        for axis, s in said.items():
-            if s.shape[1] > 1:
-                told[f"disagreement_{axis}"] = float(s.std(dim=1, unbiased=False).mean())
-        if self.config.combine == "lagrange":
-            told["cost"] = -float(axes["safety"].mean())
-            told["multiplier"] = self.multiplier.value
-        for rule, weight in self.config.rules.items():
-            points = torch.tensor(self.rules[rule](prompts, texts))
-            told[f"rule_{rule}"] = float(points.mean())
-            total = total + weight * points
-        return total, told
-
-    def _opinions(
-        self, scorer: RewardModel, conversations: Sequence[Any], texts: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """What each member of the scorer says of each axis (B, M); each process scores its share."""
-        share = self.group.share
-        said = {
-            axis: torch.zeros(len(texts), scorer.members_of(axis)) for axis in scorer.every_axis
-        }
-        if texts[share]:
-            with self.autocast():
-                mine = scorer.opinions(
-                    conversations[share], texts[share], batch_size=self.config.microbatch_size
-                )
-            for axis, told in mine.items():
-                said[axis][share] = told
-        for told in said.values():
-            self.group.add(told)
-        return said
-
-    def sample_and_judge(
-        self, prompts: Sequence[Prompt], *, seed: int
-    ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """One response to each watch prompt, always with the same draws, scored by both RMs."""
-        sampled = self.sample(self.fitting(prompts)[1], 1, seed=_mix(seed, -1))
-        texts = [self.policy.decode(answers[0].tokens) for answers in sampled]
-        finished = torch.tensor([answers[0].finished for answers in sampled])
-        rewards, _ = self.judge(prompts, texts)
-        rewards = ppo_math.replace_unfinished(rewards, finished, self.config.no_eos_score)
-        said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
-        axes = {axis: s.mean(dim=1) for axis, s in said.items()}
-        means = {"reward": float(rewards.mean()), "test": 0.0}
-        if self.test_scorer is not None:
-            second, _ = self.judge(prompts, texts, test=True)
-            second = ppo_math.replace_unfinished(second, finished, self.config.no_eos_score)
-            means["test"] = float(second.mean())
-        rows = [
-            {
-                "text": text,
-                "reward": float(rewards[i]),
-                "scores": {axis: float(s[i]) for axis, s in axes.items()},
-            }
-            for i, text in enumerate(texts)
-        ]
-        return rows, means
-
-    @property
-    def keeps_values(self) -> bool:
-        """Whether sampling tells log-probabilities and values well enough to train on.
-
-        In bfloat16, sampling with a cache and reading in one go round differently, and the ratio
-        of the first update must be 1; a critic with a trunk of its own has to read the text.
-        """
-        return isinstance(self.critic, HeadCritic) and not self.half
-
-    @torch.no_grad()
-    def read(
-        self, prompts: Sequence[Sequence[int]], answers: Sequence[sampling.Sampled]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log-probabilities under policy and reference, values, and the mask; all (B, T)."""
-        rows, width = len(answers), max(len(a.tokens) for a in answers)
-        old = torch.zeros(rows, width)
-        values = torch.zeros(rows, width)
-        for i, answer in enumerate(answers):
-            old[i, : len(answer.tokens)] = torch.tensor(answer.logprobs)
-            if answer.values is not None:
-                values[i, : len(answer.tokens)] = torch.tensor(answer.values)
-        old, values = old.to(self.device), values.to(self.device)
-        reference = torch.zeros_like(old)
-        lengths = torch.tensor([len(a.tokens) for a in answers], device=self.device)
-        sizes = [len(p) + len(a.tokens) for p, a in zip(prompts, answers, strict=True)]
-        for part in self.parts(sizes, range(rows)[self.group.share]):
-            asked, answered = [prompts[i] for i in part], [answers[i].tokens for i in part]
-            with self.autocast():
-                if not self.keeps_values:
-                    packed, hidden = self.policy.read(asked, answered)
-                    values[part, : packed.width] = packed.spread(self.critic(hidden, packed))
-                    if self.half:
-                        picked, _ = self.told(self.policy, hidden, packed)
-                        old[part, : packed.width] = packed.spread(picked)
-                with self.as_reference() as policy:
-                    packed, hidden = policy.read(asked, answered)
-                    picked, _ = self.told(policy, hidden, packed)
-                reference[part, : packed.width] = packed.spread(picked)
-        self.group.add(reference)
-        if not self.keeps_values:
-            self.group.add(values)
-            if self.half:  # only what was read here: the others' rows are theirs to tell
-                mine = torch.zeros_like(old)
-                mine[self.group.share] = old[self.group.share]
-                old = self.group.add(mine)
-        mask = ppo_math.length_mask(lengths, width)
-        return old * mask, reference * mask, values * mask, mask
-
-    def parts(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
-        """Rows in forward passes of similar length; `sizes` are tokens, by row."""
-        return packing.parts_by_length(
-            sizes, rows, size=self.config.microbatch_size, tokens=self.config.microbatch_tokens
-        )
-
-    @contextlib.contextmanager
-    def as_reference(self) -> Iterator[Policy]:
-        """The reference: a model of its own, or the policy without its adapters."""
-        with self.policy.adapters_off() if self.shared else contextlib.nullcontext():
-            yield self.reference
-
-    def told(self, policy: Policy, hidden: Tensor, packed: packing.Packed) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (N,) of the response tokens at the sampling temperature, and entropy."""
-        return ppo_math.read_logits(
-            policy.logits(hidden),
-            packed.tokens,
-            temperature=self.config.temperature,
-            train_entropy=self.config.entropy_bonus != 0,
-        )
-
-    def save(self, folder: Path) -> None:
-        """The refined policy as a plain Hugging Face folder; adapters are merged into it."""
-        model = self.policy.model
-        if self.config.lora_rank:
-            model = model.merge_and_unload()
-        model.save_pretrained(folder)
-        self.policy.tokenizer.save_pretrained(folder)
-
-
-NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
-"""Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
 
 
 def update(
@@ -585,10 +286,12 @@ def update(
     step: int,
     train_policy: bool,
     rates: tuple[float, float],
+    kept: Sequence[ptx.Example] = (),
 ) -> dict[str, float]:
     """PPO's passes over one rollout; returns the means of what the curves show.
 
     `train_policy` False trains the critic alone. `rates` are the step sizes of policy and critic.
+    `kept` are the examples of PPO-ptx, of which every update draws some.
     """
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -596,13 +299,17 @@ def update(
     sums: dict[str, float] = {}
     updates, skipped, in_a_row = 0, 0, 0
     rows = len(rollout.prompts)
-    shuffler = torch.Generator().manual_seed(_mix(config.seed, step))
+    shuffler = torch.Generator().manual_seed(mix(config.seed, step))
+    drawer = random.Random(mix(config.seed, step))
     stopped = False
     for _ in range(config.epochs):
         order = torch.randperm(rows, generator=shuffler).tolist()
         for minibatch in _minibatches(order, config.minibatch_size):
             optimizer.zero_grad(set_to_none=True)
             parts = _losses(models, rollout, minibatch, config, train_policy=train_policy)
+            if kept and train_policy:
+                drawn = drawer.sample(kept, min(config.ptx_batch_size, len(kept)))
+                parts["ptx_loss"] = _ptx_loss(models, drawn, config.ptx_weight)
             models.group.add_gradients(optimizer_parameters)
             norm = _clip([p for _, p in models.trained()], config.max_grad_norm)
             critic_norm = _clip(list(models.critic.parameters()), config.max_grad_norm)
@@ -651,13 +358,15 @@ def _losses(
     sizes = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
     # Processes share a minibatch by length, so that all have about as much to do.
     mine = sorted(minibatch, key=lambda i: (sizes[i], i))[models.group.share]
-    for rows in models.parts(sizes, mine):
+    parts_of_mine = list(models.parts(sizes, mine))
+    for rows, counts in models.group.even(parts_of_mine, list(minibatch[:1])):
         with models.autocast():
-            packed, hidden = models.policy.read(
-                [rollout.prompts[i] for i in rows], [rollout.responses[i] for i in rows]
+            packed, hidden, picked, spread = models.held_policy(
+                models.tell, models.policy, rollout.prompts, rollout.responses, rows
             )
-            picked, spread = models.told(models.policy, hidden, packed)
-            values = packed.spread(models.critic(hidden, packed))
+            # While the critic warms up, what it would pass on stops here.
+            seen = hidden if train_policy else hidden.detach()
+            values = packed.spread(models.held_critic(models.critic, seen, packed))
         width = packed.width
         mask = rollout.mask[rows, :width]
         old, advantages = rollout.logprobs[rows, :width], rollout.advantages[rows, :width]
@@ -668,6 +377,7 @@ def _losses(
             advantages,
             mask,
             clip=config.clip,
+            clip_high=config.clip_high or None,
             dual_clip=config.dual_clip or None,
             per_sequence=config.loss_average == "sequences",
         )
@@ -680,8 +390,10 @@ def _losses(
         )
         entropy = spread.mean()
         # Each part weighs as much as its tokens (or responses) in the whole minibatch.
-        by_tokens = float(mask.sum()) / tokens
-        share = len(rows) / rows_in_all if config.loss_average == "sequences" else by_tokens
+        by_tokens = counts * float(mask.sum()) / tokens
+        share = (
+            counts * len(rows) / rows_in_all if config.loss_average == "sequences" else by_tokens
+        )
         loss = value_loss * by_tokens
         if train_policy:
             loss = loss + policy_loss * share - config.entropy_bonus * entropy * by_tokens
@@ -693,6 +405,25 @@ def _losses(
         parts["approx_kl"] += float(approximate) * by_tokens
         parts["entropy"] += float(entropy.detach()) * by_tokens
     return models.group.add_numbers(parts)
+
+
+def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) -> float:
+    """Accumulate `weight` times the gradient of the mean negative log-likelihood of the examples'
+    tokens, at temperature 1; returns that mean in nats (InstructGPT, eq. 2, third term)."""
+    tokens = sum(len(e.response) for e in examples)
+    sizes = [len(e.prompt) + len(e.response) for e in examples]
+    mine = sorted(range(len(examples)), key=lambda i: (sizes[i], i))[models.group.share]
+    prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
+    total = 0.0
+    for rows, counts in models.group.even(list(models.parts(sizes, mine)), [0]):
+        with models.autocast():
+            _, _, logprobs, _ = models.held_policy(
+                models.tell, models.policy, prompts, responses, rows, 1.0
+            )
+        loss = -counts * logprobs.sum() / tokens
+        (weight * loss).backward()
+        total += float(loss.detach())
+    return models.group.add_numbers({"ptx_loss": total})["ptx_loss"]
 
 
 def roll_back(
@@ -742,60 +473,11 @@ def choose(n_prompts: int, per_step: int, index: int, seed: int) -> list[int]:
     while len(chosen) < per_step:
         passed, offset = divmod(position, n_prompts)
         order = list(range(n_prompts))
-        random.Random(_mix(seed, passed)).shuffle(order)
+        random.Random(mix(seed, passed)).shuffle(order)
         taken = order[offset : offset + per_step - len(chosen)]
         chosen += taken
         position += len(taken)
     return chosen
-
-
-def write_checkpoint(
-    models: Models,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    best: dict[str, Tensor],
-    average: dict[str, Tensor],
-    folder: Path,
-) -> None:
-    """Everything that a resumed run needs to go on as if nothing had happened."""
-    save_file(
-        {n: p.detach().cpu().contiguous() for n, p in models.trained()},
-        folder / "policy.safetensors",
-    )
-    critic = {n: p.detach().cpu().contiguous() for n, p in models.critic.named_parameters()}
-    save_file(critic, folder / "critic.safetensors")
-    moments = {
-        f"{number}.{name}": value.detach().cpu().contiguous()
-        for number, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
-    save_file(moments, folder / "optimizer.safetensors")
-    for name, weights in (("best", best), ("average", average)):
-        if weights:
-            save_file(weights, folder / f"{name}.safetensors")
-    write_json(folder / "state.json", dataclasses.asdict(state))
-
-
-def load_checkpoint(
-    folder: Path, models: Models, optimizer: torch.optim.Optimizer
-) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
-    """Put weights and optimizer back; returns the state, the best weights so far, their average."""
-    models.restore(load_file(folder / "policy.safetensors"))
-    models.critic.load_state_dict(load_file(folder / "critic.safetensors"))
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "optimizer.safetensors").items():
-        number, name = key.split(".")
-        entries.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(
-        {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
-    saved = read_json(folder / "state.json")
-    saved["watched"] = [tuple(look) for look in saved["watched"]]
-    best, average = (
-        load_file(path) if path.exists() else {}
-        for path in (folder / "best.safetensors", folder / "average.safetensors")
-    )
-    return State(**saved), best, average
 
 
 def running_average(
@@ -842,23 +524,13 @@ def _minibatches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 def _clip(parameters: list[nn.Parameter], max_norm: float) -> float:
     """Clip the gradients to `max_norm` (0: leave them) and return the norm that they had."""
-    return float(nn.utils.clip_grad_norm_(parameters, max_norm or math.inf))
+    return float(parallel.whole(nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)))
 
 
 def _explained(returns: Tensor, values: Tensor, mask: Tensor) -> float:
     """Share of the returns' variance that the critic explains: 1 all, 0 none."""
     actual, left = returns[mask], (returns - values)[mask]
     return 1 - float(left.var(correction=0)) / max(float(actual.var(correction=0)), 1e-8)
-
-
-def _mean_where(scores: Tensor, risks: Sequence[str], left_out: str | None) -> float:
-    kept = [i for i, risk in enumerate(risks) if risk != left_out]
-    return float(scores[kept].mean()) if kept else float(scores.mean())
-
-
-def _mix(seed: int, number: int) -> int:
-    """A seed for one purpose that has nothing to do with its neighbours'."""
-    return random.Random(f"{seed}:{number}").getrandbits(48)
 
 
 def _side_by_side(

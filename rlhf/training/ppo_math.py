@@ -93,17 +93,19 @@ def policy_loss(
     mask: Tensor,
     *,
     clip: float,
+    clip_high: float | None = None,
     dual_clip: float | None = None,
     per_sequence: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate (Schulman et al. 2017, eq. 7) and the share of tokens it clips.
 
+    The ratio is clipped to 1 - `clip` and 1 + `clip_high`, which is `clip` where it is not given.
     `dual_clip` bounds the loss of tokens with a negative advantage at -dual_clip * advantage (Ye
     et al. 2020). The mean is over tokens, or over the means of each row (`per_sequence`).
     """
     ratio = torch.exp(logprobs - old_logprobs)
     plain = -advantages * ratio
-    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     loss = torch.maximum(plain, clipped)
     if dual_clip is not None:
         loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
@@ -156,21 +158,25 @@ class _Read(torch.autograd.Function):
             logits.float() / temperature if temperature != 1 else logits.float(), dim=-1
         )
         picked = logprobs.gather(-1, tokens[:, None])[:, 0]
-        entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
-        context.save_for_backward(logprobs, tokens, entropy)
+        probabilities = logprobs.exp()
+        entropy = -torch.linalg.vecdot(probabilities, logprobs)
+        if train_entropy:
+            context.save_for_backward(probabilities, tokens, entropy, logprobs)
+        else:
+            context.save_for_backward(probabilities, tokens)
         context.temperature, context.train_entropy = temperature, train_entropy
         context.dtype = logits.dtype
         return picked, entropy
 
     @staticmethod
     def backward(context: Any, d_picked: Tensor, d_entropy: Tensor) -> Any:
-        logprobs, tokens, entropy = context.saved_tensors
-        probabilities = logprobs.exp()
+        probabilities, tokens, *told = context.saved_tensors
         if context.train_entropy:  # dH/dz = -p (log p + H)
+            entropy, logprobs = told
             factor = logprobs.add(entropy[:, None]).mul_(d_entropy[:, None]).add_(d_picked[:, None])
-            grad = probabilities.mul_(factor.neg_())
+            grad = probabilities * factor.neg_()
         else:
-            grad = probabilities.mul_(-d_picked[:, None])
+            grad = probabilities * -d_picked[:, None]
         grad.scatter_add_(-1, tokens[:, None], d_picked[:, None])
         if context.temperature != 1:
             grad.div_(context.temperature)
@@ -230,7 +236,9 @@ class Multiplier:
     arXiv 2310.12773, eq. 10 and 11): max over policies, min over multiplier of E[reward] -
     multiplier * (E[cost] - limit).
 
-    Its logarithm is what moves, so it stays positive. `rate` 0 keeps it as it is.
+    Its logarithm is what moves, so it stays positive; the paper moves it by `value` times as much,
+    by which a multiplier that has become small would take long to come back. `rate` 0 keeps it as
+    it is.
     """
 
     value: float
@@ -269,6 +277,12 @@ def combine_scores(
     low = torch.sigmoid(safety) < threshold
     governed = harmful | low
     return torch.where(governed, safety, helpfulness), governed
+
+
+def overlong_penalty(lengths: Tensor, *, longest: int, buffer: int, penalty: float) -> Tensor:
+    """What responses of `lengths` (B,) tokens lose: nothing up to `longest` - `buffer`, then evenly
+    more, up to `penalty` at `longest` (Yu et al. 2025, "DAPO", soft overlong punishment)."""
+    return penalty * (lengths - (longest - buffer)).clamp(min=0) / buffer
 
 
 def replace_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 A ranking of K responses is compared pair by pair. The two scores of a pair are `better` and
 `worse` (either way round for a tie); probabilities follow Bradley & Terry, with Davidson's (1970)
-third outcome for ties.
+third outcome for ties. Or it is one observation, a sequence of choices (`plackett_luce_loss`).
 """
 
 import itertools
@@ -92,18 +92,51 @@ def pair_losses(
 
 
 def plackett_luce_loss(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
-    """Negative log-likelihood of one whole ranking (Plackett 1975), per choice made.
+    """Negative log-likelihood of one whole ranking, per choice made; `scores` (..., K) to (...).
 
-    Tied responses are chosen together: each of them against all that rank at or below them
-    (Breslow's approximation). `scores` is (K,).
+    The best is chosen among all with probability proportional to exp(score) (Luce 1959, "Individual
+    choice behavior"), then the next among those that are left, and so on (Plackett 1975, "The
+    analysis of permutations"). A tie says that the order of the tied is not known: the likelihood
+    is summed over all their orders, as Allison & Christakis (1994, "Logit models for sets of ranked
+    items") do. So nothing is said about who of the last place would be chosen next. Unranked
+    responses (None) are among no choices.
     """
-    ranked = sorted({r for r in ranks if r is not None})
-    losses = []
-    for rank in ranked[:-1]:
-        chosen = [i for i, r in enumerate(ranks) if r == rank]
-        rest = [i for i, r in enumerate(ranks) if r is not None and r >= rank]
-        losses.append((torch.logsumexp(scores[rest], dim=0) - scores[chosen]).mean())
-    return torch.stack(losses).mean() if losses else scores.sum() * 0.0
+    places = [
+        [i for i, r in enumerate(ranks) if r == rank]
+        for rank in sorted({r for r in ranks if r is not None})
+    ]
+    total, choices = torch.zeros_like(scores[..., 0]), 0
+    for place, tied in enumerate(places[:-1]):
+        rest = [i for later in places[place + 1 :] for i in later]
+        total = total - _log_prob_before(
+            scores[..., tied], torch.logsumexp(scores[..., rest], dim=-1)
+        )
+        choices += len(tied)
+    return total / choices if choices else scores.sum(dim=-1) * 0.0
+
+
+MOST_TIED = 12
+"""Responses that may share a place, other than the last: their subsets are gone through."""
+
+
+def _log_prob_before(tied: Tensor, rest: Tensor) -> Tensor:
+    """log of the probability (...) that all of `tied` (..., M) are chosen before any of the others,
+    whose exponentiated scores add up to exp(`rest`), in whatever order.
+
+    By subsets instead of orders (2^M instead of M!): where the subset S of the tied is left, one of
+    them is chosen next, and then the others of S have to come before the rest.
+    """
+    members = range(tied.shape[-1])
+    place: dict[tuple[int, ...], int] = {(): 0}
+    before = torch.zeros_like(rest)[..., None]
+    for size in range(1, len(members) + 1):
+        subsets = list(itertools.combinations(members, size))
+        without = [[place[s[:i] + s[i + 1 :]] for i in range(size)] for s in subsets]
+        left = tied[..., subsets]
+        some = torch.logsumexp(left + before[..., without], dim=-1)
+        before = some - torch.logaddexp(torch.logsumexp(left, dim=-1), rest[..., None])
+        place = {subset: i for i, subset in enumerate(subsets)}
+    return before[..., 0]
 
 
 def sigmoid(x: float) -> float:
@@ -181,3 +214,18 @@ def combine_members(scores: Tensor, how: str, *, penalty: float = 1.0) -> Tensor
         return scores.amin(dim=1)
     mean = scores.mean(dim=1)
     return mean - penalty * scores.std(dim=1, unbiased=False) if how == "mean_std" else mean
+
+
+def disagreement(opinions: Tensor) -> float:
+    """How differently the members of an ensemble order K responses to one prompt.
+
+    `opinions` is (K, members). For each pair of responses the standard deviation between members
+    (over n, not n - 1) of the margin between their scores; the mean over pairs. What a member adds to
+    every response alike orders nothing, so it counts for nothing; 0 for a single response.
+    """
+    k = len(opinions)
+    if k < 2:
+        return 0.0
+    first, second = torch.triu_indices(k, k, offset=1)
+    margins = opinions[first] - opinions[second]  # (pairs, members)
+    return float(margins.std(dim=1, correction=0).mean())

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration and data.
     config = load(RewardModelConfig, run_dir / CONFIG)
     judgments = read_judgments(run_dir, config.axes)
+    if config.loss == "plackett_luce":
+        check_ties(judgments)
     reference = read_texts(run_dir, "reference")
     device = loading.choose_device(config.device)
     loading.be_deterministic(config.seed, config.threads)
@@ -192,6 +195,20 @@ class Run:
 
     def close(self) -> None:
         self.metrics.close()
+
+
+def check_ties(judgments: Sequence[Judgment]) -> None:
+    """`InputError` for a ranking with more responses on one place than can be summed over."""
+    for judgment in judgments:
+        for axis, ranks in judgment.ranks.items():
+            places = Counter(rank for rank in ranks if rank is not None)
+            tied = max((n for rank, n in places.items() if rank != max(places)), default=0)
+            if tied > reward_math.MOST_TIED:
+                raise InputError(
+                    f"A ranking for prompt {judgment.prompt.prompt_id} has {tied} responses on one "
+                    f"place of {axis}, and plackett_luce takes {reward_math.MOST_TIED}; set loss to "
+                    "pairs."
+                )
 
 
 def split(prompt_ids: Sequence[str], config: RewardModelConfig) -> tuple[set[str], set[str]]:
@@ -420,12 +437,8 @@ def batch_loss(
             total = total + opinion.weight * times
             if config.loss == "plackett_luce":
                 mine = scores[start : start + len(group.texts), :, opinion.axis]
-                loss = torch.stack(
-                    [
-                        reward_math.plackett_luce_loss(head, opinion.ranks)
-                        for head in (mine * reliability[opinion.annotator]).T
-                    ]
-                )
+                by_head = (mine * reliability[opinion.annotator]).T
+                loss = reward_math.plackett_luce_loss(by_head, opinion.ranks)
                 listwise.append(opinion.weight * times * loss)
             for pair in opinion.pairs:
                 first.append(start + pair.better)

@@ -73,7 +73,9 @@ def reliability(
 ) -> tuple[float, list[dict[str, float]]]:
     """ECE and the points of the reliability diagram: how sure, how often right, how many."""
     sure = [reward_math.sigmoid(d / temperature) for d in differences]
-    return reward_math.expected_calibration_error(sure, [1.0] * len(sure))
+    # The preferred side won; where both score alike, the model does not say which that is.
+    won = [0.5 if d == 0 else 1.0 for d in differences]
+    return reward_math.expected_calibration_error(sure, won)
 
 
 def calibrated(verdicts: Sequence[Verdict], *, seed: int) -> tuple[float, float | None]:
@@ -129,7 +131,7 @@ def suspicion(name: str, axis: str, told: dict[str, Any], *, people: bool) -> st
 
 
 def _accuracy(verdicts: Sequence[Verdict], seed: int) -> dict[str, Any]:
-    mean, interval, n_prompts = scoring.mean_with_interval(
+    mean, interval, n_prompts = scoring.share_with_interval(
         [v.right for v in verdicts], [v.prompt_id for v in verdicts], seed=seed
     )
     human, n_human = agreement(verdicts)

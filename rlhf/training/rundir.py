@@ -37,6 +37,9 @@ CHECKPOINT = "checkpoint"
 MANIFEST = "manifest.json"
 POLICY = "policy"
 
+# Encoder-decoders whose encoder transformers loads by itself, so that it can be a reward model.
+T5_TYPES = ("t5", "mt5", "umt5")
+
 # A rank below every rank: of what a top-k ranking leaves out, in memory only.
 BELOW = 1_000
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rlhf.training import loading, packing, ppo_math, reward_math
 from rlhf.training.llama import reads
-from rlhf.training.rundir import InputError, read_json, write_json
+from rlhf.training.rundir import T5_TYPES, InputError, read_json, write_json
 
 HEADS = "heads.safetensors"
 SETTINGS = "reward_model.json"
@@ -94,10 +94,10 @@ class RewardModel:
         prior: Any = None,
     ) -> Self:
         """Heads drawn from N(0, 1/(d+1)), as in summarize_from_feedback, on a pre-trained trunk."""
-        model = loading.load_model(trunk, "trunk", kind="AutoModel")
+        model = loading.load_trunk(trunk, "trunk")
         tokenizer = loading.load_tokenizer(trunk, "trunk")
         if use_prior and prior is None:
-            prior = loading.load_model(trunk, "prior", kind="AutoModelForCausalLM")
+            prior = loading.load_language_model(trunk, "prior")
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)
         loading.without_dropout(model)
         width = 2 * model.config.hidden_size + (PRIOR_FEATURES if use_prior else 0)
@@ -169,11 +169,9 @@ class RewardModel:
             raise InputError(f"{folder / HEADS} can't be read: {error}") from None
         if not all(torch.isfinite(t).all() for t in tensors.values()):
             raise InputError(f"{folder / HEADS} holds NaN or infinity; train the model again.")
-        trunk = loading.load_model(str(path), "reward model", kind="AutoModel")
+        trunk = loading.load_trunk(str(path), "reward model")
         if settings["prior"] and prior is None:
-            prior = loading.load_model(
-                str(folder / PRIOR), "reward model's prior", kind="AutoModelForCausalLM"
-            )
+            prior = loading.load_language_model(str(folder / PRIOR), "reward model's prior")
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)
         heads = nn.Linear(tensors["weight"].shape[1], tensors["weight"].shape[0])
         heads.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
@@ -219,6 +217,11 @@ class RewardModel:
     def device(self) -> torch.device:
         return self.heads.weight.device
 
+    @property
+    def is_t5(self) -> bool:
+        """Whether the trunk is a T5's encoder, which reads prompts as the whole T5 does."""
+        return self.trunk.config.model_type in T5_TYPES
+
     # --- Text to numbers ----------------------------------------------------------------------
 
     def read(self, messages: Sequence[Message], text: str) -> Text:
@@ -245,9 +248,10 @@ class RewardModel:
         keys = [json.dumps(messages) for messages in conversations]
         for key, messages in zip(keys, conversations, strict=True):
             if key not in rendered:
-                rendered[key] = loading.render(self.tokenizer, messages)
+                rendered[key] = loading.render(self.tokenizer, messages, apart=self.is_t5)
         names = list(rendered)
-        prompts = self.tokenizer([rendered[n] for n in names], add_special_tokens=False)
+        marks = loading.has_marks_around(self.tokenizer, apart=self.is_t5)
+        prompts = self.tokenizer([rendered[n] for n in names], add_special_tokens=marks)
         prompt_ids = dict(zip(names, prompts["input_ids"], strict=True))
         responses = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         read = []
@@ -274,7 +278,7 @@ class RewardModel:
         With `shares_prompts`, texts of the same prompt read it once: its keys and values are what
         every response to it attends to.
         """
-        if not torch.is_grad_enabled() and all(t.prompt for t in texts) and reads(self.trunk):
+        if all(t.prompt for t in texts) and reads(self.trunk):
             return self._packed_states(texts)
         rows = torch.arange(len(texts), device=self.device)
         prompts = list(dict.fromkeys(t.prompt for t in texts))
@@ -291,7 +295,7 @@ class RewardModel:
         return hidden[rows, lengths - 1], mean
 
     def _packed_states(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
-        """The same for a small Llama that only scores: several texts in a row of the batch."""
+        """The same for a small Llama on a CPU: several texts in a row of the batch."""
         # States come before each token: with one more token they are those at every real one.
         packed = self._pack_rows(texts, [(*t.response, 0) for t in texts])
         hidden = packing.trunk_states(self.trunk, packed)
@@ -302,14 +306,21 @@ class RewardModel:
         return hidden[columns == lengths[rows]], total / lengths[:, None]
 
     def _pack_rows(
-        self, texts: Sequence[Text], responses: Sequence[Sequence[int]]
+        self, texts: Sequence[Text], responses: Sequence[Sequence[int]], *, apart: bool = False
     ) -> packing.Packed:
+        prompts, pad_id = [t.prompt for t in texts], self.tokenizer.pad_token_id or 0
+        if apart:
+            start_id = packing.inner(self.prior).config.decoder_start_token_id
+            return packing.pack_apart(
+                prompts, responses, pad_id=pad_id, start_id=start_id, device=self.device
+            )
         return packing.pack(
-            [t.prompt for t in texts],
+            prompts,
             responses,
-            pad_id=self.tokenizer.pad_token_id or 0,
+            pad_id=pad_id,
             device=self.device,
             share_rows=True,
+            share_prompts=self.shares_prompts or not torch.is_grad_enabled(),
         )
 
     def _after_shared_prompts(
@@ -368,11 +379,12 @@ class RewardModel:
         if self.prior is None:
             return None
         features = torch.zeros(len(texts), PRIOR_FEATURES, device=self.device)
+        apart = packing.is_encoder_decoder(self.prior)
         compact = reads(packing.inner(self.prior).base_model) and all(t.prompt for t in texts)
         for chunk in _by_length(texts, batch_size):
             some = [texts[i] for i in chunk]
-            if compact:
-                packed = self._pack_rows(some, [t.response for t in some])
+            if apart or compact:
+                packed = self._pack_rows(some, [t.response for t in some], apart=apart)
                 said = packing.logits(self.prior, packing.states(self.prior, packed))
                 logprobs = packed.spread(ppo_math.read_logits(said, packed.tokens)[0])
                 lengths = torch.tensor([len(t.response) for t in some])

@@ -44,8 +44,8 @@ def summarise(
     harmless = [s for s in samples if s.get("risk") != "harmful"] or list(samples)
     harmful = [s for s in samples if s.get("risk") != "harmless"] or list(samples)
     return {
-        "helpfulness": _score(harmless, "helpfulness", seed),
-        "safety": _score(harmful, "safety", seed),
+        "helpfulness": _mean("score", harmless, "helpfulness", seed),
+        "safety": _mean("score", harmful, "safety", seed),
         "win_rate_vs_base": win_rate(samples, opponents.get("base"), seed=seed),
         "win_rate_vs_previous": win_rate(samples, opponents.get("previous"), seed=seed),
         "violation_rate": _rate(
@@ -54,7 +54,7 @@ def summarise(
         "over_refusal_rate": _rate(
             [s for s in samples if s.get("risk") == "harmless"], "refusal", seed
         ),
-        "mean_length": float(np.mean([s["n_tokens"] for s in samples])) if samples else 0.0,
+        "mean_length": _mean("value", samples, "n_tokens", seed),
         "entity_accuracy": _rate(samples, "entity", seed),
         "correct_rate": _rate(samples, "correct", seed),
         "by_category": {
@@ -88,7 +88,7 @@ def win_rate(
         mine = float(row["preference"])
         wins.append(float(np.mean((mine > other) + 0.5 * (mine == other))))
         prompts.append(row["prompt_id"])
-    return _figure("value", wins, prompts, seed) if wins else None
+    return _share(wins, prompts, seed) if wins else None
 
 
 def mean_with_interval(
@@ -113,37 +113,46 @@ def mean_with_interval(
     return mean, (float(low), float(high)), n
 
 
-def _figure(name: str, values: Sequence[float], prompts: Sequence[str], seed: int) -> Figure:
-    mean, (low, high), n = mean_with_interval(values, prompts, seed=seed)
-    if name == "value" and mean in (0.0, 1.0):
-        # None of n prompts: a bootstrap can't vary and would claim certainty. The exact bound for
-        # a binomial proportion says how far the rate may be from it (Clopper & Pearson 1934).
+def share_with_interval(
+    values: Sequence[float], clusters: Sequence[str], *, seed: int = 0
+) -> tuple[float, tuple[float, float], int]:
+    """`mean_with_interval` of values between 0 and 1.
+
+    Where all are 0, or all 1, a bootstrap can't vary and would claim certainty. The exact bound for
+    a binomial proportion of n clusters says how far the share may be from it (Clopper & Pearson
+    1934).
+    """
+    mean, interval, n = mean_with_interval(values, clusters, seed=seed)
+    if mean in (0.0, 1.0):
         far = 1 - 0.025 ** (1 / n)
-        low, high = (0.0, far) if mean == 0.0 else (1 - far, 1.0)
-    return {name: mean, "ci": [low, high], "n": n}
+        interval = (0.0, far) if mean == 0.0 else (1 - far, 1.0)
+    return mean, interval, n
 
 
-def _score(samples: Sequence[Sample], name: str, seed: int) -> Figure | None:
-    told = [s for s in samples if s.get(name) is not None]
-    return (
-        _figure("score", [float(s[name]) for s in told], [s["prompt_id"] for s in told], seed)
-        if told
-        else None
-    )
+def _share(values: Sequence[float], prompts: Sequence[str], seed: int) -> Figure:
+    mean, interval, n = share_with_interval(values, prompts, seed=seed)
+    return {"value": mean, "ci": list(interval), "n": n}
 
 
 def _rate(samples: Sequence[Sample], name: str, seed: int) -> Figure | None:
     told = [s for s in samples if s.get(name) is not None]
-    return (
-        _figure("value", [float(s[name]) for s in told], [s["prompt_id"] for s in told], seed)
-        if told
-        else None
-    )
+    if not told:
+        return None
+    return _share([float(s[name]) for s in told], [s["prompt_id"] for s in told], seed)
+
+
+def _mean(key: str, samples: Sequence[Sample], name: str, seed: int) -> Figure | None:
+    told = [s for s in samples if s.get(name) is not None]
+    if not told:
+        return None
+    values, prompts = [float(s[name]) for s in told], [s["prompt_id"] for s in told]
+    mean, interval, n = mean_with_interval(values, prompts, seed=seed)
+    return {key: mean, "ci": list(interval), "n": n}
 
 
 def _category(
     category: str, samples: Sequence[Sample], base: Sequence[Sample] | None, seed: int
 ) -> Figure:
     mine = [s for s in samples if (s.get("category") or "") == category]
-    score = _score(mine, "preference", seed) or {"score": None, "ci": None, "n": 0}
+    score = _mean("score", mine, "preference", seed) or {"score": None, "ci": None, "n": 0}
     return score | {"win_rate_vs_base": win_rate(mine, base, seed=seed)}

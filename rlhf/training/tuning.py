@@ -17,7 +17,6 @@ from transformers import TrainerCallback
 
 from rlhf.training import loading
 from rlhf.training.configs import DPOConfig, SFTConfig
-from rlhf.training.data import Prompt
 from rlhf.training.loading import Policy
 from rlhf.training.rundir import (
     POLICY,
@@ -37,25 +36,6 @@ def load_policy(config: SFTConfig | DPOConfig) -> Policy:
     if policy.tokenizer.pad_token is None:
         policy.tokenizer.pad_token = policy.tokenizer.convert_ids_to_tokens(policy.pad_id)
     return policy
-
-
-def encode_response(policy: Policy, text: str) -> list[int]:
-    """Token ids of a response and of the token that ends it."""
-    end = policy.tokenizer.eos_token_id
-    return [*loading.encode(policy.tokenizer, text), policy.stop_ids[0] if end is None else end]
-
-
-def encode_prompt(
-    policy: Policy, prompt: Prompt, *, room: int, long_prompts: str
-) -> list[int] | None:
-    """Token ids of a prompt, or None where it does not fit and may be left out."""
-    try:
-        return policy.encode_prompt(prompt.messages, prompt.prompt_id, room=room)
-    except InputError as error:
-        if long_prompts == "refuse":
-            raise
-        print(f"left out: {error}")
-        return None
 
 
 def held_out(prompt_ids: Sequence[str], share: float, seed: int) -> set[str]:

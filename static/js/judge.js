@@ -30,6 +30,11 @@ import { gettext, ngettext } from "./judge/words.js";
     box.replaceChildren(`${gettext("An answer was not accepted: %(why)s", { why: sentence })} `, link);
     box.hidden = false;
     if (item.draft) store.write(DRAFT + item.uid, item.draft);
+    // Who waited for it to be taken stays here to read why it was not.
+    if (!idle && waitingForNext && form?.dataset.uid === item.uid) {
+      waitingForNext = false;
+      if (!form.isConnected) form = null;
+    }
   }
 
   // --- Nothing to judge: look again by itself -----------------------------------------------------
@@ -240,7 +245,7 @@ import { gettext, ngettext } from "./judge/words.js";
         throw new Error(String(answer.status));
       }
       if (form !== mine) return;
-      if (!outbox.items().length) $("offline").hidden = true;
+      if (!outbox.waiting().length) $("offline").hidden = true;
       renewed = Date.now();
       leaseEnd = renewed + leaseSeconds * 1000;
       $("lease").hidden = true;
@@ -358,7 +363,7 @@ import { gettext, ngettext } from "./judge/words.js";
 
   function drained() {
     if (waitingForNext) location.assign(root.dataset[waitingForNext]);
-    else if (outbox.items().length === 0) preload();
+    else if (form && outbox.waiting().length === 0) preload();
   }
 
   async function preload() {
@@ -386,7 +391,7 @@ import { gettext, ngettext } from "./judge/words.js";
   }
 
   function undo() {
-    if (outbox.items().length) { trouble(gettext("The last answer is still on its way.")); return; }
+    if (outbox.waiting().length) { trouble(gettext("The last answer is still on its way.")); return; }
     save().finally(() => $("undo-form").submit());
   }
 

@@ -18,7 +18,7 @@
     if (event.target.name !== "choice") return;
     const own = document.getElementById("own");
     own.open = event.target.value === "own";
-    if (own.open) own.querySelector("select").focus();
+    if (own.open) own.querySelector("select, input, textarea").focus();
   });
 
   document.addEventListener("keydown", (event) => {
@@ -26,6 +26,7 @@
     const at = event.target;
     if (at.matches("textarea, select, input:not([type=radio])")) return;
     const key = event.key;
+    if (at.closest("#own") && key !== "Enter") return; // There, keys belong to what is filled in.
     if (/^[1-9]$/.test(key)) choose(key);
     else if (key === "c") choose("consensus");
     else if (key === "m") choose("own");

@@ -200,3 +200,17 @@ def test_figures_of_released_annotations_are_reproduced():
     votes = [found[f"votes: {side}"] for side in ("left", "right", "tie")]
     assert votes == [2911, 2549, 3471]
     assert found["workers"] == 124
+
+
+def test_what_a_top_k_ranking_left_out_is_behind_what_it_has():
+    def top(*rankings):
+        return [{**row, "unranked": "below"} for row in rows(*rankings)]
+
+    # Both put a first and leave c and d: a-b, a-c, a-d alike; what neither compared is not counted.
+    found = figures(top((1, None, None, None), (1, None, None, None)))
+    assert (found["pairwise"], found["n_pairs"], found["n_units"]) == (1, 3, 4)
+    # a against b: a-b against; a-c and b-d: each compared by both; a-d, b-c too; c-d by neither.
+    found = figures(top((1, None, None, None), (None, 1, None, None)))
+    assert (found["pairwise"], found["n_pairs"]) == (0, 1)
+    # Without "below" they have one response each and nothing in common.
+    assert figures(rows((1, None, None, None), (None, 1, None, None)))["n_pairs"] == 0

@@ -9,10 +9,10 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from annotation.models import ApiToken, Event, Prompt
+from annotation.models import ApiToken, Event, Membership, Prompt
 from annotation.snapshots import freeze_snapshot
 from annotation.tokens import create_token
-from tests.factories import BatchFactory, PromptFactory, judged
+from tests.factories import BatchFactory, ProjectFactory, PromptFactory, judged
 
 pytestmark = pytest.mark.django_db
 
@@ -202,3 +202,20 @@ def test_a_program_that_judges_too_fast_is_told_when_it_may_go_on(
     assert [answer.status_code for answer in answers] == [204, 204, 429]
     assert 0 < int(answers[-1]["Retry-After"]) <= 60
     assert ask(ben, "apollo/judging/next/").status_code == 204, "each person has their own count"
+
+
+def test_what_no_database_has_is_refused_with_a_sentence(ask, project, rita):
+    huge = ask(rita, "apollo/snapshots/", {"batches": [10**30]})
+    assert huge.status_code == 400
+    assert ask(rita, "apollo/prompts/?split=%00").status_code == 400
+    assert ask(rita, "apollo/prompts/?split=train").status_code == 200
+
+
+def test_ten_projects_cost_no_more_questions_than_one(
+    ask, project, rita, django_assert_max_num_queries
+):
+    for _ in range(10):
+        Membership.objects.create(project=ProjectFactory(), user=rita, role="annotator")
+    with django_assert_max_num_queries(8):
+        found = ask(rita, "").json()["results"]
+    assert sorted({one["role"] for one in found}) == ["annotator", "researcher"]

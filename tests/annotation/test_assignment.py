@@ -1,8 +1,10 @@
 from datetime import timedelta
 
 import pytest
+from django.db.models import ProtectedError
 from django.utils import timezone
 
+from annotation import assignment
 from annotation.assignment import (
     next_assignment,
     peek_next,
@@ -168,3 +170,27 @@ def test_next_reads_as_many_rows_at_any_size(batch, project, ada, django_assert_
         next_assignment(ada, project)
     with django_assert_max_num_queries(6):
         next_assignment(ada, project)
+
+
+def test_an_account_that_holds_a_place_is_not_deleted_under_it(batch, project, ada):
+    ComparisonFactory(batch=batch)
+    next_assignment(ada, project)
+    with pytest.raises(ProtectedError):
+        ada.delete()
+    assert_counters_are_right()
+
+
+def test_a_place_freed_between_two_questions_breaks_nothing(batch, project, ada, monkeypatch):
+    ComparisonFactory(batch=batch)
+    begun = next_assignment(ada, project)
+    Assignment.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
+    release_overdue()
+    look, looked = assignment._open, []
+
+    def too_early(user, project):
+        looked.append(user)
+        return ([], []) if len(looked) == 1 else look(user, project)
+
+    monkeypatch.setattr(assignment, "_open", too_early)
+    assert next_assignment(ada, project) == begun
+    assert_counters_are_right()

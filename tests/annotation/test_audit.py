@@ -26,7 +26,10 @@ def confirmed(project, ada, ben, tmp_path):
                 ranks = {axis: {"A": 2, "B": 1} for axis in project.axis_keys}
                 once = key()
                 submit_judgment(
-                    current, answer=Answer.from_letters(current, {"ranks": ranks}), key=once
+                    current,
+                    by=current.annotator,
+                    answer=Answer.from_letters(current, {"ranks": ranks}),
+                    key=once,
                 )
                 row = {"key": str(once), "assignment": str(current.uid), "ranks": ranks}
                 notes.write(json.dumps(row | {"annotator": person.username}) + "\n")

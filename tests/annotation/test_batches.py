@@ -29,7 +29,7 @@ def judge(user, project):
     current = next_assignment(user, project)
     ids = [str(pk) for pk in current.shown_order]
     ranks = {axis: {pk: i + 1 for i, pk in enumerate(ids)} for axis in project.axis_keys}
-    return submit_judgment(current, answer=Answer(ranks=ranks), key=key())
+    return submit_judgment(current, by=current.annotator, answer=Answer(ranks=ranks), key=key())
 
 
 def test_a_batch_is_made_filled_and_opened(project, grace, ada):

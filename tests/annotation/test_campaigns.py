@@ -1,11 +1,21 @@
 import pytest
 from django.urls import reverse
 
+from annotation import dialogues
 from annotation.assignment import next_assignment
-from annotation.batches import BatchError
+from annotation.batches import BatchError, open_batch
 from annotation.campaigns import start_campaign
-from annotation.models import Batch, Event, Response
-from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
+from annotation.gold import add_items
+from annotation.models import Batch, Event, Prompt, Response
+from tests.annotation.talking import Parrots, answering, new_campaign
+from tests.factories import (
+    BatchFactory,
+    ComparisonFactory,
+    PromptFactory,
+    SourceFactory,
+    judged,
+    key,
+)
 
 NEW = "/projects/apollo/batches/new/"
 
@@ -96,3 +106,36 @@ def test_a_dialogue_is_no_campaign(grace, project):
     project.save()
     with pytest.raises(BatchError, match="people write them"):
         start_campaign(project, "x", n=1, overlap=1, by=grace)
+
+
+def test_gold_stays_where_its_answer_is_known(grace, project):
+    batch = BatchFactory(project=project, state="draft")
+    ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    # A prompt of the train split that somebody made a gold item of.
+    question = PromptFactory(project=project).text
+    item = {"prompt": question, "responses": list("abcd"), "ranks": [1, 2, 3, 4]}
+    add_items(project, [item], grace)
+    project.gold_every = 2
+    project.save()
+    batch.refresh_from_db()
+    open_batch(batch, grace)
+    assert batch.comparisons.count() == 2
+    again = start_campaign(
+        project, "Again", preset="rate", responses_of=batch, n=5, overlap=1, by=grace
+    )
+    assert again.comparisons.filter(gold=None).count() == 1
+
+
+def test_what_two_people_said_alike_in_dialogues_is_judged_once(grace, ada, ben, project):
+    with answering(Parrots()):
+        campaign = new_campaign(project, grace)
+        for who in (ada, ben):
+            turn = dialogues.say(dialogues.begin(who, campaign), "Hello there", key=key())
+            dialogues.write_turn(turn, tick=0.005)
+            votes = {axis: {"better": "A", "level": 1} for axis in project.axis_keys}
+            dialogues.choose(turn.dialogue, votes, number=1, key=key())
+    Prompt.objects.update(split="train")
+    batch = start_campaign(
+        project, "Again", preset="rate", responses_of=campaign.batch, n=5, overlap=1, by=grace
+    )
+    assert batch.comparisons.count() == 1

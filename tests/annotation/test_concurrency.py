@@ -4,17 +4,18 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
-from annotation.assignment import next_assignment, peek_next, release, release_overdue
+from annotation.assignment import lock, next_assignment, peek_next, release, release_overdue
 from annotation.judging import Answer, skip, submit_judgment
-from annotation.models import Assignment, Comparison, Judgment
+from annotation.models import Assignment, Comparison, Event, Judgment, Project
 from tests.annotation.audit import assert_counters_are_right
 from tests.factories import BatchFactory, ComparisonFactory, key, member
 
@@ -61,7 +62,9 @@ def test_32_people_submit_and_nothing_is_lost_or_doubled(project, overlap):
         while (current := next_assignment(person, project)) is not None:
             once = key()
             for _ in range(random.choice((1, 2))):  # Some send twice, as a retry would.
-                sent = submit_judgment(current, answer=answer(current), key=once)
+                sent = submit_judgment(
+                    current, by=current.annotator, answer=answer(current), key=once
+                )
             acknowledged.append(sent.pk)
         return acknowledged
 
@@ -80,7 +83,7 @@ def test_the_same_answer_sent_by_many_requests_at_once_is_one_row(project, ada):
 
     def send(_):
         mine = Assignment.objects.get(pk=current.pk)
-        return submit_judgment(mine, answer=answer(mine), key=once).pk
+        return submit_judgment(mine, by=mine.annotator, answer=answer(mine), key=once).pk
 
     assert len(set(all_at_once(send, range(12)))) == 1
     assert Judgment.objects.count() == 1
@@ -116,12 +119,35 @@ def test_skips_releases_and_the_sweeper_leave_the_counters_right(project):
             elif turn < 0.4:
                 release(current)
             else:
-                submit_judgment(current, answer=answer(current), key=key())
+                submit_judgment(current, by=current.annotator, answer=answer(current), key=key())
             release_overdue()
 
     all_at_once(work, people)
     assert_counters_are_right()
     assert Comparison.objects.filter(judged__gt=2).count() == 0
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one lock for everything")
+def test_who_waits_for_a_comparison_with_the_project_locked_lets_the_audit_log_be_written(project):
+    """As when guidelines are changed while judgments are taken out: neither waits for ever."""
+    comparison = ComparisonFactory(batch=BatchFactory(project=project))
+    both = Barrier(2)
+
+    def waits_for_the_comparison():
+        with transaction.atomic():
+            Project.objects.lock(project.pk)
+            both.wait()
+            lock(comparison.pk)
+
+    def writes_a_line():
+        with transaction.atomic():
+            lock(comparison.pk)
+            both.wait()
+            time.sleep(0.3)
+            Event.record(project, None, "took a judgment out")
+
+    all_at_once(lambda act: act(), [waits_for_the_comparison, writes_a_line])
+    assert Event.objects.filter(verb="took a judgment out").exists()
 
 
 @pytest.mark.skipif(

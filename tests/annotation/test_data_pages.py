@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from annotation import data_views
 from annotation.models import ApiToken, Event, Prompt, Source
 from annotation.snapshots import freeze_snapshot
 from tests.factories import PromptFactory, SourceFactory, judged
@@ -157,6 +158,17 @@ def test_the_preview_pages_and_searches_the_frozen_pairs(client, project, ada, r
     assert rows("?q=PLANT NUMBER") == 12
     assert rows("?q=nowhere") == -1
     assert rows("?axis=nonsense&start=-3") == 12
+
+
+def test_a_search_reads_only_so_many_pairs_and_says_so(client, project, ada, rita, monkeypatch):
+    judged(project, by=ada, ranks=(1, 2, 3, 4))
+    freeze_snapshot(project, by=rita)
+    client.force_login(rita)
+    monkeypatch.setattr(data_views, "SEARCHED_PAIRS", 3)
+    page = client.get("/projects/apollo/data/1/?q=plant").content.decode()
+    assert "in the first 3 pairs" in page
+    page = client.get("/projects/apollo/data/1/?q=nowhere").content.decode()
+    assert "None of the first 3 pairs" in page
 
 
 def test_a_new_token_is_shown_once(client, project, rita, otto):

@@ -4,9 +4,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from annotation.demonstrations import demonstration_rows
 from annotation.models import Judgment, Prompt
 from annotation.preferences import annotator_id
+from annotation.statements import demonstrations
 from rlhf.training.data import read_demonstrations
 from tests.factories import judged
 
@@ -21,7 +21,7 @@ def wrote(assignment, text):
 def test_a_written_answer_is_a_row_and_a_ranking_alone_is_none(project, ada):
     written = wrote(judged(project, by=ada), "Owls eat mice.\u2028Really.")
     judged(project, by=ada)
-    [row] = demonstration_rows(project)
+    [row] = demonstrations(project)
     assert row == {
         "prompt_id": str(written.comparison.prompt.uid),
         "annotator": annotator_id(project, ada),
@@ -36,8 +36,8 @@ def test_what_may_not_be_trained_on_is_left_out(project, ada):
     excluded = wrote(judged(project, by=ada), "excluded")
     Judgment.objects.filter(pk=excluded.judgment.pk).update(excluded_at=timezone.now())
     wrote(judged(project, by=ada), "  \n")
-    assert [row["response"] for row in demonstration_rows(project)] == ["kept"]
-    everything = {r["response"] for r in demonstration_rows(project, only_trainable=False)}
+    assert [row["response"] for row in demonstrations(project)] == ["kept"]
+    everything = {r["response"] for r in demonstrations(project, only_trainable=False)}
     assert everything == {"kept", "held out"}
 
 

@@ -10,9 +10,11 @@ from annotation import dialogues
 from annotation.assignment import next_assignment, release_overdue
 from annotation.batches import batch_progress, close_batch
 from annotation.dialogues import DialogueError
+from annotation.guidelines import judge_again
 from annotation.judging import JudgmentError, undo_last
 from annotation.models import Assignment, Comparison, Judgment, Project, Prompt, Turn, content_hash
 from annotation.preferences import pairs, preference_rows
+from annotation.quality import QualityError, ask_again
 from tests.annotation.audit import assert_counters_are_right
 from tests.annotation.talking import Parrots, answering, new_campaign
 from tests.factories import key, member
@@ -310,3 +312,38 @@ def test_somebody_else_in_the_project_has_a_dialogue_of_their_own(talk, project)
     cyd = member(project, "cyd", "annotator")
     assert dialogues.begin(cyd, talk.campaign) != talk
     assert dialogues.begin(cyd, talk.campaign) == dialogues.begin(cyd, talk.campaign)
+
+
+def test_a_choice_that_was_taken_back_does_not_return_when_it_is_sent_once_more(talk):
+    say(talk)
+    first = key()
+    choose(talk, key=first)
+    dialogues.take_back(talk)
+    with pytest.raises(DialogueError, match="took this choice back"):
+        choose(talk, key=first)
+    judgment = choose(talk, "B")
+    assert Assignment.objects.get().judgment == judgment
+    assert Turn.objects.get().state == "chosen"
+
+
+def test_nobody_else_is_asked_about_a_dialogue(talk, project, grace):
+    say(talk)
+    choose(talk)
+    assert judge_again(project, 1.0) == 0
+    with pytest.raises(QualityError, match="who talks"):
+        ask_again(Comparison.objects.get(), grace)
+
+
+def test_a_message_that_comes_twice_in_one_instant_is_one_turn(talk, monkeypatch):
+    """The other request has made the turn after this one looked, and before it got the lock."""
+    first, once = [], key()
+    locked = dialogues._locked
+
+    def lock_after_the_other(dialogue):
+        if not first:
+            first.append(None)
+            first[0] = dialogues.say(dialogue, "Hello", key=once)
+        return locked(dialogue)
+
+    monkeypatch.setattr(dialogues, "_locked", lock_after_the_other)
+    assert dialogues.say(talk, "Hello", key=once) == first[0]

@@ -2,10 +2,14 @@
 
 import re
 import uuid
+from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from annotation.assignment import next_assignment, peek_next, waiting
+from annotation.assignment import next_assignment, peek_next, release_overdue, waiting
 from annotation.batches import batch_progress, open_batch
 from annotation.gold import (
     GoldError,
@@ -18,9 +22,24 @@ from annotation.gold import (
     tallies,
 )
 from annotation.judging import Answer, reopen, skip, submit_judgment
-from annotation.models import Batch, Comparison, Event, GoldItem, Membership, Prompt
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Event,
+    GoldItem,
+    Membership,
+    Prompt,
+)
 from annotation.preferences import counts, preference_rows
-from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, member
+from annotation.protocols import PRESETS
+from tests.factories import (
+    BatchFactory,
+    ComparisonFactory,
+    PromptFactory,
+    ResponseFactory,
+    member,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +62,10 @@ def answer(assignment, *, right=True):
     ranks = {str(pk): place for place, pk in enumerate(pks, start=1)}
     axes = assignment.comparison.batch.project.axis_keys
     return submit_judgment(
-        assignment, answer=Answer(ranks=dict.fromkeys(axes, ranks)), key=uuid.uuid4()
+        assignment,
+        by=assignment.annotator,
+        answer=Answer(ranks=dict.fromkeys(axes, ranks)),
+        key=uuid.uuid4(),
     )
 
 
@@ -175,6 +197,75 @@ def test_pages_and_api_look_the_same_for_gold(mixed, project, ada, client):
         kind = shape(re.sub(r"<time.*?</time>", "", row.split("<tr>")[-1], flags=re.S))
         histories[kind] = histories.get(kind, 0) + 1
     assert list(histories.values()) == [8]
+
+
+def statements(queries):
+    """What the database was asked, in order, without the values."""
+    values = r"'[^']*'|\"s\d+_x\d+\"|\b\d+\b|0x[0-9a-f]+"
+    return tuple(re.sub(values, "?", query["sql"]) for query in queries)
+
+
+def test_the_server_does_the_same_work_for_gold_and_sends_the_same_bytes(
+    project, grace, ada, client
+):
+    """What time and size could tell is decided by these; benchmarks/gold_timing.py measures them."""
+    project.gold_every = 2
+    project.random_share = 0.0
+    project.save()
+    batch = BatchFactory(project=project, name="Round 1", state=Batch.State.DRAFT)
+    for number in range(20, 40):
+        prompt = PromptFactory(
+            project=project, messages=[{"role": "user", "content": f"Is {number} larger than 10?"}]
+        )
+        comparison = ComparisonFactory(batch=batch, prompt=prompt, responses=0)
+        for word in "that":
+            ResponseFactory(comparison=comparison, text=f"It is, {word}.")
+    rows = [
+        {
+            "prompt": f"Is {number} larger than 10?",
+            "responses": [f"It is, {word}." for word in "gold"],
+            "ranks": [1, 2, 3, 4],
+        }
+        for number in range(60, 80)
+    ]
+    add_items(project, rows, grace)
+    open_batch(batch, grace)
+    client.force_login(ada)
+    seen = {}
+
+    def watched(kind, about, call, *args, **kwargs):
+        with CaptureQueriesContext(connection) as context:
+            answer = call(*args, **kwargs)
+        uid = about or re.search(r'uid"?[=:]"([0-9a-f-]{36})"', answer.content.decode())[1]
+        headers = tuple(name for name in answer.headers if name != "X-Request-Id")
+        shape = (answer.status_code, headers, len(answer.content), statements(context))
+        is_gold = Assignment.objects.get(uid=uid).comparison.gold_id is not None
+        seen.setdefault(kind, {}).setdefault(is_gold, []).append(shape)
+        return uid, answer
+
+    places = dict(zip("ABCD", (1, 2, 3, 4), strict=True))
+    root = "/api/v1/projects/apollo/judging"
+    for _ in range(8):
+        uid, answer = watched("API next", "", client.post, f"{root}/next/")
+        assert list(answer.json()) == [
+            "uid", "state", "lease_until", "interface", "protocol", "messages", "responses", "draft",
+        ]  # fmt: skip
+        body = {"key": str(uuid.uuid4()), "ranks": dict.fromkeys(project.axis_keys, places)}
+        watched("API submit", uid, client.post, f"{root}/{uid}/submit/", body, "application/json")
+    pages = "/projects/apollo/judge"
+    uid = re.search(r'data-uid="([0-9a-f-]{36})"', client.get(f"{pages}/").content.decode())[1]
+    for _ in range(8):
+        following, _ = watched("page after", "", client.get, f"{pages}/{uid}/after/")
+        fields = {"act": "send", "key": str(uuid.uuid4()), "seconds": "2"}
+        fields |= {f"rank-{axis}-{x}": n for axis in project.axis_keys for x, n in places.items()}
+        accept = {"Accept": "application/json"}
+        watched("page send", uid, client.post, f"{pages}/{uid}/", fields, headers=accept)
+        uid = following
+    assert set(seen) == {"API next", "API submit", "page after", "page send"}
+    for kind, of in seen.items():
+        assert set(of) == {True, False}, kind
+        # The first of a kind looks up what is then remembered, whatever it is about.
+        assert len({*of[True][1:], *of[False][1:]}) == 1, kind
 
 
 def test_gold_is_skipped_taken_back_and_answered_late_like_any_other(mixed, project, ada):
@@ -327,3 +418,50 @@ def test_whoever_avoids_harmful_material_qualifies_on_the_rest(strict, project, 
     membership = Membership.objects.get(user=ada, project=project)
     assert membership.qualification == "passed"
     assert membership.qualification_score["of"] == n - 1
+
+
+def test_who_had_begun_work_before_there_was_a_round_goes_on_with_it_afterwards(
+    project, ada, grace
+):
+    ComparisonFactory(batch=BatchFactory(project=project), prompt=PromptFactory(project=project))
+    begun = next_assignment(ada, project)
+    Assignment.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
+    release_overdue()
+    add_items(project, items(1, qualification=True, mixed=False), grace)
+    project.qualification_pass = 50
+    project.save()
+    open_round(project)
+    answer(next_assignment(ada, project))
+    assert next_assignment(ada, project) == begun
+
+
+def test_what_a_top_k_ranking_leaves_out_is_said_to_be_behind(project, ada, grace):
+    preset = PRESETS["top-k"]
+    project.protocol, project.gold_every = preset.protocol.as_json(), 2
+    project.save()
+    batch = BatchFactory(
+        project=project, state="draft", interface="rank", protocol=project.protocol
+    )
+    ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    add_items(project, items(1), grace)
+    open_batch(batch, grace)
+    comparison = Comparison.objects.get(gold__isnull=False)
+    best, *_ = comparison.responses.order_by("pk").values_list("pk", flat=True)
+    assignment = Assignment.objects.create(
+        comparison=comparison,
+        annotator=ada,
+        shown_order=list(comparison.responses.values_list("pk", flat=True)),
+        lease_until=timezone.now(),
+    )
+    ranks = {axis: {str(best): 1} for axis in project.axis_keys}
+    submit_judgment(assignment, by=ada, answer=Answer(ranks=ranks), key=uuid.uuid4())
+    assert tallies(project) == {ada.pk: Tally(1, 1)}
+
+
+def test_another_attempt_given_twice_is_one_attempt(project, ada, grace):
+    member = project.memberships.get(user=ada)
+    Membership.objects.filter(pk=member.pk).update(qualification="failed")
+    for _ in range(2):
+        let_try_again(Membership.objects.get(pk=member.pk), grace)
+    member.refresh_from_db()
+    assert (member.attempt, member.qualification) == (2, "")

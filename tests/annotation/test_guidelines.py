@@ -2,14 +2,15 @@
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from annotation.assignment import next_assignment
-from annotation.guidelines import change_guidelines, news_for
+from annotation.guidelines import change_guidelines, judge_again, news_for
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Batch, Comparison, Event, Judgment
+from annotation.models import Batch, Comparison, Event, Judgment, User
 from annotation.worddiff import word_diff
 from tests.annotation.audit import assert_counters_are_right
-from tests.factories import BatchFactory, ComparisonFactory, key
+from tests.factories import BatchFactory, ComparisonFactory, judged, key
 
 pytestmark = pytest.mark.django_db
 
@@ -18,7 +19,7 @@ def judge(user, project):
     handed = next_assignment(user, project)
     ranks = {str(pk): n for n, pk in enumerate(handed.shown_order, start=1)}
     answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
-    return submit_judgment(handed, answer=answer, key=key())
+    return submit_judgment(handed, by=handed.annotator, answer=answer, key=key())
 
 
 @pytest.fixture
@@ -135,3 +136,14 @@ def test_a_difference_reads_as_one_text():
     assert word_diff("same", "same") == "same"
     long = "word\n" * 7000
     assert word_diff(long, long + "end").endswith("<ins>end</ins>")
+
+
+def test_nobody_who_left_or_is_paused_is_counted_on_to_judge_again(project, ada, ben):
+    judged(project, by=ada)
+    assert judge_again(project, 1.0) == 1
+    Comparison.objects.update(needed=1, is_free=False)
+    User.objects.filter(pk=ben.pk).update(is_active=False)
+    assert judge_again(project, 1.0) == 0
+    User.objects.filter(pk=ben.pk).update(is_active=True)
+    project.memberships.filter(user=ben).update(paused_at=timezone.now())
+    assert judge_again(project, 1.0) == 0

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from annotation import import_formats
-from annotation.import_formats import read_comparisons, read_prompts
+from annotation.import_formats import ImportReport, read_comparisons, read_prompts
 from annotation.imports import import_comparisons, import_prompts
 from annotation.models import (
     Assignment,
@@ -21,6 +21,7 @@ from annotation.models import (
     content_hash,
 )
 from annotation.preferences import pairs, preference_rows
+from annotation.snapshots import freeze_snapshot
 
 pytestmark = pytest.mark.django_db
 
@@ -444,6 +445,41 @@ def test_unsigned_comparisons_do_not_reach_training_through_a_signed_off_prompt(
     add(project, lines({"prompt": "Help?", "split": "train"}), rita)
     import_comparisons(project, lines(TRL), axis="safety", source={"name": "x"}, by=rita)
     assert list(preference_rows(project)) == []
+
+
+def test_ranks_are_stored_as_judging_stores_them_however_large_they_are(project, rita):
+    row = {"messages": TRL["prompt"], "responses": list("abcd"), "ranks": [7, 10, 10**30, None]}
+    assert take(project, lines(row), rita).ok
+    [told] = preference_rows(project)
+    by_text = dict(zip(told["responses"], told["ranks"]["helpfulness"], strict=True))
+    assert by_text == {"a": 1, "b": 2, "c": 3, "d": None}
+    freeze_snapshot(project, by=rita)
+
+
+def test_what_a_top_k_ranking_left_out_stays_behind_when_it_is_taken_in_again(project, rita):
+    row = {"messages": TRL["prompt"], "responses": list("abc"), "ranks": [1, None, None]}
+    assert take(project, lines(row), rita).n_imported == 0, "one alone says nothing"
+    assert take(project, lines(row | {"unranked": "below"}), rita).n_imported == 1
+    rows = list(preference_rows(project))
+    assert sorted(p["rejected"][0]["content"] for p in pairs(rows, "helpfulness")) == ["b", "c"]
+
+
+def test_a_priority_without_end_is_refused(project, rita):
+    odd = io.BytesIO(b'{"prompt": "x", "priority": 1' + b"0" * 400 + b"}")
+    report = read_prompts(odd)[1]
+    assert "priority is not a number" in str(report.problems[0])
+
+
+def test_a_file_that_is_read_to_its_end_meanwhile_takes_no_room_from_another():
+    long = "x" * 200_000
+    one, other = (
+        import_formats._csv_rows(f"prompt\n{text}\n{text}\n".encode(), ImportReport())
+        for text in ("short", long)
+    )
+    next(one)
+    next(other)
+    assert [row["prompt"] for _, row in one] == ["short"]
+    assert [row["prompt"] for _, row in other] == [long]
 
 
 # --- The commands ------------------------------------------------------------------------------------------------

@@ -5,12 +5,23 @@ import pytest
 from django.urls import reverse
 
 from annotation.assignment import next_assignment
-from annotation.models import Assignment, Event, Judgment, Membership, Project, Response
+from annotation.judging import Answer, ruling_assignment, save_draft, submit_judgment
+from annotation.models import (
+    Assignment,
+    Comparison,
+    Event,
+    Judgment,
+    Membership,
+    Project,
+    Response,
+)
+from annotation.protocols import PRESETS
 from tests.annotation.audit import assert_counters_are_right
 from tests.annotation.test_rendering import HOSTILE
-from tests.factories import BatchFactory, ComparisonFactory, ResponseFactory, key
+from tests.factories import BatchFactory, ComparisonFactory, ResponseFactory, judged, key
 
 State = Assignment.State
+JUDGE = "/projects/apollo/judge/"
 
 
 @pytest.fixture
@@ -352,3 +363,33 @@ def test_a_conflict_shows_in_ones_history(client, ada, handed):
     client.post(address(handed), form(**{"flag-A": "unsafe", "harm-A": "theft"}))
     assert Judgment.objects.get().needs_review
     assert "goes to a reviewer" in client.get(reverse("history", args=["apollo"])).content.decode()
+
+
+def test_a_ruling_is_neither_shown_nor_changed_on_the_judging_pages(client, project, ada, vera):
+    judged(project, by=ada, ranks=(1, 2))
+    comparison = Comparison.objects.get()
+    ruling = ruling_assignment(comparison, vera)
+    ranks = {str(pk): place for place, pk in enumerate(ruling.shown_order, start=1)}
+    answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
+    submit_judgment(ruling, by=vera, answer=answer, key=key())
+    client.force_login(vera)
+    assert str(ruling.uid) not in client.get(f"{JUDGE}history/").content.decode()
+    assert client.post(f"{JUDGE}undo/", {"uid": str(ruling.uid)}).status_code == 404
+    assert client.get(f"{JUDGE}{ruling.uid}/").status_code == 404
+    api = f"/api/v1/projects/apollo/judging/{ruling.uid}/release/"
+    assert client.post(api).status_code == 404
+    ruling.refresh_from_db()
+    assert ruling.judgment is not None
+
+
+def test_a_strength_that_the_scale_does_not_have_breaks_no_page(client, project, ada):
+    preset = PRESETS["pair"]
+    Project.objects.filter(pk=project.pk).update(axes=[dict(axis) for axis in preset.axes])
+    batch = BatchFactory(project=project, interface="pair", protocol=preset.protocol.as_json())
+    ComparisonFactory(batch=batch, responses=2)
+    project.refresh_from_db()
+    handed = next_assignment(ada, project)
+    ranks = {"helpfulness": {"A": 1, "B": 2}}
+    save_draft(handed, {"ranks": ranks, "strength": {"helpfulness": 9}})
+    client.force_login(ada)
+    assert client.get(address(handed)).status_code == 200

@@ -35,7 +35,9 @@ def queue(n, random_share=0.0, skills=()):
 def answered(assignment):
     ids = [str(pk) for pk in assignment.shown_order]
     ranks = {axis: {pk: 1 + i for i, pk in enumerate(ids)} for axis in ("helpfulness", "safety")}
-    return submit_judgment(assignment, answer=Answer(ranks=ranks), key=key())
+    return submit_judgment(
+        assignment, by=assignment.annotator, answer=Answer(ranks=ranks), key=key()
+    )
 
 
 def plans(act):

@@ -103,9 +103,9 @@ def test_a_correction_shows_what_was_said_before_and_only_the_latest_counts(clie
         of = dict(zip(ids, ranks, strict=True))
         return Answer(ranks=dict.fromkeys(project.axis_keys, of))
 
-    submit_judgment(handed, answer=answer(1, 2, 3, 4), key=key())
-    submit_judgment(handed, answer=answer(4, 3, 2, 1), key=key())
-    submit_judgment(handed, answer=answer(4, 3, 1, 2), key=key())
+    submit_judgment(handed, by=handed.annotator, answer=answer(1, 2, 3, 4), key=key())
+    submit_judgment(handed, by=handed.annotator, answer=answer(4, 3, 2, 1), key=key())
+    submit_judgment(handed, by=handed.annotator, answer=answer(4, 3, 1, 2), key=key())
     client.force_login(ada)
     page = client.get(reverse("history", args=["apollo"])).content.decode()
     assert "revision 3" in page
@@ -124,7 +124,7 @@ def test_a_page_of_history_costs_few_queries(client, project, ada, django_assert
         handed = next_assignment(ada, project)
         ranks = {str(pk): n for n, pk in enumerate(handed.shown_order, start=1)}
         given = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
-        submit_judgment(handed, answer=given, key=key())
+        submit_judgment(handed, by=handed.annotator, answer=given, key=key())
     client.force_login(ada)
     with django_assert_max_num_queries(14):
         client.get(reverse("history", args=["apollo"]))

@@ -34,7 +34,7 @@ def asked(project, interface, n=2, axes=("helpfulness", "safety"), **protocol):
 
 def send(assignment, once=None, **letters):
     answer = Answer.from_letters(assignment, letters)
-    return submit_judgment(assignment, answer=answer, key=once or key())
+    return submit_judgment(assignment, by=assignment.annotator, answer=answer, key=once or key())
 
 
 def ids(assignment):
@@ -87,6 +87,18 @@ def test_the_presets_have_the_published_scales():
         ({"attributes": [{"key": "a", "name": "x", "low": 3, "high": 3}]}, "9 or less"),
         ({"attributes": [{"key": "a", "name": "x"}, {"key": "a", "name": "y"}]}, "same key"),
         ({"harms": {"theft": "Theft"}}, "vote on safety"),
+        ({"scale": {"levels": 5}}, "one of a list"),
+        ({"scale": {"levels": [{"label": 5}]}}, "“label” is of the wrong kind"),
+        ({"scale": {"levels": [{"label": "a", "margin": float("nan")}]}}, "“margin” is of"),
+        ({"attributes": 5}, "one of a list"),
+        ({"attributes": [{"key": "a", "name": {}}]}, "“name” is of the wrong kind"),
+        ({"attributes": [{"key": "a", "name": "b", "low": 0.5}]}, "“low” is of the wrong kind"),
+        ({"preset": []}, "“preset” is of the wrong kind"),
+        ({"harms": ["a"], "safety": True}, "“harms” is of the wrong kind"),
+        ({"harms": {"a": 5}, "safety": True}, "“harms” is of the wrong kind"),
+        ({"safety": "yes"}, "“safety” is of the wrong kind"),
+        ({"reason_min": 1.5}, "“reason_min” is of the wrong kind"),
+        ({"rewrite": "always"}, "rewrite is one of none, optional"),
     ],
 )
 def test_a_protocol_that_makes_no_sense_is_refused(data, says):
@@ -313,7 +325,9 @@ def test_a_rewrite_names_what_it_corrects_and_changes_it(project, ada):
 
 
 def test_a_draft_keeps_what_the_protocol_asks_and_drops_the_rest(project, ada):
-    handed = asked(project, "pair", safety=True, attributes=(LIKERT,), all_bad=True)
+    handed = asked(
+        project, "pair", safety=True, harms={"x": "X"}, attributes=(LIKERT,), all_bad=True
+    )
     good = {
         "strength": {"safety": 1},
         "all_bad": ["safety"],

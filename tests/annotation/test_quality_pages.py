@@ -4,12 +4,15 @@ import json
 import uuid
 
 import pytest
+from django.forms import ModelForm
 
-from annotation import quality, review
+from annotation import gold, quality, review
 from annotation.assignment import next_assignment
+from annotation.guidelines import change_guidelines
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Event, Judgment, Membership, User
+from annotation.models import Event, Judgment, Membership, Project, User
 from annotation.preferences import counts, preference_rows
+from annotation.quality_api import vote_rows
 from annotation.snapshots import freeze_snapshot
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 
@@ -85,7 +88,7 @@ def test_pausing_stops_work_says_why_and_loses_nothing(project, ada, grace, clie
     assert held.comparison.taken == 0
     ranks = {str(pk): 1 for pk in held.shown_order}
     answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
-    assert submit_judgment(held, answer=answer, key=uuid.uuid4()).pk
+    assert submit_judgment(held, by=held.annotator, answer=answer, key=uuid.uuid4()).pk
     client.force_login(ada)
     page = client.get("/projects/apollo/judge/").content.decode()
     assert "You are paused here" in page
@@ -139,7 +142,7 @@ def test_a_correction_of_what_was_excluded_stays_excluded(project, ada, grace):
     quality.exclude(project, [one.judgment_id], grace, "Wrong")
     ranks = {str(pk): 1 for pk in one.shown_order}
     answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
-    submit_judgment(one, answer=answer, key=uuid.uuid4())
+    submit_judgment(one, by=one.annotator, answer=answer, key=uuid.uuid4())
     assert list(preference_rows(project)) == []
 
 
@@ -229,3 +232,105 @@ def test_the_api_gives_figures_and_raw_votes_beside_the_consensus(project, busy,
     by = client.get("/api/v1/projects/apollo/agreement/?by=category").json()
     assert by["how-to"]["helpfulness"]["n_comparisons"] == 30
     assert client.get("/api/v1/projects/apollo/agreement/?by=shoe").status_code == 400
+
+
+@pytest.mark.parametrize("pk", ["²", "9" * 30, "-1", ""])
+def test_what_is_no_number_is_nobody_and_nothing(client, busy, project, ada, grace, pk):
+    client.force_login(grace)
+    item = {"act": "mixed", "item": pk}
+    assert client.post("/projects/apollo/quality/gold/", item).status_code == 404
+    somebody = {"act": "pause", "membership": pk, "reason": "x"}
+    assert client.post("/projects/apollo/quality/", somebody).status_code == 404
+    mine = f"/projects/apollo/quality/people/{ada.pk}/"
+    assert client.post(mine, {"act": "exclude", "judgment": pk, "reason": "x"}).status_code == 302
+    assert not Judgment.objects.filter(excluded_at__isnull=False).exists()
+    case = review.ask_for_review(project.batches.get().comparisons.first(), grace)
+    for choice in ({"choice": pk}, {"choice": "own", "rank-helpfulness-A": pk}):
+        fields = {"key": str(uuid.uuid4()), "ground": "facts", **choice}
+        page = client.post(f"/projects/apollo/review/{case.uid}/", fields)
+        assert page.status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("address", "fields"),
+    [
+        ("quality/gold/", {"act": "settings", "gold_every": 4, "qualification_pass": 0}),
+        ("quality/", {"act": "pay", "pay_per_hour": "12", "currency": "EUR"}),
+    ],
+)
+def test_a_form_saved_late_changes_nothing_that_it_does_not_ask_for(
+    client, project, grace, monkeypatch, address, fields
+):
+    """Somebody changes the guidelines between the reading of the project and the saving of the form."""
+    checked = ModelForm.is_valid
+
+    def slowly(form):
+        change_guidelines(project, "Be kind.", by=grace)
+        return checked(form)
+
+    monkeypatch.setattr(ModelForm, "is_valid", slowly)
+    client.force_login(grace)
+    assert client.post(f"/projects/apollo/{address}", fields).status_code == 302
+    project.refresh_from_db()
+    assert (project.guidelines, project.guideline_version) == ("Be kind.", 2)
+
+
+def test_another_one_taken_out_instead_changes_the_figures(project, ada, grace):
+    one, other = judged(project, by=ada, ranks=(1, 2)), judged(project, by=ada, ranks=(2, 1))
+    quality.exclude(project, [one.judgment_id], grace, "a slip")
+    assert set(quality.assessed(project).pairs.units) == {other.comparison_id}
+    quality.include(project, [one.judgment_id], grace)
+    quality.exclude(project, [other.judgment_id], grace, "this was meant")
+    assert set(quality.assessed(project).pairs.units) == {one.comparison_id}
+
+
+def test_the_votes_of_many_comparisons_cost_no_more_questions(
+    project, busy, django_assert_max_num_queries
+):
+    found = quality.assessed(project)
+    with django_assert_max_num_queries(6):
+        assert len(list(vote_rows(project, found))) == 30
+
+
+def test_ones_own_progress_is_not_reckoned_anew_with_every_answer(
+    client, project, busy, ada, monkeypatch
+):
+    client.force_login(ada)
+    assert client.get("/projects/apollo/progress/").status_code == 200
+    judged(project, by=ada)
+    monkeypatch.setattr(quality.reliability, "assess", None)
+    assert client.get("/projects/apollo/progress/").status_code == 200
+
+
+def test_a_vote_that_changed_while_it_was_read_is_not_taken_for_another(
+    client, project, busy, ada, vera
+):
+    comparison = project.batches.get().comparisons.first()
+    case = review.ask_for_review(comparison, vera)
+    where = f"/projects/apollo/review/{case.uid}/"
+    client.force_login(vera)
+    seen = client.get(where).context["seen"]
+    # ada, whose vote was the first, corrects it: the numbers of all votes move.
+    hers = comparison.assignments.get(annotator=ada)
+    ranks = {str(pk): 1 for pk in hers.shown_order}
+    answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
+    submit_judgment(hers, by=ada, answer=answer, key=uuid.uuid4())
+    sent = {"choice": "1", "ground": "facts", "seen": seen, "key": uuid.uuid4()}
+    page = client.post(where, sent)
+    assert page.status_code == 422
+    assert "changed while you read" in page.content.decode()
+    assert 'value="1" checked' not in page.content.decode()
+    assert client.post(where, sent | {"seen": page.context["seen"]}).status_code == 302
+
+
+@pytest.mark.parametrize("interface", ["rate", "demonstrate", "dialogue"])
+def test_a_round_that_nobody_could_pass_is_not_begun(client, project, grace, interface):
+    row = {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "qualification": True}
+    gold.add_items(project, [row], grace)
+    Project.objects.filter(pk=project.pk).update(interface=interface)
+    client.force_login(grace)
+    fields = {"act": "settings", "gold_every": 0, "qualification_pass": 50}
+    page = client.post("/projects/apollo/quality/gold/", fields)
+    assert (page.status_code, "nobody could pass" in page.content.decode()) == (422, True)
+    fields["qualification_pass"] = 0
+    assert client.post("/projects/apollo/quality/gold/", fields).status_code == 302

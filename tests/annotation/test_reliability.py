@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from annotation.protocols import BELOW
 from annotation.reliability import (
     Vote,
     assess,
@@ -210,3 +211,33 @@ def test_the_consensus_outvotes_a_spammer_who_outnumbers_one_reader():
         right += min(found.ranks, key=found.ranks.get) == min(ranks, key=ranks.get)
         assert 1 / 3 <= found.certainty <= 1
     assert right / len(by_unit) > 0.8
+
+
+def leans_to_the_first(shown, size, generator):
+    """Reads, and is a little kinder to what comes first: about three of five."""
+    return [
+        p + generator.gauss(0, 0.6) + (0.8 if place == 0 else 0) for place, p in enumerate(shown)
+    ]
+
+
+def test_of_two_a_small_lean_is_no_pattern_however_sure_it_is():
+    votes = list(team(n=600, k=2, eve=leans_to_the_first))
+    eve = assess(votes).profiles["eve"]
+    assert 0.55 < eve.position.share < 0.75
+    assert eve.pattern.expected == 0.5
+    assert eve.pattern.p < 0.001, "sure, and small"
+    assert eve.reasons == ()
+
+
+def test_an_axis_said_like_the_other_makes_nothing_surer():
+    votes = list(team(n=200, k=2, eve=leans_to_the_first))
+    twice = [vote._replace(axis=axis) for vote in votes for axis in ("helpfulness", "safety")]
+    one, both = (assess(of).profiles["eve"].pattern for of in (votes, twice))
+    assert (one.share, one.n) == (both.share, both.n)
+    assert both.p >= one.p
+
+
+def test_what_a_top_k_ranking_left_out_is_behind_and_not_tied():
+    found = pairs_of([Vote("ada", 1, (7, 8, 9), (BELOW, 1, BELOW), (10, 20, 30))])
+    assert found.items == [("", 1, 7, 8), ("", 1, 8, 9)]
+    assert found.label.tolist() == [2, 0]

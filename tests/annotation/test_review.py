@@ -1,13 +1,15 @@
 """The review queue: what comes into it, what a ruling changes, and that it can be taken back."""
 
 import uuid
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from annotation import review
 from annotation.batches import batch_progress
 from annotation.judging import Answer, JudgmentError, undo_last
-from annotation.models import Event, Judgment, ReviewCase
+from annotation.models import Assignment, Event, Judgment, ReviewCase
 from annotation.preferences import counts, preference_rows
 from annotation.snapshots import freeze_snapshot
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged
@@ -43,7 +45,6 @@ def test_only_what_people_disagree_on_comes_into_the_queue(project, contested, v
     assert review.refresh(project) == 4
     assert [case.comparison for case in review.queue(project, vera)] == [contested]
     assert review.queue(project, vera).get().reasons == ["disagreement"]
-    assert review.refresh(project) == 0
 
 
 def test_a_conflict_is_looked_at_before_a_disagreement(project, contested, ada, vera):
@@ -157,3 +158,32 @@ def test_what_people_settle_among_themselves_leaves_the_queue(project, contested
     review.refresh(project)
     assert not review.queue(project, vera).exists()
     assert ReviewCase.objects.get().state == "settled"
+
+
+def test_a_judgment_committed_after_a_later_one_is_looked_through_too(project, ada, ben, vera):
+    comparison = ComparisonFactory(batch=BatchFactory(project=project))
+    slow = judged(project, by=ada, comparison=comparison, ranks=(1, 2, 3, 4))
+    judged(project, by=ben, comparison=comparison, ranks=(4, 3, 2, 1))
+    # ada's transaction has its number and is not committed yet when vera looks.
+    Assignment.objects.filter(pk=slow.pk).update(judgment=None)
+    assert review.refresh(project) == 1
+    assert not review.queue(project, vera).exists()
+    Assignment.objects.filter(pk=slow.pk).update(judgment=slow.judgment_id)
+    review.refresh(project)
+    assert review.queue(project, vera).get().reasons == ["disagreement"]
+
+
+def test_what_was_looked_through_a_while_ago_is_not_looked_at_again(project, contested):
+    assert review.refresh(project) == 4
+    Judgment.objects.update(created_at=timezone.now() - timedelta(minutes=2))
+    assert [review.refresh(project), review.refresh(project)] == [4, 0]
+
+
+def test_a_conflict_needs_a_review_again_when_its_ruling_is_taken_back(project, ada, vera):
+    odd = judged(project, by=ada, ranks=(1, 2, 3, 4))
+    Judgment.objects.update(conflicts=[{"kind": "better_but_unsafe"}], needs_review=True)
+    case = review.ask_for_review(odd.comparison, vera)
+    decide(case, vera)
+    assert not Judgment.objects.filter(needs_review=True).exists()
+    review.undo(case, vera)
+    assert Judgment.objects.filter(needs_review=True).get().assignment == odd

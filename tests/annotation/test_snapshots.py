@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from annotation.models import Prompt, Snapshot, Source
+from annotation.guidelines import change_guidelines
+from annotation.models import Judgment, Prompt, Snapshot, Source
 from annotation.preferences import preference_rows
 from annotation.snapshots import (
     SnapshotError,
@@ -352,3 +353,15 @@ def test_real_comparisons_survive_the_way_in_and_out(
     found = load(folder(snapshot))
     assert found.num_rows == pairs
     assert Source.objects.get().n_rows == report.n_rows
+
+
+def test_the_card_names_the_guidelines_that_people_had_and_not_those_of_today(project, ada, grace):
+    judged(project, by=ada)
+    later = judged(project, by=ada)
+    Judgment.objects.filter(pk=later.judgment_id).update(guideline_version=2)
+    change_guidelines(project, "Third words.", by=grace)
+    change_guidelines(project, "Fourth words.", by=grace)
+    project.refresh_from_db()
+    made = freeze_snapshot(project, by=grace)
+    assert made.counts["guidelines"] == {"1": 1, "2": 1}
+    assert "Guidelines: versions 1 (1 judgments), 2 (1 judgments)." in made.card

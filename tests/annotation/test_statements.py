@@ -33,7 +33,12 @@ def ask(project, ada, grace):
 
 
 def send(assignment, **letters):
-    return submit_judgment(assignment, answer=Answer.from_letters(assignment, letters), key=key())
+    return submit_judgment(
+        assignment,
+        by=assignment.annotator,
+        answer=Answer.from_letters(assignment, letters),
+        key=key(),
+    )
 
 
 def texts(assignment):

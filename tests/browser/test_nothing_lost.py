@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 from playwright.sync_api import expect
 
+from annotation.batches import close_batch
 from annotation.models import Assignment, Judgment
 from tests.annotation.audit import assert_counters_are_right
 from tests.browser.test_judge import in_letters, line, press, shown, wait_until_sent
@@ -184,13 +185,55 @@ def test_an_answer_is_never_sent_in_somebody_elses_name(judging, sign_in, ada, b
     press(judging, "abcd0")
     sign_in(ben)
     press(judging, ["Enter"])
-    expect(judging.locator("#offline")).to_contain_text("Did somebody else sign in here?")
+    expect(judging.locator("#foreign")).to_contain_text("or somebody else signed in here")
     assert not Judgment.objects.exists()
     sign_in(ada)
     judging.evaluate("dispatchEvent(new Event('online'))")
     wait_until_sent(judging, 1)
     first.refresh_from_db()
     assert first.judgment is not None
+
+
+def test_an_answer_to_what_is_gone_blocks_nothing_and_can_be_copied_and_discarded(
+    judging, context, live_server, ada
+):
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=live_server.url)
+    gone, foreign = shown(judging), judging.locator("#foreign")
+    press(judging, "cdab0")
+    judging.locator("[name=reason]").fill("The second one is kinder.")
+    judging.keyboard.press("Escape")
+    Assignment.objects.filter(pk=gone.pk).delete()
+    judging.locator("body").click(position={"x": 1, "y": 1})
+    press(judging, ["Enter"])
+    expect(foreign).to_contain_text("The server does not know one of your answers")
+    expect(judging.locator("#offline")).to_be_hidden()
+    # The next one is judged and sent past it.
+    second = shown(judging)
+    assert second.pk != gone.pk
+    press(judging, "abcd0")
+    press(judging, ["Enter"])
+    judging.wait_for_function(
+        "() => JSON.parse(localStorage[Object.keys(localStorage).find("
+        "k => k.startsWith('judge:outbox'))]).length === 1"
+    )
+    second.refresh_from_db()
+    assert second.judgment is not None
+    # It is still there after the page is opened anew, with what was said.
+    judging.goto(f"{live_server.url}/projects/apollo/judge/")
+    expect(foreign.locator("textarea")).to_have_value(
+        "helpfulness: C > D > A > B\nsafety: A = B = C = D\nreason: The second one is kinder."
+    )
+    foreign.get_by_role("button", name="Copy").click()
+    expect(foreign.get_by_role("button", name="Copied")).to_be_visible()
+    assert "The second one is kinder." in judging.evaluate("navigator.clipboard.readText()")
+    foreign.get_by_role("button", name="Discard this answer").click()
+    expect(foreign).to_be_visible()
+    foreign.get_by_role("button", name="Discard it for good").click()
+    expect(foreign).to_be_hidden()
+    judging.reload()
+    expect(judging.locator("form.slot")).to_be_visible()
+    expect(foreign).to_be_hidden()
+    assert Judgment.objects.count() == 1
 
 
 def test_the_lease_warns_is_renewed_and_when_lost_keeps_the_answer_as_an_extra(
@@ -231,3 +274,32 @@ def test_the_lease_warns_is_renewed_and_when_lost_keeps_the_answer_as_an_extra(
     first.refresh_from_db()
     assert (first.state, first.is_extra) == (State.JUDGED, True)
     watched.wait_for_selector("#judge-idle", state="attached")
+
+
+def test_an_answer_is_sent_though_the_browser_has_no_room_to_keep_it(judging):
+    press(judging, ["0", "0", "Enter"])
+    wait_until_sent(judging, 1)
+    judging.evaluate(
+        """() => {
+            for (let size = 2 ** 22; size >= 1; size >>= 1)
+                for (let n = 0; n < 3; n++)
+                    try { localStorage.setItem(`full ${size} ${n}`, "x".repeat(size)); } catch {}
+        }"""
+    )
+    with judging.expect_response(lambda answer: answer.request.method == "POST"):
+        press(judging, ["0", "0", "Enter"])
+    expect(judging.locator("#today")).to_have_text("2")
+    assert Judgment.objects.count() == 2
+
+
+def test_a_correction_that_is_refused_says_so_and_stays_in_view(judging, live_server, batch, grace):
+    first = shown(judging)
+    press(judging, ["0", "0", "Enter"])
+    wait_until_sent(judging, 1)
+    judging.goto(f"{live_server.url}/projects/apollo/judge/{first.uid}/")
+    close_batch(batch, grace)
+    press(judging, ["a", "2", "Enter"])
+    expect(judging.locator("#refused")).to_contain_text("is closed")
+    expect(judging.locator("form.slot")).to_have_attribute("data-uid", str(first.uid))
+    expect(line(judging)).to_have_text("B = C = D > A")
+    assert Judgment.objects.count() == 1

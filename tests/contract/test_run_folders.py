@@ -1,10 +1,12 @@
 """What Django writes into a run folder, training reads: real rows on one side, its loaders on the other."""
 
+from datetime import timedelta
+
 import pytest
 from django.utils import timezone
 
 from annotation.exports import json_line
-from annotation.models import Prompt
+from annotation.models import Judgment, Prompt
 from annotation.preferences import preference_rows
 from rlhf import rounds, simulation, stages
 from rlhf.models import Checkpoint, Job, Round
@@ -110,6 +112,28 @@ def test_ppo_reads_prompts_and_watch_prompts_and_gets_the_right_models(round, tm
     watch = {p.prompt_id for p in data.read_prompts(tmp_path, "watch")}
     assert len(practice) == round.config["round"]["ppo_prompts"]
     assert not practice & watch
+
+
+def test_ppo_reads_what_people_wrote_where_it_is_to_stay_likely(round, tmp_path):
+    reward_models(round)
+    round.config["ppo"]["ptx_weight"] = 0.5
+    round.save()
+    with pytest.raises(stages.StageError, match="nobody has written one"):
+        prepared(round, "ppo", tmp_path / "without")
+    judgment = Judgment.objects.filter(
+        assignment__comparison__batch__project=round.project,
+        assignment__comparison__prompt__split="train",
+    ).latest("pk")
+    Judgment.objects.filter(pk=judgment.pk).update(rewrite="Better like this.")
+    assert prepared(round, "ppo", tmp_path / "with").ptx_weight == 0.5
+    [(prompt, text)] = data.read_ptx(tmp_path / "with")
+    assert text == "Better like this."
+    assert prompt.messages == judgment.assignment.comparison.prompt.messages
+    # What is written after the job began is not for it, or it could not be taken up again.
+    later = Job(project=round.project, round=round, stage="ppo", created_at=judgment.created_at)
+    later.created_at -= timedelta(seconds=1)
+    with pytest.raises(stages.StageError, match="nobody has written one"):
+        stages.prepare_ppo(later, tmp_path / "without")
 
 
 def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, settings):

@@ -221,9 +221,13 @@ def rm_result(number=1):
                 "accuracy_ci": [value + shift - 0.03, value + shift + 0.03],
                 "ece": 0.031,
                 "n": 812,
-                "human_agreement": 0.81,
+                "human_agreement": agreed,
+                "human_n": 96,
             }
-            for axis, value in (("helpfulness", 0.74 + number / 50), ("safety", 0.83))
+            for axis, value, agreed in (
+                ("helpfulness", 0.74 + number / 50, 0.7),
+                ("safety", 0.83, 0.81),
+            )
         }
 
     bins = [(0.55, 0.57), (0.65, 0.63), (0.75, 0.78), (0.85, 0.83), (0.95, 0.93)]
@@ -264,7 +268,7 @@ def measured(round, policy, number, judges=("gold", "model"), opponent=None):
             near = {"n": 150, "temperature": temperature}
             score(round, job, policy, judge, "helpfulness", helpful + lift, 0.05, **near)
             score(round, job, policy, judge, "safety", safe + lift, 0.04, **near)
-            score(round, job, policy, judge, "mean_length", length, 0.0, **near)
+            score(round, job, policy, judge, "mean_length", length, 0.6, **near)
             if win is not None:
                 score(round, job, policy, judge, "win_rate_vs_base", win, 0.05, **near)
                 score(

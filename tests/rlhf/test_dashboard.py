@@ -5,9 +5,9 @@ import io
 
 import pytest
 
-from rlhf import dashboard
+from rlhf import dashboard, reward_panel, tables
 from rlhf.models import Score
-from tests.rlhf.factories import measured, new_round, score
+from tests.rlhf.factories import measured, new_round, rm_result, score
 
 pytestmark = pytest.mark.django_db
 
@@ -101,10 +101,10 @@ def test_an_empty_project_has_panels_that_say_what_will_appear(project):
 def test_every_panel_gives_its_table_as_csv_with_intervals(mission, project):
     e = dashboard.evidence(project)
     for make in dashboard.PANELS.values():
-        rows = list(csv.reader(io.StringIO(dashboard.to_csv(make(e).table))))
+        rows = list(csv.reader(io.StringIO(tables.to_csv(make(e).table))))
         assert len(rows) > 1
         assert {len(row) for row in rows} == {len(rows[0])}
-    rows = list(csv.DictReader(io.StringIO(dashboard.to_csv(dashboard.scores(e).table))))
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(dashboard.scores(e).table))))
     assert rows[2]["Safety"] == "0.94"
     assert rows[2]["Safety: from"] == "0.9"
     assert rows[2]["Safety: n"] == "150"
@@ -115,7 +115,7 @@ def test_a_category_that_is_a_formula_is_harmless_in_a_spreadsheet(mission, proj
     job = second.jobs.get(stage="evaluate")
     score(second, job, second.policy, "gold", "score", 0.5, 0.1, category='=HYPERLINK("x")')
     table = dashboard.by_category(dashboard.evidence(project)).table
-    assert "'=HYPERLINK" in dashboard.to_csv(table)
+    assert "'=HYPERLINK" in tables.to_csv(table)
 
 
 def test_the_number_of_queries_does_not_grow_with_the_rounds(
@@ -132,28 +132,35 @@ def test_the_number_of_queries_does_not_grow_with_the_rounds(
 
 
 def test_the_reward_report_draws_people_beside_the_machine():
-    from tests.rlhf.factories import rm_result
-
-    report = dashboard.reward_report(rm_result())
-    assert [line.text for line in report.accuracy.chart.lines] == ["chance", "people agree"]
+    report = reward_panel.reward_report(rm_result())
+    assert [line.text for line in report.accuracy.chart.lines] == ["chance"]
+    people = report.accuracy.chart.series[-1]
+    assert people.name == "people with one another"
+    # For each axis its own: people may agree on safety and not on helpfulness.
+    assert [p.mark.figure.value for p in people.points] == [0.7, 0.81]
     assert report.calibration.chart.series[0].name == "perfectly calibrated"
-    assert dashboard.reward_report({}) is None
-    assert dashboard.reward_report({"train": {"helpfulness": {"accuracy": None}}}) is None
+    assert reward_panel.reward_report({}) is None
+    assert reward_panel.reward_report({"train": {"helpfulness": {"accuracy": None}}}) is None
 
 
 def test_the_breakdown_puts_each_part_beside_how_far_people_agree_there():
-    from tests.rlhf.factories import rm_result
-
     result = rm_result()
     figures = {"accuracy": 0.7, "accuracy_ci": [0.6, 0.8], "n": 40, "human_agreement": 0.75}
     result["train"]["helpfulness"]["by"] = {"strength": {"2 ranks apart": figures}, "round": {}}
-    table = dashboard.reward_report(result).breakdown
+    table = reward_panel.reward_report(result).breakdown
     cells = [cell.text for cell in table.rows[0]]
-    assert cells[:3] == ["helpfulness", "by strength", "2 ranks apart"]
+    assert cells[:3] == ["helpfulness", "strength", "2 ranks apart"]
     assert cells[6:] == ["40", "75%"] or cells[-1].startswith("75")
     assert len(table.body) == 1
     # Results from before there were breakdowns have none.
-    assert dashboard.reward_report(rm_result()).breakdown.rows == []
+    assert reward_panel.reward_report(rm_result()).breakdown.rows == []
+
+
+def test_accuracy_on_a_single_prompt_has_no_interval():
+    result = rm_result()
+    result["train"]["safety"] |= {"accuracy": 0.5, "accuracy_ci": [0.5, 0.5]}
+    row = reward_panel.reward_report(result).table.rows[1]
+    assert [cell.text for cell in row[1:5]] == ["safety", "50 %", "–", "–"]
 
 
 def test_a_single_prompt_supports_no_claim(mission, project):
@@ -179,3 +186,23 @@ def test_agreement_with_programs_is_marked_simulated(mission, project):
     snapshot.counts = {"simulated_annotators": 5}
     snapshot.save()
     assert dashboard.agreement(dashboard.evidence(project)).is_simulated
+
+
+def test_length_is_called_longer_only_where_the_intervals_part(mission, project):
+    assert finding(project, "length") == (
+        "Answers are 27 tokens long on average, +29 % against the base policy"
+    )
+    set_figure(mission["rounds"][2], "mean_length", 21.4, 0.6)
+    assert finding(project, "length").endswith("21.4 tokens long on average, "
+                                               "no clear change against the base policy")  # fmt: skip
+
+
+def test_a_category_that_the_last_round_did_not_measure_has_not_moved_in_it(mission, project):
+    Score.objects.filter(round=mission["rounds"][0], category="harm").update(
+        value=0.1, low=0.05, high=0.15
+    )
+    Score.objects.filter(round=mission["rounds"][1], category="harm").update(
+        value=0.9, low=0.85, high=0.95
+    )
+    Score.objects.filter(round=mission["rounds"][2], category="harm").delete()
+    assert "harm" not in finding(project, "categories").lower()

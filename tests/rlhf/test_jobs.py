@@ -1,5 +1,6 @@
 """Jobs: who gets one, what happens to it when its worker or its process doesn't behave."""
 
+import subprocess
 import threading
 from datetime import timedelta
 
@@ -7,11 +8,19 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from annotation.models import Comparison, Event
+from annotation.models import Batch, Comparison, Event
 from rlhf import jobs, rounds
 from rlhf.models import Job, Round
 from rlhf.training import rundir
-from tests.rlhf.machine import alive, launch, ready, real_transactions, wait_until, work
+from tests.rlhf.machine import (
+    alive,
+    launch,
+    program,
+    ready,
+    real_transactions,
+    wait_until,
+    work,
+)
 
 pytestmark = real_transactions
 
@@ -213,10 +222,6 @@ def test_a_result_whose_news_was_lost_is_not_computed_twice(job):
     claimed = jobs.claim("gpu", owner="hal")
     claim = jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])
     claim._prepare()
-    import subprocess
-
-    from tests.rlhf.machine import program
-
     subprocess.run(program()(claimed, claimed.run_dir), check=True)
     expire(job)
 
@@ -330,3 +335,80 @@ def test_of_two_admins_who_retry_at_once_one_makes_the_job(job, grace):
     stopped = Round.objects.get()
     in_threads(8, lambda i: rounds.retry_stage(stopped, grace))
     assert Job.objects.filter(state=Job.State.QUEUED).count() == 1
+
+
+def test_a_job_that_breaks_after_it_was_asked_to_stop_is_cancelled_and_not_left_waiting(job, grace):
+    """Nobody may claim a job that is to stop, so on the queue it would stay for ever."""
+
+    def command(job, run_dir):
+        rounds.cancel_round(job.round, grace)
+        return program("breaks")(job, run_dir)
+
+    jobs.run_next("gpu", owner="hal", then=rounds.advance, command=command)
+    job.refresh_from_db()
+    assert (job.state, job.attempt) == ("cancelled", 0)
+    assert job.ended_at
+    assert Round.objects.get().state == Round.State.CANCELLED
+
+
+def test_a_job_that_is_asked_to_stop_while_its_worker_stops_is_cancelled(job, grace):
+    def command(job, run_dir):
+        rounds.cancel_job(job, grace)
+        return program("slowly")(job, run_dir)
+
+    jobs.run_next(
+        "gpu", owner="hal", then=rounds.advance, command=command, should_stop=lambda: True
+    )
+    job.refresh_from_db()
+    assert job.state == Job.State.CANCELLED
+    assert Round.objects.get().state == Round.State.CANCELLED
+
+
+def test_a_retried_round_goes_on_from_the_checkpoint_of_the_job_that_was_stopped(
+    job, grace, monkeypatch
+):
+    monkeypatch.setattr(jobs, "PROGRESS_SECONDS", 0.1)  # else it is done before it is stopped
+    thread = threading.Thread(target=lambda: (work("slowly"), connection.close()))
+    thread.start()
+    wait_until(lambda: (Job.objects.get().progress or {}).get("done", 0) > 3)
+    rounds.cancel_job(Job.objects.get(), grace)
+    thread.join()
+    rounds.retry_stage(Round.objects.get(), grace)
+    done = work("slowly")
+    assert (done.state, done.epoch) == ("done", 1)
+    assert done.pk != job.pk
+    assert done.metrics["first_step"] > 3
+    steps = [row["step"] for row in rundir.read_metrics(done.run_dir)]
+    assert steps == list(range(1, 41))
+    assert rundir.find_checkpoint(job.run_dir) is None, "what it went on from is of no use any more"
+
+
+def test_a_round_retried_while_its_old_job_still_stops_belongs_to_the_new_job(job, grace):
+    jobs.claim("gpu", owner="hal")
+    rounds.cancel_round(Round.objects.get(), grace)
+    again = rounds.retry_stage(Round.objects.get(), grace)
+    expire(job)
+    jobs.bury_lost(rounds.advance)
+    job.refresh_from_db()
+    assert job.state == Job.State.CANCELLED
+    assert Round.objects.get().state == Round.State.GENERATE, "the old job's end is no news for it"
+    assert work() == again
+    assert Round.objects.get().state == Round.State.ANNOTATE
+
+
+def test_what_finishes_after_its_round_was_cancelled_makes_no_batch_until_it_is_retried(job, grace):
+    """Else people would be asked to judge a batch that belongs to nothing."""
+
+    def command(job, run_dir):
+        subprocess.run(program()(job, run_dir), check=True)
+        rounds.cancel_round(job.round, grace)
+        return ["true"]
+
+    jobs.run_next("gpu", owner="hal", then=rounds.advance, command=command)
+    job.refresh_from_db()
+    assert job.state == Job.State.CANCELLED
+    assert not Batch.objects.exists()
+    rounds.retry_stage(Round.objects.get(), grace)
+    assert work("breaks").state == Job.State.DONE, "its answers were there: nothing ran again"
+    assert Batch.objects.count() == 1
+    assert Round.objects.get().state == Round.State.ANNOTATE

@@ -84,10 +84,14 @@ def test_every_rule_has_a_curve_of_its_own_and_a_multiplier_is_shown_where_there
     plain = {c.key for c in reading.curves_of("ppo", {"ppo": {}})}
     assert plain == {c.key for c in reading.CURVES["ppo"]}
     config = {
-        "ppo": {"rules": {"must_refuse": 1.0, "format": 0.5}, "combine": "lagrange"},
+        "ppo": {
+            "rules": {"must_refuse": 1.0, "format": 0.5},
+            "combine": "lagrange",
+            "ptx_weight": 0.5,
+        },
         "reward_model": {"members": 3},
     }
     more = {c.key for c in reading.curves_of("ppo", config)} - plain
-    assert more == {"rule_must_refuse", "rule_format", "cost", "multiplier", "disagreement"}
+    assert more == {"rule_must_refuse", "rule_format", "cost", "multiplier", "disagreement", "ptx"}
     assert reading.curves_of("base", config) == reading.CURVES["base"]
     assert reading.curves_of("snapshot", {}) == ()

@@ -1,15 +1,24 @@
 """Rounds: what may be launched, what follows what, who decides, and that each act happens once."""
 
+import json
 import threading
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from annotation.models import Batch, Event, Membership, Prompt
+from annotation.models import Batch, Event, Judgment, Membership, Prompt
 from rlhf import rounds, stages
 from rlhf.models import Checkpoint, Job, Round, Score
-from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, member
+from tests.factories import (
+    BatchFactory,
+    ComparisonFactory,
+    PromptFactory,
+    SourceFactory,
+    judged,
+    member,
+)
 from tests.rlhf.machine import (
     CAUTIONS,
     a_worker,
@@ -68,6 +77,35 @@ def test_without_a_policy_nothing_can_be_launched(project, ada, grace):
     assert not Round.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "verdict"),
+    [
+        ({"model_type": "bart", "is_encoder_decoder": True}, "no-go"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "go"),
+        ({"model_type": "llama"}, "go"),
+        (["no", "object"], "go"),
+    ],
+)
+def test_what_cannot_become_a_reward_model_is_said_before_anybody_judges(
+    project, tmp_path, config, verdict
+):
+    ready(project, policy=str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    check = checks(project)["policy"]
+    assert check.verdict == verdict
+    assert ("bart" in check.answer) == (verdict == "no-go")
+
+
+def test_who_wants_written_answers_kept_likely_is_told_when_there_are_none(project, base):
+    config = small_config(project)
+    assert "written" not in checks(project, config)
+    config["ppo"]["ptx_weight"] = 0.5
+    assert checks(project, config)["written"].verdict == "caution"
+    written = judged(project, split="train").judgment
+    Judgment.objects.filter(pk=written.pk).update(rewrite="Better like this.")
+    assert checks(project, config)["written"].verdict == "go"
+
+
 def test_a_caution_must_be_acknowledged_by_name(project, base, grace):
     config = small_config(project)
     cautions = [k for k, c in checks(project).items() if c.verdict == "caution"]
@@ -108,6 +146,7 @@ def test_more_judges_than_people_are_a_no_go(project, base):
         ("ppo", "kl_weight", -1, "kl_weight must be 0 or more"),
         ("ppo", "stepz", 3, "'stepz' is not a setting"),
         ("generate", "k", 1, "k must be between 2 and 9"),
+        ("generate", "k", "four", "k must be a whole number"),
         ("round", "harmful_share", 1.5, "harmful_share must be between 0 and 1"),
         ("round", "ppo_prompts", "many", "must be a whole number"),
         ("round", "kl_reference", "yesterday", "must be base or previous"),
@@ -122,6 +161,27 @@ def test_an_impossible_setting_is_refused_in_one_sentence(
     config.setdefault(section, {})[name] = value
     with pytest.raises(rounds.RoundError, match=says):
         rounds.open_round(project, by=grace, config=config, acknowledged=CAUTIONS)
+
+
+def test_the_estimate_learns_from_what_has_run_in_this_project(project, base):
+    config = rounds.default_config(project, "tiny")
+    guess = checks(project, config)["estimate"]
+    assert guess.verdict == "caution", "nothing has run here: the demo's times may be far off"
+    assert "a guess" in guess.evidence
+    round = Round.objects.create(project=project, number=0, state="done", config=config)
+    now = timezone.now()
+    Job.objects.create(
+        project=project, round=round, stage="evaluate", state="done",
+        started_at=now - timedelta(seconds=3000), ended_at=now,
+    )  # fmt: skip
+    told = checks(project, config)["estimate"]
+    assert told.verdict == "go"
+    # 100 times as long as the demo's 30 s, and so are the other stages.
+    assert "evaluate 50 min" in told.evidence
+    assert "ppo 2.1 h" in told.evidence
+    assert "own evaluate" in told.evidence
+    config["round"]["heldout_prompts"] *= 2
+    assert "evaluate 1.7 h" in checks(project, config)["estimate"].evidence
 
 
 # --- Opening ----------------------------------------------------------------------------------
@@ -276,6 +336,46 @@ def test_a_model_by_name_is_measured_and_not_built(project, grace):
     assert job.round.policy.path == "org/some-model"
 
 
+def test_a_base_whose_model_was_misspelt_is_measured_anew_with_the_right_one(
+    project, grace, tmp_path
+):
+    PromptFactory(project=project, split="heldout")
+    job = rounds.open_base_round(project, grace, policy="org/smol-modl")
+    rounds.cancel_job(job, grace)
+    again = rounds.open_base_round(project, grace, policy=str(tmp_path))
+    assert (again.stage, again.round.policy.path) == ("evaluate", str(tmp_path))
+    assert Round.objects.count() == 1
+
+
+def test_a_named_model_takes_the_place_of_a_base_that_could_not_be_built(project, grace):
+    job = rounds.open_base_round(project, grace, preset_name="ci")
+    rounds.cancel_job(job, grace)
+    assert rounds.open_base_round(project, grace, policy="org/some-model") is None
+    round = Round.objects.get()
+    assert (round.state, round.plan, round.policy.state) == ("done", [], "promoted")
+    assert "base" not in round.config
+
+
+def test_a_folder_that_is_not_there_is_refused_before_anything_is_made(project, grace, tmp_path):
+    with pytest.raises(rounds.RoundError, match=r"no folder .*/nowhere"):
+        rounds.open_base_round(project, grace, policy=f"{tmp_path}/nowhere")
+    assert not Round.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["/etc", "/nowhere", "../..", "models/../../etc", "~root", "link", "a\x00b", "/" + "x" * 400],
+)
+def test_a_project_s_admin_names_no_folder_outside_those_that_are_meant_for_models(
+    project, grace, tmp_path, named
+):
+    (tmp_path / "link").symlink_to("/etc")
+    named = str(tmp_path / "link") if named == "link" else named
+    with pytest.raises(rounds.RoundError, match=r"MODEL_FOLDERS|no folder and no hub"):
+        rounds.open_base_round(project, grace, policy=named)
+    assert not Round.objects.exists()
+
+
 # --- The gate ---------------------------------------------------------------------------------
 
 
@@ -327,6 +427,15 @@ def test_a_clear_win_without_a_price_is_proposed_for_promotion(project, base):
 def test_a_doubtful_win_or_a_price_is_proposed_for_refusal(project, base, worse):
     proposal = rounds.propose_verdict(scored(project, base, "gold", BEFORE, BETTER | worse))[0]
     assert proposal == "refused"
+
+
+def test_a_win_on_a_handful_of_prompts_is_not_clear(project, base):
+    """With a few prompts a bootstrap can hardly vary: one prompt has an interval of no width."""
+    round = scored(project, base, "gold", {}, {"win_rate_vs_previous": (0.75, 0.75, 0.75)})
+    Score.objects.update(n=1)
+    verdict, reasons = rounds.propose_verdict(round)
+    assert verdict == "refused"
+    assert "too few prompts" in reasons[0]
 
 
 def test_a_round_without_an_opponent_is_not_promoted_by_itself(project, base):

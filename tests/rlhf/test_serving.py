@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from django.urls import reverse
@@ -74,6 +75,17 @@ def test_what_is_served_draws_its_words(policy, keeper):
     assert (folder / "config.json").is_symlink()
 
 
+def test_an_encoder_decoder_is_not_served_and_the_page_says_why(policy, keeper):
+    config = Path(policy.path) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"is_encoder_decoder": True}))
+    serving.want(policy, None)
+    for _ in range(12):
+        keeper.look()
+    server = row(policy)
+    assert health(server).state == "failed"
+    assert "is an encoder-decoder" in server.reason
+
+
 def test_a_server_that_dies_comes_back_and_fails_in_the_end(policy, keeper, monkeypatch):
     serving.want(policy, None)
     for _ in range(2):
@@ -122,6 +134,18 @@ def test_unused_it_sleeps_and_the_next_dialogue_wakes_it(policy, keeper, project
     for _ in range(2):
         keeper.look()
     assert source.serving(campaign).is_ready
+
+
+def test_a_sleeping_policy_wakes_only_where_there_is_room(policy, project, grace, settings):
+    settings.POLICY_SERVERS_MAX = 1
+    campaign = new_campaign(project, grace, writing={"policies": [str(policy.uid)]})
+    PolicyServer.objects.create(checkpoint=policy, sleeps=True)
+    other = Checkpoint.objects.create(project=project, kind="policy", name="b", path="x")
+    serving.want(other, grace)
+    assert seam.candidates().serving(campaign).state == "off"
+    assert not PolicyServer.objects.get(checkpoint=policy).is_wanted
+    serving.unwant(other, grace)
+    assert seam.candidates().serving(campaign).state == "starting"
 
 
 def test_without_a_keeper_the_page_says_what_to_start(policy, project, grace):

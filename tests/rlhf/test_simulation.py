@@ -94,7 +94,7 @@ def test_people_and_programs_share_a_batch(world):
     assert Judgment.objects.filter(assignment__annotator__is_simulated=True).count() == 5
     ranks = {str(pk): 1 for pk in mine.shown_order}
     answer = Answer(ranks={"helpfulness": ranks, "safety": ranks})
-    submit_judgment(mine, answer=answer, key=mine.uid)
+    submit_judgment(mine, by=mine.annotator, answer=answer, key=mine.uid)
     assert not batch.comparisons.exclude(judged=1).exists()
 
 

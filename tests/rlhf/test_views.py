@@ -22,6 +22,7 @@ from tests.rlhf.factories import (
     new_round,
     passed,
     ppo_samples,
+    rm_result,
     score,
 )
 
@@ -226,6 +227,14 @@ def test_grace_launches_and_a_second_click_finds_the_round_there(
     assert Round.objects.filter(project=ready).count() == 2
 
 
+@pytest.mark.parametrize("number", ["-1", "one", "9" * 30, ""])
+def test_a_round_number_that_makes_no_sense_is_no_error(client, ready, grace, number):
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"act": "launch", "number": number}
+    assert client.post(reverse("launch", args=[ready.slug]), sent).status_code == 422
+    assert page(client, "round", ready.slug, 10**30).status_code == 404
+
+
 def test_a_caution_that_nobody_acknowledged_holds_the_launch_and_keeps_what_was_typed(
     client, ready, grace
 ):
@@ -269,6 +278,12 @@ def test_what_differs_from_the_last_round_is_marked_before_launch(client, ready,
     body = text_of(client.post(reverse("launch", args=[ready.slug]), sent))
     assert "▲ was 99" in body
     assert body.count("▲ was") == 1
+
+
+def test_what_is_as_in_the_last_round_is_not_marked_lists_included(client, ready, grace):
+    new_round(ready, 1, start=ready.checkpoints.first(), config=rounds.default_config(ready))
+    client.force_login(grace)
+    assert text_of(page(client, "launch", ready.slug)).count("▲") == 1, "only what the sign means"
 
 
 def test_a_setting_that_an_older_version_had_does_not_block_the_next_launch(client, ready, grace):
@@ -356,7 +371,7 @@ def test_the_reward_models_accuracy_comes_with_interval_warning_and_people(
 ):
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2, stage="reward_model"))
-    assert "people agree" in body
+    assert "people with one another" in body
     assert "78 % [75, 81 %], n = 812" in body
     assert "Only 28 held-out pairs" in body
     assert "perfectly calibrated" in body
@@ -393,7 +408,7 @@ def test_every_score_of_the_evaluation_has_interval_n_and_the_rubrics_badge(
 ):
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2, stage="evaluate"))
-    assert "2 % [0, 7 %], n = 150" in body
+    assert "2 % <small>[0, 7 %], n = 150</small>" in body
     assert '<span class="badge simulated">rubric (simulated)</span>' in body
 
 
@@ -629,6 +644,56 @@ def test_judge_and_temperature_are_in_the_address(client, mission, project, rita
 def test_an_empty_dashboard_teaches(client, project, rita):
     client.force_login(rita)
     assert "Nothing is measured yet" in text_of(page(client, "dashboard", project.slug))
+
+
+def test_every_model_is_listed_with_its_lineage_and_figures(client, mission, project, rita, grace):
+    second = mission["rounds"][2]
+    model = checkpoint(project, "round 2 <reward> model", kind="reward_model", round=second)
+    model.snapshot, model.metrics = second.snapshot, {"train": rm_result()["train"]}
+    model.save()
+    client.force_login(rita)
+    body = text_of(page(client, "models", project.slug))
+    assert "round 2 &lt;reward&gt; model" in body
+    assert "right on 83 % [80, 86 %], n = 812 held-out safety pairs" in body
+    assert "preferred to the base 86 % [81, 91 %], n = 150 (rubric (simulated)" in body
+    assert f'href="{second.get_absolute_url()}"' in body
+    assert f'<a href="#model-{mission["policies"][1].uid}">round-1</a>' in body
+    assert "Where it is" not in body, "paths are for those who run rounds"
+    client.force_login(grace)
+    assert "<code>models/round-2</code>" in text_of(page(client, "models", project.slug))
+
+
+def test_a_promotion_taken_back_lets_the_next_round_start_from_the_policy_before(
+    client, mission, project, grace
+):
+    _, first, second = mission["policies"]
+    client.force_login(grace)
+    assert "Take the promotion back" in text_of(page(client, "models", project.slug))
+    url = reverse("retire_policy", args=[project.slug])
+    answer = client.post(url, {"model": second.uid, "note": " "}, follow=True)
+    assert "Say in a sentence why" in text_of(answer)
+    assert rounds.start_policy(project) == second
+    answer = client.post(url, {"model": second.uid, "note": "It flatters."}, follow=True)
+    assert "the next round starts from round-1" in text_of(answer)
+    assert rounds.start_policy(project) == first
+    event = Event.objects.get(verb="took back")
+    assert (event.actor, event.data["note"]) == (grace, "It flatters.")
+    answer = client.post(url, {"model": second.uid, "note": "Again."}, follow=True)
+    assert "is not promoted" in text_of(answer), "a second click changes nothing"
+    assert "no such model" in text_of(client.post(url, {"model": "x", "note": "y"}, follow=True))
+
+
+def test_the_only_promoted_policy_stays(client, ready, grace):
+    only = rounds.start_policy(ready)
+    with pytest.raises(rounds.RoundError, match="the only one"):
+        rounds.retire_policy(only, "Away with it.", grace)
+    client.force_login(grace)
+    assert "Take the promotion back" not in text_of(page(client, "models", ready.slug))
+
+
+def test_a_project_without_models_says_where_the_first_comes_from(client, project, rita):
+    client.force_login(rita)
+    assert "No model yet" in text_of(page(client, "models", project.slug))
 
 
 def test_each_panel_can_be_taken_away_as_csv(client, mission, project, rita):

@@ -92,7 +92,7 @@ def test_the_report_has_the_base_and_one_round_with_every_figure(walk):
             assert set(entry[judge]) == {"1.0", "0.3"}
             for summary in entry[judge].values():
                 assert set(summary) >= FIGURES
-                assert summary["mean_length"] > 0
+                assert summary["mean_length"]["value"] > 0
     for temperature in ("1.0", "0.3"):
         gold = first["gold"][temperature]
         for win in (gold["win_rate_vs_base"], gold["win_rate_vs_previous"]):

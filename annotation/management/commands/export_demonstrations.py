@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from annotation.demonstrations import demonstration_rows
 from annotation.models import Project
+from annotation.statements import demonstrations
 
 
 class Command(BaseCommand):
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         count = 0
         try:
             with beside.open("w", encoding="utf-8") as file:
-                for row in demonstration_rows(project):
+                for row in demonstrations(project):
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     count += 1
             if not count:

@@ -13,7 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from annotation.models import User
 from rlhf import demo, rounds, tasks
+from rlhf.dashboard import RATES
 from rlhf.models import Job, Round
 from rlhf.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
 
@@ -51,7 +53,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         project = demo.demo_project()
         logins = demo.demo_accounts(project)
-        grace = project.memberships.get(user__username="grace").user
+        # Nobody, where an account of this name was there before the demo and is somebody's own.
+        grace = User.objects.filter(username="grace", memberships__project=project).first()
         tasks.wake(rounds.open_base_round(project, grace, preset_name=options["preset"]))
         self.welcome(f"http://localhost:{port}", logins)
         settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
@@ -195,16 +198,12 @@ def round_table(entry: dict[str, Any]) -> Table:
 
 
 def _figure(metric: str, figure: Any) -> str:
-    if figure is None:
-        return "–"
-    if isinstance(figure, float | int):
-        return f"{figure:.1f}"
-    value = figure.get("score", figure.get("value"))
+    value = figure.get("score", figure.get("value")) if figure else None
     if value is None:
         return "–"
-    scale, form = (1, ".2f") if metric in ("helpfulness", "safety") else (100, ".1f")
+    form = ".2f" if metric in ("helpfulness", "safety") else ".1f"
+    scale, unit = (100, " %") if metric in RATES else (1, "")
     low, high = (format(x * scale, form) for x in figure["ci"])
-    unit = " %" if scale == 100 else ""
     return f"{format(value * scale, form)}{unit}\n[{low}, {high}]"
 
 

@@ -5,8 +5,10 @@ export const store = {
   read(name) {
     try { return JSON.parse(localStorage.getItem(name)); } catch { return null; }
   },
+  // Whether it is kept: a store may be full or forbidden.
   write(name, value) {
-    try { localStorage.setItem(name, JSON.stringify(value)); } catch { /* full or forbidden */ }
+    try { localStorage.setItem(name, JSON.stringify(value)); } catch { return false; }
+    return true;
   },
   drop(name) {
     try { localStorage.removeItem(name); } catch { /* forbidden */ }

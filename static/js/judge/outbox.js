@@ -4,18 +4,40 @@
 import { $, post, signedOut, store } from "./net.js";
 import { gettext, ngettext } from "./words.js";
 
+// What a person said, to be read and copied: orders, then every field with something in it.
+function written(item) {
+  const orders = new Map();
+  const lines = [];
+  for (const [name, value] of new URLSearchParams(item.body)) {
+    if (!value || ["csrfmiddlewaretoken", "key", "seconds", "act"].includes(name)) continue;
+    const [, axis, letter] = name.match(/^rank-(.+)-([A-I])$/) || [];
+    if (!axis) lines.push(`${name}: ${value}`);
+    else {
+      const places = orders.get(axis) || orders.set(axis, {}).get(axis);
+      (places[value] ||= []).push(letter);
+    }
+  }
+  const told = [...orders].map(([axis, places]) => `${axis}: ${Object.values(places).map((tied) => tied.join(" = ")).join(" > ")}`);
+  return [...told, ...lines].join("\n");
+}
+
 // `sent(said)`, `refused(item, sentence)` and `drained()` say what the page does then.
 export function makeOutbox(user, { sent, refused, drained }) {
   const name = `judge:outbox:${user}`;
   let memory = []; // Where the browser keeps nothing.
   let flushing = false;
   let retry = 0;
+  // Ids of answers that the server does not know as this person's: kept, shown, tried again now and
+  // then, and in nobody's way.
+  const foreign = new Set();
 
   const items = () => store.read(name) || memory;
-  const keep = (kept) => { memory = kept; store.write(name, kept); };
+  const waiting = () => items().filter((item) => !foreign.has(item.id));
+  // What the store has no room for is kept by this page alone; an older list must not hide it.
+  const keep = (kept) => { memory = kept; if (!store.write(name, kept)) store.drop(name); };
 
   function trouble(sentence) {
-    const n = items().length;
+    const n = waiting().length;
     const kept = n ? ` ${ngettext("%(n)s answer waits here and is sent when it can be.", "%(n)s answers wait here and are sent when they can be.", n)}` : "";
     $("offline").textContent = sentence + kept;
     $("offline").hidden = false;
@@ -40,10 +62,14 @@ export function makeOutbox(user, { sent, refused, drained }) {
     flushing = true;
     clearTimeout(retry);
     let sentence = "";
+    foreign.clear();
     try {
-      while (items().length) {
-        const item = items()[0];
+      for (let item; (item = waiting()[0]);) {
         const answer = await post(item.url, item.body).catch(() => null);
+        if (answer?.status === 404 || answer?.status === 410) {
+          foreign.add(item.id);
+          continue;
+        }
         sentence = obstacle(answer);
         if (sentence) break;
         keep(items().filter((other) => other.id !== item.id));
@@ -54,6 +80,8 @@ export function makeOutbox(user, { sent, refused, drained }) {
     } finally {
       flushing = false;
     }
+    showForeign();
+    if (foreign.size) retry = setTimeout(flush, 30000);
     if (sentence) {
       trouble(sentence);
       retry = setTimeout(flush, 5000);
@@ -63,8 +91,31 @@ export function makeOutbox(user, { sent, refused, drained }) {
     }
   }
 
+  function showForeign() {
+    const box = $("foreign");
+    const item = items().find((one) => foreign.has(one.id));
+    box.hidden = !item;
+    if (!item) return;
+    const [copy, discard] = box.querySelectorAll("button"), text = box.querySelector("textarea");
+    text.value = written(item);
+    copy.textContent = gettext("Copy");
+    copy.onclick = () => {
+      text.select(); // By hand, where the browser lets no page write to the clipboard.
+      navigator.clipboard?.writeText(text.value).then(() => { copy.textContent = gettext("Copied"); }).catch(() => {});
+    };
+    discard.textContent = gettext("Discard this answer");
+    discard.onclick = () => {
+      if (discard.textContent !== gettext("Discard it for good")) {
+        discard.textContent = gettext("Discard it for good");
+        return;
+      }
+      keep(items().filter((other) => other.id !== item.id));
+      showForeign();
+    };
+  }
+
   window.addEventListener("online", flush);
   window.addEventListener("offline", () => explain(null));
   document.addEventListener("visibilitychange", () => { if (!document.hidden && items().length) flush(); });
-  return { items, trouble, explain, flush, add: (item) => keep([...items(), item]) };
+  return { items, waiting, trouble, explain, flush, add: (item) => keep([...items(), item]) };
 }

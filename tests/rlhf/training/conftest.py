@@ -94,6 +94,7 @@ def ready(talker, taste, tmp_path):
             config | settings,
             prompts=[prompt(i, risk=risk) for i, risk in enumerate(risks)],
             watch=[prompt(300 + i) for i in range(6)],
+            ptx=[prompt(i) | {"response": "sorry no blue kettle"} for i in range(8)],
         )
 
     return make

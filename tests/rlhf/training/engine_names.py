@@ -1,7 +1,14 @@
 """Names of the releases below that export_job writes, each checked against the release itself by
-`python -m benchmarks.export_schemas`. A name that is not here has not been checked."""
+`python -m benchmarks.export_schemas`. A name that is not here has not been checked.
 
-VERSIONS = {"openrlhf": "0.11.2", "verl": "0.9.1"}
+NeMo-RL's were read in `examples/configs/ppo_math_1B.yaml` of the commit named; `data_path` in its
+`ResponseDataset` (commit 23d0baf), and what stands under `env` is for our own environment."""
+
+VERSIONS = {
+    "openrlhf": "0.11.2",
+    "verl": "0.9.1",
+    "nemo-rl": "0352cb765e9cd4857dc64856859d21b3130f5bae",
+}
 
 NAMES = {
     "openrlhf": {
@@ -128,5 +135,67 @@ NAMES = {
         "trainer.total_epochs",
         "trainer.total_training_steps",
         "trainer.val_before_train",
+    },
+    "nemo-rl": {
+        "checkpointing.checkpoint_dir",
+        "checkpointing.metric_name",
+        "cluster.gpus_per_node",
+        "cluster.num_nodes",
+        "data.default.env_name",
+        "data.default.processor",
+        "data.max_input_seq_length",
+        "data.train.data_path",
+        "data.train.dataset_name",
+        "data.validation",
+        "data.validation.data_path",
+        "data.validation.dataset_name",
+        "env.ground_control.reward",
+        "logger.log_dir",
+        "loss_fn.ratio_clip_c",
+        "loss_fn.ratio_clip_max",
+        "loss_fn.ratio_clip_min",
+        "loss_fn.reference_policy_kl_penalty",
+        "loss_fn.reference_policy_kl_type",
+        "loss_fn.token_level_loss",
+        "loss_fn.use_kl_in_reward",
+        "policy.dtensor_cfg.lora_cfg.alpha",
+        "policy.dtensor_cfg.lora_cfg.dim",
+        "policy.dtensor_cfg.lora_cfg.enabled",
+        "policy.dtensor_cfg.tensor_parallel_size",
+        "policy.generation.max_new_tokens",
+        "policy.generation.temperature",
+        "policy.generation.vllm_cfg.tensor_parallel_size",
+        "policy.max_grad_norm",
+        "policy.max_total_sequence_length",
+        "policy.model_name",
+        "policy.optimizer.kwargs.eps",
+        "policy.optimizer.kwargs.lr",
+        "policy.optimizer.kwargs.weight_decay",
+        "policy.precision",
+        "policy.train_global_batch_size",
+        "policy.train_micro_batch_size",
+        "ppo.adv_estimator.gae_gamma",
+        "ppo.adv_estimator.gae_lambda",
+        "ppo.adv_estimator.name",
+        "ppo.adv_estimator.normalize_advantages",
+        "ppo.max_num_epochs",
+        "ppo.max_num_steps",
+        "ppo.num_generations_per_prompt",
+        "ppo.num_prompts_per_step",
+        "ppo.policy_training_start_step",
+        "ppo.ppo_epochs",
+        "ppo.reward_scaling.enabled",
+        "ppo.reward_shaping.enabled",
+        "ppo.seed",
+        "ppo.skip_reference_policy_logprobs_calculation",
+        "ppo.val_at_start",
+        "ppo.val_period",
+        "value.dtensor_cfg.tensor_parallel_size",
+        "value.max_grad_norm",
+        "value.model_name",
+        "value.optimizer.kwargs.eps",
+        "value.optimizer.kwargs.lr",
+        "value.optimizer.kwargs.weight_decay",
+        "value_loss_fn.cliprange",
     },
 }

@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.training.rundir import StopRequest, run_stage
 from tests.rlhf.training.conftest import HARMFUL
-from tests.rlhf.training.tiny import ask, judgment, prompt, run_folder
+from tests.rlhf.training.tiny import ask, judgment, prompt, run, run_folder
 
 # --- Models that are broken, each made from one that works ------------------------------------
 
@@ -134,6 +134,13 @@ def folder_of(talker, taste, tmp_path):
             ),
             "ppo": (short | rewards | small | {"reference": talker}, {"prompts": prompts}),
             "evaluate": (short | rewards, {"prompts": prompts}),
+            "best_of_n": (short | rewards | {"n": [1, 2]}, {"prompts": prompts}),
+            "sft": (
+                {"policy": policy, "threads": 1},
+                {"demonstrations": [row | {"response": "yes nice"} for row in prompts]},
+            ),
+            "dpo": ({"policy": policy, "threads": 1}, {"preferences": ranked}),
+            "grow": ({"policy": policy, "width": 2, "threads": 1}, {}),
         }[stage]
         folder = run_folder(tmp_path / "run", configs, **(given | data))
         for name in FORMER:
@@ -148,11 +155,12 @@ FORMER = (
     "metrics.jsonl",
     "responses.jsonl",
     "samples.jsonl",
+    "samples-2.jsonl",
     "policy/model.safetensors",
     "train/heads.safetensors",
     "test/heads.safetensors",
 )
-STAGES = ("generate", "reward_model", "ppo", "evaluate")
+STAGES = ("generate", "reward_model", "ppo", "evaluate", "best_of_n", "sft", "dpo", "grow")
 
 
 def main_of(stage):
@@ -184,6 +192,8 @@ def test_a_broken_model_is_named_and_nothing_is_overwritten(
 ):
     if stage == "reward_model" and breaks in (without_eos, without_a_layer, adapters_in_a_pickle):
         pytest.skip("a reward model says nothing that would have to end, and reads no adapters")
+    if stage == "grow" and breaks in (silent_template, refusing_template):
+        pytest.skip("to grow a model no conversation is read")
     model = tmp_path / "model"
     shutil.copytree(talker, model)
     breaks(model)
@@ -208,44 +218,77 @@ def test_without_a_pad_token_everything_works(stage, folder_of, talker, tmp_path
 
 LONG = prompt(3) | {"messages": ask("nice " * 200)}
 FLAT = {"helpfulness": [1, 1], "safety": [1, 2]}
+BOTH = {"helpfulness": [1, 2], "safety": [1, 2]}
+NO_PREFERENCE = "prefers one response to another on helpfulness"
+# What is wrong with a file: which stages read it, and what is said.
+ASKING, RANKED = ("generate", "ppo", "evaluate", "best_of_n"), ("reward_model", "dpo")
 BAD_ROWS = {
-    "no prompts": ({"prompts": []}, "data/prompts.jsonl has no prompts"),
+    "no prompts": (ASKING, {"prompts": []}, "data/prompts.jsonl has no prompts"),
     "a long prompt": (
+        ASKING,
         {"prompts": [prompt(i) for i in range(9) if i != 3] + [LONG]},
         "Prompt p3 has",
     ),
-    "no text": ({"prompts": [prompt(0) | {"messages": []}]}, "data/prompts.jsonl line 1"),
-    "twice the same": ({"prompts": [prompt(0), prompt(0)]}, "'p0' twice"),
-    "no judgments": ({"preferences": []}, "data/preferences.jsonl has no judgments"),
+    "no text": (ASKING, {"prompts": [prompt(0) | {"messages": []}]}, "data/prompts.jsonl line 1"),
+    "twice the same": (ASKING, {"prompts": [prompt(0), prompt(0)]}, "'p0' twice"),
+    "no judgments": (RANKED, {"preferences": []}, "data/preferences.jsonl has no judgments"),
     "one class only": (
+        RANKED,
         {"preferences": [judgment(i, ["nice", "no"], FLAT) for i in range(6)]},
-        "prefers one response to another on helpfulness",
+        NO_PREFERENCE,
     ),
     "one text only": (
-        {
-            "preferences": [
-                judgment(i, ["nice", "nice"], {"helpfulness": [1, 2], "safety": [1, 2]})
-                for i in range(6)
-            ]
-        },
-        "prefers one response to another on helpfulness",
+        RANKED,
+        {"preferences": [judgment(i, ["nice", "nice"], BOTH) for i in range(6)]},
+        NO_PREFERENCE,
     ),
-    "no reference": ({"reference": []}, "data/reference.jsonl has no texts"),
+    "a long prompt that was ranked": (
+        ("dpo",),
+        {"preferences": [judgment(3, ["nice", "no"], BOTH) | {"messages": LONG["messages"]}]},
+        "Prompt p3 has",
+    ),
+    "no reference": (
+        ("reward_model",),
+        {"reference": []},
+        "data/reference.jsonl has no texts",
+    ),
+    "no demonstrations": (
+        ("sft",),
+        {"demonstrations": []},
+        "data/demonstrations.jsonl has no demonstrations",
+    ),
+    "a long demonstration": (
+        ("sft",),
+        {"demonstrations": [prompt(0) | {"response": "nice"}, LONG | {"response": "no"}]},
+        "Prompt p3 has",
+    ),
+    "an empty answer": (
+        ("sft",),
+        {"demonstrations": [prompt(0) | {"response": " "}]},
+        "data/demonstrations.jsonl line 1: response must be text",
+    ),
 }
 
 
 @pytest.mark.parametrize(
     ("stage", "what"),
-    [
-        (stage, what)
-        for stage in STAGES
-        for what, (data, _) in BAD_ROWS.items()
-        if (stage == "reward_model") == ("prompts" not in data)
-    ],
+    [(stage, what) for what, (stages, *_) in BAD_ROWS.items() for stage in stages],
 )
 def test_bad_rows_are_named_with_their_place(stage, what, folder_of):
-    data, said = BAD_ROWS[what]
+    _, data, said = BAD_ROWS[what]
     assert said in refused(stage, folder_of(stage, **data))
+
+
+@pytest.mark.parametrize(("stage", "breaks"), [("best_of_n", truncated), ("grow", pickle)])
+def test_a_process_says_it_and_exits_with_2(stage, breaks, folder_of, talker, tmp_path):
+    model = shutil.copytree(talker, tmp_path / "model")
+    breaks(model)
+    folder = folder_of(stage, policy=str(model))
+    done = run(stage, folder)
+    assert done.returncode == 2, done.stderr
+    assert BROKEN_MODELS[breaks] in done.stderr.splitlines()[-1]
+    assert json.loads((folder / "error.json").read_text())["message"] in done.stderr
+    assert all((folder / name).read_text() == "kept" for name in FORMER)
 
 
 BAD_BYTES = {

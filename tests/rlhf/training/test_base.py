@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.training import configs, rundir
-from rlhf.training.base import Example, build_model, pack, schedule
+from rlhf.training.base import Example, build_model, schedule, train_step
 from rlhf.training.configs import BaseConfig
 from rlhf.training.word_tokenizer import build_tokenizer
 from rlhf.world.answers import corpus
@@ -159,25 +159,17 @@ def test_packing_computes_what_one_example_at_a_time_computes():
         for row in corpus(0, 12)
     ]
     torch.manual_seed(0)
-    model = build_model(BaseConfig(**TINY), tokenizer).model.eval()
-    batch = pack(examples, row_length=200)
-    assert len(batch.ids) < len(examples)
-    assert int(batch.learnt.sum()) == sum(len(example.response) for example in examples)
+    model = build_model(BaseConfig(**TINY), tokenizer).eval()
+    alone = []
     with torch.no_grad():
-        packed = model(
-            input_ids=batch.ids,
-            position_ids=batch.positions,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-        ).last_hidden_state
-        found = 0
-        for row in range(len(batch.ids)):
-            for segment in range(1, int(batch.segments[row].max()) + 1):
-                mine = batch.segments[row] == segment
-                alone = model(input_ids=batch.ids[row][mine][None]).last_hidden_state[0]
-                torch.testing.assert_close(packed[row][mine], alone, rtol=1e-4, atol=1e-5)
-                found += 1
-    assert found == len(examples)
+        for example in examples:
+            ids = torch.tensor([example.prompt + example.response])
+            said = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
+            target = torch.tensor(example.response)
+            alone.append(torch.nn.functional.cross_entropy(said, target, reduction="none"))
+    loss, n_tokens = train_step(model, [], examples, BaseConfig(**TINY))
+    assert loss == pytest.approx(float(torch.cat(alone).mean()), rel=1e-4)
+    assert n_tokens == sum(len(example) for example in examples)
 
 
 def test_the_schedule_reads_clean_answers_first_and_then_the_mix():

@@ -22,11 +22,11 @@ def logprob(folder, prompt_text, text):
     """How likely a policy finds a response, end included; nats."""
     import torch
 
-    from rlhf.training import loading, ppo_math, tuning
+    from rlhf.training import loading, ppo_math
 
     policy = loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
     ids = policy.encode_prompt(ask(prompt_text), "p", room=20)
-    response = tuning.encode_response(policy, text)
+    response = policy.encode_response(text)
     with torch.no_grad():
         logits = policy.model(input_ids=torch.tensor([ids + response])).logits
     logits = logits[:, len(ids) - 1 : -1]
@@ -175,6 +175,53 @@ def test_the_best_of_more_answers_scores_higher_at_the_kl_that_is_known(talker, 
     against = run_folder(tmp_path / "against", config, prompts=prompts, opponents__base=rows)
     evaluate.main(against, StopRequest())
     assert result_of(against)["summary"]["1.0"]["win_rate_vs_base"]["n"] == 12
+
+
+def test_the_best_of_n_wins_by_as_much_as_the_greatest_of_n_draws_must(talker, taste, tmp_path):
+    """Drawn and scored once more beside the stage, and counted over all choices of n answers."""
+    import torch
+
+    from rlhf.training import best_of_n, loading, sampling
+    from rlhf.training.scorers import RewardModel
+
+    k, sizes, prompts = 6, [1, 2, 3], [prompt(i) | {"prompt_id": f"q{i}"} for i in range(60)]
+    config = {"policy": talker, "reward_model": str(taste / "train"), "n": sizes, "samples": k}
+    config |= {"max_new_tokens": 40, "seed": 7, "threads": 1, "no_eos_score": -1.0}
+    folder = run_folder(tmp_path, config, prompts=prompts)
+    best_of_n.main(folder, StopRequest())
+    curve = result_of(folder)["curve"]
+
+    policy = loading.load_policy(talker, "policy", device=torch.device("cpu"))
+    encoded = [policy.encode_prompt(p["messages"], "p", room=40) for p in prompts]
+    answers = sampling.sample(
+        policy.model, encoded, k=k, max_new_tokens=40, temperature=1.0, stop_ids=policy.stop_ids,
+        pad_id=policy.pad_id, generator=torch.Generator().manual_seed(7),
+    )  # fmt: skip
+    model = RewardModel.load(taste / "train")
+    scores = []
+    for p, group in zip(prompts, answers, strict=True):
+        said = model.score([p["messages"]] * k, [policy.decode(a.tokens) for a in group])
+        total = model.combine(said, ["harmless"] * k, threshold=0.15).tolist()
+        scores.append([t if a.finished else -1.0 for t, a in zip(total, group, strict=True)])
+    for point in curve:
+        n = point["n"]
+        by_hand = [
+            sum(max(choice) for choice in itertools.combinations(mine, n)) / math.comb(k, n)
+            for mine in scores
+        ]
+        assert point["score"]["value"] == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-4)
+        assert point["kl"] == pytest.approx(math.log(n) - (n - 1) / n)
+    one, two, three = (point["score"]["value"] for point in curve)
+    assert one < two < three
+    assert three - two < two - one  # each further answer adds less
+
+    # What it picked of three beats another answer as often as the greatest of three draws does.
+    rows = rows_of(folder / "samples-3.jsonl")
+    for row, mine, group in zip(rows, scores, answers, strict=True):
+        best = max(range(3), key=mine.__getitem__)
+        assert row["text"] == policy.decode(group[best].tokens)
+    won = [(max(m[:3]) > m[3]) + 0.5 * (max(m[:3]) == m[3]) for m in scores]
+    assert sum(won) / len(won) == pytest.approx(3 / 4, abs=3 * math.sqrt(3 / 16 / len(won)))
 
 
 def test_what_the_best_of_n_is_worth_is_the_mean_over_all_choices_of_n():

@@ -10,7 +10,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from rlhf.training import decoding, packing, ppo_math, sampling
+from rlhf.training import decoding, packing, ppo_math, products, sampling
 
 CPU = torch.device("cpu")
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16]]
@@ -113,9 +113,9 @@ def test_sequences_in_one_row_are_read_as_if_each_were_alone(kind, share_rows):
     prompts = [PROMPTS[i % 4] for i in range(len(answers))]
     packed = packing.pack(prompts, answers, pad_id=0, device=CPU, share_rows=share_rows)
     shape = packed.inputs["input_ids"].shape
-    # 182 tokens: three rows of at most 64 are enough, ten padded ones hold 410 and more.
-    assert shape[0] == (3 if share_rows else 10)
-    assert shape[1] <= 64
+    # 166 tokens where the four prompts are read once: two rows; ten padded ones hold 410 and more.
+    assert shape[0] == (2 if share_rows else 10)
+    assert shape.numel() <= 256 if share_rows else shape.numel() > 410
     said = packing.logits(model, packing.states(model, packed))
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         alone = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
@@ -125,15 +125,23 @@ def test_sequences_in_one_row_are_read_as_if_each_were_alone(kind, share_rows):
         assert line == answer + [0] * (packed.width - len(answer))
 
 
+@pytest.mark.parametrize("short", [256, 16], ids=["short rows", "long rows"])
+@pytest.mark.parametrize("fast", [True, False], ids=["oneDNN", "MKL"])
 @pytest.mark.parametrize("share_rows", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_compact_llama_has_the_values_and_gradients_of_transformers(
-    tied, share_rows, monkeypatch
+    tied, share_rows, fast, short, monkeypatch
 ):
+    if fast and not products.available():
+        pytest.skip("no oneDNN with AVX-512 on this processor")
+    monkeypatch.setattr(products, "_FAST", fast)
+    monkeypatch.setattr(packing.llama, "SHORT", short)
     model = llama(tie_word_embeddings=tied)
     generator = torch.Generator().manual_seed(0)
-    answers = [torch.randint(1, 61, (n,), generator=generator).tolist() for n in (9, 30, 4, 40)]
-    packed = packing.pack(PROMPTS, answers, pad_id=0, device=CPU, share_rows=share_rows)
+    lengths = (9, 30, 4, 40, 33, 21, 17, 38)
+    answers = [torch.randint(1, 61, (n,), generator=generator).tolist() for n in lengths]
+    prompts = [*PROMPTS, *PROMPTS]
+    packed = packing.pack(prompts, answers, pad_id=0, device=CPU, share_rows=share_rows)
     weights = torch.randn(len(packed.tokens), 32, generator=generator)
     found = []
     for compact in (True, False):
@@ -151,6 +159,13 @@ def test_the_compact_llama_has_the_values_and_gradients_of_transformers(
     for name, gradient in found[0][1].items():
         expected = found[1][1][name]
         assert float((gradient - expected).norm()) < 1e-4 * float(expected.norm()), name
+
+
+def test_rows_of_long_sequences_are_no_longer_than_the_longest_needs():
+    answers = [[1] * n for n in (200, 200, 100)]  # one row of 512 would hold them in fewer tokens
+    prompts = [[2, i] for i in range(3)]
+    packed = packing.pack(prompts, answers, pad_id=0, device=CPU, share_rows=True)
+    assert tuple(packed.inputs["input_ids"].shape) == (3, 256)
 
 
 def test_models_that_can_not_share_rows_are_found_out():

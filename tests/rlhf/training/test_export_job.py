@@ -1,9 +1,12 @@
-"""A PPO run handed to OpenRLHF or verl: names that their releases know, data and rewards that work."""
+"""A PPO run handed to OpenRLHF, verl or NeMo-RL: names that their releases know, data and rewards that work."""
 
 import dataclasses
 import importlib.util
 import json
 import shlex
+import sys
+import types
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,6 +15,8 @@ from rlhf.training.configs import PPOConfig
 from rlhf.training.scorers import RewardModel
 from tests.rlhf.training import engine_names
 from tests.rlhf.training.tiny import ask, rows_of
+
+ENGINES = ("openrlhf", "verl", "nemo-rl")
 
 OTHER_SETTINGS = {
     "lora_rank": 4,
@@ -30,14 +35,14 @@ def exported(folder, engine, **options):
 
 
 @pytest.mark.parametrize("changes", [{}, OTHER_SETTINGS], ids=["usual", "others"])
-@pytest.mark.parametrize("engine", ["openrlhf", "verl"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_only_names_that_were_checked_against_the_release_are_written(engine, changes, ready):
     _, told = exported(ready(**changes), engine, gpus=4, tensor_parallel=2)
     assert told["version"] == engine_names.VERSIONS[engine]
     assert set(told["settings"]) <= engine_names.NAMES[engine]
 
 
-@pytest.mark.parametrize("engine", ["openrlhf", "verl"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_every_setting_is_translated_or_named_as_left_behind(engine, ready):
     """A value of its own for each number shows up in the engine's settings, or is named."""
     folder = ready(
@@ -62,7 +67,7 @@ def test_every_setting_is_translated_or_named_as_left_behind(engine, ready):
     assert {"tripwire_drop", "approx_kl_stop", "test_reward_model"} <= set(told["left_behind"])
     assert set(told["left_behind"]) <= {f.name for f in dataclasses.fields(PPOConfig)}
     command = shlex.split((out / "launch.sh").read_text().split("exec", 1)[1].replace("\\\n", " "))
-    assert command[:2] == ["python3", "-m"]
+    assert command[:2] == ["python3", "start.py" if engine == "nemo-rl" else "-m"]
 
 
 @pytest.mark.parametrize("engine", ["openrlhf", "verl"])
@@ -84,6 +89,55 @@ def test_the_reward_function_gives_what_our_reward_model_gives(engine, ready, ta
         assert score == pytest.approx(expected, abs=1e-5)
 
 
+class Returned(NamedTuple):
+    """The fields of NeMo-RL's EnvironmentReturn (nemo_rl/environments/interfaces.py, 0b8a793)."""
+
+    observations: list
+    metadata: list
+    next_stop_strings: list
+    rewards: Any
+    terminateds: Any
+    answers: list | None = None
+
+
+def test_nemo_rls_environment_gives_what_our_reward_model_gives(ready, taste, talker, monkeypatch):
+    """With stand-ins for what it imports of ray and NeMo-RL, which are not to be had here."""
+    from transformers import AutoTokenizer
+
+    out, _ = exported(ready(combine="weights", weights={"safety": 0.5}), "nemo-rl")
+    interfaces = types.SimpleNamespace(EnvironmentInterface=object, EnvironmentReturn=Returned)
+    for name, module in {
+        "ray": types.SimpleNamespace(remote=lambda cls: cls),
+        "nemo_rl": types.ModuleType("nemo_rl"),
+        "nemo_rl.environments": types.ModuleType("nemo_rl.environments"),
+        "nemo_rl.environments.interfaces": interfaces,
+        "reward": None,
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    del sys.modules["reward"]
+    monkeypatch.syspath_prepend(str(out))
+    spec = importlib.util.spec_from_file_location("environment_of_nemo_rl", out / "environment.py")
+    environment = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(environment)
+
+    line = rows_of(out / "prompts.jsonl")[0] | {"task_name": "prompts"}
+    tokenizer = AutoTokenizer.from_pretrained(talker)
+    datum = environment.read_prompt(line, None, tokenizer, 100, 0)
+    (message,) = datum["message_log"]
+    assert tokenizer.decode(message["token_ids"]) == message["content"]
+    assert message["content"].endswith("<|assistant|>")
+    assert (datum["length"], datum["loss_multiplier"]) == (len(message["token_ids"]), 1.0)
+    assert environment.read_prompt(line, None, tokenizer, 3, 0)["loss_multiplier"] == 0.0
+
+    log = [message, {"role": "assistant", "content": "nice nice lamp<|end|>"}]
+    given = environment.RewardModel({}).step([log, log], [datum["extra_env_info"]] * 2)
+    axes = RewardModel.load(taste / "train").score([line["messages"]], ["nice nice lamp"])
+    expected = float(axes["helpfulness"] + 0.5 * axes["safety"])
+    assert given.rewards.tolist() == pytest.approx([expected] * 2, abs=1e-5)
+    assert given.terminateds.tolist() == [True, True]
+    assert {len(part) for part in given} == {2}
+
+
 def test_prompts_are_written_as_each_engine_reads_them(ready):
     import pyarrow.parquet as pq
 
@@ -91,6 +145,8 @@ def test_prompts_are_written_as_each_engine_reads_them(ready):
     theirs = rows_of(exported(folder, "openrlhf")[0] / "prompts.jsonl")
     assert len(theirs) == 24
     assert theirs[0]["input"][-1]["role"] == "user"
+    messages = rows_of(exported(folder, "nemo-rl")[0] / "prompts.jsonl")
+    assert [row["messages"] for row in messages] == [row["input"] for row in theirs]
     rows = pq.read_table(exported(folder, "verl")[0] / "prompts.parquet").to_pylist()
     assert [row["prompt"] for row in rows] == [row["input"] for row in theirs]
     assert [row["reward_model"]["ground_truth"] for row in rows] == [r["label"] for r in theirs]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,20 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.training import parallel
+from rlhf.training.rundir import InputError
 from tests.rlhf.training.conftest import finish
 from tests.rlhf.training.tiny import ROOT, result_of, rows_of
 
-NUMBERS = ("reward", "kl", "length", "policy_loss", "value_loss", "grad_norm", "approx_kl")
+NUMBERS = (
+    "reward",
+    "kl",
+    "length",
+    "policy_loss",
+    "value_loss",
+    "grad_norm",
+    "approx_kl",
+    "ptx_loss",
+)
 
 
 def torchrun(folder, processes=2):
@@ -34,8 +45,9 @@ def torchrun(folder, processes=2):
 
 
 def test_two_processes_learn_what_one_learns(ready):
-    # An odd minibatch, so that the shares differ; a second epoch, so that the first one shows.
+    # Odd batches, so that the shares differ; a second epoch, so that the first one shows.
     settings = {"steps": 3, "minibatch_size": 5, "epochs": 2, "score_clip": 0.0}
+    settings |= {"ptx_weight": 0.3, "ptx_batch_size": 3}
     one, two = ready("one", **settings), ready("two", **settings)
     finish(one)
     torchrun(two)
@@ -56,6 +68,67 @@ def test_two_processes_learn_what_one_learns(ready):
     assert [row["after"] for row in rows_of(one / "samples.jsonl")] == [
         row["after"] for row in rows_of(two / "samples.jsonl")
     ]
+
+
+def put(folder, other):
+    """The checkpoint of another run, as if this one had written it and been killed."""
+    shutil.copytree(other / "checkpoint", folder / "checkpoint")
+    return folder
+
+
+def learnt_the_same(folder, expected, *, rel=2e-3, steps=(1, 2, 3, 4)):
+    theirs = {row["step"]: row for row in rows_of(expected / "metrics.jsonl")}
+    for row in rows_of(folder / "metrics.jsonl"):
+        same = pytest.approx([theirs[row["step"]][n] for n in NUMBERS], rel=rel, abs=2e-5)
+        assert [row[n] for n in NUMBERS] == same
+    assert [row["step"] for row in rows_of(folder / "metrics.jsonl")] == list(steps)
+
+
+@pytest.mark.parametrize("more", [{"critic": "model"}, {"lora_rank": 2, "ema_decay": 0.5}],
+                         ids=["all weights", "adapters"])  # fmt: skip
+def test_two_processes_with_half_of_every_weight_learn_what_one_learns(ready, more):
+    """Sharded by FSDP2; either continues from the other's checkpoint. Odd minibatches and small
+    microbatches, so that one process has more passes to make than the other."""
+    settings = {"minibatch_size": 5, "microbatch_size": 2, "epochs": 2, "score_clip": 0.0}
+    settings |= {"checkpoint_every": 2, "learning_rate_floor": 1.0} | more
+    settings |= {"ptx_weight": 0.3, "ptx_batch_size": 3}
+    alone, sharded = settings | {"steps": 4}, settings | {"sharded": True}
+
+    half = ready("half", **sharded | {"steps": 2})
+    torchrun(half)
+    assert result_of(half)["processes"] == 2
+    # Each holds half of the policy's trained weights, and of the largest too.
+    assert result_of(half)["held"] == pytest.approx([0.5, 0.5], abs=0.02)
+    whole = ready("whole", **settings | {"steps": 2})
+    finish(whole)
+    assert result_of(whole)["held"] == [1.0]
+    learnt_the_same(half, whole, steps=(1, 2))
+
+    straight = ready("straight", **alone)
+    finish(straight)
+    taken_over = put(ready("taken over", **alone), half)
+    finish(taken_over)
+    learnt_the_same(taken_over, straight, steps=(3, 4))
+    handed_on = put(ready("handed on", **sharded | {"steps": 4}), whole)
+    torchrun(handed_on)
+    learnt_the_same(handed_on, straight, steps=(3, 4))
+
+    weights = [load_file(f / "policy/model.safetensors") for f in (straight, handed_on)]
+    started = load_file(
+        json.loads((straight / "config.json").read_text())["policy"] + "/model.safetensors"
+    )
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        moved = float((tensor - started[name]).abs().max())
+        assert torch.allclose(tensor, weights[1][name], atol=0.05 * moved + 1e-7)
+    assert [row["after"] for row in rows_of(straight / "samples.jsonl")] == [
+        row["after"] for row in rows_of(handed_on / "samples.jsonl")
+    ]
+
+
+def test_one_process_has_nobody_to_share_its_weights_with(ready):
+    with pytest.raises(InputError, match="nobody to share weights with"):
+        finish(ready(sharded=True))
 
 
 def test_alone_everything_is_ones_own():

@@ -276,6 +276,14 @@ def test_the_average_of_the_weights_lags_behind_them(ready):
     assert weights(plain) != weights(folder)
 
 
+def test_while_the_critic_warms_up_its_gradient_does_not_reach_the_policy(ready):
+    quiet = ready("quiet", critic_warmup_steps=1, steps=1)
+    finish(quiet)
+    passing = ready("passing", critic_warmup_steps=1, critic_trains_policy=1.0, steps=1)
+    finish(passing)
+    assert weights(passing) == weights(quiet)
+
+
 def test_rewards_of_fewer_than_eight_responses_are_not_whitened():
     few = {"prompts_per_step": 7, "minibatch_size": 7, "whiten_rewards": True}
     with pytest.raises(ValueError, match="needs 8 responses"):

@@ -189,3 +189,22 @@ def test_reward_less_cost_by_hand():
     multiplier = ppo_math.Multiplier(value=2.0, limit=0.0, rate=0.1)
     total = multiplier.reward(torch.tensor([3.0]), torch.tensor([-1.0]))
     assert total.item() == pytest.approx(1 / 3)
+
+
+def test_the_upper_clip_may_be_wider_than_the_lower():
+    # Ratios 1.5 and 0.5 with advantages +1 and -1, clipped at 1.28 and 0.8.
+    logprobs = torch.tensor([[math.log(1.5), math.log(0.5)]])
+    old, mask = torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)
+    advantages = torch.tensor([[1.0, -1.0]])
+    loss, clipped = ppo_math.policy_loss(logprobs, old, advantages, mask, clip=0.2, clip_high=0.28)
+    assert loss.item() == pytest.approx((-1.28 + 0.8) / 2)
+    assert clipped.item() == 1
+    even, _ = ppo_math.policy_loss(logprobs, old, advantages, mask, clip=0.2)
+    assert even.item() == pytest.approx((-1.2 + 0.8) / 2)
+
+
+def test_the_penalty_rises_evenly_over_the_last_tokens():
+    # Of 20 tokens the last 8: nothing to 12, half at 16, all at 20.
+    lengths = torch.tensor([3, 12, 16, 20])
+    lost = ppo_math.overlong_penalty(lengths, longest=20, buffer=8, penalty=3.0)
+    assert lost.tolist() == [0.0, 0.0, 1.5, 3.0]

@@ -34,11 +34,14 @@ OPTIONS = {
     "gamma": {"gamma": 0.5},
     "lam": {"lam": 0.5},
     "clip": {"clip": 1e-4},
+    "clip_high": {"clip": 1e-4, "clip_high": 0.1, "approx_kl_stop": 0.0},
     "dual_clip": {"dual_clip": 1.0001, "learning_rate": 1e-2, "approx_kl_stop": 0.0},
     "loss_average": {"loss_average": "sequences"},
     "whiten_advantages": {"whiten_advantages": False},
     "whiten_rewards": {"whiten_rewards": True},
     "entropy_bonus": {"entropy_bonus": 0.5},
+    "ptx_weight": {"ptx_weight": 0.5},
+    "ptx_batch_size": {"ptx_weight": 0.5, "ptx_batch_size": 2},
     "kl_weight": {"kl_weight": 2.0},
     "kl_controller": {"kl_controller": "adaptive", "kl_horizon": 50.0},
     "kl_target": {
@@ -50,6 +53,8 @@ OPTIONS = {
     "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 20.0},
     "approx_kl_stop": {"approx_kl_stop": 1e-6},
     "no_eos_score": {"no_eos_score": -9.0},
+    "overlong_buffer": {"overlong_buffer": 30},
+    "overlong_penalty": {"overlong_buffer": 30, "overlong_penalty": 4.0},
     "score_clip": {"score_clip": 0.1},
     "combine": {"combine": "weights"},
     "safety_threshold": {"safety_threshold": 0.9},
@@ -76,6 +81,9 @@ OPTIONS = {
 BESIDE = {
     "epochs": {"approx_kl_stop": 0.0},  # so that no run leaves its rollout before the last epoch
     "lora_alpha": {"lora_rank": 2},
+    "clip_high": {"clip": 1e-4, "approx_kl_stop": 0.0},
+    "ptx_batch_size": {"ptx_weight": 0.5},
+    "overlong_penalty": {"overlong_buffer": 30},
     "dual_clip": {"learning_rate": 1e-2, "approx_kl_stop": 0.0},
     "kl_target": {"kl_controller": "adaptive", "kl_horizon": 50.0, "steps": 4},
     "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 50.0},
@@ -96,12 +104,14 @@ OF_MANY = {"ensemble", "ensemble_penalty"}
 OF_THE_FINISHED = {
     *("forbidden_phrases", "least_words", "most_words", "format_pattern", "cost_limit"),
     *("multiplier", "multiplier_rate", "weights", *OF_MANY),
+    *("overlong_buffer", "overlong_penalty"),
 }
 # Stops, looks and machinery, which have tests of their own or must not change the outcome.
 OTHERWISE = {
     *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
     *("tripwire_evaluations", "tripwire_drop", "checkpoint_every", "threads", "device"),
     *("microbatch_size", "microbatch_tokens", "decode_batch_size", "long_prompts"),
+    "sharded",
 }
 
 

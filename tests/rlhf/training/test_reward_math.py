@@ -1,6 +1,8 @@
 """From ranks to pairs to likelihoods, against numbers that can be checked on paper."""
 
+import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -93,6 +95,113 @@ def test_plackett_luce_of_three_is_two_choices():
     assert reward_math.plackett_luce_loss(scores, [1, 1, 1]).item() == 0
 
 
+def test_a_tie_for_the_first_place_is_either_order():
+    # Worths 3, 2 and 1: the first two come first as 3, 2 (3/6 * 2/3) or as 2, 3 (2/6 * 3/4).
+    scores = torch.tensor([3.0, 2.0, 1.0]).log()
+    expected = -math.log(3 / 6 * 2 / 3 + 2 / 6 * 3 / 4) / 2
+    assert reward_math.plackett_luce_loss(scores, [1, 1, 2]).item() == pytest.approx(expected)
+    # A tie for the last place is no statement: 3/6 is all that was chosen.
+    last = reward_math.plackett_luce_loss(scores, [1, 2, 2]).item()
+    assert last == pytest.approx(-math.log(3 / 6))
+
+
+def likelihood_of(scores, ranks):
+    """P(a ranking) as its definition has it: over every order that agrees with it, the product of
+    choices, one after another. Also how many choices those are."""
+    ranked = [i for i, r in enumerate(ranks) if r is not None]
+    total = 0.0
+    for order in itertools.permutations(ranked):
+        if any(ranks[a] > ranks[b] for a, b in itertools.pairwise(order)):
+            continue
+        worths = [scores[i].exp() for i in order]
+        total = total + math.prod(w / sum(worths[n:]) for n, w in enumerate(worths))
+    last = max(ranks[i] for i in ranked)
+    return total, sum(ranks[i] < last for i in ranked)
+
+
+RANKINGS = [
+    [1, 2],
+    [2, 1, 3],
+    [1, 1, 2],
+    [2, 1, 2],
+    [4, 2, 1, 3],
+    [1, 2, 2, 3],
+    [2, 1, 1, 1],
+    [1, 1, 1, 2],
+    [2, None, 1, 3],
+    [1, 3, 1, None, 2, 3],
+    [2, 2, 1, 2, 3, 3],
+    [BELOW, 1, BELOW, 2, 2],
+]
+
+
+@pytest.mark.parametrize("ranks", RANKINGS, ids=str)
+def test_plackett_luce_and_its_gradient_are_those_of_going_through_every_order(ranks):
+    torch.manual_seed(0)
+    scores = torch.randn(len(ranks), dtype=torch.float64, requires_grad=True)
+    likelihood, choices = likelihood_of(scores, ranks)
+    expected = -likelihood.log() / choices
+    (gradient,) = torch.autograd.grad(expected, scores)
+    loss = reward_math.plackett_luce_loss(scores, ranks)
+    (ours,) = torch.autograd.grad(loss, scores)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    assert torch.allclose(ours, gradient, atol=1e-12)
+    # Several heads at once say what each says alone.
+    both = reward_math.plackett_luce_loss(torch.stack([scores, -scores]), ranks)
+    assert both[0].item() == pytest.approx(loss.item())
+    alone = reward_math.plackett_luce_loss(-scores, ranks)
+    assert both[1].item() == pytest.approx(alone.item())
+
+
+def test_all_rankings_of_four_together_are_certain():
+    scores = torch.tensor([1.5, -0.3, 0.2, 0.9], dtype=torch.float64)
+    total = sum(
+        math.exp(-3 * reward_math.plackett_luce_loss(scores, ranks).item())
+        for ranks in itertools.permutations(range(4))
+    )
+    assert total == pytest.approx(1.0)
+
+
+def test_extreme_scores_leave_no_nan():
+    scores = torch.tensor([200.0, -200.0, 0.0, 150.0], requires_grad=True)
+    for ranks in ([4, 1, 3, 2], [2, 1, 1, 2], [1, 1, 1, 2]):
+        loss = reward_math.plackett_luce_loss(scores, ranks)
+        (gradient,) = torch.autograd.grad(loss, scores)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+
+
+def test_known_worths_are_recovered_from_rankings_drawn_by_them():
+    """1,500 rankings of 4 out of 6, of which every third reader did not tell the top two apart."""
+    true = torch.tensor([1.2, 0.6, 0.1, -0.3, -0.6, -1.0])
+    generator = random.Random(0)
+    drawn = []
+    for number in range(1500):
+        shown = generator.sample(range(6), 4)
+        # Sorting by score plus Gumbel noise is Plackett-Luce sampling.
+        noisy = {i: float(true[i]) - math.log(-math.log(generator.random())) for i in shown}
+        order = sorted(shown, key=lambda i: -noisy[i])
+        ranks = {i: place for place, i in enumerate(order, start=1)}
+        if number % 3 == 0:
+            ranks[order[1]] = 1
+        drawn.append([ranks.get(i) for i in range(6)])
+    scores = torch.zeros(6, requires_grad=True)
+    optimizer = torch.optim.LBFGS([scores], max_iter=60)
+
+    def loss():
+        optimizer.zero_grad()
+        made = [
+            reward_math.plackett_luce_loss(scores, r) * sum(x is not None for x in r) for r in drawn
+        ]
+        total = torch.stack(made).mean()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    found = scores.detach() - scores.detach().mean()
+    assert (found - true + true.mean()).abs().max() < 0.12
+
+
 def test_annotators_who_agree_82_percent_err_in_10():
     assert reward_math.smoothing_from_agreement(0.82) == pytest.approx(0.1)
     assert reward_math.smoothing_from_agreement(1.0) == 0
@@ -108,3 +217,13 @@ def test_calibration_error_by_hand():
     assert error == pytest.approx(0.4)
     assert [b["n"] for b in bins] == [2, 2]
     assert [b["accuracy"] for b in bins] == [1.0, 0.5]
+
+
+def test_disagreement_is_about_margins_and_not_about_levels():
+    # Two members, three responses. The second member adds 5 to everything: nothing to disagree on.
+    same = torch.tensor([[0.0, 5.0], [1.0, 6.0], [3.0, 8.0]])
+    assert reward_math.disagreement(same) == 0
+    # Margins of the pairs (1,2), (1,3), (2,3): -1 and +1, -3 and -3, -2 and -4: deviations 1, 0, 1.
+    apart = torch.tensor([[0.0, 1.0], [1.0, 0.0], [3.0, 4.0]])
+    assert reward_math.disagreement(apart) == pytest.approx(2 / 3)
+    assert reward_math.disagreement(apart[:1]) == 0

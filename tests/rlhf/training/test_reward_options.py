@@ -109,6 +109,37 @@ def test_the_same_settings_give_the_same_bytes(talker, known, tmp_path):
     assert digest(train(tmp_path / "b", talker)) == first
 
 
+def test_plackett_luce_learns_what_people_rank_by_and_takes_no_settings_of_pairs(talker, tmp_path):
+    rows, reference = opinions(60)
+    config = {"trunk": talker, "axes": ["helpfulness"], "prior": False, "threads": 1, "epochs": 8}
+    for loss in ("pairs", "plackett_luce"):
+        folder = tmp_path / loss
+        run_folder(folder, config | {"loss": loss}, preferences=rows, reference=reference)
+        reward_model.main(folder, StopRequest())
+        assert result_of(folder)["test"]["helpfulness"]["accuracy"] > 0.7
+    for name, value in (
+        ("margin", 1.0),
+        ("label_smoothing", 0.1),
+        ("smoothing", "agreement"),
+        ("ties", "half"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} belongs to loss 'pairs'"):
+            RewardModelConfig(trunk=talker, loss="plackett_luce", **{name: value})
+
+
+def test_a_ranking_with_too_many_on_one_place_is_refused_by_plackett_luce(talker, tmp_path):
+    from rlhf.training.rundir import InputError
+
+    texts = [f"{'nice ' * i}lamp" for i in range(14)]
+    ranks = {"helpfulness": [1] * 13 + [2], "safety": [1] * 13 + [2]}
+    rows = [judgment(i, texts, ranks) for i in range(4)]
+    reference = [prompt(i) | {"text": "red"} for i in range(4)]
+    config = {"trunk": talker, "loss": "plackett_luce", "prior": False, "threads": 1}
+    folder = run_folder(tmp_path, config, preferences=rows, reference=reference)
+    with pytest.raises(InputError, match="prompt p0 has 13 responses on one place of helpfulness"):
+        reward_model.main(folder, StopRequest())
+
+
 def test_sharing_prompts_changes_the_time_it_takes_and_nothing_else(talker, tmp_path):
     shared = RewardModel.load(train(tmp_path / "a", talker) / "train")
     alone = RewardModel.load(train(tmp_path / "b", talker, share_prompts=False) / "train")

@@ -103,3 +103,17 @@ def test_members_are_combined_by_their_mean_their_least_or_their_spread():
     assert reward_math.combine_members(scores, "mean_std", penalty=2.0).tolist() == [0.0, 2.0]
     alone = torch.tensor([[5.0]])
     assert reward_math.combine_members(alone, "mean_std", penalty=2.0).tolist() == [5.0]
+
+
+def test_right_on_every_pair_of_few_prompts_is_not_certainty():
+    seen = [verdict(1.0, prompt=str(i % 4)) for i in range(12)]
+    told = reward_report.figures(seen, seed=0)
+    assert told["accuracy"] == 1.0
+    # Four prompts, not twelve: Clopper & Pearson's bound is 0.025 ** (1 / 4) = 0.398.
+    assert told["accuracy_ci"] == pytest.approx([0.398, 1.0], abs=1e-3)
+
+
+def test_a_pair_that_the_model_scores_alike_is_half_right_and_perfectly_calibrated():
+    error, points = reward_report.reliability([0.0, 0.0])
+    assert error == 0.0
+    assert points == [{"p": 0.5, "accuracy": 0.5, "n": 2}]

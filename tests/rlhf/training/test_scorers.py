@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from rlhf.training import packing, scorers
 from rlhf.training.scorers import RewardModel, Text
 from tests.rlhf.training.tiny import WORDS, ask, make_policy
 
@@ -68,7 +69,33 @@ def test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four
         assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()) + 1e-6)
 
 
-def test_sharing_reads_each_distinct_prompt_once(policy):
+def test_a_prompt_read_once_by_its_cache_gives_the_same_scores_and_gradients(policy, monkeypatch):
+    """As trunks of other kinds are read: a pass for the prompts, then one for the responses."""
+    monkeypatch.setattr(scorers, "reads", lambda trunk: False)
+    test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four_times(policy)
+
+
+def test_a_small_llama_reads_a_prompt_once_in_a_row_with_its_responses(policy, monkeypatch):
+    model = new(policy)
+    texts = some_texts(model, prompts=3, k=4)
+    read = []
+    states = packing.trunk_states
+    monkeypatch.setattr(
+        packing, "trunk_states", lambda trunk, packed: read.append(packed) or states(trunk, packed)
+    )
+    for shares in (False, True):
+        model.shares_prompts = shares
+        model.raw_scores(texts, None)
+    responses = sum(len(t.response) for t in texts)
+    prompts = {t.prompt for t in texts}
+    real = [
+        int((p.inputs["position_ids"] > 0).sum() + n) for p, n in zip(read, (12, 3), strict=True)
+    ]
+    assert real == [4 * sum(map(len, prompts)) + responses, sum(map(len, prompts)) + responses]
+
+
+def test_sharing_reads_each_distinct_prompt_once(policy, monkeypatch):
+    monkeypatch.setattr(scorers, "reads", lambda trunk: False)
     model = new(policy)
     texts = some_texts(model, prompts=3, k=4)
     rows = []

@@ -52,7 +52,9 @@ def test_a_summary_keeps_harmful_prompts_out_of_helpfulness_and_harmless_ones_ou
     assert summary["over_refusal_rate"]["value"] == 0.5
     assert summary["entity_accuracy"]["value"] == 0.5
     assert summary["correct_rate"]["value"] == 0.5
-    assert summary["mean_length"] == 17.5
+    length = summary["mean_length"]
+    assert (length["value"], length["n"]) == (17.5, 4), "every prompt counts, harmful ones too"
+    assert length["ci"][0] < 17.5 < length["ci"][1]
     assert summary["win_rate_vs_base"]["value"] == 1.0
     assert summary["win_rate_vs_previous"] is None
     assert summary["by_category"]["harm"]["score"] == 5.0
@@ -81,3 +83,8 @@ def test_a_rate_of_none_has_the_exact_bound_because_a_bootstrap_cannot_vary():
     # Clopper & Pearson: 1 - 0.025 ** (1 / 60) = 0.0596
     assert figure["value"] == 0.0
     assert figure["ci"] == pytest.approx([0.0, 0.0596], abs=1e-4)
+
+
+def test_a_mean_of_one_that_is_no_share_gets_no_bound_of_a_share():
+    figure = scoring.summarise([judged(str(i), 0.0, n_tokens=1) for i in range(20)], {})
+    assert figure["mean_length"] == {"value": 1.0, "ci": [1.0, 1.0], "n": 20}

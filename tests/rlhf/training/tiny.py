@@ -58,6 +58,44 @@ def make_policy(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 
     return folder
 
 
+def make_t5(folder: Path, *, seed: int = 0, hidden: int = 32, kind: str = "t5") -> Path:
+    """A random encoder-decoder with the same words and, as T5 has it, no chat template and an end
+    token behind whatever its tokenizer reads."""
+    import torch
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoModelForSeq2SeqLM, BartConfig, T5Config
+
+    from rlhf.training.word_tokenizer import END, build_tokenizer
+
+    tokenizer = build_tokenizer([" ".join(WORDS), *WORDS], max_length=128)
+    tokenizer.chat_template = None
+    end = (END, tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {END}", special_tokens=[end]
+    )
+    torch.manual_seed(seed)
+    ids = {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
+    shape: dict[str, int] = {"num_layers": 2, "num_decoder_layers": 3, "num_heads": 4}
+    config = T5Config(d_model=hidden, d_kv=hidden // 4, d_ff=2 * hidden, **shape, **ids)
+    if kind == "bart":
+        shape = {
+            f"{side}_{name}": number
+            for side in ("encoder", "decoder")
+            for name, number in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 2 * hidden))
+        }
+        positions = {"max_position_embeddings": 64, "bos_token_id": None}
+        config = BartConfig(d_model=hidden, **shape, **positions, **ids)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def ask(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 

@@ -1,0 +1,47 @@
+"""Find run folders that nothing needs any more, and remove them when told to."""
+
+from collections import defaultdict
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.template.defaultfilters import filesizeformat, pluralize
+
+from rlhf import pruning
+
+
+class Command(BaseCommand):
+    help = (
+        "Say which run folders nothing needs any more and what removing them would free; "
+        "with --delete, remove them. Models, samples, curves and logs that a page leads to stay."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--days", type=float, default=7.0, help="only work that ended longer ago (default: 7)"
+        )
+        parser.add_argument("--delete", action="store_true", help="remove them")
+
+    def handle(self, *args: Any, days: float, delete: bool, **options: Any) -> None:
+        if not 0 <= days <= 36_500:
+            raise CommandError("--days must be between 0 and 36500.")
+        found = pruning.needless(older_than=timedelta(days=days))
+        free = filesizeformat(pruning.room(one.path for one in found)).replace("\xa0", " ")
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for one in found:
+            reasons[one.why].append(str(one.path))
+        for why, paths in reasons.items():
+            self.stdout.write(f"{why}:")
+            for path in paths:
+                self.stdout.write(f"  {path}")
+        folders = f"{len(found)} folder{pluralize(len(found))}"
+        if not found:
+            self.stdout.write("Nothing can go: every run folder is needed or too young.")
+        elif delete:
+            pruning.remove(found)
+            self.stdout.write(f"Removed {folders}, which freed {free}.")
+        else:
+            self.stdout.write(
+                f"{folders} can go, which would free {free}. Nothing is removed yet: "
+                "say so with --delete."
+            )

@@ -1,0 +1,91 @@
+"""What a PPO run goes on from after it was killed: weights, the optimizer's moments, its state."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlhf.training import parallel
+from rlhf.training.ppo_models import Models
+from rlhf.training.rundir import read_json, write_json
+
+
+@dataclass
+class State:
+    """What changes from step to step besides weights; all of it is in a checkpoint."""
+
+    step: int = 0
+    kl_weight: float = 0.0
+    multiplier: float = 1.0
+    skipped: int = 0
+    seconds: float = 0.0
+    samples: int = 0
+    reward: float = 0.0
+    kl: float = 0.0
+    stop_reason: str = ""
+    rollbacks: int = 0
+    best_step: int = 0
+    watched: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
+    """(step, train-RM's mean, test-RM's mean) at each look at the watch prompts."""
+    before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """What the policy said to the watch prompts before its first step."""
+
+
+def trained_tensors(
+    models: Models, optimizer: torch.optim.Optimizer
+) -> dict[str, dict[str, Tensor]]:
+    """Weights and the optimizer's moments, whole, by the file that a checkpoint has them in.
+
+    All processes ask together.
+    """
+    moments = {
+        f"{number}.{name}": parallel.whole(value.detach())
+        for number, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+    return {
+        "policy": {n: parallel.whole(p.detach()) for n, p in models.trained()},
+        "critic": {n: parallel.whole(p.detach()) for n, p in models.critic.named_parameters()},
+        "optimizer": moments,
+    }
+
+
+def write_checkpoint(tensors: dict[str, dict[str, Tensor]], state: State, folder: Path) -> None:
+    """Everything that a resumed run needs to go on as if nothing had happened."""
+    for name, some in tensors.items():
+        on_cpu = {key: value.cpu().contiguous() for key, value in some.items()}
+        save_file(on_cpu, folder / f"{name}.safetensors")
+    write_json(folder / "state.json", dataclasses.asdict(state))
+
+
+def load_checkpoint(
+    folder: Path, models: Models, optimizer: torch.optim.Optimizer
+) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
+    """Put weights and optimizer back; returns the state, the best weights so far, their average."""
+    models.restore(load_file(folder / "policy.safetensors"))
+    # By parameter, as it was written: a T5 has names for the same tensor that are not in the file.
+    critic = load_file(folder / "critic.safetensors")
+    with torch.no_grad():
+        for name, parameter in models.critic.named_parameters():
+            parameter.copy_(parallel.share_of(critic[name], parameter))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in load_file(folder / "optimizer.safetensors").items():
+        number, name = key.split(".")
+        if name != "step":
+            value = parallel.share_of(value, parameters[int(number)])
+        entries.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(
+        {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    saved = read_json(folder / "state.json")
+    saved["watched"] = [tuple(look) for look in saved["watched"]]
+    best, average = (
+        load_file(path) if path.exists() else {}
+        for path in (folder / "best.safetensors", folder / "average.safetensors")
+    )
+    return State(**saved), best, average

@@ -1,0 +1,352 @@
+"""The models of a PPO run and the passes that it makes over them: answer, judge, read, train."""
+
+import contextlib
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.training import loading, packing, parallel, ppo_math, reward_math, sampling
+from rlhf.training.configs import PPOConfig
+from rlhf.training.critic import HeadCritic, ModelCritic
+from rlhf.training.data import Prompt
+from rlhf.training.loading import Policy
+from rlhf.training.rewards import rules_of
+from rlhf.training.rundir import InputError
+from rlhf.training.scorers import RewardModel
+
+NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
+"""Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
+
+
+class Models:
+    """Policy, reference, critic and reward models, and the passes that PPO makes over them."""
+
+    def __init__(self, config: PPOConfig, group: parallel.Group = parallel.Group()) -> None:  # noqa: B008 - it never changes
+        self.config = config
+        self.group = group
+        self.device = loading.choose_device(config.device)
+        self.half = config.dtype == "bfloat16" or (
+            config.dtype == "auto" and self.device.type == "cuda"
+        )
+        frozen = torch.bfloat16 if self.half else torch.float32
+        self.policy = self._load_policy(frozen)
+        self.shared = bool(config.lora_rank) and Path(config.policy) == Path(config.reference)
+        # With LoRA on the reference itself, the reference is the policy without its adapters.
+        self.reference = self.policy
+        if not self.shared:
+            self.reference = loading.load_policy(
+                config.reference, "reference", device=self.device, dtype=frozen
+            )
+            self.reference.model.requires_grad_(requires_grad=False)
+            if self.reference.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
+                raise InputError(
+                    "policy and reference have different tokenizers, so no KL exists between them; "
+                    "take the policy's own starting point as reference."
+                )
+        self.scorer = RewardModel.load(config.reward_model, device=self.device)
+        self.test_scorer = (
+            RewardModel.load(config.test_reward_model, device=self.device)
+            if config.test_reward_model
+            else None
+        )
+        self.rules = rules_of(config)
+        self.multiplier = ppo_math.Multiplier(
+            config.multiplier, config.cost_limit, config.multiplier_rate
+        )
+        lagrange = config.combine == "lagrange"
+        if lagrange and not {"helpfulness", "safety"} <= set(self.scorer.every_axis):
+            raise InputError(
+                "combine is 'lagrange', which needs a helpfulness and a safety score, but the reward "
+                f"model scores {' and '.join(self.scorer.every_axis)} only; set combine to 'weights'."
+            )
+        self.critic = self._new_critic().to(self.device)
+        # What is laid out once is read by all of them.
+        shared = self.policy.share_rows and self.reference.share_rows
+        if isinstance(self.critic, ModelCritic):
+            shared = shared and packing.can_share_rows(self.critic.trunk)
+        self.policy.share_rows = self.reference.share_rows = shared
+        # Sharded or whole; the reward models and a critic that is only a head are always whole.
+        self.held_policy = group.hold(self.policy.model, self.device)
+        self.held_reference = (
+            self.held_policy if self.shared else group.hold(self.reference.model, self.device)
+        )
+        self.held_critic = (
+            group.hold(self.critic, self.device)
+            if isinstance(self.critic, ModelCritic)
+            else parallel.Whole()
+        )
+
+    def _load_policy(self, frozen: torch.dtype) -> Policy:
+        """The policy as the run begins; `frozen` is the precision of weights that are not trained."""
+        config = self.config
+        policy = loading.load_policy(
+            config.policy,
+            "policy",
+            device=self.device,
+            dtype=frozen if config.lora_rank else torch.float32,
+        )
+        if config.lora_rank:
+            loading.add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha)
+        return policy
+
+    def _new_critic(self) -> nn.Module:
+        if self.config.critic == "head":
+            return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
+        same_tokens = self.scorer.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab()
+        if same_tokens and not self.policy.encoder_decoder:
+            trunk = copy.deepcopy(self.scorer.trunk)
+        else:
+            trunk = loading.load_model(self.config.policy, "critic", kind="AutoModel")
+        return ModelCritic(trunk.requires_grad_(requires_grad=True))
+
+    def autocast(self) -> Any:
+        """bfloat16 matrix products where the precision asks for them."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """The policy's parameters that are trained: all of them, or the adapters."""
+        return [(n, p) for n, p in self.policy.model.named_parameters() if p.requires_grad]
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """A whole copy of them on the CPU."""
+        return {name: parallel.whole(p.detach()).cpu().clone() for name, p in self.trained()}
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Put a copy back. An empty one changes nothing."""
+        with torch.no_grad():
+            for name, parameter in self.trained() if weights else []:
+                parameter.copy_(parallel.share_of(weights[name], parameter))
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """AdamW over the policy (group 0) and the critic (group 1)."""
+        return torch.optim.AdamW(
+            [
+                {"params": [p for _, p in self.trained()]},
+                {"params": list(self.critic.parameters())},
+            ],
+            lr=0.0,
+            eps=self.config.adam_epsilon,
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+
+    def fitting(self, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[list[int]]]:
+        """The prompts that leave room for a response, and their token ids."""
+        return self.policy.fitting(
+            prompts, room=self.config.max_new_tokens, long_prompts=self.config.long_prompts
+        )
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], k: int, *, seed: int
+    ) -> list[list[sampling.Sampled]]:
+        """k responses per prompt from the policy as it is, with the values where they cost nothing."""
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(seed)
+        self.policy.model.eval()
+        with self.held_policy.gathered(), self.autocast():
+            answers = sampling.sample(
+                self.policy.model,
+                prompts,
+                k=k,
+                max_new_tokens=self.config.max_new_tokens,
+                temperature=self.config.temperature,
+                stop_ids=self.policy.stop_ids,
+                pad_id=self.policy.pad_id,
+                generator=generator,
+                batch_size=self.config.decode_batch_size,
+                value_of=self.critic if self.keeps_values else None,
+                share=self.group.share,
+            )
+        return self.group.merge(answers[self.group.share], len(prompts))
+
+    def judge(
+        self, prompts: Sequence[Prompt], texts: Sequence[str], *, test: bool = False
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The score of each response (B,), and the means of its parts for the curves."""
+        scorer = self.test_scorer if test and self.test_scorer is not None else self.scorer
+        conversations = [p.messages for p in prompts]
+        risks = [p.risk for p in prompts]
+        said = self._opinions(scorer, conversations, texts)
+        # The test-RM watches: only the scores that PPO climbs are made sceptical.
+        how = "mean" if test else self.config.ensemble
+        axes = {
+            axis: reward_math.combine_members(s, how, penalty=self.config.ensemble_penalty)
+            for axis, s in said.items()
+        }
+        if self.config.combine == "lagrange":
+            total = self.multiplier.reward(axes["helpfulness"], axes["safety"])
+        elif self.config.combine == "threshold":
+            total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
+        else:
+            total = sum(
+                (self.config.weights.get(axis, 1.0) * s for axis, s in axes.items()),
+                start=torch.zeros(len(texts)),
+            )
+        if self.config.score_clip:
+            total = total.clamp(-self.config.score_clip, self.config.score_clip)
+        told = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
+        for axis, s in said.items():
+            if s.shape[1] > 1:
+                told[f"disagreement_{axis}"] = float(s.std(dim=1, unbiased=False).mean())
+        if self.config.combine == "lagrange":
+            told["cost"] = -float(axes["safety"].mean())
+            told["multiplier"] = self.multiplier.value
+        for rule, weight in self.config.rules.items():
+            points = torch.tensor(self.rules[rule](prompts, texts))
+            told[f"rule_{rule}"] = float(points.mean())
+            total = total + weight * points
+        return total, told
+
+    def _opinions(
+        self, scorer: RewardModel, conversations: Sequence[Any], texts: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """What each member of the scorer says of each axis (B, M); each process scores its share."""
+        share = self.group.share
+        said = {
+            axis: torch.zeros(len(texts), scorer.members_of(axis)) for axis in scorer.every_axis
+        }
+        if texts[share]:
+            with self.autocast():
+                mine = scorer.opinions(
+                    conversations[share], texts[share], batch_size=self.config.microbatch_size
+                )
+            for axis, told in mine.items():
+                said[axis][share] = told
+        for told in said.values():
+            self.group.add(told)
+        return said
+
+    def sample_and_judge(
+        self, prompts: Sequence[Prompt], *, seed: int
+    ) -> tuple[list[dict[str, Any]], dict[str, float]]:
+        """One response to each watch prompt, always with the same draws, scored by both RMs."""
+        sampled = self.sample(self.fitting(prompts)[1], 1, seed=mix(seed, -1))
+        texts = [self.policy.decode(answers[0].tokens) for answers in sampled]
+        finished = torch.tensor([answers[0].finished for answers in sampled])
+        rewards, _ = self.judge(prompts, texts)
+        rewards = ppo_math.replace_unfinished(rewards, finished, self.config.no_eos_score)
+        said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
+        axes = {axis: s.mean(dim=1) for axis, s in said.items()}
+        means = {"reward": float(rewards.mean()), "test": 0.0}
+        if self.test_scorer is not None:
+            second, _ = self.judge(prompts, texts, test=True)
+            second = ppo_math.replace_unfinished(second, finished, self.config.no_eos_score)
+            means["test"] = float(second.mean())
+        rows = [
+            {
+                "text": text,
+                "reward": float(rewards[i]),
+                "scores": {axis: float(s[i]) for axis, s in axes.items()},
+            }
+            for i, text in enumerate(texts)
+        ]
+        return rows, means
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether sampling tells log-probabilities and values well enough to train on.
+
+        In bfloat16, sampling with a cache and reading in one go round differently, and the ratio
+        of the first update must be 1; a critic with a trunk of its own has to read the text.
+        """
+        return isinstance(self.critic, HeadCritic) and not self.half
+
+    @torch.no_grad()
+    def read(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[sampling.Sampled]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Log-probabilities under policy and reference, values, and the mask; all (B, T)."""
+        rows, width = len(answers), max(len(a.tokens) for a in answers)
+        old = torch.zeros(rows, width)
+        values = torch.zeros(rows, width)
+        for i, answer in enumerate(answers):
+            old[i, : len(answer.tokens)] = torch.tensor(answer.logprobs)
+            if answer.values is not None:
+                values[i, : len(answer.tokens)] = torch.tensor(answer.values)
+        old, values = old.to(self.device), values.to(self.device)
+        reference = torch.zeros_like(old)
+        lengths = torch.tensor([len(a.tokens) for a in answers], device=self.device)
+        answered = [answer.tokens for answer in answers]
+        sizes = [len(p) + len(r) for p, r in zip(prompts, answered, strict=True)]
+        mine = list(self.parts(sizes, range(rows)[self.group.share]))
+        if not self.keeps_values:
+            with self.held_policy.gathered(), self.held_critic.gathered(), self.autocast():
+                for part in mine:
+                    packed, hidden, picked, _ = self.tell(self.policy, prompts, answered, part)
+                    values[part, : packed.width] = packed.spread(self.critic(hidden, packed))
+                    if self.half:
+                        old[part, : packed.width] = packed.spread(picked)
+        with self.held_reference.gathered(), self.autocast(), self.as_reference() as policy:
+            for part in mine:
+                packed, _, picked, _ = self.tell(policy, prompts, answered, part)
+                reference[part, : packed.width] = packed.spread(picked)
+        self.group.add(reference)
+        if not self.keeps_values:
+            self.group.add(values)
+            if self.half:  # only what was read here: the others' rows are theirs to tell
+                own = torch.zeros_like(old)
+                own[self.group.share] = old[self.group.share]
+                old = self.group.add(own)
+        mask = ppo_math.length_mask(lengths, width)
+        return old * mask, reference * mask, values * mask, mask
+
+    def parts(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
+        """Rows in forward passes of similar length; `sizes` are tokens, by row."""
+        return packing.parts_by_length(
+            sizes, rows, size=self.config.microbatch_size, tokens=self.config.microbatch_tokens
+        )
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[Policy]:
+        """The reference: a model of its own, or the policy without its adapters."""
+        with self.policy.adapters_off() if self.shared else contextlib.nullcontext():
+            yield self.reference
+
+    def tell(
+        self,
+        policy: Policy,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        temperature: float | None = None,
+    ) -> tuple[packing.Packed, Tensor, Tensor, Tensor]:
+        """How some rows are laid out, the hidden states (N, H) before their response tokens, and of
+        those the log-probabilities (N,), if nothing else is said at the sampling temperature, and
+        entropies (N,)."""
+        packed, hidden = policy.read([prompts[i] for i in rows], [responses[i] for i in rows])
+        picked, spread = ppo_math.read_logits(
+            policy.logits(hidden),
+            packed.tokens,
+            temperature=self.config.temperature if temperature is None else temperature,
+            train_entropy=self.config.entropy_bonus != 0,
+        )
+        return packed, hidden, picked, spread
+
+    def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """The refined policy as a plain Hugging Face folder; adapters are merged into it.
+
+        `weights` are those of shards, which no process has all of; empty where this one has.
+        """
+        if weights:
+            self.policy = self._load_policy(torch.bfloat16 if self.half else torch.float32)
+            self.restore(weights)
+        model = self.policy.model
+        if self.config.lora_rank:
+            model = model.merge_and_unload()
+        model.save_pretrained(folder)
+        self.policy.tokenizer.save_pretrained(folder)
+
+
+def mix(seed: int, number: int) -> int:
+    """A seed for one purpose that has nothing to do with its neighbours'."""
+    return random.Random(f"{seed}:{number}").getrandbits(48)
+
+
+def _mean_where(scores: Tensor, risks: Sequence[str], left_out: str | None) -> float:
+    kept = [i for i, risk in enumerate(risks) if risk != left_out]
+    return float(scores[kept].mean()) if kept else float(scores.mean())

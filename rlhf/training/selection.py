@@ -1,0 +1,86 @@
+"""How far an ensemble disagrees on comparisons: `python -m rlhf.training.selection RUN_DIR`.
+
+People are then asked first where a judgment would teach most (annotation/assignment.py).
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rlhf.training import loading
+from rlhf.training.configs import SelectionConfig, load
+from rlhf.training.data import read_comparisons
+from rlhf.training.reward_math import disagreement
+from rlhf.training.rundir import (
+    CONFIG,
+    InputError,
+    Stopped,
+    StopRequest,
+    run_stage,
+    write_jsonl,
+    write_progress,
+    write_result,
+)
+from rlhf.training.scorers import RewardModel
+
+AT_ONCE = 64
+
+
+def main(run_dir: Path, stop: StopRequest) -> None:
+    began = time.monotonic()
+
+    # 1. Configuration, comparisons, the ensemble.
+    config = load(SelectionConfig, run_dir / CONFIG)
+    comparisons = read_comparisons(run_dir)
+    device = loading.choose_device(config.device)
+    loading.be_deterministic(0, config.threads)
+    scorer = RewardModel.load(config.reward_model, device=device)
+    asked = [axis for axis in scorer.every_axis if scorer.members_of(axis) > 1]
+    if not asked:
+        raise InputError(
+            "The reward model has one opinion on every axis, so nothing can disagree; train it with "
+            "members = 2 or more."
+        )
+
+    # 2. Per comparison: how differently the members see the margins between its responses.
+    rows: list[dict[str, Any]] = []
+    for start in range(0, len(comparisons), AT_ONCE):
+        if stop.requested:  # it begins again rather than resumes
+            raise Stopped
+        some = comparisons[start : start + AT_ONCE]
+        said = scorer.opinions(
+            [c.messages for c in some for _ in c.responses],
+            [text for c in some for text in c.responses],
+            batch_size=config.batch_size,
+        )
+        first = 0
+        for comparison in some:
+            place = slice(first, first + len(comparison.responses))
+            first = place.stop
+            by_axis = {axis: disagreement(said[axis][place]) for axis in asked}
+            mean = sum(by_axis.values()) / len(by_axis)
+            rows.append(
+                {
+                    "comparison_id": comparison.comparison_id,
+                    "disagreement": mean,
+                    "by_axis": by_axis,
+                    "score": mean * config.recency**comparison.age,
+                }
+            )
+        write_progress(run_dir, done=len(rows), total=len(comparisons), unit="comparisons")
+
+    # 3. Scores, result.
+    write_jsonl(run_dir / "scores.jsonl", rows)
+    write_result(
+        run_dir,
+        {
+            "n_comparisons": len(rows),
+            "members": {axis: scorer.members_of(axis) for axis in asked},
+            "mean_disagreement": sum(row["disagreement"] for row in rows) / len(rows),
+            "seconds": time.monotonic() - began,
+        },
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,100 @@
+"""A stage's process leaves out what it never calls, and gets it all the same when it asks."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.rlhf.training.tiny import ROOT, prompt, run_folder
+
+NEVER = {
+    "accelerate",
+    "datasets",
+    "django",
+    "pandas",
+    "peft",
+    "scipy",
+    "sklearn",
+    "torch._dynamo.convert_frame",  # torch's compiler, of which a part is read
+    "torch._inductor",
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+    "trl",
+}
+IN_SAVING = {"torch.distributed.tensor"}
+"""What the hub's library imports to write a model, after the last step."""
+
+
+@pytest.fixture
+def folder_of(ready, talker, taste, tmp_path):
+    def make(stage):
+        if stage == "ppo":
+            return ready(steps=1)
+        config = {"policy": talker, "max_new_tokens": 4, "threads": 1}
+        if stage != "generate":
+            config["reward_model"] = str(taste / "train")
+        if stage == "best_of_n":
+            config["n"] = [1, 2]
+        return run_folder(tmp_path / stage, config, prompts=[prompt(i) for i in range(4)])
+
+    return make
+
+
+def imported_by(stage, folder):
+    """The names of all modules that the stage's process imported."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"rlhf.training.{stage}", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize("stage", ["generate", "ppo", "evaluate", "best_of_n"])
+def test_a_stage_imports_no_compiler_no_cluster_and_no_statistics(stage, folder_of):
+    imported = imported_by(stage, folder_of(stage))
+    assert {"torch", "transformers.modeling_utils"} <= imported
+    assert not imported & (NEVER if stage == "ppo" else NEVER | IN_SAVING)
+
+
+def test_adapters_are_trained_and_saved_by_a_process_that_imported_little(ready):
+    folder = ready(steps=1, lora_rank=2)
+    assert "peft" in imported_by("ppo", folder)
+    assert (folder / "policy" / "model.safetensors").exists()
+
+
+ASKED = """
+import sys
+sys.argv = ["-m"]  # as in a stage's own process
+from rlhf.training import lean
+lean.import_little()
+import torch
+from transformers import LlamaForCausalLM
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = torch.optim.AdamW([weight], lr=0.5, weight_decay=0.0)
+weight.sum().backward()
+optimizer.step()
+assert "torch._dynamo.convert_frame" not in sys.modules
+print([round(w, 3) for w in weight.tolist()])
+print(torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2)).tolist())
+assert torch._dynamo.convert_frame is sys.modules["torch._dynamo.convert_frame"]
+import accelerate, scipy.optimize
+from torch.distributed.fsdp import fully_shard
+assert torch.distributed.is_available()
+print("all there")
+"""
+
+
+def test_what_is_left_out_comes_when_it_is_asked_for():
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[0.5, 0.5]", "[2.0, 2.0]", "all there"]
