@@ -64,8 +64,8 @@ def test_one_key_shows_which_words_differ(watched, apollo, sign_in, project, ada
     press(watched, [two.lower(), three.lower(), "p"])
     dialog = watched.locator("#compare")
     expect(dialog).to_be_visible()
-    assert dialog.locator(".compared del").all_text_contents() == ["two"]
-    assert dialog.locator(".compared ins").all_text_contents() == ["three", "cold"]
+    expect(dialog.locator(".compared del")).to_have_text(["two"])
+    expect(dialog.locator(".compared ins")).to_have_text(["three", "cold"])
     expect(dialog.locator("#compare-summary")).to_have_text(
         f"9 words in common, 1 only in {two}, 2 only in {three}"
     )
@@ -96,7 +96,7 @@ def test_letters_choose_which_two_of_many_are_compared(watched, apollo, sign_in,
     assert (left.input_value(), right.input_value()) == ("A", "D")
     press(watched, "c")
     assert (left.input_value(), right.input_value()) == ("C", "D")
-    assert watched.locator("#compare ins").count() == 2  # the key, and one word
+    expect(watched.locator("#compare ins")).to_have_count(2)  # the key, and one word
     right.select_option("C")
     expect(watched.locator("#compare-summary")).to_have_text("The same, word for word")
     assert not shown(watched).draft, "letters in here rank nothing"

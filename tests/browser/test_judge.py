@@ -51,7 +51,14 @@ def wait_until_sent(page, n):
     assert Judgment.objects.count() == n
 
 
+def ready(page):
+    """Wait as a person does before the first key: until the page has come and is drawn."""
+    page.wait_for_load_state("load")
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+
 def press(page, keys):
+    ready(page)
     for key in keys:
         page.keyboard.press(key)
 

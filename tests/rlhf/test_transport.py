@@ -3,9 +3,10 @@
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from kombu import Connection
+from kombu import Connection, Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from config import transport
@@ -45,14 +46,41 @@ def test_concurrent_producers_and_consumers_lose_double_and_tear_nothing(connect
         with connect() as connection:
             take_all(connection, found, until)
 
-    threads = [threading.Thread(target=produce, args=(50 * i,)) for i in range(4)]
-    threads += [threading.Thread(target=consume) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(7) as people:
+        busy = [people.submit(produce, 50 * i) for i in range(4)]
+        busy += [people.submit(consume) for _ in range(3)]
+        for one in busy:
+            one.result()
     assert sorted(row["number"] for row in found) == list(range(200))
     assert all(row["text"] == PAYLOAD for row in found)
+
+
+def test_many_who_begin_at_the_same_moment_all_keep_their_route(tmp_path):
+    """kombu empties the table of routes before it locks it: who comes then dies or is forgotten."""
+    for number in range(20):
+        options = transport.options(tmp_path / str(number))
+        start = threading.Barrier(6)
+
+        def begin(name, options=options, start=start):
+            with Connection("folder://localhost//", transport_options=options) as connection:
+                start.wait()
+                queue = Queue(name, Exchange("work"), routing_key=name)
+                queue(connection.default_channel).declare()
+
+        with ThreadPoolExecutor(6) as people:
+            for done in [people.submit(begin, name) for name in "abcdef"]:
+                done.result()
+        with Connection("folder://localhost//", transport_options=options) as connection:
+            routes = connection.default_channel.get_table("work")
+        assert sorted(route[2] for route in routes) == list("abcdef")
+
+
+def test_a_table_cut_off_by_a_crash_is_written_anew(connect, tmp_path):
+    (tmp_path / "queue" / "control" / "stages.exchange").write_text("")
+    with connect() as connection:
+        queue = connection.SimpleQueue("stages")
+        queue.put("still comes")
+        assert queue.get(block=False).payload == "still comes"
 
 
 def test_messages_come_in_the_order_in_which_they_were_sent(connect):
