@@ -43,7 +43,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
     names = {"score": config.reward_model, "test_score": config.test_reward_model}
-    scorers = {name: RewardModel.load(path, device=device) for name, path in names.items() if path}
+    scorers = {
+        name: RewardModel.load(path, device=device, dtype=dtype)
+        for name, path in names.items()
+        if path
+    }
 
     # 2. Answers.
     def told(done: int) -> None:

@@ -188,6 +188,13 @@ class BaseConfig(StageConfig):
 
 DEVICE_HELP = "Where to compute: auto takes a GPU when there is one."
 
+DTYPES = ("auto", "float32", "bfloat16")
+READ_HELP = "Precision: auto is float32 on a CPU and bfloat16 on a GPU."
+TRAINED_HELP = (
+    "Precision of the forward passes: auto is float32 on a CPU and bfloat16 on a GPU; weights "
+    "that are trained stay in float32."
+)
+
 
 SHARDED_HELP = (
     "Of the processes that torchrun starts, each holds a share of every trained weight (FSDP2) "
@@ -220,11 +227,7 @@ class GenerateConfig(StageConfig):
     seed: int = setting(0, "Seed of the sampling.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
-    dtype: str = setting(
-        "auto",
-        "Precision: auto is float32 on a CPU and bfloat16 on a GPU.",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = setting("auto", READ_HELP, choices=DTYPES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +323,7 @@ class RewardModelConfig(StageConfig):
     seed: int = setting(0, "Seed of the heads, the split and the order.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
 
     def check(self) -> None:
         if not self.axes or len(set(self.axes)) != len(self.axes):
@@ -583,12 +587,7 @@ class PPOConfig(StageConfig):
         maximum=256,
     )
     device: str = setting("auto", DEVICE_HELP)
-    dtype: str = setting(
-        "auto",
-        "Precision of the forward passes: auto is float32 on a CPU and bfloat16 on a GPU; weights "
-        "that are trained stay in float32.",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
 
     @property
     def responses_per_step(self) -> int:
@@ -645,11 +644,7 @@ class EvaluateConfig(StageConfig):
     seed: int = setting(0, "Seed of the sampling and of the bootstrap.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
-    dtype: str = setting(
-        "auto",
-        "Precision: auto is float32 on a CPU and bfloat16 on a GPU.",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = setting("auto", READ_HELP, choices=DTYPES)
 
     def check(self) -> None:
         if not self.temperatures or min(self.temperatures) <= 0:
@@ -698,6 +693,7 @@ class SFTConfig(StageConfig):
     seed: int = setting(0, "Seed of the order and the split.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
 
     def check(self) -> None:
         _check_microbatch(self.batch_size, self.microbatch_size)
@@ -735,6 +731,7 @@ class DPOConfig(StageConfig):
     seed: int = setting(0, "Seed of the order and the split.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
 
     def check(self) -> None:
         _check_microbatch(self.batch_size, self.microbatch_size)
@@ -780,11 +777,7 @@ class BestOfNConfig(StageConfig):
     seed: int = setting(0, "Seed of the sampling and of the bootstrap.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
-    dtype: str = setting(
-        "auto",
-        "Precision: auto is float32 on a CPU and bfloat16 on a GPU.",
-        choices=("auto", "float32", "bfloat16"),
-    )
+    dtype: str = setting("auto", READ_HELP, choices=DTYPES)
 
     def check(self) -> None:
         if not self.n or min(self.n) < 1 or len(set(self.n)) != len(self.n):

@@ -29,7 +29,8 @@ class HeadCritic(nn.Module):
         seen = hidden.detach()
         if self.passes and hidden.requires_grad:
             seen = seen + self.passes * (hidden - seen)  # the same value, a scaled gradient
-        return self.out(torch.tanh(self.hidden(seen.float()))).squeeze(-1).float()
+        with _exactly(hidden):
+            return self.out(torch.tanh(self.hidden(seen.float()))).squeeze(-1)
 
 
 class ModelCritic(nn.Module):
@@ -50,4 +51,11 @@ class ModelCritic(nn.Module):
     def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
         """Values (N,) before each response token; the policy's `hidden` is not looked at."""
         states = trunk_states(self.trunk, packed)
-        return self.out(states.float()).squeeze(-1).float()
+        with _exactly(states):
+            return self.out(states.float()).squeeze(-1)
+
+
+def _exactly(hidden: Tensor) -> torch.autocast:
+    """float32 whatever the trunk computes in: bfloat16 has three digits, and a return of 20 that is
+    known to a tenth is a poor baseline for differences of a tenth."""
+    return torch.autocast(hidden.device.type, enabled=False)

@@ -461,7 +461,7 @@ def ppo_memory(
     }
     for name, scorer in scorers.items():
         owned = [scorer.trunk, scorer.prior] if scorer.prior is not None else [scorer.trunk]
-        parts[name] = float(sum(p.numel() * 4 for m in owned for p in m.parameters()))
+        parts[name] = float(sum(p.numel() * frozen for m in owned for p in m.parameters()))
     tokens = config.microbatch_size * (longest + config.max_new_tokens)
     logits = config.microbatch_size * config.max_new_tokens * shape.vocab_size * 4
     parts["activations"] = tokens * layers * hidden * 16 * frozen + 3 * logits

@@ -42,7 +42,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
     opponents = read_opponents(run_dir, {p.prompt_id for p in prompts})
-    scorer = RewardModel.load(config.reward_model, device=device) if config.reward_model else None
+    scorer = (
+        RewardModel.load(config.reward_model, device=device, dtype=dtype)
+        if config.reward_model
+        else None
+    )
 
     # 2. Several samples of every prompt at every temperature.
     total = len(prompts) * len(config.temperatures)

@@ -202,6 +202,11 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if half else torch.float32
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+    """Matrix products in `dtype`, where that is bfloat16; weights stay what they are."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
 def be_deterministic(seed: int, threads: int) -> None:
     """Fix what a CPU run depends on besides its inputs: the seed and the number of threads."""
     torch.manual_seed(seed)
@@ -251,18 +256,18 @@ def load_language_model(name: str, what: str, *, dtype: torch.dtype = torch.floa
     return model
 
 
-def load_trunk(name: str, what: str) -> Any:
+def load_trunk(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """A model without its head, to put a head of one's own on. Of a T5 it is the encoder."""
     config = load_config(name, what)
     # Asked by type: a T5's encoder that was saved by itself no longer calls itself a part.
     if config.model_type in T5_TYPES:
-        return load_model(name, what, kind="AutoModelForTextEncoding")
+        return load_model(name, what, kind="AutoModelForTextEncoding", dtype=dtype)
     if config.is_encoder_decoder:
         raise InputError(
             f"The {what} {name!r} is an encoder-decoder ({config.model_type}), of which only T5's "
             "encoder can carry a head; take a decoder, an encoder or a T5."
         )
-    return load_model(name, what, kind="AutoModel")
+    return load_model(name, what, kind="AutoModel", dtype=dtype)
 
 
 def load_config(name: str, what: str) -> Any:

@@ -30,17 +30,15 @@ class Models:
         self.config = config
         self.group = group
         self.device = loading.choose_device(config.device)
-        self.half = config.dtype == "bfloat16" or (
-            config.dtype == "auto" and self.device.type == "cuda"
-        )
-        frozen = torch.bfloat16 if self.half else torch.float32
-        self.policy = self._load_policy(frozen)
+        self.frozen = loading.choose_dtype(config.dtype, self.device)
+        self.half = self.frozen == torch.bfloat16
+        self.policy = self._load_policy(self.device, self.frozen)
         self.shared = bool(config.lora_rank) and Path(config.policy) == Path(config.reference)
         # With LoRA on the reference itself, the reference is the policy without its adapters.
         self.reference = self.policy
         if not self.shared:
             self.reference = loading.load_policy(
-                config.reference, "reference", device=self.device, dtype=frozen
+                config.reference, "reference", device=self.device, dtype=self.frozen
             )
             self.reference.model.requires_grad_(requires_grad=False)
             if self.reference.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
@@ -48,9 +46,9 @@ class Models:
                     "policy and reference have different tokenizers, so no KL exists between them; "
                     "take the policy's own starting point as reference."
                 )
-        self.scorer = RewardModel.load(config.reward_model, device=self.device)
+        self.scorer = RewardModel.load(config.reward_model, device=self.device, dtype=self.frozen)
         self.test_scorer = (
-            RewardModel.load(config.test_reward_model, device=self.device)
+            RewardModel.load(config.test_reward_model, device=self.device, dtype=self.frozen)
             if config.test_reward_model
             else None
         )
@@ -81,13 +79,13 @@ class Models:
             else parallel.Whole()
         )
 
-    def _load_policy(self, frozen: torch.dtype) -> Policy:
+    def _load_policy(self, device: torch.device, frozen: torch.dtype) -> Policy:
         """The policy as the run begins; `frozen` is the precision of weights that are not trained."""
         config = self.config
         policy = loading.load_policy(
             config.policy,
             "policy",
-            device=self.device,
+            device=device,
             dtype=frozen if config.lora_rank else torch.float32,
         )
         if config.lora_rank:
@@ -99,14 +97,14 @@ class Models:
             return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
         same_tokens = self.scorer.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab()
         if same_tokens and not self.policy.encoder_decoder:
-            trunk = copy.deepcopy(self.scorer.trunk)
+            trunk = copy.deepcopy(self.scorer.trunk).float()
         else:
             trunk = loading.load_model(self.config.policy, "critic", kind="AutoModel")
         return ModelCritic(trunk.requires_grad_(requires_grad=True))
 
     def autocast(self) -> Any:
         """bfloat16 matrix products where the precision asks for them."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+        return loading.autocast(self.device, self.frozen)
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The policy's parameters that are trained: all of them, or the adapters."""
@@ -211,10 +209,9 @@ class Models:
             axis: torch.zeros(len(texts), scorer.members_of(axis)) for axis in scorer.every_axis
         }
         if texts[share]:
-            with self.autocast():
-                mine = scorer.opinions(
-                    conversations[share], texts[share], batch_size=self.config.microbatch_size
-                )
+            mine = scorer.opinions(
+                conversations[share], texts[share], batch_size=self.config.microbatch_size
+            )
             for axis, told in mine.items():
                 said[axis][share] = told
         for told in said.values():
@@ -332,8 +329,11 @@ class Models:
 
         `weights` are those of shards, which no process has all of; empty where this one has.
         """
-        if weights:
-            self.policy = self._load_policy(torch.bfloat16 if self.half else torch.float32)
+        if self.half and self.config.lora_rank:
+            # Merged into rounded weights, most of what small adapters say would be rounded away.
+            weights = weights or self.trained_weights()
+        if weights:  # beside the models that are there already, a GPU may have no room for it
+            self.policy = self._load_policy(torch.device("cpu"), torch.float32)
             self.restore(weights)
         model = self.policy.model
         if self.config.lora_rank:

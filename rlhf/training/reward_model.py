@@ -253,6 +253,7 @@ def new_member(
         device=device,
         n_heads=config.members if config.ensemble == "heads" else 1,
         prior=members[0].prior if members else None,
+        dtype=loading.choose_dtype(config.dtype, device),
     )
     if config.share_prompts and not model.share_prompts() and name == "train" and not members:
         print("This trunk reads every response with its own copy of the prompt.")

@@ -78,6 +78,8 @@ class RewardModel:
     """Heads per axis that were trained apart on one trunk: the members of a cheap ensemble."""
     others: "list[RewardModel]" = field(default_factory=list)
     """Whole models beside this one: more members for the same axes, or the models of other axes."""
+    dtype: torch.dtype = torch.float32
+    """Precision of matrix products and of what is not trained; heads are float32 always."""
 
     # --- Making, saving, loading --------------------------------------------------------------
 
@@ -92,12 +94,13 @@ class RewardModel:
         device: Any,
         n_heads: int = 1,
         prior: Any = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Self:
         """Heads drawn from N(0, 1/(d+1)), as in summarize_from_feedback, on a pre-trained trunk."""
         model = loading.load_trunk(trunk, "trunk")
         tokenizer = loading.load_tokenizer(trunk, "trunk")
         if use_prior and prior is None:
-            prior = loading.load_language_model(trunk, "prior")
+            prior = loading.load_language_model(trunk, "prior", dtype=dtype)
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)
         loading.without_dropout(model)
         width = 2 * model.config.hidden_size + (PRIOR_FEATURES if use_prior else 0)
@@ -113,6 +116,7 @@ class RewardModel:
             prior=prior if use_prior else None,
             max_length=min(max_length, loading.context_length(model.config)),
             n_heads=n_heads,
+            dtype=dtype,
         )
 
     def save(self, folder: Path, *, with_prior: bool = True) -> None:
@@ -149,10 +153,18 @@ class RewardModel:
         )
 
     @classmethod
-    def load(cls, path: str | Path, *, device: Any = "cpu", prior: Any = None) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: Any = "cpu",
+        prior: Any = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
         """Read what `save` wrote, ready to score; `InputError` says what is wrong otherwise.
 
-        `prior` is the one that the members of an ensemble have in common.
+        `prior` is the one that the members of an ensemble have in common. Nothing is to be trained
+        of it, so trunk and prior are held in `dtype`.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -169,16 +181,18 @@ class RewardModel:
             raise InputError(f"{folder / HEADS} can't be read: {error}") from None
         if not all(torch.isfinite(t).all() for t in tensors.values()):
             raise InputError(f"{folder / HEADS} holds NaN or infinity; train the model again.")
-        trunk = loading.load_trunk(str(path), "reward model")
+        trunk = loading.load_trunk(str(path), "reward model", dtype=dtype)
         if settings["prior"] and prior is None:
-            prior = loading.load_language_model(str(folder / PRIOR), "reward model's prior")
+            prior = loading.load_language_model(
+                str(folder / PRIOR), "reward model's prior", dtype=dtype
+            )
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)
         heads = nn.Linear(tensors["weight"].shape[1], tensors["weight"].shape[0])
         heads.load_state_dict({"weight": tensors["weight"], "bias": tensors["bias"]})
         trunk = trunk.to(device).eval().requires_grad_(requires_grad=False)
         mean, scale = tensors.get("feature_mean"), tensors.get("feature_scale")
         others: list[RewardModel] = [
-            cls.load(folder / name, device=device, prior=prior)
+            cls.load(folder / name, device=device, prior=prior, dtype=dtype)
             for name in settings.get("members", [])
             if Path(name).name == name
         ]
@@ -197,6 +211,7 @@ class RewardModel:
             reference=settings["reference"],
             feature_mean=None if mean is None else mean.to(device),
             feature_scale=None if scale is None else scale.to(device),
+            dtype=dtype,
         )
 
     def parameters(self) -> list[nn.Parameter]:
@@ -216,6 +231,10 @@ class RewardModel:
     @property
     def device(self) -> torch.device:
         return self.heads.weight.device
+
+    def autocast(self) -> Any:
+        """Matrix products in this model's precision."""
+        return loading.autocast(self.device, self.dtype)
 
     @property
     def is_t5(self) -> bool:
@@ -266,7 +285,8 @@ class RewardModel:
 
         `prior` is what `prior_features` gives for these texts.
         """
-        parts = [*self.response_states(texts)]
+        with self.autocast():
+            parts = [*self.response_states(texts)]
         if prior is not None:
             parts.append(prior)
         scores = self.heads(torch.cat([p.float() for p in parts], dim=1))
@@ -291,7 +311,7 @@ class RewardModel:
                 input_ids=ids, attention_mask=mask, position_ids=positions
             ).last_hidden_state[:, left:]
         real = ppo_math.length_mask(lengths, hidden.shape[1])[..., None]
-        mean = (hidden * real).sum(dim=1) / lengths[:, None]
+        mean = (hidden.float() * real).sum(dim=1) / lengths[:, None]
         return hidden[rows, lengths - 1], mean
 
     def _packed_states(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
@@ -361,15 +381,17 @@ class RewardModel:
         texts = [Text(tuple(tokens[:n]), tuple(tokens[n + i : 2 * n])) for i in range(3)]
         texts += [Text(tuple(tokens[:4]), tuple(tokens[n + i : n + 3])) for i in range(2)]
         self.shares_prompts = False
-        alone = torch.cat(self.response_states(texts)).float()
+        with self.autocast():
+            alone = torch.cat(self.response_states(texts)).float()
         self.shares_prompts = True
         try:
-            together = torch.cat(self.response_states(texts)).float()
+            with self.autocast():
+                together = torch.cat(self.response_states(texts)).float()
         except Exception:  # noqa: BLE001 - whatever a trunk without a cache says: it can't
             self.shares_prompts = False
             return False
         error = float((alone - together).abs().max() / alone.abs().max().clamp(min=1e-9))
-        self.shares_prompts = error < (1e-3 if alone.dtype == torch.float32 else 3e-2)
+        self.shares_prompts = error < (1e-3 if self.dtype == torch.float32 else 3e-2)
         return self.shares_prompts
 
     @torch.no_grad()
@@ -383,21 +405,22 @@ class RewardModel:
         compact = reads(packing.inner(self.prior).base_model) and all(t.prompt for t in texts)
         for chunk in _by_length(texts, batch_size):
             some = [texts[i] for i in chunk]
-            if apart or compact:
-                packed = self._pack_rows(some, [t.response for t in some], apart=apart)
-                said = packing.logits(self.prior, packing.states(self.prior, packed))
-                logprobs = packed.spread(ppo_math.read_logits(said, packed.tokens)[0])
-                lengths = torch.tensor([len(t.response) for t in some])
-            else:
-                ids, mask, left, lengths = self._pack(some)
-                logits = self.prior(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-                    use_cache=False,
-                    logits_to_keep=ids.shape[1] - left + 1,
-                ).logits[:, :-1]
-                logprobs = ppo_math.selected_logprobs(logits, ids[:, left:])
+            with self.autocast():
+                if apart or compact:
+                    packed = self._pack_rows(some, [t.response for t in some], apart=apart)
+                    said = packing.logits(self.prior, packing.states(self.prior, packed))
+                    logprobs = packed.spread(ppo_math.read_logits(said, packed.tokens)[0])
+                    lengths = torch.tensor([len(t.response) for t in some])
+                else:
+                    ids, mask, left, lengths = self._pack(some)
+                    logits = self.prior(
+                        input_ids=ids,
+                        attention_mask=mask,
+                        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                        use_cache=False,
+                        logits_to_keep=ids.shape[1] - left + 1,
+                    ).logits[:, :-1]
+                    logprobs = ppo_math.selected_logprobs(logits, ids[:, left:])
             real = ppo_math.length_mask(lengths, logprobs.shape[1])
             features[chunk] = torch.stack(
                 [

@@ -69,7 +69,7 @@ def arguments(
         "report_to": [],
         "disable_tqdm": True,
         "use_cpu": device.type == "cpu",
-        "bf16": device.type == "cuda",
+        "bf16": loading.choose_dtype(config.dtype, device) == torch.bfloat16,
         "gradient_checkpointing": False,
         "remove_unused_columns": False,
         "max_length": None,

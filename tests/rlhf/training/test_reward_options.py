@@ -37,6 +37,7 @@ OPTIONS = {
     "ensemble": {"members": 2, "ensemble": "models"},
     "separate_axes": {"separate_axes": True},
     "seed": {"seed": 1},
+    "dtype": {"dtype": "bfloat16"},
 }
 BESIDE = {"ensemble": {"members": 2}}
 # How the same is computed, and where.
