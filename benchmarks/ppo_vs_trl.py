@@ -43,7 +43,8 @@ def main() -> None:
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
     child(arguments, "prepare")
-    baselines = {side: child(arguments, f"imports_{side}") for side in ("ours", "trl")}
+    sides = ("ours",) if arguments.only_ours else ("ours", "trl")
+    baselines = {side: child(arguments, f"imports_{side}") for side in sides}
     runs: dict[str, list[Row]] = {"ours": [], "trl": []}
     for seed in range(arguments.seeds):
         # Who begins changes, so that a machine that warms up favours nobody.

@@ -84,7 +84,8 @@ def pack(
         width, places = max(sizes), [(i, 0) for i in range(len(sizes))]
     count = 1 + max(row for row, _ in places)
     if share_rows and device.type == "cpu":  # few sizes, because oneDNN makes a kernel for each
-        count += -count % (products.ROWS // math.gcd(width, products.ROWS))
+        multiple = products.rows_multiple()
+        count += -count % (multiple // math.gcd(width, multiple))
     ids = torch.full((count, width), pad_id, dtype=torch.long)
     position = torch.zeros_like(ids)
     owner = torch.full_like(ids, -1)

@@ -2,10 +2,13 @@
 
 torch gives its own float32 products to MKL, which on a processor that Intel did not make stays with
 AVX2; oneDNN, which torch carries too, uses AVX-512 wherever the processor has it: twice as fast on
-an AMD EPYC (docs/log.md). It makes a kernel for every new shape, which takes longer than a small
-product and most of a megabyte, so rows are filled up to a multiple of `ROWS`.
+an AMD EPYC (docs/log.md). On Intel's own MKL is the faster, and needs half the memory. oneDNN makes
+a kernel for every new shape, which takes longer than a small product and most of a megabyte, so rows
+are filled up to a multiple of `ROWS`.
 """
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +22,7 @@ FEW = 64
 
 
 def available() -> bool:
-    """Whether this build of torch has oneDNN's products, and the processor what makes them fast."""
+    """Whether this build of torch has oneDNN's products, and the processor AVX-512 for them."""
     return bool(
         torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -27,7 +30,23 @@ def available() -> bool:
     )
 
 
-_FAST = available()
+def pays() -> bool:
+    """Whether they are the faster ones here: not where MKL knows the processor as Intel's."""
+    return available() and not (torch.backends.mkl.is_available() and _is_intel())
+
+
+def _is_intel() -> bool:
+    told = Path("/proc/cpuinfo")
+    text = told.read_text(errors="replace") if told.exists() else platform.processor()
+    return "GenuineIntel" in text
+
+
+_FAST = pays()
+
+
+def rows_multiple() -> int:
+    """What numbers of rows are best a multiple of: `ROWS` for oneDNN, 1 for MKL."""
+    return ROWS if _FAST else 1
 
 
 def computes(layer: Any) -> bool:
@@ -46,8 +65,8 @@ def computes(layer: Any) -> bool:
 
 
 def fill(x: Tensor) -> Tensor:
-    """(M, H) with rows of zeros up to a multiple of `ROWS`."""
-    missing = -len(x) % ROWS
+    """(M, H) with rows of zeros up to a multiple of `rows_multiple`."""
+    missing = -len(x) % rows_multiple()
     return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 

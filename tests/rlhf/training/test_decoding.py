@@ -125,6 +125,15 @@ def test_sequences_in_one_row_are_read_as_if_each_were_alone(kind, share_rows):
         assert line == answer + [0] * (packed.width - len(answer))
 
 
+def test_products_go_to_onednn_only_where_mkl_is_slow(monkeypatch):
+    monkeypatch.setattr(products, "available", lambda: True)
+    monkeypatch.setattr(products, "_is_intel", lambda: True)
+    assert products.pays() is not torch.backends.mkl.is_available()
+    monkeypatch.setattr(products, "_is_intel", lambda: False)
+    assert products.pays()
+    assert products.rows_multiple() == (products.ROWS if products._FAST else 1)
+
+
 @pytest.mark.parametrize("short", [256, 16], ids=["short rows", "long rows"])
 @pytest.mark.parametrize("fast", [True, False], ids=["oneDNN", "MKL"])
 @pytest.mark.parametrize("share_rows", [True, False])
