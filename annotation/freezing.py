@@ -6,11 +6,11 @@ row goes without a sign of life, says so, and nothing of the version is left.
 
 import logging
 import threading
-import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from annotation import preferences
@@ -65,18 +65,11 @@ def latest(project: Project) -> Freezing | None:
 def write(freezing: Freezing, batches: list[Batch] | None, note: str) -> None:
     """Write it to its end, telling once a second how far it is."""
     mine = Freezing.objects.filter(pk=freezing.pk)
-    told_at = 0.0
-
-    def told(n: int) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= 1:
-            told_at = time.monotonic()
-            mine.update(done=n, beat_at=timezone.now())
-
     try:
-        freeze_snapshot(
-            freezing.project, by=freezing.created_by, batches=batches, note=note, told=told
-        )
+        with _Telling(freezing) as told:
+            freeze_snapshot(
+                freezing.project, by=freezing.created_by, batches=batches, note=note, told=told
+            )
     except SnapshotError as problem:
         mine.update(state=State.FAILED, reason=str(problem)[:300])
     except Exception:
@@ -86,6 +79,35 @@ def write(freezing: Freezing, batches: list[Batch] | None, note: str) -> None:
         raise
     else:
         mine.update(state=State.DONE, done=freezing.total)
+
+
+class _Telling:
+    """Writes once a second how far it is, in a thread: who freezes reads one moment, writes nothing."""
+
+    def __init__(self, freezing: Freezing) -> None:
+        self.mine = Freezing.objects.filter(pk=freezing.pk)
+        self.done, self.is_over = 0, threading.Event()
+        self.thread = threading.Thread(target=self._tell, name="telling", daemon=True)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self.thread.start()
+        return self._hear
+
+    def __exit__(self, *problem: object) -> None:
+        self.is_over.set()
+        self.thread.join()
+
+    def _hear(self, n: int) -> None:
+        self.done = n
+
+    def _tell(self) -> None:
+        try:
+            while not self.is_over.wait(1.0):
+                self.mine.update(done=self.done, beat_at=timezone.now())
+        except DatabaseError:
+            log.warning("How far the freezing is can't be told any more.", exc_info=True)
+        finally:
+            connection.close()
 
 
 def _write_and_close(*args: Any) -> None:

@@ -36,6 +36,7 @@ from annotation.exports import (
     rating_schema,
 )
 from annotation.models import Batch, Event, Project, Snapshot, Source
+from annotation.moment import one_moment
 from annotation.protocols import (
     COMPARING,
     DEMONSTRATE,
@@ -117,13 +118,11 @@ def freeze_snapshot(
 ) -> Snapshot:
     """Write the judgments that training may see to SNAPSHOTS_DIR/<uid>/ and record the snapshot.
 
-    `told` hears now and then how many judgments are written. Raises SnapshotError, with nothing
-    written, when there is nothing to freeze.
+    All of it is as it was at one moment. `told` hears now and then how many judgments are written,
+    and must not write to the database with this thread's connection. Raises SnapshotError, with
+    nothing written, when there is nothing to freeze.
     """
     batches = None if batches is None else list(batches)
-    counts = preferences.counts(project, batches=batches)
-    if not counts["used"]:
-        raise SnapshotError(_why_empty(counts))
     uid = uuid.uuid4()
     place = Path(settings.SNAPSHOTS_DIR) / str(uid)
     partial = place.with_name(f".partial-{uid}")
@@ -131,9 +130,13 @@ def freeze_snapshot(
     partial.mkdir(parents=True)
     try:
         tally, gatherer = Tally(), Gatherer()
-        _write_rows(project, partial, tally, gatherer, batches, rounds, told)
+        with one_moment():
+            counts = preferences.counts(project, batches=batches)
+            if not counts["used"]:
+                raise SnapshotError(_why_empty(counts))
+            _write_rows(project, partial, tally, gatherer, batches, rounds, told)
+            facts = _facts(project, tally, counts, batches, note)
         agreement = gatherer.result()
-        facts = _facts(project, tally, counts, batches, note)
         # Two people may freeze at the same moment: the one who comes second takes the next version.
         for _ in range(10):
             latest = project.snapshots.aggregate(latest=Max("version"))["latest"]
@@ -252,7 +255,7 @@ def _write_rows(
     rounds: Mapping[int, Any] | None,
     told: Callable[[int], None],
 ) -> None:
-    """One pass over the judgments fills every file, so they all hold the same moment."""
+    """Fill every file: one pass over what prefers, then one over what rates and writes."""
     schema = judgment_schema(project.axis_keys)
     with ExitStack() as stack:
 
@@ -298,7 +301,7 @@ def _write_rows(
             for writer in files[said.file]:
                 writer.write(said.row)
     if not tally.judgments + tally.others:
-        raise SnapshotError("Every judgment was taken back while it was being frozen.")
+        raise SnapshotError("None of the judgments ranks, rates or writes anything.")
     unused = [file for file in files if not tally.statements[file]]
     for file in unused if tally.judgments else [*unused, JUDGMENTS]:
         for ending in EXPORT_FORMATS:

@@ -1,8 +1,8 @@
 """Policies that answer people live, through an OpenAI-compatible server that already exists.
 
-Embedded: `transformers serve`, started and stopped here, one process for each policy, on the
-loopback address only. In production: any server at POLICY_SERVER_URL (vLLM). The rest of the
-product meets both through `annotation/candidates.py`.
+Embedded: `transformers serve` with continuous batching (`rlhf/training/serve.py`), started and
+stopped here, one process for each policy, on the loopback address only. In production: any server at
+POLICY_SERVER_URL (vLLM). The rest of the product meets both through `annotation/candidates.py`.
 
 A `PolicyServer` row says what is wanted; a `Keeper` (in `manage.py serve_policies`) makes it so.
 """
@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -50,6 +51,7 @@ BEAT_SECONDS, SILENT_SECONDS = 1.0, 10.0
 STARTS = 3
 """How often a server that dies is started again before it counts as failed."""
 EXTERNAL = "external:"
+IN_TURN = "This model can't write two answers side by side: the second follows the first."
 
 BUSY = gettext_noop(
     "The policy can't be reached just now. Your message is kept: ask again in a moment."
@@ -140,11 +142,11 @@ def health(server: PolicyServer | None) -> Health:
             "(`manage.py supervise` does).",
         )
     if server.state == State.READY and not silent:
-        return Health("ready", "It answers.")
+        return Health("ready", f"It answers. {server.reason}".strip())
     since = (now - (server.started_at or server.wanted_at)).total_seconds()
     waited = f" for {since:.0f} s" if since < 3600 else ""
     why = f" {server.reason}" if server.reason else ""
-    return Health("starting", f"The model is being loaded{waited}.{why}")
+    return Health("starting", f"The model is being loaded and warmed up{waited}.{why}")
 
 
 def external_models() -> list[str]:
@@ -397,14 +399,46 @@ def prepare(server: PolicyServer) -> Path:
     return folder
 
 
-def command(folder: Path, port: int) -> list[str]:
-    """`transformers serve` for one model: no other model, no remote code, no other host."""
+def command(folder: Path, port: int, *, in_turn: bool = False) -> list[str]:
+    """`transformers serve` for one model: no other model, no remote code, no other host.
+
+    `in_turn`: one answer after the other, for models that can't write several side by side.
+    """
     return [
         settings.TRAINING_PYTHON or sys.executable,
-        *("-m", "transformers.cli.transformers", "serve", str(folder)),
+        *("-m", "rlhf.training.serve", str(folder)),
         *("--host", HOST, "--port", str(port), "--device", settings.POLICY_DEVICE),
-        "--no-trust-remote-code",
+        *(["--in-turn"] if in_turn else []),
     ]
+
+
+class _WarmUp:
+    """An answer asked for before anybody is told that a server is ready: the first takes seconds,
+
+    and a model that can't be run shows it here and not to a person. In a thread, so that the keeper
+    goes on looking after the others.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.is_done = False
+        self.problem = ""
+        threading.Thread(target=self._ask, args=(folder, port), daemon=True).start()
+
+    def _ask(self, folder: Path, port: int) -> None:
+        body = {
+            "model": str(folder),
+            "messages": [{"role": "user", "content": "Hello"}],
+            "temperature": 1.0,
+            "max_tokens": 4,
+            "stream": True,
+        }
+        try:
+            for _piece in stream(f"http://{HOST}:{port}/v1", body, Told()):
+                pass
+        except CandidateError as problem:
+            self.problem = str(problem)
+        finally:
+            self.is_done = True
 
 
 @dataclass
@@ -414,6 +448,7 @@ class _Running:
     started: float
     missed: int = 0
     asked: float = 0.0
+    warm_up: _WarmUp | None = None
 
 
 class Keeper:
@@ -423,6 +458,8 @@ class Keeper:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.tell = tell
         self.running: dict[int, _Running] = {}
+        self.in_turn: set[int] = set()
+        """Rows whose model could not write answers side by side."""
 
     def keep(self, should_stop: Callable[[], bool]) -> None:
         """Look every second until told to stop; then stop every server."""
@@ -486,7 +523,7 @@ class Keeper:
             if answers(at.port):
                 at.missed = 0
                 if server.state != State.READY:
-                    self._say(server, State.READY, reason="", used_at=timezone.now())
+                    self._warm_up(server, at)
             elif server.state == State.STARTING:
                 if now - at.started > settings.POLICY_START_SECONDS:
                     self._stop(server.pk)
@@ -497,13 +534,31 @@ class Keeper:
                     self._stop(server.pk)
                     self._died(server, "It did not answer any more.")
 
+    def _warm_up(self, server: PolicyServer, at: _Running) -> None:
+        """Have it answer once; ready when it has. Where it can't side by side, it is started again."""
+        if at.warm_up is None:
+            at.warm_up = _WarmUp(server.folder / "model", at.port)
+        in_turn = server.pk in self.in_turn
+        if not at.warm_up.is_done:
+            self._say(server, State.STARTING, reason=IN_TURN if in_turn else "")
+        elif not at.warm_up.problem:
+            reason = IN_TURN if in_turn else ""
+            self._say(server, State.READY, reason=reason, used_at=timezone.now())
+        elif not in_turn:
+            self.in_turn.add(server.pk)
+            self._stop(server.pk)
+            self._say(server, State.OFF, reason=IN_TURN, starts=0)
+        else:
+            self._stop(server.pk)
+            self._died(server, f"It could not answer: {last_line(server)}")
+
     def _start(self, server: PolicyServer) -> None:
         try:
             folder = prepare(server)
             port = free_port()
             with (server.folder / "log.txt").open("wb") as output:
                 process = processes.start(
-                    command(folder, port),
+                    command(folder, port, in_turn=server.pk in self.in_turn),
                     cwd=settings.BASE_DIR,
                     env=settings.TRAINING_ENVIRONMENT,
                     output=output,

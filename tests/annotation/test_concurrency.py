@@ -13,9 +13,11 @@ import pytest
 from django.conf import settings
 from django.db import connection, transaction
 
+from annotation import snapshots
 from annotation.assignment import lock, next_assignment, peek_next, release, release_overdue
-from annotation.judging import Answer, skip, submit_judgment
+from annotation.judging import Answer, skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Event, Judgment, Project
+from annotation.protocols import PRESETS
 from tests.annotation.audit import assert_counters_are_right
 from tests.factories import BatchFactory, ComparisonFactory, key, member
 
@@ -148,6 +150,54 @@ def test_who_waits_for_a_comparison_with_the_project_locked_lets_the_audit_log_b
 
     all_at_once(lambda act: act(), [waits_for_the_comparison, writes_a_line])
     assert Event.objects.filter(verb="took a judgment out").exists()
+
+
+def test_what_is_judged_while_a_version_is_frozen_is_in_all_of_its_files_or_in_none(
+    project, ada, grace, monkeypatch
+):
+    """Rankings are read first and ratings after them; ada judges, and ben takes back, in between."""
+    preset = PRESETS["helpsteer"]
+    project.interface, project.protocol = preset.interface, preset.protocol.as_json()
+    project.axes = [dict(axis) for axis in preset.axes]
+    project.save()
+    batch = BatchFactory(project=project, interface=preset.interface, protocol=project.protocol)
+    marks = {one.key: 2 for one in preset.protocol.attributes}
+
+    def judge(person):
+        assignment = next_assignment(person, project)
+        letters = {
+            "ranks": {"overall": {"A": 1, "B": 2}},
+            "strength": {"overall": 2},
+            "ratings": {"A": marks, "B": marks},
+            "reason": "A says how much water it wants.",
+        }
+        answer = Answer.from_letters(assignment, letters)
+        submit_judgment(assignment, by=person, answer=answer, key=key())
+
+    ben = member(project, "ben", "annotator")
+    for _ in range(3):
+        ComparisonFactory(batch=batch, responses=2, needed=1)
+    judge(ada)
+    judge(ben)
+    read = snapshots.statements
+
+    def meanwhile(*args, **kwargs):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(judge, ada).result()
+            pool.submit(undo_last, ben, project).result()
+            pool.submit(lambda: connection.close()).result()
+        assert Judgment.objects.count() == 2, "what is read is of the moment when it began"
+        yield from read(*args, **kwargs)
+
+    monkeypatch.setattr(snapshots, "statements", meanwhile)
+    made = snapshots.freeze_snapshot(project, by=grace)
+    assert (made.counts["judgments"], made.counts["ratings"]) == (2, 4)
+    assert made.counts["guidelines"] == {str(project.guideline_version): 2}
+    assert Judgment.objects.count() == 3
+    monkeypatch.undo()
+    after = snapshots.freeze_snapshot(project, by=grace)
+    assert (after.counts["judgments"], after.counts["ratings"]) == (2, 4)
+    assert after.sha256 != made.sha256
 
 
 @pytest.mark.skipif(

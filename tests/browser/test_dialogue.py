@@ -204,6 +204,47 @@ def kept():
 
 
 @pytest.mark.slow
+def test_both_answers_of_a_served_policy_grow_together(
+    watched, live_server, sign_in, one_axis, ada, grace, kept, tmp_path, settings
+):
+    """Written one after the other, the first words would show when half of the time is over."""
+    from tests.contract.test_side_by_side import make_llama
+
+    settings.POLICY_DEVICE = "cpu"
+    page = watched
+    folder = make_llama(tmp_path / "policy", layers=12, positions=1024)
+    policy = Checkpoint.objects.create(
+        project=one_axis, kind="policy", name="tiny", path=str(folder)
+    )
+    serving.want(policy, grace)
+    writing = {"policies": [str(policy.uid)], "temperatures": [0.7, 1.3], "max_new_tokens": 500}
+    talk_of(page, live_server, sign_in, ada, new_campaign(one_axis, grace, writing=writing))
+    page.keyboard.type("please paint my red lamp")
+    expect(page.get_by_role("button", name="Send")).to_be_enabled(timeout=120_000)
+    page.evaluate(
+        """() => {
+          window.seen = [];
+          new MutationObserver(() => {
+            const state = document.querySelector("#talk").dataset.turn;
+            const panes = [...document.querySelectorAll("[data-pane]")];
+            const lengths = panes.map(pane => pane.textContent.trim().length);
+            window.seen.push([performance.now(), state, ...lengths]);
+          }).observe(document.body, { childList: true, subtree: true });
+        }"""
+    )
+    page.keyboard.press("Control+Enter")
+    state(page, "ready", timeout=60_000)
+    seen = page.evaluate("window.seen")
+    begun = next(at for at, turn, *_ in seen if turn == "writing")
+    there = next(at for at, turn, *_ in seen if turn == "ready")
+    filled = [(at, *lengths) for at, turn, *lengths in seen if turn == "writing" and any(lengths)]
+    first = filled[0][0]
+    assert first - begun < 0.35 * (there - begun), (first - begun, there - begun)
+    assert all(a and b for _, a, b in filled), "one was there before the other"
+    assert len({(a, b) for _, a, b in filled}) > 4, "they grow"
+
+
+@pytest.mark.slow
 def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
     watched, live_server, sign_in, one_axis, ada, grace, kept, tmp_path, settings
 ):

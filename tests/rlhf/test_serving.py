@@ -35,13 +35,23 @@ def policy(project, tmp_path):
     )
 
 
+class Warm:
+    """A first answer that came at once."""
+
+    is_done, problem = True, ""
+
+    def __init__(self, folder, port):
+        pass
+
+
 @pytest.fixture
 def keeper(monkeypatch):
     """A keeper whose servers are small programs of ours: `answers` says whether they are well."""
     one = Keeper()
     monkeypatch.setattr(serving, "BEAT_SECONDS", 0)
-    monkeypatch.setattr(serving, "command", lambda folder, port: ["sleep", "60"])
+    monkeypatch.setattr(serving, "command", lambda folder, port, **how: ["sleep", "60"])
     monkeypatch.setattr(serving, "answers", lambda port: True)
+    monkeypatch.setattr(serving, "_WarmUp", Warm)
     yield one
     one.stop_all()
 
@@ -65,6 +75,49 @@ def test_a_policy_is_started_answers_and_is_stopped(policy, keeper, grace):
         os.kill(server.process_id, 0)
     verbs = list(Event.objects.order_by("pk").values_list("verb", flat=True))
     assert verbs == ["started serving", "stopped serving"]
+
+
+def test_ready_means_that_it_has_answered_once(policy, keeper, grace, monkeypatch):
+    monkeypatch.setattr(Warm, "is_done", False)
+    serving.want(policy, grace)
+    for _ in range(4):
+        keeper.look()
+    assert health(row(policy)).state == "starting"
+    assert "warmed up" in health(row(policy)).sentence
+    monkeypatch.setattr(Warm, "is_done", True)
+    keeper.look()
+    assert health(row(policy)).state == "ready"
+
+
+def test_a_model_that_cant_answer_side_by_side_answers_in_turn(policy, keeper, grace, monkeypatch):
+    ways = []
+
+    def started(folder, port, *, in_turn):
+        ways.append(in_turn)
+        monkeypatch.setattr(Warm, "problem", "" if in_turn else "It broke off.")
+        return ["sleep", "60"]
+
+    monkeypatch.setattr(serving, "command", started)
+    serving.want(policy, grace)
+    for _ in range(4):
+        keeper.look()
+    assert ways == [False, True]
+    assert health(row(policy)).state == "ready"
+    assert "the second follows the first" in health(row(policy)).sentence
+
+
+def test_a_model_that_cant_answer_at_all_fails_and_the_page_says_why(
+    policy, keeper, grace, monkeypatch
+):
+    monkeypatch.setattr(Warm, "problem", "It broke off.")
+    says = "echo 'no chat template'; exec sleep 60"
+    monkeypatch.setattr(serving, "command", lambda folder, port, **how: ["sh", "-c", says])
+    serving.want(policy, grace)
+    for _ in range(16):
+        keeper.look()
+        time.sleep(0.05)
+    assert health(row(policy)).state == "failed"
+    assert row(policy).reason == "It could not answer: no chat template"
 
 
 def test_what_is_served_draws_its_words(policy, keeper):
@@ -99,7 +152,9 @@ def test_a_server_that_dies_comes_back_and_fails_in_the_end(policy, keeper, monk
         keeper.look()
     assert health(row(policy)).state == "ready"
     assert row(policy).process_id != first
-    monkeypatch.setattr(serving, "command", lambda f, p: ["sh", "-c", "echo no memory; exit 3"])
+    monkeypatch.setattr(
+        serving, "command", lambda f, p, **how: ["sh", "-c", "echo no memory; exit 3"]
+    )
     os.killpg(row(policy).process_id, signal.SIGKILL)
     for _ in range(12):
         keeper.look()
