@@ -3,7 +3,8 @@
 An annotator must not be able to tell gold from work. So a gold comparison lies in the same batch as
 the work around it, has the same kind of address, holds a lease, a draft and a judgment like any
 other, and appears in the same numbers ("12 of 40 today"). It is counted nowhere else: it needs
-nobody, takes no place, is never data and never trained on.
+nobody, takes no place, is never data and never trained on. Reviewers and admins, who see what is
+gold, are handed none of it.
 
 Where gold comes is decided by a keyed hash: of each `gold_every` comparisons that somebody is handed
 exactly one is gold, at a place that nobody without the server's key can foretell.
@@ -17,7 +18,7 @@ from itertools import combinations
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
@@ -45,6 +46,8 @@ SOURCE = "Gold items"
 RANKED = (protocols.RANK, protocols.PAIR)
 # An item is right when this share of its pairs is; a pair of responses leaves no room for error.
 RIGHT = 0.75
+# By role too: rows made in bulk were never asked.
+KNOWS_GOLD = Q(knows_gold=True) | Q(role__in=Membership.SEES_GOLD)
 ROWS_SEEN = 200
 MAX_ITEMS = 2_000
 MAX_TEXT = 20_000
@@ -90,14 +93,20 @@ class Tally:
 
 
 def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[int, Tally]:
-    """`{user id: Tally}` over mixed-in gold, or over one person's qualification round."""
+    """`{user id: Tally}` over mixed-in gold, or over one person's qualification round.
+
+    Whoever could see what is gold is not measured by it, by what they answered before neither.
+    """
     judgments = Judgment.objects.filter(
         current_for__isnull=False,
         assignment__comparison__gold__isnull=False,
         assignment__comparison__batch__project=project,
     )
     if attempt_of is None:
-        judgments = judgments.filter(assignment__comparison__batch__qualification__isnull=True)
+        knows = Membership.objects.filter(KNOWS_GOLD, project=project).values("user")
+        judgments = judgments.filter(
+            assignment__comparison__batch__qualification__isnull=True
+        ).exclude(assignment__annotator__in=knows)
     else:
         judgments = judgments.filter(
             assignment__annotator=attempt_of.user_id,
@@ -141,7 +150,7 @@ def instead_of(comparison: Comparison, membership: Membership, project: Project)
     Under the membership's lock. The work that was found stays free for whoever comes next. Gold is
     looked for whether or not it is due: who times the answers learns nothing from it.
     """
-    if project.gold_every < 2:
+    if project.gold_every < 2 or knows_gold(membership):
         return comparison
     handed = _handed(membership)
     is_due = handed % project.gold_every == _place(membership, project, handed)
@@ -155,7 +164,7 @@ def instead_of(comparison: Comparison, membership: Membership, project: Project)
 def ahead(membership: Membership, project: Project, n_free: int) -> int:
     """How many gold items come before this person has been handed `n_free` more comparisons of work."""
     every = project.gold_every
-    if every < 2 or not n_free:
+    if every < 2 or not n_free or knows_gold(membership):
         return 0
     batches = project.batches.filter(state=Batch.State.OPEN, qualification=None)
     available = (
@@ -179,6 +188,11 @@ def ahead(membership: Membership, project: Project, n_free: int) -> int:
             left = 0
         at = start + every
     return min(n, available)
+
+
+def knows_gold(membership: Membership) -> bool:
+    """Whether this person can see what is gold, or once could: then it would measure nothing."""
+    return bool(membership.knows_gold or membership.role in Membership.SEES_GOLD)
 
 
 def _handed(membership: Membership) -> int:
@@ -299,6 +313,7 @@ def must_qualify(membership: Membership, project: Project) -> bool:
     return bool(
         project.qualification_pass > 0
         and membership.role == Membership.Role.ANNOTATOR
+        and not knows_gold(membership)
         and membership.qualification in ("", Membership.Qualification.FAILED)
         and not membership.user.is_simulated
     )

@@ -224,6 +224,8 @@ class Membership(models.Model):
         RESEARCHER = "researcher"
         ADMIN = "admin"
 
+    SEES_GOLD = (Role.REVIEWER, Role.ADMIN)
+
     class Qualification(models.TextChoices):
         NONE = "", "not taken"
         PASSED = "passed"
@@ -256,6 +258,10 @@ class Membership(models.Model):
     handed = models.PositiveIntegerField(
         default=0, help_text="Comparisons handed out while gold is mixed in: decides where gold is."
     )
+    knows_gold = models.BooleanField(
+        default=False,
+        help_text="Could once see which comparisons are gold: is given none, and measured by none.",
+    )
     qualification = models.CharField(
         max_length=8, choices=Qualification.choices, blank=True, default=""
     )
@@ -269,6 +275,13 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} is {self.role} of {self.project}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.role in self.SEES_GOLD:
+            self.knows_gold = True  # and still does after having become an annotator again
+            if (fields := kwargs.get("update_fields")) is not None:
+                kwargs["update_fields"] = {*fields, "knows_gold"}
+        super().save(*args, **kwargs)
 
 
 class GuidelineVersion(models.Model):

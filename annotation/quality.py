@@ -165,6 +165,10 @@ class Person:
         return found
 
     @property
+    def knows_gold(self) -> bool:
+        return self.membership is not None and gold.knows_gold(self.membership)
+
+    @property
     def fails_gold(self) -> bool:
         return self.gold.of >= GOLD_ENOUGH and (self.gold.share or 0) < GOLD_LEAST
 

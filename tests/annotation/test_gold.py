@@ -394,6 +394,38 @@ def test_reviewers_and_programs_need_no_round(strict, project, vera):
     assert next_assignment(sim, project).comparison.gold_id is None
 
 
+def test_who_can_see_what_is_gold_is_handed_none_and_counted_on_none(mixed, project, vera, ada):
+    """vera reviews, so her pages say what is gold; it would measure her memory."""
+    for who in (vera, member(project, "gert", "admin")):
+        assert waiting(who, project) == 30
+        for _ in range(12):
+            assert answer(next_assignment(who, project)).assignment.comparison.gold_id is None
+        for assignment in Assignment.objects.filter(annotator=who):
+            reopen(assignment)
+            skip(assignment, "unsure")
+    # What ada answered before she became a reviewer, and what she is given when she is none again.
+    for _ in range(8):
+        answer(next_assignment(ada, project))
+    assert tallies(project)[ada.pk] == Tally(right=2, of=2)
+    ours = Membership.objects.get(user=ada, project=project)
+    for role in ("reviewer", "annotator"):
+        Membership.objects.update_or_create(user=ada, project=project, defaults={"role": role})
+        assert tallies(project) == {}
+        assert answer(next_assignment(ada, project)).assignment.comparison.gold_id is None
+    ours.refresh_from_db()
+    assert ours.knows_gold
+    assert waiting(ada, project) == Comparison.objects.filter(is_free=True, gold=None).count()
+
+
+def test_the_page_says_who_is_not_measured_by_gold(mixed, project, vera, grace, client):
+    answer(next_assignment(vera, project))
+    client.force_login(grace)
+    page = client.get("/projects/apollo/quality/").content.decode()
+    assert "Can see what is gold, so is given none." in page
+    page = client.get(f"/projects/apollo/quality/people/{vera.pk}/").content.decode()
+    assert "Can see what is gold, so is given none." in page
+
+
 def test_whoever_avoids_harmful_material_is_given_none_as_gold_either(mixed, project, ada):
     """Every gold item is harmful here: ada is handed the harmless work, and nothing else."""
     Prompt.objects.filter(comparisons__gold__isnull=False).update(risk="harmful")
