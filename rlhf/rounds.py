@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from annotation import batches
@@ -716,6 +716,57 @@ def select(round: Round) -> Job | None:
     ).exists():
         return None
     return jobs.enqueue(round, "selection")
+
+
+def select_now(project: Project, by: User | None) -> Job:
+    """`select` at an admin's word, for what was put in front of people outside of a round."""
+    with transaction.atomic():
+        Project.objects.lock(project.pk)
+        if reason := why_not_select(project):
+            raise RoundError(reason)
+        model = stages.ensemble(project)
+        assert model is not None
+        # The job belongs to the round that the models came from: it works with that one's settings.
+        job = jobs.enqueue(model.round or project.rounds.latest("number"), "selection")
+        Event.record(project, by, "asked what would teach most", model, job=str(job.uid))
+    return job
+
+
+def why_not_select(project: Project) -> str:
+    """Why nothing can say now where judgments would teach most, in a sentence; "" if something can."""
+    if stages.ensemble(project) is None:
+        return (
+            "No reward model here has several members whose opinions could differ: launch a round, "
+            "or train reward models, with Members of 2 or more."
+        )
+    if not project.rounds.exists():
+        return "There is no round here yet: build the base policy first."
+    if not stages.waiting_comparisons(project).exists():
+        return "Nothing waits for people: open a batch first."
+    if selections(project).filter(state__in=[Job.State.QUEUED, Job.State.RUNNING]).exists():
+        return "It is being done already."
+    return ""
+
+
+def selections(project: Project) -> QuerySet[Job]:
+    """The jobs that asked where judgments would teach most, the last one first."""
+    return Job.objects.filter(project=project, stage="selection").order_by("-created_at", "-pk")
+
+
+def selection_cost(project: Project, n: int) -> str:
+    """What scoring `n` comparisons will take, by the last time; a guess where there was none."""
+    n = min(n, stages.MOST_SELECTED)
+    last = selections(project).filter(state=Job.State.DONE).first()
+    if last is None or not last.seconds:
+        return (
+            "The demo's models take about 10 s on two CPU cores; larger ones have not run here yet."
+        )
+    scored = max(1, int(last.metrics.get("n_comparisons", n)))
+    seconds = last.seconds * max(1.0, n / scored)
+    energy = seconds * settings.MACHINE_WATTS / 3600
+    cost = seconds / 3600 * settings.MACHINE_PRICE_PER_HOUR
+    price = f", {cost:.2f} at {settings.MACHINE_PRICE_PER_HOUR:g} an hour" if cost else ""
+    return f"About {_minutes(seconds)} and {energy:.1f} Wh by the last time{price}."
 
 
 def _go_on(round: Round) -> Job | None:

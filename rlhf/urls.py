@@ -7,6 +7,7 @@ urlpatterns = [
     path("projects/<slug:slug>/rounds/launch/", views.launch, name="launch"),
     path("projects/<slug:slug>/rounds/base/", views.build_base, name="build_base"),
     path("projects/<slug:slug>/rounds/reward-models/", views.reward_round, name="reward_round"),
+    path("projects/<slug:slug>/rounds/selection/", views.selection, name="selection"),
     path("projects/<slug:slug>/rounds/<int:number>/", views.round_detail, name="round"),
     path(
         "projects/<slug:slug>/rounds/<int:number>/metrics/<slug:stage>.json",

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
 from annotation.batches import batch_progress
 from annotation.models import Batch, Membership, Project
-from rlhf import charts, forms, lineage, reading, reward_panel, tables, tasks, timeline
+from rlhf import charts, forms, lineage, reading, reward_panel, stages, tables, tasks, timeline
 from rlhf import dashboard as panels
 from rlhf import rounds as acts
 from rlhf.models import Job, Round
@@ -431,6 +431,34 @@ def reward_round(request: HttpRequest, project: Project) -> HttpResponse:
                 return redirect("round", project.slug, job.round.number)
             return redirect("rounds", project.slug)
     return render(request, "rlhf/reward_round.html", {"batches": choices})
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def selection(request: HttpRequest, project: Project) -> HttpResponse:
+    """What people are asked first: have the waiting comparisons scored, and see what became of it."""
+    if request.method == "POST":
+        try:
+            job = acts.select_now(project, request.user)  # type: ignore[arg-type]
+        except acts.RoundError as error:
+            messages.error(request, str(error))
+        else:
+            tasks.wake(job)
+            messages.success(request, "The comparisons that wait are being scored.")
+        return redirect("selection", project.slug)
+    waiting = stages.waiting_comparisons(project)
+    n = waiting.count()
+    context = {
+        "model": stages.ensemble(project),
+        "n_waiting": n,
+        "n_scored": waiting.filter(score__gt=0).count(),
+        "n_most": stages.MOST_SELECTED,
+        "why_not": acts.why_not_select(project),
+        "cost": acts.selection_cost(project, n),
+        "jobs": acts.selections(project).select_related("round")[:5],
+        "random_percent": round(100 * project.random_share),
+    }
+    return render(request, "rlhf/selection.html", context)
 
 
 @project_view(*CAN_RUN)

@@ -70,6 +70,7 @@ PAGES = {
     "launch": ("get", CAN_RUN),
     "build_base": ("post", CAN_RUN),
     "reward_round": ("get", CAN_RUN),
+    "selection": ("get", CAN_RUN),
     "close_annotation": ("post", CAN_RUN),
     "simulate": ("post", CAN_RUN),
     "give_verdict": ("post", CAN_RUN),

@@ -172,6 +172,39 @@ def test_what_the_ensemble_cannot_read_is_said_and_the_round_goes_on(
     assert "does not exist" in event.data["reason"]
 
 
+def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
+    client, project, grace, judged_before, waiting
+):
+    page = f"/projects/{project.slug}/rounds/selection/"
+    client.force_login(grace)
+    before = client.get(page).content.decode()
+    assert "No reward model here has several members" in before
+    assert "disabled" in before.split('<form class="form"')[1].split("</form>")[0]
+    client.post(page)
+    assert not Job.objects.filter(stage="selection").exists(), (
+        "what is disabled does nothing either"
+    )
+    reward_round(project, grace, judged_before[0], members=3)
+    Comparison.objects.update(score=0)
+    Job.objects.filter(stage="selection").delete()
+    assert f'href="{page}"' in client.get(f"/projects/{project.slug}/").content.decode()
+    assert "12 comparisons, 0 of them with a score" in client.get(page).content.decode()
+    client.post(page)
+    client.post(page)  # twice is once
+    job = Job.objects.get(stage="selection")
+    assert "It is being done already." in client.get(page).content.decode()
+    assert jobs.run_next("gpu", owner="hal", then=rounds.advance) == job
+    after = client.get(page).content.decode()
+    assert "12 of them with a score" in after or "11 of them with a score" in after
+    assert "by the last time" in after
+    assert Event.objects.filter(verb="asked what would teach most").count() == 1
+    # What went wrong is said as well.
+    Checkpoint.objects.filter(kind="reward_model").update(path="gone")
+    client.post(page)
+    jobs.run_next("gpu", owner="hal", then=rounds.advance)
+    assert "does not exist" in client.get(page).content.decode()
+
+
 @pytest.mark.parametrize(
     ("role", "sees"),
     [("admin", True), ("researcher", True), ("annotator", False), ("reviewer", False)],
