@@ -395,6 +395,19 @@ class PPOConfig(StageConfig):
         minimum=0.0,
         maximum=0.9999,
     )
+    ema_export: str = setting(
+        "policy",
+        "Under ema_decay. policy: the average is handed on; beside: the last weights are, and the "
+        "average is written to average/ (OpenRLHF saves both).",
+        choices=("policy", "beside"),
+    )
+    reference_ema: float = setting(
+        0.0,
+        "The reference follows the policy: of its weights each rollout keeps this share (Xu et al. "
+        "2024, arXiv 2404.10719: 0.992; 0: it stays where it is). The KL is then to where it has come.",
+        minimum=0.0,
+        maximum=0.9999,
+    )
     lora_rank: int = setting(
         0, "Rank of LoRA adapters on all linear layers; 0 trains all weights.", minimum=0
     )
@@ -496,6 +509,11 @@ class PPOConfig(StageConfig):
         6.0, "Nats per response that the adaptive controller aims at.", minimum=0.01
     )
     kl_horizon: float = setting(10_000.0, "Responses over which it corrects.", minimum=1.0)
+    kl_error_clip: float = setting(
+        0.2,
+        "The relative error that it corrects at once is clipped to +- this (Ziegler et al. 2019: 0.2).",
+        minimum=0.001,
+    )
     kl_budget: float = setting(
         0.0,
         "Stop when a rollout's mean KL, in nats per response, exceeds this (0: no budget).",
@@ -518,6 +536,20 @@ class PPOConfig(StageConfig):
     )
     overlong_penalty: float = setting(
         1.0, "What the longest response loses under overlong_buffer.", minimum=0.0
+    )
+    score_scale: str = setting(
+        "standard",
+        "Unit of the reward model's scores. standard: mean 0 and deviation 1 on texts of the reference "
+        "(LHP's gain and bias); mean: mean 0 in the reward model's own unit (N+'s bias); raw: as they "
+        "come.",
+        choices=("standard", "mean", "raw"),
+    )
+    normalise_samples: int = setting(
+        0,
+        "Responses of the reference to the training prompts, sampled before the first step, on which "
+        "the reward models' mean and deviation are measured anew (LHP: 256; 0: as the reward_model "
+        "stage measured them).",
+        minimum=0,
     )
     score_clip: float = setting(
         3.0, "Scores are clipped to +- this (OpenRLHF: 10; 0: off).", minimum=0.0
@@ -604,6 +636,19 @@ class PPOConfig(StageConfig):
             raise ValueError(
                 f"minibatch_size ({self.minibatch_size}) must not exceed the rollout of "
                 f"prompts_per_step x samples_per_prompt = {self.responses_per_step}"
+            )
+        if 0 < self.normalise_samples < 8:
+            raise ValueError(
+                "normalise_samples must be 0 or 8 or more to estimate a mean and a deviation, got "
+                f"{self.normalise_samples}"
+            )
+        if self.ema_export != "policy" and not self.ema_decay:
+            raise ValueError(f"ema_export {self.ema_export!r} needs an ema_decay above 0")
+        own = Path(self.policy) == Path(self.reference)
+        if self.reference_ema and self.lora_rank and not own:
+            raise ValueError(
+                "reference_ema with lora_rank needs the policy itself as reference, whose adapters it "
+                "averages"
             )
         if self.overlong_buffer > self.max_new_tokens:
             raise ValueError(

@@ -194,9 +194,15 @@ def share_of(tensor: Tensor, like: Any) -> Tensor:
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def local(tensor: Any) -> Tensor:
+    """What this process has of a tensor, sharing its memory."""
+    mine: Tensor = tensor.to_local() if is_shard(tensor) else tensor
+    return mine
+
+
 def held_here(parameters: Sequence[Any]) -> float:
     """The share of all numbers in `parameters` that this process holds."""
-    here: int = sum((p.to_local() if is_shard(p) else p).numel() for p in parameters)
+    here: int = sum(local(p).numel() for p in parameters)
     return here / sum(p.numel() for p in parameters)
 
 

@@ -33,6 +33,7 @@ from rlhf.training.ppo_checkpoint import (
 from rlhf.training.ppo_models import Models, mix
 from rlhf.training.rewards import REWARDS
 from rlhf.training.rundir import (
+    AVERAGE,
     CONFIG,
     POLICY,
     InputError,
@@ -98,7 +99,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         state, best, average = load_checkpoint(checkpoint, models, optimizer)
         controller.weight = state.kl_weight
         models.multiplier.value = state.multiplier
-    elif watch:
+        models.scales = state.scales
+    elif config.normalise_samples:
+        some = choose(len(prompts), config.normalise_samples, 0, mix(config.seed, -2))
+        models.normalise([prompts[i] for i in some], [encoded[i] for i in some])
+        state.scales = models.scales
+    if checkpoint is None and watch:
         state.before, _ = models.sample_and_judge(watch, seed=config.seed)
     group.wait()  # until all have read the checkpoint
     metrics = MetricsWriter(run_dir, resume_after=state.step) if group.writes else None
@@ -188,7 +194,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # Nothing finite came of a whole rollout: the weights themselves are broken.
         if not learned["updates"] and state.skipped > skipped_before:
             state.rollbacks += 1
-            roll_back(run_dir, models, optimizer, state.rollbacks)
+            average = roll_back(run_dir, models, optimizer, state.rollbacks)
+        models.follow()
         if config.ema_decay:
             average = running_average(average, models.trained_weights(), config.ema_decay)
         ended = time.monotonic()
@@ -242,7 +249,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             raise Stopped
 
     # 11. Samples before and after, the refined policy, the result.
-    if state.stop_reason != "tripwire":
+    if state.stop_reason != "tripwire" and config.ema_export == "policy":
         models.restore(average)
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
@@ -259,6 +266,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         return
     metrics.close()
     models.save(run_dir / POLICY, refined)
+    if config.ema_export == "beside" and average:
+        models.save(run_dir / AVERAGE, average)
     write_result(
         run_dir,
         {
@@ -428,8 +437,9 @@ def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) ->
 
 def roll_back(
     run_dir: Path, models: Models, optimizer: torch.optim.Optimizer, rollbacks: int
-) -> None:
+) -> dict[str, Tensor]:
     """Weights, critic and optimizer as the last checkpoint has them; the steps go on from there.
+    Returns the average of the weights as it has it.
 
     `InputError` where there is none, or for the fourth time: then the settings are at fault.
     """
@@ -439,8 +449,9 @@ def roll_back(
             f"No update of a whole rollout was finite, {rollbacks} times; log.txt names what was "
             "not. Start again with a lower learning_rate, or from another policy."
         )
-    saved, _, _ = load_checkpoint(checkpoint, models, optimizer)
+    saved, _, average = load_checkpoint(checkpoint, models, optimizer)
     print(f"rolled back to the weights of step {saved.step}")
+    return average
 
 
 def _check_scores(scores: Tensor, prompt_ids: Sequence[str]) -> None:
@@ -501,7 +512,9 @@ def _check_enough(prompts: Sequence[Prompt], config: PPOConfig) -> None:
 def _controller(config: PPOConfig) -> ppo_math.FixedKL | ppo_math.AdaptiveKL:
     if config.kl_controller == "fixed":
         return ppo_math.FixedKL(config.kl_weight)
-    return ppo_math.AdaptiveKL(config.kl_weight, config.kl_target, config.kl_horizon)
+    return ppo_math.AdaptiveKL(
+        config.kl_weight, config.kl_target, config.kl_horizon, config.kl_error_clip
+    )
 
 
 def _rates(config: PPOConfig, step: int) -> tuple[float, float]:

@@ -33,6 +33,8 @@ class State:
     """(step, train-RM's mean, test-RM's mean) at each look at the watch prompts."""
     before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """What the policy said to the watch prompts before its first step."""
+    scales: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Mean, deviation and reference of each reward model, where they were measured anew."""
 
 
 def trained_tensors(
@@ -47,7 +49,8 @@ def trained_tensors(
         for number, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
-    return {
+    reference = {n: parallel.whole(w) for n, w in models.followed.items()}
+    return ({"reference": reference} if reference else {}) | {
         "policy": {n: parallel.whole(p.detach()) for n, p in models.trained()},
         "critic": {n: parallel.whole(p.detach()) for n, p in models.critic.named_parameters()},
         "optimizer": moments,
@@ -67,6 +70,8 @@ def load_checkpoint(
 ) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
     """Put weights and optimizer back; returns the state, the best weights so far, their average."""
     models.restore(load_file(folder / "policy.safetensors"))
+    if models.followed:
+        models.put_reference(load_file(folder / "reference.safetensors"))
     # By parameter, as it was written: a T5 has names for the same tensor that are not in the file.
     critic = load_file(folder / "critic.safetensors")
     with torch.no_grad():

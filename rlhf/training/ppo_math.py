@@ -215,18 +215,19 @@ class FixedKL:
 class AdaptiveKL:
     """The proportional controller of Ziegler et al. (2019, section 2.2).
 
-    `target` is nats per sequence; the relative error is clipped at +-0.2, and the weight changes
-    by a factor of 1 + error * n / `horizon`, n being the number of sequences just seen.
+    `target` is nats per sequence; the relative error is clipped at +-`error_clip`, and the weight
+    changes by a factor of 1 + error * n / `horizon`, n being the number of sequences just seen.
     """
 
     weight: float
     target: float
     horizon: float
+    error_clip: float = 0.2
 
     def update(self, kl: float, n: int) -> None:
         if not math.isfinite(kl):
             return
-        error = min(max(kl / self.target - 1, -0.2), 0.2)
+        error = min(max(kl / self.target - 1, -self.error_clip), self.error_clip)
         self.weight *= 1 + error * n / self.horizon
 
 

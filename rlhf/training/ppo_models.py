@@ -38,7 +38,11 @@ class Models:
         self.reference = self.policy
         if not self.shared:
             self.reference = loading.load_policy(
-                config.reference, "reference", device=self.device, dtype=self.frozen
+                config.reference,
+                "reference",
+                device=self.device,
+                # In bfloat16 a running average would not move: its steps are too small.
+                dtype=torch.float32 if config.reference_ema else self.frozen,
             )
             self.reference.model.requires_grad_(requires_grad=False)
             if self.reference.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
@@ -52,6 +56,8 @@ class Models:
             if config.test_reward_model
             else None
         )
+        for scorer in self.scorers:
+            scorer.rescale(config.score_scale)
         self.rules = rules_of(config)
         self.multiplier = ppo_math.Multiplier(
             config.multiplier, config.cost_limit, config.multiplier_rate
@@ -78,6 +84,26 @@ class Models:
             if isinstance(self.critic, ModelCritic)
             else parallel.Whole()
         )
+        # The reference's own weights where they follow the policy's.
+        self.followed: dict[str, Tensor] = {}
+        if config.reference_ema:
+            self.followed = self._reference_weights()
+
+    @property
+    def scorers(self) -> list[RewardModel]:
+        """The train-RM and, where there is one, the test-RM."""
+        return [self.scorer, *([] if self.test_scorer is None else [self.test_scorer])]
+
+    @property
+    def scales(self) -> list[dict[str, Any]]:
+        """What makes the scores of each reward model comparable, as numbers for a file."""
+        return [{"mean": s.mean, "scale": s.scale, "reference": s.reference} for s in self.scorers]
+
+    @scales.setter
+    def scales(self, given: Sequence[dict[str, Any]]) -> None:
+        for scorer, told in zip(self.scorers, given, strict=False):
+            scorer.mean, scorer.scale = told["mean"], told["scale"]
+            scorer.reference = told["reference"]
 
     def _load_policy(self, device: torch.device, frozen: torch.dtype) -> Policy:
         """The policy as the run begins; `frozen` is the precision of weights that are not trained."""
@@ -120,6 +146,49 @@ class Models:
             for name, parameter in self.trained() if weights else []:
                 parameter.copy_(parallel.share_of(weights[name], parameter))
 
+    def _reference_weights(self) -> dict[str, Tensor]:
+        """The weights that are to follow the policy's, by the names that those have there: the
+        reference's own or, where it is the policy without its adapters, adapters of its own, which
+        at the beginning do nothing."""
+        if self.shared:
+            return {n: p.detach().clone() for n, p in self.trained()}
+        theirs = dict(self.reference.model.named_parameters())
+        for name, parameter in self.trained():
+            if name not in theirs or theirs[name].shape != parameter.shape:
+                raise InputError(
+                    f"reference_ema averages weights, and the reference has no {name} like the "
+                    "policy's; take the policy's own starting point as reference, or set it to 0."
+                )
+        return {n: theirs[n].detach() for n, _ in self.trained()}
+
+    def follow(self) -> None:
+        """Move the reference's weights towards the policy's (Xu et al. 2024, arXiv 2404.10719)."""
+        with torch.no_grad():
+            for name, parameter in self.trained() if self.followed else []:
+                mine = parallel.local(self.followed[name])
+                mine.lerp_(parallel.local(parameter), 1 - self.config.reference_ema)
+
+    def put_reference(self, weights: dict[str, Tensor]) -> None:
+        """Put back what it has followed to, whole as a checkpoint has it."""
+        for name, mine in self.followed.items():
+            parallel.local(mine).copy_(parallel.local(parallel.share_of(weights[name], mine)))
+
+    @contextlib.contextmanager
+    def _with_followed(self) -> Iterator[None]:
+        """The adapters are the reference's for a while, where those are apart from the policy's."""
+        if not (self.shared and self.followed):
+            yield
+            return
+        trained = [(self.followed[n], p.detach()) for n, p in self.trained()]
+        kept = [parallel.local(p).clone() for _, p in trained]
+        for theirs, parameter in trained:
+            parallel.local(parameter).copy_(parallel.local(theirs))
+        try:
+            yield
+        finally:
+            for own, (_, parameter) in zip(kept, trained, strict=True):
+                parallel.local(parameter).copy_(own)
+
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW over the policy (group 0) and the critic (group 1)."""
         return torch.optim.AdamW(
@@ -143,24 +212,54 @@ class Models:
         self, prompts: Sequence[Sequence[int]], k: int, *, seed: int
     ) -> list[list[sampling.Sampled]]:
         """k responses per prompt from the policy as it is, with the values where they cost nothing."""
+        with self.held_policy.gathered(), self.autocast():
+            return self._sample(
+                self.policy, prompts, k, seed, self.critic if self.keeps_values else None
+            )
+
+    def _sample(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], k: int, seed: int, value_of: Any
+    ) -> list[list[sampling.Sampled]]:
         generator = torch.Generator(device=self.device)
         generator.manual_seed(seed)
-        self.policy.model.eval()
-        with self.held_policy.gathered(), self.autocast():
-            answers = sampling.sample(
-                self.policy.model,
-                prompts,
-                k=k,
-                max_new_tokens=self.config.max_new_tokens,
-                temperature=self.config.temperature,
-                stop_ids=self.policy.stop_ids,
-                pad_id=self.policy.pad_id,
-                generator=generator,
-                batch_size=self.config.decode_batch_size,
-                value_of=self.critic if self.keeps_values else None,
-                share=self.group.share,
-            )
+        policy.model.eval()
+        answers = sampling.sample(
+            policy.model,
+            prompts,
+            k=k,
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            stop_ids=policy.stop_ids,
+            pad_id=policy.pad_id,
+            generator=generator,
+            batch_size=self.config.decode_batch_size,
+            value_of=value_of,
+            share=self.group.share,
+        )
         return self.group.merge(answers[self.group.share], len(prompts))
+
+    def normalise(self, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]]) -> None:
+        """Measure the reward models' mean and deviation anew, on the reference's answers to these
+        prompts (Ziegler et al. 2019, section 2.1: mean 0 and deviation 1 before the first step).
+
+        Only answers that ended count: PPO asks for the score of no other.
+        """
+        seed = mix(self.config.seed, -2)
+        with self.held_reference.gathered(), self.autocast(), self.as_reference() as reference:
+            sampled = self._sample(reference, encoded, 1, seed, None)
+        ended = [i for i, (answer,) in enumerate(sampled) if answer.finished]
+        if len(ended) < 8:
+            raise InputError(
+                f"Only {len(ended)} of the reference's {len(sampled)} answers for normalise_samples "
+                "ended by themselves, and 8 are needed; raise it or max_new_tokens, or set it to 0."
+            )
+        texts = [self.policy.decode(sampled[i][0].tokens) for i in ended]
+        asked = [prompts[i] for i in ended]
+        for scorer in self.scorers:
+            said = self._opinions(scorer, [p.messages for p in asked], texts, standardised=False)
+            means = {axis: s.mean(dim=1) for axis, s in said.items()}
+            scorer.standardise(means, [p.risk for p in asked])
+            scorer.rescale(self.config.score_scale)
 
     def judge(
         self, prompts: Sequence[Prompt], texts: Sequence[str], *, test: bool = False
@@ -201,7 +300,12 @@ class Models:
         return total, told
 
     def _opinions(
-        self, scorer: RewardModel, conversations: Sequence[Any], texts: Sequence[str]
+        self,
+        scorer: RewardModel,
+        conversations: Sequence[Any],
+        texts: Sequence[str],
+        *,
+        standardised: bool = True,
     ) -> dict[str, Tensor]:
         """What each member of the scorer says of each axis (B, M); each process scores its share."""
         share = self.group.share
@@ -210,7 +314,10 @@ class Models:
         }
         if texts[share]:
             mine = scorer.opinions(
-                conversations[share], texts[share], batch_size=self.config.microbatch_size
+                conversations[share],
+                texts[share],
+                batch_size=self.config.microbatch_size,
+                standardised=standardised,
             )
             for axis, told in mine.items():
                 said[axis][share] = told
@@ -278,7 +385,8 @@ class Models:
                     values[part, : packed.width] = packed.spread(self.critic(hidden, packed))
                     if self.half:
                         old[part, : packed.width] = packed.spread(picked)
-        with self.held_reference.gathered(), self.autocast(), self.as_reference() as policy:
+        held = self.held_reference
+        with self._with_followed(), held.gathered(), self.autocast(), self.as_reference() as policy:
             for part in mine:
                 packed, _, picked, _ = self.tell(policy, prompts, answered, part)
                 reference[part, : packed.width] = packed.spread(picked)
@@ -301,7 +409,8 @@ class Models:
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[Policy]:
         """The reference: a model of its own, or the policy without its adapters."""
-        with self.policy.adapters_off() if self.shared else contextlib.nullcontext():
+        off = self.shared and not self.followed
+        with self.policy.adapters_off() if off else contextlib.nullcontext():
             yield self.reference
 
     def tell(

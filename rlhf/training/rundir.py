@@ -36,6 +36,7 @@ LOG = "log.txt"
 CHECKPOINT = "checkpoint"
 MANIFEST = "manifest.json"
 POLICY = "policy"
+AVERAGE = "average"
 
 # Encoder-decoders whose encoder transformers loads by itself, so that it can be a reward model.
 T5_TYPES = ("t5", "mt5", "umt5")

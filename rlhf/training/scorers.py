@@ -510,6 +510,17 @@ class RewardModel:
                     "n": len(inside),
                 }
 
+    def rescale(self, unit: str) -> None:
+        """Score from now on in another unit than "standard": "mean" keeps the mean of 0 on the
+        reference's samples and leaves the deviation as it was trained, "raw" keeps neither."""
+        for axis in list(self.scale) if unit != "standard" else []:
+            scale, shift = self.scale[axis], self.mean[axis] if unit == "raw" else 0.0
+            for seen in self.reference.get(axis, {}).values():
+                seen["mean"] = seen["mean"] * scale + shift
+                seen["std"] *= scale
+            self.scale[axis] = 1.0
+            self.mean[axis] -= shift
+
     def combine(
         self, scores: dict[str, Tensor], risks: Sequence[str], *, threshold: float
     ) -> Tensor:

@@ -84,7 +84,8 @@ def learnt_the_same(folder, expected, *, rel=2e-3, steps=(1, 2, 3, 4)):
     assert [row["step"] for row in rows_of(folder / "metrics.jsonl")] == list(steps)
 
 
-@pytest.mark.parametrize("more", [{"critic": "model"}, {"lora_rank": 2, "ema_decay": 0.5}],
+@pytest.mark.parametrize("more", [{"critic": "model", "reference_ema": 0.5},
+                                  {"lora_rank": 2, "ema_decay": 0.5, "reference_ema": 0.5}],
                          ids=["all weights", "adapters"])  # fmt: skip
 def test_two_processes_with_half_of_every_weight_learn_what_one_learns(ready, more):
     """Sharded by FSDP2; either continues from the other's checkpoint. Odd minibatches and small

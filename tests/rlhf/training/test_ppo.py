@@ -12,10 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.training import ppo
-from rlhf.training.configs import PPOConfig
+from rlhf.training.configs import PPOConfig, load
+from rlhf.training.data import Prompt
 from rlhf.training.rundir import InputError, Stopped, StopRequest
 from tests.rlhf.training.conftest import finish, make_rewards, weights
-from tests.rlhf.training.tiny import rows_of, run, start
+from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
+
+
+def asked_for(number):
+    return Prompt(**prompt(number))
 
 
 def test_the_reward_rises_and_a_strong_kl_penalty_holds_it_down(ready):
@@ -207,7 +212,7 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, ca
 
 
 def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
-    folder = ready(steps=2, checkpoint_every=2)
+    folder = ready(steps=2, checkpoint_every=2, ema_decay=0.5, reference_ema=0.5)
     config = PPOConfig(**json.loads((folder / "config.json").read_text()))
     models = ppo.Models(config)
     optimizer = models.optimizer()
@@ -216,7 +221,13 @@ def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     finish(folder)
     for _, parameter in models.trained():
         parameter.data.fill_(float("nan"))
-    ppo.roll_back(folder, models, optimizer, 1)
+    models.follow()
+    average = ppo.roll_back(folder, models, optimizer, 1)
+    # What had already taken in the broken weights is as it was too.
+    for own, file in ((average, "average"), (models.followed, "reference")):
+        kept = load_file(folder / "checkpoint" / f"{file}.safetensors")
+        assert own.keys() == kept.keys()
+        assert all(torch.equal(own[name], kept[name]) for name in kept)
     saved = load_file(folder / "checkpoint" / "policy.safetensors")
     assert all(torch.equal(p, saved[name]) for name, p in models.trained())
     assert optimizer.state_dict()["state"]
@@ -274,6 +285,89 @@ def test_the_average_of_the_weights_lags_behind_them(ready):
     plain = ready("plain", **settings)
     finish(plain)
     assert weights(plain) != weights(folder)
+
+
+def test_the_average_may_lie_beside_the_last_weights(ready):
+    settings = {"steps": 3, "learning_rate": 3e-3, "lora_rank": 2}
+    handed, beside, plain = (
+        ready("handed", ema_decay=0.5, **settings),
+        ready("beside", ema_decay=0.5, ema_export="beside", **settings),
+        ready("plain", **settings),
+    )
+    for folder in (handed, beside, plain):
+        finish(folder)
+    assert weights(beside) == weights(plain) != weights(handed)
+    average = load_file(beside / "average" / "model.safetensors")
+    expected = load_file(handed / "policy" / "model.safetensors")
+    assert all(torch.equal(average[name], expected[name]) for name in expected)
+    assert (beside / "average" / "tokenizer.json").exists()
+    assert not (handed / "average").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 2], ids=["all weights", "adapters"])
+def test_a_reference_that_follows_at_once_is_the_policy_of_the_rollout_before(ready, rank):
+    """Of its weights nothing is kept, so the KL of a rollout is to the policy that sampled it."""
+    settings = {"steps": 4, "learning_rate": 3e-3, "lora_rank": rank, "approx_kl_stop": 0.0}
+    fixed, following = ready("fixed", **settings), ready("following", **settings)
+    config = json.loads((following / "config.json").read_text())
+    (following / "config.json").write_text(json.dumps(config | {"reference_ema": 1e-9}))
+    finish(fixed)
+    finish(following)
+    far, near = (rows_of(f / "metrics.jsonl")[1:] for f in (fixed, following))
+    assert min(row["kl"] for row in far) > 1e-4
+    assert max(row["kl"] for row in near) < 1e-6
+    assert weights(fixed) != weights(following)
+
+
+def test_a_reference_of_another_shape_cannot_follow(ready, tmp_path):
+    other = make_policy(tmp_path / "other", layers=1)
+    with pytest.raises(InputError, match="averages weights, and the reference has no"):
+        finish(ready(reference=str(other), reference_ema=0.5))
+    with pytest.raises(ValueError, match="needs the policy itself as reference"):
+        PPOConfig(policy="p", reference="q", reward_model="r", reference_ema=0.5, lora_rank=2)
+
+
+def test_scores_are_measured_anew_on_what_the_reference_says(ready):
+    """Mean 0 and deviation 1 on its own answers, whatever the reward model's file says."""
+    settings = {"combine": "weights", "max_new_tokens": 40, "score_clip": 0.0}
+    folder = ready(normalise_samples=200, **settings)
+    models = ppo.Models(load(PPOConfig, folder / "config.json"))
+    models.scorer.mean["helpfulness"] += 3.0
+    models.scorer.scale["helpfulness"] *= 5.0
+    asked, encoded = models.fitting([asked_for(i) for i in range(200)])
+    models.normalise(asked, encoded)
+    answers = [(p, a) for p, (a,) in zip(asked, models.sample(encoded, 1, seed=9), strict=True)]
+    ended = [(p, models.policy.decode(a.tokens)) for p, a in answers if a.finished]
+    _, told = models.judge([p for p, _ in ended], [text for _, text in ended])
+    assert told["helpfulness"] == pytest.approx(0, abs=0.3)
+    with pytest.raises(InputError, match="answers for normalise_samples ended"):
+        finish(ready("short", normalise_samples=8, max_new_tokens=1))
+
+
+def test_scores_may_keep_the_reward_models_own_unit(ready):
+    def said(unit):
+        models = ppo.Models(
+            load(PPOConfig, ready(unit, score_scale=unit, combine="weights") / "config.json")
+        )
+        texts = [" ".join(["nice"] * n) for n in range(1, 6)]
+        asked = [asked_for(i) for i in range(5)]
+        scorer = models.scorer
+        return scorer.score([p.messages for p in asked], texts)["helpfulness"], scorer
+
+    standard, scorer = said("standard")
+    mean, centred = said("mean")
+    raw, bare = said("raw")
+    scale, middle = scorer.scale["helpfulness"], scorer.mean["helpfulness"]
+    assert scale != pytest.approx(1, abs=0.01)
+    assert torch.allclose(mean, standard * scale, atol=1e-5)
+    assert torch.allclose(raw, standard * scale + middle, atol=1e-5)
+    # Llama 2's rule whitens by the same samples, so there the unit of what governs is no matter.
+    for other, scores in ((centred, mean), (bare, raw)):
+        assert torch.allclose(
+            other._whiten(scores, "helpfulness", "harmless"),
+            scorer._whiten(standard, "helpfulness", "harmless"),
+            atol=1e-4,
+        )
 
 
 def test_while_the_critic_warms_up_its_gradient_does_not_reach_the_policy(ready):

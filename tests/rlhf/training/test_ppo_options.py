@@ -24,6 +24,8 @@ OPTIONS = {
     "adam_epsilon": {"adam_epsilon": 1e-2},
     "weight_decay": {"weight_decay": 0.5},
     "ema_decay": {"ema_decay": 0.9},
+    "ema_export": {"ema_decay": 0.9, "ema_export": "beside"},
+    "reference_ema": {"reference_ema": 0.1, "kl_weight": 2.0, "steps": 3},
     "lora_rank": {"lora_rank": 2},
     "lora_alpha": {"lora_rank": 2, "lora_alpha": 3.0},
     "critic": {"critic": "model"},
@@ -51,10 +53,13 @@ OPTIONS = {
         "steps": 4,
     },
     "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 20.0},
+    "kl_error_clip": {"kl_controller": "adaptive", "kl_horizon": 50.0, "kl_error_clip": 0.5},
     "approx_kl_stop": {"approx_kl_stop": 1e-6},
     "no_eos_score": {"no_eos_score": -9.0},
     "overlong_buffer": {"overlong_buffer": 30},
     "overlong_penalty": {"overlong_buffer": 30, "overlong_penalty": 4.0},
+    "score_scale": {"score_scale": "mean", "combine": "weights", "whiten_advantages": False},
+    "normalise_samples": {"normalise_samples": 200, "combine": "weights"},
     "score_clip": {"score_clip": 0.1},
     "combine": {"combine": "weights"},
     "safety_threshold": {"safety_threshold": 0.9},
@@ -80,6 +85,8 @@ OPTIONS = {
 # Compared with these instead of with the defaults.
 BESIDE = {
     "epochs": {"approx_kl_stop": 0.0},  # so that no run leaves its rollout before the last epoch
+    "ema_export": {"ema_decay": 0.9},
+    "reference_ema": {"kl_weight": 2.0, "steps": 3},
     "lora_alpha": {"lora_rank": 2},
     "clip_high": {"clip": 1e-4, "approx_kl_stop": 0.0},
     "ptx_batch_size": {"ptx_weight": 0.5},
@@ -87,6 +94,9 @@ BESIDE = {
     "dual_clip": {"learning_rate": 1e-2, "approx_kl_stop": 0.0},
     "kl_target": {"kl_controller": "adaptive", "kl_horizon": 50.0, "steps": 4},
     "kl_horizon": {"kl_controller": "adaptive", "kl_horizon": 50.0},
+    "kl_error_clip": {"kl_controller": "adaptive", "kl_horizon": 50.0},
+    "score_scale": {"combine": "weights", "whiten_advantages": False},
+    "normalise_samples": {"combine": "weights"},
     "weights": {"combine": "weights"},
     "forbidden_phrases": {"rules": {"must_not_say": 3.0}, "forbidden_phrases": ["sorry"]},
     "least_words": {"rules": {"length_window": 3.0}, "least_words": 1},
@@ -104,7 +114,7 @@ OF_MANY = {"ensemble", "ensemble_penalty"}
 OF_THE_FINISHED = {
     *("forbidden_phrases", "least_words", "most_words", "format_pattern", "cost_limit"),
     *("multiplier", "multiplier_rate", "weights", *OF_MANY),
-    *("overlong_buffer", "overlong_penalty"),
+    *("overlong_buffer", "overlong_penalty", "score_scale", "normalise_samples"),
 }
 # Stops, looks and machinery, which have tests of their own or must not change the outcome.
 OTHERWISE = {

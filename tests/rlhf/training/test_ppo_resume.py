@@ -39,8 +39,13 @@ def last_checkpoint(folder):
         {"lora_rank": 2, "lora_alpha": 8.0, "ptx_weight": 0.5, "ptx_batch_size": 3},
         {"critic": "model", "temperature": 0.9, "entropy_bonus": 0.01},
         {"dtype": "bfloat16", "lora_rank": 2},
+        {"reference_ema": 0.5, "ema_decay": 0.9, "ema_export": "beside"},
+        {"reference_ema": 0.5, "lora_rank": 2, "normalise_samples": 200, "max_new_tokens": 40},
     ],
-    ids=["adaptive KL", "LoRA and ptx", "critic of its own", "bfloat16"],
+    ids=[
+        *("adaptive KL", "LoRA and ptx", "critic of its own", "bfloat16"),
+        *("a reference that follows", "adapters that follow, scores measured anew"),
+    ],
 )
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(ready, changed):
     settings = {"steps": 8, "checkpoint_every": 2, "tripwire_evaluations": 9, **changed}
