@@ -367,6 +367,20 @@ class PPOConfig(StageConfig):
     )
     sharded: bool = setting(False, SHARDED_HELP)
     decode_batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
+    rollouts: str = setting(
+        "own",
+        "What samples the responses. own: our decoder, whose draws depend on the seed alone; "
+        "continuous: the continuous batching of transformers, for decoder-only policies (paged cache, "
+        "CUDA graphs on a GPU).",
+        choices=("own", "continuous"),
+    )
+    importance_cap: float = setting(
+        0.0,
+        "Where responses are sampled by other arithmetic than the one that trains (rollouts other "
+        "than own, or bfloat16): each token weighs p / q, what the policy says of it over what the "
+        "sampler said, at most this (truncated importance sampling, Yao et al. 2025: 2; 0: all 1).",
+        minimum=0.0,
+    )
 
     learning_rate: float = setting(
         1.5e-4,

@@ -41,6 +41,8 @@ NOT_THEIRS = {
     "checkpoint_every",
     "watch_every",
     "decode_batch_size",
+    "rollouts",
+    "importance_cap",
     "test_reward_model",
     "tripwire_evaluations",
     "tripwire_drop",

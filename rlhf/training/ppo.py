@@ -68,6 +68,8 @@ class Rollout:
     advantages: Tensor
     returns: Tensor
     values: Tensor
+    importance: Tensor | None = None
+    """(B, T) weights of tokens that were sampled by other arithmetic."""
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -130,7 +132,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     models.restore(best)
                     break
 
-        # 4. The policy answers the next prompts. Log-probabilities are kept from sampling.
+        # 4. The policy answers the next prompts: by our own decoder, which keeps log-probabilities
+        #    and values, or by another engine.
         chosen = choose(len(prompts), config.prompts_per_step, step - 1, config.seed)
         rows = [i for i in chosen for _ in range(config.samples_per_prompt)]
         sampled = models.sample(
@@ -158,8 +161,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             scores.to(models.device), finished, config.no_eos_score
         )
 
-        # 6. Log-probabilities of the reference, values of the critic.
+        # 6. Log-probabilities of the policy and the reference, values of the critic; and how far
+        #    off what was sampled is from what is trained, if other arithmetic sampled it.
         old, reference, values, mask = models.read(asked, flat)
+        importance, apart = models.compare(flat, old, mask)
         scored = time.monotonic()
 
         # 7. Reward per token: minus the KL to the reference, and the score at the end.
@@ -175,7 +180,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         )
         if config.whiten_advantages:
             advantages = ppo_math.whiten(advantages, mask)
-        rollout = Rollout(asked, answered, mask, old, advantages, returns, values)
+        rollout = Rollout(asked, answered, mask, old, advantages, returns, values, importance)
 
         skipped_before = state.skipped
         # 9. Updates: several passes over the rollout in shuffled minibatches. With PPO-ptx each of
@@ -213,6 +218,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             reward=state.reward,
             **told,
             **seen,
+            **apart,
             kl=shown_kl,
             kl_weight=controller.weight,
             length=float(mask.sum()) / len(flat),
@@ -380,6 +386,7 @@ def _losses(
         mask = rollout.mask[rows, :width]
         old, advantages = rollout.logprobs[rows, :width], rollout.advantages[rows, :width]
         logprobs = packed.spread(picked)
+        importance = rollout.importance
         policy_loss, clipped = ppo_math.policy_loss(
             logprobs,
             old,
@@ -389,6 +396,7 @@ def _losses(
             clip_high=config.clip_high or None,
             dual_clip=config.dual_clip or None,
             per_sequence=config.loss_average == "sequences",
+            importance=None if importance is None else importance[rows, :width],
         )
         value_loss = ppo_math.value_loss(
             values,

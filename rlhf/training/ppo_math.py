@@ -96,12 +96,14 @@ def policy_loss(
     clip_high: float | None = None,
     dual_clip: float | None = None,
     per_sequence: bool = False,
+    importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate (Schulman et al. 2017, eq. 7) and the share of tokens it clips.
 
     The ratio is clipped to 1 - `clip` and 1 + `clip_high`, which is `clip` where it is not given.
     `dual_clip` bounds the loss of tokens with a negative advantage at -dual_clip * advantage (Ye
     et al. 2020). The mean is over tokens, or over the means of each row (`per_sequence`).
+    `importance` (B, T) multiplies each token's loss: `truncated_importance`.
     """
     ratio = torch.exp(logprobs - old_logprobs)
     plain = -advantages * ratio
@@ -109,11 +111,22 @@ def policy_loss(
     loss = torch.maximum(plain, clipped)
     if dual_clip is not None:
         loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
+    if importance is not None:
+        loss = loss * importance
     fraction = masked_mean((clipped > plain).float(), mask)
     if per_sequence:
         rows = (loss * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         return rows.mean(), fraction
     return masked_mean(loss, mask), fraction
+
+
+def truncated_importance(logprobs: Tensor, sampler_logprobs: Tensor, *, cap: float) -> Tensor:
+    """min(p / q, `cap`) per token (B, T): p by the policy as it is trained, q as it was sampled.
+
+    Two programs with the same weights round differently, which makes a rollout slightly off-policy
+    (Yao et al. 2025, "On the rollout-training mismatch in modern RL systems": a cap of 2).
+    """
+    return torch.exp(logprobs - sampler_logprobs).clamp(max=cap)
 
 
 def value_loss(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import loading, packing, parallel, ppo_math, reward_math, sampling
+from rlhf.training import loading, packing, parallel, ppo_math, reward_math, rollouts, sampling
 from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt
@@ -84,6 +84,7 @@ class Models:
             if isinstance(self.critic, ModelCritic)
             else parallel.Whole()
         )
+        self.sampler = self._new_sampler()
         # The reference's own weights where they follow the policy's.
         self.followed: dict[str, Tensor] = {}
         if config.reference_ema:
@@ -127,6 +128,24 @@ class Models:
         else:
             trunk = loading.load_model(self.config.policy, "critic", kind="AutoModel")
         return ModelCritic(trunk.requires_grad_(requires_grad=True))
+
+    def _new_sampler(self) -> rollouts.Sampler:
+        config = self.config
+        if config.importance_cap and self.keeps_logprobs:
+            raise InputError(
+                "importance_cap weighs what was sampled by other arithmetic than it is trained with, "
+                "but our own decoder in float32 tells the very numbers that are trained on; leave it "
+                "at 0."
+            )
+        if config.rollouts == "own":
+            value_of = self.critic if self.keeps_values else None
+            return rollouts.OwnDecoder(self.policy, config, self.group.share, value_of)
+        if self.group.size > 1:
+            raise InputError(
+                f"rollouts {config.rollouts!r} work in one process, and there are {self.group.size}; "
+                "set rollouts to 'own'."
+            )
+        return rollouts.ContinuousBatching(self.policy, config)
 
     def autocast(self) -> Any:
         """bfloat16 matrix products where the precision asks for them."""
@@ -212,30 +231,9 @@ class Models:
         self, prompts: Sequence[Sequence[int]], k: int, *, seed: int
     ) -> list[list[sampling.Sampled]]:
         """k responses per prompt from the policy as it is, with the values where they cost nothing."""
+        self.policy.model.eval()
         with self.held_policy.gathered(), self.autocast():
-            return self._sample(
-                self.policy, prompts, k, seed, self.critic if self.keeps_values else None
-            )
-
-    def _sample(
-        self, policy: Policy, prompts: Sequence[Sequence[int]], k: int, seed: int, value_of: Any
-    ) -> list[list[sampling.Sampled]]:
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(seed)
-        policy.model.eval()
-        answers = sampling.sample(
-            policy.model,
-            prompts,
-            k=k,
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-            stop_ids=policy.stop_ids,
-            pad_id=policy.pad_id,
-            generator=generator,
-            batch_size=self.config.decode_batch_size,
-            value_of=value_of,
-            share=self.group.share,
-        )
+            answers = self.sampler.sample(prompts, k, seed=seed)
         return self.group.merge(answers[self.group.share], len(prompts))
 
     def normalise(self, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]]) -> None:
@@ -246,7 +244,10 @@ class Models:
         """
         seed = mix(self.config.seed, -2)
         with self.held_reference.gathered(), self.autocast(), self.as_reference() as reference:
-            sampled = self._sample(reference, encoded, 1, seed, None)
+            reference.model.eval()
+            own = rollouts.OwnDecoder(reference, self.config, self.group.share, None)
+            sampled = own.sample(encoded, 1, seed=seed)[self.group.share]
+        sampled = self.group.merge(sampled, len(encoded))
         ended = [i for i, (answer,) in enumerate(sampled) if answer.finished]
         if len(ended) < 8:
             raise InputError(
@@ -352,24 +353,28 @@ class Models:
         return rows, means
 
     @property
-    def keeps_values(self) -> bool:
-        """Whether sampling tells log-probabilities and values well enough to train on.
+    def keeps_logprobs(self) -> bool:
+        """Whether sampling tells log-probabilities well enough to train on.
 
-        In bfloat16, sampling with a cache and reading in one go round differently, and the ratio
-        of the first update must be 1; a critic with a trunk of its own has to read the text.
+        In bfloat16, sampling with a cache and reading in one go round differently, as do two
+        programs, and the ratio of the first update must be 1.
         """
-        return isinstance(self.critic, HeadCritic) and not self.half
+        return self.config.rollouts == "own" and not self.half
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether it tells values too; a critic with a trunk of its own has to read the text."""
+        return isinstance(self.critic, HeadCritic) and self.keeps_logprobs
 
     @torch.no_grad()
     def read(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[sampling.Sampled]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log-probabilities under policy and reference, values, and the mask; all (B, T)."""
-        rows, width = len(answers), max(len(a.tokens) for a in answers)
-        old = torch.zeros(rows, width)
-        values = torch.zeros(rows, width)
+        old = rollouts.logprobs_of(answers)
+        values = torch.zeros_like(old)
+        rows, width = old.shape
         for i, answer in enumerate(answers):
-            old[i, : len(answer.tokens)] = torch.tensor(answer.logprobs)
             if answer.values is not None:
                 values[i, : len(answer.tokens)] = torch.tensor(answer.values)
         old, values = old.to(self.device), values.to(self.device)
@@ -383,7 +388,7 @@ class Models:
                 for part in mine:
                     packed, hidden, picked, _ = self.tell(self.policy, prompts, answered, part)
                     values[part, : packed.width] = packed.spread(self.critic(hidden, packed))
-                    if self.half:
+                    if not self.keeps_logprobs:
                         old[part, : packed.width] = packed.spread(picked)
         held = self.held_reference
         with self._with_followed(), held.gathered(), self.autocast(), self.as_reference() as policy:
@@ -393,12 +398,32 @@ class Models:
         self.group.add(reference)
         if not self.keeps_values:
             self.group.add(values)
-            if self.half:  # only what was read here: the others' rows are theirs to tell
+            if not self.keeps_logprobs:
+                # Only what was read here: the others' rows are theirs to tell.
                 own = torch.zeros_like(old)
                 own[self.group.share] = old[self.group.share]
                 old = self.group.add(own)
         mask = ppo_math.length_mask(lengths, width)
         return old * mask, reference * mask, values * mask, mask
+
+    def compare(
+        self, answers: Sequence[sampling.Sampled], old: Tensor, mask: Tensor
+    ) -> tuple[Tensor | None, dict[str, float]]:
+        """What the tokens' sampler said of them beside what the policy says now, `old` (B, T).
+
+        Returns the weights of tokens under `importance_cap` (B, T), and for the curves the mean
+        difference and the KL (k3) of the sampler from the policy, in nats per token. Nothing where
+        the two are the same numbers.
+        """
+        if self.keeps_logprobs:
+            return None, {}
+        said = rollouts.logprobs_of(answers).to(self.device)
+        told = {
+            "sampler_gap": float(ppo_math.masked_mean((old - said).abs(), mask)),
+            "sampler_kl": float(ppo_math.masked_mean(ppo_math.kl_k3(said, old), mask)),
+        }
+        cap = self.config.importance_cap
+        return ppo_math.truncated_importance(old, said, cap=cap) if cap else None, told
 
     def parts(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
         """Rows in forward passes of similar length; `sizes` are tokens, by row."""

@@ -81,9 +81,12 @@ OPTIONS = {
     },
     "seed": {"seed": 1},
     "dtype": {"dtype": "bfloat16"},
+    "rollouts": {"rollouts": "continuous"},
+    "importance_cap": {"dtype": "bfloat16", "importance_cap": 1.0},
 }
 # Compared with these instead of with the defaults.
 BESIDE = {
+    "importance_cap": {"dtype": "bfloat16"},
     "epochs": {"approx_kl_stop": 0.0},  # so that no run leaves its rollout before the last epoch
     "ema_export": {"ema_decay": 0.9},
     "reference_ema": {"kl_weight": 2.0, "steps": 3},
