@@ -18,7 +18,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +32,6 @@ VERSIONS = {
     # NVIDIA-NeMo/RL is used from a checkout: the commit whose ppo_math_1B.yaml was read.
     "nemo-rl": "0352cb765e9cd4857dc64856859d21b3130f5bae",
 }
-
-NOT_THEIRS = {
-    "long_prompts",
-    "threads",
-    "device",
-    "dtype",
-    "checkpoint_every",
-    "watch_every",
-    "decode_batch_size",
-    "rollouts",
-    "importance_cap",
-    "test_reward_model",
-    "tripwire_evaluations",
-    "tripwire_drop",
-    "kl_budget",
-    "approx_kl_stop",
-    "critic",
-    "ptx_weight",
-    "ptx_batch_size",
-    "overlong_buffer",
-    "overlong_penalty",
-    "sharded",
-}
-"""Settings about how we compute and when we stop, which an engine does its own way, and what neither
-takes from us."""
 
 REWARD = '''"""Scores of Ground Control's reward model, for the engine that this folder is for."""
 
@@ -187,11 +162,24 @@ runpy.run_path(str(NEMO_RL / "examples" / "run_ppo.py"), run_name="__main__")
 '''
 
 
+class Asked:
+    """A run's settings, noting which of them somebody asked for."""
+
+    def __init__(self, config: PPOConfig) -> None:
+        self.config = config
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.names.add(name)
+        return getattr(self.config, name)
+
+
 @dataclass(frozen=True)
 class Job:
     """What is exported, and for what machine."""
 
-    config: PPOConfig
+    config: Any
+    """The settings, as `Asked`: what an engine's function does not ask for is left behind."""
     prompts: Sequence[Prompt]
     watch: Sequence[Prompt]
     longest: int
@@ -585,6 +573,11 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
         raise InputError(f"{folder} is there already; move it away first.")
     policy = loading.load_policy(config.policy, "policy", device=torch.device("cpu"))
     policy.refuse_encoder_decoder(engine)
+    if config.combine == "lagrange":
+        raise InputError(
+            "combine is 'lagrange', whose multiplier changes while it learns, and no engine asks for "
+            "that; export it with 'threshold' or 'weights'."
+        )
     if not (Path(config.reward_model) / "reward_model.json").is_file():
         raise InputError(f"{config.reward_model!r} has no reward_model.json; is it a reward model?")
     prompts, encoded = policy.fitting(
@@ -592,8 +585,9 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     )
     try:
         folder.mkdir(parents=True)
+        asked = Asked(config)
         job = Job(
-            config=config,
+            config=asked,
             prompts=prompts,
             watch=watch,
             longest=max(map(len, encoded)),
@@ -617,7 +611,11 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
             {n: getattr(config, n) for n in names} | {"stop": list(job.stop)},
         )
         settings = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
-        default = {f.name: f.default for f in fields(PPOConfig)}
+        given = {"policy", "reward_model", "long_prompts", *names}
+        default = {
+            f.name: f.default if f.default_factory is MISSING else f.default_factory()
+            for f in fields(PPOConfig)
+        }
         write_json(
             folder / "export.json",
             {
@@ -626,8 +624,8 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
                 "settings": settings,
                 "left_behind": {
                     name: getattr(config, name)
-                    for name in sorted(left | NOT_THEIRS)
-                    if getattr(config, name) and getattr(config, name) != default[name]
+                    for name in sorted(left | (set(default) - asked.names - given))
+                    if getattr(config, name) != default[name]
                 },
             },
         )

@@ -12,6 +12,7 @@ import pytest
 
 from rlhf.training import export_job
 from rlhf.training.configs import PPOConfig
+from rlhf.training.rundir import InputError
 from rlhf.training.scorers import RewardModel
 from tests.rlhf.training import engine_names
 from tests.rlhf.training.tiny import ask, rows_of
@@ -68,6 +69,30 @@ def test_every_setting_is_translated_or_named_as_left_behind(engine, ready):
     assert set(told["left_behind"]) <= {f.name for f in dataclasses.fields(PPOConfig)}
     command = shlex.split((out / "launch.sh").read_text().split("exec", 1)[1].replace("\\\n", " "))
     assert command[:2] == ["python3", "start.py" if engine == "nemo-rl" else "-m"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_an_engine_does_not_ask_for_is_named_even_where_it_is_switched_off(engine, ready):
+    folder = ready(
+        whiten_advantages=False,
+        ema_decay=0.9,
+        ensemble="min",
+        score_scale="raw",
+        overlong_buffer=2,
+        seed=5,
+    )
+    _, told = exported(folder, engine)
+    assert {"ema_decay", "ensemble", "score_scale", "overlong_buffer"} <= set(told["left_behind"])
+    assert "seed" not in told["left_behind"]
+    translated = "ppo.adv_estimator.normalize_advantages" in told["settings"]
+    assert ("whiten_advantages" in told["left_behind"]) is not translated
+
+
+def test_a_multiplier_that_learns_is_refused_and_nothing_is_written(ready):
+    folder = ready(combine="lagrange")
+    with pytest.raises(InputError, match=r"combine is 'lagrange'.*'threshold' or 'weights'"):
+        export_job.export(folder, "verl")
+    assert not (folder / "export").exists()
 
 
 @pytest.mark.parametrize("engine", ["openrlhf", "verl"])
