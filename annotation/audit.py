@@ -51,6 +51,8 @@ class Audit:
     doubled: list[str] = field(default_factory=list)
     over_assigned: list[str] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    """Files of frozen versions, which only the command looks at."""
 
     @property
     def faults(self) -> int:
@@ -63,6 +65,7 @@ class Audit:
         yield "doubled", self.doubled
         yield "over-assigned", self.over_assigned
         yield "miscounted", self.miscounted
+        yield "damaged", self.damaged
 
     def as_dict(self) -> dict[str, int]:
         figures = {name.replace("-", "_"): len(found) for name, found in self.findings()}

@@ -7,15 +7,16 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 from kombu.exceptions import OperationalError
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
+from annotation.assignment import random_sample
 from annotation.batches import batch_progress
-from annotation.models import Batch, Membership, Project
+from annotation.models import Batch, Comparison, Membership, Project
 from rlhf import charts, forms, lineage, reading, reward_panel, stages, tables, tasks, timeline
 from rlhf import dashboard as panels
 from rlhf import rounds as acts
@@ -457,8 +458,21 @@ def selection(request: HttpRequest, project: Project) -> HttpResponse:
         "cost": acts.selection_cost(project, n),
         "jobs": acts.selections(project).select_related("round")[:5],
         "random_percent": round(100 * project.random_share),
+        "fair": [(batch, *_fair_sample(batch)) for batch in _open_batches(waiting)],
     }
     return render(request, "rlhf/selection.html", context)
+
+
+def _open_batches(waiting: QuerySet[Comparison]) -> QuerySet[Batch]:
+    return Batch.objects.filter(pk__in=waiting.values("batch")).order_by("-opened_at")
+
+
+def _fair_sample(batch: Batch) -> tuple[int, int]:
+    """How many comparisons a fair estimate may rest on, and how many of them are judged."""
+    sample = random_sample(batch).aggregate(
+        n=Count("pk"), judged=Count("pk", filter=Q(judged__gt=0))
+    )
+    return sample["n"], sample["judged"]
 
 
 @project_view(*CAN_RUN)

@@ -8,6 +8,7 @@ from django.core.management import CommandError, call_command
 from annotation.assignment import next_assignment
 from annotation.judging import Answer, submit_judgment
 from annotation.models import Comparison, Judgment
+from annotation.snapshots import freeze_snapshot, snapshot_file
 from tests.factories import BatchFactory, ComparisonFactory, key
 
 pytestmark = pytest.mark.django_db
@@ -52,6 +53,15 @@ def test_all_is_well(confirmed, capsys):
     figures = json.loads(said)
     assert figures["acknowledged"] == figures["judgments"] == 4
     assert sum(figures[fault] for fault in ("lost", "changed", "doubled", "over_assigned")) == 0
+
+
+def test_a_frozen_file_that_was_changed_afterwards_is_seen(confirmed, project, rita, capsys):
+    frozen = snapshot_file(freeze_snapshot(project, by=rita), "preferences.jsonl")
+    assert report(confirmed, capsys)[0] == 0
+    frozen.write_text(frozen.read_text().replace('"weight": 1.0', '"weight": 9.0', 1))
+    code, said = report(confirmed, capsys)
+    assert code == 1
+    assert "preferences.jsonl of version 1 of Apollo is missing or was changed" in said
 
 
 def test_a_confirmed_answer_that_is_not_there_is_lost(confirmed, capsys):

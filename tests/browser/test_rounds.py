@@ -36,6 +36,7 @@ def test_the_pages_of_rounds_are_sound(
         "/rounds/2/?stage=verdict",
         "/rounds/2/samples/?vs=base",
         "/rounds/reward-models/",
+        "/rounds/selection/",
         "/models/",
         "/dashboard/",
         "/dashboard/?judge=model&temperature=0.3",

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from annotation.assignment import next_assignment
+from annotation.assignment import next_assignment, random_sample
 from annotation.batches import ResponseText, add_comparisons, close_batch, create_batch, open_batch
 from annotation.judging import skip
 from annotation.models import Assignment, Comparison, Event
@@ -198,6 +198,13 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
     assert "12 of them with a score" in after or "11 of them with a score" in after
     assert "by the last time" in after
     assert Event.objects.filter(verb="asked what would teach most").count() == 1
+    # Half is handed out at random: the fair sample ends where the last of those was drawn.
+    project.random_share = 0.5
+    project.save()
+    handed(member(project, "eve", "annotator"), project)
+    sample = random_sample(waiting).count()
+    row = client.get(page).content.decode().split('id="fair"')[1].split("</table>")[0]
+    assert f'data-label="Fair sample">{sample}<' in row
     # What went wrong is said as well.
     Checkpoint.objects.filter(kind="reward_model").update(path="gone")
     client.post(page)

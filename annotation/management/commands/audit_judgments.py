@@ -8,13 +8,15 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from annotation.audit import EXAMPLES, AuditError, audit, read_acknowledged
-from annotation.models import Project
+from annotation.models import Project, Snapshot
+from annotation.snapshots import damaged_files
 
 
 class Command(BaseCommand):
     help = (
         "Compare the answers that clients had acknowledged with what the database has, and recount "
-        "every place. Ends with 1 if anything is lost, changed, doubled, over-assigned or miscounted."
+        "every place and the hashes of frozen files. Ends with 1 if anything is lost, changed, "
+        "doubled, over-assigned, miscounted or damaged."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -44,6 +46,12 @@ class Command(BaseCommand):
             raise CommandError(f"{path} can't be read: {error}", returncode=2) from error
         except AuditError as error:
             raise CommandError(f"{path}: {error}", returncode=2) from error
+        versions = Snapshot.objects.all() if project is None else project.snapshots.all()
+        found.damaged += [
+            f"{name} of version {one.version} of {one.project} is missing or was changed."
+            for one in versions.select_related("project")
+            for name in damaged_files(one)
+        ]
         if options["json"]:
             self.stdout.write(json.dumps(found.as_dict()))
         else:
