@@ -67,7 +67,8 @@ def test_in_bfloat16_the_reward_rises_too(ready, rank):
     folder = ready(
         dtype="bfloat16",
         lora_rank=rank,
-        steps=20,
+        steps=16,
+        tripwire_evaluations=0,
         prompts_per_step=24,
         minibatch_size=12,
         learning_rate=1e-2 if rank else 3e-3,
