@@ -483,11 +483,13 @@ import { gettext, ngettext } from "./judge/words.js";
   $("open-keys").addEventListener("click", () => open("keys"));
 
   const compare = makeCompare();
-  // The best two as far as they are ranked, else the response at hand and the next.
+  // The best two as far as they are ranked, on another axis where this one has just begun; else the
+  // response at hand and the next.
   function compareWords() {
-    const placed = letters.filter((letter) => rankOf(axis, letter)).sort((a, b) => rankOf(axis, a) - rankOf(axis, b));
-    if (placed.length > 1) compare.open(form, placed[0], placed[1]);
-    else compare.open(form, selected || placed[0]);
+    const ranked = (key) => letters.filter((letter) => rankOf(key, letter)).sort((a, b) => rankOf(key, a) - rankOf(key, b));
+    const full = [axis, ...axes].find((key) => ranked(key).length > 1);
+    if (full) compare.open(form, ...ranked(full));
+    else compare.open(form, selected || ranked(axis)[0]);
   }
   $("open-compare").addEventListener("click", compareWords);
   $("open-compare").hidden = false;
