@@ -1,6 +1,6 @@
-"""How long a PPO run takes from its process's start to the end of its first step.
+"""How long a stage takes from its process's start to the end of its first step.
 
-    python -m benchmarks.startup
+    python -m benchmarks.startup [--stages ppo reward_model base sft dpo] [--repetitions 5]
 
 Beside it, in the same run and alternating: a process that only imports torch and transformers, and
 one that imports the policy's class as well, which is the least that a trainer built on transformers
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = [
@@ -38,8 +39,8 @@ WORDS = [
 ]
 
 
-def prepare(work: Path) -> Path:
-    """A run folder with a policy and a reward model that know nothing."""
+def prepare(work: Path) -> dict[str, Path]:
+    """A run folder for every stage, with a policy and a reward model that know nothing."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -66,8 +67,6 @@ def prepare(work: Path) -> Path:
     scorer = RewardModel.new(policy, axes, use_prior=True, max_length=256, device="cpu")
     scorer.fit_features(torch.randn(8, 3))
     scorer.save(work / "reward_model")
-    folder = work / "run"
-    (folder / "data").mkdir(parents=True)
     prompts = [
         {
             "prompt_id": f"p{i}",
@@ -77,8 +76,21 @@ def prepare(work: Path) -> Path:
         }
         for i in range(8)
     ]
-    write_jsonl(folder / "data" / "prompts.jsonl", prompts)
-    settings = {
+    answered = [p | {"response": "nice red lamp"} for p in prompts]
+    ranked = [
+        p
+        | {
+            "judgment_id": p["prompt_id"],
+            "annotator": "simulated/a",
+            "round": "1",
+            "responses": ["nice red lamp", "my old chair"],
+            "ranks": {axis: [1, 2] for axis in axes},
+            "weight": 1.0,
+        }
+        for p in prompts
+    ]
+    phases = [a | {"phase": phase} for a in answered for phase in ("clean", "mix")]
+    ppo = {
         "policy": policy,
         "reference": policy,
         "reward_model": str(work / "reward_model"),
@@ -88,8 +100,24 @@ def prepare(work: Path) -> Path:
         "max_new_tokens": 8,
         "long_prompts": "refuse",
     }
-    write_json(folder / "config.json", settings)
-    return folder
+    small = {"layers": 2, "hidden_size": 96, "intermediate_size": 192, "batch_size": 8}
+    stages: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "ppo": (ppo, {"prompts": prompts}),
+        "reward_model": (
+            {"trunk": policy, "epochs": 1},
+            {"preferences": ranked, "reference": [a | {"text": a["response"]} for a in answered]},
+        ),
+        "base": (small | {"clean_steps": 1, "mix_steps": 1}, {"corpus": phases}),
+        "sft": ({"policy": policy}, {"demonstrations": answered}),
+        "dpo": ({"policy": policy}, {"preferences": ranked}),
+    }
+    for stage, (settings, data) in stages.items():
+        folder = work / stage
+        (folder / "data").mkdir(parents=True)
+        write_json(folder / "config.json", settings)
+        for name, rows in data.items():
+            write_jsonl(folder / "data" / f"{name}.jsonl", rows)
+    return {stage: work / stage for stage in stages}
 
 
 def timed(command: list[str]) -> tuple[float, float]:
@@ -104,10 +132,10 @@ def timed(command: list[str]) -> tuple[float, float]:
     return began, time.time()
 
 
-def first_step(folder: Path, work: Path) -> float:
+def first_step(stage: str, folder: Path, work: Path) -> float:
     """Seconds from the start of a fresh run to the end of its first step."""
     fresh = Path(shutil.copytree(folder, work / "fresh"))
-    began, _ = timed(["-m", "rlhf.training.ppo", str(fresh)])
+    began, _ = timed(["-m", f"rlhf.training.{stage}", str(fresh)])
     with (fresh / "metrics.jsonl").open(encoding="utf-8") as lines:
         seconds = float(json.loads(lines.readline())["time"]) - began
     shutil.rmtree(fresh)
@@ -122,19 +150,27 @@ def bare(code: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument(
+        "--stages", nargs="+", default=["ppo", "reward_model", "base", "sft", "dpo"]
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        folder = prepare(work)
-        first_step(folder, work)  # so that files are in memory, and compiled
+        folders = prepare(work)
+        for stage in given.stages:  # so that files are in memory, and compiled
+            first_step(stage, folders[stage], work)
         seconds: dict[str, list[float]] = {}
         for _ in range(given.repetitions):
-            for what, took in (
+            measured: list[tuple[str, float]] = [
                 ("import torch, transformers", bare("import torch, transformers")),
                 ("… and the policy's class", bare("from transformers import LlamaForCausalLM")),
-                ("PPO, first step done", first_step(folder, work)),
-            ):
-                seconds.setdefault(what, []).append(took)
+                *(
+                    (f"{stage}, first step done", first_step(stage, folders[stage], work))
+                    for stage in given.stages
+                ),
+            ]
+            for what, one in measured:
+                seconds.setdefault(what, []).append(one)
     for what, took in seconds.items():
         print(f"{what:30} {statistics.median(took):.2f} ({min(took):.2f} to {max(took):.2f})")
 

@@ -14,17 +14,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlhf.training import configs, packing, rundir
 from rlhf.training.configs import BaseConfig
+from rlhf.training.lean import import_little
 from rlhf.training.rundir import InputError, MetricsWriter, Stopped, StopRequest, run_stage
 from rlhf.training.word_tokenizer import build_tokenizer
+
+if TYPE_CHECKING:  # imported where they are used, after `import_little`
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 CORPUS = "corpus.jsonl"
 
@@ -142,7 +145,9 @@ def _texts(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _encode(row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, config: BaseConfig) -> Example:
+def _encode(
+    row: dict[str, Any], tokenizer: "PreTrainedTokenizerFast", config: BaseConfig
+) -> Example:
     text = tokenizer.apply_chat_template(
         row["messages"], add_generation_prompt=True, tokenize=False
     )
@@ -181,8 +186,11 @@ def schedule(
 # --- Model ------------------------------------------------------------------------------------
 
 
-def build_model(config: BaseConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def build_model(config: BaseConfig, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
     """A Llama with tied embeddings and fresh weights (torch's global seed decides which)."""
+    import_little()
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -201,7 +209,7 @@ def build_model(config: BaseConfig, tokenizer: PreTrainedTokenizerFast) -> Llama
     )
 
 
-def build_optimisers(model: LlamaForCausalLM, config: BaseConfig) -> list[torch.optim.Optimizer]:
+def build_optimisers(model: "LlamaForCausalLM", config: BaseConfig) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al., 2024) for the matrices inside the layers, AdamW for all the rest.
 
     In 1300 steps AdamW alone names 72 % right on held-out prompts, with Muon 79 %, in 15 % more time.
@@ -234,7 +242,7 @@ def learning_rate_factor(step: int, total: int, config: BaseConfig) -> float:
 
 
 def train_step(
-    model: LlamaForCausalLM,
+    model: "LlamaForCausalLM",
     optimisers: Sequence[torch.optim.Optimizer],
     examples: Sequence[Example],
     config: BaseConfig,
@@ -260,8 +268,12 @@ def train_step(
 # --- Saving and resuming ----------------------------------------------------------------------
 
 
-def save_policy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> int:
+def save_policy(
+    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", folder: Path
+) -> int:
     """Write a Hugging Face folder beside `folder` and rename it; returns its size in bytes."""
+    from transformers import GenerationConfig
+
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     model.generation_config = GenerationConfig(
@@ -277,7 +289,7 @@ def save_policy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fol
 def _save_checkpoint(
     run_dir: Path,
     step: int,
-    model: LlamaForCausalLM,
+    model: "LlamaForCausalLM",
     optimisers: Sequence[torch.optim.Optimizer],
 ) -> None:
     # Safetensors for the optimisers too: nothing in a run folder is ever unpickled.
@@ -293,7 +305,7 @@ def _save_checkpoint(
 
 
 def _resume(
-    checkpoint: Path, model: LlamaForCausalLM, optimisers: Sequence[torch.optim.Optimizer]
+    checkpoint: Path, model: "LlamaForCausalLM", optimisers: Sequence[torch.optim.Optimizer]
 ) -> int:
     """Load a checkpoint into model and optimisers; returns the last step that it holds."""
     tensors = load_file(checkpoint / "state.safetensors")

@@ -307,9 +307,13 @@ class RewardModelConfig(StageConfig):
     )
     ensemble: str = setting(
         "heads",
-        "heads: members are heads on one trunk, each with a resample of the rankings; models: whole "
-        "models that differ by their seed (Coste et al. 2023), at as many times the cost.",
-        choices=("heads", "models"),
+        "heads: members are heads on one trunk, each with a resample of the rankings; adapters: each has "
+        "LoRA adapters of its own too, on a trunk that stays as it is; models: whole models that differ "
+        "by their seed (Coste et al. 2023), at as many times the cost.",
+        choices=("heads", "adapters", "models"),
+    )
+    adapter_rank: int = setting(
+        8, "Under ensemble 'adapters': the rank of each member's LoRA adapters.", minimum=1
     )
     separate_axes: bool = setting(
         False, "A model for each axis (Llama 2) instead of one trunk with a head per axis."
@@ -320,6 +324,8 @@ class RewardModelConfig(StageConfig):
         "section 3.5, reads each response once; an encoder reads each with its prompt).",
     )
     batch_size: int = setting(128, "Texts scored side by side.", minimum=1)
+    checkpoint_seconds: float = setting(30.0, "Write a checkpoint about this often.", minimum=0.0)
+    sharded: bool = setting(False, SHARDED_HELP)
     seed: int = setting(0, "Seed of the heads, the split and the order.", minimum=0)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
@@ -328,6 +334,11 @@ class RewardModelConfig(StageConfig):
     def check(self) -> None:
         if not self.axes or len(set(self.axes)) != len(self.axes):
             raise ValueError("axes must name at least one axis, and none twice")
+        if self.sharded and self.ensemble == "adapters":
+            raise ValueError(
+                "sharded spreads a trunk that is trained, and under ensemble 'adapters' it is not; "
+                "leave one of them out"
+            )
         of_pairs = {"ties": "davidson", "margin": 0.0, "label_smoothing": 0.0, "smoothing": "fixed"}
         if self.loss == "plackett_luce":
             for name, off in of_pairs.items():

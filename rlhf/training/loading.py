@@ -333,6 +333,51 @@ def add_lora(policy: Policy, *, rank: int, alpha: float) -> None:
     policy.lora = True
 
 
+def with_adapters(trunk: Any, names: Sequence[str], *, rank: int) -> Any:
+    """A trunk with several LoRA adapters on every linear layer, of which one acts at a time; only
+    they are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="FEATURE_EXTRACTION",
+    )
+    model: Any = get_peft_model(trunk, settings, adapter_name=names[0])
+    for name in names[1:]:
+        model.add_adapter(name, settings)
+    train_adapters(model)
+    return model
+
+
+def load_adapters(trunk: Any, folder: Path, names: Sequence[str]) -> Any:
+    """A trunk with the adapters that `save_pretrained` wrote into folders of these names."""
+    from peft import PeftModel
+
+    model: Any = None
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{folder} has no adapters {name!r}.")
+        _check_weights(folder / name, "reward model's adapters")  # peft would unpickle a .bin
+        try:
+            if model is None:
+                model = PeftModel.from_pretrained(trunk, str(folder / name), adapter_name=name)
+            else:
+                model.load_adapter(str(folder / name), name)
+        except Exception as error:
+            raise _explained(error, str(folder / name), "reward model's adapters") from error
+    _check_finite(model, str(folder), "reward model's adapters")
+    return model
+
+
+def train_adapters(model: Any) -> None:
+    """Train all adapters, whichever acts, and nothing else."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "lora_" in name
+
+
 def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.float32) -> Any:
     """A transformers model through the auto class `kind`; `InputError` in one sentence otherwise."""
     import_little()

@@ -15,6 +15,7 @@ stage does the same in both cases: it asks the group to `hold` a model, has it t
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -200,6 +201,48 @@ def local(tensor: Any) -> Tensor:
     return mine
 
 
+def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+    """Clip the gradients to `max_norm` (0: leave them) and return the norm that they had.
+
+    Some may be shards: then all processes ask together.
+    """
+    limit = max_norm or math.inf
+    kinds = [[p for p in parameters if is_shard(p) == shard] for shard in (True, False)]
+    if not (kinds[0] and kinds[1]):
+        return float(whole(nn.utils.clip_grad_norm_(parameters, limit)))
+    norms = [
+        whole(nn.utils.get_total_norm([p.grad for p in some if p.grad is not None]))
+        for some in kinds
+    ]
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    for some in kinds:
+        nn.utils.clip_grads_with_norm_(some, limit, norm)
+    return float(norm)
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers, whole, under names for a file. All processes ask together."""
+    return {
+        f"{number}.{name}": whole(value.detach())
+        for number, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def put_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
+    """Put back what `moments` gave."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        number, name = key.split(".")
+        if name != "step":
+            value = share_of(value, parameters[int(number)])
+        entries.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(
+        {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
 def held_here(parameters: Sequence[Any]) -> float:
     """The share of all numbers in `parameters` that this process holds."""
     here: int = sum(local(p).numel() for p in parameters)
@@ -214,7 +257,9 @@ def join(device: torch.device, *, sharded: bool = False) -> Group:
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
         if device.type == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Numbers that are exchanged are on the CPU whatever the models are on.
+        together = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(together)
         group = Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), sharded)
     else:
         group = Group()

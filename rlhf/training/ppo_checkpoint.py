@@ -44,16 +44,11 @@ def trained_tensors(
 
     All processes ask together.
     """
-    moments = {
-        f"{number}.{name}": parallel.whole(value.detach())
-        for number, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
     reference = {n: parallel.whole(w) for n, w in models.followed.items()}
     return ({"reference": reference} if reference else {}) | {
         "policy": {n: parallel.whole(p.detach()) for n, p in models.trained()},
         "critic": {n: parallel.whole(p.detach()) for n, p in models.critic.named_parameters()},
-        "optimizer": moments,
+        "optimizer": parallel.moments(optimizer),
     }
 
 
@@ -77,16 +72,7 @@ def load_checkpoint(
     with torch.no_grad():
         for name, parameter in models.critic.named_parameters():
             parameter.copy_(parallel.share_of(critic[name], parameter))
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(folder / "optimizer.safetensors").items():
-        number, name = key.split(".")
-        if name != "step":
-            value = parallel.share_of(value, parameters[int(number)])
-        entries.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(
-        {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+    parallel.put_moments(optimizer, load_file(folder / "optimizer.safetensors"))
     saved = read_json(folder / "state.json")
     saved["watched"] = [tuple(look) for look in saved["watched"]]
     best, average = (

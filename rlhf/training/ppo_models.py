@@ -1,7 +1,6 @@
 """The models of a PPO run and the passes that it makes over them: answer, judge, read, train."""
 
 import contextlib
-import copy
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -124,7 +123,7 @@ class Models:
             return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
         same_tokens = self.scorer.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab()
         if same_tokens and not self.policy.encoder_decoder:
-            trunk = copy.deepcopy(self.scorer.trunk).float()
+            trunk = self.scorer.plain_trunk()
         else:
             trunk = loading.load_model(self.config.policy, "critic", kind="AutoModel")
         return ModelCritic(trunk.requires_grad_(requires_grad=True))

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, reward_math, reward_report
+from rlhf.training import loading, parallel, reward_math, reward_report
 from rlhf.training.configs import RewardModelConfig, load
 from rlhf.training.data import Judgment, Prompt, read_judgments, read_texts
 from rlhf.training.rundir import (
@@ -27,7 +28,11 @@ from rlhf.training.rundir import (
     MetricsWriter,
     Stopped,
     StopRequest,
+    find_checkpoint,
+    read_json,
     run_stage,
+    save_checkpoint,
+    write_json,
     write_progress,
     write_result,
 )
@@ -73,6 +78,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     reference = read_texts(run_dir, "reference")
     device = loading.choose_device(config.device)
     loading.be_deterministic(config.seed, config.threads)
+    peers = parallel.join(device, sharded=config.sharded)
     warnings: list[str] = []
 
     # 2. Split by prompt, never by pair: both sides of a ranking share their texts.
@@ -90,7 +96,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         len(plans) * config.epochs * -(-len(h) // config.rankings_per_batch)
         for h in halves.values()
     )
-    run = Run(run_dir, config, stop, total)
+    run = Run(run_dir, config, stop, total, peers)
     result: dict[str, Any] = {}
     for name, other in (("train", "test"), ("test", "train")):
         members: list[RewardModel] = []
@@ -103,7 +109,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     f"No ranking for the {name}-RM prefers one response to another; rank more "
                     "responses, or check that the axes in the file are " + " and ".join(axes) + "."
                 )
-            with_prior(member, mine, config.batch_size)
+            with_prior(member, mine, config.batch_size, peers)
             mine_config = dataclasses.replace(config, seed=seed)
             if config.smoothing == "agreement":
                 share = smoothing_of(member, mine)
@@ -115,12 +121,14 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         model.others = members[1:]
 
         # 4. Scores with a meaning: 0 is the reference policy's mean, 1 its standard deviation.
-        raw = model.score(
+        opinions = opinions_of(
+            model,
             [p.messages for p, _ in reference],
             [text for _, text in reference],
-            batch_size=config.batch_size,
-            standardised=False,
+            config.batch_size,
+            peers,
         )
+        raw = {axis: scores.mean(dim=1) for axis, scores in opinions.items()}
         if not all(bool(torch.isfinite(s).all()) for s in raw.values()):
             raise InputError(f"The {name}-RM diverged to NaN; lower learning_rate.")
         model.standardise(raw, [p.risk for p, _ in reference])
@@ -131,7 +139,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 )
 
         # 5. How right it is on prompts that it has not seen.
-        verdicts, spread = measure(model, halves[other], annotators, config)
+        verdicts, spread = measure(model, halves[other], annotators, config, peers)
         result[name] = {}
         for axis in config.axes:
             seen = [v for v in verdicts if v.axis == axis]
@@ -148,9 +156,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             warnings.append(
                 "The rankings of " + ", ".join(doubtful) + " hardly agree with the others'."
             )
-        model.save(run_dir / name)
+        if peers.writes:
+            model.save(run_dir / name)
 
     # 6. The report.
+    parallel.leave(peers)
+    if not peers.writes:
+        return
     run.close()
     everything = [p for j in judgments for p in _all_pairs(j)]
     result |= {
@@ -159,29 +171,63 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         "n_pairs": len(everything),
         "warnings": [warning for warning in warnings if warning],
         **run.note,
+        "processes": peers.size,
+        "held": run.held,
         "seconds": time.monotonic() - began,
     }
     write_result(run_dir, result)
 
 
 class Run:
-    """What the training loop shares over both models: metrics, progress, the wish to stop."""
+    """What the training loop shares over all models: metrics, progress, the checkpoint, the wish to
+    stop, the processes that work together."""
 
     def __init__(
-        self, run_dir: Path, config: RewardModelConfig, stop: StopRequest, total: int
+        self,
+        run_dir: Path,
+        config: RewardModelConfig,
+        stop: StopRequest,
+        total: int,
+        peers: parallel.Group = parallel.Group(),  # noqa: B008 - it never changes
     ) -> None:
         self.run_dir, self.config, self.stop, self.total = run_dir, config, stop, total
-        self.metrics = MetricsWriter(run_dir)
-        self.began = time.monotonic()
-        self.step = 0
+        self.peers = peers
+        self.began = self.saved_at = time.monotonic()
+        self.trained: list[tuple[RewardModel, Tensor]] = []
+        """The models that are done, with what annotators are worth to them, in their order."""
+        self.held = 1.0
+        """The share of the trunk that this process held while it was trained."""
         self.note: dict[str, float] = {}
         """What else the report should say."""
+        self.step = self.done_before = 0
+        self.left_off: LeftOff | None = None
+        if (checkpoint := find_checkpoint(run_dir)) is not None:
+            self.left_off = LeftOff.read(checkpoint)
+            self.step = self.done_before = self.left_off.total_steps
+        peers.wait()  # until all have read the checkpoint
+        self.metrics = MetricsWriter(run_dir, resume_after=self.step)
+
+    def save(self, step: int, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """A checkpoint after `step` steps of the model that is being trained. All ask together."""
+        moments = parallel.moments(optimizer)
+        if self.peers.writes:
+            trained = [learnt(*done) for done in self.trained]
+            left_off = LeftOff(step, self.step, weights, moments, trained)
+            save_checkpoint(self.run_dir, left_off.write)
+        self.saved_at = time.monotonic()
+
+    def is_time(self) -> bool:
+        """Whether the one that writes finds that a checkpoint is due."""
+        due = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
+        return self.peers.any(due and self.peers.writes)
 
     def told(self, name: str, **metrics: float) -> None:
         self.step += 1
+        if not self.peers.writes:
+            return
         self.metrics.write(self.step, **{f"{name}_{k}": v for k, v in metrics.items()})
         if self.step % 5 == 0 or self.step == self.total:
-            seconds = (time.monotonic() - self.began) / self.step
+            seconds = (time.monotonic() - self.began) / (self.step - self.done_before)
             write_progress(
                 self.run_dir,
                 done=self.step,
@@ -190,11 +236,84 @@ class Run:
                 note=f"{name}-RM",
                 eta_seconds=seconds * max(self.total - self.step, 0),
             )
-        if self.stop.requested:  # minutes at most, so it begins again instead of resuming
-            raise Stopped
 
     def close(self) -> None:
         self.metrics.close()
+
+
+@dataclass
+class LeftOff:
+    """A checkpoint: what a killed run goes on from. Whatever else it needs, it computes again."""
+
+    step: int
+    """Steps of the model that was being trained; those before it are done."""
+    total_steps: int
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    trained: list[dict[str, Tensor]]
+
+    def write(self, folder: Path) -> None:
+        """Fill an empty folder."""
+        for number, weights in enumerate([*self.trained, self.weights]):
+            save_file(weights, folder / f"model-{number}.safetensors")
+        save_file(
+            {name: m.cpu().contiguous() for name, m in self.moments.items()},
+            folder / "optimizer.safetensors",
+        )
+        write_json(folder / "state.json", {"step": self.step, "total_steps": self.total_steps})
+
+    @classmethod
+    def read(cls, folder: Path) -> "LeftOff":
+        """What `write` wrote."""
+        state = read_json(folder / "state.json")
+        count = len(list(folder.glob("model-*.safetensors")))
+        models = [load_file(folder / f"model-{number}.safetensors") for number in range(count)]
+        moments = load_file(folder / "optimizer.safetensors")
+        return cls(state["step"], state["total_steps"], models[-1], moments, models[:-1])
+
+
+def learnt(model: RewardModel, log_reliability: Tensor) -> dict[str, Tensor]:
+    """A whole copy of what training changes, on the CPU. All processes ask together."""
+    found = {
+        f"trunk.{name}": p
+        for name, p in model.trunk.named_parameters()
+        if not model.adapters or "lora_" in name
+    }
+    found |= {f"heads.{name}": p for name, p in model.heads.named_parameters()}
+    found |= {"log_nu": model.log_nu, "log_reliability": log_reliability}
+    return {n: parallel.whole(p.detach()).cpu().clone().contiguous() for n, p in found.items()}
+
+
+@torch.no_grad()
+def put(model: RewardModel, log_reliability: Tensor, saved: dict[str, Tensor]) -> None:
+    """Put back what `learnt` gave."""
+    places = dict(model.trunk.named_parameters(prefix="trunk"))
+    places |= dict(model.heads.named_parameters(prefix="heads"))
+    places |= {"log_nu": model.log_nu, "log_reliability": nn.Parameter(log_reliability.data)}
+    for name, tensor in saved.items():
+        places[name].copy_(parallel.share_of(tensor, places[name]))
+
+
+def opinions_of(
+    model: RewardModel,
+    conversations: Sequence[Any],
+    texts: Sequence[str],
+    batch_size: int,
+    peers: parallel.Group,
+) -> dict[str, Tensor]:
+    """What each member says of each axis (B, members), before any scale; each process scores its
+    share of the texts."""
+    said = {a: torch.zeros(len(texts), model.members_of(a)) for a in model.every_axis}
+    if texts[peers.share]:
+        mine = model.opinions(
+            conversations[peers.share],
+            texts[peers.share],
+            batch_size=batch_size,
+            standardised=False,
+        )
+        for axis, scores in mine.items():
+            said[axis][peers.share] = scores
+    return {axis: peers.add(scores) for axis, scores in said.items()}
 
 
 def check_ties(judgments: Sequence[Judgment]) -> None:
@@ -251,7 +370,8 @@ def new_member(
         use_prior=config.prior,
         max_length=config.max_length,
         device=device,
-        n_heads=config.members if config.ensemble == "heads" else 1,
+        n_heads=1 if config.ensemble == "models" else config.members,
+        adapter_rank=config.adapter_rank if config.ensemble == "adapters" else 0,
         prior=members[0].prior if members else None,
         dtype=loading.choose_dtype(config.dtype, device),
     )
@@ -321,12 +441,21 @@ def groups_of(
     return list(found.values())
 
 
-def with_prior(model: RewardModel, groups: Sequence[Group], batch_size: int) -> None:
+def with_prior(
+    model: RewardModel,
+    groups: Sequence[Group],
+    batch_size: int,
+    peers: parallel.Group = parallel.Group(),  # noqa: B008 - it never changes
+) -> None:
     """Compute the prior's features once per text; these texts say what is usual."""
-    features = model.prior_features([t for g in groups for t in g.texts], batch_size=batch_size)
-    if features is None:
+    if model.prior is None:
         return
-    features = model.fit_features(features)
+    texts = [t for g in groups for t in g.texts]
+    mine = model.prior_features(texts[peers.share], batch_size=batch_size)
+    assert mine is not None
+    features = mine.new_zeros(len(texts), mine.shape[1])
+    features[peers.share] = mine
+    features = model.fit_features(peers.add(features))
     start = 0
     for group in groups:
         group.prior = features[start : start + len(group.texts)]
@@ -346,21 +475,39 @@ def train(
     Where it has several heads per axis, each learns from a resample of the groups of its own (the
     bootstrap, by Poisson weights): heads on one trunk that saw the same would say the same. Their
     errors are correlated all the same, because the trunk is one.
+
+    Each process takes its share of every batch; what they learn from it is added up.
     """
+    peers = run.peers
     groups = [g for g in groups if any(o.pairs for o in g.opinions)]
     generator = random.Random(config.seed)
     steps = config.epochs * -(-len(groups) // config.rankings_per_batch)
     warmup = min(config.warmup_steps, steps // 4)
     log_reliability = nn.Parameter(torch.zeros(n_annotators, device=model.device))
+    shares_prompts = model.shares_prompts
+    if peers.sharded:  # gradients that come back through a cache fetch no layer's weights
+        model.shares_prompts = False
+    held = peers.hold(model.trunk, model.device)  # its parameters are others from here on
+    trunk = [p for p in model.trunk.parameters() if p.requires_grad]
+    trained = [*trunk, *model.heads.parameters(), model.log_nu, log_reliability]
+    run.held = min(run.held, parallel.held_here(trunk))
     optimizer = torch.optim.AdamW(
         [
-            {"params": list(model.trunk.parameters()), "peak": config.learning_rate},
+            {"params": trunk, "peak": config.learning_rate},
             {"params": [*model.heads.parameters()], "peak": config.head_learning_rate},
             {"params": [model.log_nu, log_reliability], "peak": FEW_NUMBERS_RATE},
         ],
         weight_decay=config.weight_decay,
         fused=True,
     )
+    left_off, done = run.left_off, 0
+    if left_off is not None and len(run.trained) < len(left_off.trained):
+        put(model, log_reliability, left_off.trained[len(run.trained)])
+        done = steps
+    elif left_off is not None:
+        put(model, log_reliability, left_off.weights)
+        parallel.put_moments(optimizer, left_off.moments)
+        done, run.left_off = left_off.step, None
     model.trunk.train()
     drawn = torch.ones(len(groups), model.n_heads)
     if model.n_heads > 1:
@@ -369,39 +516,78 @@ def train(
     step = 0
     for _ in range(config.epochs):
         for batch in _batches(groups, config.rankings_per_batch, generator):
+            if step < done:
+                step += 1
+                continue
             for group in optimizer.param_groups:
                 group["lr"] = loading.learning_rate_at(
                     step, peak=group["peak"], warmup=warmup, total=steps, floor=0.0
                 )
             # One forward pass per response, whatever the number of pairs it is in.
-            texts = [t for g in batch for t in g.texts]
-            priors = [g.prior for g in batch if g.prior is not None]
-            scores = model.raw_scores(texts, torch.cat(priors) if priors else None)
+            mine, counts = batch[peers.share], 1.0
+            if not mine:  # a last batch of fewer rankings than processes
+                mine, counts = batch[:1], 0.0
+            texts = [t for g in mine for t in g.texts]
+            priors = [g.prior for g in mine if g.prior is not None]
+            scores = held(model.raw_scores, texts, torch.cat(priors) if priors else None)
             reliability = (
                 torch.sigmoid(log_reliability) * 2
                 if config.reliability
                 else torch.ones_like(log_reliability)
             )
-            loss, accuracy = batch_loss(
-                model, batch, scores, reliability, config, [resample[id(g)] for g in batch]
+            loss, right, decided = batch_loss(
+                model,
+                mine,
+                scores,
+                reliability,
+                config,
+                [resample[id(g)] for g in mine],
+                opinions_in(batch, resample),
             )
-            loss = loss + config.centring * (scores**2).mean()
-            if config.reliability:  # without rankings that say otherwise, everyone counts as 1
+            share = sum(len(g.texts) for g in mine) / sum(len(g.texts) for g in batch)
+            loss = counts * (loss + config.centring * (scores**2).mean() * share)
+            if config.reliability and peers.writes:
+                # Without rankings that say otherwise, everyone counts as 1.
                 loss = loss + 1e-3 * (log_reliability**2).sum()
             optimizer.zero_grad()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(
-                model.parameters(), config.max_grad_norm or float("inf")
+            peers.add_gradients(trained)
+            norm = parallel.clip(trained[:-1], config.max_grad_norm)
+            told = peers.add_numbers(
+                {
+                    "loss": float(loss.detach()),
+                    "right": counts * right,
+                    "decided": counts * decided,
+                }
             )
-            shown = float(loss.detach())
-            if loading.is_finite(shown, float(norm)):
+            if loading.is_finite(told["loss"], norm):
                 optimizer.step()
             step += 1
-            run.told(name, loss=shown, accuracy=accuracy, grad_norm=float(norm))
+            accuracy = told["right"] / max(told["decided"], 1)
+            run.told(name, loss=told["loss"], accuracy=accuracy, grad_norm=norm)
+            stopping = peers.any(run.stop.requested)
+            if stopping or run.is_time():
+                run.save(step, learnt(model, log_reliability), optimizer)
+            if stopping:
+                parallel.leave(peers)
+                raise Stopped
+    if peers.sharded:  # whole again, to be read and saved
+        weights = learnt(model, log_reliability)
+        model.trunk = loading.load_trunk(config.trunk, "trunk").to(model.device)
+        loading.without_dropout(model.trunk)
+        put(model, log_reliability, weights)
+        model.shares_prompts = shares_prompts
+    run.trained.append((model, log_reliability))
     model.trunk.eval()
     for parameter in model.parameters():
         parameter.requires_grad = False
     return (torch.sigmoid(log_reliability) * 2).tolist()
+
+
+def opinions_in(batch: Sequence[Group], resample: dict[int, Tensor]) -> Tensor:
+    """How many opinions a batch holds for each head (heads,), by their weight."""
+    counted = [o.weight * resample[id(g)] for g in batch for o in g.opinions if o.pairs]
+    return torch.stack(counted).sum(dim=0).clamp(min=1e-9)
 
 
 def batch_loss(
@@ -411,14 +597,15 @@ def batch_loss(
     reliability: Tensor,
     config: RewardModelConfig,
     resample: Sequence[Tensor],
-) -> tuple[Tensor, float]:
-    """Mean over opinions of the mean over their pairs, and the accuracy on decided pairs.
+    total: Tensor,
+) -> tuple[Tensor, float, float]:
+    """Mean over opinions of the mean over their pairs, and of how many decided pairs it is right.
 
     All pairs of one ranking count as one element (InstructGPT, section 3.5): as elements of their
     own they let the model overfit to the few texts that they share. `scores` is (texts, heads,
     axes); `reliability` (annotators,) multiplies score differences: at 0 an annotator's choices are
     coin flips, from which nothing is to be learnt. `resample` holds for each group how often each
-    head (heads,) takes it.
+    head (heads,) takes it; `total` (heads,) is what the mean is over, if `batch` is only a part.
     """
     start = 0
     first: list[int] = []
@@ -430,12 +617,10 @@ def batch_loss(
     weight: list[float] = []
     taken: list[Tensor] = []
     listwise: list[Tensor] = []
-    total = torch.zeros(model.n_heads, device=scores.device)
     for group, times in zip(batch, resample, strict=True):
         for opinion in group.opinions:
             if not opinion.pairs:
                 continue
-            total = total + opinion.weight * times
             if config.loss == "plackett_luce":
                 mine = scores[start : start + len(group.texts), :, opinion.axis]
                 by_head = (mine * reliability[opinion.annotator]).T
@@ -456,10 +641,9 @@ def batch_loss(
     a, b = scores[first, :, axes], scores[second, :, axes]  # (pairs, heads)
     decided = ~ties
     said = a.mean(dim=1) > b.mean(dim=1)
-    accuracy = float((said & decided).sum() / decided.sum().clamp(min=1))
-    total = total.clamp(min=1e-9)
+    right = float((said & decided).sum()), float(decided.sum())
     if config.loss == "plackett_luce":
-        return (torch.stack(listwise).sum(dim=0) / total).mean(), accuracy
+        return (torch.stack(listwise).sum(dim=0) / total).mean(), *right
     # Only differences matter to the likelihood, so reliability may scale the scores themselves.
     by = reliability[who][:, None]
     middle = (a + b) / 2
@@ -472,7 +656,7 @@ def batch_loss(
         label_smoothing=config.label_smoothing,
     )
     weights = torch.tensor(weight, device=scores.device)[:, None] * torch.stack(taken)
-    return ((losses * weights).sum(dim=0) / total).mean(), accuracy
+    return ((losses * weights).sum(dim=0) / total).mean(), *right
 
 
 def measure(
@@ -480,15 +664,17 @@ def measure(
     judgments: Sequence[Judgment],
     annotators: Sequence[str],
     config: RewardModelConfig,
+    peers: parallel.Group,
 ) -> tuple[list[reward_report.Verdict], dict[str, float]]:
     """A verdict for every decided pair of unseen prompts, and per axis the mean spread of the
     members of an ensemble (in standard deviations of the reference's scores)."""
     groups = groups_of(model, judgments, annotators)
-    said = model.opinions(
+    said = opinions_of(
+        model,
         [g.prompt.messages for g in groups for _ in g.responses],
         [text for g in groups for text in g.responses],
-        batch_size=config.batch_size,
-        standardised=False,
+        config.batch_size,
+        peers,
     )
     found, keys = verdicts_of(model.axes, groups, said, annotators)
     for other in model.others if config.separate_axes else []:

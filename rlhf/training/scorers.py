@@ -6,10 +6,11 @@ says, the heads see how likely a frozen language model (the prior: the trunk bef
 finds the response. A trunk alone judges style: it does not notice that an answer names the wrong
 thing, which the prior finds improbable.
 
-The form on disk: the trunk's Hugging Face folder, `prior/` (another), `heads.safetensors` and
-`reward_model.json`.
+The form on disk: the trunk's Hugging Face folder, `prior/` (another), `adapters/` (of an ensemble of
+these), `heads.safetensors` and `reward_model.json`.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from rlhf.training.rundir import T5_TYPES, InputError, read_json, write_json
 HEADS = "heads.safetensors"
 SETTINGS = "reward_model.json"
 PRIOR = "prior"
+ADAPTERS = "adapters"
 
 PRIOR_FEATURES = 3
 LOW_LOGPROB = -4.0
@@ -76,6 +78,8 @@ class RewardModel:
     """Whether the responses to one prompt are read after one pass over the prompt."""
     n_heads: int = 1
     """Heads per axis that were trained apart on one trunk: the members of a cheap ensemble."""
+    adapters: tuple[str, ...] = ()
+    """The LoRA adapters through which each of them sees the trunk; empty: all see it as it is."""
     others: "list[RewardModel]" = field(default_factory=list)
     """Whole models beside this one: more members for the same axes, or the models of other axes."""
     dtype: torch.dtype = torch.float32
@@ -93,16 +97,24 @@ class RewardModel:
         max_length: int,
         device: Any,
         n_heads: int = 1,
+        adapter_rank: int = 0,
         prior: Any = None,
         dtype: torch.dtype = torch.float32,
     ) -> Self:
-        """Heads drawn from N(0, 1/(d+1)), as in summarize_from_feedback, on a pre-trained trunk."""
+        """Heads drawn from N(0, 1/(d+1)), as in summarize_from_feedback, on a pre-trained trunk.
+
+        With an `adapter_rank` every head has LoRA adapters of its own, which alone are trained.
+        """
         model = loading.load_trunk(trunk, "trunk")
         tokenizer = loading.load_tokenizer(trunk, "trunk")
         if use_prior and prior is None:
             prior = loading.load_language_model(trunk, "prior", dtype=dtype)
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)
         loading.without_dropout(model)
+        adapters: tuple[str, ...] = ()
+        if adapter_rank:
+            adapters = tuple(f"member-{number}" for number in range(n_heads))
+            model = loading.with_adapters(model, adapters, rank=adapter_rank)
         width = 2 * model.config.hidden_size + (PRIOR_FEATURES if use_prior else 0)
         heads = nn.Linear(width, n_heads * len(axes))
         nn.init.normal_(heads.weight, std=(width + 1) ** -0.5)
@@ -117,6 +129,7 @@ class RewardModel:
             max_length=min(max_length, loading.context_length(model.config)),
             n_heads=n_heads,
             dtype=dtype,
+            adapters=adapters,
         )
 
     def save(self, folder: Path, *, with_prior: bool = True) -> None:
@@ -128,7 +141,11 @@ class RewardModel:
         members = [f"member-{number}" for number in range(1, len(self.others) + 1)]
         for name, other in zip(members, self.others, strict=True):
             other.save(folder / name, with_prior=False)
-        self.trunk.save_pretrained(folder)
+        if self.adapters:
+            self.trunk.save_pretrained(folder / ADAPTERS)
+            copy.deepcopy(self.trunk).unload().save_pretrained(folder)
+        else:
+            self.trunk.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.prior is not None and with_prior:
             self.prior.save_pretrained(folder / PRIOR)
@@ -144,6 +161,7 @@ class RewardModel:
                 "axes": list(self.axes),
                 "heads": self.n_heads,
                 "members": members,
+                "adapters": list(self.adapters),
                 "prior": self.prior is not None,
                 "max_length": self.max_length,
                 "mean": self.mean,
@@ -182,6 +200,9 @@ class RewardModel:
         if not all(torch.isfinite(t).all() for t in tensors.values()):
             raise InputError(f"{folder / HEADS} holds NaN or infinity; train the model again.")
         trunk = loading.load_trunk(str(path), "reward model", dtype=dtype)
+        adapters = tuple(settings.get("adapters", []))
+        if adapters:
+            trunk = loading.load_adapters(trunk, folder / ADAPTERS, adapters)
         if settings["prior"] and prior is None:
             prior = loading.load_language_model(
                 str(folder / PRIOR), "reward model's prior", dtype=dtype
@@ -199,6 +220,7 @@ class RewardModel:
         return cls(
             axes=tuple(settings["axes"]),
             n_heads=settings.get("heads", 1),
+            adapters=adapters,
             others=others,
             trunk=trunk,
             tokenizer=loading.load_tokenizer(str(path), "reward model"),
@@ -217,6 +239,15 @@ class RewardModel:
     def parameters(self) -> list[nn.Parameter]:
         """What training changes: the trunk, the heads and the tie parameters."""
         return [*self.trunk.parameters(), *self.heads.parameters(), self.log_nu]
+
+    def plain_trunk(self) -> Any:
+        """A copy of the trunk as a transformers model in float32, to begin another one with: where
+        members have adapters, as the first of them sees it."""
+        trunk = copy.deepcopy(self.trunk).float()
+        if self.adapters:
+            trunk.set_adapter(self.adapters[0])
+            trunk = trunk.merge_and_unload()
+        return trunk
 
     @property
     def every_axis(self) -> tuple[str, ...]:
@@ -285,12 +316,25 @@ class RewardModel:
 
         `prior` is what `prior_features` gives for these texts.
         """
+        if not self.adapters:
+            scores = self.heads(self._seen(texts, prior)).chunk(self.n_heads, dim=1)
+            return torch.stack(scores, dim=1)
+        scores = []
+        weights, biases = (w.chunk(self.n_heads) for w in (self.heads.weight, self.heads.bias))
+        for name, weight, bias in zip(self.adapters, weights, biases, strict=True):
+            self.trunk.set_adapter(name)
+            scores.append(nn.functional.linear(self._seen(texts, prior), weight, bias))
+        if torch.is_grad_enabled():  # the last one set would be the only one that learns
+            loading.train_adapters(self.trunk)
+        return torch.stack(scores, dim=1)
+
+    def _seen(self, texts: Sequence[Text], prior: Tensor | None) -> Tensor:
+        """(B, width) what the heads read."""
         with self.autocast():
             parts = [*self.response_states(texts)]
         if prior is not None:
             parts.append(prior)
-        scores = self.heads(torch.cat([p.float() for p in parts], dim=1))
-        return scores.view(len(texts), self.n_heads, len(self.axes))
+        return torch.cat([part.float() for part in parts], dim=1)
 
     def response_states(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
         """(B, H) hidden states of each response: at its end, and their mean.

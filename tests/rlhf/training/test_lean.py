@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.rlhf.training.test_reward_options import opinions
 from tests.rlhf.training.tiny import ROOT, prompt, run_folder
 
 NEVER = {
@@ -24,6 +25,7 @@ NEVER = {
 }
 IN_SAVING = {"torch.distributed.tensor"}
 """What the hub's library imports to write a model, after the last step."""
+SAVING = {"base", "reward_model", "ppo"}
 
 
 @pytest.fixture
@@ -31,6 +33,18 @@ def folder_of(ready, talker, taste, tmp_path):
     def make(stage):
         if stage == "ppo":
             return ready(steps=1)
+        if stage == "base":
+            texts = [
+                {"messages": prompt(i)["messages"], "response": "nice red lamp"} for i in range(8)
+            ]
+            small = {"layers": 1, "hidden_size": 64, "intermediate_size": 64, "threads": 1}
+            steps = {"clean_steps": 1, "mix_steps": 1, "batch_size": 4}
+            corpus = [text | {"phase": phase} for text in texts for phase in ("clean", "mix")]
+            return run_folder(tmp_path / stage, small | steps, corpus=corpus)
+        if stage == "reward_model":
+            rows, reference = opinions()
+            config = {"trunk": talker, "epochs": 1, "threads": 1}
+            return run_folder(tmp_path / stage, config, preferences=rows, reference=reference)
         config = {"policy": talker, "max_new_tokens": 4, "threads": 1}
         if stage != "generate":
             config["reward_model"] = str(taste / "train")
@@ -56,11 +70,13 @@ def imported_by(stage, folder):
     return {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
 
 
-@pytest.mark.parametrize("stage", ["generate", "ppo", "evaluate", "best_of_n"])
+@pytest.mark.parametrize(
+    "stage", ["base", "generate", "reward_model", "ppo", "evaluate", "best_of_n"]
+)
 def test_a_stage_imports_no_compiler_no_cluster_and_no_statistics(stage, folder_of):
     imported = imported_by(stage, folder_of(stage))
     assert {"torch", "transformers.modeling_utils"} <= imported
-    assert not imported & (NEVER if stage == "ppo" else NEVER | IN_SAVING)
+    assert not imported & (NEVER if stage in SAVING else NEVER | IN_SAVING)
 
 
 def test_adapters_are_trained_and_saved_by_a_process_that_imported_little(ready):

@@ -27,11 +27,11 @@ NUMBERS = (
 )
 
 
-def torchrun(folder, processes=2):
+def torchrun(folder, processes=2, stage="ppo"):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *(f"--nproc-per-node={processes}", "-m", "rlhf.training.ppo", str(folder)),
+            *(f"--nproc-per-node={processes}", "-m", f"rlhf.training.{stage}", str(folder)),
         ],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},

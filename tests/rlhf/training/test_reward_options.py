@@ -6,10 +6,12 @@ import json
 import random
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rlhf.training import reward_model
 from rlhf.training.configs import RewardModelConfig
-from rlhf.training.rundir import StopRequest
+from rlhf.training.rundir import InputError, StopRequest
 from rlhf.training.scorers import RewardModel
 from tests.rlhf.training.tiny import WORDS, ask, judgment, prompt, result_of, run_folder
 
@@ -35,13 +37,18 @@ OPTIONS = {
     "max_length": {"max_length": 16},
     "members": {"members": 3},
     "ensemble": {"members": 2, "ensemble": "models"},
+    "adapter_rank": {"members": 2, "ensemble": "adapters", "adapter_rank": 2},
     "separate_axes": {"separate_axes": True},
     "seed": {"seed": 1},
     "dtype": {"dtype": "bfloat16"},
 }
-BESIDE = {"ensemble": {"members": 2}}
+BESIDE = {
+    "ensemble": {"members": 2},
+    "adapter_rank": {"members": 2, "ensemble": "adapters"},
+}
 # How the same is computed, and where.
-OTHERWISE = {"trunk", "share_prompts", "batch_size", "threads", "device"}
+OTHERWISE = {"trunk", "share_prompts", "batch_size", "checkpoint_seconds", "sharded"}
+OTHERWISE |= {"threads", "device"}
 
 PEOPLE = ("ada", "ben")
 
@@ -129,8 +136,6 @@ def test_plackett_luce_learns_what_people_rank_by_and_takes_no_settings_of_pairs
 
 
 def test_a_ranking_with_too_many_on_one_place_is_refused_by_plackett_luce(talker, tmp_path):
-    from rlhf.training.rundir import InputError
-
     texts = [f"{'nice ' * i}lamp" for i in range(14)]
     ranks = {"helpfulness": [1] * 13 + [2], "safety": [1] * 13 + [2]}
     rows = [judgment(i, texts, ranks) for i in range(4)]
@@ -156,8 +161,6 @@ def test_the_smoothing_follows_from_how_often_people_agree(talker, tmp_path):
 
 
 def test_an_agreement_that_nobody_measured_is_asked_for_in_one_sentence(talker, tmp_path):
-    from rlhf.training.rundir import InputError
-
     rows, reference = opinions()
     alone = [row for row in rows if row["annotator"] == "ada"]
     config = {"trunk": talker, "smoothing": "agreement", "prior": False, "threads": 1}
@@ -170,6 +173,7 @@ def test_an_agreement_that_nobody_measured_is_asked_for_in_one_sentence(talker, 
     ("changes", "members"),
     [
         ({"members": 3}, 3),
+        ({"members": 3, "ensemble": "adapters"}, 3),
         ({"members": 2, "ensemble": "models"}, 2),
         ({"members": 2, "ensemble": "models", "separate_axes": True}, 2),
         ({"separate_axes": True}, 1),
@@ -195,6 +199,34 @@ def test_an_ensemble_tells_every_members_opinion_after_it_was_saved(
         assert bool((least < mean).all())
     # The prior and the tokenizer of the members are not written over and over.
     assert not list(folder.rglob("member-*/prior"))
+
+
+def test_members_with_adapters_leave_their_trunk_alone_and_each_learns(talker, tmp_path):
+    settings = {"members": 3, "ensemble": "adapters", "adapter_rank": 2}
+    folder = train(tmp_path, talker, **settings, prior=True)
+    saved = load_file(folder / "train" / "model.safetensors")
+    began = load_file(f"{talker}/model.safetensors")
+    assert all(torch.equal(saved[name], began[f"model.{name}"]) for name in saved)
+    found = sorted((folder / "train" / "adapters").rglob("*.safetensors"))
+    adapters = [load_file(path) for path in found]
+    assert len(adapters) == 3
+    for one in adapters:  # LoRA's B begins at 0, so where it is not, something was learnt
+        assert all(tensor.abs().max() > 0 for name, tensor in one.items() if "lora_B" in name)
+    name = next(name for name in adapters[0] if "lora_B" in name)
+    assert not torch.equal(adapters[0][name], adapters[1][name])
+    # PPO starts its critic from the first member's trunk, as a plain model.
+    model = RewardModel.load(folder / "train")
+    plain = model.plain_trunk()
+    model.trunk.set_adapter(model.adapters[0])
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        seen, expected = (t(input_ids=ids).last_hidden_state for t in (plain, model.trunk))
+    assert type(plain).__name__ == "LlamaModel"
+    assert torch.allclose(seen, expected, atol=1e-5)
+    # A pickle in place of an adapter is not opened.
+    found[0].rename(found[0].with_name("adapter_model.bin"))
+    with pytest.raises(InputError, match=r"adapter_model\.bin, a pickle"):
+        RewardModel.load(folder / "train")
 
 
 def test_a_strength_that_the_annotator_chose_is_the_margin_of_the_pair(talker, tmp_path):
