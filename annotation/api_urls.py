@@ -3,6 +3,34 @@ from django.urls import path
 from annotation import api, assignment_api, batches_api, judging_api, quality_api
 
 urlpatterns = [
+    # First what is asked most: addresses are tried in this order.
+    path("projects/<slug:slug>/judging/next/", judging_api.judging_next, name="judging_next"),
+    path("projects/<slug:slug>/judging/undo/", judging_api.judging_undo, name="judging_undo"),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/submit/",
+        judging_api.judging_submit,
+        name="judging_submit",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/skip/",
+        judging_api.judging_skip,
+        name="judging_skip",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/draft/",
+        judging_api.judging_draft,
+        name="judging_draft",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/renew/",
+        judging_api.judging_renew,
+        name="judging_renew",
+    ),
+    path(
+        "projects/<slug:slug>/judging/<uuid:uid>/release/",
+        judging_api.judging_release,
+        name="judging_release",
+    ),
     path("projects/", api.ProjectList.as_view(), name="projects"),
     path("projects/<slug:slug>/prompts/", api.PromptList.as_view(), name="prompts"),
     path("projects/<slug:slug>/judgments/", api.judgments, name="judgments"),
@@ -33,33 +61,6 @@ urlpatterns = [
     path("projects/<slug:slug>/batches/<int:pk>/open/", batches_api.batch_open, name="batch_open"),
     path(
         "projects/<slug:slug>/batches/<int:pk>/close/", batches_api.batch_close, name="batch_close"
-    ),
-    path("projects/<slug:slug>/judging/next/", judging_api.judging_next, name="judging_next"),
-    path("projects/<slug:slug>/judging/undo/", judging_api.judging_undo, name="judging_undo"),
-    path(
-        "projects/<slug:slug>/judging/<uuid:uid>/submit/",
-        judging_api.judging_submit,
-        name="judging_submit",
-    ),
-    path(
-        "projects/<slug:slug>/judging/<uuid:uid>/skip/",
-        judging_api.judging_skip,
-        name="judging_skip",
-    ),
-    path(
-        "projects/<slug:slug>/judging/<uuid:uid>/draft/",
-        judging_api.judging_draft,
-        name="judging_draft",
-    ),
-    path(
-        "projects/<slug:slug>/judging/<uuid:uid>/renew/",
-        judging_api.judging_renew,
-        name="judging_renew",
-    ),
-    path(
-        "projects/<slug:slug>/judging/<uuid:uid>/release/",
-        judging_api.judging_release,
-        name="judging_release",
     ),
     path(
         "projects/<slug:slug>/assignment/",

@@ -8,7 +8,7 @@ IMMEDIATE, where the whole database is the lock), here and in `judging`.
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -30,7 +30,7 @@ from annotation.models import (
     Response,
     User,
 )
-from annotation.prepared import Prepared
+from annotation.prepared import Prepared, Question, insert, together, update
 
 State = Assignment.State
 WAITING_COUNTED = 500
@@ -40,44 +40,48 @@ HARMLESS = ~Q(prompt__risk=Prompt.Risk.HARMFUL)
 
 _locked = Prepared(
     lambda pk: (
-        Comparison.objects.select_for_update(of=("self",)).select_related("batch").filter(pk=pk)
-    )
-)
-_locked_with_project = Prepared(
-    lambda pk: (
         Comparison.objects.select_for_update(of=("self",))
         .select_related("batch__project")
         .filter(pk=pk)
     )
 )
-_again = Prepared(lambda pk: Assignment.objects.filter(pk=pk))
 
 
-def refresh(assignment: Assignment) -> None:
-    """The row as it is now, in place: what `refresh_from_db` does, for the one that is asked most."""
-    fresh = _again.first(pk=assignment.pk)
-    if fresh is None:
+def lock(comparison_id: int) -> Comparison:
+    """The comparison, locked until the transaction ends; its batch comes with it, unlocked."""
+    comparison = _locked.first(pk=comparison_id)
+    if comparison is None:
+        raise Comparison.DoesNotExist
+    return comparison
+
+
+_locked_both = Prepared(
+    # In this order, so that whoever holds the comparison can write what was made of it.
+    lambda pk: (
+        Assignment.objects.select_for_update(of=("comparison", "self"))
+        .select_related("comparison__batch")
+        .filter(pk=pk)
+    )
+)
+
+
+def lock_with(assignment: Assignment, also: Question) -> tuple[Comparison, list[Any]]:
+    """As `lock`, and the assignment becomes what its row says now; and the rows of `also`, asked then.
+
+    Both rows are locked: of a row that it waited for, PostgreSQL gives what the other transaction
+    left there, of all others what they were when the question was asked.
+    """
+    project = assignment.comparison.batch.project
+    found, rows = together((_locked_both, {"pk": assignment.pk}), also)
+    if not found:
         raise Assignment.DoesNotExist
-    known = assignment.comparison if Assignment.comparison.is_cached(assignment) else None
-    for name, value in fresh.__dict__.items():
+    for name, value in found[0].__dict__.items():
         if name != "_state":
             setattr(assignment, name, value)
-    if known is not None:
-        assignment.comparison = known
-
-
-def lock(comparison_id: int, project: Project | None = None) -> Comparison:
-    """The comparison, locked until the transaction ends; its batch comes with it, unlocked.
-
-    `project` is the batch's where the caller has it: it need not be fetched again.
-    """
-    found = (_locked_with_project if project is None else _locked)(pk=comparison_id)
-    if not found:
-        raise Comparison.DoesNotExist
-    comparison = found[0]
-    if project is not None:
-        comparison.batch.project = project
-    return comparison
+    comparison: Comparison = found[0].comparison
+    comparison.batch.project = project
+    assignment.comparison = comparison
+    return comparison, rows
 
 
 def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
@@ -89,12 +93,7 @@ def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
         comparison.taken += taken
         comparison.judged += judged
         comparison.is_free = comparison.taken < comparison.needed
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {Comparison._meta.db_table} SET taken = %s, judged = %s, is_free = %s "  # noqa: S608
-            "WHERE id = %s",
-            [comparison.taken, comparison.judged, comparison.is_free, comparison.pk],
-        )
+    update(comparison, "taken", "judged", "is_free")
 
 
 def take_place(comparison: Comparison) -> bool:
@@ -111,10 +110,17 @@ def lease_end(project: Project) -> datetime:
     return timezone.now() + timedelta(minutes=project.lease_minutes)
 
 
-_own = Prepared(
-    lambda uid, user, project: Assignment.objects.filter(
+def _mine(uid: Any, user: Any, project: Any) -> QuerySet[Assignment]:
+    return Assignment.objects.filter(
         uid=uid, annotator=user, is_ruling=False, comparison__batch__project=project
-    ).select_related("comparison__batch", "comparison__prompt")
+    )
+
+
+_own_row = Prepared(_mine)
+_own = Prepared(
+    lambda uid, user, project: _mine(uid, user, project).select_related(
+        "comparison__batch", "comparison__prompt"
+    )
 )
 
 
@@ -123,10 +129,18 @@ def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
 
     Rulings are no part of it: they are made and taken back on the review page.
     """
-    assignment = _own.first(uid=uid, user=user.pk, project=project.pk)
+    assignment = own_row(user, project, uid, _own)
+    assignment.comparison.batch.project = project
+    return assignment
+
+
+def own_row(
+    user: User, project: Project, uid: UUID, asked: Prepared[Assignment] = _own_row
+) -> Assignment:
+    """As `own_assignment`, without what it is about."""
+    assignment = asked.first(uid=uid, user=user.pk, project=project.pk)
     if assignment is None:
         raise Assignment.DoesNotExist
-    assignment.comparison.batch.project = project
     return assignment
 
 
@@ -147,27 +161,48 @@ def next_assignment(user: User, project: Project) -> Assignment | None:
 
     None when nothing is free for them. The lease starts again at its full length.
     """
+    return _settled(lambda *, wait: _next(user, project, wait=wait))
+
+
+class AllLocked(Exception):
+    """What is free is locked by others, who may leave a place over: it has to be waited for."""
+
+
+def _settled(look: Callable[..., Assignment | None]) -> Assignment | None:
+    """What `look` finds, each time in a transaction of its own.
+
+    First without waiting for anybody, so that people who ask at the same moment take different rows.
+    What was locked on the way is let go of before anything is waited for: two people who hold what
+    the other waits for would wait for ever.
+    """
+    wait = False
     try:
-        return _next(user, project)
+        return look(wait=wait)
+    except AllLocked:
+        wait = True
     except IntegrityError:
         # A place of what ran out for this person was freed after we had looked for what they began:
         # looking again finds it.
-        return _next(user, project)
+        pass
+    try:
+        return look(wait=wait)
+    except (AllLocked, IntegrityError):
+        return look(wait=True)
 
 
-def _next(user: User, project: Project) -> Assignment | None:
+def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
     with transaction.atomic():
-        member = _one_request_at_a_time(user, project)
+        member, keys = _begin(user, project)
         if member is not None and member.paused_at is not None:
             return None
-        held, begun = _open(user, project)
+        held, begun = _open(keys, project)
         if held:
             held[0].lease_until = lease_end(project)
-            held[0].save(update_fields=["lease_until"])
+            update(held[0], "lease_until")
             return held[0]
         if member is not None and gold.must_qualify(member, project):
-            return _qualify(user, project, member, begun)
-        return _take(user, project, member, begun)
+            return _qualify(user, project, member, begun, wait=wait)
+        return _take(user, project, member, begun, wait=wait)
 
 
 def peek_next(user: User, project: Project, current: Assignment) -> Assignment | None:
@@ -175,18 +210,16 @@ def peek_next(user: User, project: Project, current: Assignment) -> Assignment |
 
     A person never holds more than two: asking again gives the same one.
     """
-    try:
-        return _peek(user, project, current)
-    except IntegrityError:  # As above.
-        return _peek(user, project, current)
+    return _settled(lambda *, wait: _peek(user, project, current, wait=wait))
 
 
-def _peek(user: User, project: Project, current: Assignment) -> Assignment | None:
+def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> Assignment | None:
     with transaction.atomic():
-        member = _one_request_at_a_time(user, project)
+        member, keys = _begin(user, project)
         if member is not None and member.paused_at is not None:
             return None
-        held, begun = _open(user, project)
+        # As after every answer: then the columns of what is on the screen need not be asked for.
+        held, begun = _open([] if keys == [current.pk] else keys, project)
         for other in held:
             if other.pk != current.pk:
                 return other
@@ -195,7 +228,7 @@ def _peek(user: User, project: Project, current: Assignment) -> Assignment | Non
             if chosen is None:
                 return None
             return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
-        return _take(user, project, member, begun)
+        return _take(user, project, member, begun, wait=wait)
 
 
 def renew(assignment: Assignment) -> bool:
@@ -278,7 +311,7 @@ def waiting(user: User, project: Project) -> int:
     member = project.own_membership
     if member is None or member.user_id != user.pk:
         member = Membership.objects.filter(user=user, project=project).first()
-    n = n_held = len(_held_keys(user=user.pk, project=project.pk))
+    n = n_held = _held_keys.count(user=user.pk, project=project.pk)
     if member is not None and member.paused_at is not None:
         return 0
     if member is not None and gold.must_qualify(member, project):
@@ -288,7 +321,7 @@ def waiting(user: User, project: Project) -> int:
         for skill in _skills(member):
             if n < WAITING_COUNTED:
                 free = _free_keys(avoid_harm=avoid_harm)
-                n += len(free(batch=batch.pk, user=user.pk, skill=skill))
+                n += free.count(batch=batch.pk, user=user.pk, skill=skill)
     if member is not None and project.gold_every:
         n += gold.ahead(member, project, n - n_held)
     return min(n, WAITING_COUNTED)
@@ -386,16 +419,28 @@ def release_unwanted(user: User) -> int:
     return len(unwanted)
 
 
-def _one_request_at_a_time(user: User, project: Project) -> Membership | None:
-    """Two tabs of one person wait for each other here, so that both get the same comparison."""
-    known = project.own_membership
+_locked_member = Prepared(
+    lambda user, project: Membership.objects.select_for_update().filter(user=user, project=project)
+)
+
+
+def _begin(user: User, project: Project) -> tuple[Membership | None, list[int]]:
+    """Who asks, and the keys of what they hold or began (in OPEN_ORDER).
+
+    Two tabs of one person wait for each other here, so that both get the same comparison.
+    """
+    who = {"user": user.pk, "project": project.pk}
+    member = project.own_membership
     if (
-        known is not None
-        and known.user_id == user.pk
+        member is not None
+        and member.user_id == user.pk
         and not connection.features.has_select_for_update
     ):
-        return known  # The whole database is locked already.
-    return Membership.objects.select_for_update().filter(user=user, project=project).first()
+        keys = _open_keys(**who)  # The whole database is locked already.
+    else:
+        members, keys = together((_locked_member, who), (_open_keys, who))
+        member = members[0] if members else None
+    return member, [pk for (pk,) in keys]
 
 
 def _skills(member: Membership | None) -> list[str]:
@@ -445,12 +490,11 @@ _open_keys = Prepared(
 )
 
 
-def _open(user: User, project: Project) -> tuple[list[Assignment], list[Assignment]]:
-    """What this person holds, the one to show first first; and what they began and ran out."""
+def _open(keys: list[int], project: Project) -> tuple[list[Assignment], list[Assignment]]:
+    """What a person holds, the one to show first first; and what they began and ran out."""
     held: list[Assignment] = []
     begun: list[Assignment] = []
-    keys = [pk for (pk,) in _open_keys(user=user.pk, project=project.pk)]
-    if not keys:  # As after every answer: then their columns need not be asked for.
+    if not keys:
         return held, begun
     rows = Assignment.objects.filter(pk__in=keys).order_by(*OPEN_ORDER)
     for row in rows.select_related("comparison__batch", "comparison__prompt"):
@@ -469,7 +513,7 @@ def _had(user: Any) -> Exists:
 
 
 def _qualify(
-    user: User, project: Project, member: Membership, begun: list[Assignment]
+    user: User, project: Project, member: Membership, begun: list[Assignment], *, wait: bool
 ) -> Assignment | None:
     """The next one of the qualification round; after the last one its result, and work if passed."""
     rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
@@ -479,11 +523,13 @@ def _qualify(
     if chosen is not None:
         return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
     work = [assignment for assignment in begun if assignment not in rounds]
-    return _take(user, project, member, work) if gold.settle(member, project) else None
+    if not gold.settle(member, project):
+        return None
+    return _take(user, project, member, work, wait=wait)
 
 
 def _take(
-    user: User, project: Project, member: Membership | None, begun: list[Assignment]
+    user: User, project: Project, member: Membership | None, begun: list[Assignment], *, wait: bool
 ) -> Assignment | None:
     if limit_reached(user, project, member):
         return None
@@ -491,25 +537,28 @@ def _take(
     if begun and renew(begun[0]):
         return begun[0]
     batches = _batches(project, member)
-    at_random = random.SystemRandom().random() < project.random_share
+    # Whoever waits looks in one order, the same for everybody.
+    at_random = not wait and random.SystemRandom().random() < project.random_share
     drawn = Assignment.Drawn.RANDOM if at_random else Assignment.Drawn.RANKED
     avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
-    # skip_locked lets people who ask at the same moment take different rows without waiting. Where
-    # the only free row was locked by somebody who leaves a place over, the second pass waits for it.
-    for skip_locked in (True, False) if connection.features.has_select_for_update else (False,):
-        for batch in batches:
-            for skill in _skills_by_turn(batch, user, _skills(member), at_random=at_random):
-                comparison = _head(
-                    at_random=at_random, avoid_harm=avoid_harm, skip_locked=skip_locked
-                ).first(batch=batch.pk, user=user.pk, skill=skill)
-                if comparison is not None:
-                    may_have_begun = bool(begun)
-                    if member is not None and project.gold_every:
-                        chosen = gold.instead_of(comparison, member, project)
-                        if chosen is not comparison:
-                            comparison, drawn = chosen, Assignment.Drawn.RANKED
-                    comparison.batch = batch
-                    return _lease(comparison, user, project, drawn, may_have_begun=may_have_begun)
+    skip_locked = not wait and connection.features.has_select_for_update
+    head = _head(at_random=at_random, avoid_harm=avoid_harm, skip_locked=skip_locked)
+    skills = _skills(member)
+    for batch in batches:
+        for skill in (
+            sorted(skills) if wait else _skills_by_turn(batch, user, skills, at_random=at_random)
+        ):
+            comparison = head.first(batch=batch.pk, user=user.pk, skill=skill)
+            if comparison is not None:
+                may_have_begun = bool(begun)
+                if member is not None and project.gold_every:
+                    chosen = gold.instead_of(comparison, member, project)
+                    if chosen is not comparison:
+                        comparison, drawn = chosen, Assignment.Drawn.RANKED
+                comparison.batch = batch
+                return _lease(comparison, user, project, drawn, may_have_begun=may_have_begun)
+    if skip_locked:
+        raise AllLocked
     return None
 
 
@@ -559,13 +608,15 @@ def _lease(
     if assignment is None:
         order = [response.pk for response in responses_of(comparison)]
         random.SystemRandom().shuffle(order)
-        return Assignment.objects.create(
+        assignment = Assignment(
             comparison=comparison,
             annotator=user,
             shown_order=order,
             drawn=drawn,
             lease_until=lease_end(project),
         )
+        insert(assignment)
+        return assignment
     assignment.comparison = comparison
     assignment.state, assignment.is_extra, assignment.drawn = State.LEASED, False, drawn
     assignment.leased_at = timezone.now()

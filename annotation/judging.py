@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,9 +19,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from annotation.assignment import State, count, lease_end, lock, refresh, take_place
+from annotation.assignment import State, count, lease_end, lock, lock_with, take_place
 from annotation.models import Assignment, Batch, Comparison, Judgment, Project, Response, User
-from annotation.prepared import Prepared
+from annotation.prepared import Prepared, insert, update
 from annotation.protocols import RANK, WRITING, Protocol
 from annotation.text import storable
 from annotation.votes import JudgmentError as JudgmentError  # whoever judges catches it from here
@@ -113,8 +113,7 @@ class Answer:
     @property
     def sha256(self) -> str:
         """Of what was said; the time it took is not part of it, so that a retry stays a retry."""
-        said = asdict(self)
-        del said["seconds"]
+        said = {name: of for name, of in vars(self).items() if name != "seconds"}
         canonical = json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -213,10 +212,9 @@ def submit_judgment(assignment: Assignment, *, by: User, answer: Answer, key: UU
     answer = answer.checked(assignment)
     try:
         with transaction.atomic():
-            comparison = lock(assignment.comparison_id, assignment.comparison.batch.project)
-            refresh(assignment)
-            assignment.comparison = comparison
-            known = dict(_known(key=key, assignment=assignment.pk))
+            asked = (_known, {"key": key, "assignment": assignment.pk})
+            comparison, rows = lock_with(assignment, also=asked)
+            known = dict(rows)
             if key in known:
                 return _replayed(Judgment.objects.get(key=key), assignment, answer)
             _occupy(comparison, assignment)
@@ -393,7 +391,7 @@ def _write(
     if revision > 1:
         last = Judgment.objects.filter(assignment=assignment, revision=revision - 1).first()
     found = conflicts(answer.ranks, answer.safety, answer.flags)
-    judgment = Judgment.objects.create(
+    judgment = Judgment(
         assignment=assignment,
         revision=revision,
         key=key,
@@ -416,9 +414,10 @@ def _write(
         excluded_at=last.excluded_at if last else None,
         excluded_reason=last.excluded_reason if last else "",
     )
+    insert(judgment)
     assignment.judgment, assignment.state, assignment.draft = judgment, State.JUDGED, {}
     assignment.skip_reason = ""
-    assignment.save(update_fields=["judgment", "state", "draft", "is_extra", "skip_reason"])
+    update(assignment, "judgment", "state", "draft", "is_extra", "skip_reason")
     return judgment
 
 

@@ -99,6 +99,10 @@ class AnswerSerializer(serializers.Serializer[Any]):
     )
 
 
+# Checking keeps nothing of what it checked, so that one serves everybody: making it costs more.
+_answers = AnswerSerializer()
+
+
 class SubmittedSerializer(serializers.Serializer[Any]):
     uid = serializers.UUIDField(help_text="The judgment.")
     revision = serializers.IntegerField()
@@ -139,12 +143,11 @@ def judging_next(request: Request, slug: str) -> Response:
 def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     """Send an answer. The same key with the same answer is the same judgment; with another, 409."""
     assignment = _own(request, slug, uid, with_prompt=False)
-    given = AnswerSerializer(data=request.data)
-    given.is_valid(raise_exception=True)
+    given = _answers.run_validation(request.data)
     try:
-        answer = Answer.from_letters(assignment, given.validated_data)
+        answer = Answer.from_letters(assignment, given)
         judgment = submit_judgment(
-            assignment, by=who_asks(request), answer=answer, key=given.validated_data["key"]
+            assignment, by=who_asks(request), answer=answer, key=given["key"]
         )
     except JudgmentError as problem:
         return _refusal(problem)

@@ -1,6 +1,7 @@
 """Pages where people judge, and a project's own pages."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from annotation.assignment import (
     limit_reached,
     next_assignment,
     own_assignment,
+    own_row,
     peek_next,
     release,
     renew,
@@ -63,6 +65,7 @@ from annotation.models import (
     Prompt,
     User,
 )
+from annotation.prepared import Prepared
 from annotation.protocols import COMPARING
 
 State = Assignment.State
@@ -210,7 +213,7 @@ def judge(request: HttpRequest, project: Project) -> HttpResponse:
 @require_GET
 def judge_after(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     """The comparison after `uid`, so that it is there before it is needed; 204 if there is none."""
-    current = _own(request, project, uid)
+    current = _own(request, project, uid, own_row)
     after = peek_next(who_asks(request), project, current)
     if after is None:
         return HttpResponse(status=204)
@@ -357,6 +360,7 @@ def _slot(
     letters = letters_of(assignment)
     asked = faces.shown(assignment, draft)
     axes = _axes(project)
+    harms = [(value, gettext(name)) for value, name in Judgment.HARM_CATEGORIES.items()]
     responses = []
     for pk in assignment.shown_order:
         letter = letters[str(pk)]
@@ -368,11 +372,15 @@ def _slot(
                 "axes": [
                     {"axis": axis, "rank": ranks.get(axis["key"], {}).get(letter)} for axis in axes
                 ],
-                "flags": [
-                    (kind, gettext(name), kind in given) for kind, name in Judgment.FLAGS.items()
-                ],
-                "harm": given.get("unsafe", ""),
-                "n_flags": len(given),
+                "flagged": {
+                    "flags": [
+                        (kind, gettext(name), kind in given)
+                        for kind, name in Judgment.FLAGS.items()
+                    ],
+                    "harm": given.get("unsafe", ""),
+                    "harms": harms,
+                    "n_flags": len(given),
+                },
                 "asked": asked["votes"].get(letter),
             }
         )
@@ -386,12 +394,12 @@ def _slot(
         "responses": responses,
         "k": k,
         "rank_numbers": range(1, k + 1),
-        "lines": _lines(project, draft),
+        "lines": _lines(axes, draft),
         "told": faces.told(assignment, draft),
         **asked,
         "draft": draft,
         "key": uuid.uuid4(),
-        "harms": [(value, gettext(name)) for value, name in Judgment.HARM_CATEGORIES.items()],
+        "harms": harms,
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
         "axes": axes,
         "is_covered": assignment.comparison.prompt.risk == Prompt.Risk.HARMFUL
@@ -419,9 +427,9 @@ def _answer(assignment: Assignment) -> dict[str, Any]:
     return dict(assignment.draft)
 
 
-def _lines(project: Project, answer: dict[str, Any]) -> list[dict[str, str]]:
+def _lines(axes: list[dict[str, str]], answer: dict[str, Any]) -> list[dict[str, str]]:
     ranks = answer.get("ranks", {})
-    return [{**axis, "line": ranking_line(ranks.get(axis["key"], {}))} for axis in _axes(project)]
+    return [{**axis, "line": ranking_line(ranks.get(axis["key"], {}))} for axis in axes]
 
 
 def _axes(project: Project) -> list[dict[str, str]]:
@@ -484,10 +492,15 @@ def _role(request: HttpRequest) -> str:
     return role
 
 
-def _own(request: HttpRequest, project: Project, uid: UUID) -> Assignment:
+def _own(
+    request: HttpRequest,
+    project: Project,
+    uid: UUID,
+    fetch: Callable[[User, Project, UUID], Assignment] = own_assignment,
+) -> Assignment:
     """This person's own assignment in this project, or 404."""
     try:
-        return own_assignment(who_asks(request), project, uid)
+        return fetch(who_asks(request), project, uid)
     except Assignment.DoesNotExist as error:
         raise Http404("There is no such comparison of yours.") from error
 
@@ -508,16 +521,20 @@ def _may_create(request: HttpRequest) -> bool:
     )
 
 
-def _judged_by(user: User, project: Project) -> Any:
+def _judged_by(user: Any, project: Any) -> Any:
     return Judgment.objects.current().filter(
         assignment__annotator=user, assignment__comparison__batch__project=project
     )
 
 
+_judged_since = Prepared(
+    lambda user, project, start: _judged_by(user, project).filter(created_at__gte=start)
+)
+
+
 def _judged_today(user: User, project: Project) -> int:
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-    n: int = _judged_by(user, project).filter(created_at__gte=midnight).count()
-    return n
+    return _judged_since.count(user=user.pk, project=project.pk, start=midnight)
 
 
 def _people(project: Project) -> dict[str, int]:

@@ -160,6 +160,7 @@ def _move_sequences(models: Any) -> None:
 
 def _person(project: Any, number: int) -> dict[str, str]:
     """An annotator with an API token and a session, as a sign-in would leave them."""
+    from django.conf import settings
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.sessions.backends.db import SessionStore
 
@@ -171,7 +172,7 @@ def _person(project: Any, number: int) -> dict[str, str]:
     _, token = create_token(user, name="load", days=1)
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
-    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
     session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     session.create()
     assert session.session_key is not None

@@ -132,6 +132,12 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}
 else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    # PostgreSQL then plans a question once per connection and not each time. Off by default: behind
+    # a pooler the next transaction may meet another connection, which does not know it.
+    if env.bool("DATABASE_PREPARE", False):
+        DATABASES["default"].setdefault("OPTIONS", {}).update(
+            server_side_binding=True, prepare_threshold=3
+        )
 # A new connection reads the whole schema: on SQLite that costs more than a question does.
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", 60)
 
@@ -150,9 +156,10 @@ CACHES = {
 # --- People ----------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotation.User"
 AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    "allauth.account.auth_backends.AuthenticationBackend",
+    "config.signed_in.ModelBackend",
+    "config.signed_in.AccountBackend",
 ]
+SESSION_ENGINE = "config.signed_in"
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",

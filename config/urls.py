@@ -6,10 +6,11 @@ from django.urls import include, path
 from config.api_reference import api_reference
 
 urlpatterns = [
-    path("", include("annotation.urls")),
-    path("", include("rlhf.urls")),
+    # Before the pages, so that a program's question is not held against each of their addresses.
     path("api/v1/docs/", api_reference, name="api_reference"),
     path("api/v1/", include("config.api_urls")),
+    path("", include("annotation.urls")),
+    path("", include("rlhf.urls")),
     path("accounts/", include("allauth.account.urls")),
     path("admin/", admin.site.urls),
 ]

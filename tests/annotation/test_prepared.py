@@ -1,10 +1,14 @@
 """A prepared question answers what its queryset would, however often and for whomever it is asked."""
 
+from datetime import timedelta
+from uuid import uuid4
+
 import pytest
+from django.db import DatabaseError, transaction
 from django.db.models import Exists, OuterRef
 
-from annotation.models import Assignment, Comparison, Membership
-from annotation.prepared import Prepared
+from annotation.models import Assignment, Comparison, Judgment, Membership
+from annotation.prepared import Prepared, insert, together, update
 from tests.factories import BatchFactory, ComparisonFactory, judged
 
 pytestmark = pytest.mark.django_db
@@ -61,3 +65,54 @@ def test_a_value_is_never_part_of_the_question(project, ada, slug):
     assert [row.project.slug for row in found(slug=slug)] == (
         ["apollo"] if slug == "apollo" else []
     )
+
+
+def test_several_questions_are_answered_in_their_order(project, ada, ben):
+    mine = judged(project, by=ada)
+    of = Prepared(lambda user: Assignment.objects.filter(annotator=user))
+    slugs = Prepared(
+        lambda slug: Membership.objects.filter(project__slug=slug).values_list("user_id")
+    )
+    with transaction.atomic():
+        got = together(
+            (of, {"user": ada.pk}), (slugs, {"slug": project.slug}), (of, {"user": ben.pk})
+        )
+    assert got == [[mine], slugs(slug=project.slug), []]
+
+
+def test_a_count_is_the_number_of_rows(project, ada):
+    judged(project, by=ada)
+    early, late = project.created_at - timedelta(days=1), project.created_at + timedelta(days=1)
+    since = Prepared(
+        lambda user, start: Judgment.objects.filter(
+            assignment__annotator=user, created_at__gte=start
+        )
+    )
+    assert since.count(user=ada.pk, start=early) == len(since(user=ada.pk, start=early)) == 1
+    assert since.count(user=ada.pk, start=late) == 0
+
+
+def test_a_row_is_written_as_save_writes_it(project, ada, ben):
+    given = judged(project, by=ada)
+    saved = Judgment.objects.get(pk=given.judgment_id)
+    copy = Judgment.objects.get(pk=saved.pk)
+    copy.pk, copy.uid, copy.key, copy.revision = None, uuid4(), uuid4(), 2
+    copy._state.adding = True
+    insert(copy)
+    kept = Judgment.objects.get(pk=copy.pk)
+    others = {"id", "uid", "key", "revision"}
+    for field in Judgment._meta.concrete_fields:
+        if field.name not in others:
+            assert getattr(kept, field.attname) == getattr(saved, field.attname), field.name
+    assert (kept.uid, kept.key, kept.revision) == (copy.uid, copy.key, 2)
+    assert not copy._state.adding
+
+    copy.ranks, copy.reason, copy.seconds = {"safety": {"7": 1}}, "changed", 9.0
+    update(copy, "ranks", "reason")
+    kept.refresh_from_db()
+    assert (kept.ranks, kept.reason) == (copy.ranks, "changed")
+    assert kept.seconds == saved.seconds
+    copy.delete()
+    copy.pk = kept.pk
+    with pytest.raises(DatabaseError):
+        update(copy, "reason")
