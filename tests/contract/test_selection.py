@@ -179,7 +179,7 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
     client.force_login(grace)
     before = client.get(page).content.decode()
     assert "No reward model here has several members" in before
-    assert "disabled" in before.split('<form class="form"')[1].split("</form>")[0]
+    assert "disabled" in before.split('<form class="form section"')[1].split("</form>")[0]
     client.post(page)
     assert not Job.objects.filter(stage="selection").exists(), (
         "what is disabled does nothing either"
