@@ -306,6 +306,13 @@ TRAINING_ENVIRONMENT |= {
 if TRAINING_THREADS:
     TRAINING_ENVIRONMENT["OMP_NUM_THREADS"] = str(TRAINING_THREADS)
 
+# Beside that, for PPO alone: the server that answers in its rollouts, if `rollouts` is "server".
+ROLLOUT_ENVIRONMENT = {
+    name: os.environ[name]
+    for name in ("ROLLOUT_SERVER_URL", "ROLLOUT_SERVER_TOKEN", "ROLLOUT_SERVER_FOLDER")
+    if name in os.environ
+}
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

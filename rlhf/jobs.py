@@ -100,6 +100,12 @@ def training_command(job: Job, run_dir: Path) -> Sequence[str]:
     return [python, "-m", f"rlhf.training.{job.stage}", str(run_dir)]
 
 
+def environment(job: Job) -> dict[str, str]:
+    """What the program gets to see of ours: PPO alone is told of the server for its rollouts."""
+    known: dict[str, str] = dict(settings.TRAINING_ENVIRONMENT)
+    return known | (settings.ROLLOUT_ENVIRONMENT if job.stage == "ppo" else {})
+
+
 def run_next(
     queue: str,
     *,
@@ -282,7 +288,7 @@ class _Claim:
             process = processes.start(
                 self.command(self.job, self.run_dir),
                 cwd=settings.BASE_DIR,
-                env=settings.TRAINING_ENVIRONMENT,
+                env=environment(self.job),
                 output=log,
             )
         asked_by = ""

@@ -382,8 +382,12 @@ class PPOConfig(StageConfig):
         "own",
         "What samples the responses. own: our decoder, whose draws depend on the seed alone; "
         "continuous: the continuous batching of transformers, for decoder-only policies (paged cache, "
-        "CUDA graphs on a GPU).",
-        choices=("own", "continuous"),
+        "CUDA graphs on a GPU); server: a vLLM server at ROLLOUT_SERVER_URL, which is given the "
+        "adapters before each rollout (needs lora_rank).",
+        choices=("own", "continuous", "server"),
+    )
+    server_timeout: float = setting(
+        600.0, "Under server: seconds that the responses to one prompt may take.", minimum=0.01
     )
     importance_cap: float = setting(
         0.0,

@@ -144,7 +144,12 @@ class Models:
                 f"rollouts {config.rollouts!r} work in one process, and there are {self.group.size}; "
                 "set rollouts to 'own'."
             )
-        return rollouts.ContinuousBatching(self.policy, config)
+        if config.rollouts == "continuous":
+            return rollouts.ContinuousBatching(self.policy, config)
+        from rlhf.training import server  # HTTP is for those who want it
+
+        rollouts.refuse_encoder_decoder(self.policy, "server")
+        return server.Server(self.policy, config)
 
     def autocast(self) -> Any:
         """bfloat16 matrix products where the precision asks for them."""
@@ -421,6 +426,12 @@ class Models:
             "sampler_gap": float(ppo_math.masked_mean((old - said).abs(), mask)),
             "sampler_kl": float(ppo_math.masked_mean(ppo_math.kl_k3(said, old), mask)),
         }
+        if self.config.rollouts == "server" and not told["sampler_gap"] < rollouts.FAR_APART:
+            raise InputError(
+                f"The rollout server's log-probabilities are {told['sampler_gap']:.2g} nats per token "
+                "from the policy's: it serves other weights, or tells them at another temperature "
+                "(start vLLM with --logprobs-mode processed_logprobs)."
+            )
         cap = self.config.importance_cap
         return ppo_math.truncated_importance(old, said, cap=cap) if cap else None, told
 

@@ -29,6 +29,11 @@ PATIENCE = 600.0
 """Seconds without a finished response after which continuous batching is given up."""
 
 
+FAR_APART = 0.3
+"""Nats per token, on average, between two programs that have the same weights: far more than
+rounding makes (bfloat16: some hundredths)."""
+
+
 class Sampler(Protocol):
     """Answers prompts with the policy as it is."""
 

@@ -124,6 +124,7 @@ OTHERWISE = {
     *("policy", "reference", "reward_model", "test_reward_model", "kl_budget", "watch_every"),
     *("tripwire_evaluations", "tripwire_drop", "checkpoint_every", "threads", "device"),
     *("microbatch_size", "microbatch_tokens", "decode_batch_size", "long_prompts"),
+    "server_timeout",
     "sharded",
 }
 
