@@ -146,10 +146,10 @@ class Models:
             )
         if config.rollouts == "continuous":
             return rollouts.ContinuousBatching(self.policy, config)
-        from rlhf.training import server  # HTTP is for those who want it
+        from rlhf.training import rollout_server  # HTTP is for those who want it
 
         rollouts.refuse_encoder_decoder(self.policy, "server")
-        return server.Server(self.policy, config)
+        return rollout_server.Server(self.policy, config)
 
     def autocast(self) -> Any:
         """bfloat16 matrix products where the precision asks for them."""

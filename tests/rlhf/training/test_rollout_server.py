@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlhf.training import rollouts, server
+from rlhf.training import rollout_server, rollouts
 from rlhf.training.rundir import InputError
 from tests.rlhf.training.conftest import finish, weights
 from tests.rlhf.training.stand_in import KEY, StandIn
@@ -26,8 +26,8 @@ def stand_in(talker, monkeypatch):
 
     def start(**options):
         started.append(StandIn(talker, **options))
-        monkeypatch.setenv(server.URL, started[-1].url)
-        monkeypatch.setenv(server.TOKEN, KEY)
+        monkeypatch.setenv(rollout_server.URL, started[-1].url)
+        monkeypatch.setenv(rollout_server.TOKEN, KEY)
         return started[-1]
 
     yield start
@@ -159,10 +159,10 @@ def test_a_server_that_goes_wrong_is_named_in_one_sentence(ready, stand_in, monk
     with pytest.raises(InputError, match=r"did not answer within 0.3 seconds"):
         hasty.sample(PROMPTS, 1, seed=1)
     served.delay.set()
-    monkeypatch.setenv(server.TOKEN, "another")
+    monkeypatch.setenv(rollout_server.TOKEN, "another")
     with pytest.raises(InputError, match=r"refuses our key; set ROLLOUT_SERVER_TOKEN"):
         models_of(folder).sample(PROMPTS, 1, seed=1)
-    monkeypatch.setenv(server.TOKEN, KEY)
+    monkeypatch.setenv(rollout_server.TOKEN, KEY)
     served.base = "/elsewhere/another"
     with pytest.raises(InputError, match=r"serves /elsewhere/another, served-name, not the policy"):
         models_of(folder)
@@ -189,7 +189,7 @@ def test_other_weights_or_another_temperature_stop_the_run(ready, stand_in):
     ],
 )
 def test_an_address_is_http_and_holds_no_secret(ready, monkeypatch, address, said):
-    monkeypatch.setenv(server.URL, address)
+    monkeypatch.setenv(rollout_server.URL, address)
     with pytest.raises(InputError, match=said) as raised:
         models_of(ready(**SERVED))
     assert "secret" not in str(raised.value)
