@@ -185,6 +185,7 @@ def test_an_answer_is_never_sent_in_somebody_elses_name(judging, sign_in, ada, b
     press(judging, "abcd0")
     sign_in(ben)
     press(judging, ["Enter"])
+    expect(judging.locator("#foreign")).to_be_visible()
     expect(judging.locator("#foreign")).to_contain_text("or somebody else signed in here")
     assert not Judgment.objects.exists()
     sign_in(ada)
@@ -192,6 +193,27 @@ def test_an_answer_is_never_sent_in_somebody_elses_name(judging, sign_in, ada, b
     wait_until_sent(judging, 1)
     first.refresh_from_db()
     assert first.judgment is not None
+
+
+def test_who_signs_in_again_while_an_answer_is_refused_need_not_wait_for_the_next_try(judging):
+    tried = []
+
+    def first_one_refused(route):
+        tried.append(route.request.url)
+        if len(tried) > 1:
+            return route.continue_()
+        # The news comes while the refusal is still on its way.
+        judging.evaluate("() => setTimeout(() => dispatchEvent(new Event('online')))")
+        judging.wait_for_timeout(100)
+        return route.fulfill(status=404)
+
+    shown(judging)
+    uid = judging.locator("form.slot").get_attribute("data-uid")
+    judging.route(f"**/judge/{uid}/", first_one_refused)
+    press(judging, "abcd0")
+    press(judging, ["Enter"])
+    wait_until_sent(judging, 1)
+    assert len(tried) == 2
 
 
 def test_an_answer_to_what_is_gone_blocks_nothing_and_can_be_copied_and_discarded(
@@ -205,6 +227,7 @@ def test_an_answer_to_what_is_gone_blocks_nothing_and_can_be_copied_and_discarde
     Assignment.objects.filter(pk=gone.pk).delete()
     judging.locator("body").click(position={"x": 1, "y": 1})
     press(judging, ["Enter"])
+    expect(foreign).to_be_visible()
     expect(foreign).to_contain_text("The server does not know one of your answers")
     expect(judging.locator("#offline")).to_be_hidden()
     # The next one is judged and sent past it.

@@ -29,7 +29,11 @@ def make_gpt2(folder):
 
 
 def write_model(folder, model, config, **sizes):
-    """Random and far from uniform, so that its likeliest words vary; it never ends by itself."""
+    """Random and far from uniform, so that its likeliest words vary; it never ends by itself.
+
+    Its logits are ten times a random model's: two words .04 apart would be among forty, and at a
+    temperature of .01 the second of such two is taken in one draw of fifty.
+    """
     import torch
 
     make_policy(folder)
@@ -46,6 +50,8 @@ def write_model(folder, model, config, **sizes):
             **sizes,
         )
     )
+    with torch.no_grad():
+        written.lm_head.weight *= 10
     written.save_pretrained(folder)
     return folder
 
@@ -112,20 +118,20 @@ def test_two_answers_grow_together_each_at_its_own_temperature(make, tmp_path, s
         found = {}
         threads = [
             threading.Thread(target=lambda t=t: found.update({t: ask(folder, port, t)}))
-            for t in (0.01, 2.0)
+            for t in (0.01, 20.0)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        (cold, cold_told), (hot, _) = found[0.01], found[2.0]
+        (cold, cold_told), (hot, _) = found[0.01], found[20.0]
         # 1. Each had begun before the other had ended.
         assert cold[0][0] < hot[-1][0]
         assert hot[0][0] < cold[-1][0]
         # 2. The cold one is the model's likeliest, the hot one is not, and no two hot ones are alike.
         words = "".join(piece for _, piece in cold)
         assert words == likeliest(folder, "please paint my red lamp", 40)
-        hot_ones = {"".join(p for _, p in ask(folder, port, 2.0)[0]) for _ in range(3)}
+        hot_ones = {"".join(p for _, p in ask(folder, port, 20.0)[0]) for _ in range(3)}
         assert len(hot_ones | {"".join(p for _, p in hot), words}) == 5
         assert 0 < cold_told.n_tokens <= 40
         # 3. Who writes more than the model can read is told so; everybody else goes on.

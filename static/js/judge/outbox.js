@@ -26,6 +26,7 @@ export function makeOutbox(user, { sent, refused, drained }) {
   const name = `judge:outbox:${user}`;
   let memory = []; // Where the browser keeps nothing.
   let flushing = false;
+  let again = false; // Something changed while answers were on their way: try what was set aside once more.
   let retry = 0;
   // Ids of answers that the server does not know as this person's: kept, shown, tried again now and
   // then, and in nobody's way.
@@ -58,8 +59,12 @@ export function makeOutbox(user, { sent, refused, drained }) {
   }
 
   async function flush() {
-    if (flushing) return;
+    if (flushing) {
+      again = true;
+      return;
+    }
     flushing = true;
+    again = false;
     clearTimeout(retry);
     let sentence = "";
     foreign.clear();
@@ -79,6 +84,10 @@ export function makeOutbox(user, { sent, refused, drained }) {
       }
     } finally {
       flushing = false;
+    }
+    if (again && foreign.size) {
+      flush();
+      return;
     }
     showForeign();
     if (foreign.size) retry = setTimeout(flush, 30000);
