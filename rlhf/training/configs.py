@@ -647,6 +647,14 @@ class PPOConfig(StageConfig):
         minimum=0,
         maximum=256,
     )
+    processes: int = setting(
+        0,
+        "Processes of this machine that share the work and its CPU threads, forked by the stage (on "
+        "Linux); torchrun's take their place. 0: one for each thread where the policy is small (up to "
+        "20 million parameters), which is faster there, else 1.",
+        minimum=0,
+        maximum=256,
+    )
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
 

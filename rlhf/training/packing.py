@@ -20,14 +20,21 @@ from torch import Tensor
 
 from rlhf.training import llama, products
 
-ROW = 64
-"""Tokens of a shared row, if no sequence is longer: attention costs little beside the matrices."""
-
 GROUP = 256
 """Tokens up to which responses to the same prompt share it: attention grows with their square."""
 
 STEP = 64
-"""Longer shared rows begin at a multiple of this many tokens."""
+"""Where few shapes are wanted, the width of shared rows is a multiple of this."""
+
+FINE = 8
+"""Elsewhere of this: what vectors of a processor hold."""
+
+MOST = 128
+"""Shared rows have up to so many tokens, or twice as many as the longest sequence."""
+
+ATTENTION = 400
+"""Width of a row at which attention costs as much as all else does (hidden size 128; larger models
+have less of it)."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +85,15 @@ def pack(
         groups = [[i] for i in range(len(prompts))]
     # Nothing is read after the last response token, so it needs no place.
     sizes = [len(prompts[g[0]]) + sum(len(responses[i]) - 1 for i in g) for g in groups]
+    # Few shapes, where oneDNN makes a kernel for each.
+    multiple = products.rows_multiple()
+    few_shapes = share_rows and device.type == "cpu" and multiple > 1
     if share_rows:
-        width, places = _narrowest(sizes)
+        width, places = _cheapest(sizes, STEP if few_shapes else FINE)
     else:
         width, places = max(sizes), [(i, 0) for i in range(len(sizes))]
-    count = 1 + max(row for row, _ in places)
-    if share_rows and device.type == "cpu":  # few sizes, because oneDNN makes a kernel for each
-        multiple = products.rows_multiple()
+    count = _rows(places)
+    if few_shapes:
         count += -count % (multiple // math.gcd(width, multiple))
     ids = torch.full((count, width), pad_id, dtype=torch.long)
     position = torch.zeros_like(ids)
@@ -187,15 +196,20 @@ def right_pad(
     return ids.to(device), mask.to(device)
 
 
-def _narrowest(sizes: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-    """Of two widths the one whose rows have the fewer tokens in all, and where each goes.
+def _cheapest(sizes: Sequence[int], step: int) -> tuple[int, list[tuple[int, int]]]:
+    """The width whose rows cost least, of multiples of `step`, and where each sequence goes.
 
-    Long rows are not doubled: what attention then costs is more than padding does.
+    A place costs as much in narrow rows as in wide ones, but for attention, which looks along the
+    whole row.
     """
-    least = -(-max(*sizes, ROW) // STEP) * STEP
-    widths = (least, least * 2) if least * 2 <= GROUP else (least,)
+    least = -(-max(sizes) // step) * step
+    widths = range(least, max(least, min(max(2 * least, MOST), GROUP)) + 1, step)
     found = [(width, _fit(sizes, width)) for width in widths]
-    return min(found, key=lambda one: one[0] * (1 + max(row for row, _ in one[1])))
+    return min(found, key=lambda one: _rows(one[1]) * one[0] * (ATTENTION + one[0]))
+
+
+def _rows(places: Sequence[tuple[int, int]]) -> int:
+    return 1 + max(row for row, _ in places)
 
 
 def _fit(sizes: Sequence[int], width: int) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 -m rlhf.training.ppo RUN_DIR
 
-A rollout is small beside the work that makes it. So every process answers, scores and reads its
+or, on the CPU of one machine, by forking itself (forked.py). A rollout is small beside the work that makes it. So every process answers, scores and reads its
 share of the responses, then all exchange the numbers, and each computes advantages over the whole
 rollout: whitening across processes needs nothing special. Gradients are added up once per
 minibatch, each share weighted by its tokens in the whole minibatch, so that N processes take the
@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rlhf.training import STARTING, forked
 from rlhf.training.rundir import InputError
 
 T = TypeVar("T")
@@ -37,6 +38,8 @@ class Group:
     size: int = 1
     sharded: bool = False
     """Whether a process holds a share of every weight instead of all weights."""
+    peers: forked.Peers | None = None
+    """The others, where this process or theirs was forked; else torch.distributed knows them."""
 
     @property
     def writes(self) -> bool:
@@ -48,12 +51,23 @@ class Group:
         """Which items of a list are this process's."""
         return slice(self.rank, None, self.size)
 
+    def fair_share(self, items: Sequence[T]) -> list[T]:
+        """This process's items of a list that is sorted by the work they are: there and back, so that
+        nobody has always the larger ones."""
+        period = 2 * self.size
+        return [
+            x for i, x in enumerate(items) if self.rank in (i % period, period - 1 - i % period)
+        ]
+
     def merge(self, mine: list[T], total: int) -> list[T]:
         """The whole list of `total` items from everybody's `share` of it."""
         if self.size == 1:
             return mine
         everybody: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(everybody, mine)
+        if self.peers:
+            everybody = self.peers.gather(mine)
+        else:
+            torch.distributed.all_gather_object(everybody, mine)
         whole: list[Any] = [None] * total
         for rank, theirs in enumerate(everybody):
             whole[rank :: self.size] = theirs
@@ -61,7 +75,9 @@ class Group:
 
     def add(self, tensor: Tensor) -> Tensor:
         """The sum of everybody's tensor, in place."""
-        if self.size > 1:
+        if self.peers:
+            self.peers.add(tensor)
+        elif self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
@@ -73,20 +89,21 @@ class Group:
         return dict(zip(numbers, added.tolist(), strict=True))
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up everybody's gradients, all in one message; a missing one counts as 0.
+        """Add up everybody's gradients, all in one message; a missing one counts as 0, unless nobody
+        has it: then it stays missing, so that the optimizer leaves the parameter alone.
 
         Those of shards have been added up on the backward pass.
         """
         parameters = [p for p in parameters if not is_shard(p)]
         if self.size == 1 or not parameters:
             return
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-        )
-        self.add(flat)
+        there = torch.tensor([float(p.grad is not None) for p in parameters])
+        told = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+        told.append(there.to(told[0]))
+        flat = self.peers.add_all(told) if self.peers else self.add(torch.cat(told))
         start = 0
-        for p in parameters:
-            p.grad = flat[start : start + p.numel()].view_as(p)
+        for p, somebody in zip(parameters, flat[-len(parameters) :].tolist(), strict=True):
+            p.grad = flat[start : start + p.numel()].view_as(p) if somebody else None
             start += p.numel()
 
     def even(self, parts: list[list[int]], spare: list[int]) -> list[tuple[list[int], float]]:
@@ -113,7 +130,9 @@ class Group:
 
     def wait(self) -> None:
         """Until all are here."""
-        if self.size > 1:
+        if self.peers:
+            self.peers.wait()
+        elif self.size > 1:
             torch.distributed.barrier()
 
 
@@ -271,7 +290,21 @@ def join(device: torch.device, *, sharded: bool = False) -> Group:
     return group
 
 
+def fork(group: Group, size: int) -> Group:
+    """Become `size` processes of one machine, in place of one with as many threads.
+
+    Only a stage that is alone in a process of its own does: whoever called it as a function does not
+    expect to be there twice.
+    """
+    if group.size > 1 or size < 2 or not (STARTING and forked.possible()):
+        return group
+    peers = forked.fork(size)
+    return Group(peers.rank, size, peers=peers)
+
+
 def leave(group: Group) -> None:
     """Say goodbye, so that no process waits for one that has ended."""
-    if group.size > 1:
+    if group.peers:
+        group.peers.leave()
+    elif group.size > 1:
         torch.distributed.destroy_process_group()

@@ -5,8 +5,8 @@ al. 2019, Stiennon et al. 2020, Ouyang et al. 2022), with the details collected 
 (2024, "The N+ implementation details of RLHF with PPO"). Read `main` from top to bottom.
 
 Whatever is drawn at a step depends on the seed and the step's number alone, so a run that was
-killed and resumed makes the same draws as one that was not. Under `torchrun` several processes
-share the work of each step (parallel.py); one of them writes.
+killed and resumed makes the same draws as one that was not. Several processes may share the work of
+each step (parallel.py); one of them writes.
 """
 
 import functools
@@ -84,12 +84,16 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         )
     loading.be_deterministic(config.seed, config.threads)
     group = parallel.join(loading.choose_device(config.device), sharded=config.sharded)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # until it is clear how many processes there will be
     models = Models(config, group)
     prompts, encoded = models.fitting(prompts)
     kept = ptx.read(run_dir, models.policy, config.long_prompts) if config.ptx_weight else []
     if watch:
         watch, _ = models.fitting(watch)
     _check_enough(prompts, config)
+    models.share_work(threads)
+    group = models.group
     optimizer = models.optimizer()
     controller = _controller(config)
 
@@ -372,7 +376,7 @@ def _losses(
     )
     sizes = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
     # Processes share a minibatch by length, so that all have about as much to do.
-    mine = sorted(minibatch, key=lambda i: (sizes[i], i))[models.group.share]
+    mine = models.group.fair_share(sorted(minibatch, key=lambda i: (sizes[i], i)))
     parts_of_mine = list(models.parts(sizes, mine))
     for rows, counts in models.group.even(parts_of_mine, list(minibatch[:1])):
         with models.autocast():
@@ -429,7 +433,7 @@ def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) ->
     tokens, at temperature 1; returns that mean in nats (InstructGPT, eq. 2, third term)."""
     tokens = sum(len(e.response) for e in examples)
     sizes = [len(e.prompt) + len(e.response) for e in examples]
-    mine = sorted(range(len(examples)), key=lambda i: (sizes[i], i))[models.group.share]
+    mine = models.group.fair_share(sorted(range(len(examples)), key=lambda i: (sizes[i], i)))
     prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
     total = 0.0
     for rows, counts in models.group.even(list(models.parts(sizes, mine)), [0]):

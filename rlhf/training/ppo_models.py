@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import loading, packing, parallel, ppo_math, reward_math, rollouts, sampling
+from rlhf.training import (
+    forked,
+    loading,
+    packing,
+    parallel,
+    ppo_math,
+    reward_math,
+    rollouts,
+    sampling,
+)
 from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt
@@ -17,6 +26,10 @@ from rlhf.training.loading import Policy
 from rlhf.training.rewards import rules_of
 from rlhf.training.rundir import InputError
 from rlhf.training.scorers import RewardModel
+
+FEW_PARAMETERS = 20_000_000
+"""Up to so many, a process for each core is faster than a thread for each (docs/log.md); beyond,
+products are large enough to share, and several copies of the weights are not."""
 
 NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
 """Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
@@ -88,6 +101,27 @@ class Models:
         self.followed: dict[str, Tensor] = {}
         if config.reference_ema:
             self.followed = self._reference_weights()
+
+    def share_work(self, threads: int) -> None:
+        """Become as many processes as `processes` asks for, with `threads` between them.
+
+        To be called before anything has run in more than one thread.
+        """
+        config, on_cpu = self.config, self.device.type == "cpu"
+        wanted = config.processes
+        if wanted > 1 and not (on_cpu and forked.possible()):
+            raise InputError(
+                f"processes is {wanted}, and a stage forks on the CPU of a Linux machine only; leave "
+                "it at 0, or start the stage with torchrun --nproc-per-node."
+            )
+        if not wanted:
+            few = sum(p.numel() for p in self.policy.model.parameters()) <= FEW_PARAMETERS
+            wanted = threads if on_cpu and few and config.rollouts == "own" else 1
+        self.group = parallel.fork(self.group, wanted)
+        if self.group.peers:
+            threads = max(1, threads // self.group.size)
+            self.sampler = self._new_sampler()
+        torch.set_num_threads(threads)
 
     @property
     def scorers(self) -> list[RewardModel]:

@@ -2,12 +2,14 @@
 
 torch gives its own float32 products to MKL, which on a processor that Intel did not make stays with
 AVX2; oneDNN, which torch carries too, uses AVX-512 wherever the processor has it: twice as fast on
-an AMD EPYC (docs/log.md). On Intel's own MKL is the faster, and needs half the memory. oneDNN makes
-a kernel for every new shape, which takes longer than a small product and most of a megabyte, so rows
-are filled up to a multiple of `ROWS`.
+an AMD EPYC whose units are 512 bits wide (Zen 5; docs/log.md). On Zen 4, which works through 512 bits
+in two halves, it gains a twentieth forward and loses half where weights' gradients are shared by two
+threads; on Intel's own MKL is the faster. oneDNN makes a kernel for every new shape, which takes
+longer than a small product and most of a megabyte, so rows are filled up to a multiple of `ROWS`.
 """
 
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,25 @@ def available() -> bool:
 
 
 def pays() -> bool:
-    """Whether they are the faster ones here: not where MKL knows the processor as Intel's."""
-    return available() and not (torch.backends.mkl.is_available() and _is_intel())
+    """Whether they are the faster ones here: not where MKL knows the processor as Intel's, nor where
+    512 bits take two turns.
+
+    By the processor's name and not by trial, since the two libraries round differently: a run that
+    goes on must compute with the one that it began with.
+    """
+    return available() and not (torch.backends.mkl.is_available() and _mkl_is_as_fast(_processor()))
 
 
-def _is_intel() -> bool:
+def _processor() -> str:
     told = Path("/proc/cpuinfo")
-    text = told.read_text(errors="replace") if told.exists() else platform.processor()
-    return "GenuineIntel" in text
+    return told.read_text(errors="replace") if told.exists() else platform.processor()
+
+
+def _mkl_is_as_fast(processor: str) -> bool:
+    """By what /proc/cpuinfo says: Intel's, or an AMD before family 26 (Zen 5)."""
+    family = re.search(r"^cpu family\s*:\s*(\d+)", processor, re.MULTILINE)
+    before_zen5 = "AuthenticAMD" in processor and family is not None and int(family[1]) < 26
+    return "GenuineIntel" in processor or before_zen5
 
 
 _FAST = pays()

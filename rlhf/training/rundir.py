@@ -403,7 +403,8 @@ def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
 
 
 def _writes() -> bool:
-    """Whether this process writes the run folder: of those that torchrun starts the first does."""
+    """Whether this process writes the run folder: of those that torchrun starts, or the stage forks,
+    the first does."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -125,12 +125,19 @@ def test_sequences_in_one_row_are_read_as_if_each_were_alone(kind, share_rows):
         assert line == answer + [0] * (packed.width - len(answer))
 
 
-def test_products_go_to_onednn_only_where_mkl_is_slow(monkeypatch):
+@pytest.mark.parametrize(
+    ("processor", "mkl_is_slow"),
+    [
+        ("vendor_id\t: GenuineIntel\ncpu family\t: 6\n", False),
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 25\n", False),  # Zen 4: 512 bits in two halves
+        ("vendor_id\t: AuthenticAMD\ncpu family\t: 26\n", True),
+        ("", True),
+    ],
+)
+def test_products_go_to_onednn_only_where_mkl_is_slow(monkeypatch, processor, mkl_is_slow):
     monkeypatch.setattr(products, "available", lambda: True)
-    monkeypatch.setattr(products, "_is_intel", lambda: True)
-    assert products.pays() is not torch.backends.mkl.is_available()
-    monkeypatch.setattr(products, "_is_intel", lambda: False)
-    assert products.pays()
+    monkeypatch.setattr(products, "_processor", lambda: processor)
+    assert products.pays() is (mkl_is_slow or not torch.backends.mkl.is_available())
     assert products.rows_multiple() == (products.ROWS if products._FAST else 1)
 
 
@@ -170,11 +177,13 @@ def test_the_compact_llama_has_the_values_and_gradients_of_transformers(
         assert float((gradient - expected).norm()) < 1e-4 * float(expected.norm()), name
 
 
-def test_rows_of_long_sequences_are_no_longer_than_the_longest_needs():
+@pytest.mark.parametrize(("fast", "width"), [(True, 256), (False, 208)], ids=["oneDNN", "MKL"])
+def test_rows_of_long_sequences_are_no_longer_than_the_longest_needs(fast, width, monkeypatch):
+    monkeypatch.setattr(products, "_FAST", fast)
     answers = [[1] * n for n in (200, 200, 100)]  # one row of 512 would hold them in fewer tokens
     prompts = [[2, i] for i in range(3)]
     packed = packing.pack(prompts, answers, pad_id=0, device=CPU, share_rows=True)
-    assert tuple(packed.inputs["input_ids"].shape) == (3, 256)
+    assert tuple(packed.inputs["input_ids"].shape) == (3, width)
 
 
 def test_models_that_can_not_share_rows_are_found_out():

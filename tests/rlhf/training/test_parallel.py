@@ -1,4 +1,4 @@
-"""Two processes that torchrun starts learn what one learns at the same global batch."""
+"""Two processes, started by torchrun or forked, learn what one learns at the same global batch."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rlhf.training import parallel
 from rlhf.training.rundir import InputError
 from tests.rlhf.training.conftest import finish
-from tests.rlhf.training.tiny import ROOT, result_of, rows_of
+from tests.rlhf.training.tiny import ROOT, result_of, rows_of, run
 
 NUMBERS = (
     "reward",
@@ -44,19 +44,30 @@ def torchrun(folder, processes=2, stage="ppo"):
     return done
 
 
-def test_two_processes_learn_what_one_learns(ready):
-    # Odd batches, so that the shares differ; a second epoch, so that the first one shows.
-    settings = {"steps": 3, "minibatch_size": 5, "epochs": 2, "score_clip": 0.0}
+def forked_in_two(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"processes": 2}))
+    done = run("ppo", folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("start", [torchrun, forked_in_two])
+def test_two_processes_learn_what_one_learns(ready, start):
+    # Odd batches, so that the shares differ; a second epoch, so that the first one shows; and a step
+    # in which the policy has no gradient, where nothing may move it.
+    settings = {"steps": 4, "minibatch_size": 5, "epochs": 2, "score_clip": 0.0}
     settings |= {"ptx_weight": 0.3, "ptx_batch_size": 3}
+    settings |= {"critic_warmup_steps": 1, "weight_decay": 0.5}
     one, two = ready("one", **settings), ready("two", **settings)
     finish(one)
-    torchrun(two)
+    start(two)
     assert result_of(one)["processes"] == 1
     assert result_of(two)["processes"] == 2  # and not one that was started twice, or alone
     alone, together = rows_of(one / "metrics.jsonl"), rows_of(two / "metrics.jsonl")
-    assert [row["step"] for row in together] == [1, 2, 3]  # one of them wrote
+    assert [row["step"] for row in together] == [1, 2, 3, 4]  # one of them wrote
     for a, b in zip(alone, together, strict=True):
-        assert [a[n] for n in NUMBERS] == pytest.approx([b[n] for n in NUMBERS], rel=1e-3, abs=1e-5)
+        told = [n for n in NUMBERS if n in a]  # the critic alone learns nothing from texts
+        assert [a[n] for n in told] == pytest.approx([b[n] for n in told], rel=1e-3, abs=1e-5)
     weights = [load_file(folder / "policy/model.safetensors") for folder in (one, two)]
     started = load_file(
         json.loads((one / "config.json").read_text())["policy"] + "/model.safetensors"

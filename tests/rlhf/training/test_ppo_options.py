@@ -125,6 +125,7 @@ OTHERWISE = {
     *("tripwire_evaluations", "tripwire_drop", "checkpoint_every", "threads", "device"),
     *("microbatch_size", "microbatch_tokens", "decode_batch_size", "long_prompts"),
     "server_timeout",
+    "processes",
     "sharded",
 }
 
