@@ -29,13 +29,15 @@ from benchmarks.walk_seeds import Row
 from rlhf.training import loading, reward_model, sampling
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt
-from rlhf.training.reward_math import disagreement
+from rlhf.training.reward_math import disagreement, information
 from rlhf.training.rundir import StopRequest
 from rlhf.training.scorers import RewardModel
 from rlhf.world import rubric
 from rlhf.world.prompts import Split, WorldPrompt, make_prompts
 
 AXIS = "preference"
+
+BY = {"information": information, "deviation": disagreement}
 
 
 def main() -> None:
@@ -61,7 +63,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--heldout", type=int, default=200)
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--members", type=int, default=4)
-    parser.add_argument("--ensemble", choices=("heads", "models"), default="heads")
+    parser.add_argument("--by", choices=list(BY), default="information")
+    parser.add_argument("--ensemble", choices=("heads", "adapters", "models"), default="heads")
     parser.add_argument("--random-share", type=float, default=0.2, help="of what is selected")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
@@ -179,7 +182,7 @@ class Study:
         )[AXIS]
         ends = itertools.accumulate(len(texts) for _, texts, _ in some)
         return {
-            i: disagreement(said[end - len(texts) : end])
+            i: BY[self.arguments.by](said[end - len(texts) : end])
             for i, (_, texts, _), end in zip(asked, some, ends, strict=True)
         }
 

@@ -32,6 +32,8 @@ Row = dict[str, Any]
 
 PENALTY = -1.0
 """Score of a response that does not end (LHP)."""
+LOOK_SECONDS = 0.1
+"""How often memory is looked at."""
 WARM = 1
 """First steps that the figures of speed leave out: caches are cold."""
 
@@ -106,15 +108,31 @@ def child(arguments: argparse.Namespace, name: str, *, seed: int = 0) -> Row:
         command = [sys.executable, "-m", "rlhf.training.ppo", str(folder)]
         environment["GOMP_SPINCOUNT"] = "1000"  # what config/settings.py gives the stages
     began = time.time()
+    peak = 0.0
     with (arguments.work / f"{name}-{seed}.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-    if status:
+        while process.poll() is None:
+            peak = max(peak, memory_of(process.pid))
+            time.sleep(LOOK_SECONDS)
+    if process.returncode:
         sys.exit(f"{name} failed; see {arguments.work / f'{name}-{seed}.log'}")
     told = ours_told(folder, began) if name == "ours" else {}
     if out.exists():
         told = json.loads(out.read_text())
-    return told | {"peak_mb": usage.ru_maxrss / 1024, "wall_seconds": time.time() - began}
+    return told | {"peak_mb": peak, "wall_seconds": time.time() - began}
+
+
+def memory_of(pid: int) -> float:
+    """MB that a process and those it forked hold; what several share is counted once (PSS)."""
+    kilobytes = 0
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in (str(pid), *children):
+            told = Path(f"/proc/{one}/smaps_rollup").read_text()
+            kilobytes += int(told.split("\nPss:")[1].split()[0])
+    except (OSError, IndexError):  # it has just ended
+        return 0.0
+    return kilobytes / 1024
 
 
 def tell(arguments: argparse.Namespace, told: Row) -> None:

@@ -229,3 +229,25 @@ def disagreement(opinions: Tensor) -> float:
     first, second = torch.triu_indices(k, k, offset=1)
     margins = opinions[first] - opinions[second]  # (pairs, members)
     return float(margins.std(dim=1, correction=0).mean())
+
+
+def information(opinions: Tensor) -> float:
+    """How much one judgment of K responses would tell about which member of an ensemble is right.
+
+    `opinions` is (K, members), in logits: of two responses a member expects the first to win with the
+    logistic function of the difference (Bradley & Terry 1952). For each pair the mutual information
+    of outcome and member, in nats: the entropy of the mean probability less the mean entropy (BALD,
+    Houlsby et al. 2011, arXiv 1112.5745); the mean over pairs. It is 0 where all agree, and also
+    where none of them knows: there a judgment would be noise. At most log 2; 0 for one response.
+    """
+    k = len(opinions)
+    if k < 2:
+        return 0.0
+    first, second = torch.triu_indices(k, k, offset=1)
+    wins = torch.sigmoid((opinions[first] - opinions[second]).double())  # (pairs, members)
+    return float((_entropy(wins.mean(dim=1)) - _entropy(wins).mean(dim=1)).mean().clamp(min=0))
+
+
+def _entropy(p: Tensor) -> Tensor:
+    """Of a coin with probability p, in nats."""
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))

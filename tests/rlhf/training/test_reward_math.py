@@ -227,3 +227,23 @@ def test_disagreement_is_about_margins_and_not_about_levels():
     apart = torch.tensor([[0.0, 1.0], [1.0, 0.0], [3.0, 4.0]])
     assert reward_math.disagreement(apart) == pytest.approx(2 / 3)
     assert reward_math.disagreement(apart[:1]) == 0
+
+
+def test_a_judgment_tells_most_where_each_member_is_sure_of_something_else():
+    information = reward_math.information
+    sure = torch.tensor([[20.0, -20.0], [0.0, 0.0]])  # one bets on the first, one on the second
+    assert information(sure) == pytest.approx(math.log(2), abs=1e-6)
+    alike = torch.tensor([[3.0, 3.0], [0.0, 0.0]])
+    nobody_knows = torch.tensor([[0.0, 0.0], [0.0, 0.0]])  # a coin that all call a coin
+    assert information(alike) == information(nobody_knows) == 0
+    assert information(sure + torch.tensor([0.0, 100.0])) == pytest.approx(information(sure))
+    # By hand: the first wins with .5 and .75. H(.625) - (H(.5) + H(.75)) / 2.
+    by_hand = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])
+    entropy = lambda p: -p * math.log(p) - (1 - p) * math.log(1 - p)  # noqa: E731
+    expected = entropy(0.625) - (entropy(0.5) + entropy(0.75)) / 2
+    assert information(by_hand) == pytest.approx(expected, abs=1e-7)
+    assert information(by_hand[:1]) == 0
+    # Far apart, but agreed about who wins: deviation is large, and there is little to learn.
+    agreed = torch.tensor([[4.0, 12.0], [0.0, 0.0]])
+    assert reward_math.disagreement(agreed) > reward_math.disagreement(by_hand)
+    assert information(agreed) < information(by_hand)
