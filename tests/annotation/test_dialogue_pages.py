@@ -6,9 +6,9 @@ import re
 import pytest
 from django.urls import reverse
 
-from annotation import dialogue_views, dialogues
+from annotation import dialogue_views, dialogues, review
 from annotation.guidelines import change_guidelines
-from annotation.models import Dialogue, Judgment, Turn
+from annotation.models import Dialogue, Judgment, ReviewCase, Turn
 from annotation.protocols import PRESETS
 from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.factories import key, member
@@ -322,3 +322,32 @@ def test_changed_guidelines_lead_back_to_the_dialogue_and_nowhere_else(client, a
     assert 'id="news"' not in client.get(here).content.decode()
     elsewhere = client.post(seen, {"version": 2, "back": "https://evil.example/"})
     assert elsewhere["Location"] == url("judge")
+
+
+def test_a_reviewer_decides_what_was_better_but_unsafe_in_a_dialogue(
+    client, ada, vera, project, grace, parrots
+):
+    chosen = PRESETS["llama2-dialogue"]
+    project.interface, project.protocol = chosen.interface, chosen.protocol.as_json()
+    project.save()
+    talk = dialogues.begin(ada, new_campaign(project, grace))
+    written(talk)
+    said = preferring("A", 3, project.axis_keys)
+    said["safety"] = {"A": {"safe": False}, "B": {"safe": True}}
+    judgment = dialogues.choose(talk, said, number=1, key=key())
+    review.refresh(project)
+    case = ReviewCase.objects.get()
+    client.force_login(vera)
+    assert b"Preferred but unsafe" in client.get(url("review_queue")).content
+    here = url("review_case", case.uid)
+    page = client.get(here).content.decode()
+    assert "How do I clean a kettle?" in page
+    assert 'name="safe-A"' in page
+    assert 'name="pair-helpfulness"' in page
+    decided = {"act": "decide", "choice": "1", "ground": "guidelines", "key": key()}
+    assert client.post(here, decided).status_code == 302
+    case.refresh_from_db()
+    assert case.state == "decided"
+    ruling = judgment.assignment.comparison.assignments.get(annotator=vera).judgment
+    assert ruling.safety == judgment.safety
+    assert ruling.strength == judgment.strength
