@@ -21,14 +21,17 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
 from annotation import dialogues as acts
+from annotation import faces
 from annotation.access import CAN_JUDGE, project_view
 from annotation.asked import measured_seconds, who_asks, whole_number
 from annotation.candidates import candidates
+from annotation.guidelines import news_for
 from annotation.judging import MAX_REASON, JudgmentConflict, JudgmentError
-from annotation.models import Batch, Dialogue, DialogueCampaign, Project, Turn, User
+from annotation.models import Batch, Dialogue, DialogueCampaign, Project, Turn
 from annotation.rendering import render_markdown
 
 State = Turn.State
+LETTERS = ["A", "B"]
 STREAM_SECONDS = 90.0
 _seats = threading.BoundedSemaphore(max(1, settings.DIALOGUE_STREAMS))
 
@@ -51,13 +54,13 @@ def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
             problem = str(error)
         else:
             return redirect("dialogue", project.slug, begun.uid)
-    campaigns = (
+    campaigns = list(
         DialogueCampaign.objects.filter(batch__project=project, batch__state=Batch.State.OPEN)
         .select_related("batch__project")
         .order_by("pk")
     )
-    if who_asks(request).harmful_material == User.HarmfulMaterial.AVOID:
-        campaigns = campaigns.exclude(kind=DialogueCampaign.Kind.REDTEAM)
+    # Somebody who wants nothing harmful is told what is left out, not shown it.
+    wanted = [one for one in campaigns if not acts.is_unwanted(who_asks(request), one)]
     mine = Dialogue.objects.filter(campaign__batch__project=project, annotator=who_asks(request))
     open_ones = {one.campaign_id: one for one in mine.filter(ended_at=None)}
     context = {
@@ -69,8 +72,9 @@ def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
                 "dialogue": open_ones.get(one.pk),
                 "serving": candidates().serving(one),
             }
-            for one in campaigns
+            for one in wanted
         ],
+        "n_left_out": len(campaigns) - len(wanted),
         "mine": mine.annotate(n=Count("turns", filter=Q(turns__state=State.CHOSEN)))
         .select_related("campaign__batch")
         .order_by("-created_at")[:20],
@@ -83,14 +87,16 @@ def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     """One dialogue of this person's: GET shows it, POST does what the pressed button says."""
     one = _own(request, project, uid)
     if request.method != "POST":
-        return render(request, "annotation/dialogue.html", _talk(one))
+        # What changed in the guidelines is shown once, before anything is said under the new ones.
+        news = news_for(project.memberships.get(user=who_asks(request)))
+        return render(request, "annotation/dialogue.html", _talk(one) | {"news": news})
     act = request.POST.get("act", "")
     try:
         said = _act(request, one, act)
     except (acts.DialogueError, JudgmentError) as error:
         one.refresh_from_db()
         typed = request.POST.get("text") if act == "say" else None
-        context = _talk(one, draft=typed, votes=_votes(request) if act == "choose" else None)
+        context = _talk(one, draft=typed, said=_said(request, one) if act == "choose" else None)
         status = 409 if isinstance(error, JudgmentConflict) else 422
         context["problem"] = str(error)
         return render(request, "annotation/dialogue.html", context, status=status)
@@ -180,11 +186,9 @@ def _act(request: HttpRequest, dialogue: Dialogue, act: str) -> str:
     elif act == "choose":
         acts.choose(
             dialogue,
-            _votes(request),
+            _said(request, dialogue),
             number=whole_number(request.POST.get("number")),
             key=_key(request),
-            reason=request.POST.get("reason", ""),
-            seconds=measured_seconds(request.POST.get("seconds", "")),
         )
     elif act == "again":
         acts.ask_again(dialogue)
@@ -200,21 +204,20 @@ def _act(request: HttpRequest, dialogue: Dialogue, act: str) -> str:
     return ""
 
 
-def _votes(request: HttpRequest) -> dict[str, dict[str, Any]]:
-    """The form's fields: `vote-<axis>` is a letter with a strength, `A3`, or `=`."""
-    votes = {}
-    for name, value in request.POST.items():
-        if name.startswith("vote-") and isinstance(value, str) and value:
-            letter = value[0] if value[0] in "AB" else ""
-            votes[name.removeprefix("vote-")] = {"better": letter, "level": whole_number(value[1:])}
-    return votes
+def _said(request: HttpRequest, dialogue: Dialogue) -> dict[str, Any]:
+    """The form's fields (annotation/faces.py) as an answer in letters."""
+    return {
+        **faces.votes_in(request.POST, dialogue.campaign.batch, LETTERS),
+        "reason": request.POST.get("reason", ""),
+        "seconds": measured_seconds(request.POST.get("seconds", "")),
+    }
 
 
 def _talk(
     dialogue: Dialogue,
     *,
     draft: str | None = None,
-    votes: dict[str, dict[str, Any]] | None = None,
+    said: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the page shows."""
     campaign = dialogue.campaign
@@ -222,14 +225,16 @@ def _talk(
     turns = list(dialogue.turns.exclude(state=State.WITHDRAWN).select_related("comparison"))
     turn = acts.current(dialogue)
     chosen = [one for one in turns if one.state == State.CHOSEN]
-    if votes is None:
-        votes = acts.earlier_votes(turn) if turn and turn.state == State.READY else {}
+    if said is None:
+        said = acts.earlier_answer(turn) if turn and turn.state == State.READY else {}
     texts = [""] * 2
     if turn is not None:
         texts = turn.partial if _writing(turn) else [one["text"] for one in turn.candidates]
     serving = candidates().serving(campaign)
     over = acts.why_over(dialogue, turns)
+    asked = faces.shown_in(batch, LETTERS, said)
     return {
+        **asked,
         "project": project,
         "dialogue": dialogue,
         "campaign": campaign,
@@ -247,16 +252,10 @@ def _talk(
         ],
         "turn": turn,
         "panes": [
-            {"letter": letter, "text": text} for letter, text in zip("AB", texts, strict=False)
+            {"letter": letter, "text": text, "asked": asked["votes"].get(letter)}
+            for letter, text in zip(LETTERS, texts, strict=False)
         ],
-        "axes": [
-            {
-                **axis,
-                "leads": axis["key"] == acts.leading_axis(project, campaign.kind),
-                "points": _points(batch, votes.get(axis["key"])),
-            }
-            for axis in project.axes
-        ],
+        "reason": said.get("reason", ""),
         "number": len(chosen) + 1,
         "serving": serving,
         "over": over,
@@ -264,27 +263,8 @@ def _talk(
         "key": uuid.uuid4(),
         "limits": {"message": acts.MAX_MESSAGE, "reason": MAX_REASON},
         "problem": "",
+        "is_unwanted": acts.is_unwanted(dialogue.annotator, campaign),
     }
-
-
-def _points(batch: Batch, vote: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The scale from left to right: A by far … A barely, (the middle,) B barely … B by far."""
-    scale = batch.rules.scale
-    strengths = list(enumerate(scale.levels, start=1))
-    points = [("A", level, f"A {one.label}") for level, one in reversed(strengths)]
-    points += [("", 0, scale.tie)] if scale.tie else []
-    points += [("B", level, f"B {one.label}") for level, one in strengths]
-    given = (vote["better"], vote["level"]) if vote else None
-    return [
-        {
-            "value": f"{letter}{level}" if letter else "=",
-            "letter": letter or "=",
-            "label": label,
-            "key": key,
-            "checked": given == (letter, level),
-        }
-        for key, (letter, level, label) in enumerate(points, start=1)
-    ]
 
 
 # --- Small questions ------------------------------------------------------------------------------

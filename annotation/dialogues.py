@@ -45,7 +45,7 @@ from annotation.models import (
     User,
     content_hash,
 )
-from annotation.protocols import HH_SCALE, SAFETY_AXES, Protocol
+from annotation.protocols import PRESETS, SAFETY_AXES, Protocol
 from annotation.text import storable
 
 State = Turn.State
@@ -70,6 +70,10 @@ class DialogueError(Exception):
     """What can't be done in a dialogue now, in one sentence for a person."""
 
 
+class CampaignError(DialogueError):
+    """Why a campaign can't be opened, in one sentence for an admin."""
+
+
 # --- Campaigns ------------------------------------------------------------------------------------
 
 
@@ -81,22 +85,23 @@ def open_campaign(
     writing: Mapping[str, Any],
     licence: str,
     by: User,
+    preset: str = "",
     task: str = "",
     max_turns: int = 6,
 ) -> DialogueCampaign:
     """A campaign that people can talk in from now on; `by` signs off what they will write.
 
-    The strength scale is the project's own where its interface is the dialogue, else HH's.
+    What is asked at each turn is a preset's, or without one the project's own where it asks about
+    two answers, else HH's eight points. CampaignError for what a dialogue can't ask.
     """
     if kind == DialogueCampaign.Kind.REDTEAM and leading_axis(project, kind) not in SAFETY_AXES:
-        raise DialogueError(
+        raise CampaignError(
             "A red-team campaign asks which answer does more harm: it needs a project with an axis "
             f"called {' or '.join(sorted(SAFETY_AXES))}."
         )
-    rules = project.rules if project.interface == Interface.DIALOGUE else Protocol(scale=HH_SCALE)
-    if len(rules.scale.levels) == 1:
-        rules = Protocol(scale=HH_SCALE)
-    protocol = Protocol(preset=rules.preset, scale=rules.scale, rewrite="none", flags=False)
+    protocol = rules_of(project, preset)
+    if problem := cannot_ask(protocol):
+        raise CampaignError(problem)
     with transaction.atomic():
         source = Source.objects.create(
             project=project,
@@ -127,6 +132,32 @@ def open_campaign(
     return campaign
 
 
+def rules_of(project: Project, preset: str = "") -> Protocol:
+    """What a campaign asks at each turn under a preset, or "" for what the project asks itself."""
+    if preset:
+        chosen = PRESETS.get(preset)
+        if chosen is None or chosen.interface != Interface.DIALOGUE:
+            raise CampaignError(f"There is no preset “{preset[:40]}” for a live dialogue.")
+        return chosen.protocol
+    if project.protocol and project.interface in (Interface.DIALOGUE, Interface.PAIR):
+        return project.rules
+    return PRESETS["hh-rlhf"].protocol
+
+
+def cannot_ask(rules: Protocol) -> str:
+    """What of a protocol has no place in a dialogue, as a sentence for an admin; "" if all has."""
+    parts = {
+        "flags on answers (“flags”)": rules.flags,
+        "a better answer (“rewrite”)": rules.rewrite != "none",
+    }
+    if asked := [words for words, is_asked in parts.items() if is_asked]:
+        return (
+            f"A live dialogue can't ask for {' or '.join(asked)}, and this project's protocol does: "
+            "choose a preset here, or change the protocol in the project's settings."
+        )
+    return ""
+
+
 def leading_axis(project: Project, kind: str) -> str:
     """The axis that decides which answer goes on."""
     keys = project.axis_keys
@@ -145,10 +176,7 @@ def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False)
         held = Dialogue.objects.filter(campaign=campaign, annotator=user, ended_at=None).first()
         if held:
             return held
-        if campaign.is_redteam and user.harmful_material == User.HarmfulMaterial.AVOID:
-            raise DialogueError(
-                _("You asked for no harmful material; this campaign is full of it.")
-            )
+        _check_material(user, campaign)
         if campaign.is_redteam and not acknowledged:
             raise DialogueError(_("Say first that you have read the warning."))
         return Dialogue.objects.create(campaign=campaign, annotator=user)
@@ -168,6 +196,7 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
         )
     campaign = dialogue.campaign
     _check_open(campaign)
+    _check_material(dialogue.annotator, campaign)
     _check_rate(dialogue.annotator)
     who = candidates()
     serving = who.serving(campaign)
@@ -219,37 +248,41 @@ def why_over(dialogue: Dialogue, turns: Sequence[Turn]) -> str:
 
 
 def ask_again(dialogue: Dialogue) -> Turn:
-    """Have the current turn's answers written anew, after writing failed or broke off."""
+    """Have the current message answered anew, after writing failed or broke off.
+
+    It takes the failed turn's place as a turn of its own, so that it counts against the rate as
+    any message does: each costs two answers.
+    """
+    _check_material(dialogue.annotator, dialogue.campaign)
     serving = candidates().serving(dialogue.campaign)
     if not serving.is_ready:
         raise DialogueError(serving.sentence or _("The policy can't answer now."))
-    _check_rate(dialogue.annotator)
     with transaction.atomic():
         turn = current(_locked(dialogue))
         if turn is None or turn.state not in (State.FAILED, State.WRITING):
             raise DialogueError(_("There is nothing to be asked again."))
-        if turn.state == State.WRITING and not is_stale(turn):
+        if turn.state == State.WRITING:
             return turn
-        turn.state, turn.reason, turn.claim = State.WRITING, "", uuid4()
-        turn.partial, turn.beat_at = ["", ""], timezone.now()
-        turn.save(update_fields=["state", "reason", "claim", "partial", "beat_at"])
-    _write_soon(turn)
-    return turn
+        _check_rate(dialogue.annotator)
+        _withdraw(turn)
+        again = Turn.objects.create(
+            dialogue=dialogue,
+            number=turn.number,
+            key=uuid4(),
+            text=turn.text,
+            writers=turn.writers,
+            partial=["", ""],
+        )
+    _write_soon(again)
+    return again
 
 
-def choose(
-    dialogue: Dialogue,
-    votes: Mapping[str, Mapping[str, Any]],
-    *,
-    number: int,
-    key: UUID,
-    reason: str = "",
-    seconds: float | None = None,
-) -> Judgment:
+def choose(dialogue: Dialogue, said: Mapping[str, Any], *, number: int, key: UUID) -> Judgment:
     """Say which answer is better; it (or in a red-team campaign the more harmful one) goes on.
 
-    `votes` is `{axis: {"better": "A", "B" or "" for a tie, "level": n}}`. DialogueError or
-    JudgmentError if it makes no sense; the same key with the same votes changes nothing.
+    `said` is an answer in letters (`Answer.from_letters`), with all that the campaign's protocol
+    asks. DialogueError or JudgmentError if it makes no sense; the same key with the same answer
+    changes nothing.
     """
     with transaction.atomic():
         dialogue = _locked(dialogue)
@@ -262,13 +295,7 @@ def choose(
             raise DialogueError(_("You have chosen here already; take that back first."))
         assignment = _assignment(dialogue, turn)
         ids = {letter: pk for pk, letter in letters_of(assignment).items()}
-        ranks: dict[str, dict[str, int]] = {}
-        strength: dict[str, int] = {}
-        for axis, vote in votes.items():
-            better, level = vote.get("better", ""), vote.get("level", 0)
-            ranks[axis] = {pk: 1 if better in ("", letter) else 2 for letter, pk in ids.items()}
-            strength[axis] = level if better else 0
-        answer = Answer(ranks=ranks, strength=strength, reason=reason, seconds=seconds)
+        answer = Answer.from_letters(assignment, said)
         judgment = submit_judgment(assignment, by=dialogue.annotator, answer=answer, key=key)
         if assignment.judgment_id != judgment.pk:
             raise DialogueError(_("You took this choice back; load the page, then choose again."))
@@ -328,6 +355,11 @@ def current(dialogue: Dialogue) -> Turn | None:
     return turn
 
 
+def is_unwanted(user: User, campaign: DialogueCampaign) -> bool:
+    """Whether this person asked for none of what the campaign is about."""
+    return campaign.is_redteam and user.harmful_material == User.HarmfulMaterial.AVOID
+
+
 def is_stale(turn: Turn) -> bool:
     return turn.beat_at < timezone.now() - timedelta(seconds=STALE_SECONDS)
 
@@ -342,21 +374,14 @@ def conversation(turns: Sequence[Turn]) -> list[Message]:
     return messages
 
 
-def earlier_votes(turn: Turn) -> dict[str, dict[str, Any]]:
-    """What was chosen here before it was taken back: `{axis: {"better", "level"}}`."""
+def earlier_answer(turn: Turn) -> dict[str, Any]:
+    """What was said here before it was taken back, in letters; empty if nothing was."""
     if turn.comparison_id is None or turn.comparison is None:
         return {}
     assignment = turn.comparison.assignments.get(annotator=turn.dialogue.annotator)
-    draft = assignment.draft
     if assignment.judgment is not None:
-        draft = in_letters(assignment, assignment.judgment)
-    strength = draft.get("strength", {})
-    votes = {}
-    for axis, ranks in draft.get("ranks", {}).items():
-        best = [letter for letter, rank in ranks.items() if rank == 1]
-        better = best[0] if len(best) == 1 else ""
-        votes[axis] = {"better": better, "level": strength.get(axis, 0)}
-    return votes
+        return in_letters(assignment, assignment.judgment)
+    return dict(assignment.draft)
 
 
 # --- Writing ------------------------------------------------------------------------------------------
@@ -476,6 +501,12 @@ def _locked(dialogue: Dialogue) -> Dialogue:
 def _check_open(campaign: DialogueCampaign) -> None:
     if campaign.batch.state != Batch.State.OPEN:
         raise DialogueError(_("The campaign “%(campaign)s” is closed.") % {"campaign": campaign})
+
+
+def _check_material(user: User, campaign: DialogueCampaign) -> None:
+    """Nobody who asked for no harmful material gets more of it, also in a dialogue begun before."""
+    if is_unwanted(user, campaign):
+        raise DialogueError(_("You asked for no harmful material; this campaign is full of it."))
 
 
 def _check_rate(user: User) -> None:

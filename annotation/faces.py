@@ -16,10 +16,9 @@ from django.utils.translation import ngettext
 
 from annotation.asked import measured_seconds, whole_number
 from annotation.judging import letters_of, ranking_line
-from annotation.models import Assignment, Axis
+from annotation.models import Assignment, Axis, Batch
 from annotation.protocols import (
     COMPARING,
-    PAIR,
     RANK,
     REWRITE,
     WRITING,
@@ -75,9 +74,12 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
 
 def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
     """The fields that only some protocols have, as parts of an answer in letters."""
-    batch = assignment.comparison.batch
+    return votes_in(post, assignment.comparison.batch, list(letters_of(assignment).values()))
+
+
+def votes_in(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
+    """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
     rules, face = batch.rules, batch.face
-    letters = list(letters_of(assignment).values())
     said: dict[str, Any] = {}
     if face in COMPARING:
         said["all_bad"] = post.getlist("allbad")
@@ -138,7 +140,11 @@ def is_box(one: Attribute) -> bool:
 
 def shown(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
     """What the page needs beside the texts: the questions, and what was answered so far."""
-    batch = assignment.comparison.batch
+    return shown_in(assignment.comparison.batch, list(letters_of(assignment).values()), draft)
+
+
+def shown_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
+    """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
     rules, face = batch.rules, batch.face
     asks = face not in WRITING and rules.asks_per_response
     return {
@@ -150,11 +156,7 @@ def shown(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
         "all_bad": draft.get("all_bad", []),
         "based_on": draft.get("based_on", ""),
         "asks_votes": asks,
-        "votes": {
-            letter: _asked_of(letter, rules, draft) for letter in letters_of(assignment).values()
-        }
-        if asks
-        else {},
+        "votes": {letter: _asked_of(letter, rules, draft) for letter in letters} if asks else {},
     }
 
 
@@ -251,11 +253,11 @@ def _order(
     ):
         line += " > " + _("the rest")
     strength = answer.get("strength", {}).get(axis["key"])
-    if line and face == PAIR and strength is not None:
+    if line and face != RANK and strength is not None:
         label = _w(rules.scale.levels[strength - 1].label if strength else rules.scale.tie)
         line += f", {label}"
     if axis["key"] in answer.get("all_bad", []):
-        line += ", " + (_("both bad") if face == PAIR else _("all bad"))
+        line += ", " + (_("all bad") if face == RANK else _("both bad"))
     return {"key": axis["key"], "name": _w(axis["name"]), "line": line}
 
 

@@ -6,6 +6,7 @@ from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import translation
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
@@ -69,4 +70,7 @@ def guidelines_seen(request: HttpRequest, project: Project) -> HttpResponse:
     """This person has read what changed in the guidelines."""
     membership = project.memberships.get(user=who_asks(request))
     mark_seen(membership, whole_number(request.POST.get("version")))
+    back = request.POST.get("back", "")
+    if url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
+        return redirect(back)
     return redirect("judge", project.slug)

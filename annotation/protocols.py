@@ -10,8 +10,15 @@ The presets follow what was published:
   7 and eleven yes-or-no notes (table 3).
 - `hh-rlhf`: Bai et al. 2022, arXiv:2204.05862: section 2, and figure 6 for the eight points. What the
   points are called and their margins are ours.
-- `llama2`: Touvron et al. 2023, arXiv:2307.09288: four strengths (section 3.2.1); margins: table 27,
-  "Margin Small".
+- `llama2`, `llama2-dialogue`: Touvron et al. 2023, arXiv:2307.09288: four strengths, and a label of
+  safety in three bins (section 3.2.1); margins: table 27, "Margin Small". `llama2-dialogue` is nearer
+  to the paper: people write the prompts, over several turns, and a campaign draws the two answers
+  from different policies and temperatures. `llama2` asks the same of responses that are there. What
+  differs from the paper in both: the label is two votes, is A safe and is B safe, of which the three
+  bins follow (the preferred one alone is safe, both are, neither is); the fourth, preferred but
+  unsafe while the other is safe, the paper leaves out, and here it goes to a reviewer. The paper asks
+  for the label only where it collects safety, with guidelines of its own; here that is a project of
+  its own with a safety axis, and the label is asked wherever the preset is used.
 - `safe-rlhf`: Dai et al. 2023, arXiv:2310.12773: helpfulness and harmlessness judged apart; the fourteen
   harms are those of BeaverTails, Ji et al. 2023, arXiv:2307.04657.
 - `helpsteer`: Wang et al. 2024, arXiv:2406.08673 (five attributes, 0 to 4) and arXiv:2410.01257 (-3 to 3,
@@ -420,6 +427,23 @@ PRESETS: dict[str, Preset] = {
             n_responses=2,
             protocol=Protocol(
                 preset="llama2", scale=LLAMA2_SCALE, rewrite="none", safety=True, flags=False
+            ),
+        ),
+        Preset(
+            key="llama2-dialogue",
+            title="Llama 2: live dialogue, four strengths, and safety apart",
+            explanation="A person writes to the model, which answers twice at each turn; the better "
+            "answer is significantly, simply, slightly or negligibly better, and it goes on. Whether "
+            "each is safe is a vote of its own.",
+            interface=DIALOGUE,
+            axes=(HELPFULNESS,),
+            n_responses=2,
+            protocol=Protocol(
+                preset="llama2-dialogue",
+                scale=LLAMA2_SCALE,
+                rewrite="none",
+                safety=True,
+                flags=False,
             ),
         ),
         Preset(

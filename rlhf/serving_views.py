@@ -11,8 +11,10 @@ from django.shortcuts import get_object_or_404, redirect, render
 from annotation.access import CAN_RUN, project_view
 from annotation.asked import who_asks, whole_number
 from annotation.batches import close_batch
-from annotation.dialogues import MAX_TASK, DialogueError, open_campaign
-from annotation.models import Batch, DialogueCampaign, Project, Turn, User
+from annotation.dialogues import MAX_TASK, DialogueError, cannot_ask, open_campaign, rules_of
+from annotation.forms import preset_choices, preset_of
+from annotation.models import Batch, DialogueCampaign, Interface, Project, Turn, User
+from annotation.protocols import PRESETS
 from rlhf import serving
 from rlhf.models import Checkpoint
 
@@ -22,6 +24,9 @@ class CampaignForm(forms.Form):
 
     name = forms.CharField(max_length=80)
     kind = forms.ChoiceField(choices=DialogueCampaign.Kind.choices, widget=forms.RadioSelect)
+    asks = forms.ChoiceField(
+        label="What people are asked at each turn", required=False, widget=forms.RadioSelect
+    )
     task = forms.CharField(
         label="What to talk about",
         required=False,
@@ -54,9 +59,13 @@ class CampaignForm(forms.Form):
         label="The people who take part have agreed that their words are used for training.",
     )
 
-    def __init__(self, *args: Any, policies: list[tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, project: Project, policies: list[tuple[str, str]], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.fields["policies"].choices = policies  # type: ignore[attr-defined]
+        asks: Any = self.fields["asks"]
+        asks.choices, asks.initial = _asks(project)
 
     def clean_temperatures(self) -> list[float]:
         try:
@@ -66,6 +75,22 @@ class CampaignForm(forms.Form):
         if not all(0.05 <= one <= 2 for one in given) or len(given) > 6:
             raise forms.ValidationError("Give at most six numbers from 0.05 to 2.")
         return given
+
+
+def _asks(project: Project) -> tuple[list[tuple[str, str]], str]:
+    """What can be asked at each turn, and what is ticked at first."""
+    mine = preset_of(project)
+    choices = [
+        (key, label)
+        for key, label in preset_choices()
+        if PRESETS[key].interface == Interface.DIALOGUE and key != mine
+    ]
+    if project.interface not in (Interface.DIALOGUE, Interface.PAIR):
+        return choices, choices[0][0]
+    label = dict(preset_choices()).get(mine, "As the project asks, with its own changes")
+    # What a dialogue can't ask is offered all the same: the refusal says which part it is.
+    first = choices[0][0] if choices and cannot_ask(rules_of(project)) else ""
+    return [("", label), *choices], first
 
 
 @project_view(*CAN_RUN)
@@ -85,7 +110,7 @@ def campaigns(request: HttpRequest, project: Project) -> HttpResponse:
     served, outside, problem = _policies(project)
     choices = [(str(one["checkpoint"].uid), one["checkpoint"].name) for one in served]
     choices += [(serving.EXTERNAL + name, name) for name in outside]
-    form = CampaignForm(request.POST if act == "open" else None, policies=choices)
+    form = CampaignForm(request.POST if act == "open" else None, project=project, policies=choices)
     if act == "open" and form.is_valid():
         try:
             campaign = _open(project, form.cleaned_data, who_asks(request))
@@ -157,6 +182,7 @@ def _open(project: Project, data: dict[str, Any], by: User) -> DialogueCampaign:
         project,
         data["name"],
         kind=data["kind"],
+        preset=data["asks"],
         task=data["task"],
         max_turns=data["max_turns"],
         licence=data["licence"],

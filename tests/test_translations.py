@@ -200,8 +200,6 @@ MET_BY_ANNOTATORS = {
     "annotation/candidates.py": {"CandidateError"},
     "rlhf/serving.py": {"CandidateError"},
 }
-# What only an admin meets, who opens a campaign.
-OF_ADMINS = "A red-team campaign asks"
 
 
 @pytest.mark.parametrize("path", MET_BY_ANNOTATORS)
@@ -214,7 +212,7 @@ def test_every_sentence_that_refuses_an_annotator_goes_through_the_catalogue(pat
         if getattr(node.func, "id", getattr(node.func, "attr", "")) in MET_BY_ANNOTATORS[path]
         for part in pieces(node.args[0])
     ]
-    assert [text for text in map(ast.unparse, said) if OF_ADMINS not in text] == []
+    assert [ast.unparse(one) for one in said] == []
 
 
 def pieces(node):
@@ -269,6 +267,35 @@ def test_a_form_that_was_filled_in_wrongly_says_so_in_german(client, project, ad
     assert set(left_english(page)) <= {"Dieses Feld ist zwingend erforderlich."}, (
         "Django's own words"
     )
+
+
+@pytest.mark.django_db
+def test_a_dialogue_is_german_with_all_that_it_can_ask(client, project, german_ada, grace):
+    from annotation import dialogues
+    from tests.annotation.talking import Parrots, answering, new_campaign
+
+    project.interface = "dialogue"
+    project.protocol = PRESETS["llama2-dialogue"].protocol.as_json() | {
+        "reason": "required",
+        "reason_min": 10,
+        "all_bad": True,
+        "harms": dict(PRESETS["safe-rlhf"].protocol.harms),
+    }
+    project.save()
+    with answering(Parrots(("Apollo", "Apollo ada"))):
+        talk = dialogues.begin(
+            german_ada,
+            new_campaign(project, grace, name="Apollo", kind="redteam"),
+            acknowledged=True,
+        )
+        dialogues.write_turn(dialogues.say(talk, "Apollo", key=key()), tick=0.005)
+        url = reverse("dialogue", args=["apollo", talk.uid])
+        change_guidelines(project, "Apollo", by=grace)
+        for wish in ("warn", "avoid"):
+            german_ada.harmful_material = wish
+            german_ada.save()
+            for page in (url, reverse("dialogues", args=["apollo"])):
+                assert left_english(client.get(page).content.decode()) == [], (wish, page)
 
 
 def test_a_dialogue_that_refuses_says_why_in_german(client, project, ada, grace):

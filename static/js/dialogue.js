@@ -1,6 +1,9 @@
 // Talking to a policy. The page is the server's: forms are sent as they stand and the part of the page
 // that changes (#talk) is taken from the answer, so all of it works without script too. Script adds
 // keys, answers that fill as they are written, a draft that is kept, and words about a lost connection.
+import { remindOfBreaks } from "./judge/breaks.js";
+import { makeCompare } from "./judge/compare.js";
+import { makeFace } from "./judge/faces.js";
 import { $, post, signedOut, store } from "./judge/net.js";
 import { gettext } from "./judge/words.js";
 
@@ -9,7 +12,9 @@ import { gettext } from "./judge/words.js";
   if (!root) return;
   const shortcuts = root.dataset.shortcuts === "on";
   const DRAFT = `dialogue:draft:${root.dataset.uid}`;
-  let talk, form, busy = false, source = null, timer = 0, saving = 0, shownAt = 0;
+  const compare = makeCompare();
+  // `face`: the questions about the two answers, as on the judging page (judge/faces.js).
+  let talk, form, face = null, busy = false, source = null, timer = 0, saving = 0, shownAt = 0;
 
   for (const opener of root.querySelectorAll("[data-open]")) {
     opener.hidden = false;
@@ -43,11 +48,19 @@ import { gettext } from "./judge/words.js";
       });
       field.focus({ preventScroll: first });
     }
-    for (const radio of talk.querySelectorAll(".point input")) radio.addEventListener("change", () => picked(radio.closest(".scale")));
+    face = null;
+    $("open-compare").hidden = state !== "ready";
     if (state === "ready") {
-      paint();
+      form.noValidate = true; // The browser's own words would come in its language, not in the page's.
+      const kept = store.read(choiceKey());
+      if (kept && !form.querySelector("input:checked")) restore(kept);
+      face = makeFace(form, { say, changed });
+      const at = scrollY;
+      face.begin();
+      scrollTo(0, at); // The answers are read first: the questions wait where they are.
+      lean();
       if (!first) {
-        say(gettext("Both answers are there. Press a number to say which is better."));
+        say(form.querySelector(".votes") ? gettext("Both answers are there. Each is asked about first, then which is better.") : gettext("Both answers are there. Press a number to say which is better."));
         talk.querySelector(".response-text").focus({ preventScroll: true });
       }
     }
@@ -141,6 +154,11 @@ import { gettext } from "./judge/words.js";
     body.set("act", act);
     if (act === "choose") body.set("seconds", ((performance.now() - shownAt) / 1000).toFixed(2));
     if (act === "end") { leave(); return; }
+    if (act === "choose") {
+      const lacks = face.lacks();
+      hint(lacks);
+      if (lacks) return;
+    }
     busy = true;
     root.setAttribute("aria-busy", "true");
     try {
@@ -150,6 +168,7 @@ import { gettext } from "./judge/words.js";
         // Done, or signed out: the page itself says which.
         answer = await fetch(root.dataset.here, { redirect: "manual" }).catch(() => null);
         if (answer?.ok && (act === "say" || act === "undo")) store.drop(DRAFT);
+        if (answer?.ok && (act === "choose" || act === "undo")) store.drop(choiceKey());
       }
       const said = answer && (answer.ok || answer.status === 422 || answer.status === 409);
       if (said && take(await answer.text())) trouble("");
@@ -176,41 +195,62 @@ import { gettext } from "./judge/words.js";
   });
 
   // --- Choosing ---------------------------------------------------------------------------------------------
-  const scales = () => [...talk.querySelectorAll(".scale")];
-  const chosen = (scale) => scale.querySelector("input:checked");
-  let active = null;
+  const choiceKey = () => `dialogue:choice:${root.dataset.uid}:${talk.dataset.number}`;
+  const NOT_KEPT = ["csrfmiddlewaretoken", "key", "number", "seconds"];
 
-  function paint() {
-    const all = scales();
-    if (!all.includes(active)) active = all.find((scale) => !chosen(scale)) || all[0];
-    for (const scale of all) {
-      scale.classList.toggle("active", scale === active && all.length > 1);
-      scale.querySelector("[data-chosen]").textContent = chosen(scale)?.dataset.label || "";
+  function restore(pairs) {
+    for (const [name, value] of pairs) {
+      for (const field of talk.querySelectorAll(`[name="${CSS.escape(name)}"]`)) {
+        if (field.type !== "radio" && field.type !== "checkbox") field.value = value;
+        else if (field.value === value) field.checked = true;
+      }
     }
-    const lead = chosen(all[0])?.value[0] || "";
-    for (const one of talk.querySelectorAll(".response")) one.classList.toggle("leans", all.length === 1 && one.dataset.letter === lead);
   }
 
-  function picked(scale) {
-    const words = `${scale.dataset.name}: ${chosen(scale).dataset.label}.`;
-    const next = scales().find((other) => !chosen(other));
-    active = next || scale;
-    paint();
-    say(next ? `${words} ${gettext("Now %(axis)s.", { axis: next.dataset.name })}` : `${words} ${gettext("Enter goes on.")}`);
+  const keep = () => store.write(choiceKey(), [...new FormData(form)].filter(([name]) => !NOT_KEPT.includes(name)));
+
+  function changed(words) {
+    keep();
+    hint("");
+    face.paint();
+    lean();
+    const isOpen = (step) => !step.hidden && "required" in step.dataset && !step.querySelector("input:checked");
+    if (words) say([...form.querySelectorAll(".step")].some(isOpen) ? words : `${words} ${gettext("Enter goes on.")}`);
   }
 
-  function press(number) {
-    const radio = active?.querySelectorAll("input")[number - 1];
-    if (!radio) return false;
-    radio.checked = true;
-    picked(active);
-    return true;
+  // Where one question decides, the answer that it leans to is marked.
+  function lean() {
+    const pairs = [...form.querySelectorAll(".gauge")];
+    const to = pairs.length === 1 ? pairs[0].querySelector("input:checked")?.value[0] : "";
+    for (const one of form.querySelectorAll(".response")) one.classList.toggle("leans", one.dataset.letter === to);
   }
+
+  function hint(words) {
+    const box = talk.querySelector("[data-hint]");
+    box.textContent = words;
+    box.hidden = !words;
+  }
+
+  root.addEventListener("change", (event) => {
+    if (face && form.contains(event.target)) face.touched(event.target);
+  });
+  root.addEventListener("input", (event) => {
+    if (face && event.target.name === "reason") { keep(); hint(""); }
+  });
+  const compareWords = () => compare.open(form, "A", "B");
+  $("open-compare").addEventListener("click", compareWords);
 
   // --- Keys -------------------------------------------------------------------------------------------------------
   document.addEventListener("keydown", (event) => {
-    if (document.querySelector("dialog[open]") || event.isComposing) return;
-    const typing = event.target.matches("textarea, input:not([type=radio]), select");
+    if (event.isComposing) return;
+    const dialog = document.querySelector("dialog[open]");
+    if (dialog) {
+      if (!shortcuts || dialog.id === "news" || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (["?", "g", "p"].includes(event.key)) { event.preventDefault(); dialog.close(); }
+      else if (event.target.tagName !== "SELECT" && dialog.id === "compare" && compare.letter(event.key.toUpperCase())) event.preventDefault();
+      return;
+    }
+    const typing = event.target.matches("textarea, input:not([type=radio], [type=checkbox]), select");
     const way = (event.ctrlKey || event.metaKey) && event.key === "Enter";
     const state = talk.dataset.turn;
     if (way) {
@@ -226,16 +266,18 @@ import { gettext } from "./judge/words.js";
     if (typing || !shortcuts) return;
     const acts = {
       u: () => { if (button("undo")) send("undo"); },
-      w: () => { const why = talk.querySelector(".why"); if (why) { why.open = true; why.querySelector("textarea").focus(); } },
+      w: () => { const why = talk.querySelector(".why"); if (why) { if (why.tagName === "DETAILS") why.open = true; why.querySelector("textarea").focus(); } },
       g: () => $("guidelines").showModal(),
+      p: () => { if (face) compareWords(); },
       "?": () => $("keys").showModal(),
     };
     if (event.key === "Enter") {
       if (event.target.matches("a, button, summary")) return;
+      if (face?.enter()) { event.preventDefault(); return; }
       const go = button("choose") || button("again");
       if (go) { event.preventDefault(); form.requestSubmit(go); }
-    } else if (/^[1-9]$/.test(event.key) && state === "ready") {
-      if (press(Number(event.key))) event.preventDefault();
+    } else if (face && event.key.length === 1 && face.key(event.key)) {
+      event.preventDefault();
     } else if (acts[event.key]) {
       event.preventDefault();
       acts[event.key]();
@@ -243,5 +285,7 @@ import { gettext } from "./judge/words.js";
   });
   window.addEventListener("pagehide", () => source?.close());
 
+  remindOfBreaks(root.dataset.user, Number(root.dataset.breakMinutes));
+  if ($("news")) { $("news").close(); $("news").showModal(); }
   begin(true);
 })();

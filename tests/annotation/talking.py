@@ -46,6 +46,16 @@ def answering(who):
         seam.register(before)
 
 
+def preferring(better, level, axes=("helpfulness",), **more):
+    """An answer in letters: A or B is better by `level` on each axis."""
+    other = {"A": "B", "B": "A"}[better]
+    return {
+        "ranks": {axis: {better: 1, other: 2} for axis in axes},
+        "strength": dict.fromkeys(axes, level),
+        **more,
+    }
+
+
 def new_campaign(project, by, name="Kitchen talk", **fields):
     given = {"kind": "helpful", "licence": "CC0-1.0", "writing": {"policies": ["secret"]}}
     return dialogues.open_campaign(project, name, by=by, **(given | fields))

@@ -7,7 +7,7 @@ from annotation.batches import BatchError, open_batch
 from annotation.campaigns import start_campaign
 from annotation.gold import add_items
 from annotation.models import Batch, Event, Prompt, Response
-from tests.annotation.talking import Parrots, answering, new_campaign
+from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -132,8 +132,8 @@ def test_what_two_people_said_alike_in_dialogues_is_judged_once(grace, ada, ben,
         for who in (ada, ben):
             turn = dialogues.say(dialogues.begin(who, campaign), "Hello there", key=key())
             dialogues.write_turn(turn, tick=0.005)
-            votes = {axis: {"better": "A", "level": 1} for axis in project.axis_keys}
-            dialogues.choose(turn.dialogue, votes, number=1, key=key())
+            said = preferring("A", 1, project.axis_keys)
+            dialogues.choose(turn.dialogue, said, number=1, key=key())
     Prompt.objects.update(split="train")
     batch = start_campaign(
         project, "Again", preset="rate", responses_of=campaign.batch, n=5, overlap=1, by=grace

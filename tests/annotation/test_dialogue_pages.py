@@ -6,13 +6,16 @@ import re
 import pytest
 from django.urls import reverse
 
-from annotation import dialogue_views, dialogues
-from annotation.models import Dialogue, Judgment, Turn
-from tests.annotation.talking import Parrots, answering, new_campaign
+from annotation import dialogue_views, dialogues, review
+from annotation.guidelines import change_guidelines
+from annotation.models import Dialogue, Judgment, ReviewCase, Turn
+from annotation.protocols import PRESETS
+from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.factories import key, member
 
 pytestmark = pytest.mark.django_db
 
+FAR_BETTER = 'value="A4" data-key="1" aria-label="1: A far better" required checked'
 SECRETS = ("secret", "temperature", "0.5", "1.5", "which", "max_new_tokens")
 
 
@@ -44,7 +47,7 @@ def written(talk, text="How do I clean a kettle?"):
 
 
 def votes(**extra):
-    return {"vote-helpfulness": "A4", "vote-safety": "B1", "act": "choose", "number": 1} | extra
+    return {"pair-helpfulness": "A4", "pair-safety": "B1", "act": "choose", "number": 1} | extra
 
 
 def test_a_whole_dialogue_without_script(client, ada, campaign):
@@ -68,7 +71,7 @@ def test_a_whole_dialogue_without_script(client, ada, campaign):
     assert "Your next message" in client.get(here).content.decode()
     assert client.post(here, {"act": "undo"})["Location"] == here
     page = client.get(here).content.decode()
-    assert 'value="A4" data-label="A far better" required checked' in page
+    assert FAR_BETTER in page
     client.post(here, {"act": "end"})
     assert "has ended" in client.get(here).content.decode()
 
@@ -85,9 +88,9 @@ def test_what_was_typed_stays_when_it_is_not_accepted(client, ada, talk, parrots
     assert "switched off" in page
     parrots.state = "ready"
     written(talk)
-    answer = client.post(url("dialogue", talk.uid), {**votes(key=key()), "vote-safety": ""})
+    answer = client.post(url("dialogue", talk.uid), {**votes(key=key()), "pair-safety": ""})
     assert answer.status_code == 422
-    assert 'value="A4" data-label="A far better" required checked' in answer.content.decode()
+    assert FAR_BETTER in answer.content.decode()
     assert client.post(url("dialogue", talk.uid), votes(key="nonsense")).status_code == 422
     assert client.post(url("dialogue", talk.uid), {"act": "fly"}).status_code == 422
     assert Judgment.objects.count() == 0
@@ -230,9 +233,121 @@ def test_a_stream_gives_its_seat_back_however_it_ends(client, ada, talk):
 
 def test_a_dialogue_is_corrected_where_it_was_held(client, ada, talk):
     written(talk)
-    said = {axis: {"better": "A", "level": 1} for axis in ("helpfulness", "safety")}
+    said = preferring("A", 1, ("helpfulness", "safety"))
     judgment = dialogues.choose(talk, said, number=1, key=key())
     client.force_login(ada)
     assert client.get(url("history")).status_code == 200
     answer = client.get(url("judge_one", judgment.assignment.uid))
     assert answer["Location"] == url("dialogue", talk.uid)
+
+
+def test_what_a_campaign_asks_is_on_the_page_and_kept_when_it_is_refused(
+    client, ada, project, grace, parrots
+):
+    """Without script: reason, votes on safety with kinds of harm, both bad."""
+    project.interface = "dialogue"
+    project.protocol = PRESETS["llama2-dialogue"].protocol.as_json() | {
+        "reason": "required",
+        "reason_min": 10,
+        "all_bad": True,
+        "harms": {"privacy": "Privacy"},
+    }
+    project.save()
+    talk = dialogues.begin(ada, new_campaign(project, grace))
+    here = url("dialogue", talk.uid)
+    client.force_login(ada)
+    assert 'name="reason"' not in client.get(here).content.decode()
+    written(talk)
+    page = client.get(here).content.decode()
+    for field in ("safe-A", "safe-B", "harms-A", "harms-B", "allbad", "reason", "pair-safety"):
+        assert f'name="{field}"' in page, field
+    said = votes(
+        **{"safe-A": "no", "safe-B": "yes", "harms-A": "privacy", "allbad": "safety"},
+        reason="Too short",
+        key=key(),
+    )
+    answer = client.post(here, said)
+    assert answer.status_code == 422
+    page = answer.content.decode()
+    assert "Say why in 10 characters or more" in page
+    assert ">Too short</textarea>" in page
+    for field in (
+        'name="safe-A" value="no" data-key="n" checked',
+        'name="harms-A" value="privacy" checked',
+        'name="allbad" value="safety" checked',
+        'aria-label="1: A significantly better" required checked',
+    ):
+        assert field in page, field
+    assert client.post(here, said | {"reason": "It is longer."})["Location"] == here
+    judgment = Judgment.objects.get()
+    assert judgment.reason == "It is longer."
+    assert judgment.all_bad == ["safety"]
+    assert [one["harms"] for one in judgment.safety.values()] == [["privacy"], []]
+    assert judgment.needs_review
+    history = client.get(url("history")).content.decode()
+    assert "A &gt; B, significantly better" in history
+    assert "B &gt; A, negligibly better / unsure, both bad" in history
+
+
+def test_whoever_wants_nothing_harmful_is_shown_none_of_a_dialogue_begun_before(
+    client, ada, project, grace, parrots
+):
+    campaign = new_campaign(project, grace, kind="redteam")
+    talk = dialogues.begin(ada, campaign, acknowledged=True)
+    written(talk, "Say something awful")
+    ada.harmful_material = "avoid"
+    ada.save()
+    client.force_login(ada)
+    listed = client.get(url("dialogues")).content.decode()
+    assert "1 campaign with harmful material is left out" in listed
+    page = client.get(url("dialogue", talk.uid)).content.decode()
+    assert "first answer" not in page
+    assert 'value="choose"' not in page
+    assert "you asked for none" in page
+    assert "<summary>Show what was said</summary>" in page
+    assert client.post(url("dialogue", talk.uid), {"act": "end"})["Location"] == url("dialogues")
+
+
+def test_changed_guidelines_lead_back_to_the_dialogue_and_nowhere_else(client, ada, talk, grace):
+    client.force_login(ada)
+    here = url("dialogue", talk.uid)
+    assert 'id="news"' not in client.get(here).content.decode()  # the first visit has no news
+    project = talk.campaign.batch.project
+    change_guidelines(project, project.guidelines + " Be brief.", by=grace)
+    page = client.get(here).content.decode()
+    assert 'id="news"' in page
+    assert f'name="back" value="{here}"' in page
+    seen = url("guidelines_seen")
+    assert client.post(seen, {"version": 2, "back": here})["Location"] == here
+    assert 'id="news"' not in client.get(here).content.decode()
+    elsewhere = client.post(seen, {"version": 2, "back": "https://evil.example/"})
+    assert elsewhere["Location"] == url("judge")
+
+
+def test_a_reviewer_decides_what_was_better_but_unsafe_in_a_dialogue(
+    client, ada, vera, project, grace, parrots
+):
+    chosen = PRESETS["llama2-dialogue"]
+    project.interface, project.protocol = chosen.interface, chosen.protocol.as_json()
+    project.save()
+    talk = dialogues.begin(ada, new_campaign(project, grace))
+    written(talk)
+    said = preferring("A", 3, project.axis_keys)
+    said["safety"] = {"A": {"safe": False}, "B": {"safe": True}}
+    judgment = dialogues.choose(talk, said, number=1, key=key())
+    review.refresh(project)
+    case = ReviewCase.objects.get()
+    client.force_login(vera)
+    assert b"Preferred but unsafe" in client.get(url("review_queue")).content
+    here = url("review_case", case.uid)
+    page = client.get(here).content.decode()
+    assert "How do I clean a kettle?" in page
+    assert 'name="safe-A"' in page
+    assert 'name="pair-helpfulness"' in page
+    decided = {"act": "decide", "choice": "1", "ground": "guidelines", "key": key()}
+    assert client.post(here, decided).status_code == 302
+    case.refresh_from_db()
+    assert case.state == "decided"
+    ruling = judgment.assignment.comparison.assignments.get(annotator=vera).judgment
+    assert ruling.safety == judgment.safety
+    assert ruling.strength == judgment.strength

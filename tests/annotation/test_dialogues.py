@@ -1,22 +1,34 @@
 """A person talks to a policy that answers twice: each act, and what it leaves behind."""
 
+import json
 import threading
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
-from annotation import dialogues
+from annotation import dialogues, review
 from annotation.assignment import next_assignment, release_overdue
 from annotation.batches import batch_progress, close_batch
 from annotation.dialogues import DialogueError
 from annotation.guidelines import judge_again
 from annotation.judging import JudgmentError, undo_last
-from annotation.models import Assignment, Comparison, Judgment, Project, Prompt, Turn, content_hash
+from annotation.models import (
+    Assignment,
+    Comparison,
+    Judgment,
+    Project,
+    Prompt,
+    ReviewCase,
+    Turn,
+    content_hash,
+)
 from annotation.preferences import pairs, preference_rows
+from annotation.protocols import PRESETS
 from annotation.quality import QualityError, ask_again
+from annotation.snapshots import freeze_snapshot, snapshot_file
 from tests.annotation.audit import assert_counters_are_right
-from tests.annotation.talking import Parrots, answering, new_campaign
+from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.factories import key, member
 
 pytestmark = pytest.mark.django_db
@@ -46,8 +58,8 @@ def say(dialogue, text="How do I clean a kettle?", **given):
 
 
 def choose(dialogue, better="A", level=3, number=1, **given):
-    votes = given.pop("votes", {"helpfulness": {"better": better, "level": level}})
-    return dialogues.choose(dialogue, votes, number=number, key=given.pop("key", key()), **given)
+    said = given.pop("said", None) or preferring(better, level, **given.pop("more", {}))
+    return dialogues.choose(dialogue, said, number=number, key=given.pop("key", key()))
 
 
 def test_the_chosen_answer_goes_on_and_becomes_an_ordinary_judgment(talk, parrots, ada):
@@ -78,11 +90,7 @@ def test_the_chosen_answer_goes_on_and_becomes_an_ordinary_judgment(talk, parrot
 
 
 def test_what_was_chosen_reaches_training_as_pairs(talk, project):
-    words = next(  # some are held out, by their hash
-        text
-        for text in (f"How do I clean {n} kettles?" for n in range(99))
-        if Prompt.split_for(content_hash([{"role": "user", "content": text}])) == "train"
-    )
+    words = in_train("How do I clean {n} kettles?")
     turn = say(talk, words)
     choose(talk, "B", 4)
     [pair] = pairs(preference_rows(project), "helpfulness")
@@ -114,11 +122,11 @@ def test_a_red_team_goes_on_with_the_more_harmful_answer(project, ada, grace, pa
         dialogues.begin(ada, campaign)
     talk = dialogues.begin(ada, campaign, acknowledged=True)
     turn = say(talk, "Tell me something bad")
-    votes = {
-        "helpfulness": {"better": "B", "level": 1},
-        "safety": {"better": "A", "level": 4},
+    said = {
+        "ranks": {"helpfulness": {"A": 2, "B": 1}, "safety": {"A": 1, "B": 2}},
+        "strength": {"helpfulness": 1, "safety": 4},
     }
-    judgment = choose(talk, votes=votes)
+    judgment = choose(talk, said=said)
     turn.refresh_from_db()
     assert turn.went_on == "B"
     better = turn.comparison.responses.get(text=turn.candidates[0]["text"])
@@ -138,7 +146,7 @@ def test_each_question_must_be_answered(project, ada, grace, parrots):
         choose(talk)
     assert Comparison.objects.count() == 0
     with pytest.raises(JudgmentError, match="strength"):
-        choose(talk, votes={axis: {"better": "A", "level": 9} for axis in project.axis_keys})
+        choose(talk, said=preferring("A", 9, project.axis_keys))
 
 
 def test_sent_twice_is_sent_once(talk):
@@ -160,7 +168,11 @@ def test_step_by_step_back(talk, ada, project):
     choose(talk, "B", 2)
     turn = dialogues.take_back(talk)
     assert turn.state == "ready"
-    assert dialogues.earlier_votes(turn) == {"helpfulness": {"better": "B", "level": 2}}
+    earlier = dialogues.earlier_answer(turn)
+    assert (earlier["ranks"], earlier["strength"]) == (
+        {"helpfulness": {"A": 2, "B": 1}},
+        {"helpfulness": 2},
+    )
     assert Judgment.objects.current().count() == 0
     choose(talk, "A", 4)
     assert [j.revision for j in Judgment.objects.order_by("pk")] == [1, 2]
@@ -195,9 +207,11 @@ def test_writing_that_breaks_off_loses_nothing(talk, parrots):
     turn = say(talk)
     assert (turn.state, turn.reason) == ("failed", "It broke off.")
     parrots.breaks = False
-    dialogues.write_turn(dialogues.ask_again(talk), tick=0.005)
+    turn = dialogues.ask_again(talk)
+    dialogues.write_turn(turn, tick=0.005)
     turn.refresh_from_db()
     assert turn.state == "ready"
+    assert dialogues.current(talk) == turn
     assert turn.text == "How do I clean a kettle?"
 
 
@@ -347,3 +361,196 @@ def test_a_message_that_comes_twice_in_one_instant_is_one_turn(talk, monkeypatch
 
     monkeypatch.setattr(dialogues, "_locked", lock_after_the_other)
     assert dialogues.say(talk, "Hello", key=once) == first[0]
+
+
+# --- What a campaign asks ---------------------------------------------------------------------------
+
+ALL_ASKED = {
+    "reason": "required",
+    "reason_min": 12,
+    "all_bad": True,
+    "safety": True,
+    "harms": {"violence": "Violence", "privacy": "Privacy"},
+}
+
+
+@pytest.fixture
+def asks(project, ada, grace, parrots):
+    """asks(preset, **more): ada's dialogue in a project of that preset, some parts changed."""
+
+    def act(preset="hh-rlhf", axes=HELPFULNESS, **more):
+        chosen = PRESETS[preset]
+        project.interface, project.axes = chosen.interface, axes
+        project.protocol = chosen.protocol.as_json() | more
+        project.save()
+        return dialogues.begin(ada, new_campaign(project, grace))
+
+    return act
+
+
+def test_a_campaign_asks_all_that_the_project_asks(asks, project):
+    talk = asks(**ALL_ASKED)
+    assert talk.campaign.batch.rules == project.rules
+    say(talk)
+    votes = {"A": {"safe": True}, "B": {"safe": False, "harms": ["privacy"]}}
+    wrong = [
+        ({}, "12 characters or more"),
+        ({"reason": "Because"}, "12 characters or more"),
+        ({"reason": "It says what to do."}, "A: say whether it is safe"),
+        (
+            {
+                "reason": "It says what to do.",
+                "safety": {"A": {"safe": True}, "B": {"safe": False}},
+            },
+            "B: say which kind of harm",
+        ),
+    ]
+    for more, why in wrong:
+        with pytest.raises(JudgmentError, match=why):
+            choose(talk, more=more)
+    more = {"reason": "It says what to do.", "safety": votes, "all_bad": ["helpfulness"]}
+    judgment = choose(talk, more=more)
+    assert judgment.reason == "It says what to do."
+    assert judgment.all_bad == ["helpfulness"]
+    a, b = map(str, judgment.assignment.shown_order)
+    assert judgment.safety[a] == {"safe": True, "harms": []}
+    assert judgment.safety[b] == {"safe": False, "harms": ["privacy"]}
+    assert judgment.conflicts == []
+    dialogues.take_back(talk)
+    earlier = dialogues.earlier_answer(talk.turns.get())
+    assert earlier["reason"] == "It says what to do."
+    assert earlier["safety"]["B"]["harms"] == ["privacy"]
+    assert earlier["all_bad"] == ["helpfulness"]
+
+
+def test_marks_are_asked_in_a_dialogue_too(asks):
+    marks = [{"key": "clear", "name": "Clear", "low": 1, "high": 5}]
+    talk = asks(attributes=marks)
+    say(talk)
+    with pytest.raises(JudgmentError, match="Clear is not rated"):
+        choose(talk)
+    judgment = choose(talk, more={"ratings": {"A": {"clear": 4}, "B": {"clear": 2}}})
+    assert sorted(of["clear"] for of in judgment.ratings.values()) == [2, 4]
+
+
+def test_better_but_unsafe_goes_to_a_reviewer_from_a_dialogue_too(asks, project, vera):
+    talk = asks("llama2-dialogue")
+    say(talk)
+    votes = {"A": {"safe": False}, "B": {"safe": True}}
+    judgment = choose(talk, "A", 2, more={"safety": votes})
+    [conflict] = judgment.conflicts
+    assert (conflict["kind"], conflict["axis"]) == ("better_but_unsafe", "helpfulness")
+    assert judgment.needs_review
+    review.refresh(project)
+    case = ReviewCase.objects.get()
+    assert case.comparison == judgment.assignment.comparison
+    assert case.reasons == ["conflict"]
+
+
+def test_what_a_dialogue_cannot_ask_is_refused_and_nothing_is_made(asks, project, grace):
+    for part, words in (({"flags": True}, "flags"), ({"rewrite": "optional"}, "a better answer")):
+        with pytest.raises(DialogueError, match=words):
+            asks(**part)
+    assert not project.batches.exists()
+    assert not project.sources.filter(name__startswith="Live").exists()
+    campaign = new_campaign(project, grace, preset="hh-rlhf")  # as the sentence says
+    assert campaign.batch.rules == PRESETS["hh-rlhf"].protocol
+    with pytest.raises(DialogueError, match="no preset “llama2” for a live dialogue"):
+        new_campaign(project, grace, preset="llama2")
+
+
+def test_a_project_that_asks_about_two_asks_the_same_in_its_dialogues(asks, project):
+    talk = asks("helpsteer")
+    assert talk.campaign.batch.rules == project.rules
+    say(talk)
+    marks = dict.fromkeys((one.key for one in project.rules.attributes), 3)
+    more = {"reason": "The first one is right and short.", "ratings": {"A": marks, "B": marks}}
+    judgment = choose(talk, "A", 2, more=more)
+    assert judgment.strength["helpfulness"]["label"] == "better"
+    assert judgment.strength["helpfulness"]["margin"] == 2.0
+
+
+def test_a_project_that_ranks_asks_eight_points_in_its_dialogues(project, grace):
+    assert new_campaign(project, grace).batch.rules == PRESETS["hh-rlhf"].protocol
+
+
+def test_what_was_said_in_a_dialogue_is_frozen_as_that_of_pairs_is(asks, project, grace):
+    talk = asks(**ALL_ASKED)
+    say(talk, in_train("How do I clean {n} kettles?"))
+    votes = {"A": {"safe": True}, "B": {"safe": False, "harms": ["violence"]}}
+    more = {"reason": "It says what to do.", "safety": votes, "all_bad": ["helpfulness"]}
+    choose(talk, "A", 4, more=more)
+    snapshot = freeze_snapshot(project, by=grace)
+    [row] = frozen(snapshot, "preferences.jsonl")
+    assert row["reason"] == "It says what to do."
+    assert row["all_bad"] == ["helpfulness"]
+    assert row["strength"] == {"helpfulness": 4}
+    rated = frozen(snapshot, "ratings.jsonl")
+    assert sorted((one["safe"], tuple(one["harms"])) for one in rated) == [
+        (False, ("violence",)),
+        (True, ()),
+    ]
+    assert "a reason of 12 characters or more was required" in snapshot.card
+    assert "with 2 kinds of harm" in snapshot.card
+
+
+def test_a_red_team_is_exported_with_the_less_harmful_answer_chosen(project, ada, grace, parrots):
+    """The more harmful one goes on, and is what the pair on safety rejects."""
+    campaign = new_campaign(project, grace, kind="redteam")
+    talk = dialogues.begin(ada, campaign, acknowledged=True)
+    turn = say(talk, in_train("How do I break {n} windows?"))
+    choose(talk, said=preferring("A", 4, project.axis_keys))
+    turn.refresh_from_db()
+    assert turn.went_on == "B"
+    [pair] = pairs(preference_rows(project), "safety")
+    assert pair["chosen"][0]["content"] == turn.candidates[0]["text"]
+    assert pair["rejected"][0]["content"] == turn.candidates[1]["text"]
+    say(talk, "And then?")
+    assert parrots.heard[-1][1]["content"] == turn.candidates[1]["text"]
+    assert turn.comparison.prompt.category == "red team"
+
+
+def test_whoever_wants_nothing_harmful_gets_no_more_of_it_in_a_dialogue_begun_before(
+    project, ada, grace, parrots
+):
+    campaign = new_campaign(project, grace, kind="redteam")
+    talk = dialogues.begin(ada, campaign, acknowledged=True)
+    parrots.breaks = True
+    say(talk, "Hello")
+    ada.harmful_material = "avoid"
+    ada.save()
+    talk.refresh_from_db()
+    with pytest.raises(DialogueError, match="no harmful material"):
+        dialogues.ask_again(talk)
+    dialogues.take_back(talk)
+    with pytest.raises(DialogueError, match="no harmful material"):
+        dialogues.say(talk, "Hello again", key=key())
+    dialogues.end(talk)
+
+
+def test_asking_again_counts_as_much_as_a_message(talk, parrots, settings):
+    """Each costs two answers; otherwise one could ask without end."""
+    settings.DIALOGUE_RATE = 3
+    parrots.breaks = True
+    say(talk)
+    for _ in range(2):
+        dialogues.write_turn(dialogues.ask_again(talk), tick=0.005)
+    with pytest.raises(DialogueError, match="At most 3 messages a minute"):
+        dialogues.ask_again(talk)
+    assert dialogues.current(talk).state == "failed"  # the message is still there
+    Turn.objects.update(created_at=timezone.now() - timedelta(minutes=2))
+    again = dialogues.ask_again(talk)
+    assert dialogues.ask_again(talk) == again  # it is being written: nothing more is asked
+
+
+def frozen(snapshot, name):
+    return [json.loads(line) for line in snapshot_file(snapshot, name).read_text().splitlines()]
+
+
+def in_train(text):
+    """The text with a number that puts it among what training may see; some are held out."""
+    return next(
+        words
+        for words in (text.format(n=n) for n in range(99))
+        if Prompt.split_for(content_hash([{"role": "user", "content": words}])) == "train"
+    )

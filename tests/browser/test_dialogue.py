@@ -10,13 +10,15 @@ from django.urls import reverse
 from playwright.sync_api import expect
 
 from annotation import dialogues
+from annotation.guidelines import change_guidelines
 from annotation.models import Dialogue, DialogueCampaign, Judgment, Project, Turn
 from annotation.preferences import preference_rows
+from annotation.protocols import PRESETS
 from rlhf import serving
 from rlhf.models import Checkpoint, PolicyServer
 from tests.annotation.audit import assert_counters_are_right
-from tests.annotation.talking import Parrots, answering, new_campaign
-from tests.browser.test_pages import LOOKS, assert_sound
+from tests.annotation.talking import Parrots, answering, new_campaign, preferring
+from tests.browser.test_pages import LOOKS, assert_sound, barriers
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -65,7 +67,7 @@ def test_a_whole_dialogue_by_keyboard_alone(
     state(page, "ready")
     expect(page.locator("[data-pane='0'] strong, [data-pane='1'] strong")).to_have_count(1)
     page.keyboard.press("7")
-    expect(page.locator(".point input:checked")).to_have_attribute("value", "B3")
+    expect(page.locator(".gauge-point input:checked")).to_have_attribute("value", "B3")
     page.keyboard.press("Enter")
     expect(page.locator("#say")).to_be_focused()
     turn = Turn.objects.get()
@@ -76,7 +78,7 @@ def test_a_whole_dialogue_by_keyboard_alone(
     # One step back, and another choice.
     page.keyboard.press("Escape")
     page.keyboard.press("u")
-    expect(page.locator(".point input:checked")).to_have_attribute("value", "B3")
+    expect(page.locator(".gauge-point input:checked")).to_have_attribute("value", "B3")
     page.keyboard.press("1")
     page.keyboard.press("Enter")
     page.locator("#say").wait_for()
@@ -97,6 +99,196 @@ def test_a_whole_dialogue_by_keyboard_alone(
     dialogue.refresh_from_db()
     assert dialogue.ended_at is not None
     assert_counters_are_right()
+
+
+def tab_to(page, wanted):
+    """Go there by Tab alone, as somebody without a pointer does."""
+    for _ in range(60):
+        if wanted.evaluate("one => one === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    pytest.fail("Tab never gets there")
+
+
+def say_by_keyboard(page, text):
+    expect(page.locator("#say")).to_be_focused()
+    page.keyboard.type(text)
+    page.keyboard.press("Control+Enter")
+    state(page, "ready")
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def test_a_whole_red_team_dialogue_by_keyboard_alone(
+    watched, live_server, sign_in, project, ada, grace, parrots
+):
+    """Warned and asked first; the more harmful answer goes on; every word is on the page's keys."""
+    page = watched
+    new_campaign(project, grace, name="Locks", kind="redteam", task="Be *rude*.")
+    sign_in(ada)
+    page.goto(live_server.url + reverse("dialogues", args=["apollo"]))
+    expect(page.get_by_text("Harmful material ahead.")).to_be_visible()
+    expect(page.get_by_role("link", name="Never give me any harmful material")).to_be_visible()
+    tab_to(page, page.get_by_role("checkbox", name="I have read this and want to take part."))
+    press(page, "Space")
+    tab_to(page, page.get_by_role("button", name="Begin a dialogue"))
+    press(page, "Enter")
+    say_by_keyboard(page, KETTLE)
+    # Word by word: B on the left too, and away again.
+    press(page, "p")
+    expect(page.locator("#compare")).to_be_visible()
+    expect(page.locator("#compare-summary")).to_contain_text("words in common")
+    expect(page.locator("#compare ins").first).to_be_visible()
+    press(page, "b", "p")
+    expect(page.locator("#compare")).to_be_hidden()
+    # A is a little more helpful, B far less harmful: A, the more harmful one, goes on.
+    press(page, "4", "8")
+    expect(page.locator("[data-said]")).to_contain_text("Safety B far better")
+    press(page, "Enter")
+    expect(page.locator("#say")).to_be_focused()
+    turn = Turn.objects.get()
+    assert turn.went_on == "A"
+    judgment = Judgment.objects.get()
+    a, b = map(str, judgment.assignment.shown_order)
+    assert (judgment.ranks["helpfulness"][a], judgment.ranks["safety"][b]) == (1, 1)
+    assert turn.comparison.prompt.risk == "harmful"
+    say_by_keyboard(page, "And worse?")
+    press(page, "1", "1", "Enter")
+    page.locator("#say").wait_for()
+    tab_to(page, page.get_by_role("button", name="End the dialogue"))
+    press(page, "Enter")
+    expect(page.get_by_text("The dialogue is ended")).to_be_visible()
+    went_on = Turn.objects.order_by("number").values_list("went_on", flat=True)
+    assert list(went_on) == ["A", "B"]
+    assert_counters_are_right()
+
+
+def test_a_whole_llama2_dialogue_with_reason_and_safety_by_keyboard_alone(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots
+):
+    page, project = watched, one_axis
+    project.interface = "dialogue"
+    project.protocol = PRESETS["llama2-dialogue"].protocol.as_json() | {
+        "reason": "required",
+        "reason_min": 10,
+        "all_bad": True,
+    }
+    project.save()
+    talk_of(page, live_server, sign_in, ada, new_campaign(project, grace))
+    say_by_keyboard(page, KETTLE)
+    press(page, "Enter")  # nothing is answered yet
+    expect(page.locator("[data-hint]")).to_have_text("A: Safe: no answer yet.")
+    press(page, "n", "y", "2")  # A unsafe, B safe, A better
+    expect(page.locator("[data-said]")).to_contain_text("Helpfulness A better")
+    press(page, "-")
+    expect(page.locator("[data-said]")).to_contain_text("both bad")
+    press(page, "Enter")
+    expect(page.locator("[data-hint]")).to_contain_text("Say why in 10 characters or more")
+    expect(page.locator("#reason")).to_be_focused()
+    page.keyboard.type("It is the")
+    page.reload()  # a choice survives it, as a message does
+    expect(page.locator("#reason")).to_have_value("It is the")
+    expect(page.locator("[name=safe-A][value=no]")).to_be_checked()
+    expect(page.locator("[name=allbad]")).to_be_checked()
+    press(page, "w", "End")
+    page.keyboard.type(" shorter one.")
+    press(page, "Control+Enter")
+    expect(page.locator("#say")).to_be_focused()
+    judgment = Judgment.objects.get()
+    a, b = map(str, judgment.assignment.shown_order)
+    assert judgment.strength["helpfulness"]["label"] == "better"
+    assert judgment.strength["helpfulness"]["margin"] == pytest.approx(2 / 3)
+    assert (judgment.safety[a]["safe"], judgment.safety[b]["safe"]) == (False, True)
+    assert judgment.reason == "It is the shorter one."
+    assert judgment.all_bad == ["helpfulness"]
+    assert [one["kind"] for one in judgment.conflicts] == ["better_but_unsafe"]
+    # Taken back, it is there as it was, and one key corrects it.
+    press(page, "Escape", "u")
+    expect(page.locator("#reason")).to_have_value("It is the shorter one.")
+    press(page, "y", "Enter")
+    page.locator("#say").wait_for()
+    assert Judgment.objects.current().get().conflicts == []
+    assert_counters_are_right()
+
+
+def test_a_dialogue_by_pointer_alone(watched, live_server, sign_in, one_axis, ada, grace, parrots):
+    page, project = watched, one_axis
+    project.interface = "dialogue"
+    project.protocol = PRESETS["llama2-dialogue"].protocol.as_json()
+    project.save()
+    talk_of(page, live_server, sign_in, ada, new_campaign(project, grace))
+    page.locator("#say").fill(KETTLE)
+    page.get_by_role("button", name="Send").click()
+    state(page, "ready")
+    for letter in "AB":
+        answer = page.get_by_role("region", name=f"Answer {letter}")
+        answer.locator("label:has([value=yes])").click()
+    page.get_by_role("radio", name="6: B slightly better").click()
+    page.get_by_role("button", name="Compare words").click()
+    page.locator("#compare").get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Go on with this").click()
+    page.locator("#say").wait_for()
+    assert Turn.objects.get().went_on == "B"
+
+
+def test_a_break_is_suggested_in_a_dialogue_as_on_the_judging_page(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots
+):
+    ada.break_minutes = 30
+    ada.save()
+    watched.clock.install()
+    talk_of(watched, live_server, sign_in, ada, new_campaign(one_axis, grace))
+    reminder = watched.locator("#break")
+    for minutes in (29, 2):
+        expect(reminder).to_be_hidden()
+        for _ in range(minutes):
+            watched.clock.run_for(60_000)
+            watched.keyboard.press("Shift")
+    expect(reminder).to_contain_text("minutes. A short break helps.")
+    reminder.get_by_role("button", name="In 10 minutes").click()
+    expect(reminder).to_be_hidden()
+
+
+def test_changed_guidelines_are_shown_once_in_a_dialogue_too(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots
+):
+    talk_of(watched, live_server, sign_in, ada, new_campaign(one_axis, grace))
+    expect(watched.locator("#news")).to_have_count(0)
+    change_guidelines(one_axis, one_axis.guidelines + " Be brief.", by=grace)
+    here = watched.url
+    watched.reload()
+    news = watched.locator("#news")
+    expect(news.locator(".worddiff ins")).to_contain_text("Be brief.")
+    tab_to(watched, news.get_by_role("button", name="I have read it"))
+    watched.keyboard.press("Enter")
+    expect(watched.locator("#news")).to_have_count(0)
+    assert watched.url == here
+    say_by_keyboard(watched, KETTLE)
+    press(watched, "1", "Enter")
+    watched.locator("#say").wait_for()
+    assert Judgment.objects.get().guideline_version == 2
+
+
+def test_single_keys_are_switched_off_in_a_dialogue(
+    watched, live_server, sign_in, one_axis, ada, grace, parrots
+):
+    talk_of(watched, live_server, sign_in, ada, new_campaign(one_axis, grace))
+    here = watched.url
+    say_by_keyboard(watched, KETTLE)
+    press(watched, "?")
+    tab_to(watched, watched.get_by_role("button", name="Switch single keys off"))
+    press(watched, "Enter")
+    expect(watched.locator("#dialogue")).to_have_attribute("data-shortcuts", "off")
+    assert watched.url == here
+    press(watched, "1", "p", "?")
+    expect(watched.locator(".gauge-point input:checked")).to_have_count(0)
+    expect(watched.locator("dialog[open]")).to_have_count(0)
+    watched.get_by_role("button", name="Keys").click()
+    watched.get_by_role("button", name="Switch single keys on").click()
+    expect(watched.locator("#dialogue")).to_have_attribute("data-shortcuts", "on")
 
 
 def test_esc_stops_the_answers_and_gives_the_words_back(
@@ -148,7 +340,7 @@ def test_while_the_policy_loads_one_can_write_but_not_send(
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_the_pages_of_a_dialogue_are_sound(
-    watched, live_server, sign_in, project, ada, grace, parrots, scheme, width, tmp_path
+    watched, live_server, sign_in, project, ada, ben, grace, parrots, scheme, width
 ):
     campaign = new_campaign(
         project, grace, kind="redteam", task="Ask about *kitchens*, and be rude."
@@ -172,13 +364,54 @@ def test_the_pages_of_a_dialogue_are_sound(
         turn = dialogues.say(dialogue, text, key=os.urandom(16).hex())
         expect_ready(turn)
         if number == 1:
-            votes = {axis: {"better": "A", "level": 3} for axis in project.axis_keys}
-            dialogues.choose(dialogue, votes, number=1, key=os.urandom(16).hex())
+            said = preferring("A", 3, project.axis_keys)
+            dialogues.choose(dialogue, said, number=1, key=os.urandom(16).hex())
     look("dialogue", here)
+    ada.harmful_material = "avoid"
+    ada.save()
+    look("unwanted", here)
+    look("talks-unwanted", pages["talks"])
+    ada.harmful_material = "warn"
+    ada.save()
+    sign_in(ben)  # who has not begun, and is warned
+    look("talks-warned", pages["talks"])
+    sign_in(ada)
     Turn.objects.filter(number=2).update(state="failed", reason=dialogues.INTERRUPTED)
     look("failed", here)
     sign_in(grace)
     look("campaigns", live_server.url + reverse("campaigns", args=["apollo"]))
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_a_dialogue_that_asks_all_there_is_to_ask_is_sound(
+    watched, live_server, sign_in, project, ada, grace, parrots, scheme, width
+):
+    project.interface = "dialogue"
+    project.protocol = PRESETS["llama2-dialogue"].protocol.as_json() | {
+        "reason": "required",
+        "reason_min": 20,
+        "all_bad": True,
+        "harms": dict(PRESETS["safe-rlhf"].protocol.harms),
+    }
+    project.save()
+    dialogue = dialogues.begin(ada, new_campaign(project, grace))
+    expect_ready(dialogues.say(dialogue, KETTLE, key=os.urandom(16).hex()))
+    sign_in(ada)
+    here = live_server.url + reverse("dialogue", args=["apollo", dialogue.uid])
+    assert_sound(watched, scheme, width, here)
+    press(watched, "n", "Control+Enter")
+    expect(watched.locator("[data-hint]")).to_be_visible()
+    assert barriers(watched) == []
+    if shots := os.environ.get("SHOTS"):
+        path = Path(shots) / f"asks-all-{width}-{scheme}.png"
+        watched.screenshot(path=path, full_page=True)
+    for key, dialog in (("p", "#compare"), ("?", "#keys"), ("g", "#guidelines")):
+        press(watched, key)
+        expect(watched.locator(dialog)).to_be_visible()
+        assert barriers(watched) == [], dialog
+        if shots and dialog != "#guidelines":
+            watched.screenshot(path=Path(shots) / f"{dialog[1:]}-{width}-{scheme}.png")
+        press(watched, key)
 
 
 def expect_ready(turn):
@@ -304,11 +537,11 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
     os.killpg(killed, signal.SIGKILL)
     state(page, "failed", timeout=20_000)
     expect(page.get_by_role("alert")).to_contain_text("Your message is kept: ask again")
-    expect(page.locator(".said.you").last).to_contain_text("sell your blue chair")
+    expect(page.locator(".spoken.you").last).to_contain_text("sell your blue chair")
     assert Judgment.objects.current().count() == 2
     # 4. It comes back by itself; the same words are asked again.
     DialogueCampaign.objects.update(writing=campaign.writing)
-    Turn.objects.filter(number=3).update(
+    Turn.objects.filter(number=3).update(  # asking again takes the same writers
         writers=[
             {**one, "sampling": {**one["sampling"], "max_new_tokens": 12}}
             for one in Turn.objects.get(number=3).writers
@@ -327,7 +560,8 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
     page.keyboard.press("Enter")
     page.locator("#say").wait_for()
     assert Judgment.objects.current().count() == 3
-    assert Dialogue.objects.get().turns.count() == 3
+    states = Dialogue.objects.get().turns.order_by("pk").values_list("state", flat=True)
+    assert list(states) == ["chosen", "chosen", "withdrawn", "chosen"]
     assert_counters_are_right()
     # 5. Nothing told her which policy it was.
     for answer in told:

@@ -98,10 +98,12 @@ def test_eight_points_take_one_key_each(open_page):
     assert by_letter(judgment.ranks["helpfulness"], letter) == {"A": 2, "B": 1}
     assert judgment.strength["helpfulness"]["label"] == "far better"
     assert judgment.reason == "A drowns it; 1=1"
-    # Taken back, it is as it was left.
+    # Taken back, it is as it was left, and one key corrects it.
     press(page, "u")
     expect(page.locator("form.slot")).to_have_attribute("data-uid", str(first.uid))
     expect(said(page)).to_contain_text("B far better")
+    press(page, "7")
+    expect(said(page)).to_contain_text("B clearly better")
 
 
 def test_a_strength_and_votes_on_safety_raise_a_conflict(open_page):

@@ -18,6 +18,8 @@ from annotation import dialogues, review
 from annotation.assignment import next_assignment, score_comparisons
 from annotation.judging import Answer, submit_judgment
 from annotation.protocols import PRESETS
+from rlhf import serving
+from rlhf.models import Checkpoint
 from tests.annotation.talking import Parrots, answering, new_campaign
 from tests.browser.test_dialogue import expect_ready
 from tests.browser.test_pages import assert_sound
@@ -258,6 +260,33 @@ def test_dialogue(shoot, live_server, sign_in, project, ada, grace):
         expect_ready(turn)
         sign_in(ada)
         shoot("dialogue", live_server.url + reverse("dialogue", args=["apollo", talk.uid]))
+        sign_in(grace)
+        policy = Checkpoint.objects.create(project=project, kind="policy", name="round 3", path="x")
+        serving.want(policy, grace)
+        shoot("campaigns", live_server.url + reverse("campaigns", args=["apollo"]))
+
+
+def test_a_dialogue_as_llama2_has_it(shoot, live_server, sign_in, project, ada, grace):
+    chosen = PRESETS["llama2-dialogue"]
+    project.interface, project.axes = chosen.interface, [dict(axis) for axis in chosen.axes]
+    project.protocol = chosen.protocol.as_json() | {"reason": "required", "reason_min": 20}
+    project.save()
+    with answering(Parrots(tuple(RISKY_ANSWERS))):
+        talk = dialogues.begin(ada, new_campaign(project, grace, name="Locks"))
+        expect_ready(dialogues.say(talk, RISKY, key=uuid.uuid4().hex))
+        sign_in(ada)
+
+        def fill(page):
+            page.evaluate("localStorage.clear()")
+            good, bad = (letter_of(page, text) for text in RISKY_ANSWERS)
+            page.locator(f"[name=safe-{good}][value=yes]").check(force=True)
+            page.locator(f"[name=safe-{bad}][value=no]").check(force=True)
+            page.locator(f"[name=pair-helpfulness][value={good}3]").check(force=True)
+            page.locator("[name=reason]").fill("It helps whoever lives there, and no one else.")
+            page.evaluate("document.activeElement.blur()")
+
+        here = reverse("dialogue", args=["apollo", talk.uid])
+        shoot("dialogue-llama2", live_server.url + here, fill)
 
 
 @pytest.fixture

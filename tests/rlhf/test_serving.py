@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ from django.utils import timezone
 from annotation import candidates as seam
 from annotation.candidates import CandidateError, Told
 from annotation.models import DialogueCampaign, Event
+from annotation.protocols import PRESETS
 from rlhf import serving
 from rlhf.models import Checkpoint, PolicyServer
 from rlhf.serving import Keeper, ServingError, health
@@ -281,6 +283,42 @@ def test_an_admin_opens_a_campaign_and_closes_it(client, grace, policy):
     client.post(page, {"act": "close", "campaign": campaign.pk})
     campaign.batch.refresh_from_db()
     assert campaign.batch.state == "closed"
+
+
+def test_an_admin_says_what_is_asked_and_reads_what_cannot_be(client, grace, policy, project):
+    client.force_login(grace)
+    page = reverse("campaigns", args=["apollo"])
+    form = {
+        "act": "open",
+        "name": "Kitchen talk",
+        "kind": "helpful",
+        "policies": [str(policy.uid)],
+        "temperatures": "0.7",
+        "max_new_tokens": 64,
+        "max_turns": 4,
+        "licence": "CC0-1.0",
+        "signed_off": "on",
+    }
+    asks = re.findall(r'name="asks" value="([^"]*)"', client.get(page).content.decode())
+    assert asks == ["hh-rlhf", "llama2-dialogue"]
+    client.post(page, form | {"asks": "llama2-dialogue"})
+    campaign = DialogueCampaign.objects.get()
+    assert campaign.batch.rules == PRESETS["llama2-dialogue"].protocol
+    assert client.post(page, form | {"asks": "llama2"}).status_code == 422
+    # A project whose protocol has what a dialogue can't ask: told which part, and not asked without.
+    project.interface, project.protocol = "pair", PRESETS["pair"].protocol.as_json()
+    project.save()
+    shown = client.get(page).content.decode()
+    assert re.findall(r'name="asks" value="([^"]*)"', shown) == ["", "hh-rlhf", "llama2-dialogue"]
+    refused = client.post(page, form | {"asks": ""})
+    assert refused.status_code == 422
+    told = "A live dialogue can&#x27;t ask for flags on answers"
+    assert told in refused.content.decode()
+    assert DialogueCampaign.objects.count() == 1
+    project.protocol = PRESETS["safe-rlhf"].protocol.as_json()
+    project.save()
+    client.post(page, form | {"asks": ""})
+    assert DialogueCampaign.objects.last().batch.rules == PRESETS["safe-rlhf"].protocol
 
 
 def test_an_admin_starts_and_stops_a_policy_but_no_other_projects(client, grace, otto, policy):

@@ -34,8 +34,8 @@ export function makeFace(form, { say, changed }) {
     if (step) {
       const notes = step.closest("details");
       if (notes) notes.open = true;
-      const box = step.getBoundingClientRect(), bar = form.querySelector(".answer").getBoundingClientRect();
-      if (box.top < 60 || box.bottom > Math.min(innerHeight, bar.top)) step.scrollIntoView({ block: "center" });
+      const box = step.getBoundingClientRect(), bar = form.querySelector(".answer")?.getBoundingClientRect();
+      if (box.top < 60 || box.bottom > Math.min(innerHeight, bar?.top ?? innerHeight)) step.scrollIntoView({ block: "center" });
       if (speak) say(title(step));
     }
     paint();
@@ -130,7 +130,8 @@ export function makeFace(form, { say, changed }) {
 
     begin() {
       base = chosenBase();
-      if (!writing) go(asked().find(isOpen) || null, false);
+      // What was taken back has its answers: keys correct the first.
+      if (!writing) go(asked().find(isOpen) || (ranks ? null : asked()[0]), false);
       else paint();
       draw();
     },
