@@ -235,7 +235,7 @@ def load_policy(
         tokenizer=tokenizer,
         stop_ids=stop_ids,
         pad_id=pad_id,
-        context=context_length(model.config),
+        context=context_length(model),
     )
     if not packing.has_known_head(policy.model):
         raise InputError(
@@ -490,12 +490,12 @@ def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
     return found
 
 
-def context_length(config: Any) -> int:
+def context_length(model: Any) -> int:
     """The longest sequence the model can read; very long when it doesn't say."""
     for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
-        value = getattr(config, key, None)
+        value = getattr(model.config, key, None)
         if isinstance(value, int) and value > 0:
-            return value
+            return value - packing.first_position(model)
     return 1 << 30
 
 

@@ -126,7 +126,7 @@ class RewardModel:
             heads=heads.to(device),
             log_nu=nn.Parameter(torch.zeros(len(axes), device=device)),
             prior=prior if use_prior else None,
-            max_length=min(max_length, loading.context_length(model.config)),
+            max_length=min(max_length, loading.context_length(model)),
             n_heads=n_heads,
             dtype=dtype,
             adapters=adapters,
@@ -227,7 +227,7 @@ class RewardModel:
             heads=heads.to(device).requires_grad_(requires_grad=False),
             log_nu=nn.Parameter(tensors["log_nu"].to(device), requires_grad=False),
             prior=prior,
-            max_length=settings["max_length"],
+            max_length=min(settings["max_length"], loading.context_length(trunk)),
             mean=settings["mean"],
             scale=settings["scale"],
             reference=settings["reference"],
@@ -350,9 +350,8 @@ class RewardModel:
             hidden, lengths = self._after_shared_prompts(texts, prompts)
         else:
             ids, mask, left, lengths = self._pack(texts)
-            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
             hidden = self.trunk(
-                input_ids=ids, attention_mask=mask, position_ids=positions
+                input_ids=ids, attention_mask=mask, position_ids=_positions(self.trunk, mask)
             ).last_hidden_state[:, left:]
         real = ppo_math.length_mask(lengths, hidden.shape[1])[..., None]
         mean = (hidden.float() * real).sum(dim=1) / lengths[:, None]
@@ -397,11 +396,11 @@ class RewardModel:
         cache = self.trunk(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            position_ids=_positions(self.trunk, mask),
             use_cache=True,
         ).past_key_values
         cache.reorder_cache(whose)  # beam search's way to say: row i goes on from prompt whose[i]
-        before = mask.sum(dim=1)
+        before = mask.sum(dim=1) + packing.first_position(self.trunk)
         ids, own, _, lengths = self._pack([Text((), t.response) for t in texts])
         hidden = self.trunk(
             input_ids=ids,
@@ -460,7 +459,7 @@ class RewardModel:
                     logits = self.prior(
                         input_ids=ids,
                         attention_mask=mask,
-                        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                        position_ids=_positions(self.prior, mask),
                         use_cache=False,
                         logits_to_keep=ids.shape[1] - left + 1,
                     ).logits[:, :-1]
@@ -604,6 +603,11 @@ class RewardModel:
             mask[i, begin:end] = 1
         lengths = torch.tensor([len(t.response) for t in texts], device=self.device)
         return ids.to(self.device), mask.to(self.device), left, lengths
+
+
+def _positions(model: Any, mask: Tensor) -> Tensor:
+    """The position of every token (B, T) by the mask, counted as the model counts."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0) + packing.first_position(model)
 
 
 def _by_length(texts: Sequence[Text], batch_size: int) -> list[list[int]]:
