@@ -5,7 +5,6 @@ a model is ever run, because either would let a downloaded file take over the ma
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -565,8 +564,3 @@ def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, floor: 
         return peak * (step + 1) / warmup
     left = (total - step) / max(total - warmup, 1)
     return peak * (floor + (1 - floor) * min(max(left, 0.0), 1.0))
-
-
-def is_finite(*numbers: float) -> bool:
-    """Whether none is NaN or infinite."""
-    return all(math.isfinite(number) for number in numbers)
