@@ -528,6 +528,8 @@ def _check_folder(name: str, what: str) -> None:
 
 
 def _check_weights(path: Path, what: str) -> None:
+    if not path.is_dir():
+        raise InputError(f"The {what} folder {str(path)!r} does not exist.")
     found = sorted(path.glob("*.safetensors"))
     if not found:
         other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
