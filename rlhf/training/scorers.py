@@ -605,10 +605,13 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = read_json(path)
     except InputError as error:
-        raise InputError(f"The reward model in {str(path.parent)!r} can't be read: {error}") from None
+        raise InputError(
+            f"The reward model in {str(path.parent)!r} can't be read: {error}"
+        ) from None
     if not isinstance(settings, dict):
         raise InputError(f"{path} must hold a JSON object, as the reward_model stage writes it.")
-    settings = {"heads": 1, "members": [], "adapters": []} | settings
+    older: dict[str, Any] = {"heads": 1, "members": [], "adapters": []}
+    settings = older | settings
     for name in ("axes", "prior", "max_length", "mean", "scale", "reference"):
         if name not in settings:
             raise InputError(

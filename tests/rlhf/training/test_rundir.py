@@ -127,7 +127,7 @@ def test_beside_a_whole_checkpoint_a_damaged_one_does_no_harm(tmp_path):
     cut_short(tmp_path / rundir.CHECKPOINT)
     assert (rundir.find_checkpoint(tmp_path) / "weights").read_text() == "second"
     cut_short(tmp_path / "checkpoint.old")
-    with pytest.raises(InputError, match="remove the folders checkpoint and checkpoint.old to"):
+    with pytest.raises(InputError, match=r"remove the folders checkpoint and checkpoint\.old to"):
         rundir.find_checkpoint(tmp_path)
 
 
