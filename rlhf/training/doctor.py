@@ -509,7 +509,7 @@ def check_round_trip(
         )
         report.add("warning", "template", f"The {what} has no chat template; {said}")
     bos = tokenizer.bos_token
-    if bos and prompts and not apart:
+    if bos and prompts and not apart and getattr(tokenizer, "chat_template", None):
         rendered = loading.render(tokenizer, prompts[0].messages)
         added = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
         if rendered.startswith(bos + bos):

@@ -80,9 +80,10 @@ class Policy:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, whether they fit or not."""
-        marks = has_marks_around(self.tokenizer, apart=self.encoder_decoder)
-        ids = self.tokenizer(self.render(messages), add_special_tokens=marks)["input_ids"]
-        return list(ids)
+        text = self.render(messages)
+        if has_marks_around(self.tokenizer, apart=self.encoder_decoder):
+            return list(self.tokenizer(text)["input_ids"])
+        return [*marks_before(self.tokenizer), *encode(self.tokenizer, text)]
 
     def render(self, messages: Sequence[Message]) -> str:
         """A conversation as the text that the response follows."""
@@ -468,8 +469,20 @@ def has_marks_around(tokenizer: Any, *, apart: bool) -> bool:
     return apart and not getattr(tokenizer, "chat_template", None)
 
 
+def marks_before(tokenizer: Any) -> list[int]:
+    """The tokens that the tokenizer itself puts before a text (a Llama's <s>): a model without chat
+    template has hardly seen a text without them. Nothing where a template decides what begins one.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        return []
+    text = encode(tokenizer, "a")
+    marked = list(tokenizer("a")["input_ids"])
+    starts = [i for i in range(len(marked)) if text and marked[i : i + len(text)] == text]
+    return marked[: starts[0]] if starts else []
+
+
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text as it stands: the template has put the special tokens in already."""
+    """Token ids of a text as it stands, without special tokens of the tokenizer's own."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

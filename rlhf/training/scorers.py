@@ -282,10 +282,10 @@ class RewardModel:
     ) -> list[Text]:
         """`read` for many, tokenized together."""
         eos = self.tokenizer.eos_token_id
-        begin, between = [], []
+        begin, between = [] if self.is_t5 else loading.marks_before(self.tokenizer), []
         if eos is None:  # an encoder: [CLS] prompt [SEP] response [SEP], as it was trained
             eos = self.tokenizer.sep_token_id
-            begin = [t for t in (self.tokenizer.cls_token_id,) if t is not None]
+            begin = begin or [t for t in (self.tokenizer.cls_token_id,) if t is not None]
             between = [t for t in (eos,) if t is not None]
         end = [] if eos is None else [eos]
         room = self.max_length - len(begin) - len(between)
