@@ -182,7 +182,8 @@ class RewardModel:
     ) -> Self:
         """Read what `save` wrote, ready to score; `InputError` says what is wrong otherwise.
 
-        `prior` is the one that the members of an ensemble have in common. Nothing is to be trained
+        `prior` is one that is loaded already, which this model has in common with others (the members
+        of an ensemble, the test-RM beside the train-RM); one that has none ignores it. Nothing is to be trained
         of it, so trunk and prior are held in `dtype`.
         """
         folder = Path(path)
@@ -199,7 +200,9 @@ class RewardModel:
         adapters = tuple(settings["adapters"])
         if adapters:
             trunk = loading.load_adapters(trunk, folder / ADAPTERS, adapters)
-        if settings["prior"] and prior is None:
+        if not settings["prior"]:
+            prior = None
+        elif prior is None:
             prior = loading.load_language_model(
                 str(folder / PRIOR), "reward model's prior", dtype=dtype
             )

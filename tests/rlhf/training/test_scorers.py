@@ -191,3 +191,11 @@ def test_its_longest_text_still_has_a_position_for_every_token(kind, tmp_path):
     text = model.read(ask("red lamp " * 40), "nice " * 40)
     assert len(text.prompt) + len(text.response) == 38
     assert model.response_states([text])[0].isfinite().all()
+
+
+def test_a_model_without_a_prior_ignores_the_one_that_others_have(policy, tmp_path):
+    other = new(policy, use_prior=True)
+    new(policy).save(tmp_path)
+    loaded = RewardModel.load(tmp_path, prior=other.prior)
+    assert loaded.prior is None
+    assert loaded.score([ask("red lamp")], ["nice"])["safety"].isfinite().all()
