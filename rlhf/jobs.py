@@ -506,9 +506,15 @@ def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
             # It had finished; only the news of it was lost.
             link_tree(old, run_dir)
             return
-        checkpoint = rundir.find_checkpoint(old)
+        try:
+            checkpoint = rundir.find_checkpoint(old)
+        except rundir.InputError:
+            continue  # damaged, or its process is just putting a newer one in place
         if checkpoint is not None:
-            link_tree(checkpoint, run_dir / rundir.CHECKPOINT)
+            # Under its name once it is whole: half of one would be taken for damage.
+            beside = run_dir / f".{rundir.CHECKPOINT}.linked"
+            link_tree(checkpoint, beside)
+            beside.rename(run_dir / rundir.CHECKPOINT)
             if (old / rundir.METRICS).exists():
                 # A copy: the old process may still be appending to its own file.
                 shutil.copyfile(old / rundir.METRICS, run_dir / rundir.METRICS)

@@ -9,6 +9,7 @@ Exit code: 0 nothing found, 1 warnings, 2 the stage would refuse to run, or coul
 """
 
 import argparse
+import contextlib
 import difflib
 import functools
 import json
@@ -23,7 +24,14 @@ from typing import Any
 
 from rlhf.training import configs
 from rlhf.training.configs import PPOConfig, StageConfig
-from rlhf.training.rundir import CONFIG, DATA, InputError, read_json, read_result
+from rlhf.training.rundir import (
+    CONFIG,
+    DATA,
+    InputError,
+    find_checkpoint,
+    read_json,
+    read_result,
+)
 
 STAGES: dict[str, type[StageConfig]] = {
     "base": configs.BaseConfig,
@@ -89,7 +97,9 @@ def examine(run_dir: Path, stage: str = "", *, probe: bool = True) -> Report:
         if report.stage in ("base", "grow"):
             report.add("ok", "data", "Nothing else to check before this stage.")
             return report
-        _examine_models(report, run_dir, config, probe=probe)
+        # What a stage prints while it reads is no part of the report.
+        with contextlib.redirect_stdout(sys.stderr):
+            EXAMINATIONS.get(report.stage, _examine_policy)(report, run_dir, config, probe=probe)
     except InputError as error:
         report.add("error", "input", str(error))
     return report
@@ -136,18 +146,15 @@ def check_settings(report: Report, values: dict[str, Any]) -> StageConfig | None
     return made
 
 
-def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
-    import torch
-
-    from rlhf.training import loading, ptx
-    from rlhf.training.data import Prompt, read_demonstrations, read_judgments, read_prompts
+def _examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
+    """Stages that answer prompts or teach answers, without reinforcement learning."""
+    from rlhf.training import loading, sampling
+    from rlhf.training.data import read_demonstrations, read_judgments, read_prompts
     from rlhf.training.scorers import RewardModel
 
     # 1. Data.
     room = getattr(config, "max_new_tokens", 1)
-    if report.stage == "reward_model":
-        prompts = [j.prompt for j in read_judgments(run_dir, config.axes)]
-    elif report.stage == "dpo":
+    if report.stage == "dpo":
         prompts = [j.prompt for j in read_judgments(run_dir, [config.axis])]
     elif report.stage == "sft":
         prompts = [p for p, _ in read_demonstrations(run_dir)]
@@ -156,31 +163,291 @@ def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) 
 
     # 2. Models, by the very functions that the stage loads them with.
     device = loading.choose_device(config.device)
-    torch.manual_seed(config.seed)
-    if report.stage == "reward_model":
-        trunk = loading.load_trunk(config.trunk, "trunk")
-        tokenizer = loading.load_tokenizer(config.trunk, "trunk")
-        check_round_trip(report, tokenizer, "trunk", prompts, [])
-        copies = 2 if config.prior else 1  # the prior is a second, frozen one
-        size = sum(p.numel() for p in trunk.parameters())
-        needed = size * (FULL_TRAINING_BYTES + 4 * (copies - 1))
-        _compare_memory(report, device, needed, {"trunk": needed})
-        return
+    here = available_memory(device.type)
+    loading.be_deterministic(config.seed, 0)
     policy = loading.load_policy(config.policy, "policy", device=device)
     if report.stage == "dpo":
         policy.refuse_encoder_decoder("TRL's DPOTrainer")
+    _check_policy(report, policy, prompts)
+
+    # 3. Lengths and batches.
+    fitting, _ = _check_lengths(report, policy, prompts, room, config.long_prompts)
+    if report.stage in ("sft", "dpo"):
+        rows = len(prompts)
+        level = "warning" if rows < config.batch_size else "ok"
+        report.add(level, "batches", f"{rows} examples, {config.batch_size} for each update.")
+
+    # 4. Answers and rewards.
+    scorers = {
+        name: RewardModel.load(path, device=device)
+        for name in ("reward_model", "test_reward_model")
+        if (path := getattr(config, name, ""))
+    }
+    if probe and fitting and room > 1:
+        chosen, encoded = _some(policy, fitting, config)
+        began = time.monotonic()
+        answers = sampling.sample(
+            policy.model,
+            encoded,
+            k=PROBED_ANSWERS,
+            max_new_tokens=config.max_new_tokens,
+            temperature=getattr(config, "temperature", 1.0),
+            stop_ids=policy.stop_ids,
+            pad_id=policy.pad_id,
+            generator=_generator(policy.device, config.seed),
+        )
+        probed = Probed(chosen, encoded, answers, policy, time.monotonic() - began)
+        _report_answers(report, probed, config)
+        rewards = {
+            name: _replaced(probed, _combined(scorer, probed, config), config)
+            for name, scorer in scorers.items()
+        }
+        _report_rewards(report, probed, rewards)
+
+    # 5. Memory.
+    if report.stage in ("sft", "dpo"):
+        size = sum(p.numel() for p in policy.model.parameters())
+        needed = size * (FULL_TRAINING_BYTES + (4 if report.stage == "dpo" else 0))
+        _compare_memory(report, here, needed, {"policy": needed})
+
+
+def _examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool) -> None:
+    """PPO: what it reads and builds is read and built, so that what stops it stops the doctor."""
+    from rlhf.training import loading, ptx
+    from rlhf.training.data import read_prompts
+    from rlhf.training.ppo_models import Models, mix
+
+    # 1. Prompts, checkpoint, models.
+    prompts = read_prompts(run_dir)
+    watch = read_prompts(run_dir, "watch") if (run_dir / DATA / "watch.jsonl").exists() else []
+    checkpoint = find_checkpoint(run_dir)
+    device = loading.choose_device(config.device)
+    here = available_memory(device.type)
+    if _too_large(report, here, config):
+        return
+    loading.be_deterministic(config.seed, config.threads)
+    models = Models(config)
+    if checkpoint is not None:
+        state = read_json(checkpoint / "state.json")
+        models.scales = state["scales"]
+        report.add("ok", "checkpoint", f"It would go on after step {state['step']}.")
+    policy = models.policy
+    _check_policy(report, policy, prompts)
+
+    # 2. Lengths and batches.
+    room, long_prompts = config.max_new_tokens, config.long_prompts
+    fitting, longest = _check_lengths(report, policy, prompts, room, long_prompts)
+    if watch:
+        kept, _ = models.fitting(watch)
+        report.add("ok", "watch", f"{len(kept)} prompts are watched.")
+    check_batches(report, len(fitting), config)
+    if config.ptx_weight:
+        examples = ptx.read(run_dir, policy, long_prompts)
+        report.add("ok", "ptx", f"{len(examples)} examples are kept likely.")
+
+    # 3. Answers and their rewards, as a step would sample and judge them.
+    scoring = 0.0
+    if probe and fitting:
+        if config.normalise_samples and checkpoint is None:
+            some = [fitting[i % len(fitting)] for i in range(config.normalise_samples)]
+            models.normalise(*models.fitting(some))
+        chosen, encoded = _some(policy, fitting, config)
+        began = time.monotonic()
+        answers = models.sample(encoded, PROBED_ANSWERS, seed=mix(config.seed, -3))
+        probed = Probed(chosen, encoded, answers, policy, time.monotonic() - began)
+        _report_answers(report, probed, config)
+        began = time.monotonic()
+        rewards = {"reward_model": _ppo_reward(models, probed)}
+        scoring = (time.monotonic() - began) / len(probed.flat)
+        if models.test_scorer is not None:  # it only watches: its own opinion, without the rules
+            second = _combined(models.test_scorer, probed, config)
+            rewards["test_reward_model"] = _replaced(probed, second, config)
+        _report_rewards(report, probed, rewards)
+        asked = [ids for ids in encoded for _ in range(PROBED_ANSWERS)]
+        old, _, _, mask = models.read(asked, probed.flat)
+        models.compare(probed.flat, old, mask)
+
+    # 4. Memory and time.
+    parts = ppo_memory(models, longest, watched=bool(watch))
+    _compare_memory(report, here, sum(parts.values()), parts)
+    if probe and len(fitting) == len(prompts):
+        _estimate_time(report, models, fitting, scoring)
+
+
+def _ppo_reward(models: Any, probed: "Probed") -> Any:
+    """What PPO would climb (answers,): by its own `judge`, then what it does to the score of an
+    answer that is too long or did not end."""
+    import torch
+
+    from rlhf.training import ppo_math
+
+    config = models.config
+    scores, _ = models.judge(probed.asked, probed.texts)
+    if not bool(torch.isfinite(scores).all()):
+        raise InputError(
+            "Rewards of sampled answers are not finite numbers; mend the reward model or the rule "
+            "that gave them."
+        )
+    if config.overlong_buffer:
+        scores = scores - ppo_math.overlong_penalty(
+            torch.tensor([len(answer.tokens) for answer in probed.flat]),
+            longest=config.max_new_tokens,
+            buffer=config.overlong_buffer,
+            penalty=config.overlong_penalty,
+        )
+    return _replaced(probed, scores, config)
+
+
+def _examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
+    """Reward models: the rankings of both sides as they would be learnt from, and one update."""
+    import torch
+
+    from rlhf.training import loading, reward_model
+    from rlhf.training.data import read_judgments, read_texts
+
+    # 1. Rankings, split by prompt, and texts of the reference.
+    judgments = read_judgments(run_dir, config.axes)
+    if config.loss == "plackett_luce":
+        reward_model.check_ties(judgments)
+    read_texts(run_dir, "reference")
+    checkpoint = find_checkpoint(run_dir)
+    if checkpoint is not None:
+        report.add("ok", "checkpoint", "It would go on from its checkpoint.")
+    ids = sorted({j.prompt.prompt_id for j in judgments})
+    halves = dict(zip(("train", "test"), reward_model.split(ids, config), strict=True))
+    annotators = sorted({j.annotator for j in judgments})
+
+    # 2. The first model of all that would be trained.
+    device = loading.choose_device(config.device)
+    here = available_memory(device.type)
+    loading.be_deterministic(config.seed, config.threads)
+    plans = reward_model.plans_of(config)
+    axes, seed = plans[0]
+    model = reward_model.new_member(config, axes, seed, device, [], "train")
+    check_round_trip(report, model.tokenizer, "trunk", [j.prompt for j in judgments], [])
+
+    # 3. Lengths and batches.
+    sides = {}
+    for name, mine in halves.items():
+        groups = reward_model.groups_of(
+            model, [j for j in judgments if j.prompt.prompt_id in mine], annotators
+        )
+        sides[name] = [g for g in groups if any(o.pairs for o in g.opinions)]
+        if not sides[name]:
+            report.add(
+                "error",
+                "batches",
+                f"No ranking for the {name}-RM prefers one response to another; rank more responses.",
+            )
+            return
+    updates = {
+        name: len(plans) * config.epochs * -(-len(groups) // config.rankings_per_batch)
+        for name, groups in sides.items()
+    }
+    report.figures |= {"rankings": {n: len(g) for n, g in sides.items()}, "updates": updates}
+    few = min(map(len, sides.values())) < config.rankings_per_batch
+    report.add(
+        "warning" if few else "ok",
+        "batches",
+        " and ".join(f"{len(g)} groups of responses for the {n}-RM" for n, g in sides.items())
+        + f", {config.rankings_per_batch} for each of {sum(updates.values())} updates"
+        + ("; the smaller side is less than one batch." if few else "."),
+    )
+    texts = [t for groups in sides.values() for g in groups for t in g.texts]
+    full = sum(len(t.prompt) + len(t.response) >= model.max_length for t in texts)
+    report.add(
+        "warning" if full > 0.2 * len(texts) else "ok",
+        "lengths",
+        f"{full} of {len(texts)} texts fill the {model.max_length} tokens that are read"
+        + ("; what is longer is cut." if full else "."),
+    )
+
+    # 4. Memory: models are trained one after another, and those that are done stay.
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    kept = _bytes(model.trunk, model.heads)
+    parts = {
+        "trunk": float(kept + trained * (FULL_TRAINING_BYTES - 4)),
+        "other models": float(kept * (2 * len(plans) - 1)),
+    }
+    if model.prior is not None:
+        parts["priors"] = 2.0 * _bytes(model.prior)
+    shape = model.trunk.config
+    longest = max(len(t.prompt) + len(t.response) for t in texts)
+    rows = config.rankings_per_batch * max(len(g.texts) for g in sides["train"])
+    layers = getattr(shape, "num_hidden_layers", 1)
+    parts["activations"] = float(rows * longest * layers * shape.hidden_size * 16 * 4)
+    _compare_memory(report, here, sum(parts.values()), parts)
+
+    # 5. Time, by one update.
+    if not probe:
+        return
+    batch = sides["train"][: config.rankings_per_batch]
+    some = [t for g in batch for t in g.texts]
+    began = time.monotonic()
+    reward_model.with_prior(model, batch, config.batch_size)
+    reading = (time.monotonic() - began) / len(some)
+    priors = [g.prior for g in batch if g.prior is not None]
+    for _ in range(2):  # the first warms up
+        began = time.monotonic()
+        scores = model.raw_scores(some, torch.cat(priors) if priors else None)
+        forward = time.monotonic() - began
+        scores.square().mean().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        update = (time.monotonic() - began) * min(config.rankings_per_batch / len(batch), 1.0)
+    # Every text is read by the prior once for each model, and at the end by the other side's.
+    measuring = len(texts) * len(plans) * (2 * reading + forward / len(some))
+    whole = update * sum(updates.values()) + measuring
+    report.figures["seconds"] = {"update": update, "run": whole}
+    report.add(
+        "ok",
+        "time",
+        f"Roughly {_duration(update)} an update, {_duration(whole)} in all, as busy as the machine "
+        "is now.",
+    )
+
+
+def _examine_selection(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
+    """What an ensemble is to disagree about."""
+    from rlhf.training import loading
+    from rlhf.training.data import read_comparisons
+    from rlhf.training.scorers import RewardModel
+
+    comparisons = read_comparisons(run_dir)
+    scorer = RewardModel.load(config.reward_model, device=loading.choose_device(config.device))
+    members = {axis: scorer.members_of(axis) for axis in scorer.every_axis}
+    several = max(members.values()) > 1
+    report.add(
+        "ok" if several else "error",
+        "members",
+        f"{len(comparisons)} comparisons, and on each axis so many opinions: "
+        + ", ".join(f"{axis} {n}" for axis, n in members.items())
+        + ("." if several else "; train the reward model with members = 2 or more."),
+    )
+
+
+EXAMINATIONS: dict[str, Callable[..., None]] = {
+    "ppo": _examine_ppo,
+    "reward_model": _examine_reward_model,
+    "selection": _examine_selection,
+}
+"""Of the stages that are unlike the others."""
+
+
+def _check_policy(report: Report, policy: Any, prompts: list[Any]) -> None:
     render = policy.render if policy.encoder_decoder else None
     check_round_trip(report, policy.tokenizer, "policy", prompts, policy.stop_ids, render)
 
-    # 3. Lengths and batches.
-    lengths, fitting = [], list[Prompt]()
-    for prompt in prompts:
-        lengths.append(len(policy.prompt_ids(prompt.messages)))
-        if policy.fits(lengths[-1], room):
-            fitting.append(prompt)
+
+def _check_lengths(
+    report: Report, policy: Any, prompts: list[Any], room: int, long_prompts: str
+) -> tuple[list[Any], int]:
+    """The prompts that leave room for an answer, and the tokens of the longest of all."""
+    lengths = [len(policy.prompt_ids(prompt.messages)) for prompt in prompts]
+    fitting = [p for p, n in zip(prompts, lengths, strict=True) if policy.fits(n, room)]
     too_long = len(prompts) - len(fitting)
     if too_long:
-        refused = config.long_prompts == "refuse" or not fitting
+        refused = long_prompts == "refuse" or not fitting
         report.add(
             "error" if refused else "warning",
             "lengths",
@@ -201,35 +468,7 @@ def _examine_models(report: Report, run_dir: Path, config: Any, *, probe: bool) 
         "median": statistics.median(lengths),
         "most": max(lengths),
     }
-    if isinstance(config, PPOConfig):
-        check_batches(report, len(fitting), config)
-        if config.ptx_weight:
-            kept = ptx.read(run_dir, policy, config.long_prompts)
-            report.add("ok", "ptx", f"{len(kept)} examples are kept likely.")
-    elif report.stage in ("sft", "dpo"):
-        rows = len(prompts)
-        level = "warning" if rows < config.batch_size else "ok"
-        report.add(level, "batches", f"{rows} examples, {config.batch_size} for each update.")
-
-    # 4. Rewards: do they differ, and is there something better to be found?
-    scorers = {
-        name: RewardModel.load(path, device=device)
-        for name in ("reward_model", "test_reward_model")
-        if (path := getattr(config, name, ""))
-    }
-    if probe and fitting and room > 1:
-        _probe(report, policy, fitting, scorers, config)
-
-    # 5. Memory and time.
-    if isinstance(config, PPOConfig):
-        parts = ppo_memory(config, policy, scorers, max(lengths), same_device=device.type == "cpu")
-        _compare_memory(report, device, sum(parts.values()), parts)
-        if probe and fitting and not too_long:
-            _estimate_time(report, policy, fitting, config)
-    elif report.stage in ("sft", "dpo"):
-        size = sum(p.numel() for p in policy.model.parameters())
-        needed = size * (FULL_TRAINING_BYTES + (4 if report.stage == "dpo" else 0))
-        _compare_memory(report, device, needed, {"policy": needed})
+    return fitting, max(lengths)
 
 
 def check_round_trip(
@@ -270,7 +509,7 @@ def check_round_trip(
         )
         report.add("warning", "template", f"The {what} has no chat template; {said}")
     bos = tokenizer.bos_token
-    if bos and prompts and not apart:
+    if bos and prompts and not apart and getattr(tokenizer, "chat_template", None):
         rendered = loading.render(tokenizer, prompts[0].messages)
         added = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
         if rendered.startswith(bos + bos):
@@ -340,36 +579,73 @@ def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
         report.add("warning", "batches", f"{config.epochs} epochs with approx_kl_stop off drift.")
 
 
-def _probe(
-    report: Report, policy: Any, prompts: list[Any], scorers: dict[str, Any], config: Any
-) -> None:
-    """Sample a few answers and score them."""
+@dataclass
+class Probed:
+    """A few prompts and several sampled answers to each."""
+
+    prompts: list[Any]
+    encoded: list[list[int]]
+    answers: list[list[Any]]
+    policy: Any
+    seconds: float
+
+    @functools.cached_property
+    def flat(self) -> list[Any]:
+        """All answers, prompt by prompt;"""
+        return [answer for group in self.answers for answer in group]
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """their texts,"""
+        return [self.policy.decode(answer.tokens) for answer in self.flat]
+
+    @functools.cached_property
+    def asked(self) -> list[Any]:
+        """and what each answers."""
+        return [p for p, group in zip(self.prompts, self.answers, strict=True) for _ in group]
+
+
+def _some(policy: Any, prompts: list[Any], config: Any) -> tuple[list[Any], list[list[int]]]:
+    """A few of the prompts, evenly spread, and their token ids."""
+    chosen = prompts[:: max(1, len(prompts) // PROBED_PROMPTS)][:PROBED_PROMPTS]
+    kept, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
+    return kept, encoded
+
+
+def _generator(device: Any, seed: int) -> Any:
     import torch
 
-    from rlhf.training import sampling
+    return torch.Generator(device=device).manual_seed(seed)
 
-    chosen = prompts[:: max(1, len(prompts) // PROBED_PROMPTS)][:PROBED_PROMPTS]
-    _, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
-    temperature = getattr(config, "temperature", 1.0)
-    began = time.monotonic()
-    answers = sampling.sample(
-        policy.model,
-        encoded,
-        k=PROBED_ANSWERS,
-        max_new_tokens=config.max_new_tokens,
-        temperature=temperature,
-        stop_ids=policy.stop_ids,
-        pad_id=policy.pad_id,
-        generator=torch.Generator(device=policy.device).manual_seed(config.seed),
-    )
-    seconds = time.monotonic() - began
-    flat = [a for group in answers for a in group]
-    texts = [[policy.decode(a.tokens) for a in group] for group in answers]
+
+def _combined(scorer: Any, probed: Probed, config: Any) -> Any:
+    """One score (answers,) by a reward model alone."""
+    axes = scorer.score([p.messages for p in probed.asked], probed.texts)
+    threshold = getattr(config, "safety_threshold", 0.15)
+    return scorer.combine(axes, [p.risk for p in probed.asked], threshold=threshold)
+
+
+def _replaced(probed: Probed, scores: Any, config: Any) -> Any:
+    """The scores with that of an answer that did not end, where the stage has one for it."""
+    import torch
+
+    from rlhf.training import ppo_math
+
+    if not hasattr(config, "no_eos_score"):
+        return scores
+    finished = torch.tensor([answer.finished for answer in probed.flat])
+    return ppo_math.replace_unfinished(scores.cpu(), finished, config.no_eos_score)
+
+
+def _report_answers(report: Report, probed: Probed, config: Any) -> None:
+    """How long the answers are, whether they end and whether they differ."""
+    flat = probed.flat
     tokens = sum(len(a.tokens) for a in flat)
     ended = sum(a.finished for a in flat) / len(flat)
-    distinct = statistics.fmean(len(set(group)) / len(group) for group in texts)
+    groups = [probed.texts[i : i + PROBED_ANSWERS] for i in range(0, len(flat), PROBED_ANSWERS)]
+    distinct = statistics.fmean(len(set(group)) / len(group) for group in groups)
     report.figures |= {
-        "tokens_per_second": tokens / seconds,
+        "tokens_per_second": tokens / probed.seconds,
         "mean_response_tokens": tokens / len(flat),
         "finished": ended,
         "distinct": distinct,
@@ -395,25 +671,36 @@ def _probe(
             f"{ended:.0%} of {len(flat)} sampled answers end; mean length "
             f"{tokens / len(flat):.0f} tokens.",
         )
-    judged = {}
-    for name, scorer in scorers.items():
-        asked = [p for p, group in zip(chosen, texts, strict=True) for _ in group]
-        axes = scorer.score([p.messages for p in asked], [t for group in texts for t in group])
-        total = scorer.combine(
-            axes, [p.risk for p in asked], threshold=getattr(config, "safety_threshold", 0.15)
-        )
-        judged[name] = total.reshape(len(chosen), PROBED_ANSWERS)
+
+
+def _report_rewards(report: Report, probed: Probed, rewards: dict[str, Any]) -> None:
+    """Whether rewards (answers,) differ, also among the answers that ended, and agree."""
+    judged = {name: r.reshape(-1, PROBED_ANSWERS) for name, r in rewards.items()}
     if "reward_model" in judged:
         scores = judged["reward_model"]
         spread = float(scores.std(dim=1).mean())
         headroom = float((scores.max(dim=1).values - scores.mean(dim=1)).mean())
         report.figures |= {"reward_spread": spread, "best_of_8_headroom": headroom}
+        ended = [
+            [s for s, a in zip(row, group, strict=True) if a.finished]
+            for row, group in zip(scores.tolist(), probed.answers, strict=True)
+        ]
+        apart = [statistics.stdev(some) for some in ended if len(some) > 1]
+        among = statistics.fmean(apart) if apart else None
+        report.figures["reward_spread_of_ended"] = among
         said = (
             f"Answers to one prompt differ by {spread:.2f} (standard deviation of the reward); the "
             f"best of {PROBED_ANSWERS} is worth {headroom:.2f} more than the mean."
         )
         if spread < 0.05:
             report.add("warning", "reward", said + " There is next to nothing to climb.")
+        elif among is not None and among < 0.05:
+            report.add(
+                "warning",
+                "reward",
+                said + f" Those that end differ by {among:.2f} only: but for ending there is next "
+                "to nothing to climb.",
+            )
         else:
             report.add("ok", "reward", said)
     if len(judged) == 2:
@@ -429,47 +716,69 @@ def _probe(
         )
 
 
-def ppo_memory(
-    config: PPOConfig, policy: Any, scorers: dict[str, Any], longest: int, *, same_device: bool
-) -> dict[str, float]:
+def _too_large(report: Report, here: float, config: PPOConfig) -> bool:
+    """Whether the models' files alone are more than the memory that is free: then nothing is read."""
+    folders = {config.policy, config.reference, config.reward_model, config.test_reward_model}
+    files = [f for name in folders if name for f in Path(name).rglob("*.safetensors")]
+    needed = float(sum(f.stat().st_size for f in files))
+    if needed > here:
+        _compare_memory(report, here, needed, {"models' files": needed})
+    return needed > here
+
+
+def _bytes(*modules: Any) -> int:
+    """What the weights of modules take; those that they share count once."""
+    weights = {id(p): p for module in modules for p in module.parameters()}
+    return sum(p.numel() * p.element_size() for p in weights.values())
+
+
+def _modules_of(scorer: Any) -> list[Any]:
+    """Everything that a reward model holds, those beside it included."""
+    own = [scorer.trunk, scorer.heads] + ([scorer.prior] if scorer.prior is not None else [])
+    return own + [module for other in scorer.others for module in _modules_of(other)]
+
+
+def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
     """Bytes that a PPO run needs, by part: a rough upper estimate.
 
-    Full training holds weights, gradients and two moments in float32; frozen models are bfloat16 on
-    a GPU. Activations: about 16 floats per token, layer and unit (Korthikanti et al. 2022 count 34
-    bytes at 2 bytes each), and the vocabulary's logits three times (logits, log-softmax, gradient).
+    Full training holds weights, gradients and two moments in float32; what is frozen is there as it
+    was loaded. Activations: about 16 floats per token, layer and unit (Korthikanti et al. 2022
+    count 34 bytes at 2 bytes each), and the vocabulary's logits three times (logits, log-softmax,
+    gradient).
     """
-    model, shape = policy.model, policy.model.config
-    size = sum(p.numel() for p in model.parameters())
-    half = config.dtype == "bfloat16" or (config.dtype == "auto" and not same_device)
-    frozen = 2 if half else 4
+    from rlhf.training import packing
+
+    config, policy = models.config, models.policy
+    shape = packing.inner(policy.model).config
+    width = 2 if models.half else 4
     hidden = policy.hidden_size
     layers = getattr(shape, "num_hidden_layers", 1)
     if policy.encoder_decoder:
         layers += getattr(shape, "num_decoder_layers", None) or layers
-    linear = sum(sum(m.weight.shape) for m in model.modules() if type(m).__name__ == "Linear")
-    trained = linear * config.lora_rank if config.lora_rank else size
+    trained = [p for _, p in models.trained()]
+    trainable = sum(p.numel() for p in trained)
+    own = sum(p.numel() * p.element_size() for p in trained)
+    critic = sum(p.numel() for p in models.critic.parameters())
     parts = {
-        "policy": trained * FULL_TRAINING_BYTES + (size * frozen if config.lora_rank else 0),
-        "reference": 0.0
-        if config.lora_rank and config.policy == config.reference
-        else size * frozen,
-        "critic": float(
-            hidden * (hidden + 2) * FULL_TRAINING_BYTES
-            if config.critic == "head"
-            else size * FULL_TRAINING_BYTES
-        ),
+        "policy": _bytes(policy.model) - own + trainable * FULL_TRAINING_BYTES,
+        "reference": 4 * sum(w.numel() for w in models.followed.values())
+        if models.shared
+        else _bytes(models.reference.model),
+        "critic": critic * FULL_TRAINING_BYTES,
     }
-    for name, scorer in scorers.items():
-        owned = [scorer.trunk, scorer.prior] if scorer.prior is not None else [scorer.trunk]
-        parts[name] = float(sum(p.numel() * frozen for m in owned for p in m.parameters()))
+    for name, scorer in zip(("reward_model", "test_reward_model"), models.scorers, strict=False):
+        parts[name] = _bytes(*_modules_of(scorer))
+    if models.device.type == "cpu":  # whole copies: of the best weights, and of their average
+        best = watched and models.test_scorer is not None and config.tripwire_evaluations > 0
+        parts["copies"] = 4 * trainable * (best + (config.ema_decay > 0))
     tokens = config.microbatch_size * (longest + config.max_new_tokens)
     logits = config.microbatch_size * config.max_new_tokens * shape.vocab_size * 4
-    parts["activations"] = tokens * layers * hidden * 16 * frozen + 3 * logits
+    parts["activations"] = tokens * layers * hidden * 16 * width + 3 * logits
     heads = getattr(shape, "num_key_value_heads", getattr(shape, "num_attention_heads", 1))
     per_head = getattr(shape, "head_dim", None) or hidden // max(shape.num_attention_heads, 1)
     rows = min(config.decode_batch_size, config.responses_per_step)
     reach = longest + config.max_new_tokens
-    parts["cache"] = float(2 * layers * rows * reach * heads * per_head * frozen)
+    parts["cache"] = 2 * layers * rows * reach * heads * per_head * width
     return {name: float(value) for name, value in parts.items()}
 
 
@@ -491,8 +800,8 @@ def available_memory(device_type: str) -> float:
     return min(found)
 
 
-def _compare_memory(report: Report, device: Any, needed: float, parts: dict[str, float]) -> None:
-    here = available_memory(device.type)
+def _compare_memory(report: Report, here: float, needed: float, parts: dict[str, float]) -> None:
+    """`here` is what was free before anything was loaded."""
     report.figures["memory"] = {"needed": needed, "available": here, "parts": parts}
     largest = max(parts, key=parts.__getitem__)
     said = (
@@ -505,36 +814,32 @@ def _compare_memory(report: Report, device: Any, needed: float, parts: dict[str,
         report.add("warning" if needed > 0.8 * here else "ok", "memory", said)
 
 
-def _estimate_time(report: Report, policy: Any, prompts: list[Any], config: PPOConfig) -> None:
-    """Time one forward and backward pass, and add up a run from it and the probe's sampling."""
+def _estimate_time(report: Report, models: Any, prompts: list[Any], scoring: float) -> None:
+    """Time one forward and backward pass, and add up a run from it, the probe's sampling and its
+    seconds of `scoring` for each answer."""
     import torch
 
+    config, policy = models.config, models.policy
     rows = min(config.microbatch_size, 16)
     chosen = [prompts[i % len(prompts)] for i in range(rows)]
     _, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
     length = max(1, round(report.figures.get("mean_response_tokens", config.max_new_tokens)))
     answers = [[policy.pad_id] * length] * rows
-    threads = torch.get_num_threads()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    try:
-        for _ in range(2):  # the first warms up
-            began = time.monotonic()
+    for _ in range(2):  # the first warms up
+        began = time.monotonic()
+        with models.autocast():
             _, hidden = policy.read(encoded, answers)
             loss = policy.logits(hidden).float().mean()
-            forward = time.monotonic() - began
-            loss.backward()
-            if policy.device.type == "cuda":
-                torch.cuda.synchronize()
-            both = time.monotonic() - began
-            policy.model.zero_grad(set_to_none=True)
-    finally:
-        torch.set_num_threads(threads)
+        forward = time.monotonic() - began
+        loss.backward()
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize()
+        both = time.monotonic() - began
+        policy.model.zero_grad(set_to_none=True)
     responses = config.responses_per_step
     generate = responses * length / max(report.figures.get("tokens_per_second", 1e9), 1e-9)
     passes = responses / rows
-    scorers = 1 + bool(config.test_reward_model)
-    step = generate + passes * (forward * (2 + scorers) + both * config.epochs)
+    step = generate + responses * scoring + passes * (2 * forward + both * config.epochs)
     report.figures["seconds"] = {"step": step, "run": step * config.steps, "generate": generate}
     report.add(
         "ok",

@@ -5,7 +5,6 @@ a model is ever run, because either would let a downloaded file take over the ma
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +80,10 @@ class Policy:
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, whether they fit or not."""
-        marks = has_marks_around(self.tokenizer, apart=self.encoder_decoder)
-        ids = self.tokenizer(self.render(messages), add_special_tokens=marks)["input_ids"]
-        return list(ids)
+        text = self.render(messages)
+        if has_marks_around(self.tokenizer, apart=self.encoder_decoder):
+            return list(self.tokenizer(text)["input_ids"])
+        return [*marks_before(self.tokenizer), *encode(self.tokenizer, text)]
 
     def render(self, messages: Sequence[Message]) -> str:
         """A conversation as the text that the response follows."""
@@ -235,7 +235,7 @@ def load_policy(
         tokenizer=tokenizer,
         stop_ids=stop_ids,
         pad_id=pad_id,
-        context=context_length(model.config),
+        context=context_length(model),
     )
     if not packing.has_known_head(policy.model):
         raise InputError(
@@ -469,8 +469,20 @@ def has_marks_around(tokenizer: Any, *, apart: bool) -> bool:
     return apart and not getattr(tokenizer, "chat_template", None)
 
 
+def marks_before(tokenizer: Any) -> list[int]:
+    """The tokens that the tokenizer itself puts before a text (a Llama's <s>): a model without chat
+    template has hardly seen a text without them. Nothing where a template decides what begins one.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        return []
+    text = encode(tokenizer, "a")
+    marked = list(tokenizer("a")["input_ids"])
+    starts = [i for i in range(len(marked)) if text and marked[i : i + len(text)] == text]
+    return marked[: starts[0]] if starts else []
+
+
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text as it stands: the template has put the special tokens in already."""
+    """Token ids of a text as it stands, without special tokens of the tokenizer's own."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -490,12 +502,12 @@ def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
     return found
 
 
-def context_length(config: Any) -> int:
+def context_length(model: Any) -> int:
     """The longest sequence the model can read; very long when it doesn't say."""
     for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
-        value = getattr(config, key, None)
+        value = getattr(model.config, key, None)
         if isinstance(value, int) and value > 0:
-            return value
+            return value - packing.first_position(model)
     return 1 << 30
 
 
@@ -529,6 +541,8 @@ def _check_folder(name: str, what: str) -> None:
 
 
 def _check_weights(path: Path, what: str) -> None:
+    if not path.is_dir():
+        raise InputError(f"The {what} folder {str(path)!r} does not exist.")
     found = sorted(path.glob("*.safetensors"))
     if not found:
         other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
@@ -565,8 +579,3 @@ def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, floor: 
         return peak * (step + 1) / warmup
     left = (total - step) / max(total - warmup, 1)
     return peak * (floor + (1 - floor) * min(max(left, 0.0), 1.0))
-
-
-def is_finite(*numbers: float) -> bool:
-    """Whether none is NaN or infinite."""
-    return all(math.isfinite(number) for number in numbers)

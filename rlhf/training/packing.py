@@ -255,6 +255,17 @@ def is_encoder_decoder(model: Any) -> bool:
     return bool(getattr(inner(model).config, "is_encoder_decoder", False))
 
 
+def first_position(model: Any) -> int:
+    """The position that a model gives its first token: 0, but for RoBERTa and its like (XLM-R,
+    MPNet, CamemBERT, Longformer) the one after `padding_idx`, whose place in their table of
+    positions is kept for padding."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings":
+            kept = getattr(module, "padding_idx", None)
+            return 0 if kept is None else kept + 1
+    return 0
+
+
 def trunk_states(trunk: Any, packed: Packed) -> Tensor:
     """(N, H) last hidden states of a trunk (a model without head) before each response token."""
     if is_encoder_decoder(trunk):

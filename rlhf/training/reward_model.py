@@ -7,6 +7,7 @@ the other, so no ranking has to be set aside.
 
 import dataclasses
 import hashlib
+import math
 import random
 import time
 from collections import Counter
@@ -41,6 +42,9 @@ from rlhf.training.scorers import RewardModel, Text
 FEW_NUMBERS_RATE = 0.3
 """Peak step size of the tie rate and the annotators' reliabilities: logits of a few numbers, each
 seen in many rankings, that must arrive within some dozens of steps."""
+
+MAX_SKIPPED_IN_A_ROW = 20
+"""Updates that are not finite, after which the run is given up."""
 
 
 @dataclass
@@ -101,6 +105,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     for name, other in (("train", "test"), ("test", "train")):
         members: list[RewardModel] = []
         reliability: list[float] = []
+        first = len(run.trained)
         for axes, seed in plans:
             member = new_member(config, axes, seed, device, members, name)
             mine = groups_of(member, halves[name], annotators)
@@ -119,6 +124,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             members.append(member)
         model = members[0]
         model.others = members[1:]
+        if skipped := sum(run.skipped[first : len(run.updates)]):
+            warnings.append(
+                f"{skipped} of {sum(run.updates[first:])} updates of the {name}-RM were left out, "
+                "because they were not finite; log.txt names what was not."
+            )
 
         # 4. Scores with a meaning: 0 is the reference policy's mean, 1 its standard deviation.
         opinions = opinions_of(
@@ -171,6 +181,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         "n_pairs": len(everything),
         "warnings": [warning for warning in warnings if warning],
         **run.note,
+        "skipped_updates": sum(run.skipped),
         "processes": peers.size,
         "held": run.held,
         "seconds": time.monotonic() - began,
@@ -195,6 +206,10 @@ class Run:
         self.began = self.saved_at = time.monotonic()
         self.trained: list[tuple[RewardModel, Tensor]] = []
         """The models that are done, with what annotators are worth to them, in their order."""
+        self.updates: list[int] = []
+        """How many updates each model has, the one that is being trained the last;"""
+        self.skipped: list[int] = []
+        """and how many were left out so far of those of each model that was begun."""
         self.held = 1.0
         """The share of the trunk that this process held while it was trained."""
         self.note: dict[str, float] = {}
@@ -204,6 +219,7 @@ class Run:
         if (checkpoint := find_checkpoint(run_dir)) is not None:
             self.left_off = LeftOff.read(checkpoint)
             self.step = self.done_before = self.left_off.total_steps
+            self.skipped = self.left_off.skipped
         peers.wait()  # until all have read the checkpoint
         self.metrics = MetricsWriter(run_dir, resume_after=self.step)
 
@@ -212,7 +228,7 @@ class Run:
         moments = parallel.moments(optimizer)
         if self.peers.writes:
             trained = [learnt(*done) for done in self.trained]
-            left_off = LeftOff(step, self.step, weights, moments, trained)
+            left_off = LeftOff(step, self.step, weights, moments, trained, self.skipped)
             save_checkpoint(self.run_dir, left_off.write)
         self.saved_at = time.monotonic()
 
@@ -225,7 +241,8 @@ class Run:
         self.step += 1
         if not self.peers.writes:
             return
-        self.metrics.write(self.step, **{f"{name}_{k}": v for k, v in metrics.items()})
+        named = {f"{name}_{k}": v for k, v in metrics.items()}
+        self.metrics.write(self.step, **named, skipped_updates=sum(self.skipped))
         if self.step % 5 == 0 or self.step == self.total:
             seconds = (time.monotonic() - self.began) / (self.step - self.done_before)
             write_progress(
@@ -251,6 +268,7 @@ class LeftOff:
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
     trained: list[dict[str, Tensor]]
+    skipped: list[int]
 
     def write(self, folder: Path) -> None:
         """Fill an empty folder."""
@@ -260,7 +278,8 @@ class LeftOff:
             {name: m.cpu().contiguous() for name, m in self.moments.items()},
             folder / "optimizer.safetensors",
         )
-        write_json(folder / "state.json", {"step": self.step, "total_steps": self.total_steps})
+        state = {"step": self.step, "total_steps": self.total_steps, "skipped": self.skipped}
+        write_json(folder / "state.json", state)
 
     @classmethod
     def read(cls, folder: Path) -> "LeftOff":
@@ -269,7 +288,8 @@ class LeftOff:
         count = len(list(folder.glob("model-*.safetensors")))
         models = [load_file(folder / f"model-{number}.safetensors") for number in range(count)]
         moments = load_file(folder / "optimizer.safetensors")
-        return cls(state["step"], state["total_steps"], models[-1], moments, models[:-1])
+        counts = state.get("skipped", [0] * count)  # checkpoints of before have none
+        return cls(state["step"], state["total_steps"], models[-1], moments, models[:-1], counts)
 
 
 def learnt(model: RewardModel, log_reliability: Tensor) -> dict[str, Tensor]:
@@ -513,7 +533,11 @@ def train(
     if model.n_heads > 1:
         drawn = torch.poisson(drawn, generator=torch.Generator().manual_seed(config.seed))
     resample = {id(group): drawn[i].to(model.device) for i, group in enumerate(groups)}
-    step = 0
+    run.updates.append(steps)
+    number = len(run.trained)  # this model's, also where a later one was left off
+    if len(run.skipped) == number:
+        run.skipped.append(0)
+    step = in_a_row = 0
     for _ in range(config.epochs):
         for batch in _batches(groups, config.rankings_per_batch, generator):
             if step < done:
@@ -560,17 +584,37 @@ def train(
                     "decided": counts * decided,
                 }
             )
-            if loading.is_finite(told["loss"], norm):
+            # A gradient that is not finite would poison every weight: skip, count, go on.
+            numbers = {"loss": told["loss"], "gradient": norm}
+            broken = [what for what, value in numbers.items() if not math.isfinite(value)]
+            if broken:
+                run.skipped[number] += 1
+                in_a_row += 1
+                causes = ", ".join(broken)
+                print(f"{name}-RM, update {step + 1}: was left out, not finite: {causes}")
+            else:
+                in_a_row = 0
                 optimizer.step()
             step += 1
             accuracy = told["right"] / max(told["decided"], 1)
             run.told(name, loss=told["loss"], accuracy=accuracy, grad_norm=norm)
+            if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+                raise InputError(
+                    f"{in_a_row} updates in a row of the {name}-RM were not finite ({causes}); "
+                    "start again with a lower learning_rate, or look at the rankings' weights."
+                )
             stopping = peers.any(run.stop.requested)
             if stopping or run.is_time():
                 run.save(step, learnt(model, log_reliability), optimizer)
             if stopping:
                 parallel.leave(peers)
                 raise Stopped
+    if run.skipped[number] == steps:
+        raise InputError(
+            f"Of the {name}-RM not one of the {steps} updates that it was to learn by was finite; "
+            "log.txt names what was not. Start again with a lower learning_rate, or look at the "
+            "rankings' weights."
+        )
     if peers.sharded:  # whole again, to be read and saved
         weights = learnt(model, log_reliability)
         model.trunk = loading.load_trunk(config.trunk, "trunk").to(model.device)

@@ -299,10 +299,29 @@ def save_checkpoint(run_dir: Path, write: Callable[[Path], None]) -> None:
 
 
 def find_checkpoint(run_dir: Path) -> Path | None:
-    """The folder of the newest whole checkpoint, checked against its manifest, or None."""
+    """The folder of the newest whole checkpoint, checked against its manifest; None where there is
+    none yet.
+
+    `InputError` where there is one and not one is whole: whenever a process dies, `save_checkpoint`
+    leaves a whole one, so something else has damaged it, and to begin again would lose a run that
+    may be days long.
+    """
+    damage: dict[str, str] = {}
     for name in (f"{CHECKPOINT}.new", CHECKPOINT, f"{CHECKPOINT}.old"):
-        if _is_complete(run_dir / name):
+        if not (run_dir / name / MANIFEST).exists():
+            continue
+        file = _damaged_file(run_dir / name)
+        if file is None:
             return run_dir / name
+        damage[name] = file
+    if damage:
+        name, file = next(iter(damage.items()))
+        folders = f"folder{'s' if len(damage) > 1 else ''} {' and '.join(damage)}"
+        raise InputError(
+            f"The checkpoint of this run is damaged: {name}/{file} is missing or not as it was "
+            f"written ({MANIFEST} holds the size and SHA-256 of every file); put the file back from "
+            f"a copy, or remove the {folders} to start over."
+        )
     return None
 
 
@@ -316,13 +335,21 @@ def _swap(new: Path, folder: Path, old: Path) -> None:
 
 
 def _is_complete(folder: Path) -> bool:
+    return (folder / MANIFEST).exists() and _damaged_file(folder) is None
+
+
+def _damaged_file(folder: Path) -> str | None:
+    """The first file that is not as the manifest has it, or None."""
     manifest = _read_if_there(folder / MANIFEST)
     if manifest is None:
-        return False
-    try:
-        return all(_describe(folder / name) == entry for name, entry in manifest.items())
-    except OSError:
-        return False
+        return MANIFEST
+    for name, entry in manifest.items():
+        try:
+            if _describe(folder / name) != entry:
+                return name
+        except OSError:
+            return name
+    return None
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ these), `heads.safetensors` and `reward_model.json`.
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,7 @@ class RewardModel:
             heads=heads.to(device),
             log_nu=nn.Parameter(torch.zeros(len(axes), device=device)),
             prior=prior if use_prior else None,
-            max_length=min(max_length, loading.context_length(model.config)),
+            max_length=min(max_length, loading.context_length(model)),
             n_heads=n_heads,
             dtype=dtype,
             adapters=adapters,
@@ -181,7 +182,8 @@ class RewardModel:
     ) -> Self:
         """Read what `save` wrote, ready to score; `InputError` says what is wrong otherwise.
 
-        `prior` is the one that the members of an ensemble have in common. Nothing is to be trained
+        `prior` is one that is loaded already, which this model has in common with others (the members
+        of an ensemble, the test-RM beside the train-RM); one that has none ignores it. Nothing is to be trained
         of it, so trunk and prior are held in `dtype`.
         """
         folder = Path(path)
@@ -192,18 +194,15 @@ class RewardModel:
                 f"{str(path)!r} has no {SETTINGS}; give the train/ or test/ folder that the "
                 "reward_model stage wrote."
             )
-        settings = read_json(folder / SETTINGS)
-        try:
-            tensors = load_file(folder / HEADS)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{folder / HEADS} can't be read: {error}") from None
-        if not all(torch.isfinite(t).all() for t in tensors.values()):
-            raise InputError(f"{folder / HEADS} holds NaN or infinity; train the model again.")
+        settings = _read_settings(folder / SETTINGS)
         trunk = loading.load_trunk(str(path), "reward model", dtype=dtype)
-        adapters = tuple(settings.get("adapters", []))
+        tensors = _read_heads(folder / HEADS, settings, trunk.config.hidden_size)
+        adapters = tuple(settings["adapters"])
         if adapters:
             trunk = loading.load_adapters(trunk, folder / ADAPTERS, adapters)
-        if settings["prior"] and prior is None:
+        if not settings["prior"]:
+            prior = None
+        elif prior is None:
             prior = loading.load_language_model(
                 str(folder / PRIOR), "reward model's prior", dtype=dtype
             )
@@ -214,12 +213,11 @@ class RewardModel:
         mean, scale = tensors.get("feature_mean"), tensors.get("feature_scale")
         others: list[RewardModel] = [
             cls.load(folder / name, device=device, prior=prior, dtype=dtype)
-            for name in settings.get("members", [])
-            if Path(name).name == name
+            for name in settings["members"]
         ]
         return cls(
             axes=tuple(settings["axes"]),
-            n_heads=settings.get("heads", 1),
+            n_heads=settings["heads"],
             adapters=adapters,
             others=others,
             trunk=trunk,
@@ -227,7 +225,7 @@ class RewardModel:
             heads=heads.to(device).requires_grad_(requires_grad=False),
             log_nu=nn.Parameter(tensors["log_nu"].to(device), requires_grad=False),
             prior=prior,
-            max_length=settings["max_length"],
+            max_length=min(settings["max_length"], loading.context_length(trunk)),
             mean=settings["mean"],
             scale=settings["scale"],
             reference=settings["reference"],
@@ -287,10 +285,10 @@ class RewardModel:
     ) -> list[Text]:
         """`read` for many, tokenized together."""
         eos = self.tokenizer.eos_token_id
-        begin, between = [], []
+        begin, between = [] if self.is_t5 else loading.marks_before(self.tokenizer), []
         if eos is None:  # an encoder: [CLS] prompt [SEP] response [SEP], as it was trained
             eos = self.tokenizer.sep_token_id
-            begin = [t for t in (self.tokenizer.cls_token_id,) if t is not None]
+            begin = begin or [t for t in (self.tokenizer.cls_token_id,) if t is not None]
             between = [t for t in (eos,) if t is not None]
         end = [] if eos is None else [eos]
         room = self.max_length - len(begin) - len(between)
@@ -350,9 +348,8 @@ class RewardModel:
             hidden, lengths = self._after_shared_prompts(texts, prompts)
         else:
             ids, mask, left, lengths = self._pack(texts)
-            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
             hidden = self.trunk(
-                input_ids=ids, attention_mask=mask, position_ids=positions
+                input_ids=ids, attention_mask=mask, position_ids=_positions(self.trunk, mask)
             ).last_hidden_state[:, left:]
         real = ppo_math.length_mask(lengths, hidden.shape[1])[..., None]
         mean = (hidden.float() * real).sum(dim=1) / lengths[:, None]
@@ -397,11 +394,11 @@ class RewardModel:
         cache = self.trunk(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            position_ids=_positions(self.trunk, mask),
             use_cache=True,
         ).past_key_values
         cache.reorder_cache(whose)  # beam search's way to say: row i goes on from prompt whose[i]
-        before = mask.sum(dim=1)
+        before = mask.sum(dim=1) + packing.first_position(self.trunk)
         ids, own, _, lengths = self._pack([Text((), t.response) for t in texts])
         hidden = self.trunk(
             input_ids=ids,
@@ -460,7 +457,7 @@ class RewardModel:
                     logits = self.prior(
                         input_ids=ids,
                         attention_mask=mask,
-                        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                        position_ids=_positions(self.prior, mask),
                         use_cache=False,
                         logits_to_keep=ids.shape[1] - left + 1,
                     ).logits[:, :-1]
@@ -604,6 +601,117 @@ class RewardModel:
             mask[i, begin:end] = 1
         lengths = torch.tensor([len(t.response) for t in texts], device=self.device)
         return ids.to(self.device), mask.to(self.device), left, lengths
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What `save` wrote into reward_model.json, whole and of the right kinds, or `InputError`."""
+    try:
+        settings = read_json(path)
+    except InputError as error:
+        raise InputError(
+            f"The reward model in {str(path.parent)!r} can't be read: {error}"
+        ) from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} must hold a JSON object, as the reward_model stage writes it.")
+    older: dict[str, Any] = {"heads": 1, "members": [], "adapters": []}
+    settings = older | settings
+    for name in ("axes", "prior", "max_length", "mean", "scale", "reference"):
+        if name not in settings:
+            raise InputError(
+                f"{path} has no {name!r}; copy the reward model again from where it was trained."
+            )
+    wanted = {
+        "axes": ("a list of different names", _are_names(settings["axes"]) and settings["axes"]),
+        "prior": ("true or false", isinstance(settings["prior"], bool)),
+        "max_length": ("a whole number of 8 or more", _is_count(settings["max_length"], 8)),
+        "heads": ("a whole number of 1 or more", _is_count(settings["heads"], 1)),
+        "members": ("a list of folders within", _are_folders(settings["members"])),
+        "adapters": (
+            "a list of folders within, one for each of the heads, or empty",
+            _are_folders(settings["adapters"])
+            and len(settings["adapters"]) in (0, settings["heads"]),
+        ),
+        "mean": ("a number for each axis", _are_numbers(settings["mean"])),
+        "scale": (
+            "a number above 0 for each axis",
+            _are_numbers(settings["scale"]) and all(s > 0 for s in settings["scale"].values()),
+        ),
+        "reference": (
+            "mean, std and n for each axis and risk",
+            isinstance(settings["reference"], dict)
+            and all(
+                isinstance(risks, dict)
+                and all(_are_numbers(r) and {"mean", "std", "n"} <= set(r) for r in risks.values())
+                for risks in settings["reference"].values()
+            ),
+        ),
+    }
+    for name, (kind, right) in wanted.items():
+        if not right:
+            raise InputError(
+                f"{path}: {name} must be {kind}, got {settings[name]!r}; copy the reward model "
+                "again from where it was trained."
+            )
+    return settings
+
+
+def _read_heads(path: Path, settings: dict[str, Any], hidden: int) -> dict[str, Tensor]:
+    """The tensors beside a trunk of `hidden` units, whole, finite and of the right shapes."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} can't be read: {error}") from None
+    outputs = settings["heads"] * len(settings["axes"])
+    features = PRIOR_FEATURES if settings["prior"] else 0
+    shapes = {
+        "weight": (outputs, 2 * hidden + features),
+        "bias": (outputs,),
+        "log_nu": (len(settings["axes"]),),
+    }
+    if {"feature_mean", "feature_scale"} & set(tensors):
+        shapes |= {"feature_mean": (PRIOR_FEATURES,), "feature_scale": (PRIOR_FEATURES,)}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise InputError(
+                f"{path} has no {name!r}; copy the reward model again from where it was trained."
+            )
+        if tensors[name].shape != shape:
+            raise InputError(
+                f"{path} does not fit the trunk and {SETTINGS} beside it: {name} is "
+                f"{tuple(tensors[name].shape)} and should be {shape}; copy the whole folder again."
+            )
+    if not all(torch.isfinite(t).all() for t in tensors.values()):
+        raise InputError(f"{path} holds NaN or infinity; train the model again.")
+    return tensors
+
+
+def _are_names(value: Any) -> bool:
+    """Whether it is a list of different texts."""
+    return (
+        isinstance(value, list)
+        and all(isinstance(name, str) for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _are_folders(value: Any) -> bool:
+    """Whether it is a list of different names, none of which leads out of a folder."""
+    return _are_names(value) and all(name and Path(name).name == name for name in value)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        type(number) in (int, float) and math.isfinite(number) for number in value.values()
+    )
+
+
+def _positions(model: Any, mask: Tensor) -> Tensor:
+    """The position of every token (B, T) by the mask, counted as the model counts."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0) + packing.first_position(model)
 
 
 def _by_length(texts: Sequence[Text], batch_size: int) -> list[list[int]]:

@@ -383,6 +383,18 @@ def test_a_retried_round_goes_on_from_the_checkpoint_of_the_job_that_was_stopped
     assert rundir.find_checkpoint(job.run_dir) is None, "what it went on from is of no use any more"
 
 
+def test_a_damaged_checkpoint_of_an_earlier_claim_is_passed_over_for_the_one_before(tmp_path):
+    for claim, step in (("1", 5), ("2", 9)):
+        rundir.save_checkpoint(
+            tmp_path / claim, lambda folder, step=step: (folder / "step").write_text(str(step))
+        )
+    (tmp_path / "2" / rundir.CHECKPOINT / "step").write_text("")
+    (tmp_path / "3").mkdir()
+    jobs.resume_from_earlier(tmp_path / "3", [tmp_path / "2", tmp_path / "1"])
+    assert (rundir.find_checkpoint(tmp_path / "3") / "step").read_text() == "5"
+    assert [path.name for path in (tmp_path / "3").iterdir()] == [rundir.CHECKPOINT]
+
+
 def test_a_round_retried_while_its_old_job_still_stops_belongs_to_the_new_job(job, grace):
     jobs.claim("gpu", owner="hal")
     rounds.cancel_round(Round.objects.get(), grace)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from rlhf.training.rewards.length import length_window, too_long, too_short
 from rlhf.training.rewards.safety import must_refuse
 from rlhf.training.rewards.wording import in_format, must_not_say, refusal, repetition
+from rlhf.training.rundir import InputError
 
 
 class Asked(Protocol):
@@ -46,7 +47,12 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 
 def rules_of(config: Any) -> dict[str, Reward]:
-    """The rules that `config.rules` names, each with its settings filled in."""
+    """The rules that `config.rules` names, each with its settings filled in; `InputError` where there
+    is none of a name."""
+    if unknown := sorted(set(config.rules) - set(REWARDS)):
+        raise InputError(
+            f"There is no rule {unknown[0]!r}; there are {', '.join(sorted(REWARDS))}."
+        )
     return {
         name: functools.partial(
             REWARDS[name],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.training.rundir import StopRequest, run_stage
+from rlhf.training.rundir import StopRequest, run_stage, save_checkpoint
 from tests.rlhf.training.conftest import HARMFUL
 from tests.rlhf.training.tiny import ask, judgment, prompt, run, run_folder
 
@@ -106,6 +106,85 @@ BROKEN_MODELS = {
     refusing_template: "System role not supported",
 }
 
+# --- Reward models that are broken, each made from one that works -----------------------------
+
+
+def settings(**changes):
+    """A break that changes reward_model.json; None takes a key out."""
+
+    def breaks(folder):
+        path = folder / "reward_model.json"
+        changed = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({k: v for k, v in changed.items() if v is not None}))
+
+    return breaks
+
+
+def heads(**changes):
+    """A break that changes heads.safetensors; None takes a tensor out."""
+
+    def breaks(folder):
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(folder / "heads.safetensors")
+        for name, change in changes.items():
+            if change is None:
+                del tensors[name]
+            else:
+                tensors[name] = change(tensors[name]).contiguous()
+        save_file(tensors, folder / "heads.safetensors")
+
+    return breaks
+
+
+def file(name, written):
+    """A break that writes a file anew, or (None) takes it away."""
+
+    def breaks(folder):
+        if written is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(written)
+
+    return breaks
+
+
+NOT_WHOLE = {"helpfulness": {"harmless": {"mean": 0.0, "std": 1.0}}}
+BROKEN_REWARD_MODELS = {
+    "no settings": (file("reward_model.json", None), "has no reward_model.json"),
+    "settings cut short": (file("reward_model.json", b'{"axes": ["he'), "isn't valid JSON"),
+    "settings that are a list": (file("reward_model.json", b"[]"), "must hold a JSON object"),
+    **{
+        f"no {key}": (settings(**{key: None}), f"reward_model.json has no {key!r}")
+        for key in ("axes", "prior", "max_length", "mean", "scale", "reference")
+    },
+    "no axis": (settings(axes=[]), "axes must be"),
+    "axes in one text": (settings(axes="helpfulness"), "axes must be"),
+    "no length": (settings(max_length=0), "max_length must be"),
+    "a mean in words": (settings(mean={"helpfulness": "low"}), "mean must be"),
+    "a scale of nothing": (settings(scale={"helpfulness": 0.0}), "scale must be"),
+    "half a reference": (settings(reference=NOT_WHOLE), "reference must be"),
+    "more heads than there are": (settings(heads=2), "heads.safetensors does not fit"),
+    "a member outside": (settings(members=["../train"]), "members must be"),
+    "a member that is not there": (settings(members=["member-1"]), "member-1' does not exist"),
+    "adapters that are not there": (settings(adapters=["one"]), "adapters"),
+    "two adapters for one head": (settings(adapters=["one", "two"]), "adapters must be"),
+    "no heads": (file("heads.safetensors", None), "heads.safetensors can't be read"),
+    "heads cut short": (file("heads.safetensors", b"\x00" * 20), "heads.safetensors can't be read"),
+    "heads without their weight": (heads(weight=None), "heads.safetensors has no 'weight'"),
+    "heads without a bias": (heads(bias=None), "heads.safetensors has no 'bias'"),
+    "heads without log_nu": (heads(log_nu=None), "heads.safetensors has no 'log_nu'"),
+    "narrow heads": (heads(weight=lambda w: w[:, 1:]), "heads.safetensors does not fit"),
+    "a prior of other features": (
+        heads(feature_mean=lambda m: m[1:]),
+        "heads.safetensors does not fit",
+    ),
+    "NaN": (heads(bias=lambda b: b * float("nan")), "NaN or infinity"),
+    "no folder of the prior": (lambda folder: shutil.rmtree(folder / "prior"), "prior"),
+    "a trunk cut short": (truncated, "can't be read"),
+    "no tokenizer": (without_tokenizer, "can't be read"),
+}
+
 # --- Run folders that work, until something is broken -----------------------------------------
 
 SYSTEM = [{"role": "system", "content": "be nice"}, *ask("please paint my red lamp")]
@@ -115,7 +194,7 @@ SYSTEM = [{"role": "system", "content": "be nice"}, *ask("please paint my red la
 def folder_of(talker, taste, tmp_path):
     """Run folders of each stage that would work; each with the outputs of a former attempt."""
 
-    def make(stage, *, policy=talker, **data):
+    def make(stage, *, policy=talker, rewards=taste / "train", **data):
         prompts = [
             prompt(i, risk="harmful" if i % HARMFUL == 0 else "harmless") | {"messages": SYSTEM}
             for i in range(8)
@@ -123,7 +202,7 @@ def folder_of(talker, taste, tmp_path):
         both = {"helpfulness": [1, 2], "safety": [2, 1]}
         ranked = [judgment(i, ["nice", "sorry no"], both) | {"messages": SYSTEM} for i in range(6)]
         reference = [row | {"text": "nice"} for row in prompts]
-        rewards = {"reward_model": str(taste / "train")}
+        rewards = {"reward_model": str(rewards)}
         short = {"policy": policy, "max_new_tokens": 4, "threads": 1}
         small = {"steps": 1, "prompts_per_step": 4, "minibatch_size": 4}
         configs, given = {
@@ -202,6 +281,18 @@ def test_a_broken_model_is_named_and_nothing_is_overwritten(
     assert "model" in message
 
 
+@pytest.mark.parametrize("what", BROKEN_REWARD_MODELS)
+def test_a_broken_reward_model_is_named_and_nothing_is_overwritten(
+    what, folder_of, taste, tmp_path
+):
+    breaks, said = BROKEN_REWARD_MODELS[what]
+    rewards = shutil.copytree(taste / "train", tmp_path / "rewards")
+    breaks(rewards)
+    message = refused("evaluate", folder_of("evaluate", rewards=rewards))
+    assert said in message
+    assert "rewards" in message or "reward model" in message
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_without_a_pad_token_everything_works(stage, folder_of, talker, tmp_path):
     """Masks come from lengths, so there is nothing that a pad token would be needed for."""
@@ -277,6 +368,16 @@ BAD_ROWS = {
 def test_bad_rows_are_named_with_their_place(stage, what, folder_of):
     _, data, said = BAD_ROWS[what]
     assert said in refused(stage, folder_of(stage, **data))
+
+
+@pytest.mark.parametrize("stage", ["ppo", "reward_model"])
+def test_a_damaged_checkpoint_is_named_and_the_run_is_not_begun_again(stage, folder_of):
+    folder = folder_of(stage)
+    save_checkpoint(folder, lambda made: (made / "state.json").write_text('{"step": 3}'))
+    (folder / "checkpoint" / "state.json").write_text('{"step"')
+    message = refused(stage, folder)
+    assert "checkpoint/state.json is missing or not as it was written" in message
+    assert "remove the folder checkpoint to start over" in message
 
 
 @pytest.mark.parametrize(("stage", "breaks"), [("best_of_n", truncated), ("grow", pickle)])

@@ -7,9 +7,18 @@ import sys
 
 import pytest
 
-from rlhf.training import doctor
-from tests.rlhf.training.test_bad_input import silent_template, without_eos
-from tests.rlhf.training.tiny import ROOT, ask, prompt, run_folder
+from rlhf.training import doctor, ppo, reward_model
+from rlhf.training.rundir import InputError, StopRequest, run_stage, save_checkpoint
+from rlhf.training.scorers import RewardModel
+from tests.rlhf.training.test_bad_input import (
+    heads,
+    nan,
+    silent_template,
+    truncated,
+    without_a_layer,
+    without_eos,
+)
+from tests.rlhf.training.tiny import ROOT, ask, judgment, make_policy, prompt, rows_of, run_folder
 
 
 def found(report, level):
@@ -114,10 +123,99 @@ def test_rewards_that_are_all_alike_are_a_warning(healthy, taste, tmp_path):
     assert report.exit_code == 1
 
 
+def test_the_reward_that_is_looked_at_is_the_one_that_ppo_climbs(healthy):
+    """Clip, rules and the score of an answer without end are in it, as in a step of PPO."""
+    plain, clipped, ruled, unended = (
+        doctor.examine(healthy(name=name, **settings)).figures
+        for name, settings in {
+            "plain": {},
+            "clipped": {"score_clip": 0.01},
+            "ruled": {"rules": {"must_not_say": 50.0}, "forbidden_phrases": ["nice"]},
+            "unended": {"no_eos_score": -90.0},
+        }.items()
+    )
+    assert plain["reward_spread_of_ended"] > 0.2
+    assert clipped["reward_spread_of_ended"] <= 0.02
+    assert ruled["reward_spread"] > 2 * plain["reward_spread"]
+    assert unended["reward_spread"] > 5 * plain["reward_spread"]
+    assert unended["reward_spread_of_ended"] == plain["reward_spread_of_ended"]
+
+
+def test_where_only_ending_pays_it_says_so(healthy):
+    report = doctor.examine(healthy(score_clip=0.01))
+    assert any("but for ending there is next to nothing" in m for m in found(report, "warning"))
+
+
 def test_more_memory_than_the_machine_has_is_an_error(healthy, monkeypatch):
-    monkeypatch.setattr(doctor, "available_memory", lambda device_type: 1e6)
-    report = doctor.examine(healthy(), probe=False)
-    assert any("bigger machine" in m for m in found(report, "error"))
+    for free in (1e5, 1e6):  # too little for the files already, and for training
+        monkeypatch.setattr(doctor, "available_memory", lambda device_type, free=free: free)
+        report = doctor.examine(healthy(), probe=False)
+        assert any("bigger machine" in m for m in found(report, "error"))
+
+
+def test_the_models_beside_a_reward_model_take_memory_too(healthy, taste, tmp_path):
+    model = RewardModel.load(taste / "train")
+    model.others = [RewardModel.load(taste / "train", prior=model.prior) for _ in range(2)]
+    model.save(tmp_path / "ensemble")
+    one, three = (
+        doctor.examine(healthy(name=name, reward_model=str(path)), probe=False).figures["memory"]
+        for name, path in (("one", taste / "train"), ("three", tmp_path / "ensemble"))
+    )
+    trunk = sum(p.numel() * 4 for p in model.trunk.parameters())
+    more = three["parts"]["reward_model"] - one["parts"]["reward_model"]
+    assert 2 * trunk <= more < 2.2 * trunk  # the prior is one
+
+
+def rankings(folder, trunk, *, n=12, **settings):
+    """A run of the reward_model stage."""
+    both = {"helpfulness": [1, 2], "safety": [2, 1]}
+    return run_folder(
+        folder,
+        {"trunk": trunk, "epochs": 3, "rankings_per_batch": 2, "test_share": 0.5, "threads": 1}
+        | settings,
+        preferences=[judgment(i, ["nice", "sorry no"], both) for i in range(n)],
+        reference=[prompt(i) | {"text": "nice"} for i in range(n)],
+    )
+
+
+def test_reward_models_get_batches_memory_and_time_checked(talker, tmp_path):
+    folder = rankings(tmp_path / "run", talker)
+    report = doctor.examine(folder)
+    assert (report.stage, found(report, "error")) == ("reward_model", [])
+    assert {f.about for f in report.findings} >= {"batches", "lengths", "memory", "time"}
+    assert report.figures["seconds"]["run"] > report.figures["seconds"]["update"] > 0
+    reward_model.main(folder, StopRequest())
+    updates = len(rows_of(folder / "metrics.jsonl"))
+    assert sum(report.figures["updates"].values()) == updates == 18
+    few = doctor.examine(rankings(tmp_path / "few", talker, rankings_per_batch=16))
+    assert any("less than one batch" in m for m in found(few, "warning"))
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (lambda folder: gone("reference.jsonl")(folder), "data/reference.jsonl is missing"),
+        (lambda folder: rankings(folder, "/nowhere"), "does not exist"),
+        (lambda folder: rankings(folder, str(folder.parent / "talker"), n=1), "only one prompt"),
+    ],
+)
+def test_what_the_reward_models_stage_refuses_the_doctor_refuses(breaks, said, talker, tmp_path):
+    (tmp_path / "talker").symlink_to(talker)
+    folder = rankings(tmp_path / "run", talker)
+    breaks(folder)
+    report = doctor.examine(folder)
+    assert report.exit_code == 2
+    assert any(said in message for message in found(report, "error"))
+    with pytest.raises(InputError, match=said):
+        reward_model.main(folder, StopRequest())
+
+
+def test_a_selection_needs_a_reward_model_of_several_opinions(taste, many, tmp_path):
+    waiting = [{"comparison_id": "c1", "messages": ask("please"), "responses": ["nice", "no"]}]
+    for rewards, code in ((taste, 2), (many, 0)):
+        config = {"reward_model": str(rewards / "train")}
+        folder = run_folder(tmp_path / rewards.name, config, comparisons=waiting)
+        assert doctor.examine(folder).exit_code == code
 
 
 def test_other_stages_are_recognised(talker, tmp_path):
@@ -130,3 +228,142 @@ def test_other_stages_are_recognised(talker, tmp_path):
     ):
         report = doctor.examine(run_folder(tmp_path / stage, config, **data), probe=False)
         assert (report.stage, found(report, "error")) == (stage, [])
+
+
+# --- What PPO refuses, the doctor refuses -------------------------------------------------------
+
+
+def rows(name, change):
+    """A break that writes one more line to data/<name>.jsonl."""
+
+    def breaks(folder, *_):
+        path = folder / "data" / f"{name}.jsonl"
+        with path.open("a") as file:
+            file.write(change if isinstance(change, str) else json.dumps(change) + "\n")
+
+    return breaks
+
+
+def model(setting, damage):
+    """A break that names a damaged copy of what a setting names."""
+
+    def breaks(folder, copies):
+        config = json.loads((folder / "config.json").read_text())
+        copy = shutil.copytree(config[setting], copies / setting)
+        damage(copy)
+        (folder / "config.json").write_text(json.dumps(config | {setting: str(copy)}))
+
+    return breaks
+
+
+def set_to(**settings):
+    """A break that changes settings."""
+
+    def breaks(folder, *_):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | settings))
+
+    return breaks
+
+
+def gone(name):
+    """A break that takes a file of data/ away."""
+    return lambda folder, *_: (folder / "data" / name).unlink()
+
+
+def of_other_words(folder):
+    """A policy that speaks in other tokens."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = [word for word in vocabulary if word.isalpha() and len(word) > 2][:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def of_other_size(folder):
+    """The same tokens, wider layers."""
+    shutil.rmtree(folder)
+    make_policy(folder, hidden=64)
+
+
+def without_safety(folder):
+    """A reward model that scores helpfulness only."""
+    settings = json.loads((folder / "reward_model.json").read_text())
+    settings["axes"] = ["helpfulness"]
+    (folder / "reward_model.json").write_text(json.dumps(settings))
+    change = {n: (lambda t: t[:1]) for n in ("weight", "bias", "log_nu")}
+    heads(**change)(folder)
+
+
+def without_a_setting(folder):
+    settings = json.loads((folder / "reward_model.json").read_text())
+    del settings["mean"]
+    (folder / "reward_model.json").write_text(json.dumps(settings))
+
+
+def a_damaged_checkpoint(folder, *_):
+    save_checkpoint(folder, lambda made: (made / "state.json").write_text("{}"))
+    (folder / "checkpoint" / "state.json").write_text("{")
+
+
+LONG = prompt(99) | {"messages": ask("nice " * 200)}
+REFUSED = {
+    "an unknown setting": set_to(kl_wieght=0.1),
+    "a value out of range": set_to(kl_weight=-1),
+    "no prompts": gone("prompts.jsonl"),
+    "a prompt cut short": rows("prompts", '{"prompt_id": "p9'),
+    "a prompt that is there twice": rows("prompts", prompt(0)),
+    "too few prompts": set_to(prompts_per_step=25),
+    "a long prompt": rows("prompts", LONG),
+    "a watch prompt cut short": rows("watch", '{"prompt_id": "p9'),
+    "a watch prompt without an id": rows("watch", {"messages": ask("please")}),
+    "a long watch prompt": rows("watch", LONG),
+    "an unknown rule": set_to(rules={"must_refuse": 1.0, "be_nice": 1.0}),
+    "no GPU": set_to(device="cuda:7"),
+    "no policy": set_to(policy="/nowhere"),
+    "a policy cut short": model("policy", truncated),
+    "a policy whose answers can't end": model("policy", without_eos),
+    "no reference": set_to(reference="/nowhere"),
+    "a reference with NaN": model("reference", nan),
+    "a reference without a layer": model("reference", without_a_layer),
+    "a reference of other tokens": model("reference", of_other_words),
+    "a reference of another size that should follow": model("reference", of_other_size),
+    "no reward model": set_to(reward_model="/nowhere"),
+    "a reward model without a setting": model("reward_model", without_a_setting),
+    "a test reward model cut short": model("test_reward_model", truncated),
+    "lagrange without a safety score": model("reward_model", without_safety),
+    "a cap where one program does both": set_to(importance_cap=2.0),
+    "a server that is nowhere": set_to(rollouts="server", lora_rank=2),
+    "a server for all weights": set_to(rollouts="server"),
+    "no texts to keep": (lambda folder, *_: (set_to(ptx_weight=1.0)(folder),
+                                             gone("ptx.jsonl")(folder))),
+    "a long text to keep": (lambda folder, *_: (set_to(ptx_weight=1.0)(folder),
+                                                rows("ptx", LONG | {"response": "no"})(folder))),
+    "too few answers to normalise on": set_to(normalise_samples=24, max_new_tokens=1),
+    "a damaged checkpoint": a_damaged_checkpoint,
+}  # fmt: skip
+BESIDE = {
+    "a reference of another size that should follow": {"reference_ema": 0.9},
+    "lagrange without a safety score": {"combine": "lagrange"},
+}
+# What the doctor says in words of its own: all settings and all prompts at once.
+IN_OTHER_WORDS = {
+    "an unknown setting", "a value out of range", "too few prompts", "a long prompt",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_ppo_refuses_the_doctor_refuses_in_the_same_words(
+    what, ready, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.delenv("ROLLOUT_SERVER_URL", raising=False)
+    folder = ready(**BESIDE.get(what, {}))
+    REFUSED[what](folder, tmp_path)
+    report = doctor.examine(folder)
+    with pytest.raises(SystemExit) as ended:
+        run_stage(ppo.main, [str(folder)])
+    said = json.loads((folder / "error.json").read_text())
+    assert (ended.value.code, said["kind"]) == (2, "input"), said
+    assert report.exit_code == 2, report.findings
+    if what not in IN_OTHER_WORDS:
+        assert said["message"] in found(report, "error")

@@ -39,6 +39,26 @@ def make_encoder(folder):
     return str(folder)
 
 
+def make_counting_encoder(kind, folder):
+    """A random RoBERTa, XLM-R or MPNet beside the same tokenizer: they keep position `padding_idx`
+    for padding and count the first token as the one after it."""
+    import transformers
+
+    make_encoder(folder)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=4 + 3 + len(WORDS), num_attention_heads=4, pad_token_id=1, **size,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = getattr(transformers, f"{kind}Model")(config)
+    for parameter in model.parameters():  # larger, so that a wrong position shows
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
 def some_texts(model, *, prompts=3, k=4):
     """k responses of different lengths to each of some prompts of different lengths."""
     generator = random.Random(0)
@@ -151,3 +171,31 @@ def test_texts_longer_than_the_limit_keep_the_end_of_the_prompt_and_the_start_of
     assert len(text.prompt) + len(text.response) == 16
     assert "lamp" in model.tokenizer.decode(text.prompt)
     assert model.tokenizer.decode(text.response).startswith("nice")
+
+
+@pytest.mark.parametrize("kind", ["Roberta", "XLMRoberta", "MPNet"])
+def test_an_encoder_that_counts_positions_from_behind_its_padding_gets_them_so(kind, tmp_path):
+    model = new(make_counting_encoder(kind, tmp_path))
+    texts = some_texts(model, prompts=2, k=2)
+    ends, _ = model.response_states(texts)  # rows of different lengths, padded
+    for text, end in zip(texts, ends, strict=True):
+        ids = torch.tensor([[*text.prompt, *text.response]])
+        own = model.trunk(input_ids=ids).last_hidden_state[0, -1]
+        assert torch.allclose(end, own, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Roberta", "MPNet"])
+def test_its_longest_text_still_has_a_position_for_every_token(kind, tmp_path):
+    model = new(make_counting_encoder(kind, tmp_path), max_length=512)
+    assert model.max_length == 38  # of 40 positions, 0 and 1 are no token's
+    text = model.read(ask("red lamp " * 40), "nice " * 40)
+    assert len(text.prompt) + len(text.response) == 38
+    assert model.response_states([text])[0].isfinite().all()
+
+
+def test_a_model_without_a_prior_ignores_the_one_that_others_have(policy, tmp_path):
+    other = new(policy, use_prior=True)
+    new(policy).save(tmp_path)
+    loaded = RewardModel.load(tmp_path, prior=other.prior)
+    assert loaded.prior is None
+    assert loaded.score([ask("red lamp")], ["nice"])["safety"].isfinite().all()
