@@ -49,7 +49,8 @@ from rlhf.training.rundir import (
 )
 
 MAX_SKIPPED_IN_A_ROW = 20
-"""Updates with a gradient that is not finite, after which the run is given up."""
+"""Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
+rollout is left and the run goes back to its last checkpoint."""
 
 MAX_ROLLBACKS = 3
 """Returns to the last checkpoint, after which the run is given up."""
@@ -182,7 +183,6 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             advantages = ppo_math.whiten(advantages, mask)
         rollout = Rollout(asked, answered, mask, old, advantages, returns, values, importance)
 
-        skipped_before = state.skipped
         # 9. Updates: several passes over the rollout in shuffled minibatches. With PPO-ptx each of
         #    them also learns from texts that the policy is to go on finding likely.
         learned = update(
@@ -194,12 +194,15 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             train_policy=step > config.critic_warmup_steps,
             rates=_rates(config, step),
             kept=kept,
+            skipped_before=state.skipped_in_a_row,
         )
-        state.skipped += int(learned.pop("skipped"))
-        # Nothing finite came of a whole rollout: the weights themselves are broken.
-        if not learned["updates"] and state.skipped > skipped_before:
-            state.rollbacks += 1
-            average = roll_back(run_dir, models, optimizer, state.rollbacks)
+        state.skipped += learned.pop("skipped")
+        state.skipped_in_a_row = learned.pop("skipped_in_a_row")
+        broken = learned.pop("broken")
+        if broken or not models.are_finite():
+            state.rollbacks, state.skipped_in_a_row = state.rollbacks + 1, 0
+            broken = broken or "weights after an update"
+            average = roll_back(run_dir, models, optimizer, state.rollbacks, broken)
         models.follow()
         if config.ema_decay:
             average = running_average(average, models.trained_weights(), config.ema_decay)
@@ -211,7 +214,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             models.multiplier.update(told["cost"])
             state.multiplier = models.multiplier.value
         state.step, state.kl_weight = step, controller.weight
-        state.reward, state.kl = float(scores.mean()), shown_kl
+        state.reward = float(scores.mean())
+        state.kl = shown_kl if math.isfinite(shown_kl) else state.kl  # JSON has no NaN
         state.seconds += ended - began
         state.samples += len(flat)
         line = dict(
@@ -302,8 +306,12 @@ def update(
     train_policy: bool,
     rates: tuple[float, float],
     kept: Sequence[ptx.Example] = (),
-) -> dict[str, float]:
-    """PPO's passes over one rollout; returns the means of what the curves show.
+    skipped_before: int = 0,
+) -> dict[str, Any]:
+    """PPO's passes over one rollout; returns the means of what the curves show, and of updates that
+    were left out because they were not finite: `skipped`, `skipped_in_a_row` at the end
+    (`skipped_before` of them in the rollout before), and `broken`, which names what was not finite
+    if nothing else came of the rollout or too many in a row were left out.
 
     `train_policy` False trains the critic alone. `rates` are the step sizes of policy and critic.
     `kept` are the examples of PPO-ptx, of which every update draws some.
@@ -312,7 +320,7 @@ def update(
         group["lr"] = rate
     optimizer_parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sums: dict[str, float] = {}
-    updates, skipped, in_a_row = 0, 0, 0
+    updates, skipped, in_a_row, causes = 0, 0, skipped_before, ""
     rows = len(rollout.prompts)
     shuffler = torch.Generator().manual_seed(mix(config.seed, step))
     drawer = random.Random(mix(config.seed, step))
@@ -335,10 +343,8 @@ def update(
                 causes = ", ".join(name.replace("_", " ") for name in broken)
                 print(f"step {step}: an update was left out, not finite: {causes}")
                 if in_a_row >= MAX_SKIPPED_IN_A_ROW:
-                    raise InputError(
-                        f"{in_a_row} updates in a row were not finite ({causes}); start again from "
-                        "the last policy with a lower learning_rate."
-                    )
+                    stopped = True
+                    break
                 continue
             in_a_row = 0
             # Far enough from the policy that sampled: its samples say nothing more.
@@ -353,7 +359,14 @@ def update(
             break
     optimizer.zero_grad(set_to_none=True)
     means = {name: value / updates for name, value in sums.items()}
-    return means | {"updates": updates, "skipped": skipped, "learning_rate": rates[0]}
+    given_up = in_a_row >= MAX_SKIPPED_IN_A_ROW or (skipped and not updates)
+    return means | {
+        "updates": updates,
+        "skipped": skipped,
+        "skipped_in_a_row": in_a_row,
+        "broken": causes if given_up else "",
+        "learning_rate": rates[0],
+    }
 
 
 def _losses(
@@ -444,18 +457,19 @@ def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) ->
 
 
 def roll_back(
-    run_dir: Path, models: Models, optimizer: torch.optim.Optimizer, rollbacks: int
+    run_dir: Path, models: Models, optimizer: torch.optim.Optimizer, rollbacks: int, broken: str
 ) -> dict[str, Tensor]:
     """Weights, critic and optimizer as the last checkpoint has them; the steps go on from there.
-    Returns the average of the weights as it has it.
+    Returns the average of the weights as it has it. `broken` names what was not finite.
 
     `InputError` where there is none, or for the fourth time: then the settings are at fault.
     """
     checkpoint = find_checkpoint(run_dir)
     if checkpoint is None or rollbacks > MAX_ROLLBACKS:
+        none = "" if checkpoint else ", and there is no checkpoint yet to go back to"
         raise InputError(
-            f"No update of a whole rollout was finite, {rollbacks} times; log.txt names what was "
-            "not. Start again with a lower learning_rate, or from another policy."
+            f"What a rollout taught was not finite ({broken}), {rollbacks} times{none}; start again "
+            "with a lower learning_rate, or from another policy."
         )
     saved, _, average = load_checkpoint(checkpoint, models, optimizer)
     print(f"rolled back to the weights of step {saved.step}")

@@ -22,6 +22,7 @@ class State:
     kl_weight: float = 0.0
     multiplier: float = 1.0
     skipped: int = 0
+    skipped_in_a_row: int = 0
     seconds: float = 0.0
     samples: int = 0
     reward: float = 0.0

@@ -163,6 +163,12 @@ class Models:
         """A whole copy of them on the CPU."""
         return {name: parallel.whole(p.detach()).cpu().clone() for name, p in self.trained()}
 
+    def are_finite(self) -> bool:
+        """Whether all weights that are trained, of all processes, are numbers."""
+        trained = [p for _, p in self.trained()] + list(self.critic.parameters())
+        finite = torch.stack([parallel.local(p.detach()).isfinite().all() for p in trained])
+        return not self.group.any(not bool(finite.all()))
+
     def restore(self, weights: dict[str, Tensor]) -> None:
         """Put a copy back. An empty one changes nothing."""
         with torch.no_grad():

@@ -1,6 +1,7 @@
 """PPO on a tiny random model: it learns, stops when it should, resumes exactly, and every option
 does something."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -216,13 +217,13 @@ def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     config = PPOConfig(**json.loads((folder / "config.json").read_text()))
     models = ppo.Models(config)
     optimizer = models.optimizer()
-    with pytest.raises(InputError, match="lower learning_rate"):
-        ppo.roll_back(folder, models, optimizer, 1)  # nothing to go back to
+    with pytest.raises(InputError, match=r"\(policy loss\), 1 times, and there is no checkpoint"):
+        ppo.roll_back(folder, models, optimizer, 1, "policy loss")  # nothing to go back to
     finish(folder)
     for _, parameter in models.trained():
         parameter.data.fill_(float("nan"))
     models.follow()
-    average = ppo.roll_back(folder, models, optimizer, 1)
+    average = ppo.roll_back(folder, models, optimizer, 1, "policy loss")
     # What had already taken in the broken weights is as it was too.
     for own, file in ((average, "average"), (models.followed, "reference")):
         kept = load_file(folder / "checkpoint" / f"{file}.safetensors")
@@ -233,7 +234,118 @@ def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     assert optimizer.state_dict()["state"]
     assert "rolled back to the weights of step 2" in capsys.readouterr().out
     with pytest.raises(InputError, match="4 times"):
-        ppo.roll_back(folder, models, optimizer, 4)
+        ppo.roll_back(folder, models, optimizer, 4, "policy loss")
+
+
+def break_weights(models):
+    with torch.no_grad():
+        models.trained()[0][1].fill_(math.nan)
+
+
+def break_after_update(monkeypatch, number):
+    """Let the policy's first weights be NaN after the run's update of this number (from 1)."""
+    step, done = torch.optim.AdamW.step, itertools.count(1)
+
+    def breaking(optimizer, *given):
+        step(optimizer, *given)
+        if next(done) == number:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][0].fill_(math.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+
+
+# 36 updates each, more than may be left out in a row.
+LONG_ROLLOUTS = {"minibatch_size": 1, "epochs": 3, "approx_kl_stop": 0.0, "prompts_per_step": 12}
+
+
+@pytest.mark.parametrize(
+    ("number", "left_out"),
+    [(73, 20), (102, 6), (108, 0)],
+    ids=["the first of a rollout", "one of its last", "its last"],
+)
+def test_weights_that_an_update_breaks_are_rolled_back_and_the_run_ends(
+    ready, monkeypatch, number, left_out
+):
+    """In the third of five rollouts; what is broken gets into no checkpoint."""
+    folder = ready(steps=5, checkpoint_every=1, **LONG_ROLLOUTS)
+    break_after_update(monkeypatch, number)
+    result = finish(folder)
+    assert (result["steps"], result["stop_reason"]) == (5, "steps")
+    assert (result["rollbacks"], result["skipped_updates"]) == (1, left_out)
+    lines = rows_of(folder / "metrics.jsonl")
+    assert [line["rollbacks"] for line in lines] == [0, 0, 1, 1, 1]
+    assert [line["skipped_updates"] for line in lines] == [0, 0, *[left_out] * 3]
+    assert all(line["kl"] is not None for line in lines)
+    kept = load_file(folder / "policy" / "model.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in kept.values())
+
+
+def test_weights_that_break_between_rollouts_are_rolled_back_too(ready, monkeypatch):
+    folder = ready(steps=6, checkpoint_every=2, **LONG_ROLLOUTS)
+    follow, done = ppo.Models.follow, itertools.count(1)
+
+    def breaking(models):
+        follow(models)
+        if next(done) == 3:
+            break_weights(models)
+
+    monkeypatch.setattr(ppo.Models, "follow", breaking)
+    result = finish(folder)
+    assert (result["steps"], result["rollbacks"], result["skipped_updates"]) == (6, 1, 20)
+    lines = rows_of(folder / "metrics.jsonl")
+    # The rollout of the broken weights has no KL and teaches nothing.
+    assert [line["kl"] is None for line in lines] == [step == 4 for step in range(1, 7)]
+    assert [line["updates"] for line in lines] == [36, 36, 36, 0, 36, 36]
+
+
+def test_weights_that_break_again_and_again_end_the_run_with_a_sentence(ready, monkeypatch):
+    folder = ready(steps=9, checkpoint_every=1, **LONG_ROLLOUTS)
+    update, done = ppo.update, itertools.count(1)
+
+    def breaking(models, *given, **more):
+        if next(done) > 2:
+            break_weights(models)
+        return update(models, *given, **more)
+
+    monkeypatch.setattr(ppo, "update", breaking)
+    with pytest.raises(InputError, match=r"not finite \(policy loss.* gradient\), 4 times; start"):
+        finish(folder)
+    assert rows_of(folder / "metrics.jsonl")[-1]["rollbacks"] == 3
+
+
+def test_updates_left_out_in_a_row_are_counted_over_rollouts(ready):
+    config = PPOConfig(**json.loads((ready() / "config.json").read_text()))
+    models = ppo.Models(config)
+    optimizer = models.optimizer()
+    mask = torch.ones(12, 2, dtype=torch.bool)
+
+    def learn(broken_rows, before):
+        advantages = torch.zeros(12, 2)
+        advantages[broken_rows] = math.nan
+        some, zeros = [[5, 6]] * 12, torch.zeros(12, 2)
+        rollout = ppo.Rollout(some, some, mask, zeros - 5, advantages, zeros, zeros)
+        one_each = dataclasses.replace(config, minibatch_size=1, epochs=1, approx_kl_stop=0.0)
+        return ppo.update(
+            models,
+            optimizer,
+            rollout,
+            one_each,
+            step=1,
+            train_policy=True,
+            rates=(1e-5, 1e-5),
+            skipped_before=before,
+        )
+
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(ppo.mix(config.seed, 1)))
+    ends_badly = learn(order[7:], 0)
+    assert [ends_badly[name] for name in ("skipped", "skipped_in_a_row")] == [5, 5]
+    begins_badly = learn(order[:7], 13)
+    assert [begins_badly[n] for n in ("skipped", "skipped_in_a_row", "updates")] == [7, 20, 0]
+    recovers = learn(order[:6], 13)
+    assert [recovers[n] for n in ("skipped_in_a_row", "updates")] == [0, 6]
+    assert (ends_badly["broken"], recovers["broken"]) == ("", "")
+    assert "policy loss" in begins_badly["broken"]
 
 
 def test_a_rule_that_gives_nan_is_named_with_its_prompt(ready, monkeypatch):
