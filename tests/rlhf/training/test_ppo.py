@@ -522,13 +522,52 @@ def follows(lines):
     return True
 
 
-def test_a_reward_model_of_one_axis_has_no_cost_and_says_so(ready, talker, tmp_path):
-    from rlhf.training.rundir import InputError
+@pytest.fixture(scope="module")
+def helpful_only(talker, tmp_path_factory):
+    """Reward models that know nothing of safety."""
+    folder = tmp_path_factory.mktemp("helpful")
+    return make_rewards(folder, talker, len, axes=["helpfulness"], epochs=1)
 
-    one = make_rewards(tmp_path / "one", talker, len, axes=["helpfulness"], epochs=1)
-    folder = ready(combine="lagrange", reward_model=str(one / "train"))
-    with pytest.raises(InputError, match="needs a helpfulness and a safety score"):
-        finish(folder)
+
+def test_a_reward_model_of_one_axis_has_no_cost_and_says_so(ready, helpful_only):
+    for name, whose in (("reward_model", "the"), ("test_reward_model", "the test")):
+        part = "train" if name == "reward_model" else "test"
+        folder = ready(name, combine="lagrange", **{name: str(helpful_only / part)})
+        needed = f"needs a helpfulness and a safety score, but {whose} reward model scores help"
+        with pytest.raises(InputError, match=needed):
+            finish(folder)
+
+
+def watched(folder):
+    """(train-RM's, test-RM's) mean at each look at the watch prompts."""
+    return [(row["watch_reward"], row["test_reward"]) for row in rows_of(folder / "metrics.jsonl")]
+
+
+def test_what_is_watched_does_not_move_with_the_multiplier(ready):
+    """A policy that stays as it is: only the multiplier grows."""
+    settings = {"combine": "lagrange", "cost_limit": -3.0, "multiplier_rate": 1.0, "steps": 3}
+    folder = ready(learning_rate=0.0, max_new_tokens=40, **settings)
+    finish(folder)
+    multipliers = [row["multiplier"] for row in rows_of(folder / "metrics.jsonl")]
+    assert multipliers[-1] > 5 * multipliers[0]
+    looks = watched(folder)
+    assert looks == [looks[0]] * 3
+    for row in rows_of(folder / "samples.jsonl"):
+        assert row["reward_after"] == row["reward_before"]
+
+
+def test_what_is_watched_is_the_reward_models_word_without_the_rules(ready):
+    settings = {"learning_rate": 0.0, "max_new_tokens": 40, "steps": 1}
+    plain = ready("plain", **settings)
+    ruled = ready("ruled", rules={"format": 5.0}, format_pattern=".*", **settings)
+    finish(plain)
+    finish(ruled)
+    assert watched(ruled) == watched(plain)
+    of_rules, of_none = (
+        max(row["reward_before"] for row in rows_of(folder / "samples.jsonl"))
+        for folder in (ruled, plain)
+    )
+    assert of_rules == pytest.approx(of_none + 5)  # what is shown of a sample has them
 
 
 def test_an_ensembles_disagreement_is_logged_and_scepticism_lowers_the_reward(ready, many):
