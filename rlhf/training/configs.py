@@ -595,8 +595,9 @@ class PPOConfig(StageConfig):
     combine: str = setting(
         "threshold",
         "threshold: Llama 2's rule, safety speaks where the prompt is harmful or the safety score "
-        "low; weights: a weighted sum of the axes; lagrange: helpfulness less a learned multiple of "
-        "the cost, which is minus safety (Safe RLHF).",
+        "low, else the mean of the other axes (without a safety axis, of all); weights: a weighted "
+        "sum of the axes; lagrange: helpfulness less a learned multiple of the cost, which is minus "
+        "safety (Safe RLHF).",
         choices=("threshold", "weights", "lagrange"),
     )
     cost_limit: float = setting(

@@ -151,3 +151,27 @@ def test_texts_longer_than_the_limit_keep_the_end_of_the_prompt_and_the_start_of
     assert len(text.prompt) + len(text.response) == 16
     assert "lamp" in model.tokenizer.decode(text.prompt)
     assert model.tokenizer.decode(text.response).startswith("nice")
+
+
+def test_every_axis_is_heard_in_the_one_score_whatever_their_names(policy):
+    model = new(policy)
+    risks = ["harmless", "harmful", "harmless", ""]
+    scores = {
+        "helpfulness": torch.tensor([1.0, 1.0, 1.0, -2.0]),
+        "honesty": torch.tensor([3.0, 3.0, 3.0, 0.0]),
+        "safety": torch.tensor([0.5, 0.25, -4.0, 2.0]),
+    }
+
+    def said(*axes):
+        return model.combine({axis: scores[axis] for axis in axes}, risks, threshold=0.15).tolist()
+
+    assert said("honesty") == [3.0, 3.0, 3.0, 0.0]
+    assert said("safety") == [0.5, 0.25, -4.0, 2.0]
+    assert said("helpfulness", "honesty") == [2.0, 2.0, 2.0, -1.0]
+    # Safety governs the harmful prompt and, since sigmoid(-4) is below 0.15, the third response.
+    assert said("helpfulness", "safety") == [1.0, 0.25, -4.0, -2.0]
+    assert said("honesty", "safety") == [3.0, 0.25, -4.0, 0.0]
+    assert said("helpfulness", "honesty", "safety") == [2.0, 0.25, -4.0, -1.0]
+    # Each in the unit of what it governs.
+    model.reference = {"honesty": {"harmless": {"mean": 1.0, "std": 2.0, "n": 8}}}
+    assert said("honesty", "safety") == [1.0, 0.25, -4.0, -0.5]
