@@ -674,6 +674,11 @@ class PPOConfig(StageConfig):
             )
         if self.ema_export != "policy" and not self.ema_decay:
             raise ValueError(f"ema_export {self.ema_export!r} needs an ema_decay above 0")
+        if self.weights and self.combine != "weights":
+            raise ValueError(
+                f"weights belong to combine 'weights', and combine is {self.combine!r}; leave them "
+                "empty or change it"
+            )
         own = Path(self.policy) == Path(self.reference)
         if self.reference_ema and self.lora_rank and not own:
             raise ValueError(

@@ -78,6 +78,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     config = load(PPOConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir, "prompts")
     watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
+    if config.test_reward_model and not watch:
+        raise InputError(
+            "test_reward_model is given, but there is no data/watch.jsonl with the prompts that it "
+            "is to watch; add some, or leave it empty."
+        )
     _check_enough(prompts, config)
     if unknown := sorted(set(config.rules) - set(REWARDS)):
         raise InputError(

@@ -59,7 +59,7 @@ class Models:
             scorer.rescale(config.score_scale)
         self.rules = rules_of(config)
         self.multiplier = self._new_multiplier()
-        self._check_axes()
+        self._check_scorers()
         self.critic = self._new_critic().to(self.device)
         # What is laid out once is read by all of them.
         shared = self.policy.share_rows and self.reference.share_rows
@@ -116,16 +116,28 @@ class Models:
         config = self.config
         return ppo_math.Multiplier(config.multiplier, config.cost_limit, config.multiplier_rate)
 
-    def _check_axes(self) -> None:
-        """`InputError` where a reward model lacks an axis that `combine` needs."""
-        for name, scorer in zip(("", "test "), self.scorers, strict=False):
-            lacks = {"helpfulness", "safety"} - set(scorer.every_axis)
-            if self.config.combine == "lagrange" and lacks:
+    def _check_scorers(self) -> None:
+        """`InputError` where a reward model lacks what the configuration asks of it."""
+        config = self.config
+        for name, scorer in zip(("reward model", "test reward model"), self.scorers, strict=False):
+            axes = scorer.every_axis
+            scored = f"the {name} scores {' and '.join(axes)} only"
+            if config.combine == "lagrange" and not {"helpfulness", "safety"} <= set(axes):
                 raise InputError(
-                    "combine is 'lagrange', which needs a helpfulness and a safety score, but the "
-                    f"{name}reward model scores {' and '.join(scorer.every_axis)} only; set combine "
-                    "to 'weights', or train it on both axes."
+                    "combine is 'lagrange', which needs a helpfulness and a safety score, but "
+                    f"{scored}; set combine to 'weights', or train it on both axes."
                 )
+            if unknown := sorted(set(config.weights) - set(axes)):
+                raise InputError(
+                    f"weights has {unknown[0]!r}, but {scored}; leave it out, or train it on that "
+                    "axis."
+                )
+        members = max(self.scorer.members_of(axis) for axis in self.scorer.every_axis)
+        if config.ensemble != "mean" and members == 1:
+            raise InputError(
+                f"ensemble is {config.ensemble!r}, but the reward model has one member, which agrees "
+                "with itself; set ensemble to 'mean', or train one with more members."
+            )
 
     def _new_critic(self) -> nn.Module:
         if self.config.critic == "head":

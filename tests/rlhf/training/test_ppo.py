@@ -538,6 +538,29 @@ def test_a_reward_model_of_one_axis_has_no_cost_and_says_so(ready, helpful_only)
             finish(folder)
 
 
+def test_a_setting_that_would_do_nothing_is_refused_before_the_first_step(
+    ready, helpful_only, many
+):
+    def refused(match, **settings):
+        folder = ready(**settings)
+        if match.startswith("test_reward_model"):
+            (folder / "data" / "watch.jsonl").unlink()
+        with pytest.raises(InputError, match=match):
+            finish(folder)
+        assert not (folder / "metrics.jsonl").exists()
+
+    refused("test_reward_model is given, but there is no data/watch.jsonl")
+    refused("weights belong to combine 'weights', and combine is 'threshold'", weights={"x": 2.0})
+    weighed = {"combine": "weights", "weights": {"safety": 1.0, "saftey": 2.0}}
+    refused("has 'saftey', but the reward model scores helpfulness and safety only", **weighed)
+    lacking = {"combine": "weights", "weights": {"safety": 1.0}}
+    test_rm = {"test_reward_model": str(helpful_only / "test")}
+    refused("has 'safety', but the test reward model scores helpfulness only", **lacking, **test_rm)
+    for how in ("min", "mean_std"):
+        refused(f"ensemble is '{how}', but the reward model has one member", ensemble=how)
+    finish(ready(ensemble="min", reward_model=str(many / "train"), steps=1))
+
+
 def watched(folder):
     """(train-RM's, test-RM's) mean at each look at the watch prompts."""
     return [(row["watch_reward"], row["test_reward"]) for row in rows_of(folder / "metrics.jsonl")]
