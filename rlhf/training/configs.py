@@ -535,7 +535,7 @@ class PPOConfig(StageConfig):
         choices=("fixed", "adaptive"),
     )
     kl_target: float = setting(
-        6.0, "Nats per response that the adaptive controller aims at.", minimum=0.01
+        6.0, "Nats per response (k1) that the adaptive controller aims at.", minimum=0.01
     )
     kl_horizon: float = setting(10_000.0, "Responses over which it corrects.", minimum=1.0)
     kl_error_clip: float = setting(
@@ -545,7 +545,8 @@ class PPOConfig(StageConfig):
     )
     kl_budget: float = setting(
         0.0,
-        "Stop when a rollout's mean KL, in nats per response, exceeds this (0: no budget).",
+        "Stop when a rollout's mean KL (k1), in nats per response, exceeds this, and keep the last "
+        "policy of which a rollout was within it (0: no budget).",
         minimum=0.0,
     )
     approx_kl_stop: float = setting(

@@ -102,9 +102,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 2. Go on where a killed run left off.
     state = State(kl_weight=config.kl_weight, multiplier=config.multiplier)
     best: dict[str, Tensor] = {}
+    within: dict[str, Tensor] = {}
     average: dict[str, Tensor] = {}
     if (checkpoint := find_checkpoint(run_dir)) is not None:
-        state, best, average = load_checkpoint(checkpoint, models, optimizer)
+        state, copies = load_checkpoint(checkpoint, models, optimizer)
+        best, within, average = copies["best"], copies["within"], copies["average"]
         controller.weight = state.kl_weight
         models.multiplier.value = state.multiplier
         models.scales = state.scales
@@ -176,6 +178,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # 7. Reward per token: minus the KL to the reference, and the score at the end.
         kl = ppo_math.kl_k1(old, reference) * mask
         shown_kl = float((ppo_math.kl_k3(old, reference) * mask).sum(dim=1).mean())
+        # What is decided by the KL goes by k1: a single token that the policy samples although it
+        # finds it unlikely, and the reference does not, is 10^5 nats to k3.
+        measured_kl = float(kl.sum(dim=1).mean())
+        if config.kl_budget and (measured_kl <= config.kl_budget or not within):
+            within, state.within_step = models.trained_weights(), state.step
         rewards = ppo_math.token_rewards(scores, kl, mask, kl_weight=controller.weight)
         if config.whiten_rewards:
             rewards = ppo_math.whiten(rewards, mask, shift_mean=False)
@@ -214,7 +221,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         ended = time.monotonic()
 
         # 10. The KL controller, the books, a checkpoint.
-        controller.update(shown_kl, len(flat))
+        controller.update(measured_kl, len(flat))
         if config.combine == "lagrange":
             models.multiplier.update(told["cost"])
             state.multiplier = models.multiplier.value
@@ -229,6 +236,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             **seen,
             **apart,
             kl=shown_kl,
+            kl_k1=measured_kl,
             kl_weight=controller.weight,
             length=float(mask.sum()) / len(flat),
             finished_fraction=float(finished.float().mean()),
@@ -251,12 +259,14 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 note=f"reward {state.reward:+.2f}, KL {shown_kl:.2f}",
                 eta_seconds=state.seconds / step * (config.steps - step),
             )
-        if config.kl_budget and shown_kl > config.kl_budget:
+        if config.kl_budget and measured_kl > config.kl_budget:
             state.stop_reason = "kl_budget"
+            models.restore(within)
         stopping = group.any(stop.requested)
         if stopping or step % config.checkpoint_every == 0:
             tensors = trained_tensors(models, optimizer)
-            tensors |= {n: w for n, w in (("best", best), ("average", average)) if w}
+            copies = {"best": best, "within": within, "average": average}
+            tensors |= {name: copy for name, copy in copies.items() if copy}
             if group.writes:
                 save_checkpoint(run_dir, functools.partial(write_checkpoint, tensors, state))
         if stopping:
@@ -264,15 +274,18 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             raise Stopped
 
     # 11. Samples before and after, the refined policy, the result.
-    if state.stop_reason != "tripwire" and config.ema_export == "policy":
+    kept_step = {"tripwire": state.best_step, "kl_budget": state.within_step}.get(
+        state.stop_reason, state.step
+    )
+    if not state.stop_reason and config.ema_export == "policy":
         models.restore(average)
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
         watching = models.test_scorer is not None and state.stop_reason != "tripwire"
         if watching and means["test"] >= max(t for _, _, t in state.watched):
-            state.best_step = state.step
+            state.best_step = kept_step
         if group.writes:
-            sides = _side_by_side(state.step, watch, state.before, after)
+            sides = _side_by_side(kept_step, watch, state.before, after)
             write_jsonl(run_dir / "samples.jsonl", list(sides))
     held = group.merge([parallel.held_here([p for _, p in models.trained()])], group.size)
     refined = models.trained_weights() if group.sharded else {}
@@ -292,6 +305,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "kl": state.kl,
             "samples_per_second": state.samples / max(state.seconds, 1e-9),
             "best_step": state.best_step,
+            "kept_step": kept_step,
             "skipped_updates": state.skipped,
             "rollbacks": state.rollbacks,
             "seconds": state.seconds,
@@ -476,9 +490,9 @@ def roll_back(
             f"What a rollout taught was not finite ({broken}), {rollbacks} times{none}; start again "
             "with a lower learning_rate, or from another policy."
         )
-    saved, _, average = load_checkpoint(checkpoint, models, optimizer)
+    saved, copies = load_checkpoint(checkpoint, models, optimizer)
     print(f"rolled back to the weights of step {saved.step}")
-    return average
+    return copies["average"]
 
 
 def _check_scores(scores: Tensor, prompt_ids: Sequence[str]) -> None:

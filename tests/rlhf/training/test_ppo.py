@@ -20,6 +20,25 @@ from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
 
 
+FILE = "/model.safetensors"
+
+
+def stop_after(folder, steps):
+    """SIGTERM, as far as the stage can tell, once so many steps are in the books."""
+
+    class StopAfter(StopRequest):
+        @property
+        def requested(self):
+            path = folder / "metrics.jsonl"
+            return path.exists() and len(path.read_text().splitlines()) >= steps
+
+        @requested.setter
+        def requested(self, value):
+            pass
+
+    return StopAfter()
+
+
 def asked_for(number):
     return Prompt(**prompt(number))
 
@@ -37,13 +56,69 @@ def test_the_reward_rises_and_a_strong_kl_penalty_holds_it_down(ready):
     assert rows_of(held / "metrics.jsonl")[-1]["kl"] < 0.5 * lines[-1]["kl"]
 
 
+# Moves a nat or more away from the reference within some rollouts.
+RUNS_AWAY = {"learning_rate": 1e-2, "kl_weight": 0.0, "approx_kl_stop": 0.0}
+
+
 def test_a_run_past_its_kl_budget_stops_and_keeps_its_policy(ready):
-    folder = ready(steps=30, learning_rate=1e-2, kl_weight=0.0, kl_budget=0.5, approx_kl_stop=0.0)
+    """The policy of the last rollout within the budget, not the one that was found beyond it."""
+    folder = ready(steps=30, kl_budget=0.5, ema_decay=0.5, **RUNS_AWAY)
     result = finish(folder)
     assert result["stop_reason"] == "kl_budget"
     assert result["steps"] < 30
-    assert rows_of(folder / "metrics.jsonl")[-1]["kl"] > 0.5
-    assert (folder / "policy" / "model.safetensors").exists()
+    lines = rows_of(folder / "metrics.jsonl")
+    measured = [line["kl_k1"] for line in lines]
+    assert measured[-1] > 0.5 >= max(measured[:-1])
+    assert result["kept_step"] == result["steps"] - 2
+    kept = json.loads((folder / "config.json").read_text()) | {"policy": str(folder / "policy")}
+    models = ppo.Models(PPOConfig(**kept))
+    _, encoded = models.fitting([asked_for(i) for i in range(24)])
+    number = len(lines) - 1  # the last rollout within the budget, drawn once more
+    some = [encoded[i] for i in ppo.choose(24, 12, number - 1, 0)]
+    answers = [a for (a,) in models.sample(some, 1, seed=ppo.mix(0, number))]
+    old, reference, _, mask = models.read(some, answers)
+    again = float(((old - reference) * mask).sum(dim=1).mean())
+    assert again == pytest.approx(measured[-2], rel=1e-4)
+    steps = {row["step"] for row in rows_of(folder / "samples.jsonl")}
+    assert steps == {result["kept_step"]}
+
+
+def test_a_policy_that_begins_beyond_its_kl_budget_is_handed_on_as_it_came(ready, tmp_path):
+    other = make_policy(tmp_path / "other", seed=1)
+    folder = ready(steps=3, kl_budget=0.01, reference=str(other))
+    result = finish(folder)
+    assert (result["stop_reason"], result["steps"], result["kept_step"]) == ("kl_budget", 1, 0)
+    began = load_file(PPOConfig(**json.loads((folder / "config.json").read_text())).policy + FILE)
+    handed_on = load_file(str(folder / "policy") + FILE)
+    assert all(torch.equal(began[name], handed_on[name]) for name in handed_on)
+
+
+def test_one_unlikely_token_neither_ends_a_run_nor_raises_the_kl_weight(ready, monkeypatch):
+    """The policy sampled what it finds e^13 times less likely than the reference does."""
+    read = ppo.Models.read
+
+    def surprising(models, *given):
+        old, reference, values, mask = read(models, *given)
+        reference[0, 0] = old[0, 0] + 13
+        return old, reference, values, mask
+
+    monkeypatch.setattr(ppo.Models, "read", surprising)
+    controlled = {"kl_controller": "adaptive", "kl_horizon": 100.0, "kl_target": 1.0}
+    folder = ready(steps=3, kl_budget=5.0, learning_rate=1e-5, **controlled)
+    assert finish(folder)["stop_reason"] == "steps"
+    lines = rows_of(folder / "metrics.jsonl")
+    assert all(line["kl"] > 1e4 and line["kl_k1"] < 1 for line in lines)
+    assert lines[-1]["kl_weight"] < lines[0]["kl_weight"]
+
+
+def test_a_run_stopped_just_before_its_kl_budget_is_spent_ends_with_the_same_bytes(ready):
+    settings = {"steps": 30, "kl_budget": 0.5, **RUNS_AWAY}
+    whole, broken = ready("whole", **settings), ready("broken", **settings)
+    spent = finish(whole)["steps"]
+    with pytest.raises(Stopped):
+        ppo.main(broken, stop_after(broken, spent - 1))
+    finish(broken)
+    assert weights(broken) == weights(whole)
 
 
 def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(talker, ready, tmp_path):
@@ -95,21 +170,8 @@ def test_a_stopped_run_ends_with_the_same_bytes_as_one_that_was_not(ready, stopp
     settings = {"steps": 5, "kl_controller": "adaptive", "kl_horizon": 100.0}
     whole, broken = ready("whole", **settings), ready("broken", **settings)
     finish(whole)
-
-    class StopAfter(StopRequest):
-        """SIGTERM, as far as the stage can tell, once so many steps are in the books."""
-
-        @property
-        def requested(self):
-            path = broken / "metrics.jsonl"
-            return path.exists() and len(path.read_text().splitlines()) >= stopped_after
-
-        @requested.setter
-        def requested(self, value):
-            pass
-
     with pytest.raises(Stopped):
-        ppo.main(broken, StopAfter())
+        ppo.main(broken, stop_after(broken, stopped_after))
     assert not (broken / "result.json").exists()
     finish(broken)
     assert weights(broken) == weights(whole)
