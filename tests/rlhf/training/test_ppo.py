@@ -19,7 +19,6 @@ from rlhf.training.rundir import InputError, Stopped, StopRequest
 from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
 
-
 FILE = "/model.safetensors"
 
 
