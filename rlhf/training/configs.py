@@ -409,7 +409,11 @@ class PPOConfig(StageConfig):
         minimum=0.0,
         maximum=1.0,
     )
-    warmup_steps: int = setting(0, "Rollouts over which the step size rises.", minimum=0)
+    warmup_steps: int = setting(
+        0,
+        "Rollouts over which the step size rises, the policy's from its first update on.",
+        minimum=0,
+    )
     max_grad_norm: float = setting(
         1.0, "Gradients of policy and critic are clipped to this norm each (0: off).", minimum=0.0
     )

@@ -559,14 +559,21 @@ def _controller(config: PPOConfig) -> ppo_math.FixedKL | ppo_math.AdaptiveKL:
 
 
 def _rates(config: PPOConfig, step: int) -> tuple[float, float]:
-    """Step size of policy and critic at a step (from 1)."""
-    floor, warmup, total = config.learning_rate_floor, config.warmup_steps, config.steps
-    peaks = (config.learning_rate, config.value_learning_rate)
-    policy, critic = (
-        loading.learning_rate_at(step - 1, peak=peak, warmup=warmup, total=total, floor=floor)
-        for peak in peaks
-    )
-    return policy, critic
+    """Step size of policy and critic at a step (from 1). The policy's schedule begins with its first
+    update: it would otherwise rise while the critic warms up, and begin at its peak."""
+
+    def rate(peak: float, late: int) -> float:
+        return loading.learning_rate_at(
+            step - 1 - late,
+            peak=peak,
+            warmup=config.warmup_steps,
+            total=config.steps - late,
+            floor=config.learning_rate_floor,
+        )
+
+    late = config.critic_warmup_steps
+    policy = rate(config.learning_rate, late) if step > late else 0.0
+    return policy, rate(config.value_learning_rate, 0)
 
 
 def _minibatches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
