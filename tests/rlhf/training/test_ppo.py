@@ -142,6 +142,29 @@ def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(talker, r
     assert result["best_step"] < result["steps"]
     unarmed = ready("unarmed", tripwire_evaluations=0, **settings | {"steps": result["steps"] + 2})
     assert finish(unarmed)["stop_reason"] == "steps"
+    patient = ready("patient", tripwire_drop=9.0, **settings | {"steps": result["steps"] + 1})
+    assert finish(patient)["stop_reason"] == "steps"
+
+
+def test_a_checkpoint_is_written_as_often_as_was_said(ready, monkeypatch):
+    saved, write = [], ppo.write_checkpoint
+
+    def counting(tensors, state, folder):
+        saved.append(state.step)
+        write(tensors, state, folder)
+
+    monkeypatch.setattr(ppo, "write_checkpoint", counting)
+    finish(ready(steps=5, checkpoint_every=2))
+    assert saved == [2, 4]
+
+
+def test_a_run_begins_with_the_policy_that_it_was_given(ready, tmp_path):
+    other = make_policy(tmp_path / "other", seed=1)
+    folder = ready(policy=str(other), learning_rate=0.0, steps=1)
+    finish(folder)
+    began, kept = load_file(str(other) + FILE), load_file(str(folder / "policy") + FILE)
+    assert all(torch.equal(began[name], kept[name]) for name in kept)
+    assert rows_of(folder / "metrics.jsonl")[0]["kl"] > 0.1  # the reference is another one
 
 
 def test_tripped_wants_one_up_and_the_other_down():
