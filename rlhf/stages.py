@@ -362,17 +362,18 @@ def collect_reward_model(job: Job, run_dir: Path, result: Row) -> Write:
 def prepare_ppo(job: Job, run_dir: Path) -> None:
     round, policy = job.round, start_policy(job.round)
     held = round.config.get("round", {}).get("kl_reference", "base")
+    watch = choose(round, "watch")
+    judge = reward_model_of(round, Kind.TEST_REWARD_MODEL).path
     config = stage_config(
         round,
         "ppo",
         policy=policy.path,
         reference=(root(policy) if held == "base" else policy).path,
         reward_model=reward_model_of(round, Kind.REWARD_MODEL).path,
-        test_reward_model=reward_model_of(round, Kind.TEST_REWARD_MODEL).path,
+        test_reward_model=judge if watch else "",  # without prompts it has nothing to watch
     )
     configs.save(config, run_dir / rundir.CONFIG)
-    for file, purpose in (("prompts", "ppo"), ("watch", "watch")):
-        chosen = choose(round, purpose)
+    for file, chosen in (("prompts", choose(round, "ppo")), ("watch", watch)):
         if chosen:
             rows = map(prompt_row, chosen)
             rundir.write_jsonl(run_dir / rundir.DATA / f"{file}.jsonl", rows)

@@ -409,7 +409,11 @@ class PPOConfig(StageConfig):
         minimum=0.0,
         maximum=1.0,
     )
-    warmup_steps: int = setting(0, "Rollouts over which the step size rises.", minimum=0)
+    warmup_steps: int = setting(
+        0,
+        "Rollouts over which the step size rises, the policy's from its first update on.",
+        minimum=0,
+    )
     max_grad_norm: float = setting(
         1.0, "Gradients of policy and critic are clipped to this norm each (0: off).", minimum=0.0
     )
@@ -535,7 +539,7 @@ class PPOConfig(StageConfig):
         choices=("fixed", "adaptive"),
     )
     kl_target: float = setting(
-        6.0, "Nats per response that the adaptive controller aims at.", minimum=0.01
+        6.0, "Nats per response (k1) that the adaptive controller aims at.", minimum=0.01
     )
     kl_horizon: float = setting(10_000.0, "Responses over which it corrects.", minimum=1.0)
     kl_error_clip: float = setting(
@@ -545,7 +549,8 @@ class PPOConfig(StageConfig):
     )
     kl_budget: float = setting(
         0.0,
-        "Stop when a rollout's mean KL, in nats per response, exceeds this (0: no budget).",
+        "Stop when a rollout's mean KL (k1), in nats per response, exceeds this, and keep the last "
+        "policy of which a rollout was within it (0: no budget).",
         minimum=0.0,
     )
     approx_kl_stop: float = setting(
@@ -595,8 +600,9 @@ class PPOConfig(StageConfig):
     combine: str = setting(
         "threshold",
         "threshold: Llama 2's rule, safety speaks where the prompt is harmful or the safety score "
-        "low; weights: a weighted sum of the axes; lagrange: helpfulness less a learned multiple of "
-        "the cost, which is minus safety (Safe RLHF).",
+        "low, else the mean of the other axes (without a safety axis, of all); weights: a weighted "
+        "sum of the axes; lagrange: helpfulness less a learned multiple of the cost, which is minus "
+        "safety (Safe RLHF).",
         choices=("threshold", "weights", "lagrange"),
     )
     cost_limit: float = setting(
@@ -681,6 +687,11 @@ class PPOConfig(StageConfig):
             )
         if self.ema_export != "policy" and not self.ema_decay:
             raise ValueError(f"ema_export {self.ema_export!r} needs an ema_decay above 0")
+        if self.weights and self.combine != "weights":
+            raise ValueError(
+                f"weights belong to combine 'weights', and combine is {self.combine!r}; leave them "
+                "empty or change it"
+            )
         own = Path(self.policy) == Path(self.reference)
         if self.reference_ema and self.lora_rank and not own:
             raise ValueError(

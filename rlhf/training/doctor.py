@@ -214,12 +214,10 @@ def _examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) 
 def _examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool) -> None:
     """PPO: what it reads and builds is read and built, so that what stops it stops the doctor."""
     from rlhf.training import loading, ptx
-    from rlhf.training.data import read_prompts
-    from rlhf.training.ppo_models import Models, mix
+    from rlhf.training.ppo_models import Models, mix, read_inputs
 
     # 1. Prompts, checkpoint, models.
-    prompts = read_prompts(run_dir)
-    watch = read_prompts(run_dir, "watch") if (run_dir / DATA / "watch.jsonl").exists() else []
+    prompts, watch = read_inputs(run_dir, config)
     checkpoint = find_checkpoint(run_dir)
     device = loading.choose_device(config.device)
     here = available_memory(device.type)

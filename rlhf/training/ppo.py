@@ -23,15 +23,14 @@ from torch import Tensor, nn
 
 from rlhf.training import loading, parallel, ppo_math, ptx
 from rlhf.training.configs import PPOConfig, load
-from rlhf.training.data import Prompt, read_prompts
+from rlhf.training.data import Prompt
 from rlhf.training.ppo_checkpoint import (
     State,
     load_checkpoint,
     trained_tensors,
     write_checkpoint,
 )
-from rlhf.training.ppo_models import Models, mix
-from rlhf.training.rewards import REWARDS
+from rlhf.training.ppo_models import Models, mix, read_inputs
 from rlhf.training.rundir import (
     AVERAGE,
     CONFIG,
@@ -49,7 +48,8 @@ from rlhf.training.rundir import (
 )
 
 MAX_SKIPPED_IN_A_ROW = 20
-"""Updates with a gradient that is not finite, after which the run is given up."""
+"""Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
+rollout is left and the run goes back to its last checkpoint."""
 
 MAX_ROLLBACKS = 3
 """Returns to the last checkpoint, after which the run is given up."""
@@ -75,13 +75,8 @@ class Rollout:
 def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, prompts, models.
     config = load(PPOConfig, run_dir / CONFIG)
-    prompts = read_prompts(run_dir, "prompts")
-    watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
+    prompts, watch = read_inputs(run_dir, config)
     _check_enough(prompts, config)
-    if unknown := sorted(set(config.rules) - set(REWARDS)):
-        raise InputError(
-            f"There is no rule {unknown[0]!r}; there are {', '.join(sorted(REWARDS))}."
-        )
     loading.be_deterministic(config.seed, config.threads)
     group = parallel.join(loading.choose_device(config.device), sharded=config.sharded)
     threads = torch.get_num_threads()
@@ -100,9 +95,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 2. Go on where a killed run left off.
     state = State(kl_weight=config.kl_weight, multiplier=config.multiplier)
     best: dict[str, Tensor] = {}
+    within: dict[str, Tensor] = {}
     average: dict[str, Tensor] = {}
     if (checkpoint := find_checkpoint(run_dir)) is not None:
-        state, best, average = load_checkpoint(checkpoint, models, optimizer)
+        state, copies = load_checkpoint(checkpoint, models, optimizer)
+        best, within, average = copies["best"], copies["within"], copies["average"]
         controller.weight = state.kl_weight
         models.multiplier.value = state.multiplier
         models.scales = state.scales
@@ -174,6 +171,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # 7. Reward per token: minus the KL to the reference, and the score at the end.
         kl = ppo_math.kl_k1(old, reference) * mask
         shown_kl = float((ppo_math.kl_k3(old, reference) * mask).sum(dim=1).mean())
+        # What is decided by the KL goes by k1: a single token that the policy samples although it
+        # finds it unlikely, and the reference does not, is 10^5 nats to k3.
+        measured_kl = float(kl.sum(dim=1).mean())
+        if config.kl_budget and (measured_kl <= config.kl_budget or not within):
+            within, state.within_step = models.trained_weights(), state.step
         rewards = ppo_math.token_rewards(scores, kl, mask, kl_weight=controller.weight)
         if config.whiten_rewards:
             rewards = ppo_math.whiten(rewards, mask, shift_mean=False)
@@ -186,7 +188,6 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             advantages = ppo_math.whiten(advantages, mask)
         rollout = Rollout(asked, answered, mask, old, advantages, returns, values, importance)
 
-        skipped_before = state.skipped
         # 9. Updates: several passes over the rollout in shuffled minibatches. With PPO-ptx each of
         #    them also learns from texts that the policy is to go on finding likely.
         learned = update(
@@ -198,24 +199,28 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             train_policy=step > config.critic_warmup_steps,
             rates=_rates(config, step),
             kept=kept,
+            skipped_before=state.skipped_in_a_row,
         )
-        state.skipped += int(learned.pop("skipped"))
-        # Nothing finite came of a whole rollout: the weights themselves are broken.
-        if not learned["updates"] and state.skipped > skipped_before:
-            state.rollbacks += 1
-            average = roll_back(run_dir, models, optimizer, state.rollbacks)
+        state.skipped += learned.pop("skipped")
+        state.skipped_in_a_row = learned.pop("skipped_in_a_row")
+        broken = learned.pop("broken")
+        if broken or not models.are_finite():
+            state.rollbacks, state.skipped_in_a_row = state.rollbacks + 1, 0
+            broken = broken or "weights after an update"
+            average = roll_back(run_dir, models, optimizer, state.rollbacks, broken)
         models.follow()
         if config.ema_decay:
             average = running_average(average, models.trained_weights(), config.ema_decay)
         ended = time.monotonic()
 
         # 10. The KL controller, the books, a checkpoint.
-        controller.update(shown_kl, len(flat))
+        controller.update(measured_kl, len(flat))
         if config.combine == "lagrange":
             models.multiplier.update(told["cost"])
             state.multiplier = models.multiplier.value
         state.step, state.kl_weight = step, controller.weight
-        state.reward, state.kl = float(scores.mean()), shown_kl
+        state.reward = float(scores.mean())
+        state.kl = shown_kl if math.isfinite(shown_kl) else state.kl  # JSON has no NaN
         state.seconds += ended - began
         state.samples += len(flat)
         line = dict(
@@ -224,6 +229,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             **seen,
             **apart,
             kl=shown_kl,
+            kl_k1=measured_kl,
             kl_weight=controller.weight,
             length=float(mask.sum()) / len(flat),
             finished_fraction=float(finished.float().mean()),
@@ -246,12 +252,14 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 note=f"reward {state.reward:+.2f}, KL {shown_kl:.2f}",
                 eta_seconds=state.seconds / step * (config.steps - step),
             )
-        if config.kl_budget and shown_kl > config.kl_budget:
+        if config.kl_budget and measured_kl > config.kl_budget:
             state.stop_reason = "kl_budget"
+            models.restore(within)
         stopping = group.any(stop.requested)
         if stopping or step % config.checkpoint_every == 0:
             tensors = trained_tensors(models, optimizer)
-            tensors |= {n: w for n, w in (("best", best), ("average", average)) if w}
+            copies = {"best": best, "within": within, "average": average}
+            tensors |= {name: copy for name, copy in copies.items() if copy}
             if group.writes:
                 save_checkpoint(run_dir, functools.partial(write_checkpoint, tensors, state))
         if stopping:
@@ -259,15 +267,18 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             raise Stopped
 
     # 11. Samples before and after, the refined policy, the result.
-    if state.stop_reason != "tripwire" and config.ema_export == "policy":
+    kept_step = {"tripwire": state.best_step, "kl_budget": state.within_step}.get(
+        state.stop_reason, state.step
+    )
+    if not state.stop_reason and config.ema_export == "policy":
         models.restore(average)
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
         watching = models.test_scorer is not None and state.stop_reason != "tripwire"
         if watching and means["test"] >= max(t for _, _, t in state.watched):
-            state.best_step = state.step
+            state.best_step = kept_step
         if group.writes:
-            sides = _side_by_side(state.step, watch, state.before, after)
+            sides = _side_by_side(kept_step, watch, state.before, after)
             write_jsonl(run_dir / "samples.jsonl", list(sides))
     held = group.merge([parallel.held_here([p for _, p in models.trained()])], group.size)
     refined = models.trained_weights() if group.sharded else {}
@@ -287,6 +298,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "kl": state.kl,
             "samples_per_second": state.samples / max(state.seconds, 1e-9),
             "best_step": state.best_step,
+            "kept_step": kept_step,
             "skipped_updates": state.skipped,
             "rollbacks": state.rollbacks,
             "seconds": state.seconds,
@@ -306,8 +318,12 @@ def update(
     train_policy: bool,
     rates: tuple[float, float],
     kept: Sequence[ptx.Example] = (),
-) -> dict[str, float]:
-    """PPO's passes over one rollout; returns the means of what the curves show.
+    skipped_before: int = 0,
+) -> dict[str, Any]:
+    """PPO's passes over one rollout; returns the means of what the curves show, and of updates that
+    were left out because they were not finite: `skipped`, `skipped_in_a_row` at the end
+    (`skipped_before` of them in the rollout before), and `broken`, which names what was not finite
+    if nothing else came of the rollout or too many in a row were left out.
 
     `train_policy` False trains the critic alone. `rates` are the step sizes of policy and critic.
     `kept` are the examples of PPO-ptx, of which every update draws some.
@@ -316,7 +332,7 @@ def update(
         group["lr"] = rate
     optimizer_parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sums: dict[str, float] = {}
-    updates, skipped, in_a_row = 0, 0, 0
+    updates, skipped, in_a_row, causes = 0, 0, skipped_before, ""
     rows = len(rollout.prompts)
     shuffler = torch.Generator().manual_seed(mix(config.seed, step))
     drawer = random.Random(mix(config.seed, step))
@@ -339,10 +355,8 @@ def update(
                 causes = ", ".join(name.replace("_", " ") for name in broken)
                 print(f"step {step}: an update was left out, not finite: {causes}")
                 if in_a_row >= MAX_SKIPPED_IN_A_ROW:
-                    raise InputError(
-                        f"{in_a_row} updates in a row were not finite ({causes}); start again from "
-                        "the last policy with a lower learning_rate."
-                    )
+                    stopped = True
+                    break
                 continue
             in_a_row = 0
             # Far enough from the policy that sampled: its samples say nothing more.
@@ -357,7 +371,14 @@ def update(
             break
     optimizer.zero_grad(set_to_none=True)
     means = {name: value / updates for name, value in sums.items()}
-    return means | {"updates": updates, "skipped": skipped, "learning_rate": rates[0]}
+    given_up = in_a_row >= MAX_SKIPPED_IN_A_ROW or (skipped and not updates)
+    return means | {
+        "updates": updates,
+        "skipped": skipped,
+        "skipped_in_a_row": in_a_row,
+        "broken": causes if given_up else "",
+        "learning_rate": rates[0],
+    }
 
 
 def _losses(
@@ -448,22 +469,23 @@ def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) ->
 
 
 def roll_back(
-    run_dir: Path, models: Models, optimizer: torch.optim.Optimizer, rollbacks: int
+    run_dir: Path, models: Models, optimizer: torch.optim.Optimizer, rollbacks: int, broken: str
 ) -> dict[str, Tensor]:
     """Weights, critic and optimizer as the last checkpoint has them; the steps go on from there.
-    Returns the average of the weights as it has it.
+    Returns the average of the weights as it has it. `broken` names what was not finite.
 
     `InputError` where there is none, or for the fourth time: then the settings are at fault.
     """
     checkpoint = find_checkpoint(run_dir)
     if checkpoint is None or rollbacks > MAX_ROLLBACKS:
+        none = "" if checkpoint else ", and there is no checkpoint yet to go back to"
         raise InputError(
-            f"No update of a whole rollout was finite, {rollbacks} times; log.txt names what was "
-            "not. Start again with a lower learning_rate, or from another policy."
+            f"What a rollout taught was not finite ({broken}), {rollbacks} times{none}; start again "
+            "with a lower learning_rate, or from another policy."
         )
-    saved, _, average = load_checkpoint(checkpoint, models, optimizer)
+    saved, copies = load_checkpoint(checkpoint, models, optimizer)
     print(f"rolled back to the weights of step {saved.step}")
-    return average
+    return copies["average"]
 
 
 def _check_scores(scores: Tensor, prompt_ids: Sequence[str]) -> None:
@@ -530,14 +552,21 @@ def _controller(config: PPOConfig) -> ppo_math.FixedKL | ppo_math.AdaptiveKL:
 
 
 def _rates(config: PPOConfig, step: int) -> tuple[float, float]:
-    """Step size of policy and critic at a step (from 1)."""
-    floor, warmup, total = config.learning_rate_floor, config.warmup_steps, config.steps
-    peaks = (config.learning_rate, config.value_learning_rate)
-    policy, critic = (
-        loading.learning_rate_at(step - 1, peak=peak, warmup=warmup, total=total, floor=floor)
-        for peak in peaks
-    )
-    return policy, critic
+    """Step size of policy and critic at a step (from 1). The policy's schedule begins with its first
+    update: it would otherwise rise while the critic warms up, and begin at its peak."""
+
+    def rate(peak: float, late: int) -> float:
+        return loading.learning_rate_at(
+            step - 1 - late,
+            peak=peak,
+            warmup=config.warmup_steps,
+            total=config.steps - late,
+            floor=config.learning_rate_floor,
+        )
+
+    late = config.critic_warmup_steps
+    policy = rate(config.learning_rate, late) if step > late else 0.0
+    return policy, rate(config.value_learning_rate, 0)
 
 
 def _minibatches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:

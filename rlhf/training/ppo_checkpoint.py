@@ -22,6 +22,7 @@ class State:
     kl_weight: float = 0.0
     multiplier: float = 1.0
     skipped: int = 0
+    skipped_in_a_row: int = 0
     seconds: float = 0.0
     samples: int = 0
     reward: float = 0.0
@@ -29,6 +30,8 @@ class State:
     stop_reason: str = ""
     rollbacks: int = 0
     best_step: int = 0
+    within_step: int = 0
+    """The last step whose policy, as the next rollout measured it, was within the KL budget."""
     watched: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
     """(step, train-RM's mean, test-RM's mean) at each look at the watch prompts."""
     before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -62,8 +65,10 @@ def write_checkpoint(tensors: dict[str, dict[str, Tensor]], state: State, folder
 
 def load_checkpoint(
     folder: Path, models: Models, optimizer: torch.optim.Optimizer
-) -> tuple[State, dict[str, Tensor], dict[str, Tensor]]:
-    """Put weights and optimizer back; returns the state, the best weights so far, their average."""
+) -> tuple[State, dict[str, dict[str, Tensor]]]:
+    """Put weights and optimizer back; returns the state and copies of the policy's weights: the
+    `best` so far, the last `within` the KL budget, their `average`. One that is not there is empty.
+    """
     models.restore(load_file(folder / "policy.safetensors"))
     if models.followed:
         models.put_reference(load_file(folder / "reference.safetensors"))
@@ -75,8 +80,8 @@ def load_checkpoint(
     parallel.put_moments(optimizer, load_file(folder / "optimizer.safetensors"))
     saved = read_json(folder / "state.json")
     saved["watched"] = [tuple(look) for look in saved["watched"]]
-    best, average = (
-        load_file(path) if path.exists() else {}
-        for path in (folder / "best.safetensors", folder / "average.safetensors")
-    )
-    return State(**saved), best, average
+    copies = {}
+    for name in ("best", "within", "average"):
+        path = folder / f"{name}.safetensors"
+        copies[name] = load_file(path) if path.exists() else {}
+    return State(**saved), copies

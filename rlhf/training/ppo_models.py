@@ -1,6 +1,7 @@
 """The models of a PPO run and the passes that it makes over them: answer, judge, read, train."""
 
 import contextlib
+import filecmp
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from rlhf.training import (
 )
 from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
-from rlhf.training.data import Prompt
+from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.loading import Policy
 from rlhf.training.rewards import rules_of
 from rlhf.training.rundir import InputError
@@ -33,6 +34,18 @@ products are large enough to share, and several copies of the weights are not.""
 
 NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
 """Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
+
+
+def read_inputs(run_dir: Path, config: PPOConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """The prompts to learn on, and those that the reward models watch (may be none)."""
+    prompts = read_prompts(run_dir, "prompts")
+    watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
+    if config.test_reward_model and not watch:
+        raise InputError(
+            "test_reward_model is given, but there is no data/watch.jsonl with the prompts that it "
+            "is to watch; add some, or leave it empty."
+        )
+    return prompts, watch
 
 
 class Models:
@@ -64,22 +77,20 @@ class Models:
                 )
         self.scorer = RewardModel.load(config.reward_model, device=self.device, dtype=self.frozen)
         self.test_scorer = (
-            RewardModel.load(config.test_reward_model, device=self.device, dtype=self.frozen)
+            RewardModel.load(
+                config.test_reward_model,
+                device=self.device,
+                dtype=self.frozen,
+                prior=self.scorer.prior if _same_prior(config) else None,
+            )
             if config.test_reward_model
             else None
         )
         for scorer in self.scorers:
             scorer.rescale(config.score_scale)
         self.rules = rules_of(config)
-        self.multiplier = ppo_math.Multiplier(
-            config.multiplier, config.cost_limit, config.multiplier_rate
-        )
-        lagrange = config.combine == "lagrange"
-        if lagrange and not {"helpfulness", "safety"} <= set(self.scorer.every_axis):
-            raise InputError(
-                "combine is 'lagrange', which needs a helpfulness and a safety score, but the reward "
-                f"model scores {' and '.join(self.scorer.every_axis)} only; set combine to 'weights'."
-            )
+        self.multiplier = self._new_multiplier()
+        self._check_scorers()
         self.critic = self._new_critic().to(self.device)
         # What is laid out once is read by all of them.
         shared = self.policy.share_rows and self.reference.share_rows
@@ -152,6 +163,34 @@ class Models:
             loading.add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha)
         return policy
 
+    def _new_multiplier(self) -> ppo_math.Multiplier:
+        """The multiplier of `lagrange` as the run begins."""
+        config = self.config
+        return ppo_math.Multiplier(config.multiplier, config.cost_limit, config.multiplier_rate)
+
+    def _check_scorers(self) -> None:
+        """`InputError` where a reward model lacks what the configuration asks of it."""
+        config = self.config
+        for name, scorer in zip(("reward model", "test reward model"), self.scorers, strict=False):
+            axes = scorer.every_axis
+            scored = f"the {name} scores {' and '.join(axes)} only"
+            if config.combine == "lagrange" and not {"helpfulness", "safety"} <= set(axes):
+                raise InputError(
+                    "combine is 'lagrange', which needs a helpfulness and a safety score, but "
+                    f"{scored}; set combine to 'weights', or train it on both axes."
+                )
+            if unknown := sorted(set(config.weights) - set(axes)):
+                raise InputError(
+                    f"weights has {unknown[0]!r}, but {scored}; leave it out, or train it on that "
+                    "axis."
+                )
+        members = max(self.scorer.members_of(axis) for axis in self.scorer.every_axis)
+        if config.ensemble != "mean" and members == 1:
+            raise InputError(
+                f"ensemble is {config.ensemble!r}, but the reward model has one member, which agrees "
+                "with itself; set ensemble to 'mean', or train one with more members."
+            )
+
     def _new_critic(self) -> nn.Module:
         if self.config.critic == "head":
             return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
@@ -196,6 +235,12 @@ class Models:
     def trained_weights(self) -> dict[str, Tensor]:
         """A whole copy of them on the CPU."""
         return {name: parallel.whole(p.detach()).cpu().clone() for name, p in self.trained()}
+
+    def are_finite(self) -> bool:
+        """Whether all weights that are trained, of all processes, are numbers."""
+        trained = [p for _, p in self.trained()] + list(self.critic.parameters())
+        finite = torch.stack([parallel.local(p.detach()).isfinite().all() for p in trained])
+        return not self.group.any(not bool(finite.all()))
 
     def restore(self, weights: dict[str, Tensor]) -> None:
         """Put a copy back. An empty one changes nothing."""
@@ -301,30 +346,14 @@ class Models:
             scorer.rescale(self.config.score_scale)
 
     def judge(
-        self, prompts: Sequence[Prompt], texts: Sequence[str], *, test: bool = False
+        self, prompts: Sequence[Prompt], texts: Sequence[str]
     ) -> tuple[Tensor, dict[str, float]]:
-        """The score of each response (B,), and the means of its parts for the curves."""
-        scorer = self.test_scorer if test and self.test_scorer is not None else self.scorer
-        conversations = [p.messages for p in prompts]
+        """The score of each response (B,), which PPO climbs, and the means of its parts for the
+        curves."""
         risks = [p.risk for p in prompts]
-        said = self._opinions(scorer, conversations, texts)
-        # The test-RM watches: only the scores that PPO climbs are made sceptical.
-        how = "mean" if test else self.config.ensemble
-        axes = {
-            axis: reward_math.combine_members(s, how, penalty=self.config.ensemble_penalty)
-            for axis, s in said.items()
-        }
-        if self.config.combine == "lagrange":
-            total = self.multiplier.reward(axes["helpfulness"], axes["safety"])
-        elif self.config.combine == "threshold":
-            total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
-        else:
-            total = sum(
-                (self.config.weights.get(axis, 1.0) * s for axis, s in axes.items()),
-                start=torch.zeros(len(texts)),
-            )
-        if self.config.score_clip:
-            total = total.clamp(-self.config.score_clip, self.config.score_clip)
+        said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
+        axes = self._axes(said, self.config.ensemble)
+        total = self._combined(self.scorer, axes, risks, self.multiplier)
         told = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
         for axis, s in said.items():
             if s.shape[1] > 1:
@@ -332,11 +361,42 @@ class Models:
         if self.config.combine == "lagrange":
             told["cost"] = -float(axes["safety"].mean())
             told["multiplier"] = self.multiplier.value
-        for rule, weight in self.config.rules.items():
-            points = torch.tensor(self.rules[rule](prompts, texts))
+        for rule, points in self._points(prompts, texts).items():
             told[f"rule_{rule}"] = float(points.mean())
-            total = total + weight * points
+            total = total + self.config.rules[rule] * points
         return total, told
+
+    def _axes(self, said: dict[str, Tensor], how: str) -> dict[str, Tensor]:
+        """One score (B,) for each axis of what the members say (B, M)."""
+        penalty = self.config.ensemble_penalty
+        return {
+            axis: reward_math.combine_members(s, how, penalty=penalty) for axis, s in said.items()
+        }
+
+    def _combined(
+        self,
+        scorer: RewardModel,
+        axes: dict[str, Tensor],
+        risks: Sequence[str],
+        multiplier: ppo_math.Multiplier,
+    ) -> Tensor:
+        """One score (B,) of the axes' scores, before any rule."""
+        if self.config.combine == "lagrange":
+            total = multiplier.reward(axes["helpfulness"], axes["safety"])
+        elif self.config.combine == "threshold":
+            total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
+        else:
+            total = sum(
+                (self.config.weights.get(axis, 1.0) * s for axis, s in axes.items()),
+                start=torch.zeros(len(risks)),
+            )
+        if self.config.score_clip:
+            total = total.clamp(-self.config.score_clip, self.config.score_clip)
+        return total
+
+    def _points(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, Tensor]:
+        """What each rule gives to each response (B,), before its weight."""
+        return {rule: torch.tensor(of(prompts, texts)) for rule, of in self.rules.items()}
 
     def _opinions(
         self,
@@ -367,19 +427,38 @@ class Models:
     def sample_and_judge(
         self, prompts: Sequence[Prompt], *, seed: int
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """One response to each watch prompt, always with the same draws, scored by both RMs."""
+        """One response to each watch prompt, always with the same draws, scored by both RMs.
+
+        Returns a row for each prompt, and the means of the `reward` (train-RM) and of `test`, by
+        which the tripwire goes. Both are the reward models' word alone, and on one scale from the
+        first look to the last: without the rules, of which more points would hide that a reward
+        model likes the responses less, and under `lagrange` with the multiplier's first value,
+        since a growing one lowers the score of a policy that stays the same. The rows' `reward` is
+        on that scale too, with the rules. The test-RM speaks with the mean of its members: only the
+        scores that PPO climbs are made sceptical.
+        """
         sampled = self.sample(self.fitting(prompts)[1], 1, seed=mix(seed, -1))
         texts = [self.policy.decode(answers[0].tokens) for answers in sampled]
         finished = torch.tensor([answers[0].finished for answers in sampled])
-        rewards, _ = self.judge(prompts, texts)
-        rewards = ppo_math.replace_unfinished(rewards, finished, self.config.no_eos_score)
-        said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
-        axes = {axis: s.mean(dim=1) for axis, s in said.items()}
-        means = {"reward": float(rewards.mean()), "test": 0.0}
+        conversations, risks = [p.messages for p in prompts], [p.risk for p in prompts]
+
+        def watched(scorer: RewardModel, said: dict[str, Tensor], how: str) -> Tensor:
+            return self._combined(scorer, self._axes(said, how), risks, self._new_multiplier())
+
+        def mean(scores: Tensor) -> float:
+            ended = ppo_math.replace_unfinished(scores, finished, self.config.no_eos_score)
+            return float(ended.mean())
+
+        said = self._opinions(self.scorer, conversations, texts)
+        scores = watched(self.scorer, said, self.config.ensemble)
+        means = {"reward": mean(scores), "test": 0.0}
         if self.test_scorer is not None:
-            second, _ = self.judge(prompts, texts, test=True)
-            second = ppo_math.replace_unfinished(second, finished, self.config.no_eos_score)
-            means["test"] = float(second.mean())
+            more = self._opinions(self.test_scorer, conversations, texts)
+            means["test"] = mean(watched(self.test_scorer, more, "mean"))
+        for rule, points in self._points(prompts, texts).items():
+            scores = scores + self.config.rules[rule] * points
+        rewards = ppo_math.replace_unfinished(scores, finished, self.config.no_eos_score)
+        axes = self._axes(said, "mean")
         rows = [
             {
                 "text": text,
@@ -518,6 +597,18 @@ class Models:
             model = model.merge_and_unload()
         model.save_pretrained(folder)
         self.policy.tokenizer.save_pretrained(folder)
+
+
+def _same_prior(config: PPOConfig) -> bool:
+    """Whether both reward models were given the same untrained trunk, which then need be held once."""
+    one, two = (Path(p) / "prior" for p in (config.reward_model, config.test_reward_model))
+    names = sorted(file.name for file in one.glob("*"))
+    return (
+        bool(names)
+        and two.is_dir()
+        and names == sorted(file.name for file in two.glob("*"))
+        and filecmp.cmpfiles(one, two, names, shallow=False)[0] == names
+    )
 
 
 def mix(seed: int, number: int) -> int:

@@ -565,22 +565,22 @@ class RewardModel:
     def combine(
         self, scores: dict[str, Tensor], risks: Sequence[str], *, threshold: float
     ) -> Tensor:
-        """One preference score (B,) from helpfulness and safety by Llama 2's rule.
+        """One preference score (B,) from those of the axes.
 
-        Each governing score is whitened with its mean and deviation on the reference samples that
-        it governs there, so that a good refusal and a good answer are worth the same.
+        By Llama 2's rule where safety is one of several: it speaks where the prompt is harmful or
+        its score low, and elsewhere the mean of the other axes does, of which helpfulness is often
+        the only one. Each is whitened with its mean and deviation on the reference samples that it
+        governs there, so that a good refusal and a good answer are worth the same. Without a safety
+        axis nothing says which one governs: then it is the mean of all, and of one itself.
         """
-        if "safety" not in scores or "helpfulness" not in scores:
-            axis = next(iter(scores))
-            return scores[axis]
+        others = [axis for axis in scores if axis != "safety"]
+        if "safety" not in scores or not others:
+            return torch.stack(list(scores.values())).mean(dim=0)
         harmful = torch.tensor([risk == "harmful" for risk in risks], dtype=torch.bool)
-        helpful, safe = scores["helpfulness"], scores["safety"]
-        _, governed = ppo_math.combine_scores(helpful, safe, harmful, threshold=threshold)
-        return torch.where(
-            governed,
-            self._whiten(safe, "safety", "harmful"),
-            self._whiten(helpful, "helpfulness", "harmless"),
-        )
+        safe = scores["safety"]
+        _, governed = ppo_math.combine_scores(safe, safe, harmful, threshold=threshold)
+        rest = torch.stack([self._whiten(scores[axis], axis, "harmless") for axis in others])
+        return torch.where(governed, self._whiten(safe, "safety", "harmful"), rest.mean(dim=0))
 
     def _whiten(self, scores: Tensor, axis: str, risk: str) -> Tensor:
         seen = self.reference.get(axis, {}).get(risk)

@@ -114,6 +114,14 @@ def test_ppo_reads_prompts_and_watch_prompts_and_gets_the_right_models(round, tm
     assert not practice & watch
 
 
+def test_ppo_without_watch_prompts_is_given_no_reward_model_that_would_watch_them(round, tmp_path):
+    reward_models(round)
+    round.config["round"]["watch_prompts"] = 0
+    round.save()
+    assert prepared(round, "ppo", tmp_path).test_reward_model == ""
+    assert not (tmp_path / "data" / "watch.jsonl").exists()
+
+
 def test_ppo_reads_what_people_wrote_where_it_is_to_stay_likely(round, tmp_path):
     reward_models(round)
     round.config["ppo"]["ptx_weight"] = 0.5

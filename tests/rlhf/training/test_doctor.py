@@ -315,6 +315,7 @@ REFUSED = {
     "a prompt that is there twice": rows("prompts", prompt(0)),
     "too few prompts": set_to(prompts_per_step=25),
     "a long prompt": rows("prompts", LONG),
+    "a test-RM and nothing to watch": gone("watch.jsonl"),
     "a watch prompt cut short": rows("watch", '{"prompt_id": "p9'),
     "a watch prompt without an id": rows("watch", {"messages": ask("please")}),
     "a long watch prompt": rows("watch", LONG),

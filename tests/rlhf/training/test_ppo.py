@@ -1,6 +1,7 @@
 """PPO on a tiny random model: it learns, stops when it should, resumes exactly, and every option
 does something."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -14,9 +15,28 @@ from safetensors.torch import load_file
 from rlhf.training import ppo
 from rlhf.training.configs import PPOConfig, load
 from rlhf.training.data import Prompt
+from rlhf.training.rewards import REWARDS
 from rlhf.training.rundir import InputError, Stopped, StopRequest
 from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
+
+FILE = "/model.safetensors"
+
+
+def stop_after(folder, steps):
+    """SIGTERM, as far as the stage can tell, once so many steps are in the books."""
+
+    class StopAfter(StopRequest):
+        @property
+        def requested(self):
+            path = folder / "metrics.jsonl"
+            return path.exists() and len(path.read_text().splitlines()) >= steps
+
+        @requested.setter
+        def requested(self, value):
+            pass
+
+    return StopAfter()
 
 
 def asked_for(number):
@@ -36,13 +56,69 @@ def test_the_reward_rises_and_a_strong_kl_penalty_holds_it_down(ready):
     assert rows_of(held / "metrics.jsonl")[-1]["kl"] < 0.5 * lines[-1]["kl"]
 
 
+# Moves a nat or more away from the reference within some rollouts.
+RUNS_AWAY = {"learning_rate": 1e-2, "kl_weight": 0.0, "approx_kl_stop": 0.0}
+
+
 def test_a_run_past_its_kl_budget_stops_and_keeps_its_policy(ready):
-    folder = ready(steps=30, learning_rate=1e-2, kl_weight=0.0, kl_budget=0.5, approx_kl_stop=0.0)
+    """The policy of the last rollout within the budget, not the one that was found beyond it."""
+    folder = ready(steps=30, kl_budget=0.5, ema_decay=0.5, **RUNS_AWAY)
     result = finish(folder)
     assert result["stop_reason"] == "kl_budget"
     assert result["steps"] < 30
-    assert rows_of(folder / "metrics.jsonl")[-1]["kl"] > 0.5
-    assert (folder / "policy" / "model.safetensors").exists()
+    lines = rows_of(folder / "metrics.jsonl")
+    measured = [line["kl_k1"] for line in lines]
+    assert measured[-1] > 0.5 >= max(measured[:-1])
+    assert result["kept_step"] == result["steps"] - 2
+    kept = json.loads((folder / "config.json").read_text()) | {"policy": str(folder / "policy")}
+    models = ppo.Models(PPOConfig(**kept))
+    _, encoded = models.fitting([asked_for(i) for i in range(24)])
+    number = len(lines) - 1  # the last rollout within the budget, drawn once more
+    some = [encoded[i] for i in ppo.choose(24, 12, number - 1, 0)]
+    answers = [a for (a,) in models.sample(some, 1, seed=ppo.mix(0, number))]
+    old, reference, _, mask = models.read(some, answers)
+    again = float(((old - reference) * mask).sum(dim=1).mean())
+    assert again == pytest.approx(measured[-2], rel=1e-4)
+    steps = {row["step"] for row in rows_of(folder / "samples.jsonl")}
+    assert steps == {result["kept_step"]}
+
+
+def test_a_policy_that_begins_beyond_its_kl_budget_is_handed_on_as_it_came(ready, tmp_path):
+    other = make_policy(tmp_path / "other", seed=1)
+    folder = ready(steps=3, kl_budget=0.01, reference=str(other))
+    result = finish(folder)
+    assert (result["stop_reason"], result["steps"], result["kept_step"]) == ("kl_budget", 1, 0)
+    began = load_file(PPOConfig(**json.loads((folder / "config.json").read_text())).policy + FILE)
+    handed_on = load_file(str(folder / "policy") + FILE)
+    assert all(torch.equal(began[name], handed_on[name]) for name in handed_on)
+
+
+def test_one_unlikely_token_neither_ends_a_run_nor_raises_the_kl_weight(ready, monkeypatch):
+    """The policy sampled what it finds e^13 times less likely than the reference does."""
+    read = ppo.Models.read
+
+    def surprising(models, *given):
+        old, reference, values, mask = read(models, *given)
+        reference[0, 0] = old[0, 0] + 13
+        return old, reference, values, mask
+
+    monkeypatch.setattr(ppo.Models, "read", surprising)
+    controlled = {"kl_controller": "adaptive", "kl_horizon": 100.0, "kl_target": 1.0}
+    folder = ready(steps=3, kl_budget=5.0, learning_rate=1e-5, **controlled)
+    assert finish(folder)["stop_reason"] == "steps"
+    lines = rows_of(folder / "metrics.jsonl")
+    assert all(line["kl"] > 1e4 and line["kl_k1"] < 1 for line in lines)
+    assert lines[-1]["kl_weight"] < lines[0]["kl_weight"]
+
+
+def test_a_run_stopped_just_before_its_kl_budget_is_spent_ends_with_the_same_bytes(ready):
+    settings = {"steps": 30, "kl_budget": 0.5, **RUNS_AWAY}
+    whole, broken = ready("whole", **settings), ready("broken", **settings)
+    spent = finish(whole)["steps"]
+    with pytest.raises(Stopped):
+        ppo.main(broken, stop_after(broken, spent - 1))
+    finish(broken)
+    assert weights(broken) == weights(whole)
 
 
 def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(talker, ready, tmp_path):
@@ -67,6 +143,29 @@ def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(talker, r
     assert result["best_step"] < result["steps"]
     unarmed = ready("unarmed", tripwire_evaluations=0, **settings | {"steps": result["steps"] + 2})
     assert finish(unarmed)["stop_reason"] == "steps"
+    patient = ready("patient", tripwire_drop=9.0, **settings | {"steps": result["steps"] + 1})
+    assert finish(patient)["stop_reason"] == "steps"
+
+
+def test_a_checkpoint_is_written_as_often_as_was_said(ready, monkeypatch):
+    saved, write = [], ppo.write_checkpoint
+
+    def counting(tensors, state, folder):
+        saved.append(state.step)
+        write(tensors, state, folder)
+
+    monkeypatch.setattr(ppo, "write_checkpoint", counting)
+    finish(ready(steps=5, checkpoint_every=2))
+    assert saved == [2, 4]
+
+
+def test_a_run_begins_with_the_policy_that_it_was_given(ready, tmp_path):
+    other = make_policy(tmp_path / "other", seed=1)
+    folder = ready(policy=str(other), learning_rate=0.0, steps=1)
+    finish(folder)
+    began, kept = load_file(str(other) + FILE), load_file(str(folder / "policy") + FILE)
+    assert all(torch.equal(began[name], kept[name]) for name in kept)
+    assert rows_of(folder / "metrics.jsonl")[0]["kl"] > 0.1  # the reference is another one
 
 
 def test_tripped_wants_one_up_and_the_other_down():
@@ -94,21 +193,8 @@ def test_a_stopped_run_ends_with_the_same_bytes_as_one_that_was_not(ready, stopp
     settings = {"steps": 5, "kl_controller": "adaptive", "kl_horizon": 100.0}
     whole, broken = ready("whole", **settings), ready("broken", **settings)
     finish(whole)
-
-    class StopAfter(StopRequest):
-        """SIGTERM, as far as the stage can tell, once so many steps are in the books."""
-
-        @property
-        def requested(self):
-            path = broken / "metrics.jsonl"
-            return path.exists() and len(path.read_text().splitlines()) >= stopped_after
-
-        @requested.setter
-        def requested(self, value):
-            pass
-
     with pytest.raises(Stopped):
-        ppo.main(broken, StopAfter())
+        ppo.main(broken, stop_after(broken, stopped_after))
     assert not (broken / "result.json").exists()
     finish(broken)
     assert weights(broken) == weights(whole)
@@ -216,13 +302,13 @@ def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     config = PPOConfig(**json.loads((folder / "config.json").read_text()))
     models = ppo.Models(config)
     optimizer = models.optimizer()
-    with pytest.raises(InputError, match="lower learning_rate"):
-        ppo.roll_back(folder, models, optimizer, 1)  # nothing to go back to
+    with pytest.raises(InputError, match=r"\(policy loss\), 1 times, and there is no checkpoint"):
+        ppo.roll_back(folder, models, optimizer, 1, "policy loss")  # nothing to go back to
     finish(folder)
     for _, parameter in models.trained():
         parameter.data.fill_(float("nan"))
     models.follow()
-    average = ppo.roll_back(folder, models, optimizer, 1)
+    average = ppo.roll_back(folder, models, optimizer, 1, "policy loss")
     # What had already taken in the broken weights is as it was too.
     for own, file in ((average, "average"), (models.followed, "reference")):
         kept = load_file(folder / "checkpoint" / f"{file}.safetensors")
@@ -233,11 +319,122 @@ def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     assert optimizer.state_dict()["state"]
     assert "rolled back to the weights of step 2" in capsys.readouterr().out
     with pytest.raises(InputError, match="4 times"):
-        ppo.roll_back(folder, models, optimizer, 4)
+        ppo.roll_back(folder, models, optimizer, 4, "policy loss")
+
+
+def break_weights(models):
+    with torch.no_grad():
+        models.trained()[0][1].fill_(math.nan)
+
+
+def break_after_update(monkeypatch, number):
+    """Let the policy's first weights be NaN after the run's update of this number (from 1)."""
+    step, done = torch.optim.AdamW.step, itertools.count(1)
+
+    def breaking(optimizer, *given):
+        step(optimizer, *given)
+        if next(done) == number:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][0].fill_(math.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+
+
+# 36 updates each, more than may be left out in a row.
+LONG_ROLLOUTS = {"minibatch_size": 1, "epochs": 3, "approx_kl_stop": 0.0, "prompts_per_step": 12}
+
+
+@pytest.mark.parametrize(
+    ("number", "left_out"),
+    [(73, 20), (102, 6), (108, 0)],
+    ids=["the first of a rollout", "one of its last", "its last"],
+)
+def test_weights_that_an_update_breaks_are_rolled_back_and_the_run_ends(
+    ready, monkeypatch, number, left_out
+):
+    """In the third of five rollouts; what is broken gets into no checkpoint."""
+    folder = ready(steps=5, checkpoint_every=1, **LONG_ROLLOUTS)
+    break_after_update(monkeypatch, number)
+    result = finish(folder)
+    assert (result["steps"], result["stop_reason"]) == (5, "steps")
+    assert (result["rollbacks"], result["skipped_updates"]) == (1, left_out)
+    lines = rows_of(folder / "metrics.jsonl")
+    assert [line["rollbacks"] for line in lines] == [0, 0, 1, 1, 1]
+    assert [line["skipped_updates"] for line in lines] == [0, 0, *[left_out] * 3]
+    assert all(line["kl"] is not None for line in lines)
+    kept = load_file(folder / "policy" / "model.safetensors")
+    assert all(bool(weight.isfinite().all()) for weight in kept.values())
+
+
+def test_weights_that_break_between_rollouts_are_rolled_back_too(ready, monkeypatch):
+    folder = ready(steps=6, checkpoint_every=2, **LONG_ROLLOUTS)
+    follow, done = ppo.Models.follow, itertools.count(1)
+
+    def breaking(models):
+        follow(models)
+        if next(done) == 3:
+            break_weights(models)
+
+    monkeypatch.setattr(ppo.Models, "follow", breaking)
+    result = finish(folder)
+    assert (result["steps"], result["rollbacks"], result["skipped_updates"]) == (6, 1, 20)
+    lines = rows_of(folder / "metrics.jsonl")
+    # The rollout of the broken weights has no KL and teaches nothing.
+    assert [line["kl"] is None for line in lines] == [step == 4 for step in range(1, 7)]
+    assert [line["updates"] for line in lines] == [36, 36, 36, 0, 36, 36]
+
+
+def test_weights_that_break_again_and_again_end_the_run_with_a_sentence(ready, monkeypatch):
+    folder = ready(steps=9, checkpoint_every=1, **LONG_ROLLOUTS)
+    update, done = ppo.update, itertools.count(1)
+
+    def breaking(models, *given, **more):
+        if next(done) > 2:
+            break_weights(models)
+        return update(models, *given, **more)
+
+    monkeypatch.setattr(ppo, "update", breaking)
+    with pytest.raises(InputError, match=r"not finite \(policy loss.* gradient\), 4 times; start"):
+        finish(folder)
+    assert rows_of(folder / "metrics.jsonl")[-1]["rollbacks"] == 3
+
+
+def test_updates_left_out_in_a_row_are_counted_over_rollouts(ready):
+    config = PPOConfig(**json.loads((ready() / "config.json").read_text()))
+    models = ppo.Models(config)
+    optimizer = models.optimizer()
+    mask = torch.ones(12, 2, dtype=torch.bool)
+
+    def learn(broken_rows, before):
+        advantages = torch.zeros(12, 2)
+        advantages[broken_rows] = math.nan
+        some, zeros = [[5, 6]] * 12, torch.zeros(12, 2)
+        rollout = ppo.Rollout(some, some, mask, zeros - 5, advantages, zeros, zeros)
+        one_each = dataclasses.replace(config, minibatch_size=1, epochs=1, approx_kl_stop=0.0)
+        return ppo.update(
+            models,
+            optimizer,
+            rollout,
+            one_each,
+            step=1,
+            train_policy=True,
+            rates=(1e-5, 1e-5),
+            skipped_before=before,
+        )
+
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(ppo.mix(config.seed, 1)))
+    ends_badly = learn(order[7:], 0)
+    assert [ends_badly[name] for name in ("skipped", "skipped_in_a_row")] == [5, 5]
+    begins_badly = learn(order[:7], 13)
+    assert [begins_badly[n] for n in ("skipped", "skipped_in_a_row", "updates")] == [7, 20, 0]
+    recovers = learn(order[:6], 13)
+    assert [recovers[n] for n in ("skipped_in_a_row", "updates")] == [0, 6]
+    assert (ends_badly["broken"], recovers["broken"]) == ("", "")
+    assert "policy loss" in begins_badly["broken"]
 
 
 def test_a_rule_that_gives_nan_is_named_with_its_prompt(ready, monkeypatch):
-    monkeypatch.setitem(ppo.REWARDS, "broken", lambda _, texts: [float("nan")] * len(texts))
+    monkeypatch.setitem(REWARDS, "broken", lambda _, texts: [float("nan")] * len(texts))
     with pytest.raises(InputError, match=r"prompt p\d+ .*rule that gave it"):
         finish(ready(rules={"broken": 1.0}))
 
@@ -410,13 +607,75 @@ def follows(lines):
     return True
 
 
-def test_a_reward_model_of_one_axis_has_no_cost_and_says_so(ready, talker, tmp_path):
-    from rlhf.training.rundir import InputError
+@pytest.fixture(scope="module")
+def helpful_only(talker, tmp_path_factory):
+    """Reward models that know nothing of safety."""
+    folder = tmp_path_factory.mktemp("helpful")
+    return make_rewards(folder, talker, len, axes=["helpfulness"], epochs=1)
 
-    one = make_rewards(tmp_path / "one", talker, len, axes=["helpfulness"], epochs=1)
-    folder = ready(combine="lagrange", reward_model=str(one / "train"))
-    with pytest.raises(InputError, match="needs a helpfulness and a safety score"):
-        finish(folder)
+
+def test_a_reward_model_of_one_axis_has_no_cost_and_says_so(ready, helpful_only):
+    for name, whose in (("reward_model", "the"), ("test_reward_model", "the test")):
+        part = "train" if name == "reward_model" else "test"
+        folder = ready(name, combine="lagrange", **{name: str(helpful_only / part)})
+        needed = f"needs a helpfulness and a safety score, but {whose} reward model scores help"
+        with pytest.raises(InputError, match=needed):
+            finish(folder)
+
+
+def test_a_setting_that_would_do_nothing_is_refused_before_the_first_step(
+    ready, helpful_only, many
+):
+    def refused(match, **settings):
+        folder = ready(**settings)
+        if match.startswith("test_reward_model"):
+            (folder / "data" / "watch.jsonl").unlink()
+        with pytest.raises(InputError, match=match):
+            finish(folder)
+        assert not (folder / "metrics.jsonl").exists()
+
+    refused("test_reward_model is given, but there is no data/watch.jsonl")
+    refused("weights belong to combine 'weights', and combine is 'threshold'", weights={"x": 2.0})
+    weighed = {"combine": "weights", "weights": {"safety": 1.0, "saftey": 2.0}}
+    refused("has 'saftey', but the reward model scores helpfulness and safety only", **weighed)
+    lacking = {"combine": "weights", "weights": {"safety": 1.0}}
+    test_rm = {"test_reward_model": str(helpful_only / "test")}
+    refused("has 'safety', but the test reward model scores helpfulness only", **lacking, **test_rm)
+    for how in ("min", "mean_std"):
+        refused(f"ensemble is '{how}', but the reward model has one member", ensemble=how)
+    finish(ready(ensemble="min", reward_model=str(many / "train"), steps=1))
+
+
+def watched(folder):
+    """(train-RM's, test-RM's) mean at each look at the watch prompts."""
+    return [(row["watch_reward"], row["test_reward"]) for row in rows_of(folder / "metrics.jsonl")]
+
+
+def test_what_is_watched_does_not_move_with_the_multiplier(ready):
+    """A policy that stays as it is: only the multiplier grows."""
+    settings = {"combine": "lagrange", "cost_limit": -3.0, "multiplier_rate": 1.0, "steps": 3}
+    folder = ready(learning_rate=0.0, max_new_tokens=40, **settings)
+    finish(folder)
+    multipliers = [row["multiplier"] for row in rows_of(folder / "metrics.jsonl")]
+    assert multipliers[-1] > 5 * multipliers[0]
+    looks = watched(folder)
+    assert looks == [looks[0]] * 3
+    for row in rows_of(folder / "samples.jsonl"):
+        assert row["reward_after"] == row["reward_before"]
+
+
+def test_what_is_watched_is_the_reward_models_word_without_the_rules(ready):
+    settings = {"learning_rate": 0.0, "max_new_tokens": 40, "steps": 1}
+    plain = ready("plain", **settings)
+    ruled = ready("ruled", rules={"format": 5.0}, format_pattern=".*", **settings)
+    finish(plain)
+    finish(ruled)
+    assert watched(ruled) == watched(plain)
+    of_rules, of_none = (
+        max(row["reward_before"] for row in rows_of(folder / "samples.jsonl"))
+        for folder in (ruled, plain)
+    )
+    assert of_rules == pytest.approx(of_none + 5)  # what is shown of a sample has them
 
 
 def test_an_ensembles_disagreement_is_logged_and_scepticism_lowers_the_reward(ready, many):

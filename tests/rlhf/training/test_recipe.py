@@ -145,6 +145,23 @@ def test_the_step_size_rises_and_then_falls_evenly(ready):
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 8e-4, 6e-4, 4e-4])
 
 
+def test_the_policys_step_size_begins_to_rise_when_the_critic_has_warmed_up(ready, monkeypatch):
+    settings = {"warmup_steps": 2, "learning_rate": 1e-3, "learning_rate_floor": 0.2}
+    folder = ready(steps=8, critic_warmup_steps=2, tripwire_evaluations=0, **settings)
+    critics = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer, *given):
+        critics.append(optimizer.param_groups[1]["lr"])
+        step(optimizer, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    finish(folder)
+    rates = [row["learning_rate"] for row in rows_of(folder / "metrics.jsonl")]
+    assert rates == pytest.approx([0, 0, 5e-4, 1e-3, 1e-3, 8e-4, 6e-4, 4e-4])
+    assert critics[0] == pytest.approx(0.5 * 2e-3)  # the critic's own rises at once
+
+
 def test_the_watch_prompts_are_looked_at_as_often_as_was_said(ready):
     folder = ready(steps=5, watch_every=2)
     finish(folder)

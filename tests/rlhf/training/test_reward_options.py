@@ -13,7 +13,15 @@ from rlhf.training import reward_model
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.rundir import InputError, StopRequest
 from rlhf.training.scorers import RewardModel
-from tests.rlhf.training.tiny import WORDS, ask, judgment, prompt, result_of, run_folder
+from tests.rlhf.training.tiny import (
+    WORDS,
+    ask,
+    judgment,
+    make_policy,
+    prompt,
+    result_of,
+    run_folder,
+)
 
 # What each option is changed to, and what must be chosen with it to matter.
 OPTIONS = {
@@ -153,6 +161,67 @@ def test_sharing_prompts_changes_the_time_it_takes_and_nothing_else(talker, tmp_
     asked = [ask("please paint my lamp")] * 8
     for axis, scores in shared.score(asked, texts).items():
         assert scores.tolist() == pytest.approx(alone.score(asked, texts)[axis].tolist(), abs=2e-2)
+
+
+def test_smaller_batches_of_texts_are_scored_one_after_another_to_the_same_end(
+    talker, tmp_path, monkeypatch
+):
+    sizes, raw_scores = [], RewardModel.raw_scores
+
+    def counting(model, texts, prior):
+        if not torch.is_grad_enabled():
+            sizes.append(len(texts))
+        return raw_scores(model, texts, prior)
+
+    monkeypatch.setattr(RewardModel, "raw_scores", counting)
+    folders, largest = [], []
+    for size in (128, 3):
+        sizes.clear()
+        folders.append(train(tmp_path / str(size), talker, batch_size=size, max_length=64))
+        largest.append(max(sizes))
+    assert largest[0] > 3 == largest[1]
+    assert digest(folders[0]) == digest(folders[1])
+    models = [RewardModel.load(folder / "train") for folder in folders]
+    for axis in ("helpfulness", "safety"):
+        assert models[1].mean[axis] == pytest.approx(models[0].mean[axis], abs=1e-4)
+        assert models[1].scale[axis] == pytest.approx(models[0].scale[axis], rel=1e-4)
+
+
+def test_it_takes_the_threads_and_the_device_that_it_was_given(talker, tmp_path, monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        train(tmp_path / "threads", talker, threads=before % 2 + 1)
+        assert torch.get_num_threads() == before % 2 + 1
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no usable GPU"):
+        train(tmp_path / "gpu", talker, device="cuda")
+
+
+def test_a_checkpoint_is_written_as_often_as_was_said(talker, tmp_path, monkeypatch):
+    saved, save = [], reward_model.save_checkpoint
+    monkeypatch.setattr(
+        reward_model, "save_checkpoint", lambda *given: saved.append(1) or save(*given)
+    )
+    counts = []
+    for seconds in (0.0, 1e6):
+        saved.clear()
+        train(tmp_path / str(seconds), talker, checkpoint_seconds=seconds)
+        counts.append(len(saved))
+    updates = len((tmp_path / "0.0" / "metrics.jsonl").read_text().splitlines())
+    assert counts[0] >= updates - 2 > counts[1] == 0  # of the two models' last none is due
+
+
+def test_it_begins_with_the_trunk_that_it_was_given(talker, tmp_path):
+    other = str(make_policy(tmp_path / "other", seed=1))
+    for number, trunk in enumerate((talker, other)):
+        folder = train(tmp_path / str(number), trunk, learning_rate=0.0)
+        began = load_file(f"{trunk}/model.safetensors")
+        for part in ("train", "test"):
+            kept = load_file(folder / part / "model.safetensors")
+            assert kept.keys() <= {name.removeprefix("model.") for name in began}
+            assert all(torch.equal(kept[name], began[f"model.{name}"]) for name in kept)
 
 
 def test_the_smoothing_follows_from_how_often_people_agree(talker, tmp_path):

@@ -199,3 +199,27 @@ def test_a_model_without_a_prior_ignores_the_one_that_others_have(policy, tmp_pa
     loaded = RewardModel.load(tmp_path, prior=other.prior)
     assert loaded.prior is None
     assert loaded.score([ask("red lamp")], ["nice"])["safety"].isfinite().all()
+
+
+def test_every_axis_is_heard_in_the_one_score_whatever_their_names(policy):
+    model = new(policy)
+    risks = ["harmless", "harmful", "harmless", ""]
+    scores = {
+        "helpfulness": torch.tensor([1.0, 1.0, 1.0, -2.0]),
+        "honesty": torch.tensor([3.0, 3.0, 3.0, 0.0]),
+        "safety": torch.tensor([0.5, 0.25, -4.0, 2.0]),
+    }
+
+    def said(*axes):
+        return model.combine({axis: scores[axis] for axis in axes}, risks, threshold=0.15).tolist()
+
+    assert said("honesty") == [3.0, 3.0, 3.0, 0.0]
+    assert said("safety") == [0.5, 0.25, -4.0, 2.0]
+    assert said("helpfulness", "honesty") == [2.0, 2.0, 2.0, -1.0]
+    # Safety governs the harmful prompt and, since sigmoid(-4) is below 0.15, the third response.
+    assert said("helpfulness", "safety") == [1.0, 0.25, -4.0, -2.0]
+    assert said("honesty", "safety") == [3.0, 0.25, -4.0, 0.0]
+    assert said("helpfulness", "honesty", "safety") == [2.0, 0.25, -4.0, -1.0]
+    # Each in the unit of what it governs.
+    model.reference = {"honesty": {"harmless": {"mean": 1.0, "std": 2.0, "n": 8}}}
+    assert said("honesty", "safety") == [1.0, 0.25, -4.0, -0.5]
