@@ -3,7 +3,7 @@
 // browser, each with its idempotency key, so none is lost or counted twice.
 import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
-import { $, post, store, token } from "./judge/net.js";
+import { $, isAside, post, store, token } from "./judge/net.js";
 import { makeFace } from "./judge/faces.js";
 import { makeOutbox } from "./judge/outbox.js";
 import { gettext, ngettext } from "./judge/words.js";
@@ -56,7 +56,7 @@ import { gettext, ngettext } from "./judge/words.js";
   let dirty = false, saving = 0, edited = false;
   let visible = 0, since = 0; // milliseconds in view
   let leaseEnd = 0, renewed = 0, touched = 0;
-  let ahead = null, aheadUid = "", waitingForNext = false, preloading = false;
+  let ahead = null, waitingForNext = false, preloading = false;
 
   if (shortcuts) root.classList.add("keys-on");
   $("open-keys").hidden = false;
@@ -212,13 +212,13 @@ import { gettext, ngettext } from "./judge/words.js";
   }
 
   // --- Drafts -------------------------------------------------------------------------------------------
-  const fields = () => [...new FormData(form)].filter(([name]) => !["csrfmiddlewaretoken", "key", "seconds", "act"].includes(name));
+  const fields = () => [...new FormData(form)].filter(([name]) => !isAside(name));
 
   function restore(pairs) {
     const given = new Map();
     for (const [name, value] of pairs) given.set(name, [...(given.get(name) || []), value]);
     for (const field of form.elements) {
-      if (!field.name || ["csrfmiddlewaretoken", "key", "seconds"].includes(field.name)) continue;
+      if (!field.name || isAside(field.name)) continue;
       const values = given.get(field.name) || [];
       if (field.type === "radio" || field.type === "checkbox") field.checked = values.includes(field.value);
       else if (field.tagName !== "BUTTON") field.value = values[0] || "";
@@ -329,9 +329,10 @@ import { gettext, ngettext } from "./judge/words.js";
       return;
     }
     const began = performance.now();
-    if (ahead) {
-      const next = ahead;
-      [ahead, aheadUid] = [null, ""];
+    const next = ahead;
+    ahead = null;
+    // Another batch, or guidelines that are new, want a page of their own around it.
+    if (next?.dataset.frame === form.dataset.frame) {
       slot.replaceChildren(next);
       begin(next);
       renew();
@@ -383,7 +384,6 @@ import { gettext, ngettext } from "./judge/words.js";
         const there = list.value;
         list.append(...[...$("harms").content.cloneNode(true).children].filter((kind) => kind.value !== there));
       }
-      aheadUid = next.dataset.uid;
     } catch { /* Offline: the next one is fetched when the answer has been sent. */ } finally {
       preloading = false;
       if (form !== mine && !waitingForNext) preload();

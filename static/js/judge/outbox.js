@@ -1,7 +1,7 @@
 // Answers on their way: kept in this browser, each with its idempotency key, until the server has said
 // what became of them. So none is lost or counted twice, whatever happens to the network, the server,
 // the session or the page.
-import { $, post, signedOut, store } from "./net.js";
+import { $, isAside, post, signedOut, store } from "./net.js";
 import { gettext, ngettext } from "./words.js";
 
 // What a person said, to be read and copied: orders, then every field with something in it.
@@ -9,7 +9,7 @@ function written(item) {
   const orders = new Map();
   const lines = [];
   for (const [name, value] of new URLSearchParams(item.body)) {
-    if (!value || ["csrfmiddlewaretoken", "key", "seconds", "act"].includes(name)) continue;
+    if (!value || isAside(name)) continue;
     const [, axis, letter] = name.match(/^rank-(.+)-([A-I])$/) || [];
     if (!axis) lines.push(`${name}: ${value}`);
     else {
