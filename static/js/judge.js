@@ -240,8 +240,9 @@ import { gettext, ngettext } from "./judge/words.js";
     dirty = false;
     try {
       const answer = await post(mine.action, bodyOf({ act: "draft" }));
-      if (!answer.ok) {
-        if (form === mine) outbox.explain(answer);
+      const said = await answer.json().catch(() => null);
+      if (!answer.ok || !said?.saved) {
+        if (form === mine) outbox.explain(answer, said);
         throw new Error(String(answer.status));
       }
       if (form !== mine) return;

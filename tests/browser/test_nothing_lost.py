@@ -216,6 +216,33 @@ def test_who_signs_in_again_while_an_answer_is_refused_need_not_wait_for_the_nex
     assert len(tried) == 2
 
 
+@pytest.mark.parametrize(
+    "page_in_between",
+    [
+        {"content_type": "text/html", "body": "<html>Welcome to our wireless network</html>"},
+        {"content_type": "application/json", "body": "null"},
+        {"content_type": "application/json", "body": '{"ok": true}'},
+    ],
+)
+def test_a_page_that_something_in_between_answers_with_is_not_taken_for_our_server(
+    judging, page_in_between
+):
+    first = shown(judging)
+    judging.route("**/judge/*/", lambda route: route.fulfill(status=200, **page_in_between))
+    press(judging, "dc")
+    expect(judging.locator("[data-saved]")).to_have_text("kept here")
+    expect(judging.locator("#offline")).to_contain_text("The server has trouble.")
+    assert judging.evaluate("Object.keys(localStorage).some(k => k.startsWith('judge:draft'))")
+    press(judging, [*"ba0", "Enter"])
+    expect(judging.locator("#offline")).to_contain_text("1 answer waits here")
+    assert not Judgment.objects.exists()
+    judging.unroute_all()
+    judging.evaluate("dispatchEvent(new Event('online'))")
+    wait_until_sent(judging, 1)
+    first.refresh_from_db()
+    assert in_letters(first, "helpfulness") == {"D": 1, "C": 2, "B": 3, "A": 4}
+
+
 def test_an_answer_to_what_is_gone_blocks_nothing_and_can_be_copied_and_discarded(
     judging, context, live_server, ada
 ):
