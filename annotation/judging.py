@@ -399,14 +399,16 @@ def _write(
     last = None
     if revision > 1:
         last = Judgment.objects.filter(assignment=assignment, revision=revision - 1).first()
-    found = conflicts(answer.ranks, answer.safety, answer.flags)
+    rest_below = batch.face == RANK and batch.rules.unranked == "below"
+    rest = letters_of(assignment) if rest_below else ()
+    found = conflicts(answer.ranks, answer.safety, answer.flags, rest)
     judgment = Judgment(
         assignment=assignment,
         revision=revision,
         key=key,
         answer_sha256=answer.sha256,
         ranks=answer.ranks,
-        rest_below=batch.face == RANK and batch.rules.unranked == "below",
+        rest_below=rest_below,
         strength=told_strength(answer.strength, batch.rules),
         all_bad=answer.all_bad,
         flags=answer.flags,
