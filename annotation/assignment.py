@@ -583,6 +583,16 @@ def _free(batch: Any, user: Any, skill: Any, *, at_random: bool) -> QuerySet[Com
     return free.exclude(_had(user)).order_by(*order)
 
 
+def could_judge(member: Membership) -> QuerySet[Comparison]:
+    """What this person could be given in open batches if it had a place free, limits apart."""
+    could = Comparison.objects.filter(
+        batch__in=_batches(member.project, member), skill__in=_skills(member)
+    )
+    if member.user.harmful_material == User.HarmfulMaterial.AVOID:
+        could = could.filter(HARMLESS)
+    return could.exclude(_had(member.user_id))
+
+
 def _skills_by_turn(batch: Batch, user: User, skills: list[str], *, at_random: bool) -> list[str]:
     """Skills in the order in which to look: an index is read per skill, then the heads compared."""
     if len(skills) == 1:

@@ -9,7 +9,7 @@ from django.utils import timezone
 from annotation.assignment import next_assignment
 from annotation.guidelines import change_guidelines, judge_again, news_for
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Batch, Comparison, Event, Judgment, User
+from annotation.models import Batch, Comparison, Event, Judgment, Prompt, User
 from annotation.worddiff import word_diff
 from tests.annotation.audit import assert_counters_are_right
 from tests.factories import BatchFactory, ComparisonFactory, judged, key
@@ -80,7 +80,9 @@ def test_what_is_closed_or_that_everybody_has_judged_is_not_judged_again(
     assert change_guidelines(project, "Newer.", by=grace, share=1.0) == 0, "only ada judges here"
 
 
-def test_the_admin_says_how_many_on_the_settings_page(client, project, ada, grace, judged_by_ada):
+def test_the_admin_says_how_many_on_the_settings_page(
+    client, project, ada, ben, grace, judged_by_ada
+):
     client.force_login(grace)
     url = reverse("project_settings", args=["apollo"])
     fields = {
@@ -197,3 +199,29 @@ def test_a_program_is_told_the_version_and_sends_it_back(client, project, ada, g
     assert submit(client.post(f"{root}/next/").json(), guideline_version=0) == 400
     versions = Judgment.objects.order_by("pk").values_list("guideline_version", flat=True)
     assert list(versions) == [1, 2, 2]
+
+
+def test_who_only_reviews_or_runs_the_project_is_not_counted_on(project, ada, ben, vera, grace):
+    judged(project, by=ada)
+    judged(project, by=ben)
+    project.memberships.filter(user=ben).update(paused_at=timezone.now())
+    # ada has had hers; vera reviews and grace runs the project.
+    assert judge_again(project, 1.0) == 1
+    Comparison.objects.update(needed=1, is_free=False)
+    judged(project, by=vera)  # She judges as well, so she may be asked.
+    assert judge_again(project, 1.0) == 3
+
+
+def test_nobody_is_asked_for_what_they_would_never_be_handed(project, ada, ben):
+    held = judged(project, by=ada).comparison
+    Comparison.objects.filter(pk=held.pk).update(skill="de")
+    assert judge_again(project, 1.0) == 0
+    project.memberships.filter(user=ben).update(skills=["de"], campaign="spring")
+    assert judge_again(project, 1.0) == 0
+    project.memberships.filter(user=ben).update(campaign="")
+    Prompt.objects.update(risk=Prompt.Risk.HARMFUL)
+    User.objects.filter(pk=ben.pk).update(harmful_material=User.HarmfulMaterial.AVOID)
+    assert judge_again(project, 1.0) == 0
+    User.objects.filter(pk=ben.pk).update(harmful_material=User.HarmfulMaterial.SHOW)
+    assert judge_again(project, 1.0) == 1
+    assert next_assignment(ben, project).comparison_id == held.pk
