@@ -283,6 +283,7 @@ def reopen(assignment: Assignment) -> Assignment:
         if assignment.state == State.JUDGED:
             if assignment.judgment is not None:
                 assignment.draft = in_letters(assignment, assignment.judgment)
+                assignment.draft_saved_at = timezone.now()
             if not assignment.is_extra:
                 count(comparison, judged=-1)
         elif assignment.state in (State.SKIPPED, State.EXPIRED):

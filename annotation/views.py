@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -398,6 +399,9 @@ def _slot(
         "told": faces.told(assignment, draft),
         **asked,
         "draft": draft,
+        # In milliseconds, by the server's clock: the browser keeps drafts as well, and the newer wins.
+        "saved_at": _milliseconds(_said_at(assignment)),
+        "now": _milliseconds(timezone.now()),
         "key": uuid.uuid4(),
         "harms": harms,
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
@@ -425,6 +429,17 @@ def _answer(assignment: Assignment) -> dict[str, Any]:
     if assignment.state == State.JUDGED and assignment.judgment is not None:
         return in_letters(assignment, assignment.judgment)
     return dict(assignment.draft)
+
+
+def _said_at(assignment: Assignment) -> datetime | None:
+    """When this person said or drafted that."""
+    if assignment.state == State.JUDGED and assignment.judgment is not None:
+        return assignment.judgment.created_at
+    return assignment.draft_saved_at
+
+
+def _milliseconds(moment: datetime | None) -> int:
+    return int(moment.timestamp() * 1000) if moment else 0
 
 
 def _lines(axes: list[dict[str, str]], answer: dict[str, Any]) -> list[dict[str, str]]:

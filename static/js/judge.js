@@ -89,8 +89,7 @@ import { gettext, ngettext } from "./judge/words.js";
     dirty = edited = false;
     visible = 0;
     since = document.hidden ? 0 : performance.now();
-    const own = store.read(DRAFT + form.dataset.uid);
-    if (own) { restore(own); dirty = true; }
+    takeUp();
     axis = axes.find((key) => unranked(key).length) || axes[0];
     if (axes.length) form.querySelector(".quick").hidden = false;
     $("open-compare").hidden = letters.length < 2;
@@ -137,7 +136,7 @@ import { gettext, ngettext } from "./judge/words.js";
   function changed(words) {
     edited = dirty = true;
     touched = Date.now();
-    store.write(DRAFT + form.dataset.uid, fields());
+    store.write(DRAFT + form.dataset.uid, draft());
     form.querySelector("[data-saved]").textContent = "";
     paint();
     if (words) say(words);
@@ -213,6 +212,29 @@ import { gettext, ngettext } from "./judge/words.js";
 
   // --- Drafts -------------------------------------------------------------------------------------------
   const fields = () => [...new FormData(form)].filter(([name]) => !isAside(name));
+
+  // A draft has the server's time, as this page was last told it: whatever this browser's clock says, the
+  // newer of its own and the server's is taken. Rather too late than too early: nothing typed is lost.
+  const told = Number(root.dataset.now) + performance.now() - (performance.getEntriesByType("navigation")[0]?.requestStart ?? 0) - Date.now();
+  const draft = () => ({ at: Date.now() + told, fields: fields() });
+
+  function takeUp() {
+    const name = DRAFT + form.dataset.uid, own = store.read(name), before = JSON.stringify(fields());
+    if (!own) return;
+    if (!(own.at < form.dataset.savedAt)) restore(own.fields || own); // Once they had no time.
+    dirty = JSON.stringify(fields()) !== before;
+    if (!dirty) store.drop(name);
+    else if (form.hasAttribute("data-correction")) {
+      const note = document.createElement("p"), back = document.createElement("button");
+      note.className = "notice";
+      note.setAttribute("role", "status");
+      back.className = "button small";
+      back.textContent = gettext("Show what I sent");
+      back.onclick = () => { store.drop(name); location.reload(); };
+      note.append(`${gettext("You began this correction and have not sent it.")} `, back);
+      $("banners").append(note);
+    }
+  }
 
   function restore(pairs) {
     const given = new Map();
@@ -319,7 +341,7 @@ import { gettext, ngettext } from "./judge/words.js";
   function leave(extra) {
     clearTimeout(saving);
     const uid = form.dataset.uid;
-    outbox.add({ id: `${uid}:${Date.now()}`, uid, url: form.action, body: bodyOf(extra).toString(), draft: fields() });
+    outbox.add({ id: `${uid}:${Date.now()}`, uid, url: form.action, body: bodyOf(extra).toString(), draft: draft() });
     store.drop(DRAFT + uid);
     dirty = false;
     const correction = form.hasAttribute("data-correction");

@@ -122,6 +122,7 @@ def fixed(text):
     """Without what differs between any two requests: tokens and the answer's key."""
     text = re.sub(r'name="csrfmiddlewaretoken" value="[^"]*"', "", text)
     text = re.sub(r'"X-CSRFToken": "[^"]*"', "", text)
+    text = re.sub(r'data-now="\d*"', "", text)
     return re.sub(r'name="key" value="[^"]*"', "", text)
 
 
