@@ -208,7 +208,7 @@ def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
 def peek_next(user: User, project: Project, current: Assignment) -> Assignment | None:
     """The one after `current`, leased as well, so that a page can show it without waiting.
 
-    A person never holds more than two: asking again gives the same one.
+    A person never holds more than two: asking again gives the same one, its lease begun again.
     """
     return _settled(lambda *, wait: _peek(user, project, current, wait=wait))
 
@@ -222,6 +222,9 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
         held, begun = _open([] if keys == [current.pk] else keys, project)
         for other in held:
             if other.pk != current.pk:
+                # As in `_next`: what a page that is being left gives back is not what this one shows.
+                other.lease_until = lease_end(project)
+                update(other, "lease_until")
                 return other
         if member is not None and gold.must_qualify(member, project):
             chosen = gold.qualifying(member, project, _had(user))
@@ -254,6 +257,30 @@ def release(assignment: Assignment) -> None:
     """Give the place back unanswered; the draft stays, and the person may be handed it again."""
     with transaction.atomic():
         _expire(lock(assignment.comparison_id), assignment)
+
+
+def release_untouched(assignment: Assignment, lease: str) -> bool:
+    """Give it back as a page does that is left: only if nothing was entered, and only the lease that
+
+    the page was told, in ISO 8601. A page that was loaded anew meanwhile has another one.
+    """
+    with transaction.atomic():
+        comparison = lock(assignment.comparison_id)
+        assignment.refresh_from_db()
+        if assignment.draft or assignment.lease_until.isoformat() != lease:
+            return False
+        _expire(comparison, assignment)
+        return True
+
+
+def release_on_leaving(user: User) -> int:
+    """Give back what this person holds and has entered nothing for; how many. For signing out."""
+    held = Assignment.objects.open_for(user).filter(is_ruling=False, comparison__is_live=False)
+    # In one order everywhere, so that two such transactions can't wait for each other.
+    return sum(
+        release_untouched(one, one.lease_until.isoformat())
+        for one in held.order_by("comparison_id")
+    )
 
 
 def release_overdue() -> int:
@@ -517,7 +544,7 @@ def _qualify(
 ) -> Assignment | None:
     """The next one of the qualification round; after the last one its result, and work if passed."""
     rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
-    if rounds and renew(rounds[0]):
+    if rounds and _take_up(rounds[0]):
         return rounds[0]
     chosen = gold.qualifying(member, project, _had(user))
     if chosen is not None:
@@ -534,7 +561,7 @@ def _take(
     if limit_reached(user, project, member):
         return None
     begun = [assignment for assignment in begun if is_wanted(user, assignment)]
-    if begun and renew(begun[0]):
+    if begun and _take_up(begun[0]):
         return begun[0]
     batches = _batches(project, member)
     # Whoever waits looks in one order, the same for everybody.
@@ -560,6 +587,16 @@ def _take(
     if skip_locked:
         raise AllLocked
     return None
+
+
+def _take_up(begun: Assignment) -> bool:
+    """Hand somebody again what they began; False if its place has gone meanwhile."""
+    if not renew(begun):
+        return False
+    # What is handed first is shown first, also when the page is loaded anew.
+    begun.leased_at = timezone.now()
+    update(begun, "leased_at")
+    return True
 
 
 @cache

@@ -31,6 +31,7 @@ from annotation.assignment import (
     own_row,
     peek_next,
     release,
+    release_untouched,
     renew,
     responses_of,
     selection,
@@ -340,8 +341,12 @@ def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
         save_draft(assignment, faces.posted(request.POST, assignment))
         return {"saved": True, "lease_until": assignment.lease_until.timestamp()}
     if act == "renew":
-        return {"renewed": renew(assignment), "lease_until": assignment.lease_until.timestamp()}
+        renewed = renew(assignment)
+        lease = assignment.lease_until
+        return {"renewed": renewed, "lease_until": lease.timestamp(), "lease": lease.isoformat()}
     if act == "release":
+        if "lease" in request.POST:
+            return {"released": release_untouched(assignment, request.POST["lease"])}
         release(assignment)
         return {"released": True}
     raise JudgmentError(gettext("The page asked for something unknown; load it again."))
@@ -402,6 +407,7 @@ def _slot(
         # In milliseconds, by the server's clock: the browser keeps drafts as well, and the newer wins.
         "saved_at": _milliseconds(_said_at(assignment)),
         "now": _milliseconds(timezone.now()),
+        "lease": assignment.lease_until.isoformat(),
         "key": uuid.uuid4(),
         "harms": harms,
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],

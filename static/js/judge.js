@@ -428,9 +428,11 @@ import { gettext, ngettext } from "./judge/words.js";
       const said = await answer.json();
       if (form !== mine) return;
       if (said.renewed) {
+        mine.dataset.lease = said.lease;
         leaseEnd = Date.now() + leaseSeconds * 1000;
         $("lease").hidden = true;
-      } else if (!edited) location.assign(root.dataset.judge);
+      } else if (said.renewed !== false) return; // It was not our server that answered.
+      else if (!edited) location.assign(root.dataset.judge);
       else lost();
     } catch { /* Offline: the answer is accepted later all the same. */ }
   }
@@ -461,9 +463,14 @@ import { gettext, ngettext } from "./judge/words.js";
       since = 0;
     } else since = performance.now();
   });
+  // Somebody else may have what nothing was entered for; by its lease the server knows a page loaded anew.
+  const giveBack = (one) => navigator.sendBeacon(one.action, new URLSearchParams({ act: "release", lease: one.dataset.lease, json: "1", csrfmiddlewaretoken: token() }));
   window.addEventListener("pagehide", () => {
-    if (dirty && form && !waitingForNext) navigator.sendBeacon(form.action, bodyOf({ act: "draft", json: "1", csrfmiddlewaretoken: token() }));
-    if (ahead) navigator.sendBeacon(ahead.action, new URLSearchParams({ act: "release", json: "1", csrfmiddlewaretoken: token() }));
+    if (form && !waitingForNext) {
+      if (dirty) navigator.sendBeacon(form.action, bodyOf({ act: "draft", json: "1", csrfmiddlewaretoken: token() }));
+      else if (!edited && !form.hasAttribute("data-correction")) giveBack(form);
+    }
+    if (ahead) giveBack(ahead);
     ahead = null;
   });
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });

@@ -123,6 +123,41 @@ def test_a_correction_that_was_left_says_that_it_was_not_sent(judging, live_serv
     expect(note).to_have_count(0)
 
 
+def test_a_page_that_is_left_gives_back_what_was_not_begun_and_a_reload_keeps_it(
+    judging, live_server
+):
+    def states():
+        return sorted(Assignment.objects.values_list("state", flat=True))
+
+    def wait_for(wanted):
+        for _ in range(50):
+            if states() == wanted:
+                return
+            judging.wait_for_timeout(100)
+        assert states() == wanted
+
+    history = f"{live_server.url}/projects/apollo/judge/history/"
+    judging.goto(history)
+    wait_for([State.EXPIRED, State.EXPIRED])
+    with judging.expect_response("**/after/"):
+        judging.goto(f"{live_server.url}/projects/apollo/judge/")
+    wait_for([State.LEASED, State.LEASED])
+    again = shown(judging)
+    with judging.expect_response("**/after/"):
+        judging.reload()
+    judging.wait_for_timeout(500)
+    again.refresh_from_db()
+    assert shown(judging) == again
+    assert again.state == State.LEASED
+    press(judging, "ab")
+    expect(judging.locator("[data-saved]")).to_have_text("saved ✓")
+    judging.goto(history)
+    wait_for([State.EXPIRED, State.LEASED])
+    again.refresh_from_db()
+    assert again.state == State.LEASED
+    assert_counters_are_right()
+
+
 class KillableServer:
     """The product in a process of its own on the test's database, so that it can be killed."""
 
