@@ -208,7 +208,7 @@ def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
 def peek_next(user: User, project: Project, current: Assignment) -> Assignment | None:
     """The one after `current`, leased as well, so that a page can show it without waiting.
 
-    A person never holds more than two: asking again gives the same one.
+    A person never holds more than two: asking again gives the same one, its lease begun again.
     """
     return _settled(lambda *, wait: _peek(user, project, current, wait=wait))
 
@@ -222,6 +222,9 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
         held, begun = _open([] if keys == [current.pk] else keys, project)
         for other in held:
             if other.pk != current.pk:
+                # As in `_next`: what a page that is being left gives back is not what this one shows.
+                other.lease_until = lease_end(project)
+                update(other, "lease_until")
                 return other
         if member is not None and gold.must_qualify(member, project):
             chosen = gold.qualifying(member, project, _had(user))
@@ -254,6 +257,30 @@ def release(assignment: Assignment) -> None:
     """Give the place back unanswered; the draft stays, and the person may be handed it again."""
     with transaction.atomic():
         _expire(lock(assignment.comparison_id), assignment)
+
+
+def release_untouched(assignment: Assignment, lease: str) -> bool:
+    """Give it back as a page does that is left: only if nothing was entered, and only the lease that
+
+    the page was told, in ISO 8601. A page that was loaded anew meanwhile has another one.
+    """
+    with transaction.atomic():
+        comparison = lock(assignment.comparison_id)
+        assignment.refresh_from_db()
+        if assignment.draft or assignment.lease_until.isoformat() != lease:
+            return False
+        _expire(comparison, assignment)
+        return True
+
+
+def release_on_leaving(user: User) -> int:
+    """Give back what this person holds and has entered nothing for; how many. For signing out."""
+    held = Assignment.objects.open_for(user).filter(is_ruling=False, comparison__is_live=False)
+    # In one order everywhere, so that two such transactions can't wait for each other.
+    return sum(
+        release_untouched(one, one.lease_until.isoformat())
+        for one in held.order_by("comparison_id")
+    )
 
 
 def release_overdue() -> int:
@@ -517,7 +544,7 @@ def _qualify(
 ) -> Assignment | None:
     """The next one of the qualification round; after the last one its result, and work if passed."""
     rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
-    if rounds and renew(rounds[0]):
+    if rounds and _take_up(rounds[0]):
         return rounds[0]
     chosen = gold.qualifying(member, project, _had(user))
     if chosen is not None:
@@ -534,7 +561,7 @@ def _take(
     if limit_reached(user, project, member):
         return None
     begun = [assignment for assignment in begun if is_wanted(user, assignment)]
-    if begun and renew(begun[0]):
+    if begun and _take_up(begun[0]):
         return begun[0]
     batches = _batches(project, member)
     # Whoever waits looks in one order, the same for everybody.
@@ -562,6 +589,16 @@ def _take(
     return None
 
 
+def _take_up(begun: Assignment) -> bool:
+    """Hand somebody again what they began; False if its place has gone meanwhile."""
+    if not renew(begun):
+        return False
+    # What is handed first is shown first, also when the page is loaded anew.
+    begun.leased_at = timezone.now()
+    update(begun, "leased_at")
+    return True
+
+
 @cache
 def _head(*, at_random: bool, avoid_harm: bool, skip_locked: bool) -> Prepared[Comparison]:
     """The comparison that this person gets, with its prompt, locked."""
@@ -581,6 +618,16 @@ def _free(batch: Any, user: Any, skill: Any, *, at_random: bool) -> QuerySet[Com
     order = ("shuffle", "id") if at_random else ("-priority", "-score", "shuffle", "id")
     free = Comparison.objects.filter(batch=batch, skill=skill, is_free=True)
     return free.exclude(_had(user)).order_by(*order)
+
+
+def could_judge(member: Membership) -> QuerySet[Comparison]:
+    """What this person could be given in open batches if it had a place free, limits apart."""
+    could = Comparison.objects.filter(
+        batch__in=_batches(member.project, member), skill__in=_skills(member)
+    )
+    if member.user.harmful_material == User.HarmfulMaterial.AVOID:
+        could = could.filter(HARMLESS)
+    return could.exclude(_had(member.user_id))
 
 
 def _skills_by_turn(batch: Batch, user: User, skills: list[str], *, at_random: bool) -> list[str]:

@@ -3,7 +3,7 @@
 One form for all of them. Fields of a ranking: `rank-<axis>-<letter>`; of a pair: `pair-<axis>` with
 `A3` … `A1`, `0`, `B1` … `B3`; `allbad` (axes); of ratings: `rate-<letter>-<attribute>`; of votes on
 safety: `safe-<letter>` (yes, no) and `harms-<letter>`; of a correction: `based_on`; everywhere:
-`flag-<letter>`, `harm-<letter>`, `rewrite`, `reason`, `seconds`.
+`flag-<letter>`, `harm-<letter>`, `rewrite`, `reason`, `seconds`, `guideline_version`.
 """
 
 from collections.abc import Iterator
@@ -68,6 +68,7 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
         "rewrite": post.get("rewrite", ""),
         "reason": post.get("reason", ""),
         "seconds": measured_seconds(post.get("seconds", "")),
+        "guideline_version": whole_number(post.get("guideline_version")) or None,
         **votes(post, assignment),
     }
 

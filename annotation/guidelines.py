@@ -9,9 +9,20 @@ import random
 from dataclasses import dataclass
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef, Q
 
-from annotation.assignment import count, lock
-from annotation.models import Batch, Comparison, Event, GuidelineVersion, Membership, Project, User
+from annotation.assignment import could_judge, count, lock
+from annotation.gold import must_qualify
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Event,
+    GuidelineVersion,
+    Membership,
+    Project,
+    User,
+)
 from annotation.worddiff import word_diff
 
 
@@ -59,32 +70,50 @@ def judge_again(project: Project, share: float) -> int:
     """Ask one more person for a random share of the comparisons that have been judged; how many.
 
     Only in open batches, only where nobody's place is still free, and only where somebody is left
-    who has not had it.
+    who has not had it and who judges here: a place that nobody fills keeps a batch open for ever.
     """
-    people = project.memberships.filter(
-        role__in=[Membership.Role.ANNOTATOR, Membership.Role.REVIEWER, Membership.Role.ADMIN],
-        user__is_active=True,
-        paused_at=None,
-    ).count()
-    judged = list(
-        Comparison.objects.filter(
-            batch__project=project,
-            batch__state=Batch.State.OPEN,
-            judged__gt=0,
-            needed__lt=people,
-            is_free=False,
-            is_live=False,  # What was said in a dialogue is judged by who said it.
-        )
-        .order_by("pk")
-        .values_list("pk", flat=True)
+    judged = Comparison.objects.filter(
+        batch__project=project,
+        batch__state=Batch.State.OPEN,
+        judged__gt=0,
+        is_free=False,
+        is_live=False,  # What was said in a dialogue is judged by who said it.
     )
-    drawn = sorted(random.SystemRandom().sample(judged, math.ceil(share * len(judged))))
+    n, wanted = judged.count(), set[int]()
+    for member in _judges(project):
+        if len(wanted) == n:
+            break
+        wanted.update(could_judge(member).filter(pk__in=judged).values_list("pk", flat=True))
+    drawn = sorted(random.SystemRandom().sample(sorted(wanted), math.ceil(share * len(wanted))))
     for pk in drawn:  # In one order everywhere, so that two transactions can't wait for each other.
         comparison = lock(pk)
         comparison.needed += 1
         comparison.save(update_fields=["needed"])
         count(comparison)
     return len(drawn)
+
+
+def _judges(project: Project) -> list[Membership]:
+    """Whose work judging is: annotators, and whoever else has judged here of their own accord."""
+    has_judged = Assignment.objects.filter(
+        annotator=OuterRef("user"),
+        comparison__batch__project=project,
+        comparison__is_live=False,
+        state=Assignment.State.JUDGED,
+        is_ruling=False,
+    )
+    members = project.memberships.filter(
+        Q(role=Membership.Role.ANNOTATOR)
+        | Q(role__in=[Membership.Role.REVIEWER, Membership.Role.ADMIN]) & Exists(has_judged),
+        user__is_active=True,
+        paused_at=None,
+    ).select_related("user", "project")
+    failed = Membership.Qualification.FAILED
+    return [
+        member
+        for member in members.order_by("pk")
+        if not (must_qualify(member, project) and member.qualification == failed)
+    ]
 
 
 def news_for(membership: Membership) -> Change | None:

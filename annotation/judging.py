@@ -64,6 +64,8 @@ class Answer:
     the weakest and 0 a tie, `all_bad` the axes on which none is good enough, `ratings` `{response
     id: {attribute: number}}`, `safety` `{response id: {"safe", "harms"}}`, and `based_on` the
     response that `rewrite` corrects.
+
+    `guideline_version` is the version that was there to be read meanwhile; None is the one in force.
     """
 
     ranks: Ranks = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Answer:
     ratings: Ratings = field(default_factory=dict)
     safety: Safety = field(default_factory=dict)
     based_on: str = ""
+    guideline_version: int | None = None
 
     def checked(self, assignment: Assignment) -> "Answer":
         """The same answer in the form in which it is stored; JudgmentError if it makes no sense.
@@ -108,12 +111,17 @@ class Answer:
             ratings=checked_ratings(self.ratings, face, rules, letters),
             safety=checked_safety(self.safety, face, rules, letters),
             based_on=checked_writing(rewrite, self.based_on, face, rules, texts),
+            guideline_version=_checked_version(self.guideline_version, batch.project),
         )
 
     @property
     def sha256(self) -> str:
-        """Of what was said; the time it took is not part of it, so that a retry stays a retry."""
-        said = {name: of for name, of in vars(self).items() if name != "seconds"}
+        """Of what was said; how long it took and under which guidelines is no part of it, so that a
+
+        retry stays a retry.
+        """
+        aside = ("seconds", "guideline_version")
+        said = {name: of for name, of in vars(self).items() if name not in aside}
         canonical = json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -150,6 +158,7 @@ class Answer:
             based_on=next(iter(translate({str(based_on): ""}, gettext_noop("response"))))
             if based_on
             else "",
+            guideline_version=data.get("guideline_version"),
         )
 
 
@@ -274,6 +283,7 @@ def reopen(assignment: Assignment) -> Assignment:
         if assignment.state == State.JUDGED:
             if assignment.judgment is not None:
                 assignment.draft = in_letters(assignment, assignment.judgment)
+                assignment.draft_saved_at = timezone.now()
             if not assignment.is_extra:
                 count(comparison, judged=-1)
         elif assignment.state in (State.SKIPPED, State.EXPIRED):
@@ -390,14 +400,16 @@ def _write(
     last = None
     if revision > 1:
         last = Judgment.objects.filter(assignment=assignment, revision=revision - 1).first()
-    found = conflicts(answer.ranks, answer.safety, answer.flags)
+    rest_below = batch.face == RANK and batch.rules.unranked == "below"
+    rest = letters_of(assignment) if rest_below else ()
+    found = conflicts(answer.ranks, answer.safety, answer.flags, rest)
     judgment = Judgment(
         assignment=assignment,
         revision=revision,
         key=key,
         answer_sha256=answer.sha256,
         ranks=answer.ranks,
-        rest_below=batch.face == RANK and batch.rules.unranked == "below",
+        rest_below=rest_below,
         strength=told_strength(answer.strength, batch.rules),
         all_bad=answer.all_bad,
         flags=answer.flags,
@@ -409,7 +421,7 @@ def _write(
         needs_review=bool(found),
         reason=answer.reason,
         seconds=answer.seconds,
-        guideline_version=comparison.batch.project.guideline_version,
+        guideline_version=answer.guideline_version or batch.project.guideline_version,
         # What an admin took out does not come back by being corrected.
         excluded_at=last.excluded_at if last else None,
         excluded_reason=last.excluded_reason if last else "",
@@ -508,6 +520,13 @@ def _checked_seconds(seconds: Any) -> float | None:
     if not math.isfinite(seconds) or not 0 <= seconds <= MAX_SECONDS:
         return None
     return round(float(seconds), 2)
+
+
+def _checked_version(given: Any, project: Project) -> int | None:
+    """The guidelines that an answer was given under: none that are not written yet."""
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        return None
+    return min(given, project.guideline_version)
 
 
 def _clean_draft(assignment: Assignment, draft: Any) -> dict[str, Any]:

@@ -56,6 +56,9 @@ class AssignmentSerializer(serializers.Serializer[Any]):
     messages = TurnSerializer(many=True)
     responses = ShownResponseSerializer(many=True)
     draft = serializers.JSONField()
+    guideline_version = serializers.IntegerField(
+        help_text="Of the guidelines in force; send it back with the answer."
+    )
 
 
 class AnswerSerializer(serializers.Serializer[Any]):
@@ -96,6 +99,13 @@ class AnswerSerializer(serializers.Serializer[Any]):
     )
     based_on = serializers.CharField(
         required=False, allow_blank=True, help_text="The letter of the response that is corrected."
+    )
+    guideline_version = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        min_value=1,
+        help_text="Of the guidelines that it was given under, as they came with the comparison. "
+        "Without it, or with one that is not written yet: those in force.",
     )
 
 
@@ -262,6 +272,7 @@ def _shown(assignment: Assignment) -> dict[str, Any]:
             if assignment.comparison.batch.face != DEMONSTRATE
         ],
         "draft": assignment.draft,
+        "guideline_version": assignment.comparison.batch.project.guideline_version,
     }
 
 

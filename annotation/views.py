@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from annotation.assignment import (
     own_row,
     peek_next,
     release,
+    release_untouched,
     renew,
     responses_of,
     selection,
@@ -339,8 +341,12 @@ def _act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
         save_draft(assignment, faces.posted(request.POST, assignment))
         return {"saved": True, "lease_until": assignment.lease_until.timestamp()}
     if act == "renew":
-        return {"renewed": renew(assignment), "lease_until": assignment.lease_until.timestamp()}
+        renewed = renew(assignment)
+        lease = assignment.lease_until
+        return {"renewed": renewed, "lease_until": lease.timestamp(), "lease": lease.isoformat()}
     if act == "release":
+        if "lease" in request.POST:
+            return {"released": release_untouched(assignment, request.POST["lease"])}
         release(assignment)
         return {"released": True}
     raise JudgmentError(gettext("The page asked for something unknown; load it again."))
@@ -398,6 +404,10 @@ def _slot(
         "told": faces.told(assignment, draft),
         **asked,
         "draft": draft,
+        # In milliseconds, by the server's clock: the browser keeps drafts as well, and the newer wins.
+        "saved_at": _milliseconds(_said_at(assignment)),
+        "now": _milliseconds(timezone.now()),
+        "lease": assignment.lease_until.isoformat(),
         "key": uuid.uuid4(),
         "harms": harms,
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
@@ -425,6 +435,17 @@ def _answer(assignment: Assignment) -> dict[str, Any]:
     if assignment.state == State.JUDGED and assignment.judgment is not None:
         return in_letters(assignment, assignment.judgment)
     return dict(assignment.draft)
+
+
+def _said_at(assignment: Assignment) -> datetime | None:
+    """When this person said or drafted that."""
+    if assignment.state == State.JUDGED and assignment.judgment is not None:
+        return assignment.judgment.created_at
+    return assignment.draft_saved_at
+
+
+def _milliseconds(moment: datetime | None) -> int:
+    return int(moment.timestamp() * 1000) if moment else 0
 
 
 def _lines(axes: list[dict[str, str]], answer: dict[str, Any]) -> list[dict[str, str]]:

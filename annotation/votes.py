@@ -4,7 +4,7 @@ Strength, "all bad", ratings, safety votes, and the conflicts between them. Arit
 values; `judging` is the one door that calls it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -269,28 +269,34 @@ def checked_writing(
 
 
 def conflicts(
-    ranks: Ranks, safety: Safety, flags: Mapping[str, list[dict[str, str]]]
+    ranks: Ranks,
+    safety: Safety,
+    flags: Mapping[str, list[dict[str, str]]],
+    rest: Iterable[str] = (),
 ) -> list[dict[str, str]]:
     """Where one vote speaks against another, for a reviewer to decide.
 
     `better_but_unsafe`: a response that was called unsafe is ranked above one that was not, on an
     axis that asks how good it is. `safer_but_unsafe`: the same on an axis that asks about harm. One
     record per axis and unsafe response: `{"kind", "axis", "response", "over"}`, ids of responses.
+    `rest` are those that count as below all others on an axis where they were not ranked (top-k).
     """
     unsafe = {key for key, vote in safety.items() if not vote["safe"]}
     unsafe |= {key for key, of in flags.items() if any(flag["kind"] == "unsafe" for flag in of)}
-    return list(_conflicts(ranks, unsafe))
+    return list(_conflicts(ranks, unsafe, list(rest)))
 
 
-def _conflicts(ranks: Ranks, unsafe: set[str]) -> Iterator[dict[str, str]]:
+def _conflicts(ranks: Ranks, unsafe: set[str], rest: list[str]) -> Iterator[dict[str, str]]:
     for axis, given in ranks.items():
         kind = "safer_but_unsafe" if axis in SAFETY_AXES else "better_but_unsafe"
+        last = 1 + max(given.values(), default=0)
+        placed = {**dict.fromkeys(rest, last), **given}
         for key, rank in given.items():
             if key not in unsafe:
                 continue
-            below = [other for other, of in given.items() if of > rank and other not in unsafe]
+            below = [other for other, of in placed.items() if of > rank and other not in unsafe]
             if below:
-                over = min(below, key=lambda other: given[other])
+                over = min(below, key=lambda other: placed[other])
                 yield {"kind": kind, "axis": axis, "response": key, "over": over}
 
 

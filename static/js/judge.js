@@ -3,7 +3,7 @@
 // browser, each with its idempotency key, so none is lost or counted twice.
 import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
-import { $, post, store, token } from "./judge/net.js";
+import { $, isAside, post, store, token } from "./judge/net.js";
 import { makeFace } from "./judge/faces.js";
 import { makeOutbox } from "./judge/outbox.js";
 import { gettext, ngettext } from "./judge/words.js";
@@ -56,7 +56,7 @@ import { gettext, ngettext } from "./judge/words.js";
   let dirty = false, saving = 0, edited = false;
   let visible = 0, since = 0; // milliseconds in view
   let leaseEnd = 0, renewed = 0, touched = 0;
-  let ahead = null, aheadUid = "", waitingForNext = false, preloading = false;
+  let ahead = null, waitingForNext = false, preloading = false;
 
   if (shortcuts) root.classList.add("keys-on");
   $("open-keys").hidden = false;
@@ -89,8 +89,7 @@ import { gettext, ngettext } from "./judge/words.js";
     dirty = edited = false;
     visible = 0;
     since = document.hidden ? 0 : performance.now();
-    const own = store.read(DRAFT + form.dataset.uid);
-    if (own) { restore(own); dirty = true; }
+    takeUp();
     axis = axes.find((key) => unranked(key).length) || axes[0];
     if (axes.length) form.querySelector(".quick").hidden = false;
     $("open-compare").hidden = letters.length < 2;
@@ -137,7 +136,7 @@ import { gettext, ngettext } from "./judge/words.js";
   function changed(words) {
     edited = dirty = true;
     touched = Date.now();
-    store.write(DRAFT + form.dataset.uid, fields());
+    store.write(DRAFT + form.dataset.uid, draft());
     form.querySelector("[data-saved]").textContent = "";
     paint();
     if (words) say(words);
@@ -212,13 +211,36 @@ import { gettext, ngettext } from "./judge/words.js";
   }
 
   // --- Drafts -------------------------------------------------------------------------------------------
-  const fields = () => [...new FormData(form)].filter(([name]) => !["csrfmiddlewaretoken", "key", "seconds", "act"].includes(name));
+  const fields = () => [...new FormData(form)].filter(([name]) => !isAside(name));
+
+  // A draft has the server's time, as this page was last told it: whatever this browser's clock says, the
+  // newer of its own and the server's is taken. Rather too late than too early: nothing typed is lost.
+  const told = Number(root.dataset.now) + performance.now() - (performance.getEntriesByType("navigation")[0]?.requestStart ?? 0) - Date.now();
+  const draft = () => ({ at: Date.now() + told, fields: fields() });
+
+  function takeUp() {
+    const name = DRAFT + form.dataset.uid, own = store.read(name), before = JSON.stringify(fields());
+    if (!own) return;
+    if (!(own.at < form.dataset.savedAt)) restore(own.fields || own); // Once they had no time.
+    dirty = JSON.stringify(fields()) !== before;
+    if (!dirty) store.drop(name);
+    else if (form.hasAttribute("data-correction")) {
+      const note = document.createElement("p"), back = document.createElement("button");
+      note.className = "notice";
+      note.setAttribute("role", "status");
+      back.className = "button small";
+      back.textContent = gettext("Show what I sent");
+      back.onclick = () => { store.drop(name); location.reload(); };
+      note.append(`${gettext("You began this correction and have not sent it.")} `, back);
+      $("banners").append(note);
+    }
+  }
 
   function restore(pairs) {
     const given = new Map();
     for (const [name, value] of pairs) given.set(name, [...(given.get(name) || []), value]);
     for (const field of form.elements) {
-      if (!field.name || ["csrfmiddlewaretoken", "key", "seconds"].includes(field.name)) continue;
+      if (!field.name || isAside(field.name)) continue;
       const values = given.get(field.name) || [];
       if (field.type === "radio" || field.type === "checkbox") field.checked = values.includes(field.value);
       else if (field.tagName !== "BUTTON") field.value = values[0] || "";
@@ -240,8 +262,9 @@ import { gettext, ngettext } from "./judge/words.js";
     dirty = false;
     try {
       const answer = await post(mine.action, bodyOf({ act: "draft" }));
-      if (!answer.ok) {
-        if (form === mine) outbox.explain(answer);
+      const said = await answer.json().catch(() => null);
+      if (!answer.ok || !said?.saved) {
+        if (form === mine) outbox.explain(answer, said);
         throw new Error(String(answer.status));
       }
       if (form !== mine) return;
@@ -318,7 +341,7 @@ import { gettext, ngettext } from "./judge/words.js";
   function leave(extra) {
     clearTimeout(saving);
     const uid = form.dataset.uid;
-    outbox.add({ id: `${uid}:${Date.now()}`, uid, url: form.action, body: bodyOf(extra).toString(), draft: fields() });
+    outbox.add({ id: `${uid}:${Date.now()}`, uid, url: form.action, body: bodyOf(extra).toString(), draft: draft() });
     store.drop(DRAFT + uid);
     dirty = false;
     const correction = form.hasAttribute("data-correction");
@@ -329,9 +352,10 @@ import { gettext, ngettext } from "./judge/words.js";
       return;
     }
     const began = performance.now();
-    if (ahead) {
-      const next = ahead;
-      [ahead, aheadUid] = [null, ""];
+    const next = ahead;
+    ahead = null;
+    // Another batch, or guidelines that are new, want a page of their own around it.
+    if (next?.dataset.frame === form.dataset.frame) {
       slot.replaceChildren(next);
       begin(next);
       renew();
@@ -383,7 +407,6 @@ import { gettext, ngettext } from "./judge/words.js";
         const there = list.value;
         list.append(...[...$("harms").content.cloneNode(true).children].filter((kind) => kind.value !== there));
       }
-      aheadUid = next.dataset.uid;
     } catch { /* Offline: the next one is fetched when the answer has been sent. */ } finally {
       preloading = false;
       if (form !== mine && !waitingForNext) preload();
@@ -405,9 +428,11 @@ import { gettext, ngettext } from "./judge/words.js";
       const said = await answer.json();
       if (form !== mine) return;
       if (said.renewed) {
+        mine.dataset.lease = said.lease;
         leaseEnd = Date.now() + leaseSeconds * 1000;
         $("lease").hidden = true;
-      } else if (!edited) location.assign(root.dataset.judge);
+      } else if (said.renewed !== false) return; // It was not our server that answered.
+      else if (!edited) location.assign(root.dataset.judge);
       else lost();
     } catch { /* Offline: the answer is accepted later all the same. */ }
   }
@@ -438,9 +463,14 @@ import { gettext, ngettext } from "./judge/words.js";
       since = 0;
     } else since = performance.now();
   });
+  // Somebody else may have what nothing was entered for; by its lease the server knows a page loaded anew.
+  const giveBack = (one) => navigator.sendBeacon(one.action, new URLSearchParams({ act: "release", lease: one.dataset.lease, json: "1", csrfmiddlewaretoken: token() }));
   window.addEventListener("pagehide", () => {
-    if (dirty && form && !waitingForNext) navigator.sendBeacon(form.action, bodyOf({ act: "draft", json: "1", csrfmiddlewaretoken: token() }));
-    if (ahead) navigator.sendBeacon(ahead.action, new URLSearchParams({ act: "release", json: "1", csrfmiddlewaretoken: token() }));
+    if (form && !waitingForNext) {
+      if (dirty) navigator.sendBeacon(form.action, bodyOf({ act: "draft", json: "1", csrfmiddlewaretoken: token() }));
+      else if (!edited && !form.hasAttribute("data-correction")) giveBack(form);
+    }
+    if (ahead) giveBack(ahead);
     ahead = null;
   });
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });

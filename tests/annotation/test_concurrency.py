@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db(
     available_apps=settings.INSTALLED_APPS if connection.vendor == "postgresql" else None,
 )
 
-PEOPLE = 32
+PEOPLE = 64
 
 
 def all_at_once(act, people):
@@ -53,7 +53,7 @@ def answer(assignment):
 
 
 @pytest.mark.parametrize("overlap", [1, 3])
-def test_32_people_submit_and_nothing_is_lost_or_doubled(project, overlap):
+def test_64_people_submit_and_nothing_is_lost_or_doubled(project, overlap):
     people = [member(project, f"person{i}", "annotator") for i in range(PEOPLE)]
     batch = BatchFactory(project=project)
     for _ in range(40):

@@ -249,6 +249,7 @@ def test_the_server_does_the_same_work_for_gold_and_sends_the_same_bytes(
         uid, answer = watched("API next", "", client.post, f"{root}/next/")
         assert list(answer.json()) == [
             "uid", "state", "lease_until", "interface", "protocol", "messages", "responses", "draft",
+            "guideline_version",
         ]  # fmt: skip
         body = {"key": str(uuid.uuid4()), "ranks": dict.fromkeys(project.axis_keys, places)}
         watched("API submit", uid, client.post, f"{root}/{uid}/submit/", body, "application/json")

@@ -1,5 +1,7 @@
 """Guidelines have versions: each judgment keeps its own, a change is shown once and can be measured."""
 
+import re
+
 import pytest
 from django.urls import reverse
 from django.utils import timezone
@@ -7,7 +9,7 @@ from django.utils import timezone
 from annotation.assignment import next_assignment
 from annotation.guidelines import change_guidelines, judge_again, news_for
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Batch, Comparison, Event, Judgment, User
+from annotation.models import Batch, Comparison, Event, Judgment, Prompt, User
 from annotation.worddiff import word_diff
 from tests.annotation.audit import assert_counters_are_right
 from tests.factories import BatchFactory, ComparisonFactory, judged, key
@@ -78,7 +80,9 @@ def test_what_is_closed_or_that_everybody_has_judged_is_not_judged_again(
     assert change_guidelines(project, "Newer.", by=grace, share=1.0) == 0, "only ada judges here"
 
 
-def test_the_admin_says_how_many_on_the_settings_page(client, project, ada, grace, judged_by_ada):
+def test_the_admin_says_how_many_on_the_settings_page(
+    client, project, ada, ben, grace, judged_by_ada
+):
     client.force_login(grace)
     url = reverse("project_settings", args=["apollo"])
     fields = {
@@ -147,3 +151,77 @@ def test_nobody_who_left_or_is_paused_is_counted_on_to_judge_again(project, ada,
     User.objects.filter(pk=ben.pk).update(is_active=True)
     project.memberships.filter(user=ben).update(paused_at=timezone.now())
     assert judge_again(project, 1.0) == 0
+
+
+def test_an_answer_notes_the_version_that_its_page_showed_and_none_that_is_not_written(
+    client, project, ada, grace
+):
+    batch = BatchFactory(project=project, name="Round 1")
+    for _ in range(5):
+        ComparisonFactory(batch=batch)
+    client.force_login(ada)
+    noted = []
+    for sent in (None, "1", "2", "99", "nonsense"):
+        page = client.get(reverse("judge", args=["apollo"])).content.decode()
+        if sent is None:  # What the page says by itself; the guidelines change while it is open.
+            sent = re.search(r'name="guideline_version" value="(\d+)"', page)[1]
+            change_guidelines(project, "Prefer what is *true*.", by=grace)
+        uid = re.search(r'data-uid="([0-9a-f-]{36})"', page)[1]
+        fields = {"act": "send", "key": str(key()), "guideline_version": sent}
+        for axis in project.axis_keys:
+            fields |= {f"rank-{axis}-{letter}": "1" for letter in "ABCD"}
+        for _ in range(2):  # Sent twice it is one judgment, whatever the version says by then.
+            client.post(reverse("judge_one", args=["apollo", uid]), fields)
+            fields["guideline_version"] = "2"
+        noted.append(Judgment.objects.order_by("pk").last().guideline_version)
+    assert noted == [1, 1, 2, 2, 2]
+    assert Judgment.objects.count() == 5
+
+
+def test_a_program_is_told_the_version_and_sends_it_back(client, project, ada, grace):
+    batch = BatchFactory(project=project, name="Round 1")
+    for _ in range(4):
+        ComparisonFactory(batch=batch)
+    client.force_login(ada)
+    root = "/api/v1/projects/apollo/judging"
+    ranks = dict.fromkeys(project.axis_keys, dict.fromkeys("ABCD", 1))
+
+    def submit(shown, **more):
+        body = {"key": str(key()), "ranks": ranks} | more
+        return client.post(f"{root}/{shown['uid']}/submit/", body, "application/json").status_code
+
+    shown = client.post(f"{root}/next/").json()
+    assert shown["guideline_version"] == 1
+    change_guidelines(project, "Prefer what is *true*.", by=grace)
+    assert submit(shown, guideline_version=1) == 200
+    assert submit(client.post(f"{root}/next/").json()) == 200
+    assert submit(client.post(f"{root}/next/").json(), guideline_version=7) == 200
+    assert submit(client.post(f"{root}/next/").json(), guideline_version=0) == 400
+    versions = Judgment.objects.order_by("pk").values_list("guideline_version", flat=True)
+    assert list(versions) == [1, 2, 2]
+
+
+def test_who_only_reviews_or_runs_the_project_is_not_counted_on(project, ada, ben, vera, grace):
+    judged(project, by=ada)
+    judged(project, by=ben)
+    project.memberships.filter(user=ben).update(paused_at=timezone.now())
+    # ada has had hers; vera reviews and grace runs the project.
+    assert judge_again(project, 1.0) == 1
+    Comparison.objects.update(needed=1, is_free=False)
+    judged(project, by=vera)  # She judges as well, so she may be asked.
+    assert judge_again(project, 1.0) == 3
+
+
+def test_nobody_is_asked_for_what_they_would_never_be_handed(project, ada, ben):
+    held = judged(project, by=ada).comparison
+    Comparison.objects.filter(pk=held.pk).update(skill="de")
+    assert judge_again(project, 1.0) == 0
+    project.memberships.filter(user=ben).update(skills=["de"], campaign="spring")
+    assert judge_again(project, 1.0) == 0
+    project.memberships.filter(user=ben).update(campaign="")
+    Prompt.objects.update(risk=Prompt.Risk.HARMFUL)
+    User.objects.filter(pk=ben.pk).update(harmful_material=User.HarmfulMaterial.AVOID)
+    assert judge_again(project, 1.0) == 0
+    User.objects.filter(pk=ben.pk).update(harmful_material=User.HarmfulMaterial.SHOW)
+    assert judge_again(project, 1.0) == 1
+    assert next_assignment(ben, project).comparison_id == held.pk

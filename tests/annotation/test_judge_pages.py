@@ -4,7 +4,7 @@ import re
 import pytest
 from django.urls import reverse
 
-from annotation.assignment import next_assignment
+from annotation.assignment import next_assignment, peek_next
 from annotation.judging import Answer, ruling_assignment, save_draft, submit_judgment
 from annotation.models import (
     Assignment,
@@ -122,6 +122,7 @@ def fixed(text):
     """Without what differs between any two requests: tokens and the answer's key."""
     text = re.sub(r'name="csrfmiddlewaretoken" value="[^"]*"', "", text)
     text = re.sub(r'"X-CSRFToken": "[^"]*"', "", text)
+    text = re.sub(r'data-(now|lease)="[^"]*"', "", text)
     return re.sub(r'name="key" value="[^"]*"', "", text)
 
 
@@ -213,6 +214,48 @@ def test_the_page_keeps_drafts_renews_and_gives_back(client, ada, handed):
     assert handed.state == State.EXPIRED
     assert post(act="send")["sent"]
     assert post(act="nonsense")["problem"]
+    assert_counters_are_right()
+
+
+def test_a_page_that_is_left_gives_back_its_own_lease_of_what_was_not_begun(client, ada, handed):
+    client.force_login(ada)
+    json_please = {"Accept": "application/json"}
+
+    def lease():
+        return re.search(r'data-lease="([^"]*)"', client.get(JUDGE).content.decode())[1]
+
+    def given_back(lease):
+        fields = {"act": "release", "lease": lease}
+        return client.post(address(handed), fields, headers=json_please).json()["released"]
+
+    left, loaded_anew = lease(), lease()
+    assert not given_back(left), "the page that was loaded anew shows it"
+    assert not given_back("nonsense")
+    renewed = client.post(address(handed), {"act": "renew"}, headers=json_please).json()["lease"]
+    assert not given_back(loaded_anew)
+    assert given_back(renewed)
+    handed.refresh_from_db()
+    assert handed.state == State.EXPIRED
+    client.post(address(handed), form(act="draft"), headers=json_please)
+    assert not given_back(lease()), "what was begun is kept"
+    handed.refresh_from_db()
+    assert handed.state == State.LEASED
+    assert_counters_are_right()
+
+
+def test_who_signs_out_gives_back_what_was_not_begun_and_keeps_the_rest(
+    client, ada, ben, project, batch
+):
+    client.force_login(ada)
+    begun = next_assignment(ada, project)
+    ahead = peek_next(ada, project, begun)
+    assert next_assignment(ben, project) is None
+    client.post(address(begun), form(act="draft"))
+    client.post(reverse("account_logout"))
+    states = {one.pk: one.state for one in Assignment.objects.all()}
+    assert states[begun.pk] == State.LEASED
+    assert states[ahead.pk] == State.EXPIRED
+    assert next_assignment(ben, project).comparison_id == ahead.comparison_id
     assert_counters_are_right()
 
 

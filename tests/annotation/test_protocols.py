@@ -279,6 +279,27 @@ def test_better_but_unsafe_is_a_conflict_for_a_reviewer(project, ada):
     assert judgment.needs_review
 
 
+@pytest.mark.parametrize("unranked", ["below", "unknown"])
+def test_what_a_top_k_ranking_leaves_out_is_below_what_is_unsafe(project, ada, unranked):
+    handed = asked(
+        project, "rank", 4, ("helpfulness",), unranked=unranked, safety=True, flags=False
+    )
+    safety = {letter: {"safe": letter not in "AC"} for letter in "ABCD"}
+    ranks = {"A": 1} if unranked == "below" else {"A": 1, "C": 2}
+    judgment = send(handed, ranks={"helpfulness": ranks}, safety=safety)
+    a, b, *_ = ids(handed).values()
+    conflict = {"kind": "better_but_unsafe", "axis": "helpfulness", "response": a, "over": b}
+    assert judgment.conflicts == ([conflict] if unranked == "below" else [])
+    assert judgment.needs_review is (unranked == "below")
+
+
+def test_the_nearest_below_is_named_before_what_a_top_k_ranking_leaves_out(project, ada):
+    handed = asked(project, "rank", 4, ("helpfulness",), unranked="below", safety=True, flags=False)
+    safety = {letter: {"safe": letter != "A"} for letter in "ABCD"}
+    judgment = send(handed, ranks={"helpfulness": {"A": 1, "D": 2}}, safety=safety)
+    assert [one["over"] for one in judgment.conflicts] == [ids(handed)["D"]]
+
+
 def test_safer_but_unsafe_is_a_conflict_too(project, ada):
     handed = asked(project, "rank", n=2, safety=True)
     ranks = {"helpfulness": {"A": 2, "B": 1}, "safety": {"A": 1, "B": 2}}

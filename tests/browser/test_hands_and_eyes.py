@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from annotation.guidelines import change_guidelines
 from annotation.models import Assignment, Judgment
+from annotation.protocols import PRESETS
 from tests.browser.test_judge import line, press, shown, wait_until_sent
 from tests.browser.test_pages import LOOKS, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, ResponseFactory
@@ -249,6 +250,73 @@ def test_changed_guidelines_are_shown_once_and_put_away_by_keyboard(
     wait_until_sent(watched, 1)
     assert Judgment.objects.get().guideline_version == 2
     watched.wait_for_selector("#judge-idle", state="attached")
+
+
+def test_what_is_judged_before_the_news_is_seen_notes_the_guidelines_that_were_there(
+    watched, apollo, sign_in, project, ada, grace
+):
+    batch = BatchFactory(project=project, name="Round 1")
+    for _ in range(4):
+        ComparisonFactory(batch=batch, responses=2)
+    sign_in(ada)
+    with watched.expect_response("**/after/"):
+        watched.goto(f"{apollo}judge/")
+    change_guidelines(project, "Prefer what is true.", by=grace)
+    # The first was on the screen and the second fetched ahead when the words changed.
+    with watched.expect_response("**/after/"):
+        press(watched, [*"ab0", "Enter"])
+    wait_until_sent(watched, 1)
+    expect(watched.locator("#news")).to_have_count(0)
+    press(watched, [*"ba0", "Enter"])
+    # The third came with the new ones: a page that shows them is fetched, and nothing is lost.
+    expect(watched.locator("#news")).to_be_visible()
+    wait_until_sent(watched, 2)
+    watched.get_by_role("button", name="I have read it").click()
+    expect(watched.locator("#news")).to_have_count(0)
+    with watched.expect_response("**/after/"):
+        watched.reload()
+    press(watched, [*"ab0", "Enter"])
+    wait_until_sent(watched, 3)
+    versions = Judgment.objects.order_by("pk").values_list("guideline_version", flat=True)
+    assert list(versions) == [1, 1, 2]
+
+
+def test_what_is_judged_offline_notes_the_guidelines_that_were_there(
+    watched, apollo, context, sign_in, project, ada, grace
+):
+    batch = BatchFactory(project=project, name="Round 1")
+    for _ in range(3):
+        ComparisonFactory(batch=batch, responses=2)
+    sign_in(ada)
+    with watched.expect_response("**/after/"):
+        watched.goto(f"{apollo}judge/")
+    context.set_offline(True)
+    press(watched, [*"ab0", "Enter"])
+    expect(watched.locator("#offline")).to_contain_text("1 answer waits here")
+    change_guidelines(project, "Prefer what is true.", by=grace)
+    press(watched, [*"ba0", "Enter"])
+    expect(watched.locator("#offline")).to_contain_text("2 answers wait here")
+    context.set_offline(False)
+    watched.evaluate("dispatchEvent(new Event('online'))")
+    expect(watched.locator("#news")).to_be_visible()
+    wait_until_sent(watched, 2)
+    assert set(Judgment.objects.values_list("guideline_version", flat=True)) == {1}
+
+
+def test_another_batch_gets_a_page_of_its_own(watched, apollo, sign_in, project, ada):
+    compared(project, "one", "two")
+    preset = PRESETS["rate"]
+    other = BatchFactory(
+        project=project, name="Marks", interface="rate", protocol=preset.protocol.as_json()
+    )
+    ComparisonFactory(batch=other, responses=2)
+    sign_in(ada)
+    with watched.expect_response("**/after/"):
+        watched.goto(f"{apollo}judge/")
+    press(watched, [*"ab0", "Enter"])
+    expect(watched.locator("h1")).to_have_text("Marks")
+    expect(watched.locator("form.slot .vote").first).to_have_css("display", "grid")
+    wait_until_sent(watched, 1)
 
 
 def test_a_correction_shows_beside_what_was_said_before(watched, apollo, sign_in, project, ada):

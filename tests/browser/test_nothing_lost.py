@@ -15,10 +15,11 @@ from django.db import connection
 from playwright.sync_api import expect
 
 from annotation.batches import close_batch
+from annotation.judging import Answer, save_draft, submit_judgment
 from annotation.models import Assignment, Judgment
 from tests.annotation.audit import assert_counters_are_right
 from tests.browser.test_judge import in_letters, line, press, shown, wait_until_sent
-from tests.factories import BatchFactory, ComparisonFactory
+from tests.factories import BatchFactory, ComparisonFactory, key
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -62,6 +63,99 @@ def test_a_draft_made_offline_is_there_after_the_page_is_opened_anew(judging, co
     context.set_offline(False)
     judging.goto(f"{live_server.url}/projects/apollo/judge/")
     expect(line(judging)).to_contain_text("D > C > B")
+
+
+@pytest.mark.parametrize("hours", [-3, 0, 3])
+def test_of_two_drafts_the_newer_wins_whatever_the_browsers_clock_says(
+    watched, context, live_server, sign_in, ada, batch, hours
+):
+    context.add_init_script(f"const real = Date.now; Date.now = () => real() + {hours} * 3600e3;")
+    sign_in(ada)
+    with watched.expect_response("**/after/"):
+        watched.goto(f"{live_server.url}/projects/apollo/judge/")
+    first = shown(watched)
+    context.set_offline(True)
+    press(watched, "dcb")
+    expect(watched.locator("[data-saved]")).to_have_text("kept here")
+    watched.goto("about:blank")
+    context.set_offline(False)
+    # A while later she goes on elsewhere.
+    watched.wait_for_timeout(2000)
+    save_draft(first, {"ranks": {"helpfulness": {"A": 1, "B": 2}}})
+    with watched.expect_response("**/after/"):
+        watched.goto(f"{live_server.url}/projects/apollo/judge/")
+    expect(line(watched)).to_contain_text("A > B")
+    # And now here again, where the server can't be reached.
+    context.set_offline(True)
+    press(watched, "d")
+    expect(watched.locator("[data-saved]")).to_have_text("kept here")
+    watched.goto("about:blank")
+    context.set_offline(False)
+    watched.goto(f"{live_server.url}/projects/apollo/judge/")
+    expect(line(watched)).to_contain_text("A > B > D")
+
+
+def test_a_correction_that_was_left_says_that_it_was_not_sent(judging, live_server):
+    first = shown(judging)
+    press(judging, [*"abcd0", "Enter"])
+    wait_until_sent(judging, 1)
+    address = f"{live_server.url}/projects/apollo/judge/{first.uid}/"
+    note = judging.get_by_text("You began this correction and have not sent it.")
+    judging.goto(address)
+    press(judging, "d1")
+    expect(line(judging)).to_have_text("A = D > B > C")
+    judging.goto(f"{live_server.url}/projects/apollo/judge/history/")
+    judging.goto(address)
+    expect(line(judging)).to_have_text("A = D > B > C")
+    expect(note).to_be_visible()
+    judging.get_by_role("button", name="Show what I sent").click()
+    expect(line(judging)).to_have_text("A > B > C > D")
+    expect(note).to_have_count(0)
+    # Begun once more, and then said elsewhere: what was said last is what shows.
+    press(judging, "d1")
+    judging.goto("about:blank")
+    first.refresh_from_db()
+    ranks = dict.fromkeys(("helpfulness", "safety"), dict.fromkeys("ABCD", 1))
+    answer = Answer.from_letters(first, {"ranks": ranks})
+    submit_judgment(first, by=first.annotator, answer=answer, key=key())
+    judging.goto(address)
+    expect(line(judging)).to_have_text("A = B = C = D")
+    expect(note).to_have_count(0)
+
+
+def test_a_page_that_is_left_gives_back_what_was_not_begun_and_a_reload_keeps_it(
+    judging, live_server
+):
+    def states():
+        return sorted(Assignment.objects.values_list("state", flat=True))
+
+    def wait_for(wanted):
+        for _ in range(50):
+            if states() == wanted:
+                return
+            judging.wait_for_timeout(100)
+        assert states() == wanted
+
+    history = f"{live_server.url}/projects/apollo/judge/history/"
+    judging.goto(history)
+    wait_for([State.EXPIRED, State.EXPIRED])
+    with judging.expect_response("**/after/"):
+        judging.goto(f"{live_server.url}/projects/apollo/judge/")
+    wait_for([State.LEASED, State.LEASED])
+    again = shown(judging)
+    with judging.expect_response("**/after/"):
+        judging.reload()
+    judging.wait_for_timeout(500)
+    again.refresh_from_db()
+    assert shown(judging) == again
+    assert again.state == State.LEASED
+    press(judging, "ab")
+    expect(judging.locator("[data-saved]")).to_have_text("saved ✓")
+    judging.goto(history)
+    wait_for([State.EXPIRED, State.LEASED])
+    again.refresh_from_db()
+    assert again.state == State.LEASED
+    assert_counters_are_right()
 
 
 class KillableServer:
@@ -214,6 +308,33 @@ def test_who_signs_in_again_while_an_answer_is_refused_need_not_wait_for_the_nex
     press(judging, ["Enter"])
     wait_until_sent(judging, 1)
     assert len(tried) == 2
+
+
+@pytest.mark.parametrize(
+    "page_in_between",
+    [
+        {"content_type": "text/html", "body": "<html>Welcome to our wireless network</html>"},
+        {"content_type": "application/json", "body": "null"},
+        {"content_type": "application/json", "body": '{"ok": true}'},
+    ],
+)
+def test_a_page_that_something_in_between_answers_with_is_not_taken_for_our_server(
+    judging, page_in_between
+):
+    first = shown(judging)
+    judging.route("**/judge/*/", lambda route: route.fulfill(status=200, **page_in_between))
+    press(judging, "dc")
+    expect(judging.locator("[data-saved]")).to_have_text("kept here")
+    expect(judging.locator("#offline")).to_contain_text("The server has trouble.")
+    assert judging.evaluate("Object.keys(localStorage).some(k => k.startsWith('judge:draft'))")
+    press(judging, [*"ba0", "Enter"])
+    expect(judging.locator("#offline")).to_contain_text("1 answer waits here")
+    assert not Judgment.objects.exists()
+    judging.unroute_all()
+    judging.evaluate("dispatchEvent(new Event('online'))")
+    wait_until_sent(judging, 1)
+    first.refresh_from_db()
+    assert in_letters(first, "helpfulness") == {"D": 1, "C": 2, "B": 3, "A": 4}
 
 
 def test_an_answer_to_what_is_gone_blocks_nothing_and_can_be_copied_and_discarded(

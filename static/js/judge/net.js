@@ -20,6 +20,9 @@ const cookie = (name) =>
 
 export const token = () => cookie("csrftoken") || document.querySelector("[name=csrfmiddlewaretoken]")?.value || "";
 
+// Fields of the form that are no part of what a person said.
+export const isAside = (name) => ["csrfmiddlewaretoken", "key", "seconds", "act", "guideline_version"].includes(name);
+
 // Signing in again (in another tab) changes the token: what was written down with the old one takes
 // the one that counts now.
 export function post(url, body) {

@@ -1,7 +1,7 @@
 // Answers on their way: kept in this browser, each with its idempotency key, until the server has said
 // what became of them. So none is lost or counted twice, whatever happens to the network, the server,
 // the session or the page.
-import { $, post, signedOut, store } from "./net.js";
+import { $, isAside, post, signedOut, store } from "./net.js";
 import { gettext, ngettext } from "./words.js";
 
 // What a person said, to be read and copied: orders, then every field with something in it.
@@ -9,7 +9,7 @@ function written(item) {
   const orders = new Map();
   const lines = [];
   for (const [name, value] of new URLSearchParams(item.body)) {
-    if (!value || ["csrfmiddlewaretoken", "key", "seconds", "act"].includes(name)) continue;
+    if (!value || isAside(name)) continue;
     const [, axis, letter] = name.match(/^rank-(.+)-([A-I])$/) || [];
     if (!axis) lines.push(`${name}: ${value}`);
     else {
@@ -44,17 +44,19 @@ export function makeOutbox(user, { sent, refused, drained }) {
     $("offline").hidden = false;
   }
 
-  // What stands in the way, "" if nothing does; `answer` is null where there was none.
-  function obstacle(answer) {
+  // What stands in the way, "" if nothing does; `answer` is null where there was none. Only our own
+  // server says what it did: a proxy or a hotel's sign-in page answers 200 with a page.
+  function obstacle(answer, said) {
     if (answer === null) return navigator.onLine ? gettext("The server can't be reached.") : gettext("You are offline.");
     if (signedOut(answer)) return gettext("You are signed out: sign in again in another tab.");
     if (answer.status === 404) return gettext("The server does not know this comparison as yours. Did somebody else sign in here?");
-    if (answer.status >= 500 || answer.status === 429) return gettext("The server has trouble.");
+    const did = said?.sent || said?.skipped || said?.saved;
+    if (answer.status >= 500 || answer.status === 429 || (answer.ok && !did)) return gettext("The server has trouble.");
     return "";
   }
 
-  function explain(answer) {
-    const sentence = obstacle(answer);
+  function explain(answer, said) {
+    const sentence = obstacle(answer, said);
     if (sentence) trouble(`${sentence} ${gettext("What you do is kept in this browser.")}`);
   }
 
@@ -75,12 +77,12 @@ export function makeOutbox(user, { sent, refused, drained }) {
           foreign.add(item.id);
           continue;
         }
-        sentence = obstacle(answer);
+        const said = await answer?.json().catch(() => null);
+        sentence = obstacle(answer, said);
         if (sentence) break;
         keep(items().filter((other) => other.id !== item.id));
-        const said = await answer.json().catch(() => ({}));
         if (answer.ok) sent(said);
-        else refused(item, said.problem || gettext("The server did not accept it."));
+        else refused(item, said?.problem || gettext("The server did not accept it."));
       }
     } finally {
       flushing = false;
