@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -33,7 +34,9 @@ from annotation.models import (
 )
 from annotation.preferences import preference_rows
 from annotation.protocols import BELOW
-from annotation.reliability import Profile, Quality, Vote
+from annotation.reliability import Profile, Quality, Rating, Vote
+from annotation.statements import rating_rows
+from annotation.votes import marks_by_place
 
 CHUNK = 2_000
 # Beyond this nobody is reading one comparison: they went for coffee, and that is not counted as work.
@@ -51,13 +54,16 @@ class QualityError(Exception):
 # --- What people said, as votes ---------------------------------------------------------------------------
 
 
-def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> list[Vote]:
-    """Every current vote on every axis, as it was shown; annotators and comparisons are ids."""
+def votes_of(
+    project: Project, *, batches: Iterable[Batch] | None = None
+) -> tuple[list[Vote], list[Rating]]:
+    """Every current vote on every axis and every rating, as it was shown; people are ids, and so are
+    comparisons."""
     judgments = _votes(project)
     if batches is not None:
         judgments = judgments.filter(assignment__comparison__batch__in=list(batches))
     lengths: dict[int, int] = {}
-    votes = []
+    votes, ratings = [], []
     ids = list(judgments.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(ids), CHUNK):
         rows = list(
@@ -68,12 +74,19 @@ def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> lis
                 "ranks",
                 "rest_below",
                 "seconds",
+                "ratings",
+                "safety",
             )
         )
         missing = {row[1] for row in rows}
         for pk, text in Response.objects.filter(comparison__in=missing).values_list("pk", "text"):
             lengths[pk] = len(text)
-        for person, comparison, shown, ranks, rest_below, seconds in rows:
+        for person, comparison, shown, ranks, rest_below, seconds, rated, safety in rows:
+            sizes = tuple(lengths.get(pk, 0) for pk in shown)
+            if rated or safety:
+                marks = marks_by_place([str(pk) for pk in shown], rated, safety)
+                told = {measure: tuple(values) for measure, values in marks.items()}
+                ratings.append(Rating(person, comparison, tuple(shown), told, sizes, seconds))
             left_out = BELOW if rest_below else None
             for axis, given in ranks.items():
                 votes.append(
@@ -82,12 +95,12 @@ def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> lis
                         comparison,
                         tuple(shown),
                         tuple(given.get(str(pk), left_out) for pk in shown),
-                        tuple(lengths.get(pk, 0) for pk in shown),
+                        sizes,
                         seconds,
                         axis,
                     )
                 )
-    return votes
+    return votes, ratings
 
 
 def assessed(project: Project, *, lately: bool = False) -> Quality:
@@ -99,18 +112,19 @@ def assessed(project: Project, *, lately: bool = False) -> Quality:
     key = (cache.get(name) if lately else None) or _state_of_votes(project)
     found: Quality | None = cache.get(key)
     if found is None:
-        found = reliability.assess(votes_of(project))
+        found = reliability.assess(*votes_of(project))
         cache.set(key, found, CACHE_SECONDS)
         cache.set(name, key, LATELY_SECONDS)
     return found
 
 
 def agreement_of(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How far annotators agree per axis, and by category: kept as `assessed` is."""
+    """How far annotators agree per axis and mark, and by category: kept as `assessed` is."""
     key = f"agreement:{_state_of_votes(project)}"
     found: tuple[dict[str, Any], dict[str, Any]] | None = cache.get(key)
     if found is None:
-        found = agreement_in_all(preference_rows(project, only_trainable=False, adjudicated=False))
+        rows = preference_rows(project, only_trainable=False, adjudicated=False)
+        found = agreement_in_all(chain(rows, rating_rows(project)))
         cache.set(key, found, CACHE_SECONDS)
     return found
 

@@ -41,7 +41,7 @@ from annotation.models import (
     ReviewCase,
     User,
 )
-from annotation.protocols import RANK
+from annotation.protocols import RANK, SAFE_OR_NOT, called, is_mark, mark_on
 
 ROWS_A_PAGE = 40
 MAX_GOLD_BYTES = 5_000_000
@@ -85,15 +85,12 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
-        if given.get("qualification_pass") and self.instance.interface not in gold.RANKED:
-            self.add_error(
-                "qualification_pass",
-                "Gold is known by its order, and this project asks for none: nobody could pass.",
-            )
-        elif (
-            given.get("qualification_pass")
-            and not self.instance.gold_items.filter(is_active=True, is_qualification=True).exists()
-        ):
+        if self.instance.interface not in gold.KNOWABLE:
+            if given.get("gold_every"):
+                self.add_error("gold_every", gold.NOTHING_KNOWN)
+            if given.get("qualification_pass"):
+                self.add_error("qualification_pass", f"{gold.NOTHING_KNOWN} Nobody could pass.")
+        elif given.get("qualification_pass") and not gold.for_qualification(self.instance):
             self.add_error(
                 "qualification_pass", "Mark some items for the qualification round first."
             )
@@ -128,6 +125,7 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
         "annotation/quality.html",
         {
             "people": found,
+            "compares": any(of.profile and of.profile.n_pairs for of in found),
             "suspects": [person for person in found if person.is_suspect],
             "work": quality.throughput(project, found),
             "agreement": _axes(project, agreement),
@@ -188,11 +186,16 @@ def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpRespo
         ),
         ROWS_A_PAGE,
     ).get_page(request.GET.get("page"))
+    names = _names(project)
     return render(
         request,
         "annotation/quality_person.html",
         {
             "person": person,
+            "marks": [
+                (names.get(of.measure, called(of.measure)), of)
+                for of in (person.profile.marks if person.profile else ())
+            ],
             "page": page,
             "rows": [
                 (
@@ -241,7 +244,22 @@ def _act_on_judgments(
 
 
 def _axes(project: Project, figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [(axis["name"], figures[axis["key"]]) for axis in project.axes if axis["key"] in figures]
+    """Agreement on each axis and on each thing that is marked, as it is called."""
+    names = _names(project)
+    others = [measure for measure in figures if is_mark(measure) and measure not in names]
+    return [
+        (names.get(measure, called(measure)), figures[measure])
+        for measure in (*names, *others)
+        if measure in figures
+    ]
+
+
+def _names(project: Project) -> dict[str, str]:
+    """What people agree on here, as it is called, in the order in which it is asked."""
+    names = {axis["key"]: axis["name"] for axis in project.axes}
+    # HelpSteer has an axis and an attribute of the same name.
+    names |= {mark_on(one.key): f"{one.name} (mark)" for one in project.rules.attributes}
+    return names | {SAFE_OR_NOT: "Safe or unsafe (vote)"}
 
 
 # --- Gold -----------------------------------------------------------------------------------------------
@@ -297,7 +315,10 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
             "n_qualification": project.gold_items.filter(
                 is_active=True, is_qualification=True
             ).count(),
-            "axes": project.axis_keys,
+            "axes": project.axis_keys if project.interface in gold.ORDERED else [],
+            "attributes": project.rules.attributes,
+            "asks_safety": project.rules.safety,
+            "example": _example(project),
             "project": Project.objects.get(pk=project.pk),
         },
         status=422 if form.errors or problem else 200,
@@ -333,8 +354,33 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
         raise gold.GoldError(f"That is not JSON: {str(error)[:120]}.") from error
 
 
+def _example(project: Project) -> str:
+    """A row as one might write it, of what this project asks."""
+    row: dict[str, Any] = {"prompt": "What is 2 + 2?", "responses": ["4", "5"]}
+    if project.interface in gold.ORDERED:
+        row["ranks"] = [1, 2]
+    else:
+        row["marks"] = {one.key: [one.high, one.low] for one in project.rules.attributes[:1]}
+        row |= {"safe": [True, True]} if project.rules.safety else {}
+    return json.dumps(row)
+
+
 def _known(project: Project, item: GoldItem) -> list[dict[str, str]]:
-    return [
+    """What is known of an item, a line for each axis and mark."""
+    marks = [
+        {
+            "key": measure,
+            "name": called(measure),
+            "line": ", ".join(
+                f"{LETTERS[place]} {_said(measure, value)}"
+                for place, value in enumerate(values)
+                if value is not None
+            ),
+        }
+        for measure, values in item.expected.items()
+        if is_mark(measure)
+    ]
+    return marks + [
         {
             **axis,
             "line": ranking_line(
@@ -347,6 +393,12 @@ def _known(project: Project, item: GoldItem) -> list[dict[str, str]]:
         }
         for axis in project.axes
     ]
+
+
+def _said(measure: str, value: int) -> str:
+    if measure != SAFE_OR_NOT:
+        return str(value)
+    return "safe" if value else "unsafe"
 
 
 # --- The review queue -----------------------------------------------------------------------------------------
@@ -627,6 +679,7 @@ def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
             "agreement": profile.agreement
             if profile and profile.agreement.n >= ENOUGH_SHARED
             else None,
+            "compares": bool(profile and profile.n_pairs),
             "enough": ENOUGH_SHARED,
             "team": median(others) if len(others) >= 2 else None,
             "days": days,

@@ -323,14 +323,35 @@ def test_a_vote_that_changed_while_it_was_read_is_not_taken_for_another(
     assert client.post(where, sent | {"seen": page.context["seen"]}).status_code == 302
 
 
-@pytest.mark.parametrize("interface", ["rate", "demonstrate", "dialogue"])
-def test_a_round_that_nobody_could_pass_is_not_begun(client, project, grace, interface):
+@pytest.mark.parametrize(
+    ("interface", "words"),
+    [
+        ("rate", "Mark some items for the qualification round first"),
+        ("demonstrate", "Nobody could pass"),
+        ("rewrite", "Nobody could pass"),
+        ("dialogue", "Nobody could pass"),
+    ],
+)
+def test_a_round_that_nobody_could_pass_is_not_begun(client, project, grace, interface, words):
     row = {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "qualification": True}
     gold.add_items(project, [row], grace)
     Project.objects.filter(pk=project.pk).update(interface=interface)
     client.force_login(grace)
     fields = {"act": "settings", "gold_every": 0, "qualification_pass": 50}
     page = client.post("/projects/apollo/quality/gold/", fields)
-    assert (page.status_code, "nobody could pass" in page.content.decode()) == (422, True)
+    assert (page.status_code, words in page.content.decode()) == (422, True)
     fields["qualification_pass"] = 0
     assert client.post("/projects/apollo/quality/gold/", fields).status_code == 302
+
+
+@pytest.mark.parametrize("interface", ["demonstrate", "rewrite", "dialogue"])
+def test_gold_is_refused_where_no_answer_is_known(client, project, grace, interface):
+    Project.objects.filter(pk=project.pk).update(interface=interface)
+    client.force_login(grace)
+    where = "/projects/apollo/quality/gold/"
+    page = client.post(where, {"act": "settings", "gold_every": 4, "qualification_pass": 0})
+    assert page.status_code == 422
+    assert "Gold works where given responses are ranked, compared or rated" in page.content.decode()
+    row = json.dumps({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2]})
+    assert client.post(where, {"act": "import", "rows": row}).status_code == 422
+    assert not project.gold_items.exists()
