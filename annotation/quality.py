@@ -20,7 +20,7 @@ from django.utils import timezone
 from annotation import gold, reliability
 from annotation.agreement import agreement_in_all
 from annotation.assignment import count, lock, release
-from annotation.batches import batch_progress
+from annotation.batches import Progress, batch_progress
 from annotation.models import (
     Assignment,
     Batch,
@@ -247,19 +247,39 @@ def people(project: Project) -> list[Person]:
 
 
 def _stuck(project: Project) -> dict[int, int]:
-    """Minutes for which people have held a comparison without a sign of work on it."""
+    """Minutes for which people have held a comparison without a sign of work on it.
+
+    Signs are that it was handed out, that a draft was saved, and that the lease was begun again: the
+    page does so while somebody is at it, and when they press “Keep it for me”.
+    """
     now = timezone.now()
+    length = timedelta(minutes=project.lease_minutes)
     found: dict[int, int] = {}
     leases = Assignment.objects.filter(
         comparison__batch__project=project,
         comparison__batch__state=Batch.State.OPEN,
         state=Assignment.State.LEASED,
     )
-    for person, leased, saved in leases.values_list("annotator", "leased_at", "draft_saved_at"):
-        idle = int((now - max(leased, saved or leased)).total_seconds() // 60)
+    for person, leased, saved, until in leases.values_list(
+        "annotator", "leased_at", "draft_saved_at", "lease_until"
+    ):
+        # Where the length was changed meanwhile the other two still say something.
+        last = max(leased, saved or leased, min(until - length, now))
+        idle = int((now - last).total_seconds() // 60)
         if idle >= STUCK_MINUTES:
             found[person] = max(found.get(person, 0), idle)
     return found
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """When an open batch will be done, and what that rests on."""
+
+    batch: Batch
+    left: int
+    done_at: datetime | None
+    pace_n: int
+    is_pace_of_week: bool
 
 
 @dataclass(frozen=True)
@@ -275,6 +295,9 @@ class Throughput:
     left: int
     hours_left: float | None
     done_at: datetime | None
+    """Of the last of the open batches; None where one of them has no pace."""
+    batches: tuple[Outlook, ...]
+    """Open ones with work left."""
 
 
 def throughput(project: Project, found: list[Person]) -> Throughput:
@@ -291,13 +314,13 @@ def throughput(project: Project, found: list[Person]) -> Throughput:
         days = max((timezone.now() - recent["first"]).total_seconds() / 86_400, 1.0)
         per_day = recent["n"] / days
     pay = float(project.pay_per_hour) if project.pay_per_hour is not None else None
-    left = 0
-    done: list[datetime] = []
-    for batch in project.batches.filter(state=Batch.State.OPEN, qualification__isnull=True):
-        progress = batch_progress(batch)
-        left += max(0, progress["needed"] - progress["judged"])
-        if progress["eta_seconds"] is not None:
-            done.append(timezone.now() + timedelta(seconds=progress["eta_seconds"]))
+    batches = [
+        outlook(batch, batch_progress(batch))
+        for batch in project.batches.filter(state=Batch.State.OPEN, qualification__isnull=True)
+    ]
+    batches = [of for of in batches if of.left]
+    left = sum(of.left for of in batches)
+    done = [of.done_at for of in batches if of.done_at is not None]
     return Throughput(
         n_judgments=n,
         hours=hours,
@@ -307,7 +330,20 @@ def throughput(project: Project, found: list[Person]) -> Throughput:
         cost_so_far=pay * hours if pay is not None else None,
         left=left,
         hours_left=left / per_hour if per_hour else None,
-        done_at=max(done) if done and left else None,
+        done_at=max(done) if done and len(done) == len(batches) else None,
+        batches=tuple(batches),
+    )
+
+
+def outlook(batch: Batch, progress: Progress) -> Outlook:
+    """When a batch will be done if people go on as they did."""
+    eta = progress["eta_seconds"]
+    return Outlook(
+        batch,
+        max(0, progress["needed"] - progress["judged"]),
+        timezone.now() + timedelta(seconds=eta) if eta is not None else None,
+        progress["pace_n"],
+        progress["is_pace_of_week"],
     )
 
 

@@ -66,7 +66,8 @@ from annotation.models import (
     User,
 )
 from annotation.prepared import Prepared
-from annotation.protocols import COMPARING
+from annotation.protocols import COMPARING, DIALOGUE
+from annotation.quality import outlook
 
 State = Assignment.State
 
@@ -120,14 +121,17 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
             "batches": [
                 (
                     batch,
-                    batch_progress(batch),
+                    progress,
+                    outlook(batch, progress)
+                    if batch.state == Batch.State.OPEN and batch.face != DIALOGUE
+                    else None,
                     selection(batch)
                     if sees_selection
                     and batch.state == Batch.State.OPEN
                     and batch.face in COMPARING
                     else None,
                 )
-                for batch in batches
+                for batch, progress in ((batch, batch_progress(batch)) for batch in batches)
             ],
             "people": _people(project),
             "waiting": _at_least(waiting(who_asks(request), project)),

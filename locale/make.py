@@ -34,6 +34,7 @@ TEMPLATES = (
     "components/tabs.html",
     "components/theme_switch.html",
     "components/topbar.html",
+    "annotation/_done_at.html",
     "annotation/dialogue*.html",
     "annotation/guidelines.html",
     "annotation/history.html",

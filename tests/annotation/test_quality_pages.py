@@ -2,15 +2,17 @@
 
 import json
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.forms import ModelForm
+from django.utils import timezone
 
 from annotation import gold, quality, review
-from annotation.assignment import next_assignment
+from annotation.assignment import next_assignment, renew
 from annotation.guidelines import change_guidelines
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Event, Judgment, Membership, Project, User
+from annotation.models import Assignment, Event, Judgment, Membership, Project, User
 from annotation.preferences import counts, preference_rows
 from annotation.quality_api import vote_rows
 from annotation.snapshots import freeze_snapshot
@@ -355,3 +357,24 @@ def test_gold_is_refused_where_no_answer_is_known(client, project, grace, interf
     row = json.dumps({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2]})
     assert client.post(where, {"act": "import", "rows": row}).status_code == 422
     assert not project.gold_items.exists()
+
+
+def test_who_keeps_a_comparison_is_not_stuck_and_who_forgot_it_is(project, ada, ben, grace, client):
+    batch = BatchFactory(project=project)
+    for _ in range(2):
+        ComparisonFactory(batch=batch, prompt=PromptFactory(project=project), needed=2)
+    kept, forgotten = next_assignment(ada, project), next_assignment(ben, project)
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    Assignment.objects.update(
+        leased_at=an_hour_ago, lease_until=an_hour_ago + timedelta(minutes=project.lease_minutes)
+    )
+    assert renew(kept)  # “Keep it for me”
+    found = {person.user: person.stuck_minutes for person in quality.people(project)}
+    assert (found[ada], found[forgotten.annotator]) == (None, 60)
+    # Ten minutes after she kept it she is at it; half an hour after that she is not.
+    Assignment.objects.filter(pk=kept.pk).update(
+        lease_until=timezone.now() + timedelta(minutes=project.lease_minutes - 40)
+    )
+    assert {p.user: p.stuck_minutes for p in quality.people(project)}[ada] == 40
+    client.force_login(grace)
+    assert "stuck for 40 min" in client.get("/projects/apollo/quality/").content.decode()
