@@ -97,6 +97,13 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is unt
     def __str__(self) -> str:
         return self.username
 
+    def covers(self, prompt: "Prompt") -> bool:
+        """Whether what belongs to this prompt is covered until they uncover it, wherever it stands."""
+        return (
+            prompt.risk == Prompt.Risk.HARMFUL
+            and self.harmful_material != User.HarmfulMaterial.SHOW
+        )
+
 
 class ProjectQuerySet(models.QuerySet["Project"]):
     def for_user(self, user: Any, *roles: str) -> "ProjectQuerySet":

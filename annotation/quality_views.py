@@ -415,7 +415,8 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
         request.GET.get("page")
     )
     decided = (
-        project.review_cases.filter(state=ReviewCase.State.DECIDED)
+        review.readable(project, who_asks(request))
+        .filter(state=ReviewCase.State.DECIDED)
         .select_related("comparison__prompt", "decided_by")
         .order_by("-decided_at")[:10]
     )
@@ -429,6 +430,7 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
             "reason": reason,
             "reasons": ReviewCase.REASONS.items(),
             "first": cases.first(),
+            "avoids": who_asks(request).harmful_material == User.HarmfulMaterial.AVOID,
         },
     )
 
@@ -569,6 +571,7 @@ def _case(
         "case": case,
         "project": project,
         "reasons": _reasons(case),
+        "is_covered": me.covers(case.comparison.prompt),
         "messages_of_prompt": case.comparison.prompt.messages,
         "responses": [
             {

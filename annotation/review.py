@@ -29,6 +29,7 @@ from annotation.models import (
     Event,
     Judgment,
     Project,
+    Prompt,
     ReviewCase,
     User,
 )
@@ -249,12 +250,20 @@ def undo(case: ReviewCase, by: User) -> None:
         Event.record(case.project, by, "took back a ruling", case.uid)
 
 
+def readable(project: Project, reviewer: User) -> Any:
+    """The cases of a project without those about something harmful, for who asked not to get any."""
+    cases = ReviewCase.objects.filter(project=project)
+    if reviewer.harmful_material == User.HarmfulMaterial.AVOID:
+        return cases.exclude(comparison__prompt__risk=Prompt.Risk.HARMFUL)
+    return cases
+
+
 def queue(project: Project, reviewer: User, *, reason: str = "") -> Any:
-    """Open cases that this reviewer may decide, the most urgent first."""
+    """Open cases that this reviewer may decide and is willing to read, the most urgent first."""
     own = Assignment.objects.filter(
         annotator=reviewer, state=Assignment.State.JUDGED, is_ruling=False
     ).values("comparison")
-    cases = ReviewCase.objects.filter(project=project, state=State.OPEN).exclude(comparison__in=own)
+    cases = readable(project, reviewer).filter(state=State.OPEN).exclude(comparison__in=own)
     if reason in ReviewCase.REASONS:
         # No `contains` on JSON, which SQLite lacks: the list is stored as text there and here.
         cases = cases.filter(reasons__icontains=f'"{reason}"')

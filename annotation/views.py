@@ -62,7 +62,6 @@ from annotation.models import (
     Judgment,
     Membership,
     Project,
-    Prompt,
     User,
 )
 from annotation.prepared import Prepared
@@ -406,8 +405,7 @@ def _slot(
         "harms": harms,
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
         "axes": axes,
-        "is_covered": assignment.comparison.prompt.risk == Prompt.Risk.HARMFUL
-        and who_asks(request).harmful_material != User.HarmfulMaterial.SHOW,
+        "is_covered": who_asks(request).covers(assignment.comparison.prompt),
         "key_rewrite": "e" if k < 5 else "v",
         "key_guidelines": "g" if k < 7 else "m",
         "limits": {"rewrite": MAX_REWRITE, "reason": MAX_REASON, "skip": MAX_SKIP_REASON},

@@ -35,6 +35,7 @@ TEMPLATES = (
     "components/theme_switch.html",
     "components/topbar.html",
     "annotation/_done_at.html",
+    "annotation/_request.html",
     "annotation/dialogue*.html",
     "annotation/guidelines.html",
     "annotation/history.html",
@@ -46,7 +47,12 @@ TEMPLATES = (
     "annotation/project.html",
 )
 PYTHON = ("annotation/*.py", "rlhf/serving.py")
-SCRIPTS = ("static/js/dialogue.js", "static/js/judge.js", "static/js/judge/*.js")
+SCRIPTS = (
+    "static/js/dialogue.js",
+    "static/js/judge.js",
+    "static/js/judge/*.js",
+    "static/js/review.js",
+)
 KEYWORDS = {
     "gettext": None,
     "gettext_lazy": None,
