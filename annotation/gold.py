@@ -25,6 +25,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext_noop
 
 from annotation import protocols
 from annotation.models import (
@@ -60,7 +61,7 @@ MAX_ITEMS = 2_000
 MAX_TEXT = 20_000
 
 
-NOTHING_KNOWN = (
+NOTHING_KNOWN = gettext_noop(
     "Gold works where given responses are ranked, compared or rated; of what people write or talk "
     "about here no answer is known beforehand."
 )

@@ -16,9 +16,10 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation import gold, reliability
-from annotation.agreement import agreement_in_all
+from annotation.agreement import agreement_by_annotator, agreement_in_all
 from annotation.assignment import count, lock, release
 from annotation.batches import Progress, batch_progress
 from annotation.models import (
@@ -32,7 +33,7 @@ from annotation.models import (
     Response,
     User,
 )
-from annotation.preferences import preference_rows
+from annotation.preferences import annotator_id, preference_rows
 from annotation.protocols import BELOW
 from annotation.reliability import Profile, Quality, Rating, Vote
 from annotation.statements import rating_rows
@@ -129,6 +130,19 @@ def agreement_of(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     return found
 
 
+def agreement_of_person(project: Project, user: User) -> dict[str, dict[str, Any]]:
+    """`{axis or mark: figures}`: how far one person agrees with the others, kept as `assessed` is."""
+    key = f"agreement-by-person:{_state_of_votes(project)}"
+    found: dict[str, dict[str, dict[str, Any]]] | None = cache.get(key)
+    if found is None:
+        rows = preference_rows(project, only_trainable=False, adjudicated=False)
+        found = agreement_by_annotator(chain(rows, rating_rows(project)))
+        cache.set(key, found, CACHE_SECONDS)
+    # In rows somebody whose judgments came from a file as well has two names.
+    names = [annotator_id(project, user, is_imported=of) for of in (False, True)]
+    return next((found[name] for name in names if name in found), {})
+
+
 def _state_of_votes(project: Project) -> str:
     """A key that is another one as soon as a vote comes, goes or changes."""
     state = (
@@ -170,11 +184,12 @@ class Person:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        found = self.profile.reasons if self.profile else ()
+        found = tuple(gettext(reason) for reason in self.profile.reasons) if self.profile else ()
         if self.fails_gold:
             found = (
                 *found,
-                f"Got {self.gold.of - self.gold.right} of {self.gold.of} gold items wrong.",
+                gettext("Got %(n)s of %(of)s gold items wrong.")
+                % {"n": self.gold.of - self.gold.right, "of": self.gold.of},
             )
         return found
 
@@ -354,7 +369,7 @@ def pause(membership: Membership, by: User, reason: str) -> None:
     """Hand this person nothing more; what they hold goes back, what they send still counts."""
     reason = reason.strip()[:200]
     if not reason:
-        raise QualityError("Say why: the person is shown the reason.")
+        raise QualityError(gettext("Say why: the person is shown the reason."))
     project = membership.project
     with transaction.atomic():
         membership.paused_at, membership.paused_reason = timezone.now(), reason
@@ -382,7 +397,7 @@ def exclude(
     """
     reason = reason.strip()[:200]
     if not reason:
-        raise QualityError("Say why they are taken out: the reason stays on record.")
+        raise QualityError(gettext("Say why they are taken out: the reason stays on record."))
     wanted = set(judgments)
     with transaction.atomic():
         rows = list(
@@ -429,11 +444,15 @@ def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
     with transaction.atomic():
         locked = lock(comparison.pk)
         if locked.gold_id is not None:
-            raise QualityError("Gold is not asked again.")
+            raise QualityError(gettext("Gold is not asked again."))
         if locked.is_live:
-            raise QualityError("A live dialogue is judged by who talks: nobody else is asked.")
+            raise QualityError(
+                gettext("A live dialogue is judged by who talks: nobody else is asked.")
+            )
         if locked.batch.state != Batch.State.OPEN:
-            raise QualityError(f"“{locked.batch}” is closed; open it to ask again.")
+            raise QualityError(
+                gettext("“%(batch)s” is closed; open it to ask again.") % {"batch": locked.batch}
+            )
         # One more than there are answers: where a place is free already, somebody is being asked.
         locked.needed = max(locked.needed, locked.taken + 1)
         locked.save(update_fields=["needed"])

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from django.utils.translation import gettext_noop
 
 from annotation.agreement import ordinal_distances, resampled_sums
 from annotation.protocols import BELOW
@@ -51,6 +52,19 @@ OUTLIER = 3.5
 MIN_VOTES = 8
 SURE = 0.001
 SPAM = 0.5
+
+
+# Why somebody should be looked at. English, as it is kept for a while: the pages translate it.
+AGREES_BY_CHANCE = gettext_noop("Agrees with the others hardly more often than chance would.")
+MARKS_BY_CHANCE = gettext_noop("Marks agree with the others hardly more often than chance would.")
+PREFERS_FIRST = gettext_noop("Prefers what is shown first, whatever it says.")
+PREFERS_LAST = gettext_noop("Prefers what is shown last, whatever it says.")
+REPEATS_PLACES = gettext_noop("Gives the same places the same ranks again and again.")
+FOLLOWS_LENGTH = gettext_noop("Follows length: nearly always prefers the longer one.")
+FOLLOWS_SHORTNESS = gettext_noop("Follows length: nearly always prefers the shorter one.")
+TIES_EVERYTHING = gettext_noop("Ties nearly everything where others see a difference.")
+MARKS_ALIKE = gettext_noop("Gives nearly everything the same mark where others see a difference.")
+TOO_FAST = gettext_noop("Answers faster than anybody reads.")
 
 
 class Vote(NamedTuple):
@@ -814,34 +828,31 @@ def _suspicion(
     def sure(p: float | None) -> bool:
         return p is not None and p < SURE
 
-    for (drawn, usual), what in zip(skills, ("Agrees", "Marks agree"), strict=True):
+    for (drawn, usual), said in zip(skills, (AGREES_BY_CHANCE, MARKS_BY_CHANCE), strict=True):
         if len(drawn) and usual > 0.1 and profile.n_votes >= MIN_VOTES:
             doubt = float(np.mean(drawn < 0.4 * usual))
             if doubt >= 0.25:
-                said = f"{what} with the others hardly more often than chance would."
                 found.append((doubt, said))
     position, length, ties = profile.position, profile.length, profile.ties
     pattern = profile.pattern
     if sure(position.p) and position.share is not None and not 0.25 < position.share < 0.75:
-        end = "first" if position.share > 0.5 else "last"
-        found.append((0.95, f"Prefers what is shown {end}, whatever it says."))
+        found.append((0.95, PREFERS_FIRST if position.share > 0.5 else PREFERS_LAST))
     # Half-way from what chance gives to always, so that of two it asks for as much as position does.
     elif sure(pattern.p) and (pattern.share or 0) >= (1 + (pattern.expected or 0)) / 2:
-        found.append((0.95, "Gives the same places the same ranks again and again."))
+        found.append((0.95, REPEATS_PLACES))
     if length.p is not None and length.share is not None and length.expected is not None:
         gap = abs(length.share - length.expected)
         strong = sure(length.p) and not 0.1 < length.share < 0.9 and gap > 0.1
         # Longer is often better, so others choose it too; what people never do is to choose it always.
         always = length.n >= 15 and not 0.03 < length.share < 0.97 and gap > 0.08
         if strong or (always and length.p < 0.05):
-            size = "longer" if length.share > 0.5 else "shorter"
-            found.append((0.95, f"Follows length: nearly always prefers the {size} one."))
+            found.append((0.95, FOLLOWS_LENGTH if length.share > 0.5 else FOLLOWS_SHORTNESS))
     if sure(ties.p) and (ties.share or 0) > 0.9 and (ties.expected or 0) < 0.65:
-        found.append((0.95, "Ties nearly everything where others see a difference."))
+        found.append((0.95, TIES_EVERYTHING))
     constant = profile.constant
     if sure(constant.p) and (constant.share or 0) > 0.9 and (constant.expected or 0) < 0.65:
-        found.append((0.95, "Gives nearly everything the same mark where others see a difference."))
+        found.append((0.95, MARKS_ALIKE))
     if profile.speed.is_fast:
-        found.append((0.9, "Answers faster than anybody reads."))
+        found.append((0.9, TOO_FAST))
     left = math.prod(1 - chance for chance, _ in found)
     return 1 - left, tuple(reason for _, reason in found)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.agreement import agreed, with_the_rest
 from annotation.judging import (
@@ -205,16 +206,20 @@ def decide(
     asked of the answer's, not of them.
     """
     if ground not in ReviewCase.GROUNDS:
-        raise JudgmentError("Say why: choose one of the reasons.")
+        raise JudgmentError(gettext("Say why: choose one of the reasons."))
     if ground == "other" and not note.strip():
-        raise JudgmentError("Say in a few words why.")
+        raise JudgmentError(gettext("Say in a few words why."))
     if len(note) > MAX_REASON:
-        raise JudgmentError(f"In your words: at most {MAX_REASON:,} characters.")
+        raise JudgmentError(
+            gettext("In your words: at most %(most)s characters.") % {"most": f"{MAX_REASON:,}"}
+        )
     with transaction.atomic():
         case = ReviewCase.objects.select_for_update().get(pk=case.pk)
         comparison = Comparison.objects.select_related("batch__project").get(pk=case.comparison_id)
         if case.state == State.DECIDED and case.decided_by_id != by.pk:
-            raise JudgmentError(f"{case.decided_by} decided this one meanwhile.")
+            raise JudgmentError(
+                gettext("%(who)s decided this one meanwhile.") % {"who": case.decided_by}
+            )
         assignment = ruling_assignment(comparison, by)
         judgment = submit_judgment(assignment, by=by, answer=answer, key=key)
         was_decided = case.state == State.DECIDED

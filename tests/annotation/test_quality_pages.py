@@ -378,3 +378,22 @@ def test_who_keeps_a_comparison_is_not_stuck_and_who_forgot_it_is(project, ada, 
     assert {p.user: p.stuck_minutes for p in quality.people(project)}[ada] == 40
     client.force_login(grace)
     assert "stuck for 40 min" in client.get("/projects/apollo/quality/").content.decode()
+
+
+def test_one_persons_page_has_their_agreement_on_each_axis(project, ada, ben, grace, client):
+    """ada and ben see safety alike and helpfulness the other way round."""
+    batch = BatchFactory(project=project)
+    for _ in range(3):
+        comparison = ComparisonFactory(
+            batch=batch, prompt=PromptFactory(project=project), responses=2
+        )
+        judged(project, by=ada, comparison=comparison, ranks=(1, 2))
+        other = {"helpfulness": (2, 1), "safety": (1, 2)}
+        judged(project, by=ben, comparison=comparison, ranks=other)
+    found = quality.agreement_of_person(project, ada)
+    assert (found["helpfulness"]["pairwise"], found["safety"]["pairwise"]) == (0, 1)
+    client.force_login(grace)
+    page = client.get(f"/projects/apollo/quality/people/{ada.pk}/")
+    assert [name for name, _ in page.context["agreement"]] == ["Helpfulness", "Safety"]
+    assert "100.0%" in page.content.decode()
+    assert quality.agreement_of_person(project, grace) == {}
