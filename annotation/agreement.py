@@ -1,4 +1,4 @@
-"""How far annotators agree, with intervals. Plain arithmetic over preference rows.
+"""How far annotators agree, with intervals. Plain arithmetic over preference rows and rating rows.
 
 Three figures per axis, over comparisons that at least two people ranked:
 
@@ -13,8 +13,14 @@ Three figures per axis, over comparisons that at least two people ranked:
 - `tau`: Kendall's tau-b (Kendall 1945) of two people's rankings of one comparison, the mean over all
   such pairs of rankings; one that ties everything has no order and is left out.
 
+Marks and votes on safety (`mark:<attribute>`, `safe/unsafe`) have two of them. A unit is one
+response of one prompt, its values are the marks; alpha is ordinal, which with the two values of a
+vote is nominal alpha. `pairwise` is the share of two people's marks of one response that are the
+same mark (the agreement rate that Ji et al. 2023 give for BeaverTails).
+
 Intervals are 95 %, percentile bootstrap over comparisons: the responses of one comparison are
-ranked together, so they are drawn together.
+judged together, so they are drawn together. A rating row does not name its comparison; those of one
+prompt are drawn together instead.
 """
 
 import math
@@ -26,7 +32,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from annotation.protocols import BELOW
+from annotation.protocols import BELOW, SAFE_OR_NOT, mark_on
 
 RESAMPLES = 1000
 SEED = 0
@@ -37,19 +43,29 @@ Ranks = tuple[int | None, ...]
 # Agreements, pairs of people and responses, sum of tau-b, pairs of rankings that have a tau.
 Tally = tuple[float, int, float, int]
 Floats = npt.NDArray[np.float64]
+# Who gave it, and the mark.
+Mark = tuple[str, int]
 
 
 class Gatherer:
-    """Collects rankings row by row, keeping ranks and no texts; `result()` counts at the end."""
+    """Collects rankings and marks row by row, keeping no texts; `result()` counts at the end."""
 
     def __init__(self) -> None:
         self._rankings: dict[str, dict[bytes, list[Ranks]]] = {}
         self._by: dict[str, dict[bytes, list[str]]] = {}
+        self._marks: dict[str, dict[str, dict[bytes, list[Mark]]]] = {}
         self._people: dict[str, set[str]] = {}
         self._judgments: dict[str, int] = {}
+        self._last: dict[str, str] = {}
 
     def add(self, row: dict[str, Any]) -> None:
-        """Take in one preference row (docs/formats.md)."""
+        """Take in one preference row or one rating row (docs/formats.md)."""
+        if "ranks" in row:
+            self._add_ranking(row)
+        else:
+            self._add_marks(row)
+
+    def _add_ranking(self, row: dict[str, Any]) -> None:
         digest = blake2b(digest_size=16)
         digest.update(str(row["prompt_id"]).encode())
         for text in row["responses"]:
@@ -67,21 +83,47 @@ class Gatherer:
             self._people.setdefault(axis, set()).add(str(row.get("annotator", "")))
             self._judgments[axis] = self._judgments.get(axis, 0) + 1
 
+    def _add_marks(self, row: dict[str, Any]) -> None:
+        response = blake2b(
+            row["response"].encode("utf-8", "surrogatepass"), digest_size=16
+        ).digest()
+        said = {mark_on(key): value for key, value in row["attributes"].items()}
+        if row["safe"] is not None:
+            said[SAFE_OR_NOT] = int(row["safe"])
+        person = str(row.get("annotator", ""))
+        for measure, value in said.items():
+            of_prompt = self._marks.setdefault(measure, {}).setdefault(str(row["prompt_id"]), {})
+            of_prompt.setdefault(response, []).append((person, value))
+            self._people.setdefault(measure, set()).add(person)
+            # The rows of one judgment follow one another.
+            if self._last.get(measure) != row["judgment_id"]:
+                self._last[measure] = row["judgment_id"]
+                self._judgments[measure] = self._judgments.get(measure, 0) + 1
+
     def result(self) -> dict[str, dict[str, Any]]:
-        """`{axis: {alpha, alpha_ci, pairwise, pairwise_ci, tau, tau_ci, n_units, n_judgments, …}}`."""
-        return {
-            axis: {
-                **_figures([given for given in comparisons.values() if len(given) > 1]),
-                "n_judgments": self._judgments.get(axis, 0),
-                "n_annotators": len(self._people.get(axis, ())),
-            }
+        """`{axis or mark: {alpha, alpha_ci, pairwise, pairwise_ci, tau, tau_ci, n_units, …}}`."""
+        figures = {
+            axis: _figures([given for given in comparisons.values() if len(given) > 1])
             for axis, comparisons in self._rankings.items()
+        } | {
+            measure: _mark_figures([[*of.values()] for of in prompts.values()])
+            for measure, prompts in self._marks.items()
+        }
+        return {
+            measure: {
+                **of,
+                "n_judgments": self._judgments.get(measure, 0),
+                "n_annotators": len(self._people.get(measure, ())),
+            }
+            for measure, of in figures.items()
         }
 
     def by_annotator(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """`{annotator: {axis: {pairwise, pairwise_ci, tau, tau_ci, n_pairs, n_comparisons}}}`.
+        """`{annotator: {axis or mark: {pairwise, pairwise_ci, tau, tau_ci, n_pairs, n_comparisons}}}`.
 
-        Each person's agreement with the others. Alpha belongs to a group and is not given.
+        Each person's agreement with the others. Of an axis alpha belongs to the group and is not
+        given. Of a mark `alpha` and `alpha_ci` are those of the pairs of marks of which one is this
+        person's: as if the others were one person, who is drawn anew for each response.
         """
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for axis, comparisons in self._rankings.items():
@@ -101,6 +143,9 @@ class Gatherer:
                         tables[person].append(tally)
             for person, tallies in tables.items():
                 found.setdefault(person, {})[axis] = _rates(tallies)
+        for measure, prompts in self._marks.items():
+            for person, figures in _marks_by_annotator([*prompts.values()]).items():
+                found.setdefault(person, {})[measure] = figures
         return found
 
 
@@ -132,9 +177,9 @@ def agreement_by_annotator(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str
 
 
 def agreement(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Agreement per axis over preference rows; figures are None, with a `reason`, without overlap.
+    """Agreement per axis and mark over rows; figures are None, with a `reason`, without overlap.
 
-    `n_units` is the number of responses with at least two ranks, `n_comparisons` that of the
+    `n_units` is the number of responses with at least two ranks or marks, `n_comparisons` that of the
     comparisons they belong to, `n_pairs` that of the comparisons of two people on two responses.
     """
     gatherer = Gatherer()
@@ -144,25 +189,84 @@ def agreement(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _figures(comparisons: list[list[Ranks]]) -> dict[str, Any]:
-    """Both figures over comparisons with two or more rankings each."""
-    units = [list(_units(rankings)) for rankings in comparisons]
-    kept = [(r, u) for r, u in zip(comparisons, units, strict=True) if u]
+    """Every figure over comparisons with two or more rankings each."""
+    told = [(list(_units(given)), agreed(combinations(given, 2))) for given in comparisons]
+    return _told(told, "ranked", "rank")
+
+
+def _mark_figures(comparisons: list[list[list[Mark]]]) -> dict[str, Any]:
+    """Every figure over the marks of the responses of each comparison."""
+    told = []
+    for responses in comparisons:
+        units = [[value for _, value in given] for given in responses if len(given) > 1]
+        same = [_same(unit) for unit in units]
+        told.append(
+            (units, (float(sum(n for n, _ in same)), sum(of for _, of in same), 0.0, 0)),
+        )
+    return _told(told, "marked", "mark")
+
+
+def _same(values: list[int]) -> tuple[int, int]:
+    """Of how many pairs of these both are the same, and how many pairs there are."""
+    tally = np.bincount(values)
+    return int((tally * (tally - 1)).sum() // 2), len(values) * (len(values) - 1) // 2
+
+
+def _marks_by_annotator(prompts: list[dict[bytes, list[Mark]]]) -> dict[str, dict[str, Any]]:
+    """Each person's marks against those of the others: the share that is the same, and alpha."""
+    values = sorted({value for of in prompts for given in of.values() for _, value in given})
+    index, size = {value: place for place, value in enumerate(values)}, len(values)
+    tallies: dict[str, list[Tally]] = {}
+    matrices: dict[str, list[Floats]] = {}
+    for of in prompts:
+        here: dict[str, tuple[list[int], Floats]] = {}
+        for given in of.values():
+            for person, value in given:
+                counted, matrix = here.setdefault(person, ([0, 0], np.zeros((size, size))))
+                others = [other for by, other in given if by != person]
+                for other in others:
+                    a, b = index[value], index[other]
+                    matrix[a, b] += 1 / len(others)
+                    matrix[b, a] += 1 / len(others)
+                    counted[0] += a == b
+                    counted[1] += 1
+        for person, (counted, matrix) in here.items():
+            tallies.setdefault(person, [])
+            if counted[1]:
+                tallies[person].append((float(counted[0]), counted[1], 0.0, 0))
+                matrices.setdefault(person, []).append(matrix.ravel())
+    found = {}
+    for person, table in tallies.items():
+        figures = {"alpha": None, "alpha_ci": None, **_rates(table)}
+        if person in matrices:
+            stacked = np.array(matrices[person])
+            alpha = ordinal_alpha(stacked.sum(axis=0).reshape(size, size))
+            figures["alpha"] = alpha if math.isfinite(alpha) else None
+            if len(stacked) > 1:
+                drawn = [ordinal_alpha(r.reshape(size, size)) for r in resampled_sums(stacked)]
+                figures["alpha_ci"] = _interval(np.array(drawn))
+        found[person] = figures
+    return found
+
+
+def _told(comparisons: list[tuple[list[list[int]], Tally]], was: str, value: str) -> dict[str, Any]:
+    """Every figure, from the units and the tally of each comparison; `was` and `value` are words."""
+    kept = [(units, tally) for units, tally in comparisons if units]
     empty = dict.fromkeys(("alpha", "alpha_ci", "pairwise", "pairwise_ci", "tau", "tau_ci"))
-    sizes = {"n_units": sum(len(u) for _, u in kept), "n_comparisons": len(kept)}
+    sizes = {"n_units": sum(len(units) for units, _ in kept), "n_comparisons": len(kept)}
     if not kept:
-        reason = "No response was ranked by two people, so nothing can be compared."
+        reason = f"No response was {was} by two people, so nothing can be compared."
         return {**empty, **sizes, "n_pairs": 0, "reason": reason}
 
-    values = sorted({value for _, u in kept for unit in u for value in unit})
-    tallies = [agreed(combinations(rankings, 2)) for rankings, _ in kept]
-    figures: dict[str, Any] = {**empty, **sizes, **_rates(tallies)} | sizes
+    values = sorted({one for units, _ in kept for unit in units for one in unit})
+    figures: dict[str, Any] = {**empty, **sizes, **_rates([tally for _, tally in kept])} | sizes
     if len(values) > 1:
-        figures["alpha"] = krippendorff([unit for _, u in kept for unit in u])
+        figures["alpha"] = krippendorff([unit for units, _ in kept for unit in units])
     else:
-        figures["reason"] = "Everybody gave every response the same rank: alpha is not defined."
+        figures["reason"] = f"Everybody gave every response the same {value}: alpha is not defined."
     if len(kept) < 2:  # one comparison drawn again and again says nothing about how figures vary
         return figures
-    matrices = np.array([coincidences(u, values).ravel() for _, u in kept])
+    matrices = np.array([coincidences(units, values).ravel() for units, _ in kept])
     drawn = resampled_sums(matrices)
     if len(values) > 1:
         alphas = [ordinal_alpha(row.reshape(len(values), -1)) for row in drawn]
@@ -262,16 +366,22 @@ def coincidences(units: Iterable[list[int]], values: list[int]) -> Floats:
     return matrix
 
 
-def ordinal_alpha(matrix: Floats) -> float:
-    """Alpha with the ordinal metric from a coincidence matrix; NaN where only one value occurs.
+def ordinal_distances(totals: Floats) -> Floats:
+    """Squared distances of values, of each of which there are so many: (values, values).
 
-    The squared distance of two ranks is (what lies between them, both ends counted half)^2
-    (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, section D).
+    It is (what lies between two, both ends counted half)^2 (Krippendorff 2011, Computing
+    Krippendorff's Alpha-Reliability, section D).
     """
+    middle = np.cumsum(totals) - totals / 2
+    distances: Floats = (middle[:, None] - middle[None, :]) ** 2
+    return distances
+
+
+def ordinal_alpha(matrix: Floats) -> float:
+    """Alpha with the ordinal metric from a coincidence matrix; NaN where only one value occurs."""
     totals = matrix.sum(axis=1)
     n = totals.sum()
-    middle = np.cumsum(totals) - totals / 2
-    distance = (middle[:, None] - middle[None, :]) ** 2
+    distance = ordinal_distances(totals)
     expected = float((np.outer(totals, totals) * distance).sum())
     if n <= 1 or expected == 0:
         return float("nan")

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from django.db.models import OuterRef, Subquery
@@ -29,7 +30,7 @@ from annotation.exports import json_line
 from annotation.freezing import freeze
 from annotation.models import Batch, Freezing, Membership, Project, Prompt, Snapshot
 from annotation.snapshots import SnapshotError
-from annotation.statements import statements
+from annotation.statements import rating_rows, statements
 
 MAX_PROMPT_ROWS = 10_000
 
@@ -139,7 +140,9 @@ class AxisAgreementSerializer(serializers.Serializer[Any]):
     alpha = serializers.FloatField(allow_null=True, help_text="Krippendorff's alpha, ordinal.")
     alpha_ci = serializers.ListField(child=serializers.FloatField(), allow_null=True)
     pairwise = serializers.FloatField(
-        allow_null=True, help_text="Share of pairs that two annotators order alike."
+        allow_null=True,
+        help_text="Share of pairs that two annotators order alike; of marks, of responses that two "
+        "annotators give the same mark.",
     )
     pairwise_ci = serializers.ListField(child=serializers.FloatField(), allow_null=True)
     tau = serializers.FloatField(
@@ -417,18 +420,20 @@ def _said(request: Request, slug: str, file: str) -> StreamingHttpResponse:
 @api_view(["GET"])
 @throttle_classes([ExportThrottle])
 def project_agreement(request: Request, slug: str) -> Response:
-    """How far annotators agree now, per axis, over every judgment that counts."""
+    """How far annotators agree now, per axis, over every judgment that counts.
+
+    Marks are there beside the axes as `mark:<attribute>`, the vote on safety as `safe/unsafe`.
+    """
     project = project_for(request.user, slug, CAN_READ_DATA)
+    batches = _asked_batches(request, project)
     rows = preferences.preference_rows(
-        project,
-        batches=_asked_batches(request, project),
-        only_trainable=False,
-        adjudicated=False,
+        project, batches=batches, only_trainable=False, adjudicated=False
     )
+    marks = rating_rows(project, batches=batches)
     by = request.query_params.get("by", "")
     if by not in AGREEMENT_BY:
         raise serializers.ValidationError({"by": "Give “category”, “annotator” or nothing."})
-    return Response(AGREEMENT_BY[by](rows))
+    return Response(AGREEMENT_BY[by](chain(rows, marks)))
 
 
 def _asked_batches(request: Request, project: Project) -> list[Batch] | None:

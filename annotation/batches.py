@@ -29,6 +29,7 @@ from annotation.protocols import RESPONSES
 from annotation.text import storable
 
 ROWS_AT_ONCE = 500
+HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
 
 
 class BatchError(Exception):
@@ -59,7 +60,13 @@ class Progress(TypedDict):
     percent: int
     is_complete: bool
     per_hour: float | None
+    """Pace of the last hour."""
     eta_seconds: float | None
+    """Until the last judgment, at the pace of the last hour, or of the last week where the last hour
+    has fewer than two judgments; None without a pace, and of a dialogue, which an admin ends."""
+    pace_n: int
+    """How many judgments that pace rests on."""
+    is_pace_of_week: bool
 
 
 def create_batch(
@@ -167,7 +174,7 @@ def close_batch(batch: Batch, by: User | None) -> Batch:
 
 
 def batch_progress(batch: Batch) -> Progress:
-    """Where the batch stands, and at the pace of its last hour of work, when it will be done."""
+    """Where the batch stands, and at the pace of its last hour or week, when it will be done."""
     now = timezone.now()
     totals = batch.comparisons.filter(gold__isnull=True).aggregate(
         comparisons=Count("pk"), places=Sum("needed"), done=Sum("judged")
@@ -180,21 +187,15 @@ def batch_progress(batch: Batch) -> Progress:
         extra=Count("pk", filter=Q(state=Assignment.State.JUDGED, is_extra=True)),
         people=Count("annotator", distinct=True, filter=Q(state=Assignment.State.JUDGED)),
     )
-    recent = (
-        Judgment.objects.current()
-        .filter(
-            assignment__comparison__batch=batch,
-            assignment__comparison__gold__isnull=True,
-            assignment__is_extra=False,
-            created_at__gte=now - timedelta(hours=1),
-        )
-        .aggregate(n=Count("pk"), first=Min("created_at"))
-    )
-    per_hour = eta_seconds = None
-    if recent["n"] >= 2:
-        seconds = max((now - recent["first"]).total_seconds(), 1.0)
-        per_hour = recent["n"] / seconds * 3600
-        eta_seconds = (needed - judged) / per_hour * 3600
+    per_hour, n = _pace(batch, HOUR)
+    pace, is_of_week = per_hour, False
+    if pace is None:
+        pace, n = _pace(batch, WEEK)
+        is_of_week = pace is not None
+    is_endless = batch.interface == Interface.DIALOGUE
+    eta_seconds = None
+    if pace is not None and not is_endless:
+        eta_seconds = max(0, needed - judged) / pace * 3600
     return {
         "comparisons": totals["comparisons"],
         "needed": needed,
@@ -202,10 +203,34 @@ def batch_progress(batch: Batch) -> Progress:
         **states,  # type: ignore[typeddict-item]
         "percent": int(100 * judged / needed) if needed else 0,
         # A dialogue campaign has no last comparison: an admin closes it.
-        "is_complete": needed > 0 and judged >= needed and batch.interface != Interface.DIALOGUE,
+        "is_complete": needed > 0 and judged >= needed and not is_endless,
         "per_hour": per_hour,
         "eta_seconds": eta_seconds,
+        "pace_n": n,
+        "is_pace_of_week": is_of_week,
     }
+
+
+def _pace(batch: Batch, window: timedelta) -> tuple[float | None, int]:
+    """Judgments an hour from the first of this window until now, and how many they are.
+
+    None with fewer than two: one says nothing about how fast the next one comes.
+    """
+    now = timezone.now()
+    recent = (
+        Judgment.objects.current()
+        .filter(
+            assignment__comparison__batch=batch,
+            assignment__comparison__gold__isnull=True,
+            assignment__is_extra=False,
+            assignment__is_ruling=False,
+            created_at__gte=now - window,
+        )
+        .aggregate(n=Count("pk"), first=Min("created_at"))
+    )
+    if recent["n"] < 2:
+        return None, 0
+    return recent["n"] / max((now - recent["first"]).total_seconds(), 1.0) * 3600, recent["n"]
 
 
 def _checked(

@@ -24,6 +24,7 @@ from annotation.data_forms import FreezeForm, ImportForm, PromptFilterForm, Toke
 from annotation.downloads import archive_answer, csv_answer, file_answer
 from annotation.freezing import freeze, latest
 from annotation.models import ApiToken, Event, Freezing, Project, Prompt, Snapshot, Source
+from annotation.protocols import called, is_mark
 from annotation.rendering import render_markdown
 from annotation.snapshots import (
     SnapshotError,
@@ -304,9 +305,20 @@ def _version_row(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
         "more": judgments - before.counts.get("judgments", 0) if before else None,
         "snapshot": snapshot,
         "pairs": list(snapshot.counts.get("pairs", {}).items()),
-        "agreement": list(snapshot.agreement.items()),
+        "agreement": _axes_first(snapshot),
         "bytes": sum(file["bytes"] for file in snapshot.files),
     }
+
+
+def _agreement(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
+    """What people agree on, as it is called; how far; and whether it is a mark and not an order."""
+    return [(called(of), figures, is_mark(of)) for of, figures in snapshot.agreement.items()]
+
+
+def _axes_first(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
+    """`_agreement` for a line in a list: the axes, or the marks where nothing was compared."""
+    found = _agreement(snapshot)
+    return [of for of in found if not of[2]] or found
 
 
 @project_view(*CAN_READ_DATA)
@@ -344,7 +356,7 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             "n_pairs": pairs.get(axis, 0),
             "pairs": list(pairs.items()),
             "ties": found.counts.get("ties", {}),
-            "agreement": list(found.agreement.items()),
+            "agreement": _agreement(found),
             "files": found.files,
             "csv_axes": axes,
             "bytes": sum(file["bytes"] for file in found.files),

@@ -6,6 +6,10 @@ other, and appears in the same numbers ("12 of 40 today"). It is counted nowhere
 nobody, takes no place, is never data and never trained on. Reviewers and admins, who see what is
 gold, are handed none of it.
 
+An order is known by its pairs, and what is said of a response by itself by its mark or vote: a mark
+that is near enough is right (`Attribute.tolerance`). A batch gets the items of which it asks at
+least one thing that is known; the rest of what is known of them counts for nothing there.
+
 Where gold comes is decided by a keyed hash: of each `gold_every` comparisons that somebody is handed
 exactly one is gold, at a place that nobody without the server's key can foretell.
 """
@@ -21,6 +25,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext_noop
 
 from annotation import protocols
 from annotation.models import (
@@ -41,16 +46,25 @@ from annotation.models import (
 )
 from annotation.prepared import Prepared
 from annotation.text import storable
+from annotation.votes import marks_by_place
 
 SOURCE = "Gold items"
-RANKED = (protocols.RANK, protocols.PAIR)
-# An item is right when this share of its pairs is; a pair of responses leaves no room for error.
+# Of what people write, and of a dialogue that is still to be held, no answer is known.
+KNOWABLE = (protocols.RANK, protocols.PAIR, protocols.RATE)
+ORDERED = (protocols.RANK, protocols.PAIR)
+# An item is right when this share of its pairs and marks is; a pair leaves no room for error.
 RIGHT = 0.75
 # By role too: rows made in bulk were never asked.
 KNOWS_GOLD = Q(knows_gold=True) | Q(role__in=Membership.SEES_GOLD)
 ROWS_SEEN = 200
 MAX_ITEMS = 2_000
 MAX_TEXT = 20_000
+
+
+NOTHING_KNOWN = gettext_noop(
+    "Gold works where given responses are ranked, compared or rated; of what people write or talk "
+    "about here no answer is known beforehand."
+)
 
 
 class GoldError(Exception):
@@ -60,24 +74,62 @@ class GoldError(Exception):
 # --- How good an answer is -----------------------------------------------------------------------------
 
 
-def score(expected: Mapping[str, Sequence[int | None]], ranks: Mapping[str, Any]) -> float | None:
-    """Share of the known pairs that were put in the right order; None where nothing is known.
+def asked_of(face: str, rules: protocols.Protocol, measures: Iterable[str]) -> list[str]:
+    """Of axes and marks (as in `GoldItem.expected`), those that people are asked about."""
+    asked = {protocols.mark_on(one.key) for one in rules.attributes}
+    if rules.safety:
+        asked.add(protocols.SAFE_OR_NOT)
+    return [of for of in measures if (of in asked if protocols.is_mark(of) else face in ORDERED)]
 
-    `ranks` is `{axis: [rank or None per response]}`, in the item's order of responses. A tie where
-    one is better is half right; a response that was not ranked is wrong. Two that a top-k ranking
-    left out (BELOW) were not asked about.
+
+def for_qualification(project: Project) -> list[GoldItem]:
+    """The items of a round begun now: marked for it, with something known of what is asked now."""
+    items = project.gold_items.filter(is_active=True, is_qualification=True)
+    return [item for item in items if asked_of(project.interface, project.rules, item.expected)]
+
+
+def tolerances(rules: protocols.Protocol) -> dict[str, int]:
+    """How far each mark may be from the known one and still be right."""
+    return {protocols.mark_on(one.key): one.tolerance for one in rules.attributes}
+
+
+def score(
+    expected: Mapping[str, Sequence[int | None]],
+    given: Mapping[str, Any],
+    tolerance: Mapping[str, int] | None = None,
+) -> float | None:
+    """Share of what is known that was said rightly; None where nothing is known.
+
+    `given` is `{axis or mark: [rank or mark, or None, per response]}`, in the item's order of
+    responses. Of an axis the known pairs count: a tie where one is better is half right; a response
+    that was not ranked is wrong. Two that a top-k ranking left out (BELOW) were not asked about. Of
+    a mark each known one counts: it is right where it is at most `tolerance[mark]` away (0 unless
+    said), a vote on safety where it is the same.
     """
     points, n = 0.0, 0
-    for axis, known in expected.items():
-        given = ranks.get(axis) or [None] * len(known)
-        for (a, said_a), (b, said_b) in combinations(zip(known, given, strict=True), 2):
-            if a is None or b is None or a == b or said_a == said_b == protocols.BELOW:
-                continue
-            n += 1
-            if said_a is None or said_b is None:
-                continue
-            points += 0.5 if said_a == said_b else float((said_a < said_b) == (a < b))
+    for measure, known in expected.items():
+        if protocols.is_mark(measure):
+            near = (tolerance or {}).get(measure, 0)
+            for right, said in zip(known, given.get(measure) or [None] * len(known), strict=True):
+                n += right is not None
+                points += right is not None and said is not None and abs(said - right) <= near
+            continue
+        points_of, n_of = _score_order(known, given.get(measure) or [None] * len(known))
+        points, n = points + points_of, n + n_of
     return points / n if n else None
+
+
+def _score_order(known: Sequence[int | None], given: Sequence[int | None]) -> tuple[float, int]:
+    """Over the known pairs of one axis: points, and how many there are."""
+    points, n = 0.0, 0
+    for (a, said_a), (b, said_b) in combinations(zip(known, given, strict=True), 2):
+        if a is None or b is None or a == b or said_a == said_b == protocols.BELOW:
+            continue
+        n += 1
+        if said_a is None or said_b is None:
+            continue
+        points += 0.5 if said_a == said_b else float((said_a < said_b) == (a < b))
+    return points, n
 
 
 @dataclass(frozen=True)
@@ -119,8 +171,12 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
             "assignment__comparison__gold__expected",
             "ranks",
             "rest_below",
+            "ratings",
+            "safety",
+            "assignment__comparison__batch",
         )
     )
+    batches = Batch.objects.select_related("project").in_bulk({row[-1] for row in rows})
     order: dict[int, list[str]] = {}
     for comparison, pk in (
         Response.objects.filter(comparison__in={row[1] for row in rows})
@@ -129,12 +185,14 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
     ):
         order.setdefault(comparison, []).append(str(pk))
     found: dict[int, Tally] = {}
-    for person, comparison, expected, ranks, rest_below in rows:
+    for person, comparison, expected, ranks, rest_below, ratings, safety, batch in rows:
         left_out = protocols.BELOW if rest_below else None
         given = {
             axis: [of.get(pk, left_out) for pk in order[comparison]] for axis, of in ranks.items()
-        }
-        share = score(expected, given)
+        } | marks_by_place(order[comparison], ratings, safety)
+        face, rules = batches[batch].face, batches[batch].rules
+        known = {of: expected[of] for of in asked_of(face, rules, expected)}
+        share = score(known, given, tolerances(rules))
         if share is not None:
             before = found.get(person, Tally())
             found[person] = Tally(before.right + (share >= RIGHT), before.of + 1)
@@ -241,10 +299,10 @@ def _place(membership: Membership, project: Project, position: int) -> int:
 def sow(batch: Batch) -> int:
     """Put the project's gold among the comparisons of a batch of work; how many were added.
 
-    Only items that look like the work: as many responses as its comparisons have, and prompts that
-    are not being judged there.
+    Only items that look like the work: as many responses as its comparisons have, prompts that are
+    not being judged there, and something known of what it asks.
     """
-    if batch.is_imported or batch.face not in RANKED or batch.qualification is not None:
+    if batch.is_imported or batch.face not in KNOWABLE or batch.qualification is not None:
         return 0
     with transaction.atomic():
         Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)  # Sown by one at a time.
@@ -264,7 +322,8 @@ def _sow(batch: Batch) -> int:
         .exclude(pk__in=there)
         .exclude(prompt__comparisons__batch=batch)
     )
-    return _add(batch, [item for item in items if len(item.responses) in sizes])
+    alike = [item for item in items if len(item.responses) in sizes]
+    return _add(batch, [item for item in alike if asked_of(batch.face, batch.rules, item.expected)])
 
 
 def sow_everywhere(project: Project) -> int:
@@ -385,7 +444,7 @@ def open_round(project: Project, attempt: int = 1) -> Batch | None:
         found = project.batches.filter(qualification=attempt).first()
         if found is not None:
             return found
-        items = list(project.gold_items.filter(is_active=True, is_qualification=True))
+        items = for_qualification(project)
         if not items:
             return None
         batch = Batch.objects.create(
@@ -433,8 +492,10 @@ def add_items(
 ) -> tuple[int, int]:
     """Add gold items; (how many, how many were there already). All or none: GoldError names the row.
 
-    A row is `{"prompt": text} or {"messages": […]}` with `responses` (texts), `ranks` (`{axis: [rank
-    or null]}`, or one list for every axis) and, if wished, `why`, `qualification`, `mixed`.
+    A row is `{"prompt": text} or {"messages": […]}` with `responses` (texts); `ranks` (`{axis: [rank
+    or null]}`, or one list for every axis), `marks` (`{attribute: [mark or null]}`) and `safe` (`[true,
+    false or null]`), of which the project asks for one at least; and, if wished, `why`,
+    `qualification`, `mixed`.
     """
     ready = []
     for number, row in enumerate(rows, start=1):
@@ -475,8 +536,15 @@ def add_items(
 
 def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
     if not isinstance(row, Mapping):
-        raise GoldError("a gold item is an object with prompt, responses and ranks.")
-    known = {"prompt", "messages", "responses", "ranks", "why", "qualification", "mixed"}
+        raise GoldError(
+            "a gold item is an object with prompt, responses and what is known of them."
+        )
+    if project.interface not in KNOWABLE:
+        raise GoldError(NOTHING_KNOWN)
+    known = {
+        *("prompt", "messages", "responses", "ranks", "marks", "safe"),
+        *("why", "qualification", "mixed"),
+    }
     if unknown := sorted(set(row) - known):
         raise GoldError(f"there is no field “{str(unknown[0])[:40]}”.")
     messages = row.get("messages") or [{"role": "user", "content": row.get("prompt")}]
@@ -496,31 +564,14 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
     if (
         not isinstance(responses, list)
         or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in responses)
-        or not max(2, fewest) <= len(responses) <= max(2, most)
+        or not fewest <= len(responses) <= most
     ):
-        raise GoldError(f"responses must be a list of {max(2, fewest)} to {max(2, most)} texts.")
-    ranks = row.get("ranks")
-    by_axis: dict[str, Any] = (
-        {str(axis): of for axis, of in ranks.items()}
-        if isinstance(ranks, Mapping)
-        else dict.fromkeys(project.axis_keys, ranks)
-    )
-    for axis, of in by_axis.items():
-        if axis not in project.axis_keys:
-            raise GoldError(f"this project does not compare on “{str(axis)[:40]}”.")
-        if (
-            not isinstance(of, list)
-            or len(of) != len(responses)
-            or not all(
-                rank is None
-                or (isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= 9)
-                for rank in of
-            )
-        ):
-            raise GoldError(
-                f"the ranks on {axis} must be one number from 1 to 9, or null, a response."
-            )
-    if score(by_axis, by_axis) is None:
+        raise GoldError(f"responses must be a list of {fewest} to {most} texts.")
+    expected = _known_order(project, row.get("ranks"), len(responses))
+    expected |= _known_marks(project, row.get("marks"), row.get("safe"), len(responses))
+    if score(expected, expected) is None:
+        if any(protocols.is_mark(of) for of in expected) or project.interface not in ORDERED:
+            raise GoldError("at least one mark or vote on safety must be known.")
         raise GoldError("at least two responses must have different ranks, or nothing is known.")
     why = row.get("why") or ""
     if not isinstance(why, str) or len(why) > 400:
@@ -536,11 +587,78 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
     ]
     return clean, {
         "responses": [storable(text, "\ufffd") for text in responses],
-        "expected": {axis: list(of) for axis, of in by_axis.items()},
+        "expected": expected,
         "why": storable(why, "\ufffd"),
         "is_qualification": flags["qualification"],
         "is_mixed": flags["mixed"],
     }
+
+
+def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | None]]:
+    """The known ranks per axis, checked; none under an interface that asks for no order."""
+    if project.interface not in ORDERED:
+        if ranks:
+            raise GoldError("this project asks for no order; give marks, or safe.")
+        return {}
+    by_axis: dict[str, Any] = (
+        {str(axis): of for axis, of in ranks.items()}
+        if isinstance(ranks, Mapping)
+        else dict.fromkeys(project.axis_keys, ranks)
+        if ranks is not None
+        else {}
+    )
+    for axis, of in by_axis.items():
+        if axis not in project.axis_keys:
+            raise GoldError(f"this project does not compare on “{str(axis)[:40]}”.")
+        if not _are_numbers(of, n, range(1, 10)):
+            raise GoldError(
+                f"the ranks on {axis} must be one number from 1 to 9, or null, a response."
+            )
+    return {axis: list(of) for axis, of in by_axis.items()}
+
+
+def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, list[int | None]]:
+    """The known marks per attribute and the known votes on safety, checked, as numbers."""
+    found: dict[str, list[int | None]] = {}
+    attributes = {one.key: one for one in project.rules.attributes}
+    if not isinstance(marks or {}, Mapping):
+        raise GoldError(
+            "the marks are an object: for each attribute one mark, or null, a response."
+        )
+    for key, of in (marks or {}).items():
+        one = attributes.get(str(key))
+        if one is None:
+            raise GoldError(f"this project does not ask for “{str(key)[:40]}”.")
+        if not _are_numbers(of, n, one.values):
+            raise GoldError(
+                f"the marks on {one.key} must be one number from {one.low} to {one.high}, or null, "
+                "a response."
+            )
+        found[protocols.mark_on(one.key)] = list(of)
+    if safe is not None:
+        if not project.rules.safety:
+            raise GoldError("this project asks for no vote on safety.")
+        if (
+            not isinstance(safe, list)
+            or len(safe) != n
+            or not all(vote is None or isinstance(vote, bool) for vote in safe)
+        ):
+            raise GoldError("safe must be true, false or null for each response.")
+        found[protocols.SAFE_OR_NOT] = [None if vote is None else int(vote) for vote in safe]
+    return found
+
+
+def _are_numbers(values: Any, n: int, allowed: range) -> bool:
+    """Whether this is a list of n whole numbers that are allowed, or None."""
+    return (
+        isinstance(values, list)
+        and len(values) == n
+        and all(
+            value is None
+            or (isinstance(value, int) and not isinstance(value, bool) and value in allowed)
+            for value in values
+        )
+    )
 
 
 def _is_text(value: Any) -> bool:

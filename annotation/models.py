@@ -97,6 +97,13 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is unt
     def __str__(self) -> str:
         return self.username
 
+    def covers(self, prompt: "Prompt") -> bool:
+        """Whether what belongs to this prompt is covered until they uncover it, wherever it stands."""
+        return (
+            prompt.risk == Prompt.Risk.HARMFUL
+            and self.harmful_material != User.HarmfulMaterial.SHOW
+        )
+
 
 class ProjectQuerySet(models.QuerySet["Project"]):
     def for_user(self, user: Any, *roles: str) -> "ProjectQuerySet":
@@ -818,18 +825,18 @@ class ReviewCase(models.Model):
         SETTLED = "settled", "settled by itself"
 
     REASONS: ClassVar[dict[str, str]] = {
-        "conflict": "Preferred but unsafe",
-        "unsafe": "Flagged unsafe",
-        "disagreement": "Annotators disagree",
-        "asked": "Somebody asked for it",
+        "conflict": gettext_noop("Preferred but unsafe"),
+        "unsafe": gettext_noop("Flagged unsafe"),
+        "disagreement": gettext_noop("Annotators disagree"),
+        "asked": gettext_noop("Somebody asked for it"),
     }
     GROUNDS: ClassVar[dict[str, str]] = {
-        "guidelines": "The guidelines decide it",
-        "facts": "One response is factually wrong",
-        "overlooked": "Something was overlooked",
-        "unclear": "The guidelines are unclear here",
-        "equal": "They are equally good",
-        "other": "Something else",
+        "guidelines": gettext_noop("The guidelines decide it"),
+        "facts": gettext_noop("One response is factually wrong"),
+        "overlooked": gettext_noop("Something was overlooked"),
+        "unclear": gettext_noop("The guidelines are unclear here"),
+        "equal": gettext_noop("They are equally good"),
+        "other": gettext_noop("Something else"),
     }
 
     uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)

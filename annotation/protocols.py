@@ -54,6 +54,28 @@ BELOW = 10
 COMPARING = (RANK, PAIR, DIALOGUE)
 WRITING = (DEMONSTRATE, REWRITE)
 
+# What is said of a response by itself, as `agreement`, `reliability` and `gold` name it beside the axes:
+# no axis and no attribute has a colon or a slash in its key.
+SAFE_OR_NOT = "safe/unsafe"
+
+
+def mark_on(attribute: str) -> str:
+    """The name of a rated attribute as something to agree on: HelpSteer has an axis of the same key."""
+    return f"mark:{attribute}"
+
+
+def is_mark(measure: str) -> bool:
+    """Whether this names something said of each response by itself, and not an axis."""
+    return measure == SAFE_OR_NOT or measure.startswith("mark:")
+
+
+def called(measure: str) -> str:
+    """An axis or a mark as it is called where its key is shown."""
+    if measure == SAFE_OR_NOT:
+        return "safe or unsafe"
+    return measure.removeprefix("mark:") + " (mark)" if is_mark(measure) else measure
+
+
 # An axis with one of these keys asks about harm; every other axis asks how good a response is.
 SAFETY_AXES = frozenset({"safety", "harmlessness"})
 
@@ -114,6 +136,11 @@ class Attribute:
     @property
     def values(self) -> range:
         return range(self.low, self.high + 1)
+
+    @property
+    def tolerance(self) -> int:
+        """How far a mark may be from a known one: a quarter of the scale, rounded down."""
+        return (self.high - self.low) // 4
 
 
 @dataclass(frozen=True, kw_only=True)

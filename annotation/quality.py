@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -15,11 +16,12 @@ from django.core.cache import cache
 from django.db import transaction
 from django.db.models import Count, Max, Min, Q
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation import gold, reliability
-from annotation.agreement import agreement_in_all
+from annotation.agreement import agreement_by_annotator, agreement_in_all
 from annotation.assignment import count, lock, release
-from annotation.batches import batch_progress
+from annotation.batches import Progress, batch_progress
 from annotation.models import (
     Assignment,
     Batch,
@@ -31,9 +33,11 @@ from annotation.models import (
     Response,
     User,
 )
-from annotation.preferences import preference_rows
+from annotation.preferences import annotator_id, preference_rows
 from annotation.protocols import BELOW
-from annotation.reliability import Profile, Quality, Vote
+from annotation.reliability import Profile, Quality, Rating, Vote
+from annotation.statements import rating_rows
+from annotation.votes import marks_by_place
 
 CHUNK = 2_000
 # Beyond this nobody is reading one comparison: they went for coffee, and that is not counted as work.
@@ -51,13 +55,16 @@ class QualityError(Exception):
 # --- What people said, as votes ---------------------------------------------------------------------------
 
 
-def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> list[Vote]:
-    """Every current vote on every axis, as it was shown; annotators and comparisons are ids."""
+def votes_of(
+    project: Project, *, batches: Iterable[Batch] | None = None
+) -> tuple[list[Vote], list[Rating]]:
+    """Every current vote on every axis and every rating, as it was shown; people are ids, and so are
+    comparisons."""
     judgments = _votes(project)
     if batches is not None:
         judgments = judgments.filter(assignment__comparison__batch__in=list(batches))
     lengths: dict[int, int] = {}
-    votes = []
+    votes, ratings = [], []
     ids = list(judgments.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(ids), CHUNK):
         rows = list(
@@ -68,12 +75,19 @@ def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> lis
                 "ranks",
                 "rest_below",
                 "seconds",
+                "ratings",
+                "safety",
             )
         )
         missing = {row[1] for row in rows}
         for pk, text in Response.objects.filter(comparison__in=missing).values_list("pk", "text"):
             lengths[pk] = len(text)
-        for person, comparison, shown, ranks, rest_below, seconds in rows:
+        for person, comparison, shown, ranks, rest_below, seconds, rated, safety in rows:
+            sizes = tuple(lengths.get(pk, 0) for pk in shown)
+            if rated or safety:
+                marks = marks_by_place([str(pk) for pk in shown], rated, safety)
+                told = {measure: tuple(values) for measure, values in marks.items()}
+                ratings.append(Rating(person, comparison, tuple(shown), told, sizes, seconds))
             left_out = BELOW if rest_below else None
             for axis, given in ranks.items():
                 votes.append(
@@ -82,12 +96,12 @@ def votes_of(project: Project, *, batches: Iterable[Batch] | None = None) -> lis
                         comparison,
                         tuple(shown),
                         tuple(given.get(str(pk), left_out) for pk in shown),
-                        tuple(lengths.get(pk, 0) for pk in shown),
+                        sizes,
                         seconds,
                         axis,
                     )
                 )
-    return votes
+    return votes, ratings
 
 
 def assessed(project: Project, *, lately: bool = False) -> Quality:
@@ -99,20 +113,34 @@ def assessed(project: Project, *, lately: bool = False) -> Quality:
     key = (cache.get(name) if lately else None) or _state_of_votes(project)
     found: Quality | None = cache.get(key)
     if found is None:
-        found = reliability.assess(votes_of(project))
+        found = reliability.assess(*votes_of(project))
         cache.set(key, found, CACHE_SECONDS)
         cache.set(name, key, LATELY_SECONDS)
     return found
 
 
 def agreement_of(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How far annotators agree per axis, and by category: kept as `assessed` is."""
+    """How far annotators agree per axis and mark, and by category: kept as `assessed` is."""
     key = f"agreement:{_state_of_votes(project)}"
     found: tuple[dict[str, Any], dict[str, Any]] | None = cache.get(key)
     if found is None:
-        found = agreement_in_all(preference_rows(project, only_trainable=False, adjudicated=False))
+        rows = preference_rows(project, only_trainable=False, adjudicated=False)
+        found = agreement_in_all(chain(rows, rating_rows(project)))
         cache.set(key, found, CACHE_SECONDS)
     return found
+
+
+def agreement_of_person(project: Project, user: User) -> dict[str, dict[str, Any]]:
+    """`{axis or mark: figures}`: how far one person agrees with the others, kept as `assessed` is."""
+    key = f"agreement-by-person:{_state_of_votes(project)}"
+    found: dict[str, dict[str, dict[str, Any]]] | None = cache.get(key)
+    if found is None:
+        rows = preference_rows(project, only_trainable=False, adjudicated=False)
+        found = agreement_by_annotator(chain(rows, rating_rows(project)))
+        cache.set(key, found, CACHE_SECONDS)
+    # In rows somebody whose judgments came from a file as well has two names.
+    names = [annotator_id(project, user, is_imported=of) for of in (False, True)]
+    return next((found[name] for name in names if name in found), {})
 
 
 def _state_of_votes(project: Project) -> str:
@@ -156,11 +184,12 @@ class Person:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        found = self.profile.reasons if self.profile else ()
+        found = tuple(gettext(reason) for reason in self.profile.reasons) if self.profile else ()
         if self.fails_gold:
             found = (
                 *found,
-                f"Got {self.gold.of - self.gold.right} of {self.gold.of} gold items wrong.",
+                gettext("Got %(n)s of %(of)s gold items wrong.")
+                % {"n": self.gold.of - self.gold.right, "of": self.gold.of},
             )
         return found
 
@@ -233,19 +262,39 @@ def people(project: Project) -> list[Person]:
 
 
 def _stuck(project: Project) -> dict[int, int]:
-    """Minutes for which people have held a comparison without a sign of work on it."""
+    """Minutes for which people have held a comparison without a sign of work on it.
+
+    Signs are that it was handed out, that a draft was saved, and that the lease was begun again: the
+    page does so while somebody is at it, and when they press “Keep it for me”.
+    """
     now = timezone.now()
+    length = timedelta(minutes=project.lease_minutes)
     found: dict[int, int] = {}
     leases = Assignment.objects.filter(
         comparison__batch__project=project,
         comparison__batch__state=Batch.State.OPEN,
         state=Assignment.State.LEASED,
     )
-    for person, leased, saved in leases.values_list("annotator", "leased_at", "draft_saved_at"):
-        idle = int((now - max(leased, saved or leased)).total_seconds() // 60)
+    for person, leased, saved, until in leases.values_list(
+        "annotator", "leased_at", "draft_saved_at", "lease_until"
+    ):
+        # Where the length was changed meanwhile the other two still say something.
+        last = max(leased, saved or leased, min(until - length, now))
+        idle = int((now - last).total_seconds() // 60)
         if idle >= STUCK_MINUTES:
             found[person] = max(found.get(person, 0), idle)
     return found
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """When an open batch will be done, and what that rests on."""
+
+    batch: Batch
+    left: int
+    done_at: datetime | None
+    pace_n: int
+    is_pace_of_week: bool
 
 
 @dataclass(frozen=True)
@@ -261,6 +310,9 @@ class Throughput:
     left: int
     hours_left: float | None
     done_at: datetime | None
+    """Of the last of the open batches; None where one of them has no pace."""
+    batches: tuple[Outlook, ...]
+    """Open ones with work left."""
 
 
 def throughput(project: Project, found: list[Person]) -> Throughput:
@@ -277,13 +329,13 @@ def throughput(project: Project, found: list[Person]) -> Throughput:
         days = max((timezone.now() - recent["first"]).total_seconds() / 86_400, 1.0)
         per_day = recent["n"] / days
     pay = float(project.pay_per_hour) if project.pay_per_hour is not None else None
-    left = 0
-    done: list[datetime] = []
-    for batch in project.batches.filter(state=Batch.State.OPEN, qualification__isnull=True):
-        progress = batch_progress(batch)
-        left += max(0, progress["needed"] - progress["judged"])
-        if progress["eta_seconds"] is not None:
-            done.append(timezone.now() + timedelta(seconds=progress["eta_seconds"]))
+    batches = [
+        outlook(batch, batch_progress(batch))
+        for batch in project.batches.filter(state=Batch.State.OPEN, qualification__isnull=True)
+    ]
+    batches = [of for of in batches if of.left]
+    left = sum(of.left for of in batches)
+    done = [of.done_at for of in batches if of.done_at is not None]
     return Throughput(
         n_judgments=n,
         hours=hours,
@@ -293,7 +345,20 @@ def throughput(project: Project, found: list[Person]) -> Throughput:
         cost_so_far=pay * hours if pay is not None else None,
         left=left,
         hours_left=left / per_hour if per_hour else None,
-        done_at=max(done) if done and left else None,
+        done_at=max(done) if done and len(done) == len(batches) else None,
+        batches=tuple(batches),
+    )
+
+
+def outlook(batch: Batch, progress: Progress) -> Outlook:
+    """When a batch will be done if people go on as they did."""
+    eta = progress["eta_seconds"]
+    return Outlook(
+        batch,
+        max(0, progress["needed"] - progress["judged"]),
+        timezone.now() + timedelta(seconds=eta) if eta is not None else None,
+        progress["pace_n"],
+        progress["is_pace_of_week"],
     )
 
 
@@ -304,7 +369,7 @@ def pause(membership: Membership, by: User, reason: str) -> None:
     """Hand this person nothing more; what they hold goes back, what they send still counts."""
     reason = reason.strip()[:200]
     if not reason:
-        raise QualityError("Say why: the person is shown the reason.")
+        raise QualityError(gettext("Say why: the person is shown the reason."))
     project = membership.project
     with transaction.atomic():
         membership.paused_at, membership.paused_reason = timezone.now(), reason
@@ -332,7 +397,7 @@ def exclude(
     """
     reason = reason.strip()[:200]
     if not reason:
-        raise QualityError("Say why they are taken out: the reason stays on record.")
+        raise QualityError(gettext("Say why they are taken out: the reason stays on record."))
     wanted = set(judgments)
     with transaction.atomic():
         rows = list(
@@ -379,11 +444,15 @@ def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
     with transaction.atomic():
         locked = lock(comparison.pk)
         if locked.gold_id is not None:
-            raise QualityError("Gold is not asked again.")
+            raise QualityError(gettext("Gold is not asked again."))
         if locked.is_live:
-            raise QualityError("A live dialogue is judged by who talks: nobody else is asked.")
+            raise QualityError(
+                gettext("A live dialogue is judged by who talks: nobody else is asked.")
+            )
         if locked.batch.state != Batch.State.OPEN:
-            raise QualityError(f"“{locked.batch}” is closed; open it to ask again.")
+            raise QualityError(
+                gettext("“%(batch)s” is closed; open it to ask again.") % {"batch": locked.batch}
+            )
         # One more than there are answers: where a place is free already, somebody is being asked.
         locked.needed = max(locked.needed, locked.taken + 1)
         locked.save(update_fields=["needed"])

@@ -22,7 +22,8 @@ from annotation.exports import json_line
 from annotation.models import Judgment, Project, User
 from annotation.models import Response as ModelResponse
 from annotation.preferences import annotator_id
-from annotation.reliability import Estimate, Habit, Quality
+from annotation.reliability import Estimate, Habit, Marked, Quality
+from annotation.votes import marks_by_place
 
 CHUNK = 500
 
@@ -44,15 +45,30 @@ class HabitSerializer(serializers.Serializer[Habit]):
     p = serializers.FloatField(allow_null=True, help_text="Two-sided, Holm over the annotators.")
 
 
+class MarkedSerializer(serializers.Serializer[Marked]):
+    measure = serializers.CharField(help_text="`mark:<attribute>` or `safe/unsafe`.")
+    n_marks = serializers.IntegerField()
+    reliability = EstimateSerializer(help_text="Chance of the very mark (Dawid-Skene).")
+    agreement = EstimateSerializer(help_text="The same mark as somebody else.")
+    skill = EstimateSerializer(help_text="Nearer to the others' marks than by chance: 0 guesses.")
+    constant = HabitSerializer(help_text="Their commonest mark; `n` counts marks.")
+
+
 class AnnotatorQualitySerializer(serializers.Serializer[Any]):
     annotator = serializers.CharField(help_text="As in exports.")
     n_judgments = serializers.IntegerField(source="n_votes")
-    reliability = EstimateSerializer(help_text="Chance of being right (Dawid-Skene).")
-    agreement = EstimateSerializer(help_text="With the others, pairwise.")
+    reliability = EstimateSerializer(
+        help_text="Chance of being right (Dawid-Skene): of pairs, or of marks where nothing is compared."
+    )
+    agreement = EstimateSerializer(
+        help_text="With the others: pairwise, or the same mark where nothing is compared."
+    )
     skill = EstimateSerializer(help_text="Agreement beyond chance: 0 guesses, 1 always agrees.")
     position = HabitSerializer(help_text="Of two, the one shown first wins.")
     length = HabitSerializer(help_text="Of two, the longer one wins.")
     ties = HabitSerializer()
+    constant = HabitSerializer(help_text="Of the habits of giving one mark, the surest.")
+    marks = MarkedSerializer(many=True)
     spam = serializers.FloatField(help_text="From .5 on somebody should look.")
     reasons = serializers.ListField(child=serializers.CharField())
 
@@ -101,7 +117,7 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
         Judgment.objects.current()
         .of_project(project)
         .filter(assignment__comparison__gold__isnull=True)
-        .exclude(ranks={})
+        .exclude(ranks={}, ratings={}, safety={})
         .order_by("assignment__comparison_id", "pk")
         .values_list(
             "assignment__comparison_id",
@@ -109,6 +125,8 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
             "assignment__annotator_id",
             "assignment__is_ruling",
             "ranks",
+            "ratings",
+            "safety",
         )
     )
     names: dict[int, str] = {}
@@ -139,13 +157,14 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
                     if person in found.profiles
                     else None,
                     "ranks": ordered(ranks),
+                    "marks": marks_by_place([str(pk) for pk in pks], ratings, safety),
                 }
-                for _, _, person, is_ruling, ranks in given
+                for _, _, person, is_ruling, ranks, ratings, safety in given
                 if not is_ruling
             ],
             "consensus": consensus,
             "certainty": certainty,
-            "ruling": next((ordered(ranks) for *_, is_ruling, ranks in given if is_ruling), None),
+            "ruling": next((ordered(row[4]) for row in given if row[3]), None),
         }
 
 

@@ -15,6 +15,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_lazy, ngettext
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation import faces, gold, quality, review
@@ -41,7 +42,7 @@ from annotation.models import (
     ReviewCase,
     User,
 )
-from annotation.protocols import RANK
+from annotation.protocols import RANK, SAFE_OR_NOT, called, is_mark, mark_on
 
 ROWS_A_PAGE = 40
 MAX_GOLD_BYTES = 5_000_000
@@ -53,13 +54,21 @@ class PayForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Project
         fields = ["pay_per_hour", "currency"]
-        labels = {"pay_per_hour": "Pay per hour"}
-        help_texts = {"currency": "Three letters, such as EUR."}
+        labels = {
+            "pay_per_hour": gettext_lazy("Pay per hour"),
+            "currency": gettext_lazy("Currency"),
+        }
+        help_texts = {
+            "pay_per_hour": gettext_lazy(
+                "What an hour of an annotator's work costs; empty: not known."
+            ),
+            "currency": gettext_lazy("Three letters, such as EUR."),
+        }
 
     def clean_currency(self) -> str:
         currency = str(self.cleaned_data["currency"]).upper()
         if not (len(currency) == 3 and currency.isascii() and currency.isalpha()):
-            raise forms.ValidationError("Three letters, such as EUR.")
+            raise forms.ValidationError(gettext("Three letters, such as EUR."))
         return currency
 
 
@@ -68,34 +77,36 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Project
         fields = ["gold_every", "qualification_pass"]
         labels = {
-            "gold_every": "One gold item in every … comparisons",
-            "qualification_pass": "Qualification: per cent right to pass",
+            "gold_every": gettext_lazy("One gold item in every … comparisons"),
+            "qualification_pass": gettext_lazy("Qualification: per cent right to pass"),
         }
         help_texts = {
-            "gold_every": "From 2 to 100; 0 mixes none in. 10 is a common choice.",
-            "qualification_pass": "0 lets everybody begin at once. Whoever has judged here before "
-            "takes the round as well, unless you waive it.",
+            "gold_every": gettext_lazy("From 2 to 100; 0 mixes none in. 10 is a common choice."),
+            "qualification_pass": gettext_lazy(
+                "0 lets everybody begin at once. Whoever has judged here before takes the round as "
+                "well, unless you waive it."
+            ),
         }
 
     def clean_gold_every(self) -> int:
         every = int(self.cleaned_data["gold_every"])
         if every == 1:
-            raise forms.ValidationError("With 1 there would be no work at all; 2 is the least.")
+            raise forms.ValidationError(
+                gettext("With 1 there would be no work at all; 2 is the least.")
+            )
         return every
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
-        if given.get("qualification_pass") and self.instance.interface not in gold.RANKED:
+        if self.instance.interface not in gold.KNOWABLE:
+            if given.get("gold_every"):
+                self.add_error("gold_every", gettext(gold.NOTHING_KNOWN))
+            if given.get("qualification_pass"):
+                told = (gettext(gold.NOTHING_KNOWN), gettext("Nobody could pass."))
+                self.add_error("qualification_pass", " ".join(told))
+        elif given.get("qualification_pass") and not gold.for_qualification(self.instance):
             self.add_error(
-                "qualification_pass",
-                "Gold is known by its order, and this project asks for none: nobody could pass.",
-            )
-        elif (
-            given.get("qualification_pass")
-            and not self.instance.gold_items.filter(is_active=True, is_qualification=True).exists()
-        ):
-            self.add_error(
-                "qualification_pass", "Mark some items for the qualification round first."
+                "qualification_pass", gettext("Mark some items for the qualification round first.")
             )
         return given
 
@@ -116,7 +127,7 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             if pay.is_valid():
                 save_asked(pay)
                 Event.record(project, request.user, "changed project", project.name, fields=["pay"])
-                messages.success(request, "Saved.")
+                messages.success(request, gettext("Saved."))
                 return redirect("quality", project.slug)
         else:
             _act_on_member(request, project, act)
@@ -128,6 +139,7 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
         "annotation/quality.html",
         {
             "people": found,
+            "compares": any(of.profile and of.profile.n_pairs for of in found),
             "suspects": [person for person in found if person.is_suspect],
             "work": quality.throughput(project, found),
             "agreement": _axes(project, agreement),
@@ -151,20 +163,22 @@ def _act_on_member(request: HttpRequest, project: Project, act: str) -> None:
     try:
         if act == "pause":
             quality.pause(member, me, reason)
-            messages.success(request, f"{member.user} is paused and is told why.")
+            told = gettext("%(who)s is paused and is told why.")
         elif act == "resume":
             quality.resume(member, me)
-            messages.success(request, f"{member.user} goes on.")
+            told = gettext("%(who)s goes on.")
         elif act == "retry":
             gold.let_try_again(member, me)
-            messages.success(request, f"{member.user} may take the qualification round again.")
+            told = gettext("%(who)s may take the qualification round again.")
         elif act == "waive":
             gold.waive(member, me, reason)
-            messages.success(request, f"{member.user} may work without the qualification round.")
+            told = gettext("%(who)s may work without the qualification round.")
         else:
             raise Http404("There is no such act.")
     except quality.QualityError as problem:
         messages.error(request, str(problem))
+    else:
+        messages.success(request, told % {"who": member.user})
 
 
 @project_view(*CAN_REVIEW)
@@ -188,11 +202,17 @@ def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpRespo
         ),
         ROWS_A_PAGE,
     ).get_page(request.GET.get("page"))
+    names = _names(project)
     return render(
         request,
         "annotation/quality_person.html",
         {
             "person": person,
+            "marks": [
+                (names.get(of.measure, called(of.measure)), of)
+                for of in (person.profile.marks if person.profile else ())
+            ],
+            "agreement": _axes(project, quality.agreement_of_person(project, person.user)),
             "page": page,
             "rows": [
                 (
@@ -216,23 +236,24 @@ def _act_on_judgments(
     ids = list(wanted.values_list("pk", flat=True))
     back = redirect("quality_person", project.slug, person.user.pk)
     if not ids:
-        messages.warning(request, "Choose at least one judgment.")
+        messages.warning(request, gettext("Choose at least one judgment."))
         return back
     try:
         if act in ("exclude", "exclude-all"):
             again = request.POST.get("ask_again") == "on"
             n = quality.exclude(project, ids, who_asks(request), reason, ask_again=again)
-            told = " Their places are free for others." if again and n else ""
-            messages.success(
-                request,
-                f"{n} taken out: no export and no figure has them; they stay on record.{told}",
-            )
+            told = gettext(
+                "%(n)s taken out: no export and no figure has them; they stay on record."
+            ) % {"n": n}
+            if again and n:
+                told += " " + gettext("Their places are free for others.")
+            messages.success(request, told)
         elif act in ("include", "include-all"):
             n = quality.include(project, ids, who_asks(request))
-            messages.success(request, f"{n} count again.")
+            messages.success(request, gettext("%(n)s count again.") % {"n": n})
         elif act == "review":
             n = review.ask_for_reviews(project, ids, who_asks(request))
-            messages.success(request, f"{n} put into the review queue.")
+            messages.success(request, gettext("%(n)s put into the review queue.") % {"n": n})
         else:
             raise Http404("There is no such act.")
     except quality.QualityError as problem:
@@ -241,7 +262,23 @@ def _act_on_judgments(
 
 
 def _axes(project: Project, figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [(axis["name"], figures[axis["key"]]) for axis in project.axes if axis["key"] in figures]
+    """Agreement on each axis and on each thing that is marked, as it is called."""
+    names = _names(project)
+    others = [measure for measure in figures if is_mark(measure) and measure not in names]
+    return [
+        (names.get(measure, called(measure)), figures[measure])
+        for measure in (*names, *others)
+        if measure in figures
+    ]
+
+
+def _names(project: Project) -> dict[str, str]:
+    """What people agree on here, as it is called, in the order in which it is asked."""
+    names = {axis["key"]: gettext(axis["name"]) for axis in project.axes}
+    # HelpSteer has an axis and an attribute of the same name.
+    for one in project.rules.attributes:
+        names[mark_on(one.key)] = gettext("%(name)s (mark)") % {"name": gettext(one.name)}
+    return names | {SAFE_OR_NOT: gettext("Safe or unsafe (vote)")}
 
 
 # --- Gold -----------------------------------------------------------------------------------------------
@@ -262,7 +299,7 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
             if project.qualification_pass:
                 gold.open_round(project)
             Event.record(project, me, "changed project", project.name, fields=form.changed_data)
-            messages.success(request, "Saved.")
+            messages.success(request, gettext("Saved."))
             return redirect("gold_items", project.slug)
     elif act == "import":
         try:
@@ -270,8 +307,11 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
         except gold.GoldError as error:
             problem = str(error)
         else:
-            known = f" {there} were there already." if there else ""
-            messages.success(request, f"Added {added} gold item{'s' * (added != 1)}.{known}")
+            told = ngettext("Added %(n)s gold item.", "Added %(n)s gold items.", added)
+            told %= {"n": added}
+            if there:
+                told += " " + gettext("%(n)s were there already.") % {"n": there}
+            messages.success(request, told)
             return redirect("gold_items", project.slug)
     elif act in GOLD_ACTS:
         item = get_object_or_404(project.gold_items, pk=whole_number(request.POST.get("item")))
@@ -297,7 +337,10 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
             "n_qualification": project.gold_items.filter(
                 is_active=True, is_qualification=True
             ).count(),
-            "axes": project.axis_keys,
+            "axes": project.axis_keys if project.interface in gold.ORDERED else [],
+            "attributes": project.rules.attributes,
+            "asks_safety": project.rules.safety,
+            "example": _example(project),
             "project": Project.objects.get(pk=project.pk),
         },
         status=422 if form.errors or problem else 200,
@@ -312,16 +355,16 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
     file = request.FILES.get("file")
     if file is not None:
         if file.size is None or file.size > MAX_GOLD_BYTES:
-            raise gold.GoldError("The file is larger than 5 MB; divide it.")
+            raise gold.GoldError(gettext("The file is larger than 5 MB; divide it."))
         try:
             text = file.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise gold.GoldError("The file is not UTF-8 text.") from error
+            raise gold.GoldError(gettext("The file is not UTF-8 text.")) from error
     else:
         text = request.POST.get("rows", "")
     text = text.strip()
     if not text:
-        raise gold.GoldError("Choose a file, or write at least one row.")
+        raise gold.GoldError(gettext("Choose a file, or write at least one row."))
     try:
         if text.startswith("["):
             yield from json.loads(text)
@@ -330,13 +373,40 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
             if line.strip():
                 yield json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise gold.GoldError(f"That is not JSON: {str(error)[:120]}.") from error
+        told = gettext("That is not JSON: %(problem)s.") % {"problem": str(error)[:120]}
+        raise gold.GoldError(told) from error
+
+
+def _example(project: Project) -> str:
+    """A row as one might write it, of what this project asks."""
+    row: dict[str, Any] = {"prompt": "What is 2 + 2?", "responses": ["4", "5"]}
+    if project.interface in gold.ORDERED:
+        row["ranks"] = [1, 2]
+    else:
+        row["marks"] = {one.key: [one.high, one.low] for one in project.rules.attributes[:1]}
+        row |= {"safe": [True, True]} if project.rules.safety else {}
+    return json.dumps(row)
 
 
 def _known(project: Project, item: GoldItem) -> list[dict[str, str]]:
-    return [
+    """What is known of an item, a line for each axis and mark."""
+    marks = [
         {
-            **axis,
+            "key": measure,
+            "name": called(measure),
+            "line": ", ".join(
+                f"{LETTERS[place]} {_said(measure, value)}"
+                for place, value in enumerate(values)
+                if value is not None
+            ),
+        }
+        for measure, values in item.expected.items()
+        if is_mark(measure)
+    ]
+    return marks + [
+        {
+            "key": axis["key"],
+            "name": gettext(axis["name"]),
             "line": ranking_line(
                 {
                     LETTERS[i]: rank
@@ -347,6 +417,12 @@ def _known(project: Project, item: GoldItem) -> list[dict[str, str]]:
         }
         for axis in project.axes
     ]
+
+
+def _said(measure: str, value: int) -> str:
+    if measure != SAFE_OR_NOT:
+        return str(value)
+    return gettext("safe") if value else gettext("unsafe")
 
 
 # --- The review queue -----------------------------------------------------------------------------------------
@@ -363,7 +439,8 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
         request.GET.get("page")
     )
     decided = (
-        project.review_cases.filter(state=ReviewCase.State.DECIDED)
+        review.readable(project, who_asks(request))
+        .filter(state=ReviewCase.State.DECIDED)
         .select_related("comparison__prompt", "decided_by")
         .order_by("-decided_at")[:10]
     )
@@ -373,10 +450,11 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
         {
             "page": page,
             "rows": [(case, _reasons(case)) for case in page],
-            "decided": [(case, ReviewCase.GROUNDS.get(case.ground, "")) for case in decided],
+            "decided": [(case, _ground(case)) for case in decided],
             "reason": reason,
-            "reasons": ReviewCase.REASONS.items(),
+            "reasons": [(key, gettext(name)) for key, name in ReviewCase.REASONS.items()],
             "first": cases.first(),
+            "avoids": who_asks(request).harmful_material == User.HarmfulMaterial.AVOID,
         },
     )
 
@@ -396,7 +474,7 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
     if request.method == "POST":
         if request.POST.get("act") == "undo":
             review.undo(case, me)
-            messages.success(request, "Taken back: the votes count again, and it is open.")
+            messages.success(request, gettext("Taken back: the votes count again, and it is open."))
             return redirect("review_case", project.slug, case.uid)
         if request.POST.get("act") == "again":
             try:
@@ -404,7 +482,7 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
             except quality.QualityError as error:
                 messages.error(request, str(error))
             else:
-                messages.success(request, "One more person is asked.")
+                messages.success(request, gettext("One more person is asked."))
             return redirect("review_case", project.slug, case.uid)
         try:
             _decide(request, case, votes)
@@ -412,7 +490,7 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
             problem = str(error)
         else:
             following = review.queue(project, me).first()
-            messages.success(request, "Decided. The votes are kept beside it.")
+            messages.success(request, gettext("Decided. The votes are kept beside it."))
             if following is None:
                 return redirect("review_queue", project.slug)
             return redirect("review_case", project.slug, following.uid)
@@ -429,9 +507,11 @@ def _decide(request: HttpRequest, case: ReviewCase, votes: list[Judgment]) -> No
     try:
         key = UUID(posted.get("key", ""))
     except ValueError as error:
-        raise JudgmentError("The form has no valid key; load the page again.") from error
+        raise JudgmentError(gettext("The form has no valid key; load the page again.")) from error
     if posted.get("seen", _seen(votes)) != _seen(votes):
-        raise JudgmentError("The votes changed while you read them: here they are as they are now.")
+        raise JudgmentError(
+            gettext("The votes changed while you read them: here they are as they are now.")
+        )
     reviewed = _reviewed(case)
     rules = case.comparison.batch.rules
     if choice == "own":
@@ -444,7 +524,7 @@ def _decide(request: HttpRequest, case: ReviewCase, votes: list[Judgment]) -> No
     elif 1 <= whole_number(choice) <= len(votes):
         answer = review.as_answer(votes[whole_number(choice) - 1])
     else:
-        raise JudgmentError("Choose a vote, the consensus or an answer of your own.")
+        raise JudgmentError(gettext("Choose a vote, the consensus or an answer of your own."))
     ground = posted.get("ground", "")
     review.decide(case, who_asks(request), answer=answer, ground=ground, key=key, note=note)
 
@@ -489,7 +569,7 @@ def _case(
     for vote in votes:
         for pk, of in vote.flags.items():
             flagged.setdefault(pk, []).extend(
-                Judgment.FLAGS.get(flag["kind"], flag["kind"]).lower() for flag in of
+                gettext(Judgment.FLAGS.get(flag["kind"], flag["kind"])).lower() for flag in of
             )
 
     def lines(judgment: Judgment) -> list[dict[str, str]]:
@@ -517,6 +597,7 @@ def _case(
         "case": case,
         "project": project,
         "reasons": _reasons(case),
+        "is_covered": me.covers(case.comparison.prompt),
         "messages_of_prompt": case.comparison.prompt.messages,
         "responses": [
             {
@@ -567,9 +648,9 @@ def _case(
             if asked["face"] == RANK
         ],
         "limits": {"rewrite": MAX_REWRITE},
-        "ground_name": ReviewCase.GROUNDS.get(case.ground, ""),
+        "ground_name": _ground(case),
         "grounds": [
-            (value, name, key)
+            (value, gettext(name), key)
             for (value, name), key in zip(ReviewCase.GROUNDS.items(), "gfouex", strict=True)
         ],
         "numbers": range(1, len(letters) + 1),
@@ -587,7 +668,12 @@ def _tallied(flags: list[str]) -> list[str]:
 
 
 def _reasons(case: ReviewCase) -> list[str]:
-    return [ReviewCase.REASONS.get(reason, reason) for reason in case.reasons]
+    return [gettext(ReviewCase.REASONS.get(reason, reason)) for reason in case.reasons]
+
+
+def _ground(case: ReviewCase) -> str:
+    """Why it was decided so; nothing while it is open."""
+    return gettext(ReviewCase.GROUNDS[case.ground]) if case.ground in ReviewCase.GROUNDS else ""
 
 
 # --- One's own progress -------------------------------------------------------------------------------------------
@@ -627,6 +713,7 @@ def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
             "agreement": profile.agreement
             if profile and profile.agreement.n >= ENOUGH_SHARED
             else None,
+            "compares": bool(profile and profile.n_pairs),
             "enough": ENOUGH_SHARED,
             "team": median(others) if len(others) >= 2 else None,
             "days": days,

@@ -1,7 +1,8 @@
 """How far each annotator can be relied on. Plain arithmetic over votes; knows no database.
 
 A vote is one person's ranking of one comparison on one axis, in the order in which it was shown to
-them. Every figure is per person, over all axes together unless said otherwise:
+them; a rating is what they said of each response of one by itself: marks, and safe or not. Every
+figure is per person, over all axes together unless said otherwise:
 
 - **reliability**: the chance that what they say about a pair is right, by a Dawid-Skene model
   (Dawid & Skene 1979, Applied Statistics 28) whose labels are "first better, tie, second better".
@@ -11,6 +12,10 @@ them. Every figure is per person, over all axes together unless said otherwise:
   each person, so an order-blind person favours the earlier of two with probability 1/2 whatever the
   answers are; length and ties are held against what others said about the same pairs.
 - **pattern**: the same ranks at the same places again and again.
+- **marks**: on each attribute and on the vote on safety by itself, reliability (Dawid-Skene with one
+  class a mark: the chance of the very mark), agreement (the same mark), skill, and **constant**: the
+  commonest mark, against how often the others gave it to the same responses. Where nothing is
+  compared, the first three are over all marks together.
 - **speed**: characters a second, against what people read and against the others.
 - **spam**: one number from 0 to 1 with its reasons in words; from 0.5 on somebody should look.
 
@@ -21,7 +26,7 @@ together. p-values are two-sided and adjusted over the people of one call (Holm 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from statistics import median
@@ -29,8 +34,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from django.utils.translation import gettext_noop
 
-from annotation.agreement import resampled_sums
+from annotation.agreement import ordinal_distances, resampled_sums
 from annotation.protocols import BELOW
 
 Floats = npt.NDArray[np.float64]
@@ -48,6 +54,19 @@ SURE = 0.001
 SPAM = 0.5
 
 
+# Why somebody should be looked at. English, as it is kept for a while: the pages translate it.
+AGREES_BY_CHANCE = gettext_noop("Agrees with the others hardly more often than chance would.")
+MARKS_BY_CHANCE = gettext_noop("Marks agree with the others hardly more often than chance would.")
+PREFERS_FIRST = gettext_noop("Prefers what is shown first, whatever it says.")
+PREFERS_LAST = gettext_noop("Prefers what is shown last, whatever it says.")
+REPEATS_PLACES = gettext_noop("Gives the same places the same ranks again and again.")
+FOLLOWS_LENGTH = gettext_noop("Follows length: nearly always prefers the longer one.")
+FOLLOWS_SHORTNESS = gettext_noop("Follows length: nearly always prefers the shorter one.")
+TIES_EVERYTHING = gettext_noop("Ties nearly everything where others see a difference.")
+MARKS_ALIKE = gettext_noop("Gives nearly everything the same mark where others see a difference.")
+TOO_FAST = gettext_noop("Answers faster than anybody reads.")
+
+
 class Vote(NamedTuple):
     """One person's ranking of one comparison on one axis.
 
@@ -63,6 +82,21 @@ class Vote(NamedTuple):
     lengths: tuple[int, ...]
     seconds: float | None = None
     axis: str = ""
+
+
+class Rating(NamedTuple):
+    """What one person said of each response of one comparison by itself.
+
+    `marks` is `{attribute or vote: one value a response, None where there is none}`, in the order in
+    which `responses` (ids) were shown; `lengths` and `seconds` as in a Vote.
+    """
+
+    annotator: Hashable
+    comparison: Hashable
+    responses: tuple[int, ...]
+    marks: Mapping[str, tuple[int | None, ...]]
+    lengths: tuple[int, ...]
+    seconds: float | None = None
 
 
 # --- Dawid and Skene ----------------------------------------------------------------------------------
@@ -198,6 +232,48 @@ def pairs_of(votes: Iterable[Vote]) -> Pairs:
     return Pairs(list(people), list(units), list(items), *table.T)
 
 
+@dataclass
+class Marks:
+    """Marks on one attribute, or votes on safety: one row per response that somebody marked.
+
+    `label` is the place of a mark among `values`; people and units are numbered as in the Pairs.
+    """
+
+    measure: str
+    values: list[int]
+    person: Ints
+    unit: Ints
+    item: Ints
+    label: Ints
+    n_items: int
+
+
+def marks_of(ratings: Iterable[Rating], pairs: Pairs) -> list[Marks]:
+    """A table for each thing that was marked; `pairs` gets the people and units that only rated."""
+    people = {who: number for number, who in enumerate(pairs.people)}
+    units = {unit: number for number, unit in enumerate(pairs.units)}
+    items: dict[str, dict[tuple[Hashable, int], int]] = {}
+    rows: dict[str, list[tuple[int, int, int, int]]] = {}
+    for rating in ratings:
+        person = people.setdefault(rating.annotator, len(people))
+        unit = units.setdefault(rating.comparison, len(units))
+        for measure, values in rating.marks.items():
+            known = items.setdefault(measure, {})
+            for pk, value in zip(rating.responses, values, strict=True):
+                if value is not None:
+                    item = known.setdefault((rating.comparison, pk), len(known))
+                    rows.setdefault(measure, []).append((person, unit, item, value))
+    pairs.people, pairs.units = list(people), list(units)
+    found = []
+    for measure, told in rows.items():
+        person_, unit_, item_, given = np.array(told, dtype=np.int64).T
+        marks, label = np.unique(given, return_inverse=True)
+        found.append(
+            Marks(measure, marks.tolist(), person_, unit_, item_, label, len(items[measure]))
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A figure with its 95 % interval (percentile bootstrap over comparisons) and what it rests on."""
@@ -242,6 +318,19 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """What can be said of one annotator's marks on one attribute, or of their votes on safety."""
+
+    measure: str
+    n_marks: int
+    reliability: Estimate
+    agreement: Estimate
+    skill: Estimate
+    constant: Habit
+    """Share of their commonest mark; expected is the others' share of it on the same responses."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """What can be said of one annotator. `spam` is from 0 to 1; `reasons` are sentences."""
 
@@ -258,6 +347,9 @@ class Profile:
     speed: Speed
     spam: float = 0.0
     reasons: tuple[str, ...] = ()
+    marks: tuple[Marked, ...] = ()
+    constant: Habit = Habit(None, None)
+    """Of the habits of giving one mark: the surest, p times the number of things marked."""
 
     @property
     def is_suspect(self) -> bool:
@@ -287,35 +379,34 @@ class Quality:
         return consensus(probabilities) if probabilities else None
 
 
-def assess(votes: Iterable[Vote]) -> Quality:
+def assess(votes: Iterable[Vote], ratings: Iterable[Rating] = ()) -> Quality:
     """Everything about everybody. People with fewer than MIN_VOTES comparisons get no tests."""
-    votes = list(votes)
+    votes, ratings = list(votes), list(ratings)
     pairs = pairs_of(votes)
+    tables = [_Compared.of(marks) for marks in marks_of(ratings, pairs)]
     n = len(pairs.people)
-    if not len(pairs.item):
-        blank = Estimate(None)
-        none = Habit(None, None)
-        profiles = {
-            who: Profile(who, 0, 0, blank, blank, blank, none, none, none, none, Speed())
-            for who in pairs.people
-        }
-        return Quality(profiles, pairs, None)
-    model = dawid_skene(pairs.item, pairs.person, pairs.label, 3, prior=2.0, mirror=True)
-    opinions = np.bincount(pairs.item, minlength=len(pairs.items))
+    compares = bool(len(pairs.item))
+    model = None
+    right = np.zeros(0)
+    if compares:
+        model = dawid_skene(pairs.item, pairs.person, pairs.label, 3, prior=2.0, mirror=True)
+        right = _right_by_others(pairs, model)
+    opinions = np.bincount(pairs.item)
     shared = opinions[pairs.item] > 1
-    right = _right_by_others(pairs, model)
     agreed, chance = _agreement_with_others(pairs)
     chose = (pairs.has_longer == 1) & (pairs.label != TIE)
     length_gap, others_longer = _against_others(pairs, pairs.longer > 0, chose)
     tie_gap, others_tie = _against_others(pairs, pairs.label == TIE, np.ones_like(chose))
-    speeds = _speeds(votes, pairs.people)
+    speeds = _speeds([*votes, *ratings], pairs.people)
     repeated = _patterns(votes)
 
     drafts: list[dict[str, Any]] = []
     for number in range(n):
         mine = pairs.person == number
         both = mine & shared
-        n_units = len(np.unique(pairs.unit[mine]))
+        own_marks = [table.marks.person == number for table in tables]
+        rated = [table.marks.unit[own] for table, own in zip(tables, own_marks, strict=True)]
+        n_units = len(np.unique(np.concatenate([pairs.unit[mine], *rated])))
         tested = n_units >= MIN_VOTES
         decided = mine & (pairs.label != TIE)
         of_length = mine & chose
@@ -323,6 +414,9 @@ def assess(votes: Iterable[Vote]) -> Quality:
         reliability, _ = _ratio(right, np.ones_like(right), pairs.unit, both)
         agreement, _ = _ratio(agreed, np.ones_like(agreed), pairs.unit, both)
         skill, skills = _ratio(agreed - chance, 1 - chance, pairs.unit, both)
+        all_marks, mark_skills = _over_all_marks(tables, number)
+        if not compares:
+            reliability, agreement, skill = all_marks
         drafts.append(
             {
                 "annotator": pairs.people[number],
@@ -332,6 +426,8 @@ def assess(votes: Iterable[Vote]) -> Quality:
                 "agreement": agreement,
                 "skill": skill,
                 "skills": skills,
+                "mark_skill": all_marks[2].value,
+                "mark_skills": mark_skills,
                 "position": Habit(
                     _mean(pairs.earlier[decided] > 0),
                     0.5,
@@ -352,19 +448,25 @@ def assess(votes: Iterable[Vote]) -> Quality:
                 ),
                 "pattern": repeated.get(pairs.people[number], Habit(None, None)),
                 "speed": speeds[pairs.people[number]],
+                "marks": tuple(
+                    table.of_person(number)
+                    for table, own in zip(tables, own_marks, strict=True)
+                    if own.any()
+                ),
             }
         )
-    for name in ("position", "length", "ties", "pattern"):
+    _adjust_constant(drafts)
+    for name in ("position", "length", "ties", "pattern", "constant"):
         adjusted = holm([draft[name].p for draft in drafts])
         for draft, p in zip(drafts, adjusted, strict=True):
             draft[name] = replace(draft[name], p=p)
-    known = [d["skill"].value for d in drafts if d["skill"].value is not None]
-    usual = median(known) if known else 0.0
+    usual = _middle(draft["skill"].value for draft in drafts) if compares else 0.0
+    usual_mark = _middle(draft.pop("mark_skill") for draft in drafts)
     profiles = {}
     for draft in drafts:
-        skills = draft.pop("skills")
+        skills, mark_skills = draft.pop("skills"), draft.pop("mark_skills")
         profile = Profile(**draft)
-        spam, reasons = _suspicion(profile, skills, usual)
+        spam, reasons = _suspicion(profile, [(skills, usual), (mark_skills, usual_mark)])
         profiles[profile.annotator] = Profile(**draft, spam=spam, reasons=reasons)
     return Quality(profiles, pairs, model)
 
@@ -401,10 +503,130 @@ def consensus(probabilities: dict[tuple[int, int], Floats]) -> Consensus:
     return Consensus(ranks, sure)
 
 
+# --- Marks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Compared:
+    """Marks on one thing, row by row against what the others gave the same responses."""
+
+    marks: Marks
+    right: Floats
+    """The chance that it is right, by everybody else's marks."""
+    others: Floats
+    """(rows, values): how many of the others gave each mark."""
+    shared: npt.NDArray[np.bool_]
+    same: Floats
+    """Share of the others who gave the same."""
+    apart: Floats
+    """Mean distance to the others' marks, where two marks of the project are 1 apart on average."""
+    by_chance: Floats
+    """Mean distance to any mark of the others: what this mark would get on another response."""
+
+    @classmethod
+    def of(cls, marks: Marks) -> "_Compared":
+        size = len(marks.values)
+        rows = np.arange(len(marks.item))
+        model = dawid_skene(marks.item, marks.person, marks.label, size, prior=2.0)
+        flat = np.bincount(marks.item * size + marks.label, minlength=marks.n_items * size)
+        others = flat.reshape(-1, size)[marks.item].astype(np.float64)
+        others[rows, marks.label] -= 1
+        n_others = others.sum(axis=1)
+        totals = np.bincount(marks.label, minlength=size).astype(np.float64)
+        distance = ordinal_distances(totals)
+        shares = totals / totals.sum()
+        if (mean := float(shares @ distance @ shares)) > 0:
+            distance = distance / mean
+        n_people = int(marks.person.max()) + 1
+        own = np.bincount(marks.person * size + marks.label, minlength=n_people * size)
+        rest = totals - own.reshape(n_people, size)[marks.person]
+        of = distance[marks.label]
+        return cls(
+            marks,
+            _right_by_others(marks, model),
+            others,
+            n_others > 0,
+            others[rows, marks.label] / np.maximum(n_others, 1),
+            (others * of).sum(axis=1) / np.maximum(n_others, 1),
+            (rest * of).sum(axis=1) / np.maximum(rest.sum(axis=1), 1),
+        )
+
+    def of_person(self, number: int) -> Marked:
+        marks, mine = self.marks, self.marks.person == number
+        both = mine & self.shared
+        commonest = int(np.bincount(marks.label[mine]).argmax())
+        gave = (marks.label == commonest).astype(np.float64)
+        they = self.others[:, commonest] / np.maximum(self.others.sum(axis=1), 1)
+        tested = len(np.unique(marks.unit[mine])) >= MIN_VOTES
+        return Marked(
+            marks.measure,
+            int(mine.sum()),
+            _ratio(self.right, np.ones_like(self.right), marks.unit, both)[0],
+            _ratio(self.same, np.ones_like(self.same), marks.unit, both)[0],
+            _ratio(self.by_chance - self.apart, self.by_chance, marks.unit, both)[0],
+            Habit(
+                _mean(gave[mine]),
+                _mean(they[both]),
+                int(mine.sum()),
+                *_sign_test(gave - they, marks.unit, both, tested=tested),
+            ),
+        )
+
+
+def _over_all_marks(
+    tables: list[_Compared], number: int
+) -> tuple[tuple[Estimate, Estimate, Estimate], Floats]:
+    """One person's reliability, agreement and skill over everything that is marked, and the skill's
+    bootstrap. What everybody always gives the same mark says nothing of anybody and is left out."""
+    used = [table for table in tables if len(table.marks.values) > 1]
+    if not used:
+        return (Estimate(None), Estimate(None), Estimate(None)), np.array([])
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(table, name) for table in used])
+
+    unit = np.concatenate([table.marks.unit for table in used])
+    mask = joined("shared") & (np.concatenate([table.marks.person for table in used]) == number)
+    right, same, by_chance = joined("right"), joined("same"), joined("by_chance")
+    reliability, _ = _ratio(right, np.ones_like(right), unit, mask)
+    agreement, _ = _ratio(same, np.ones_like(same), unit, mask)
+    skill, skills = _ratio(by_chance - joined("apart"), by_chance, unit, mask)
+    return (reliability, agreement, skill), skills
+
+
+def _adjust_constant(drafts: list[dict[str, Any]]) -> None:
+    """Each habit of giving one mark: p over the people. And of each person the surest, times how many
+    were looked at, as with patterns; its p is adjusted with the other habits."""
+    for draft in drafts:
+        habits = [of.constant for of in draft["marks"] if of.constant.p is not None]
+        draft["constant"] = Habit(None, None)
+        if habits:
+            surest = min(habits, key=lambda habit: habit.p or 0.0)
+            draft["constant"] = replace(surest, p=min(1.0, (surest.p or 0.0) * len(habits)))
+    for measure in {marked.measure for draft in drafts for marked in draft["marks"]}:
+        who = {
+            place: marked
+            for place, draft in enumerate(drafts)
+            for marked in draft["marks"]
+            if marked.measure == measure
+        }
+        ps = holm([marked.constant.p for marked in who.values()])
+        for (place, marked), p in zip(who.items(), ps, strict=True):
+            told = replace(marked, constant=replace(marked.constant, p=p))
+            drafts[place]["marks"] = tuple(
+                told if of is marked else of for of in drafts[place]["marks"]
+            )
+
+
 # --- The pieces ----------------------------------------------------------------------------------------------
 
 
-def _right_by_others(pairs: Pairs, model: DawidSkene) -> Floats:
+def _middle(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return median(known) if known else 0.0
+
+
+def _right_by_others(pairs: Pairs | Marks, model: DawidSkene) -> Floats:
     """Per row: the chance that the label is right, by everybody else's labels."""
     said = model.confusion[pairs.person, :, pairs.label]  # (rows, C): chance of saying that
     others = model.truth[pairs.item] / np.maximum(said, 1e-12)
@@ -560,7 +782,7 @@ def _binomial_tail(k: int, n: int, p: float) -> float:
     return min(1.0, math.fsum(math.exp(value) for value in logs))
 
 
-def _speeds(votes: list[Vote], people: list[Hashable]) -> dict[Hashable, Speed]:
+def _speeds(votes: list[Vote | Rating], people: list[Hashable]) -> dict[Hashable, Speed]:
     timed: dict[Hashable, dict[Hashable, tuple[float, float]]] = defaultdict(dict)
     for vote in votes:
         if vote.seconds is not None and vote.seconds > 0:
@@ -590,8 +812,13 @@ def _speeds(votes: list[Vote], people: list[Hashable]) -> dict[Hashable, Speed]:
     }
 
 
-def _suspicion(profile: Profile, skills: Floats, usual: float) -> tuple[float, tuple[str, ...]]:
+def _suspicion(
+    profile: Profile, skills: Sequence[tuple[Floats, float]]
+) -> tuple[float, tuple[str, ...]]:
     """How likely this is not the work of somebody who reads, and why, in sentences.
+
+    `skills`: of what they compare and of what they mark, the bootstrap of their skill and what is
+    usual here.
 
     Each kind of evidence is a chance of its own; together they are 1 - the product of what each
     leaves open. The thresholds ask for a habit that is strong *and* sure: people have small biases.
@@ -601,29 +828,31 @@ def _suspicion(profile: Profile, skills: Floats, usual: float) -> tuple[float, t
     def sure(p: float | None) -> bool:
         return p is not None and p < SURE
 
-    if len(skills) and usual > 0.1 and profile.n_votes >= MIN_VOTES:
-        doubt = float(np.mean(skills < 0.4 * usual))
-        if doubt >= 0.25:
-            found.append((doubt, "Agrees with the others hardly more often than chance would."))
+    for (drawn, usual), said in zip(skills, (AGREES_BY_CHANCE, MARKS_BY_CHANCE), strict=True):
+        if len(drawn) and usual > 0.1 and profile.n_votes >= MIN_VOTES:
+            doubt = float(np.mean(drawn < 0.4 * usual))
+            if doubt >= 0.25:
+                found.append((doubt, said))
     position, length, ties = profile.position, profile.length, profile.ties
     pattern = profile.pattern
     if sure(position.p) and position.share is not None and not 0.25 < position.share < 0.75:
-        end = "first" if position.share > 0.5 else "last"
-        found.append((0.95, f"Prefers what is shown {end}, whatever it says."))
+        found.append((0.95, PREFERS_FIRST if position.share > 0.5 else PREFERS_LAST))
     # Half-way from what chance gives to always, so that of two it asks for as much as position does.
     elif sure(pattern.p) and (pattern.share or 0) >= (1 + (pattern.expected or 0)) / 2:
-        found.append((0.95, "Gives the same places the same ranks again and again."))
+        found.append((0.95, REPEATS_PLACES))
     if length.p is not None and length.share is not None and length.expected is not None:
         gap = abs(length.share - length.expected)
         strong = sure(length.p) and not 0.1 < length.share < 0.9 and gap > 0.1
         # Longer is often better, so others choose it too; what people never do is to choose it always.
         always = length.n >= 15 and not 0.03 < length.share < 0.97 and gap > 0.08
         if strong or (always and length.p < 0.05):
-            size = "longer" if length.share > 0.5 else "shorter"
-            found.append((0.95, f"Follows length: nearly always prefers the {size} one."))
+            found.append((0.95, FOLLOWS_LENGTH if length.share > 0.5 else FOLLOWS_SHORTNESS))
     if sure(ties.p) and (ties.share or 0) > 0.9 and (ties.expected or 0) < 0.65:
-        found.append((0.95, "Ties nearly everything where others see a difference."))
+        found.append((0.95, TIES_EVERYTHING))
+    constant = profile.constant
+    if sure(constant.p) and (constant.share or 0) > 0.9 and (constant.expected or 0) < 0.65:
+        found.append((0.95, MARKS_ALIKE))
     if profile.speed.is_fast:
-        found.append((0.9, "Answers faster than anybody reads."))
+        found.append((0.9, TOO_FAST))
     left = math.prod(1 - chance for chance, _ in found)
     return 1 - left, tuple(reason for _, reason in found)

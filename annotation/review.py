@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.agreement import agreed, with_the_rest
 from annotation.judging import (
@@ -29,6 +30,7 @@ from annotation.models import (
     Event,
     Judgment,
     Project,
+    Prompt,
     ReviewCase,
     User,
 )
@@ -204,16 +206,20 @@ def decide(
     asked of the answer's, not of them.
     """
     if ground not in ReviewCase.GROUNDS:
-        raise JudgmentError("Say why: choose one of the reasons.")
+        raise JudgmentError(gettext("Say why: choose one of the reasons."))
     if ground == "other" and not note.strip():
-        raise JudgmentError("Say in a few words why.")
+        raise JudgmentError(gettext("Say in a few words why."))
     if len(note) > MAX_REASON:
-        raise JudgmentError(f"In your words: at most {MAX_REASON:,} characters.")
+        raise JudgmentError(
+            gettext("In your words: at most %(most)s characters.") % {"most": f"{MAX_REASON:,}"}
+        )
     with transaction.atomic():
         case = ReviewCase.objects.select_for_update().get(pk=case.pk)
         comparison = Comparison.objects.select_related("batch__project").get(pk=case.comparison_id)
         if case.state == State.DECIDED and case.decided_by_id != by.pk:
-            raise JudgmentError(f"{case.decided_by} decided this one meanwhile.")
+            raise JudgmentError(
+                gettext("%(who)s decided this one meanwhile.") % {"who": case.decided_by}
+            )
         assignment = ruling_assignment(comparison, by)
         judgment = submit_judgment(assignment, by=by, answer=answer, key=key)
         was_decided = case.state == State.DECIDED
@@ -249,12 +255,20 @@ def undo(case: ReviewCase, by: User) -> None:
         Event.record(case.project, by, "took back a ruling", case.uid)
 
 
+def readable(project: Project, reviewer: User) -> Any:
+    """The cases of a project without those about something harmful, for who asked not to get any."""
+    cases = ReviewCase.objects.filter(project=project)
+    if reviewer.harmful_material == User.HarmfulMaterial.AVOID:
+        return cases.exclude(comparison__prompt__risk=Prompt.Risk.HARMFUL)
+    return cases
+
+
 def queue(project: Project, reviewer: User, *, reason: str = "") -> Any:
-    """Open cases that this reviewer may decide, the most urgent first."""
+    """Open cases that this reviewer may decide and is willing to read, the most urgent first."""
     own = Assignment.objects.filter(
         annotator=reviewer, state=Assignment.State.JUDGED, is_ruling=False
     ).values("comparison")
-    cases = ReviewCase.objects.filter(project=project, state=State.OPEN).exclude(comparison__in=own)
+    cases = readable(project, reviewer).filter(state=State.OPEN).exclude(comparison__in=own)
     if reason in ReviewCase.REASONS:
         # No `contains` on JSON, which SQLite lacks: the list is stored as text there and here.
         cases = cases.filter(reasons__icontains=f'"{reason}"')

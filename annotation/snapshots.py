@@ -45,8 +45,11 @@ from annotation.protocols import (
     RANK,
     RATE,
     REWRITE,
+    SAFE_OR_NOT,
     WRITING,
     Protocol,
+    called,
+    is_mark,
 )
 from annotation.statements import Statement, attributes_of, statements
 
@@ -293,7 +296,11 @@ def _write_rows(
             RATINGS: writers(RATINGS, rating_schema(attributes_of(project))),
             DEMONSTRATIONS: writers(DEMONSTRATIONS, DEMONSTRATION_SCHEMA),
         }
-        for said in statements(project, batches=batches, rounds=rounds):
+        for said in statements(project, batches=batches, rounds=rounds, adjudicated=False):
+            if said.file == RATINGS and not said.origin.is_ruling:
+                gatherer.add(said.row)
+            if said.origin.is_overruled:
+                continue
             said.row["round"] = "" if said.row["round"] is None else str(said.row["round"])
             tally.state(said)
             if sum(tally.statements.values()) % TOLD_EVERY == 0:
@@ -554,7 +561,7 @@ def _prose(snapshot: Snapshot) -> list[str]:
         "",
     ]
     for axis, figures in snapshot.agreement.items():
-        lines.append(f"- **{axis}**: {agreement_sentence(figures)}")
+        lines.append(f"- **{called(axis)}**: {agreement_sentence(axis, figures)}")
     return [*lines, ""]
 
 
@@ -654,16 +661,21 @@ ASKED = {
 }
 
 
-def agreement_sentence(figures: dict[str, Any]) -> str:
-    """Agreement on one axis, in words with intervals and n."""
+def agreement_sentence(measure: str, figures: dict[str, Any]) -> str:
+    """Agreement on one axis or mark, in words with intervals and n."""
     if figures["pairwise"] is None:
         return str(figures.get("reason", "not measured."))
-    parts = [
-        (
-            f"two annotators order two responses alike {figures['pairwise']:.1%} of the time"
-            f"{_range(figures['pairwise_ci'], '.1%')} (ties count a half, n = {figures['n_pairs']})"
+    share = f"{figures['pairwise']:.1%} of the time{_range(figures['pairwise_ci'], '.1%')}"
+    if is_mark(measure):
+        what = (
+            "call a response safe or unsafe alike"
+            if measure == SAFE_OR_NOT
+            else "give the same mark"
         )
-    ]
+        parts = [f"two annotators {what} {share} (n = {figures['n_pairs']})"]
+    else:
+        alike = f"two annotators order two responses alike {share}"
+        parts = [f"{alike} (ties count a half, n = {figures['n_pairs']})"]
     if figures["alpha"] is not None:
         parts.append(
             f"Krippendorff's alpha (ordinal) {figures['alpha']:.3f}"

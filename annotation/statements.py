@@ -38,14 +38,17 @@ def statements(
     batches: Iterable[Batch] | None = None,
     rounds: Mapping[int, Any] | None = None,
     only_trainable: bool = True,
+    adjudicated: bool = True,
     until: datetime | None = None,
 ) -> Iterator[Statement]:
     """Every rating and every written answer of the judgments that count, in their order.
 
     A rating is one response as one person saw it. A written answer is a demonstration: the ideal
     answer, the correction of a response, or the better answer written beside a comparison.
+    Where a reviewer ruled only the ruling is there; without `adjudicated` the votes are as well, and
+    each row's origin says which it is.
     """
-    judgments = judgments_of(project, batches=batches)
+    judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
         judgments = trainable(judgments)
     if until is not None:
@@ -71,6 +74,16 @@ def statements(
             batch = judgment.assignment.comparison.batch
             label = batch.name if rounds is None else rounds.get(batch.pk)
             yield from _of_judgment(project, judgment, label, texts)
+
+
+def rating_rows(project: Project, *, batches: Iterable[Batch] | None = None) -> Iterator[Row]:
+    """What annotators said of each response by itself, of every prompt, without reviewers' rulings.
+
+    For agreement: `preference_rows(…, only_trainable=False, adjudicated=False)` beside it.
+    """
+    for said in statements(project, batches=batches, only_trainable=False, adjudicated=False):
+        if said.file == "ratings" and not said.origin.is_ruling:
+            yield said.row
 
 
 def demonstrations(
@@ -104,7 +117,13 @@ def _of_judgment(
     prompt, batch = comparison.prompt, comparison.batch
     assert isinstance(person, User)
     sources = (prompt.source_id, batch.source_id)
-    origin = Origin(batch.pk, frozenset(pk for pk in sources if pk is not None))
+    is_ruling = judgment.assignment.is_ruling
+    origin = Origin(
+        batch.pk,
+        frozenset(pk for pk in sources if pk is not None),
+        is_ruling=is_ruling,
+        is_overruled=comparison.is_ruled and not is_ruling,
+    )
     said = {
         "judgment_id": str(judgment.uid),
         "prompt_id": str(prompt.uid),
@@ -112,7 +131,7 @@ def _of_judgment(
             project,
             person,
             is_imported=batch.is_imported,
-            is_ruling=judgment.assignment.is_ruling,
+            is_ruling=is_ruling,
         ),
         "round": label,
         "messages": prompt.messages,

@@ -64,11 +64,11 @@ from annotation.models import (
     Judgment,
     Membership,
     Project,
-    Prompt,
     User,
 )
 from annotation.prepared import Prepared
-from annotation.protocols import COMPARING
+from annotation.protocols import COMPARING, DIALOGUE
+from annotation.quality import outlook
 
 State = Assignment.State
 
@@ -122,14 +122,17 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
             "batches": [
                 (
                     batch,
-                    batch_progress(batch),
+                    progress,
+                    outlook(batch, progress)
+                    if batch.state == Batch.State.OPEN and batch.face != DIALOGUE
+                    else None,
                     selection(batch)
                     if sees_selection
                     and batch.state == Batch.State.OPEN
                     and batch.face in COMPARING
                     else None,
                 )
-                for batch in batches
+                for batch, progress in ((batch, batch_progress(batch)) for batch in batches)
             ],
             "people": _people(project),
             "waiting": _at_least(waiting(who_asks(request), project)),
@@ -412,8 +415,7 @@ def _slot(
         "harms": harms,
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
         "axes": axes,
-        "is_covered": assignment.comparison.prompt.risk == Prompt.Risk.HARMFUL
-        and who_asks(request).harmful_material != User.HarmfulMaterial.SHOW,
+        "is_covered": who_asks(request).covers(assignment.comparison.prompt),
         "key_rewrite": "e" if k < 5 else "v",
         "key_guidelines": "g" if k < 7 else "m",
         "limits": {"rewrite": MAX_REWRITE, "reason": MAX_REASON, "skip": MAX_SKIP_REASON},

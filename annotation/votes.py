@@ -4,7 +4,7 @@ Strength, "all bad", ratings, safety votes, and the conflicts between them. Arit
 values; `judging` is the one door that calls it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -14,14 +14,30 @@ from annotation.protocols import (
     DEMONSTRATE,
     RANK,
     REWRITE,
+    SAFE_OR_NOT,
     SAFETY_AXES,
     WRITING,
     Protocol,
+    mark_on,
 )
 
 Ranks = Mapping[str, Mapping[str, int]]
 Ratings = dict[str, dict[str, int]]
 Safety = dict[str, dict[str, Any]]
+
+
+def marks_by_place(
+    keys: Sequence[str], ratings: Ratings, safety: Safety
+) -> dict[str, list[int | None]]:
+    """What was said of each response by itself: `{mark: one value a key, None where there is none}`.
+
+    A vote on safety is 1 for safe and 0 for unsafe.
+    """
+    attributes = dict.fromkeys(name for key in keys for name in ratings.get(key, {}))
+    found = {mark_on(name): [ratings.get(key, {}).get(name) for key in keys] for name in attributes}
+    if safety:
+        found[SAFE_OR_NOT] = [int(safety[key]["safe"]) if key in safety else None for key in keys]
+    return found
 
 
 class JudgmentError(Exception):

@@ -1,6 +1,7 @@
 """How many spammers are found, and how many honest people are suspected.
 
     python -m benchmarks.spam_detection --seeds 20
+    python -m benchmarks.spam_detection --seeds 20 --interface rate
 
 Honest simulated annotators of the small world (the rubric's opinion through Plackett-Luce noise,
 each with a liking for what is shown first) judge together with spammers of one kind. For each kind:
@@ -8,6 +9,11 @@ precision (suspected people who are spammers) and recall (spammers who are suspe
 `annotation.reliability` at its own threshold, over seeds, teams and amounts of work. A second table
 says how often an honest person is suspected when there is no spammer, for careful people, for
 careless ones (twice the noise) and for people with a strong liking for what comes first.
+
+With `--interface rate` nobody ranks: each response gets a mark from 1 to 7 (the rubric's helpfulness
+with noise, each person being more or less severe) and a vote on safety (the rubric's violation, with
+slips). Spammers there: the same mark and "safe" for everything, marks at random, the length's mark,
+fast ones, and half-honest ones. "Severe" people in the second table lie two marks below the others.
 """
 
 import argparse
@@ -17,11 +23,14 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from annotation.reliability import Vote, assess
+from annotation.protocols import SAFE_OR_NOT, mark_on
+from annotation.reliability import Quality, Rating, Vote, assess
 from rlhf.world.annotators import AXES, SimulatedAnnotator, ranks_of
 from rlhf.world.answers import answer, draw_style
 from rlhf.world.prompts import WorldPrompt, make_prompts
+from rlhf.world.rubric import judge
 
 Ranks = dict[str, list[int]]
 Spammer = Callable[[Sequence[str], random.Random], tuple[Ranks, float]]
@@ -143,6 +152,100 @@ def said(
     return spammer(shown, generator)
 
 
+# --- A project that rates ------------------------------------------------------------------------------
+
+Said = tuple[list[int], list[int], float]
+"""Marks from 1 to 7, votes (1 is safe), seconds."""
+
+
+def random_marks(texts: Sequence[str], generator: random.Random) -> Said:
+    marks = [generator.randint(1, 7) for _ in texts]
+    return marks, [generator.randint(0, 1) for _ in texts], slowly(texts, generator)
+
+
+def constant_marks(texts: Sequence[str], generator: random.Random) -> Said:
+    if generator.random() < 0.05:
+        return random_marks(texts, generator)
+    return [5] * len(texts), [1] * len(texts), slowly(texts, generator)
+
+
+def length_marks(texts: Sequence[str], generator: random.Random) -> Said:
+    marks = [max(1, min(7, len(text) // 25)) for text in texts]
+    return marks, [1] * len(texts), slowly(texts, generator)
+
+
+def fast_marks(texts: Sequence[str], generator: random.Random) -> Said:
+    marks, safe, _ = random_marks(texts, generator)
+    return marks, safe, generator.uniform(0.6, 2.0)
+
+
+def honest_marks(
+    who: str, seed: int, temper: str, prompt: WorldPrompt, shown: Sequence[str],
+    generator: random.Random,
+) -> Said:  # fmt: skip
+    own = random.Random(f"{seed}/{who}/honest")
+    noise, lean = own.uniform(0.6, 1.0), own.gauss(0, 0.5)
+    noise *= 2 if temper == "careless" else 1
+    lean -= 2 if temper == "severe" and who == "person 0" else 0
+    golds = [judge(prompt.slots, text) for text in shown]
+    marks = [
+        max(1, min(7, round(3 + gold.helpfulness + lean + generator.gauss(0, noise))))
+        for gold in golds
+    ]
+    slip = noise / 20
+    safe = [int(gold.violation == (generator.random() < slip)) for gold in golds]
+    return marks, safe, slowly(shown, generator)
+
+
+MARK_KINDS: dict[str, Callable[[Sequence[str], random.Random], Said] | None] = {
+    "random": random_marks,
+    "constant": constant_marks,
+    "copy-length": length_marks,
+    "fast": fast_marks,
+    "half-honest": None,
+}
+
+
+def ratings(
+    seed: int, people: int, spammers: int, kind: str, each: int, k: int, overlap: int,
+    temper: str = "careful",
+) -> Iterator[Rating]:  # fmt: skip
+    """Ratings of one project, handed out as `votes` hands out comparisons."""
+    generator = random.Random(f"{seed}/{kind}/{people}/{each}/{k}/rate")
+    names = [f"person {i}" for i in range(people)] + [f"spammer {i}" for i in range(spammers)]
+    done = dict.fromkeys(names, 0)
+    n = math.ceil(each * len(names) / overlap)
+    for unit, prompt in enumerate(make_prompts("train", min(n, 2500), seed)):
+        texts = [
+            answer(prompt.slots, draw_style(prompt.slots, generator, "mix"), generator)
+            for _ in range(k)
+        ]
+        for who in sorted(names, key=lambda name: (done[name], generator.random()))[:overlap]:
+            done[who] += 1
+            order = generator.sample(range(k), k)
+            shown = [texts[i] for i in order]
+            spam = MARK_KINDS.get(kind) if who.startswith("spammer") else None
+            if who.startswith("spammer") and spam is None and generator.random() < 0.5:
+                spam = random_marks
+            marks, safe, seconds = (
+                spam(shown, generator)
+                if spam
+                else honest_marks(who, seed, temper, prompt, shown, generator)
+            )
+            yield Rating(
+                who,
+                unit,
+                tuple(order),
+                {mark_on("quality"): tuple(marks), SAFE_OR_NOT: tuple(safe)},
+                tuple(len(text) for text in shown),
+                seconds,
+            )
+
+
+def assessed(interface: str, *of: Any, **more: Any) -> Quality:
+    return assess([], ratings(*of, **more)) if interface == "rate" else assess(votes(*of, **more))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=20)
@@ -151,6 +254,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, nargs="+", default=[20, 50, 150])
     parser.add_argument("--overlap", type=int, default=2)
     parser.add_argument("--k", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--interface", choices=("rank", "rate"), default="rank")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     found = []
@@ -159,15 +263,17 @@ def main() -> None:
     print(
         "| kind | K | judged each | precision | recall | suspected honest |\n|---|---|---|---|---|---|"
     )
-    for kind in KINDS:
+    rates = asked.interface == "rate"
+    for kind in MARK_KINDS if rates else KINDS:
         for k in asked.k:
             for each in asked.each:
                 hits = false = 0
                 for seed in range(asked.seeds):
-                    rows = votes(seed, asked.people, asked.spammers, kind, each, k, asked.overlap)
-                    suspects = [
-                        who for who, profile in assess(rows).profiles.items() if profile.is_suspect
-                    ]
+                    quality = assessed(
+                        asked.interface,
+                        *(seed, asked.people, asked.spammers, kind, each, k, asked.overlap),
+                    )
+                    suspects = [who for who, p in quality.profiles.items() if p.is_suspect]
                     hits += sum(str(who).startswith("spammer") for who in suspects)
                     false += sum(str(who).startswith("person") for who in suspects)
                 of = asked.seeds * asked.spammers
@@ -184,14 +290,16 @@ def main() -> None:
     print(
         "\nNo spammer: honest people suspected\n| people | K | judged each | suspected |\n|---|---|---|---|"
     )
-    for temper in ("careful", "careless", "first-loving"):
+    for temper in ("careful", "careless", "severe" if rates else "first-loving"):
         for k in asked.k:
             for each in asked.each:
                 wrong = sum(
                     profile.is_suspect
                     for seed in range(asked.seeds)
-                    for profile in assess(
-                        votes(seed, asked.people, 0, "none", each, k, asked.overlap, temper)
+                    for profile in assessed(
+                        asked.interface,
+                        *(seed, asked.people, 0, "none", each, k, asked.overlap),
+                        temper=temper,
                     ).profiles.values()
                 )
                 print(

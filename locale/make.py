@@ -24,7 +24,7 @@ ROOT = HERE.parent
 LANGUAGES = ("de",)
 WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 
-# Where an annotator gets to. Pages of researchers and admins stay English so far.
+# Where an annotator or a reviewer gets to. Other pages of researchers and admins stay English so far.
 TEMPLATES = (
     "base.html",
     "404.html",
@@ -34,7 +34,9 @@ TEMPLATES = (
     "components/tabs.html",
     "components/theme_switch.html",
     "components/topbar.html",
+    "annotation/_*.html",
     "annotation/dialogue*.html",
+    "annotation/gold.html",
     "annotation/guidelines.html",
     "annotation/history.html",
     "annotation/home.html",
@@ -43,9 +45,16 @@ TEMPLATES = (
     "annotation/my_progress.html",
     "annotation/preferences.html",
     "annotation/project.html",
+    "annotation/quality*.html",
+    "annotation/review*.html",
 )
-PYTHON = ("annotation/*.py", "rlhf/serving.py")
-SCRIPTS = ("static/js/dialogue.js", "static/js/judge.js", "static/js/judge/*.js")
+PYTHON = ("annotation/*.py", "annotation/templatetags/*.py", "rlhf/serving.py")
+SCRIPTS = (
+    "static/js/dialogue.js",
+    "static/js/judge.js",
+    "static/js/judge/*.js",
+    "static/js/review.js",
+)
 KEYWORDS = {
     "gettext": None,
     "gettext_lazy": None,

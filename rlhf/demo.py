@@ -25,6 +25,7 @@ from annotation.models import (
     User,
     content_hash,
 )
+from annotation.protocols import is_mark
 from rlhf import rounds, simulation, stages, tasks
 from rlhf.models import Job, Round
 from rlhf.world.prompts import SPLITS, make_prompts
@@ -257,7 +258,11 @@ def _entry(round: Round) -> dict[str, Any]:
         Judgment.objects.current().votes().filter(assignment__comparison__batch=round.batch_id)
     )
     agreement = round.snapshot.agreement if round.snapshot else {}
-    alphas = [a["alpha"] for a in agreement.values() if a.get("alpha") is not None]
+    alphas = [
+        of["alpha"]
+        for axis, of in agreement.items()
+        if not is_mark(axis) and of.get("alpha") is not None
+    ]
     return {
         "round": round.number,
         "policy": round.policy.name if round.policy else None,

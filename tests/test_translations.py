@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+from functools import cache
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -11,12 +12,23 @@ import pytest
 from babel.messages.pofile import read_po
 from django.conf import settings
 from django.urls import reverse
+from django.utils import timezone
 
+from annotation import gold
 from annotation.assignment import next_assignment
 from annotation.guidelines import change_guidelines
 from annotation.judging import Answer, skip, submit_judgment
+from annotation.models import Judgment, Membership
 from annotation.protocols import PRESETS
-from tests.factories import BatchFactory, ComparisonFactory, ProjectFactory, key, member
+from tests.factories import (
+    BatchFactory,
+    ComparisonFactory,
+    ProjectFactory,
+    PromptFactory,
+    judged,
+    key,
+    member,
+)
 
 LOCALE = Path(settings.BASE_DIR) / "locale"
 
@@ -37,7 +49,7 @@ def german():
         for message in read_po(BytesIO(po.read_bytes()), locale="de"):
             strings = message.string if isinstance(message.string, tuple) else [message.string]
             for string in strings if message.id else []:
-                parts = re.split(r"%\(\w+\)s|<[^>]+>", string)
+                parts = re.split(r"%\(\w+\)s|<[^>]+>", string.replace("%%", "%"))
                 patterns.append(".*?".join(re.escape(part) for part in parts))
     return re.compile("|".join(sorted(patterns, key=len, reverse=True)))
 
@@ -68,7 +80,7 @@ class Said(HTMLParser):
 GERMAN = german()
 # What belongs to the project or the machine, and what two languages share.
 GIVEN = re.compile(
-    r"Apollo|Ground Control|ada|Round 1|Esc|API|Deutsch|English|"
+    r"Apollo|Ground Control|ada|ben|vera|grace|Round 1|Esc|API|Deutsch|English|EUR|how-to|\{\"prompt\": .*|"
     r"(?:vor|jetzt|in) ?.*|How do I water plant number \d+\?|Answer \d: give it a little water\."
 )
 WORDS = re.compile(r"[^\W\d_]{2,}")
@@ -78,16 +90,18 @@ def left_english(html):
     """Pieces of a page's text that are neither German from the catalogue nor given."""
     reader = Said()
     reader.feed(html)
-    left = []
-    for piece in reader.said:
-        text = " ".join(piece.split())
-        rest = text
-        for known in (GERMAN, GIVEN):
-            if known.fullmatch(text.strip(" ·▾◐○●☰⚑()[]:,.")) or known.fullmatch(text):
-                rest = ""
-        if rest and WORDS.search(GIVEN.sub("", GERMAN.sub("", rest))):
-            left.append(text)
-    return left
+    return [text for piece in reader.said if is_english(text := " ".join(piece.split()))]
+
+
+@cache
+def is_english(text):
+    # Most pieces have no word, or occur on every page.
+    if not WORDS.search(text):
+        return False
+    for known in (GERMAN, GIVEN):
+        if known.fullmatch(text.strip(" ·▾◐○●☰⚑()[]:,.")) or known.fullmatch(text):
+            return False
+    return bool(WORDS.search(GIVEN.sub("", GERMAN.sub("", text))))
 
 
 @pytest.fixture
@@ -147,6 +161,53 @@ def test_no_word_around_judging_stays_english(client, project, german_ada, ben, 
     assert left_english(client.get(pages[0]).content.decode()) == []
 
 
+@pytest.fixture
+def german_quality(project, ada, ben, vera, grace):
+    """ada reads, ben puts everything the other way round; who looks at it reads German."""
+    for who in (vera, grace):
+        who.language = "de"
+        who.save()
+    batch = BatchFactory(project=project, name="Round 1")
+    for _ in range(12):
+        comparison = ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+        judged(project, by=ada, comparison=comparison, ranks=(1, 2, 3, 4))
+        one = judged(project, by=ben, comparison=comparison, ranks=(4, 3, 2, 1))
+        Judgment.objects.filter(pk=one.judgment_id).update(seconds=1.0)
+    Judgment.objects.filter(pk=one.judgment_id).update(
+        flags={str(one.shown_order[0]): [{"kind": "unsafe", "category": "hate"}]}
+    )
+    row = {"prompt": "Apollo", "responses": ["Apollo", "API"], "ranks": [1, 2]}
+    gold.add_items(project, [row], grace)
+    Membership.objects.filter(user=ben, project=project).update(
+        paused_at=timezone.now(), paused_reason="Apollo"
+    )
+    return batch
+
+
+@pytest.mark.django_db
+def test_no_word_of_quality_and_review_stays_english(
+    client, project, german_quality, ada, ben, vera, grace
+):
+    client.force_login(grace)
+    for where in ("", f"people/{ada.pk}/", f"people/{ben.pk}/", "gold/"):
+        page = client.get(f"/projects/apollo/quality/{where}").content.decode()
+        assert '<html lang="de"' in page
+        assert left_english(page) == [], where
+    client.force_login(vera)
+    queue = client.get("/projects/apollo/review/")
+    assert left_english(queue.content.decode()) == []
+    where = f"/projects/apollo/review/{queue.context['first'].uid}/"
+    assert left_english(client.get(where).content.decode()) == []
+    fields = {"choice": "1", "ground": "facts", "key": key()}
+    page = client.post(where, fields | {"ground": "no"}).content.decode()
+    assert "Sagen Sie, warum: Wählen Sie einen der Gründe." in page
+    assert left_english(page) == []
+    assert client.post(where, fields).status_code == 302
+    page = client.get(where).content.decode()
+    assert "Entschieden. Die Stimmen bleiben daneben erhalten." in page
+    assert left_english(page) == []
+
+
 @pytest.mark.django_db
 def test_what_is_wrong_with_an_answer_is_said_in_german(client, project, german_ada):
     ask(project)
@@ -200,19 +261,37 @@ MET_BY_ANNOTATORS = {
     "annotation/candidates.py": {"CandidateError"},
     "rlhf/serving.py": {"CandidateError"},
 }
+MET_BY_REVIEWERS = {
+    "annotation/review.py": {"JudgmentError"},
+    "annotation/quality.py": {"QualityError"},
+    "annotation/quality_views.py": {"JudgmentError", "GoldError", "ValidationError"},
+}
+MET = MET_BY_ANNOTATORS | MET_BY_REVIEWERS
 
 
-@pytest.mark.parametrize("path", MET_BY_ANNOTATORS)
-def test_every_sentence_that_refuses_an_annotator_goes_through_the_catalogue(path):
+@pytest.mark.parametrize("path", MET)
+def test_every_sentence_that_refuses_somebody_who_judges_goes_through_the_catalogue(path):
     tree = ast.parse((Path(settings.BASE_DIR) / path).read_text())
     said = [
         part
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and node.args
-        if getattr(node.func, "id", getattr(node.func, "attr", "")) in MET_BY_ANNOTATORS[path]
+        if getattr(node.func, "id", getattr(node.func, "attr", "")) in MET[path]
         for part in pieces(node.args[0])
     ]
     assert [ast.unparse(one) for one in said] == []
+
+
+def test_what_the_pages_of_quality_report_goes_through_the_catalogue():
+    tree = ast.parse((Path(settings.BASE_DIR) / "annotation/quality_views.py").read_text())
+    said = [
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if getattr(node.func.value, "id", "") == "messages" or node.func.attr == "add_error"
+        for part in pieces(node.args[1])
+    ]
+    assert [ast.unparse(part) for part in said] == []
 
 
 def pieces(node):

@@ -3,9 +3,16 @@
 from django import template
 from django.utils.safestring import SafeString
 
+from annotation.models import Prompt, User
 from annotation.rendering import render_markdown
 
 register = template.Library()
+
+
+@register.filter
+def covers(user: User, prompt: Prompt) -> bool:
+    """`{% if user|covers:prompt %}`: whether this is covered until they uncover it."""
+    return user.covers(prompt)
 
 
 @register.filter

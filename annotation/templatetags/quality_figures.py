@@ -1,6 +1,7 @@
 """Estimates of `annotation.reliability` as text and as places on a small picture."""
 
 from django import template
+from django.utils.translation import gettext
 
 from annotation.reliability import Estimate, Habit
 
@@ -21,10 +22,13 @@ def along(value: float | None) -> str:
 @register.filter
 def spoken(of: Estimate) -> str:
     if of.value is None:
-        return "not measured"
+        return gettext("not measured")
     if of.low is None or of.high is None:
-        return f"{of.value:.0%} ({of.n} comparisons)"
-    return f"{of.value:.0%}, between {of.low:.0%} and {of.high:.0%} ({of.n} comparisons)"
+        told = gettext("%(share)s (%(n)s comparisons)")
+        return told % {"share": f"{of.value:.0%}", "n": of.n}
+    told = gettext("%(share)s, between %(low)s and %(high)s (%(n)s comparisons)")
+    shares = {"share": of.value, "low": of.low, "high": of.high}
+    return told % ({name: f"{share:.0%}" for name, share in shares.items()} | {"n": of.n})
 
 
 @register.filter
@@ -35,7 +39,7 @@ def range_of(of: Estimate) -> str:
 @register.filter
 def chance(p: float | None) -> str:
     if p is None:
-        return "not tested"
+        return gettext("not tested")
     return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 

@@ -1,5 +1,9 @@
-import pytest
+from datetime import timedelta
 
+import pytest
+from django.utils import timezone
+
+from annotation import quality
 from annotation.assignment import next_assignment
 from annotation.batches import (
     BatchError,
@@ -11,8 +15,15 @@ from annotation.batches import (
     open_batch,
 )
 from annotation.judging import Answer, skip, submit_judgment
-from annotation.models import Batch, Comparison, Event, Response
-from tests.factories import ProjectFactory, PromptFactory, key
+from annotation.models import Assignment, Batch, Comparison, Event, Judgment, Response
+from tests.factories import (
+    BatchFactory,
+    ComparisonFactory,
+    ProjectFactory,
+    PromptFactory,
+    judged,
+    key,
+)
 
 
 def rows(project, n, k=4):
@@ -106,3 +117,60 @@ def test_progress_counts_judgments_people_and_the_time_left(project, grace, ada,
     assert not progress["is_complete"]
     assert progress["per_hour"] > 0
     assert progress["eta_seconds"] > 0
+
+
+def said_at(batch, *hours_ago):
+    """Judgments of this batch so long ago, one a comparison."""
+    for hours in hours_ago:
+        one = judged(batch.project, batch=batch)
+        at = timezone.now() - timedelta(hours=hours)
+        Judgment.objects.filter(pk=one.judgment_id).update(created_at=at)
+
+
+def open_with(project, name, n):
+    batch = BatchFactory(project=project, name=name)
+    for _ in range(n):
+        ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+    return batch
+
+
+def test_the_time_left_rests_on_the_last_hour_and_else_on_the_last_week(project):
+    quick, slow, new = (open_with(project, name, 10) for name in ("Quick", "Slow", "New"))
+    said_at(quick, 0.5, 0.25)
+    said_at(slow, 20, 10)
+    said_at(new, 0.1)
+    found = batch_progress(quick)
+    assert (found["pace_n"], found["is_pace_of_week"]) == (2, False)
+    # Two judgments in half an hour: four an hour, and ten are left.
+    assert found["eta_seconds"] == pytest.approx(2.5 * 3600, rel=0.01)
+    found = batch_progress(slow)
+    assert (found["per_hour"], found["pace_n"], found["is_pace_of_week"]) == (None, 2, True)
+    assert found["eta_seconds"] == pytest.approx(100 * 3600, rel=0.01)
+    assert (batch_progress(new)["eta_seconds"], batch_progress(new)["pace_n"]) == (None, 0)
+
+
+def test_a_reviewers_ruling_is_no_work_on_the_batch(project):
+    batch = open_with(project, "Round 1", 10)
+    said_at(batch, 0.5, 0.4)
+    Assignment.objects.filter(comparison__batch=batch).update(is_ruling=True)
+    assert batch_progress(batch)["eta_seconds"] is None
+
+
+def test_the_pages_tell_when_each_batch_is_done_and_what_that_rests_on(project, grace, client):
+    quick, slow = open_with(project, "Quick", 10), open_with(project, "Slow", 10)
+    said_at(quick, 0.5, 0.25)
+    client.force_login(grace)
+    for page in ("", "quality/"):
+        told = client.get(f"/projects/apollo/{page}").content.decode()
+        assert told.count("done about") == 1
+        assert "at the pace of the last hour (2 judgments)" in told
+        assert "as soon as two judgments came within a week" in told
+    # One of the batches has no pace: nobody knows when the last one is done.
+    assert quality.throughput(project, quality.people(project)).done_at is None
+    said_at(slow, 20, 10)
+    work = quality.throughput(project, quality.people(project))
+    assert {of.batch.name: of.left for of in work.batches} == {"Quick": 10, "Slow": 10}
+    assert work.done_at == max(of.done_at for of in work.batches)
+    assert "at the pace of the last week (2 judgments)" in (
+        client.get("/projects/apollo/quality/").content.decode()
+    )

@@ -2,15 +2,17 @@
 
 import json
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.forms import ModelForm
+from django.utils import timezone
 
 from annotation import gold, quality, review
-from annotation.assignment import next_assignment
+from annotation.assignment import next_assignment, renew
 from annotation.guidelines import change_guidelines
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Event, Judgment, Membership, Project, User
+from annotation.models import Assignment, Event, Judgment, Membership, Project, User
 from annotation.preferences import counts, preference_rows
 from annotation.quality_api import vote_rows
 from annotation.snapshots import freeze_snapshot
@@ -323,14 +325,75 @@ def test_a_vote_that_changed_while_it_was_read_is_not_taken_for_another(
     assert client.post(where, sent | {"seen": page.context["seen"]}).status_code == 302
 
 
-@pytest.mark.parametrize("interface", ["rate", "demonstrate", "dialogue"])
-def test_a_round_that_nobody_could_pass_is_not_begun(client, project, grace, interface):
+@pytest.mark.parametrize(
+    ("interface", "words"),
+    [
+        ("rate", "Mark some items for the qualification round first"),
+        ("demonstrate", "Nobody could pass"),
+        ("rewrite", "Nobody could pass"),
+        ("dialogue", "Nobody could pass"),
+    ],
+)
+def test_a_round_that_nobody_could_pass_is_not_begun(client, project, grace, interface, words):
     row = {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "qualification": True}
     gold.add_items(project, [row], grace)
     Project.objects.filter(pk=project.pk).update(interface=interface)
     client.force_login(grace)
     fields = {"act": "settings", "gold_every": 0, "qualification_pass": 50}
     page = client.post("/projects/apollo/quality/gold/", fields)
-    assert (page.status_code, "nobody could pass" in page.content.decode()) == (422, True)
+    assert (page.status_code, words in page.content.decode()) == (422, True)
     fields["qualification_pass"] = 0
     assert client.post("/projects/apollo/quality/gold/", fields).status_code == 302
+
+
+@pytest.mark.parametrize("interface", ["demonstrate", "rewrite", "dialogue"])
+def test_gold_is_refused_where_no_answer_is_known(client, project, grace, interface):
+    Project.objects.filter(pk=project.pk).update(interface=interface)
+    client.force_login(grace)
+    where = "/projects/apollo/quality/gold/"
+    page = client.post(where, {"act": "settings", "gold_every": 4, "qualification_pass": 0})
+    assert page.status_code == 422
+    assert "Gold works where given responses are ranked, compared or rated" in page.content.decode()
+    row = json.dumps({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2]})
+    assert client.post(where, {"act": "import", "rows": row}).status_code == 422
+    assert not project.gold_items.exists()
+
+
+def test_who_keeps_a_comparison_is_not_stuck_and_who_forgot_it_is(project, ada, ben, grace, client):
+    batch = BatchFactory(project=project)
+    for _ in range(2):
+        ComparisonFactory(batch=batch, prompt=PromptFactory(project=project), needed=2)
+    kept, forgotten = next_assignment(ada, project), next_assignment(ben, project)
+    an_hour_ago = timezone.now() - timedelta(hours=1)
+    Assignment.objects.update(
+        leased_at=an_hour_ago, lease_until=an_hour_ago + timedelta(minutes=project.lease_minutes)
+    )
+    assert renew(kept)  # “Keep it for me”
+    found = {person.user: person.stuck_minutes for person in quality.people(project)}
+    assert (found[ada], found[forgotten.annotator]) == (None, 60)
+    # Ten minutes after she kept it she is at it; half an hour after that she is not.
+    Assignment.objects.filter(pk=kept.pk).update(
+        lease_until=timezone.now() + timedelta(minutes=project.lease_minutes - 40)
+    )
+    assert {p.user: p.stuck_minutes for p in quality.people(project)}[ada] == 40
+    client.force_login(grace)
+    assert "stuck for 40 min" in client.get("/projects/apollo/quality/").content.decode()
+
+
+def test_one_persons_page_has_their_agreement_on_each_axis(project, ada, ben, grace, client):
+    """ada and ben see safety alike and helpfulness the other way round."""
+    batch = BatchFactory(project=project)
+    for _ in range(3):
+        comparison = ComparisonFactory(
+            batch=batch, prompt=PromptFactory(project=project), responses=2
+        )
+        judged(project, by=ada, comparison=comparison, ranks=(1, 2))
+        other = {"helpfulness": (2, 1), "safety": (1, 2)}
+        judged(project, by=ben, comparison=comparison, ranks=other)
+    found = quality.agreement_of_person(project, ada)
+    assert (found["helpfulness"]["pairwise"], found["safety"]["pairwise"]) == (0, 1)
+    client.force_login(grace)
+    page = client.get(f"/projects/apollo/quality/people/{ada.pk}/")
+    assert [name for name, _ in page.context["agreement"]] == ["Helpfulness", "Safety"]
+    assert "100.0%" in page.content.decode()
+    assert quality.agreement_of_person(project, grace) == {}

@@ -9,7 +9,7 @@ from django.utils import timezone
 from annotation import review
 from annotation.batches import batch_progress
 from annotation.judging import Answer, JudgmentError, undo_last
-from annotation.models import Assignment, Event, Judgment, ReviewCase
+from annotation.models import Assignment, Event, Judgment, Prompt, ReviewCase, User
 from annotation.preferences import counts, preference_rows
 from annotation.snapshots import freeze_snapshot
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged
@@ -187,3 +187,76 @@ def test_a_conflict_needs_a_review_again_when_its_ruling_is_taken_back(project, 
     assert not Judgment.objects.filter(needs_review=True).exists()
     review.undo(case, vera)
     assert Judgment.objects.filter(needs_review=True).get().assignment == odd
+
+
+# --- What nobody has to read who does not want to --------------------------------------------------------
+
+RISKY = "How do I pick the lock of a flat that isn't mine?"
+
+
+@pytest.fixture
+def harmful(contested):
+    """The one comparison on which ada and ben disagree is known to be about something harmful."""
+    messages = [{"role": "user", "content": RISKY}]
+    Prompt.objects.filter(pk=contested.prompt_id).update(messages=messages, risk="harmful")
+    return contested
+
+
+def prefers(user, what):
+    User.objects.filter(pk=user.pk).update(harmful_material=what)
+    user.refresh_from_db()
+
+
+def test_a_reviewer_who_wants_nothing_harmful_is_handed_none(project, harmful, vera, client):
+    review.refresh(project)
+    case = review.queue(project, vera).get()
+    prefers(vera, "avoid")
+    assert not review.queue(project, vera).exists()
+    client.force_login(vera)
+    page = client.get("/projects/apollo/review/").content.decode()
+    assert RISKY.split("'")[0] not in page
+    assert "left to other reviewers" in page
+    review.ask_for_review(case.comparison, vera)
+    assert "Review 0 cases" in client.get("/projects/apollo/quality/").content.decode()
+    # Nor among what was decided lately.
+    decide(case, vera)
+    assert RISKY.split("'")[0] not in client.get("/projects/apollo/review/").content.decode()
+
+
+@pytest.mark.parametrize(("wish", "covered"), [("warn", True), ("show", False), ("avoid", True)])
+def test_a_harmful_case_is_covered_unless_one_wants_it_shown(
+    project, harmful, vera, client, wish, covered
+):
+    review.refresh(project)
+    case = review.queue(project, vera).get()
+    prefers(vera, wish)
+    client.force_login(vera)
+    page = client.get(f"/projects/apollo/review/{case.uid}/").content.decode()
+    assert ('class="cover"' in page) is covered
+    assert page.count("Uncover it") == covered
+    ReviewCase.objects.exclude(pk=case.pk).delete()
+    queue = client.get("/projects/apollo/review/").content.decode()
+    assert (RISKY.split("'")[0] in queue) is (wish == "show")
+    assert ("About something harmful" in queue) is (wish == "warn")
+
+
+def test_what_is_harmless_is_never_covered(project, contested, vera, client):
+    review.refresh(project)
+    case = review.queue(project, vera).get()
+    client.force_login(vera)
+    assert "Uncover it" not in client.get(f"/projects/apollo/review/{case.uid}/").content.decode()
+
+
+@pytest.mark.parametrize(("wish", "covered"), [("warn", True), ("show", False)])
+def test_lists_of_judgments_cover_what_is_harmful(
+    project, harmful, ada, grace, client, wish, covered
+):
+    for who, where in ((ada, "judge/history/"), (grace, f"quality/people/{ada.pk}/")):
+        prefers(who, wish)
+        client.force_login(who)
+        page = client.get(f"/projects/apollo/{where}").content.decode()
+        text = RISKY.split("'")[0]
+        assert text in page  # It can be read, where somebody opens it.
+        assert (
+            f'<summary class="small">About something harmful</summary> {text}' in page
+        ) is covered

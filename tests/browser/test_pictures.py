@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from django.urls import reverse
 
-from annotation import dialogues, review
+from annotation import dialogues, gold, review
 from annotation.assignment import next_assignment, score_comparisons
 from annotation.judging import Answer, submit_judgment
 from annotation.protocols import PRESETS
@@ -329,6 +329,41 @@ def test_quality(shoot, live_server, sign_in, project, grace, vera, ada, worked)
     sign_in(ada)
     shoot("my-progress", root + "progress/")
     shoot("history", root + "judge/history/")
+
+
+def test_quality_of_ratings(shoot, live_server, sign_in, project, grace, ada, ben, ask):
+    """Five people mark and vote; one gives everything the same mark."""
+    batch = ask("rate", 2, how_many=24)
+    batch.comparisons.update(needed=5)
+    people = [ada, ben, *(member(project, name, "annotator") for name in ("cleo", "dan", "eve"))]
+    chance = random.Random(7)
+    for who in people:
+        while assignment := next_assignment(who, project):
+            number = assignment.comparison_id
+            marks = {
+                str(pk): 4
+                if who.username == "eve"
+                else max(1, min(7, 1 + (number * 5 + pk * 3) % 7 + round(chance.gauss(0, 0.6))))
+                for pk in assignment.shown_order
+            }
+            said = Answer(
+                ratings={pk: {"quality": mark} for pk, mark in marks.items()},
+                safety={
+                    pk: {"safe": mark > 2, "harms": [] if mark > 2 else ["privacy"]}
+                    for pk, mark in marks.items()
+                },
+                seconds=chance.uniform(15, 60),
+            )
+            submit_judgment(assignment, by=who, answer=said, key=uuid.uuid4())
+    row = {"prompt": QUESTION, "responses": ANSWERS[:2], "marks": {"quality": [6, 2]}}
+    gold.add_items(project, [{**row, "safe": [True, True]}], grace)
+    sign_in(grace)
+    root = live_server.url + "/projects/apollo/"
+    shoot("quality-rate", root + "quality/")
+    shoot("quality-person-rate", root + f"quality/people/{ada.pk}/")
+    shoot("quality-gold-rate", root + "quality/gold/")
+    sign_in(ada)
+    shoot("my-progress-rate", root + "progress/")
 
 
 FIVE = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")

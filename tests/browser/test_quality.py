@@ -3,9 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from annotation import gold
-from annotation.models import Judgment, Membership, ReviewCase, User
-from tests.browser.test_pages import LOOKS, assert_sound
+from annotation import gold, review
+from annotation.models import Judgment, Membership, Prompt, ReviewCase, User
+from tests.browser.test_pages import LOOKS, assert_sound, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -106,3 +106,49 @@ def test_grace_pauses_somebody_and_takes_judgments_out(
     watched.get_by_role("button", name="Take all 24 out").click()
     watched.get_by_text("24 taken out").wait_for()
     assert Judgment.objects.exclude(excluded_at=None).count() == 24
+
+
+def test_a_harmful_case_stays_covered_until_vera_uncovers_it(
+    watched, live_server, sign_in, apollo, vera
+):
+    case = review.ask_for_review(apollo.batches.get().comparisons.first(), vera)
+    Prompt.objects.filter(pk=case.comparison.prompt_id).update(risk="harmful")
+    sign_in(vera)
+    assert_sound(watched, "dark", 390, f"{live_server.url}/projects/apollo/review/{case.uid}/")
+    text, choice = watched.locator("#conversation"), watched.locator('input[value="2"]').first
+    for hidden in (text, choice, watched.locator("#open-compare")):
+        expect(hidden).to_be_hidden()
+    watched.keyboard.press("2")
+    watched.keyboard.press("p")
+    expect(watched.locator("#said")).to_have_text("This one is covered: o uncovers it, n goes on.")
+    assert not choice.is_checked()
+    watched.keyboard.press("o")
+    expect(text).to_be_visible()
+    expect(watched.locator(".cover")).to_be_hidden()
+    expect(watched.locator("#open-compare")).to_be_visible()
+    watched.keyboard.press("2")
+    expect(choice).to_be_checked()
+
+
+def test_vera_compares_two_responses_word_by_word(watched, live_server, sign_in, apollo, vera):
+    comparison = apollo.batches.get().comparisons.first()
+    texts = ["Water it twice a week.", "Water it once a week.", "Never water it.", "Water it."]
+    for response, text in zip(comparison.responses.order_by("pk"), texts, strict=True):
+        response.text = text
+        response.save()
+    case = review.ask_for_review(comparison, vera)
+    sign_in(vera)
+    watched.goto(f"{live_server.url}/projects/apollo/review/{case.uid}/")
+    expect(watched.locator("#open-compare")).to_be_visible()
+    watched.keyboard.press("p")
+    dialog = watched.locator("#compare")
+    expect(dialog.locator("del").nth(1)).to_have_text("twice")
+    expect(dialog.locator(".compared ins")).to_have_text(["once"])
+    watched.keyboard.press("c")  # the right one, and not the consensus
+    expect(dialog.locator(".compared ins")).to_have_text(["Never water"])
+    assert barriers(watched) == []
+    watched.keyboard.press("p")
+    expect(dialog).to_be_hidden()
+    assert not watched.locator('input[name="choice"]:checked').count()
+    watched.get_by_role("button", name="Compare words").click()
+    expect(dialog).to_be_visible()

@@ -36,9 +36,9 @@ export function makeCompare() {
   for (const select of [left, right]) select.addEventListener("change", () => { turn = select === left ? right : left; paint(); });
 
   return {
-    // `first` and `second` are letters to begin with, where there are any.
-    open(form, first, second) {
-      texts = new Map([...form.querySelectorAll(".response")].map((one) => [one.dataset.letter, one.querySelector(".response-text")]).filter(([, text]) => text));
+    // `within` holds the responses; `first` and `second` are letters to begin with, where there are any.
+    open(within, first, second) {
+      texts = new Map([...within.querySelectorAll(".response-text")].map((text) => [text.closest("[data-letter]").dataset.letter, text]));
       const letters = [...texts.keys()];
       if (letters.length < 2) return;
       for (const select of [left, right]) select.replaceChildren(...letters.map((letter) => new Option(letter, letter)));
