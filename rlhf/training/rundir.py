@@ -423,7 +423,8 @@ def run_stage(
 
 
 def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr, flush=True)
+    if _writes() or kind != "stopped":  # all are stopped together, and one says so
+        print(message, file=sys.stderr, flush=True)
     if _writes():
         write_json(run_dir / ERROR, {"kind": kind, "message": message})
     sys.exit(code)

@@ -1,6 +1,8 @@
 """How far an ensemble disagrees on comparisons: `python -m rlhf.training.selection RUN_DIR`.
 
-People are then asked first where a judgment would teach most (annotation/assignment.py).
+People are then asked first where a judgment would teach most (annotation/assignment.py): where the
+members are sure of different things, not where none of them knows, and not where all agree about who
+wins and differ in by how much (BALD, Houlsby et al. 2011).
 """
 
 import time
@@ -10,7 +12,7 @@ from typing import Any
 from rlhf.training import loading
 from rlhf.training.configs import SelectionConfig, load
 from rlhf.training.data import read_comparisons
-from rlhf.training.reward_math import disagreement
+from rlhf.training.reward_math import information
 from rlhf.training.rundir import (
     CONFIG,
     InputError,
@@ -42,7 +44,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "members = 2 or more."
         )
 
-    # 2. Per comparison: how differently the members see the margins between its responses.
+    # 2. Per comparison: how much a judgment would tell about which member is right. In the members'
+    #    own unit, in which a difference is the logarithm of the odds.
     rows: list[dict[str, Any]] = []
     for start in range(0, len(comparisons), AT_ONCE):
         if stop.requested:  # it begins again rather than resumes
@@ -52,12 +55,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             [c.messages for c in some for _ in c.responses],
             [text for c in some for text in c.responses],
             batch_size=config.batch_size,
+            standardised=False,
         )
         first = 0
         for comparison in some:
             place = slice(first, first + len(comparison.responses))
             first = place.stop
-            by_axis = {axis: disagreement(said[axis][place]) for axis in asked}
+            by_axis = {axis: information(said[axis][place]) for axis in asked}
             mean = sum(by_axis.values()) / len(by_axis)
             rows.append(
                 {

@@ -104,8 +104,9 @@ def test_nobody_goes_on_without_the_first(long, number):
 def test_asked_to_stop_all_stop_after_one_checkpoint(long):
     process, other = at_work(long)
     process.terminate()
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 143
+    assert said.count("Stopped on request") == 1
     wait_until(lambda: not alive(other), seconds=10)
     assert (long / "checkpoint/manifest.json").exists()
     assert read_error(long)["kind"] == "stopped"
