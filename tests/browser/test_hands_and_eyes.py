@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from annotation.guidelines import change_guidelines
 from annotation.models import Assignment, Judgment
-from annotation.protocols import PRESETS
+from annotation.protocols import DIALOGUE, PRESETS, RESPONSES
 from tests.browser.test_judge import line, press, shown, wait_until_sent
 from tests.browser.test_pages import LOOKS, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, ResponseFactory
@@ -471,6 +471,38 @@ def test_every_state_of_the_page_is_open_to_everybody(
             assert_calm(watched, f"{path} {language}")
         watched.goto(f"{live_server.url}/account/preferences/")
         assert_calm(watched, f"preferences {language}")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("preset", [key for key, of in PRESETS.items() if of.interface != DIALOGUE])
+def test_every_interface_has_large_targets_and_a_focus_that_is_seen(
+    watched, apollo, sign_in, project, ada, preset, width
+):
+    chosen = PRESETS[preset]
+    project.interface, project.protocol = chosen.interface, chosen.protocol.as_json()
+    project.axes = [dict(axis) for axis in chosen.axes]
+    project.save()
+    texts = [f"Answer {n}: {'a little water now and then. ' * 12}" for n in range(4)]
+    fewest, most = RESPONSES[chosen.interface]
+    compared(project, *texts[: max(fewest, min(most, chosen.n_responses))])
+    sign_in(ada)
+    watched.set_viewport_size({"width": width, "height": 800})
+    watched.goto(f"{apollo}judge/")
+    expect(watched.locator(".conversation")).to_be_visible()
+    assert_calm(watched, preset)
+    # With every question that only appears after an answer: harms of what is unsafe, reasons, rewrites.
+    for opened in watched.locator("#slot details > summary").all():
+        if opened.is_visible():
+            opened.click()
+            assert_calm(watched, f"{preset} {opened.inner_text()}")
+            assert small_targets(watched) == [], preset
+            if opened.is_visible():
+                opened.click()
+    for vote in watched.locator('#slot input[name^="safe-"][value="no"]').all():
+        vote.check(force=True)
+    assert_calm(watched, f"{preset} unsafe")
+    assert small_targets(watched) == [], preset
+    assert hidden_focus(watched) == [], preset
 
 
 def small_targets(page):
