@@ -348,8 +348,9 @@ def test_gold_is_mixed_into_ratings_and_counted(rating, grace, ada, ben):
         while assignment := next_assignment(who, rating):
             rate(assignment, marks, safe)
     found = gold.tallies(rating)
-    assert found[ada.pk].of == found[ben.pk].of == 4
-    assert (found[ada.pk].right, found[ben.pk].right) == (4, 0)
+    # One in every four of 12 and what is mixed in, at places that a key decides: the last may be late.
+    assert {found[ada.pk].of, found[ben.pk].of} <= {3, 4}
+    assert (found[ada.pk].right, found[ben.pk].right) == (found[ada.pk].of, 0)
 
 
 def test_an_order_says_nothing_where_nothing_is_compared(project, grace, ada):

@@ -326,6 +326,8 @@ def test_a_correction_shows_beside_what_was_said_before(watched, apollo, sign_in
     press(watched, "abr")
     press(watched, ["Enter"])
     wait_until_sent(watched, 1)
+    # The page goes on by itself, and would go on from wherever one goes before it has.
+    expect(watched.get_by_role("heading", name="All done")).to_be_visible()
     watched.goto(f"{apollo}judge/history/")
     watched.get_by_role("link", name="Correct").focus()
     press(watched, ["Enter"])

@@ -1,6 +1,7 @@
 """Where judgments would teach most: a real ensemble's disagreement decides what people get next."""
 
 import itertools
+import math
 import random
 
 import pytest
@@ -82,20 +83,25 @@ def handed(person, project):
     return given
 
 
-def margins_spread(model, comparison):
-    """Told again from the members' opinions alone: the deviation of each pair's margin, averaged."""
+def told_again(model, comparison):
+    """From the members' opinions alone: for each pair the entropy of what they expect together, less
+    the mean entropy of what each expects; averaged over pairs, then over axes."""
     texts = [r.text for r in comparison.responses.order_by("pk")]
-    said = model.opinions([comparison.prompt.messages] * len(texts), texts)
+    asked = [comparison.prompt.messages] * len(texts)
     per_axis = []
-    for opinions in said.values():
+    for opinions in model.opinions(asked, texts, standardised=False).values():
         members = opinions.tolist()
-        spreads = []
-        for i, j in itertools.combinations(range(len(texts)), 2):
-            margins = [a - b for a, b in zip(members[i], members[j], strict=True)]
-            mean = sum(margins) / len(margins)
-            spreads.append((sum((m - mean) ** 2 for m in margins) / len(margins)) ** 0.5)
-        per_axis.append(sum(spreads) / len(spreads))
+        told = []
+        for a, b in itertools.combinations(members, 2):
+            wins = [1 / (1 + math.exp(y - x)) for x, y in zip(a, b, strict=True)]
+            each = sum(map(entropy, wins)) / len(wins)
+            told.append(entropy(sum(wins) / len(wins)) - each)
+        per_axis.append(sum(told) / len(told))
     return sum(per_axis) / len(per_axis)
+
+
+def entropy(p):
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)
 
 
 def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
@@ -109,10 +115,10 @@ def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
     assert round.state == Round.State.DONE, "the job beside the plan keeps no round open"
     model = RewardModel.load(round.checkpoints.get(kind="reward_model").path)
     comparisons = list(waiting.comparisons.order_by("pk"))
-    spread = {c.pk: margins_spread(model, c) for c in comparisons}
+    expected = {c.pk: told_again(model, c) for c in comparisons}
     for comparison in comparisons:
         recency = 0.5 if comparison == comparisons[1] else 1.0
-        assert comparison.score == pytest.approx(spread[comparison.pk] * recency, abs=1e-5)
+        assert comparison.score == pytest.approx(expected[comparison.pk] * recency, abs=1e-6)
     assert comparisons[0].score == 0, "nobody disagrees on the same answer three times"
     assert len({c.score for c in comparisons}) == 12
 
