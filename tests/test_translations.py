@@ -57,7 +57,7 @@ def test_no_two_sentences_of_scripts_have_one_number():
 
 def test_every_sentence_of_a_script_is_found_where_a_page_looks_for_it():
     found = set()
-    for path in ("js/judge.js", "js/dialogue.js", "js/review.js", "js/judge/diff.js"):
+    for path in ("js/judge.js", "js/judge/writing.js", "js/dialogue.js", "js/review.js"):
         found |= set(said_by(path))
     assert found == set(script_sentences())
 
