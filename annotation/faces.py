@@ -26,9 +26,6 @@ from annotation.protocols import (
     Protocol,
 )
 
-# One key for each box of a list; the letters go on where the digits end.
-BOX_KEYS = "123456789abcdefghijk"
-
 
 def _w(text: str) -> str:
     """A protocol's own words in the page's language, where the catalogue has them."""
@@ -201,19 +198,31 @@ def _asked_of(letter: str, rules: Protocol, draft: dict[str, Any]) -> dict[str, 
             for one in rules.attributes
             if not is_box(one)
         ],
-        "boxes": [
-            {"of": _in_words(one), "key": key, "is_set": rated.get(one.key) == 1}
-            for key, one in zip(BOX_KEYS, boxes, strict=False)
-        ],
+        "boxes": [{"of": _in_words(one), "is_set": rated.get(one.key) == 1} for one in boxes],
         "safety": rules.safety,
         "safe": vote.get("safe"),
         "harms": [
-            {"value": value, "name": _w(name), "key": key, "is_set": value in vote.get("harms", [])}
-            for key, (value, name) in zip(
-                BOX_KEYS + " " * len(rules.harms), rules.harms.items(), strict=False
-            )
+            {"value": value, "name": _w(name), "is_set": value in vote.get("harms", [])}
+            for value, name in rules.harms.items()
         ],
     }
+
+
+def fields_of(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was said of one response by itself, as the form has it: (field, value)."""
+    vote = draft.get("safety", {}).get(letter, {})
+    fields = [
+        (f"rate-{letter}-{key}", str(value))
+        for key, value in draft.get("ratings", {}).get(letter, {}).items()
+    ]
+    if "safe" in vote:
+        fields.append((f"safe-{letter}", "yes" if vote["safe"] else "no"))
+    fields += [(f"harms-{letter}", harm) for harm in vote.get("harms", [])]
+    for flag in draft.get("flags", {}).get(letter, []):
+        fields.append((f"flag-{letter}", flag["kind"]))
+        if flag.get("category"):
+            fields.append((f"harm-{letter}", flag["category"]))
+    return fields
 
 
 # --- An answer as lines of text ------------------------------------------------------------------------------

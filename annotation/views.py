@@ -1,5 +1,6 @@
 """Pages where people judge, and a project's own pages."""
 
+import json
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -67,7 +68,7 @@ from annotation.models import (
     User,
 )
 from annotation.prepared import Prepared
-from annotation.protocols import COMPARING, DIALOGUE
+from annotation.protocols import COMPARING, DIALOGUE, WRITING
 from annotation.quality import outlook
 
 State = Assignment.State
@@ -217,12 +218,17 @@ def judge(request: HttpRequest, project: Project) -> HttpResponse:
 @project_view(*CAN_JUDGE)
 @require_GET
 def judge_after(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
-    """The comparison after `uid`, so that it is there before it is needed; 204 if there is none."""
+    """The comparison after `uid`, so that it is there before it is needed; 204 if there is none.
+
+    A page that says it has n responses has all that is asked of each of them, and is sent no more
+    than what differs: static/js/judge/likeness.js puts the rest in.
+    """
     current = _own(request, project, uid, own_row)
     after = peek_next(who_asks(request), project, current)
     if after is None:
         return HttpResponse(status=204)
-    context = _slot(request, project, after) | {"is_ahead": True}
+    context = _slot(request, project, after)
+    context["has"] = whole_number(request.headers.get("X-Has-Responses"))
     return render(request, "annotation/judge.html#slot", context)
 
 
@@ -391,6 +397,7 @@ def _slot(
                     "n_flags": len(given),
                 },
                 "asked": asked["votes"].get(letter),
+                "set": json.dumps(fields) if (fields := faces.fields_of(letter, draft)) else "",
             }
         )
     k = len(responses)
@@ -412,7 +419,8 @@ def _slot(
         "now": _milliseconds(timezone.now()),
         "lease": assignment.lease_until.isoformat(),
         "key": uuid.uuid4(),
-        "harms": harms,
+        "has": 0,
+        "writes": "js/judge/writing.js" if asked["face"] in WRITING else "",
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
         "axes": axes,
         "is_covered": who_asks(request).covers(assignment.comparison.prompt),

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import re
 from functools import cache
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from annotation.guidelines import change_guidelines
 from annotation.judging import Answer, skip, submit_judgment
 from annotation.models import Judgment, Membership
 from annotation.protocols import PRESETS
+from annotation.templatetags.phrases import number_of, said_by
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -39,6 +41,38 @@ def test_the_catalogues_say_what_the_pages_say(capsys):
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
     assert make.main(check=True) == 0, capsys.readouterr().out
+
+
+def script_sentences():
+    po = LOCALE / "de" / "LC_MESSAGES" / "djangojs.po"
+    for message in read_po(BytesIO(po.read_bytes()), locale="de"):
+        if message.id:
+            yield message.id if isinstance(message.id, str) else message.id[0]
+
+
+def test_no_two_sentences_of_scripts_have_one_number():
+    sentences = list(script_sentences())
+    assert len({number_of(one) for one in sentences}) == len(sentences) > 50
+
+
+def test_every_sentence_of_a_script_is_found_where_a_page_looks_for_it():
+    found = set()
+    for path in ("js/judge.js", "js/judge/writing.js", "js/dialogue.js", "js/review.js"):
+        found |= set(said_by(path))
+    assert found == set(script_sentences())
+
+
+@pytest.mark.django_db
+def test_a_page_carries_the_words_of_its_own_scripts_alone(client, project, german_ada):
+    ask(project)
+    page = client.get(reverse("judge", args=["apollo"])).content.decode()
+    block = re.search(r'<script id="phrases"[^>]*>(.*?)</script>', page)[1]
+    said = json.loads(block)
+    assert said[number_of("Open it again")] == "Wieder öffnen"
+    assert "ö" in block
+    theirs = set(said_by("js/dialogue.js")) - set(said_by("js/judge.js"))
+    assert theirs
+    assert not any(number_of(one) in said for one in theirs)
 
 
 def german():

@@ -1,9 +1,14 @@
-"""The words that scripts say, in the language of the page: `{% phrases %}`."""
+"""The words that scripts say, in the language of the page: `{% phrases "js/judge.js" %}`."""
 
+import json
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from django import template
+from django.conf import settings
+from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.html import json_script
 from django.utils.safestring import SafeString
 from django.utils.translation import get_language
@@ -12,16 +17,65 @@ from django.views.i18n import JavaScriptCatalog
 
 register = template.Library()
 
+SCRIPTS = Path(settings.BASE_DIR) / "static"
+SAID = re.compile(r'\bn?gettext\(("(?:[^"\\]|\\.)*")')
+IMPORTED = re.compile(r'^import .*?"(\.[^"]+)";$', re.MULTILINE)
+
+
+class Dense(DjangoJSONEncoder):
+    """Letters as they are and no spaces: the page is UTF-8 and has a limit to its weight."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"ensure_ascii": False, "separators": (",", ":")})
+
 
 @register.simple_tag
-def phrases() -> SafeString:
-    """A block of data (never run, so no policy has to allow it) that static/js/judge/words.js reads."""
-    return json_script(_catalogue(get_language() or "en"), "phrases")
+def phrases(*scripts: str) -> SafeString:
+    """What these scripts say, as a block of data that static/js/judge/words.js reads.
+
+    Data is never run, so no policy has to allow it. What the scripts import is counted in; a script
+    that a page loads later must be named as well. An empty name counts for nothing.
+    """
+    said = _phrases(get_language() or "en", tuple(script for script in scripts if script))
+    return json_script(said, "phrases", encoder=Dense)
+
+
+def number_of(sentence: str) -> str:
+    """The short name of an English sentence: words.js computes the same, so none travels twice."""
+    number = 0
+    for letter in sentence:
+        number = (number * 31 + ord(letter)) % 0x1000000
+    return f"{number:x}"
+
+
+def said_by(script: str) -> list[str]:
+    """The sentences of a script and of all that it imports, by their English."""
+    return _said_by(SCRIPTS / script)
+
+
+def _said_by(script: Path) -> list[str]:
+    sentences, wanted, seen = [], [script], set()
+    while wanted:
+        path = wanted.pop().resolve()
+        if path in seen:
+            continue
+        seen.add(path)
+        source = path.read_text()
+        sentences += [json.loads(found) for found in SAID.findall(source)]
+        wanted += [path.parent / found for found in IMPORTED.findall(source)]
+    return sentences
+
+
+@cache
+def _phrases(language: str, scripts: tuple[str, ...]) -> dict[str, Any]:
+    """Number of a sentence to its words in this language: a text, or its plural forms in order."""
+    catalogue = _catalogue(language)
+    sentences = dict.fromkeys(one for script in scripts for one in said_by(script))
+    return {number_of(one): catalogue[one] for one in sentences if one in catalogue}
 
 
 @cache
 def _catalogue(language: str) -> dict[str, Any]:
-    """English to this language: a text, or its plural forms in order."""
     view = JavaScriptCatalog()
     view.translation = DjangoTranslation(language, domain="djangojs")
     catalogue: dict[str, Any] = view.get_catalog()

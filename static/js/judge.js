@@ -5,6 +5,7 @@ import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
 import { $, isAside, post, store, token } from "./judge/net.js";
 import { makeFace } from "./judge/faces.js";
+import { fillIn, learn } from "./judge/likeness.js";
 import { makeOutbox } from "./judge/outbox.js";
 import { gettext, ngettext } from "./judge/words.js";
 
@@ -395,18 +396,14 @@ import { gettext, ngettext } from "./judge/words.js";
     preloading = true;
     const mine = form;
     try {
-      const answer = await fetch(mine.dataset.after, { redirect: "manual" });
+      const answer = await fetch(mine.dataset.after, { redirect: "manual", headers: { "X-Has-Responses": letters.length } });
       if (answer.status !== 200) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = page.querySelector("form.slot");
       if (!next || form !== mine || outbox.items().some((item) => item.uid === next.dataset.uid)) return;
       ahead = document.adoptNode(next);
-      // Reasons to skip and kinds of harm are always the same: they came with the page, once.
-      ahead.querySelector(".skip .menu-items")?.replaceChildren($("skips").content.cloneNode(true));
-      for (const list of ahead.querySelectorAll('select[name^="harm-"]')) {
-        const there = list.value;
-        list.append(...[...$("harms").content.cloneNode(true).children].filter((kind) => kind.value !== there));
-      }
+      fillIn(ahead);
+      learn(ahead);
     } catch { /* Offline: the next one is fetched when the answer has been sent. */ } finally {
       preloading = false;
       if (form !== mine && !waitingForNext) preload();
@@ -620,6 +617,7 @@ import { gettext, ngettext } from "./judge/words.js";
 
   remindOfBreaks(user, Number(root.dataset.breakMinutes));
   if ($("news")) { $("news").close(); $("news").showModal(); }
+  learn(slot.querySelector("form.slot"));
   begin(slot.querySelector("form.slot"));
   if (outbox.items().some((item) => item.uid === form.dataset.uid)) waitingForNext = "judge";
   flush();

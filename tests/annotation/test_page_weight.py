@@ -1,4 +1,4 @@
-"""What the ranking page weighs: everything a browser fetches to show it, before any compression."""
+"""What the judging page weighs: everything a browser fetches to show it, before any compression."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 from django.contrib.staticfiles import finders
 
 from annotation.models import Response
+from annotation.protocols import PRESETS
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory
 
 pytestmark = pytest.mark.django_db
@@ -24,14 +25,20 @@ ANSWER = (
 )
 
 
-@pytest.fixture
-def queue(project, ada, client):
+def asked(client, project, ada, key, language):
+    """Three comparisons under a preset, for somebody who reads in this language."""
+    preset = PRESETS[key]
+    project.interface, project.protocol = preset.interface, preset.protocol.as_json()
+    project.axes = [dict(axis) for axis in preset.axes]
+    project.save()
+    ada.language = language
+    ada.save()
     batch = BatchFactory(project=project, name="Round 1")
     for n in range(3):
         prompt = PromptFactory(
             project=project, messages=[{"role": "user", "content": f"Question {n}: {QUESTION}"}]
         )
-        ComparisonFactory(batch=batch, prompt=prompt)
+        ComparisonFactory(batch=batch, prompt=prompt, responses=preset.n_responses)
     Response.objects.update(text=ANSWER)
     client.force_login(ada)
 
@@ -47,24 +54,32 @@ def fetched(html):
         files[path] = Path(finders.find(path)).read_bytes()
         if path.endswith(".js"):
             folder = path.rsplit("/", 1)[0]
-            for found in re.findall(rb'from "\./([^"]+)"', files[path]):
+            for found in re.findall(rb'(?m)^import .*"\./([^"]+)"', files[path]):
                 wanted.append(f"{folder}/{found.decode()}")
     return {path: len(contents) for path, contents in files.items()}
 
 
-def test_the_first_load_and_every_next_comparison_stay_light(client, queue):
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("key", PRESETS)
+def test_the_first_load_and_every_next_comparison_stay_light(client, project, ada, key, language):
+    asked(client, project, ada, key, language)
     page = client.get("/projects/apollo/judge/").content
+    assert f'<html lang="{language}"'.encode() in page
     files = fetched(page.decode())
     assert any(path.endswith("judge.js") for path in files)
     assert any(path.startswith("js/judge/") for path in files)
     total = len(page) + sum(files.values())
+    after = re.search(r'data-after="([^"]+)"', page.decode())[1]
+    shown = page.count(b'class="response"')
+    following = client.get(after, headers={"X-Has-Responses": str(shown)}).content
+    wanted = 0 if PRESETS[key].interface == "demonstrate" else PRESETS[key].n_responses
+    assert following.count(b'class="response"') == wanted
     assert total <= FIRST_LOAD, (total, len(page), files)
-    uid = re.search(r'data-uid="([0-9a-f-]{36})"', page.decode())[1]
-    following = client.get(f"/projects/apollo/judge/{uid}/after/").content
-    assert following.count(b'class="response"') == 4
+    assert b'data-uid="' in following
     assert len(following) <= EACH_NEXT, len(following)
 
 
-def test_the_page_loads_nothing_that_it_does_not_use(client, queue):
+def test_the_page_loads_nothing_that_it_does_not_use(client, project, ada):
+    asked(client, project, ada, "rank", "en")
     files = fetched(client.get("/projects/apollo/judge/").content.decode())
     assert not any("htmx" in path or "uplot" in path for path in files)

@@ -291,6 +291,65 @@ def test_a_response_is_corrected_with_its_changes_in_view(open_page):
     assert judgment.rewrite.startswith("Hold ")
 
 
+# --- A next comparison takes from the page what every one has alike ------------------------------------------------
+
+
+def next_one(page, first):
+    """Goes past the comparison in view by skipping it; the one that was fetched ahead is then there."""
+    press(page, ["s", "1"])
+    expect(page.locator("form.slot")).not_to_have_attribute("data-uid", str(first.uid))
+    expect(page.locator("form.slot [data-like]")).to_have_count(0)
+
+
+def test_a_next_comparison_comes_with_what_was_drafted_of_it_and_with_nothing_of_the_last(
+    open_page, live_server
+):
+    page = open_page("instructgpt", n=4, flags=True)
+    first = shown(page)
+    drafted = {
+        "ratings": {"A": {"quality": 5, "opinion": 1}},
+        "flags": {"B": [{"kind": "unsafe", "category": "theft"}]},
+    }
+    Assignment.objects.exclude(pk=first.pk).update(draft=drafted)
+    with page.expect_response("**/after/"):
+        page.reload()
+    press(page, "3")
+    next_one(page, first)
+    assert page.locator("form.slot").evaluate("form => [...new FormData(form)].map(x => x.join('='))"
+        ".filter(x => /^(rate|flag|harm)-.*=./.test(x))") == [
+        "rate-A-quality=5", "rate-A-opinion=1", "flag-B=unsafe", "harm-B=theft",
+    ]  # fmt: skip
+    expect(page.locator("[data-letter=A] .notes")).to_have_attribute("open", "")
+    expect(page.locator("[data-letter=C] .notes kbd")).to_have_count(11)
+    expect(page.locator("[data-letter=D] .flags option")).to_have_count(10)
+    expect(page.locator(".skip button[name=skip]")).to_have_count(5)
+    press(page, "7")
+    assert page.locator("[name=rate-B-quality][value='7']").is_checked()
+
+
+def test_a_next_comparison_may_have_more_responses_than_the_page_began_with(open_page, live_server):
+    page = open_page("instructgpt", n=2)
+    first = shown(page)
+    following = Assignment.objects.exclude(pk=first.pk).get()
+    more = [ResponseFactory(comparison=following.comparison, text=text) for text in ANSWERS[2:]]
+    following.shown_order += [response.pk for response in more]
+    following.save()
+    with page.expect_response("**/after/"):
+        page.reload()
+    next_one(page, first)
+    for letter in "ABCD":
+        expect(page.locator(f"[name^=rate-{letter}-]")).to_have_count(18)
+
+
+def test_scripts_speak_the_language_of_the_page(open_page, live_server, ada):
+    page = open_page("pair")
+    ada.language = "de"
+    ada.save()
+    page.reload()
+    press(page, ["Enter"])
+    expect(page.locator("#refused")).to_contain_text("noch keine Antwort")
+
+
 # --- Every one of them is sound, and works by pointer and without script -----------------------------------------------
 
 

@@ -1,19 +1,32 @@
-// The interfaces beside the plain ranking: marks, votes on safety, pairs with strength, writing. As on
-// the whole page the form is the truth, and a key does what pressing the field would have done.
+// The interfaces beside the plain ranking: marks, votes on safety, pairs with strength. As on the whole page the form is the truth, and a key does what pressing the field would have done.
 //
 // A "step" is one question with its fields. One step is the current one and takes the keys; answering
 // it goes on to the next that has no answer. j and k move between steps without answering.
 import { gettext, ngettext } from "./words.js";
 
+// One key for each box of a list; the letters go on where the digits end.
+const BOX_KEYS = "123456789abcdefghijk";
+
 const inputs = (step) => [...step.querySelectorAll("input")];
 const isAnswered = (step) => inputs(step).some((one) => one.checked);
-const wordsIn = (text) => (text.trim() ? text.trim().split(/\s+/).length : 0);
+
+// writing.js puts its own maker here, on the pages where something is written.
+export const writers = [];
 
 // `say(words)` tells a screen reader, `changed(words)` notes that there is something to save.
 export function makeFace(form, { say, changed }) {
   const kind = form.dataset.face;
   const ranks = kind === "rank";
   const all = [...form.querySelectorAll(".step")];
+  // Lists of boxes get their keys here: what has no script has no use for them.
+  for (const list of all.filter((one) => one.dataset.step === "boxes"))
+    inputs(list).slice(0, BOX_KEYS.length).forEach((box, at) => {
+      const key = document.createElement("kbd");
+      key.dataset.key = "";
+      key.setAttribute("aria-hidden", "true");
+      key.textContent = box.dataset.key = BOX_KEYS[at];
+      box.parentElement.append(" ", key);
+    });
   const writing = form.querySelector(".writing textarea");
   let current = null;
 
@@ -81,7 +94,7 @@ export function makeFace(form, { say, changed }) {
     }
     const left = asked().filter(isOpen).length, marks = asked().filter((step) => "required" in step.dataset && step.dataset.step !== "pair");
     if (marks.length) parts.push(["", left ? ngettext("%(n)s answer to go", "%(n)s answers to go", left) : gettext("all answered"), ""]);
-    if (writing) parts.push(["", ngettext("%(n)s word", "%(n)s words", wordsIn(writing.value)), ""]);
+    if (written) parts.push(["", written.told(), ""]);
     said.replaceChildren(...parts.map(([name, line, axis]) => {
       const part = document.createElement("span");
       part.className = `said-part${axis ? ` axis-${axis}` : ""}`;
@@ -93,47 +106,17 @@ export function makeFace(form, { say, changed }) {
     }));
   }
 
-  // --- Correcting a response --------------------------------------------------------------------------
-  const raw = (letter) => form.querySelector(`.response[data-letter="${letter}"] [data-raw]`)?.value ?? "";
-  const chosenBase = () => [...form.querySelectorAll("[name=based_on]")].find((one) => one.checked)?.value || "";
-  let base = chosenBase();
-  let drawing = 0;
-
-  function draw() {
-    const shown = form.querySelector("[data-changes]");
-    if (!shown) return;
-    cancelAnimationFrame(drawing);
-    drawing = requestAnimationFrame(async () => {
-      if (!base) return;
-      try {
-        const { shownChanges } = await import("./changes.js"); // fetched when somebody corrects first
-        if (base) shown.replaceChildren(...shownChanges(raw(base), writing.value));
-      } catch { /* Offline since before the first change: the text itself is kept. */ }
-    });
-  }
-
-  function correct(letter) {
-    const before = base;
-    base = letter;
-    for (const one of form.querySelectorAll("[name=based_on]")) one.checked = one.value === letter;
-    // What somebody wrote is never thrown away: only an untouched copy is replaced.
-    if (!writing.value.trim() || (before && writing.value === raw(before))) writing.value = raw(letter);
-    writing.focus();
-    writing.setSelectionRange(0, 0);
-    draw();
-    changed(gettext("Correcting %(letter)s.", { letter }));
-  }
+  const written = writing && writers[0](form, changed);
 
   // --- What the page asks of a face -------------------------------------------------------------------
   return {
     ranks,
 
     begin() {
-      base = chosenBase();
+      written?.begin();
       // What was taken back has its answers: keys correct the first.
       if (!writing) go(asked().find(isOpen) || (ranks ? null : asked()[0]), false);
       else paint();
-      draw();
     },
 
     paint,
@@ -145,12 +128,8 @@ export function makeFace(form, { say, changed }) {
         go(open, false);
         return gettext("%(what)s: no answer yet.", { what: title(open) });
       }
-      if (writing) {
-        const least = Number(writing.dataset.least), n = writing.value.trim().length;
-        if (kind === "rewrite" && !base) return gettext("Choose the response that you correct: press its letter.");
-        if (n < least) { writing.focus(); return n ? ngettext("Write %(n)s character or more.", "Write %(n)s characters or more.", least) : gettext("Write the answer first."); }
-        if (base && writing.value.trim() === raw(base).trim()) { writing.focus(); return gettext("Nothing is changed yet. Skip it if it is right as it is."); }
-      }
+      const unwritten = written?.lacks();
+      if (unwritten) return unwritten;
       const reason = form.elements.reason, least = Number(form.dataset.reasonLeast), n = reason?.value.trim().length;
       if (reason && n < least && (form.dataset.reason === "required" || n)) {
         reason.focus();
@@ -168,10 +147,7 @@ export function makeFace(form, { say, changed }) {
         go(steps[key === "j" ? Math.min(at + 1, steps.length - 1) : Math.max(at - 1, 0)]);
         return true;
       }
-      if (kind === "rewrite" && form.querySelector(`[name=based_on][value="${CSS.escape(key.toUpperCase())}"]`)) {
-        correct(key.toUpperCase());
-        return true;
-      }
+      if (written?.key(key)) return true;
       if (key === "-" && !ranks) {
         const axis = (current?.dataset.axis ? current : all.findLast((step) => step.dataset.step === "pair" && isAnswered(step)) || all.find((step) => step.dataset.axis))?.dataset.axis;
         const box = form.querySelector(`.all-bad input[value="${CSS.escape(axis || "")}"]`);
@@ -191,13 +167,13 @@ export function makeFace(form, { say, changed }) {
     // A pointer or a native key changed a field: the same as its key.
     touched(field) {
       const step = field.closest(".step");
-      if (field.name === "based_on") correct(field.value);
+      if (field.name === "based_on") written.correct(field.value);
       else if (step) answered(step, labelOf(field));
       else changed("");
     },
 
     typed(field) {
-      if (field === writing) { draw(); paint(); }
+      if (field === writing) { written.draw(); paint(); }
     },
 
     // Enter while ticking boxes goes on to what is still open; true if it did.

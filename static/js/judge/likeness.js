@@ -1,0 +1,45 @@
+// What every comparison of a page has alike (marks, votes, flags, reasons to skip) comes with the page,
+// once: a next comparison has a <template data-like> where it belongs, and `data-set` says what was
+// already answered there.
+const PARTS = ["votes", "flags"];
+const known = new Map(); // "A votes" to an untouched copy
+let skips = [];
+
+// Keeps copies of what a comparison has, before anybody answers it.
+export function learn(form) {
+  if (!skips.length) skips = copies(form.querySelectorAll(".skip .menu-items > *"));
+  for (const response of form.querySelectorAll(".response"))
+    for (const part of PARTS) {
+      const name = `${response.dataset.letter} ${part}`, there = response.querySelector(`.${part}`);
+      if (there && !known.has(name)) known.set(name, untouched(there.cloneNode(true)));
+    }
+}
+
+const copies = (nodes) => [...nodes].map((node) => node.cloneNode(true));
+
+function untouched(part) {
+  for (const field of part.querySelectorAll("input")) field.checked = field.defaultChecked = false;
+  for (const option of part.querySelectorAll("option")) option.selected = option.defaultSelected = false;
+  for (const one of [part, ...part.querySelectorAll("details")]) one.removeAttribute("open");
+  return part;
+}
+
+export function fillIn(form) {
+  const menu = form.querySelector(".skip .menu-items");
+  if (menu && !menu.children.length) menu.append(...copies(skips));
+  for (const place of form.querySelectorAll("[data-like]")) {
+    const response = place.closest(".response");
+    const copy = known.get(`${response.dataset.letter} ${place.dataset.like}`);
+    if (copy) place.replaceWith(copy.cloneNode(true)); // Another batch gets a page of its own.
+  }
+  for (const response of form.querySelectorAll("[data-set]"))
+    for (const [name, value] of JSON.parse(response.dataset.set))
+      for (const field of response.querySelectorAll(`[name="${CSS.escape(name)}"]`)) {
+        if (field.tagName === "SELECT") field.value = value;
+        else if (field.value === value) {
+          field.checked = true;
+          const list = field.closest("details");
+          if (list) list.open = true;
+        }
+      }
+}

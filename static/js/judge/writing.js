@@ -1,0 +1,66 @@
+// The answer is a text: written from nothing, or a response corrected, with what changes beside it.
+import { writers } from "./faces.js";
+import { gettext, ngettext } from "./words.js";
+
+const wordsIn = (text) => (text.trim() ? text.trim().split(/\s+/).length : 0);
+
+writers.push((form, changed) => {
+  const writing = form.querySelector(".writing textarea");
+  const raw = (letter) => form.querySelector(`.response[data-letter="${letter}"] [data-raw]`)?.value ?? "";
+  const chosenBase = () => [...form.querySelectorAll("[name=based_on]")].find((one) => one.checked)?.value || "";
+  let base = chosenBase();
+  let drawing = 0;
+
+  function draw() {
+    const shown = form.querySelector("[data-changes]");
+    if (!shown) return;
+    cancelAnimationFrame(drawing);
+    drawing = requestAnimationFrame(async () => {
+      if (!base) return;
+      try {
+        const { shownChanges } = await import("./changes.js"); // fetched when somebody corrects first
+        if (base) shown.replaceChildren(...shownChanges(raw(base), writing.value));
+      } catch { /* Offline since before the first change: the text itself is kept. */ }
+    });
+  }
+
+  function correct(letter) {
+    const before = base;
+    base = letter;
+    for (const one of form.querySelectorAll("[name=based_on]")) one.checked = one.value === letter;
+    // What somebody wrote is never thrown away: only an untouched copy is replaced.
+    if (!writing.value.trim() || (before && writing.value === raw(before))) writing.value = raw(letter);
+    writing.focus();
+    writing.setSelectionRange(0, 0);
+    draw();
+    changed(gettext("Correcting %(letter)s.", { letter }));
+  }
+
+  return {
+    draw,
+    correct,
+
+    begin() {
+      base = chosenBase();
+      draw();
+    },
+
+    told: () => ngettext("%(n)s word", "%(n)s words", wordsIn(writing.value)),
+
+    // Why it can't be sent yet, "" if it can; goes to the text if that is what lacks.
+    lacks() {
+      const least = Number(writing.dataset.least), n = writing.value.trim().length;
+      if (form.dataset.face === "rewrite" && !base) return gettext("Choose the response that you correct: press its letter.");
+      if (n < least) { writing.focus(); return n ? ngettext("Write %(n)s character or more.", "Write %(n)s characters or more.", least) : gettext("Write the answer first."); }
+      if (base && writing.value.trim() === raw(base).trim()) { writing.focus(); return gettext("Nothing is changed yet. Skip it if it is right as it is."); }
+      return "";
+    },
+
+    // Whether the key was the letter of a response to correct.
+    key(key) {
+      if (form.dataset.face !== "rewrite" || !form.querySelector(`[name=based_on][value="${CSS.escape(key.toUpperCase())}"]`)) return false;
+      correct(key.toUpperCase());
+      return true;
+    },
+  };
+});
