@@ -90,4 +90,5 @@ def watched(page, live_server, refused):
         ),
     )
     yield page
+    page.wait_for_timeout(20)  # for what pages have to say; it asks no page
     assert not problems + refused
