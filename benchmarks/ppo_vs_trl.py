@@ -32,8 +32,8 @@ Row = dict[str, Any]
 
 PENALTY = -1.0
 """Score of a response that does not end (LHP)."""
-LOOK_SECONDS = 0.1
-"""How often memory is looked at."""
+LOOK_SECONDS = 1.0
+"""How often memory is looked at: a look walks through all pages, which holds the process up."""
 WARM = 1
 """First steps that the figures of speed leave out: caches are cold."""
 
@@ -281,15 +281,18 @@ def ours_told(folder: Path, began: float) -> Row:
 
 
 def imports_ours(arguments: argparse.Namespace) -> None:
-    """Nothing but what the stage imports, for the memory that is there before it begins."""
+    """Nothing but what the stage imports, as little as it does, for the memory that is there before
+    it begins."""
+    sys.argv[:1] = ["-m"]
+    import rlhf.training.ppo
+    from rlhf.training.lean import import_little
+
+    import_little()
     from transformers import AutoTokenizer, LlamaForCausalLM
 
-    import rlhf.training.ppo
-
-    tell(
-        arguments,
-        {"names": [rlhf.training.ppo.__name__, str(AutoTokenizer), str(LlamaForCausalLM)]},
-    )
+    names = [rlhf.training.ppo.__name__, str(AutoTokenizer), str(LlamaForCausalLM)]
+    tell(arguments, {"names": names})
+    time.sleep(2 * LOOK_SECONDS)  # to be looked at
 
 
 # --- TRL's --------------------------------------------------------------------------------------
@@ -311,6 +314,7 @@ def imports_trl(arguments: argparse.Namespace) -> None:
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     tell(arguments, {"names": [trainer.__name__, str(AutoTokenizer), str(LlamaForCausalLM)]})
+    time.sleep(2 * LOOK_SECONDS)
 
 
 def trl(arguments: argparse.Namespace) -> None:
@@ -500,6 +504,7 @@ def report(runs: dict[str, list[Row]]) -> None:
         a["peak_mb_above_imports"] / b["peak_mb_above_imports"]
         for a, b in zip(runs["ours"], runs["trl"], strict=True)
     ]
+    whole = [a["peak_mb"] / b["peak_mb"] for a, b in zip(runs["ours"], runs["trl"], strict=True)]
     best = {side: max(best_speed(run, batch) for run in done) for side, done in runs.items()}
     print(
         f"ours / TRL: {statistics.median(ratios):.2f} times the samples per second "

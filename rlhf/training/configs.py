@@ -656,8 +656,8 @@ class PPOConfig(StageConfig):
     processes: int = setting(
         0,
         "Processes of this machine that share the work and its CPU threads, forked by the stage (on "
-        "Linux); torchrun's take their place. 0: one for each thread where the policy is small (up to "
-        "20 million parameters), which is faster there, else 1.",
+        "Linux); torchrun's take their place. 0: one for each thread, but at most 4, where the policy is "
+        "small (up to 20 million parameters), which is faster there; else 1.",
         minimum=0,
         maximum=256,
     )

@@ -29,8 +29,11 @@ from rlhf.training.rundir import InputError
 from rlhf.training.scorers import RewardModel
 
 FEW_PARAMETERS = 20_000_000
-"""Up to so many, a process for each core is faster than a thread for each (docs/log.md); beyond,
-products are large enough to share, and several copies of the weights are not."""
+"""Up to so many, several processes take the place of threads by themselves: products are small, and
+so are the further copies of the weights. Measured at one million (docs/log.md)."""
+
+MOST_PROCESSES = 4
+"""As many by themselves at most; further threads are shared between them. A minibatch has few rows."""
 
 NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
 """Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
@@ -127,7 +130,8 @@ class Models:
             )
         if not wanted:
             few = sum(p.numel() for p in self.policy.model.parameters()) <= FEW_PARAMETERS
-            wanted = threads if on_cpu and few and config.rollouts == "own" else 1
+            alone = not on_cpu or not few or config.rollouts != "own"
+            wanted = 1 if alone else min(threads, MOST_PROCESSES)
         self.group = parallel.fork(self.group, wanted)
         if self.group.peers:
             threads = max(1, threads // self.group.size)

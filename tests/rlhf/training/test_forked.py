@@ -62,6 +62,9 @@ def test_a_small_policy_is_trained_by_a_process_for_each_thread(ready):
     folder = ready("two threads", threads=2)
     assert run("ppo", folder).returncode == 0
     assert result_of(folder)["processes"] == 2
+    folder = ready("many threads", threads=9, steps=1)
+    assert run("ppo", folder).returncode == 0
+    assert result_of(folder)["processes"] == 4
     folder = ready("told not to", threads=2, processes=1)
     assert run("ppo", folder).returncode == 0
     assert result_of(folder)["processes"] == 1
@@ -152,8 +155,8 @@ for turn in range(50):
         parts = [torch.full((count,), float(peers.rank)), torch.ones(2)]
         added = peers.add_all(parts)
         assert added.tolist() == [size * (size - 1) / 2] * count + [size] * 2
-peers.leave()
 print("all told", peers.rank)
+peers.leave()
 """
 
 
