@@ -510,7 +510,10 @@ def report(runs: dict[str, list[Row]]) -> None:
         f"ours / TRL: {statistics.median(ratios):.2f} times the samples per second "
         f"({best['ours'] / best['trl']:.2f} in each one's fastest step),"
     )
-    print(f"            {statistics.median(memory):.2f} of the peak memory above imports")
+    print(
+        f"            {statistics.median(memory):.2f} of the peak memory above imports, "
+        f"{statistics.median(whole):.2f} of all"
+    )
     print("\nreward at equal samples (mean over seeds [95 % interval]), apart where no overlap:")
     for step in range(arguments.steps):
         ours = interval([run["rewards"][step] for run in runs["ours"]])
