@@ -10,3 +10,6 @@ if STARTING:
     # Importing torch and transformers makes a million objects that all stay; looking for garbage
     # among them costs a fifth of the start-up. rundir.run_stage switches the collector on again.
     gc.disable()
+    from rlhf.training import lean
+
+    lean.import_torch()

@@ -20,9 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from rlhf.training import configs, packing, rundir
+from rlhf.training import configs, lean, packing, rundir
 from rlhf.training.configs import BaseConfig
-from rlhf.training.lean import import_little
 from rlhf.training.rundir import InputError, MetricsWriter, Stopped, StopRequest, run_stage
 from rlhf.training.word_tokenizer import build_tokenizer
 
@@ -188,7 +187,7 @@ def schedule(
 
 def build_model(config: BaseConfig, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
     """A Llama with tied embeddings and fresh weights (torch's global seed decides which)."""
-    import_little()
+    lean.import_little()
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -279,7 +278,7 @@ def save_policy(
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
     )
-    model.save_pretrained(new)
+    lean.save(model, new)
     tokenizer.save_pretrained(new)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)

@@ -47,7 +47,6 @@ class Peers:
         self.halves = torch.frombuffer(arena, dtype=torch.uint8).view(2, size, ARENA)
         self.half = 0
         self.children: list[int] = []
-        self.sum = torch.empty(0)
 
     def add(self, tensor: Tensor) -> None:
         """The sum of everybody's (contiguous) tensor, in place; added in the same order by all."""
@@ -60,15 +59,30 @@ class Peers:
             for other in told[2:]:
                 part.add_(other)
 
-    def add_all(self, tensors: list[Tensor]) -> Tensor:
-        """The sum of everybody's float32 tensors, put one after another; it stays as it is until the
-        next call."""
-        numbers = sum(t.numel() for t in tensors)
-        if len(self.sum) != numbers:
-            self.sum = torch.empty(numbers)
-        torch.cat(tensors, out=self.sum)
-        self.add(self.sum)
-        return self.sum
+    def add_all(self, tensors: list[Tensor]) -> None:
+        """The sum of everybody's (contiguous) float32 tensors, each in place; many in one message."""
+        room = ARENA // 4
+        message: list[Tensor] = []
+        for tensor in tensors:
+            for part in _parts(tensor.view(-1), room - sum(map(len, message)), room):
+                message.append(part)
+                if sum(map(len, message)) == room:
+                    self._add_parts(message)
+                    message = []
+        self._add_parts(message)
+
+    def _add_parts(self, parts: list[Tensor]) -> None:
+        if not parts:
+            return
+        told = self._next(torch.float32)[:, : sum(map(len, parts))]
+        torch.cat(parts, out=told[self.rank])
+        self.wait()
+        sizes = [len(part) for part in parts]
+        ours, theirs, *others = (row.split(sizes) for row in told)
+        for number, part in enumerate(parts):
+            torch.add(ours[number], theirs[number], out=part)
+            for other in others:
+                part.add_(other[number])
 
     def gather(self, mine: Any) -> list[Any]:
         """What everybody has to say, by rank. It is pickled: only forks of ourselves read it."""
@@ -145,6 +159,11 @@ class Peers:
                     raise Broken(f"A process that shared the work {_told(status)}.")
             time.sleep(0.01)
         raise Broken("A process that shared the work no longer answers.")
+
+
+def _parts(tensor: Tensor, first: int, most: int) -> list[Tensor]:
+    """Pieces of a flat tensor in order: up to `first` numbers, then up to `most` in each."""
+    return [piece for piece in (tensor[:first], *tensor[first:].split(most)) if len(piece)]
 
 
 def _told(status: int) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import loading
+from rlhf.training import lean, loading
 from rlhf.training.configs import GrowConfig, load
 from rlhf.training.rundir import CONFIG, POLICY, InputError, StopRequest, run_stage, write_result
 
@@ -60,7 +60,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the grown model's logits differ by {difference}")
 
-    large.save_pretrained(run_dir / POLICY)
+    lean.save(large, run_dir / POLICY)
     policy.tokenizer.save_pretrained(run_dir / POLICY)
     write_result(
         run_dir,

@@ -7,6 +7,7 @@ a model is ever run, because either would let a downloaded file take over the ma
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import packing
-from rlhf.training.lean import import_little
+from rlhf.training.lean import import_little, understand_meta
 from rlhf.training.rundir import T5_TYPES, InputError, read_json
 
 Message = dict[str, str]
@@ -386,14 +387,21 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
 
     logging.disable_progress_bar()
     _check_folder(name, what)
+    read = partial(
+        getattr(transformers, kind).from_pretrained,
+        name,
+        dtype=dtype,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
     try:
-        model, told = getattr(transformers, kind).from_pretrained(
-            name,
-            dtype=dtype,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        try:
+            model, told = read()
+        except NotImplementedError:  # of the meta device, perhaps, of which lean leaves a part out
+            if not understand_meta():
+                raise
+            model, told = read()
     except Exception as error:
         raise _explained(error, name, what) from error
     # transformers fills in what is missing with random numbers and goes on. Without its head a

@@ -98,13 +98,15 @@ class Group:
         if self.size == 1 or not parameters:
             return
         there = torch.tensor([float(p.grad is not None) for p in parameters])
-        told = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-        told.append(there.to(told[0]))
-        flat = self.peers.add_all(told) if self.peers else self.add(torch.cat(told))
-        start = 0
-        for p, somebody in zip(parameters, flat[-len(parameters) :].tolist(), strict=True):
-            p.grad = flat[start : start + p.numel()].view_as(p) if somebody else None
-            start += p.numel()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad.contiguous() for p in parameters]
+        if self.peers:
+            self.peers.add_all([*grads, there])
+        else:
+            there = there.to(grads[0])
+            flat = self.add(torch.cat([t.flatten() for t in (*grads, there)]))
+            *grads, there = flat.split([t.numel() for t in (*grads, there)])
+        for p, grad, somebody in zip(parameters, grads, there.tolist(), strict=True):
+            p.grad = grad.view_as(p) if somebody else None
 
     def even(self, parts: list[list[int]], spare: list[int]) -> list[tuple[list[int], float]]:
         """Parts of this process's work with their weight, 1.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlhf.training import (
     forked,
+    lean,
     loading,
     packing,
     parallel,
@@ -599,7 +600,7 @@ class Models:
         model = self.policy.model
         if self.config.lora_rank:
             model = model.merge_and_unload()
-        model.save_pretrained(folder)
+        lean.save(model, folder)
         self.policy.tokenizer.save_pretrained(folder)
 
 

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import loading, packing, ppo_math, reward_math
+from rlhf.training import lean, loading, packing, ppo_math, reward_math
 from rlhf.training.llama import reads
 from rlhf.training.rundir import T5_TYPES, InputError, read_json, write_json
 
@@ -143,13 +143,13 @@ class RewardModel:
         for name, other in zip(members, self.others, strict=True):
             other.save(folder / name, with_prior=False)
         if self.adapters:
-            self.trunk.save_pretrained(folder / ADAPTERS)
-            copy.deepcopy(self.trunk).unload().save_pretrained(folder)
+            lean.save(self.trunk, folder / ADAPTERS)
+            lean.save(copy.deepcopy(self.trunk).unload(), folder)
         else:
-            self.trunk.save_pretrained(folder)
+            lean.save(self.trunk, folder)
         self.tokenizer.save_pretrained(folder)
         if self.prior is not None and with_prior:
-            self.prior.save_pretrained(folder / PRIOR)
+            lean.save(self.prior, folder / PRIOR)
         tensors = {"weight": self.heads.weight, "bias": self.heads.bias, "log_nu": self.log_nu}
         if self.feature_mean is not None and self.feature_scale is not None:
             tensors |= {"feature_mean": self.feature_mean, "feature_scale": self.feature_scale}
