@@ -10,12 +10,11 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import ngettext
 
@@ -31,11 +30,11 @@ from annotation.models import (
     User,
 )
 from annotation.prepared import Prepared, Question, insert, together, update
+from annotation.queues import HARMLESS, Locking, Queue, had
 
 State = Assignment.State
 WAITING_COUNTED = 500
 HELD_AT_MOST = 50
-HARMLESS = ~Q(prompt__risk=Prompt.Risk.HARMFUL)
 
 
 _locked = Prepared(
@@ -227,7 +226,7 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
                 update(other, "lease_until")
                 return other
         if member is not None and gold.must_qualify(member, project):
-            chosen = gold.qualifying(member, project, _had(user))
+            chosen = gold.qualifying(member, project, had(user))
             if chosen is None:
                 return None
             return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
@@ -317,17 +316,6 @@ _held_keys = Prepared(
 )
 
 
-@cache
-def _free_keys(*, avoid_harm: bool) -> Prepared[tuple[int]]:
-    """What this person could be given of one skill, as far as it is counted."""
-
-    def build(batch: Any, user: Any, skill: Any) -> QuerySet[Comparison, tuple[int]]:
-        free = _free(batch, user, skill, at_random=False)
-        return (free.filter(HARMLESS) if avoid_harm else free).values_list("pk")[:WAITING_COUNTED]
-
-    return Prepared(build)
-
-
 def waiting(user: User, project: Project) -> int:
     """How many comparisons this person could be handed, what they hold included.
 
@@ -342,13 +330,11 @@ def waiting(user: User, project: Project) -> int:
     if member is not None and member.paused_at is not None:
         return 0
     if member is not None and gold.must_qualify(member, project):
-        return n + gold.qualifying_left(member, project, _had(user))
-    avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
+        return n + gold.qualifying_left(member, project, had(user))
     for batch in _batches(project, member):
         for skill in _skills(member):
             if n < WAITING_COUNTED:
-                free = _free_keys(avoid_harm=avoid_harm)
-                n += free.count(batch=batch.pk, user=user.pk, skill=skill)
+                n += _queue(user, batch, skill).count(WAITING_COUNTED)
     if member is not None and project.gold_every:
         n += gold.ahead(member, project, n - n_held)
     return min(n, WAITING_COUNTED)
@@ -530,15 +516,6 @@ def _open(keys: list[int], project: Project) -> tuple[list[Assignment], list[Ass
     return held[::-1], begun
 
 
-def _had(user: Any) -> Exists:
-    """Comparisons that this person holds, judged or skipped. What merely ran out may come again."""
-    return Exists(
-        Assignment.objects.filter(comparison=OuterRef("pk"), annotator=user).exclude(
-            state=State.EXPIRED
-        )
-    )
-
-
 def _qualify(
     user: User, project: Project, member: Membership, begun: list[Assignment], *, wait: bool
 ) -> Assignment | None:
@@ -546,7 +523,7 @@ def _qualify(
     rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
     if rounds and _take_up(rounds[0]):
         return rounds[0]
-    chosen = gold.qualifying(member, project, _had(user))
+    chosen = gold.qualifying(member, project, had(user))
     if chosen is not None:
         return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
     work = [assignment for assignment in begun if assignment not in rounds]
@@ -563,30 +540,26 @@ def _take(
     begun = [assignment for assignment in begun if is_wanted(user, assignment)]
     if begun and _take_up(begun[0]):
         return begun[0]
-    batches = _batches(project, member)
-    # Whoever waits looks in one order, the same for everybody.
     at_random = not wait and random.SystemRandom().random() < project.random_share
     drawn = Assignment.Drawn.RANDOM if at_random else Assignment.Drawn.RANKED
-    avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
-    skip_locked = not wait and connection.features.has_select_for_update
-    head = _head(at_random=at_random, avoid_harm=avoid_harm, skip_locked=skip_locked)
-    skills = _skills(member)
-    for batch in batches:
-        for skill in (
-            sorted(skills) if wait else _skills_by_turn(batch, user, skills, at_random=at_random)
-        ):
-            comparison = head.first(batch=batch.pk, user=user.pk, skill=skill)
-            if comparison is not None:
-                may_have_begun = bool(begun)
-                if member is not None and project.gold_every:
-                    chosen = gold.instead_of(comparison, member, project)
-                    if chosen is not comparison:
-                        comparison, drawn = chosen, Assignment.Drawn.RANKED
-                comparison.batch = batch
-                return _lease(comparison, user, project, drawn, may_have_begun=may_have_begun)
-    if skip_locked:
-        raise AllLocked
-    return None
+    # Whoever waits looks in one order, the same for everybody.
+    skills = sorted(_skills(member)) if wait else _skills(member)
+    queues = {
+        batch: [_queue(user, batch, skill, at_random=at_random) for skill in skills]
+        for batch in _batches(project, member)
+    }
+    first = _first_free(queues, "wait" if wait else "skip")
+    if first is None:
+        if not wait and connection.features.has_select_for_update:
+            raise AllLocked
+        return None
+    batch, comparison = first
+    if member is not None and project.gold_every:
+        chosen = gold.instead_of(comparison, member, project)
+        if chosen is not comparison:
+            comparison, drawn = chosen, Assignment.Drawn.RANKED
+    comparison.batch = batch
+    return _lease(comparison, user, project, drawn, may_have_begun=bool(begun))
 
 
 def _take_up(begun: Assignment) -> bool:
@@ -599,27 +572,6 @@ def _take_up(begun: Assignment) -> bool:
     return True
 
 
-@cache
-def _head(*, at_random: bool, avoid_harm: bool, skip_locked: bool) -> Prepared[Comparison]:
-    """The comparison that this person gets, with its prompt, locked."""
-
-    def build(batch: Any, user: Any, skill: Any) -> QuerySet[Comparison]:
-        free = _free(batch, user, skill, at_random=at_random)
-        if avoid_harm:
-            free = free.filter(HARMLESS)
-        locked = free.select_for_update(of=("self",), skip_locked=skip_locked)
-        return locked.select_related("prompt")[:1]
-
-    return Prepared(build)
-
-
-def _free(batch: Any, user: Any, skill: Any, *, at_random: bool) -> QuerySet[Comparison]:
-    """What this person could be given of one skill, in the order of one index."""
-    order = ("shuffle", "id") if at_random else ("-priority", "-score", "shuffle", "id")
-    free = Comparison.objects.filter(batch=batch, skill=skill, is_free=True)
-    return free.exclude(_had(user)).order_by(*order)
-
-
 def could_judge(member: Membership) -> QuerySet[Comparison]:
     """What this person could be given in open batches if it had a place free, limits apart."""
     could = Comparison.objects.filter(
@@ -627,20 +579,47 @@ def could_judge(member: Membership) -> QuerySet[Comparison]:
     )
     if member.user.harmful_material == User.HarmfulMaterial.AVOID:
         could = could.filter(HARMLESS)
-    return could.exclude(_had(member.user_id))
+    return could.exclude(had(member.user_id))
 
 
-def _skills_by_turn(batch: Batch, user: User, skills: list[str], *, at_random: bool) -> list[str]:
-    """Skills in the order in which to look: an index is read per skill, then the heads compared."""
-    if len(skills) == 1:
-        return skills
-    heads = []
-    for skill in skills:
-        head = _free(batch, user, skill, at_random=at_random).first()
+def _queue(user: User, batch: Batch, skill: str, *, at_random: bool = False) -> Queue:
+    avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
+    return Queue(user.pk, batch.pk, skill, at_random=at_random, avoid_harm=avoid_harm)
+
+
+def _first_free(
+    queues: Mapping[Batch, list[Queue]], locking: Locking
+) -> tuple[Batch, Comparison] | None:
+    """The first of what this person could be given, locked, with its batch."""
+    unsure = []
+    for batch, each in queues.items():
+        for queue in _by_turn(each) if locking == "skip" else each:
+            look = queue.first(locking, is_thorough=locking == "wait")
+            if look.found is not None:
+                return batch, look.found
+            if not look.is_sure:
+                unsure.append((batch, queue))
+    # Nothing is left only if nothing is there from the start.
+    for batch, queue in unsure:
+        found = queue.first(locking, is_thorough=True).found
+        if found is not None:
+            return batch, found
+    return None
+
+
+def _by_turn(queues: list[Queue]) -> list[Queue]:
+    """The queues of one batch in the order in which to look: their heads compared."""
+    if len(queues) == 1:
+        return queues
+    heads, unsure = [], []
+    for queue in queues:
+        head, is_sure = queue.first("")
         if head is not None:
-            rank = () if at_random else (-head.priority, -head.score)
-            heads.append((*rank, head.shuffle, head.pk, skill))
-    return [str(head[-1]) for head in sorted(heads)]
+            rank = () if queue.at_random else (-head.priority, -head.score)
+            heads.append((*rank, head.shuffle, head.pk, queue))
+        elif not is_sure:
+            unsure.append(queue)
+    return [queue for *_, queue in sorted(heads, key=lambda head: head[:-1])] + unsure
 
 
 def _lease(

@@ -103,7 +103,7 @@ def _converted(raw: Any, converters: Any) -> list[Any]:
 
 
 def _objects(rows: Any, compiler: Any, converters: Any) -> Iterator[Any]:
-    """Model instances from rows, with those that came along by select_related; or plain tuples."""
+    """Model instances from rows, with annotations and select_related; or plain tuples."""
     info = compiler.klass_info
     if info is None:
         for raw in rows:
@@ -113,12 +113,15 @@ def _objects(rows: Any, compiler: Any, converters: Any) -> Iterator[Any]:
     fields = info["select_fields"]
     start, end = fields[0], fields[-1] + 1
     names = [column[0].target.attname for column in compiler.select[start:end]]
+    annotations = compiler.annotation_col_map.items()
     related = get_related_populators(info, compiler.select, connection.alias)  # type: ignore[call-arg]  # the stubs are of a later Django
     for raw in rows:
         row = _converted(raw, converters)
         instance = made.from_db(connection.alias, names, row[start:end])
         for populate in related:
             populate.populate(row, instance)
+        for name, position in annotations:
+            setattr(instance, name, row[position])
         yield instance
 
 

@@ -13,6 +13,7 @@ from django.utils import translation
 # The tests' data (SQLite file, runs, queue) never touch a person's own.
 os.environ.setdefault("GROUND_CONTROL_DATA", tempfile.mkdtemp(prefix="ground-control-test-"))
 
+from annotation import queues
 from tests.factories import ProjectFactory, member
 
 
@@ -32,6 +33,28 @@ def _own_folders(settings, tmp_path):
         }
     }
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def _own_cursors():
+    """Ids come again in the next test, and where somebody's look ended is remembered by id."""
+    queues.cursors.clear()
+
+
+@pytest.fixture
+def window(monkeypatch):
+    """window(n): a look misses nothing among the first n, so that few comparisons make one ahead."""
+
+    def forget():
+        queues._head.cache_clear()
+        queues._window.cache_clear()
+
+    def narrow(n):
+        monkeypatch.setattr(queues, "WINDOW", n)
+        forget()
+
+    yield narrow
+    forget()
 
 
 @pytest.fixture(autouse=True)

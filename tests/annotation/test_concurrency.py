@@ -52,8 +52,10 @@ def answer(assignment):
     return Answer(ranks={axis: {pk: i + 1 for i, pk in enumerate(ids)} for axis in axes})
 
 
-@pytest.mark.parametrize("overlap", [1, 3])
-def test_64_people_submit_and_nothing_is_lost_or_doubled(project, overlap):
+@pytest.mark.parametrize(("overlap", "wide"), [(1, 100), (3, 100), (3, 2)])
+def test_64_people_submit_and_nothing_is_lost_or_doubled(project, window, overlap, wide):
+    """Also where nearly everybody is looked for from a cursor on, beyond the first two."""
+    window(wide)
     people = [member(project, f"person{i}", "annotator") for i in range(PEOPLE)]
     batch = BatchFactory(project=project)
     for _ in range(40):
@@ -102,7 +104,9 @@ def test_one_person_in_many_tabs_holds_one_comparison(project, ada):
     assert_counters_are_right()
 
 
-def test_skips_releases_and_the_sweeper_leave_the_counters_right(project):
+@pytest.mark.parametrize("wide", [100, 2])
+def test_skips_releases_and_the_sweeper_leave_the_counters_right(project, window, wide):
+    window(wide)
     people = [member(project, f"person{i}", "annotator") for i in range(12)]
     batch = BatchFactory(project=project)
     for _ in range(20):

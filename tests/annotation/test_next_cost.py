@@ -1,5 +1,9 @@
-"""What `next` costs does not grow with the queue: an index gives the row, whatever lies behind it."""
+"""What `next` costs grows neither with the queue, as an index gives the row whatever lies behind it,
 
+nor with how far somebody is ahead of the others: they are looked for from where the last look ended.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -7,17 +11,22 @@ from contextlib import contextmanager
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from annotation.assignment import next_assignment, peek_next, waiting
+from annotation import queues
+from annotation.assignment import WAITING_COUNTED, next_assignment, peek_next, waiting
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Membership, Project, User
+from annotation.models import Assignment, Comparison, Membership, Project, User
+from annotation.queues import WINDOW
 from benchmarks.load_queue import fill
 from tests.factories import key
 
 pytestmark = pytest.mark.django_db
 
 SMALL, LARGE = 1_000, 50_000
+LEADS = (0, 200, 5_000)
 INDEXES = {0.0: "comparison_next", 1.0: "comparison_random"}
 
 
@@ -40,19 +49,73 @@ def answered(assignment):
     )
 
 
-def plans(act):
-    """How the database answers each question that `act` asks about free comparisons."""
+def ahead_by(n, random_share=0.0, scored=False):
+    """A project with an overlap of 3, and somebody who has judged the first n of those still free."""
+    fill(comparisons=LEADS[-1] + 1_000, people=1, overlap=3)
+    project = Project.objects.get(slug="load")
+    project.random_share = random_share
+    project.save()
+    user = User.objects.get(username="person0")
+    if scored:
+        Comparison.objects.update(score=F("shuffle"))
+    order = ["shuffle", "id"] if random_share or not scored else ["-score", "shuffle", "id"]
+    first = list(Comparison.objects.order_by(*order)[:n])
+    Assignment.objects.bulk_create(
+        Assignment(
+            comparison=one,
+            annotator=user,
+            state=Assignment.State.JUDGED,
+            shown_order=[],
+            lease_until=timezone.now(),
+        )
+        for one in first
+    )
+    for one in first:
+        one.taken = one.judged = 1
+    Comparison.objects.bulk_update(first, ["taken", "judged"], batch_size=1_000)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    return project, user
+
+
+def explained(act, explain):
+    """What the database says to `explain` of each question that `act` asks about free comparisons."""
     with CaptureQueriesContext(connection) as asked:
         act()
-    explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN "
-    found = []
     for query in asked:
         sql = query["sql"]
         if sql.startswith("SELECT") and '"is_free"' in sql.split("WHERE", 1)[-1]:
             with connection.cursor() as cursor:
-                cursor.execute(explain + sql)
-                found.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
-    return found
+                cursor.execute(f"{explain} {sql}")
+                yield cursor.fetchall()
+
+
+def plans(act):
+    """How the database answers each of them."""
+    explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+    return ["\n".join(str(row[-1]) for row in rows) for rows in explained(act, explain)]
+
+
+def assert_read_from_an_index(plan):
+    assert "USE TEMP B-TREE" not in plan, plan
+    assert "Sort" not in plan, plan
+    assert "Seq Scan on annotation_comparison" not in plan, plan
+    assert "SCAN annotation_comparison" not in plan, plan
+
+
+def rows_read(act):
+    """How many rows and index entries PostgreSQL reads to answer each of them."""
+
+    def read(node):
+        below = sum(read(one) for one in node.get("Plans", ()))
+        if "Scan" not in node["Node Type"]:
+            return below
+        passed = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        return below + passed * node["Actual Loops"]
+
+    said = explained(act, "EXPLAIN (ANALYZE, FORMAT JSON)")
+    told = (one[0][0] for one in said)
+    return [read((json.loads(one) if isinstance(one, str) else one)[0]["Plan"]) for one in told]
 
 
 @contextmanager
@@ -83,15 +146,37 @@ def test_next_reads_one_index_and_sorts_nothing(random_share, skills):
     ]
     assert found, "no question was answered from the index"
     for plan in found:
-        assert "USE TEMP B-TREE" not in plan, plan
-        assert "Sort" not in plan, plan
-        assert "Seq Scan on annotation_comparison" not in plan, plan
-        assert "SCAN annotation_comparison" not in plan, plan
+        assert_read_from_an_index(plan)
 
 
-def work_of_each_act(n):
+@pytest.mark.parametrize("random_share", [0.0, 1.0])
+@pytest.mark.parametrize("scored", [False, True])
+def test_whoever_is_ahead_is_looked_for_in_one_index_too(random_share, scored):
+    project, user = ahead_by(2 * WINDOW, random_share, scored)
+    answered(next_assignment(user, project))
+    found = [
+        plan
+        for plan in plans(lambda: next_assignment(user, project))
+        if "comparison_next" in plan or "comparison_random" in plan
+    ]
+    parts = 2 if scored and not random_share else 1
+    assert len(found) == 1 + parts, "the window, and each part from the cursor on"
+    for plan in found:
+        assert_read_from_an_index(plan)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_postgresql_reads_no_more_for_who_is_ahead(scored):
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite counts its steps, below")
+    project, user = ahead_by(LEADS[-1], scored=scored)
+    assert max(rows_read(lambda: answered(next_assignment(user, project)))) > LEADS[-1]
+    assert max(rows_read(lambda: next_assignment(user, project))) < 3 * WINDOW
+    assert max(rows_read(lambda: waiting(user, project))) < 3 * WAITING_COUNTED
+
+
+def work_of_each_act(project, user):
     """Instructions of SQLite for every request of somebody in the middle of their day."""
-    project, user = queue(n)
     for _ in range(20):
         answered(next_assignment(user, project))
     counted = {}
@@ -115,11 +200,29 @@ def test_the_work_is_the_same_at_any_size():
         pytest.skip("SQLite counts its steps; PostgreSQL shows its plan above")
     counted = {}
     for n in (SMALL, LARGE):
+        queues.cursors.clear()  # The ids of what was rolled back come again.
         with transaction.atomic():
-            counted[n] = work_of_each_act(n)
+            counted[n] = work_of_each_act(*queue(n))
             transaction.set_rollback(True)
     for act, small in counted[SMALL].items():
         assert counted[LARGE][act] <= 1.2 * small + 100, (act, counted)
+
+
+def test_the_work_is_the_same_however_far_somebody_is_ahead():
+    if connection.vendor != "sqlite":
+        pytest.skip("SQLite counts its steps; PostgreSQL counts rows above")
+    counted = {}
+    for lead in LEADS:
+        queues.cursors.clear()  # The ids of what was rolled back come again.
+        with transaction.atomic():
+            counted[lead] = work_of_each_act(*ahead_by(lead))
+            transaction.set_rollback(True)
+    # To see that nothing among the first WINDOW is free for somebody takes 25 steps for each.
+    for lead in LEADS[1:]:
+        for act, steps_of_nobody in counted[0].items():
+            assert counted[lead][act] <= steps_of_nobody + 30 * WINDOW, (act, counted)
+    for act, few in counted[200].items():
+        assert counted[5_000][act] <= 1.05 * few + 50, (act, counted)
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import DatabaseError, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import BooleanField, Exists, ExpressionWrapper, OuterRef, Q
 
 from annotation.models import Assignment, Comparison, Judgment, Membership
 from annotation.prepared import Prepared, insert, together, update
@@ -42,6 +42,21 @@ def test_a_relation_that_is_empty_is_none(project, ada):
     )
     asked = Prepared(lambda pk: Assignment.objects.filter(pk=pk).select_related("judgment"))
     assert asked.first(pk=given.pk).judgment is None
+
+
+def test_annotations_come_along(project, ada, ben):
+    mine, theirs = judged(project, by=ada), judged(project, by=ben)
+    asked = Prepared(
+        lambda user: (
+            Assignment.objects.select_related("comparison")
+            .annotate(is_mine=ExpressionWrapper(Q(annotator=user), BooleanField()))
+            .order_by("pk")
+        )
+    )
+    got = asked(user=ada.pk)
+    assert got == [mine, theirs]
+    assert [one.is_mine for one in got] == [True, False]
+    assert [one.comparison for one in got] == [mine.comparison, theirs.comparison]
 
 
 def test_values_lists_and_subqueries_take_values_too(project, ada, ben):
