@@ -1,6 +1,7 @@
 """What every answer carries, whichever app made it."""
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -25,19 +26,42 @@ def private_pages(
     return middleware
 
 
-def own_language(
-    get_response: Callable[[HttpRequest], HttpResponseBase],
-) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Who chose a language gets it in every browser; everybody else gets what the browser asks for."""
+class OwnLanguage:
+    """Who chose a language gets it in every browser; everybody else gets what the browser asks for.
 
-    def middleware(request: HttpRequest) -> HttpResponseBase:
-        chosen = getattr(request.user, "language", "")
-        if chosen:
-            translation.activate(chosen)
-            request.LANGUAGE_CODE = chosen
-        return get_response(request)
+    Pages that are in no catalogue yet (`locale/make.py` lists those that are) stay English as a
+    whole: translated by the words that they share with others, half of each would be German.
+    """
 
-    return middleware
+    # Modules of such pages, and single ones.
+    ENGLISH = frozenset(
+        {
+            "annotation.assignment_views",
+            "annotation.campaign_views",
+            "annotation.data_views",
+            "annotation.views.project_new",
+            "annotation.views.project_settings",
+            "config.api_reference",
+            "rlhf.serving_views",
+            "rlhf.views",
+        }
+    )
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]):
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if chosen := getattr(request.user, "language", ""):
+            self._use(request, chosen)
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
+        if not self.ENGLISH.isdisjoint({view.__module__, f"{view.__module__}.{view.__name__}"}):
+            self._use(request, "en")
+
+    def _use(self, request: HttpRequest, language: str) -> None:
+        translation.activate(language)
+        request.LANGUAGE_CODE = language
 
 
 def signed_out(
