@@ -36,8 +36,8 @@ from annotation.protocols import BELOW, SAFE_OR_NOT, mark_on
 
 RESAMPLES = 1000
 SEED = 0
-# Resamples drawn at once; bounds the memory of the weights to BLOCK x comparisons.
-BLOCK = 50
+# Weights held at once, resamples x comparisons: bounds the memory.
+BLOCK_CELLS = 100_000
 
 Ranks = tuple[int | None, ...]
 # Agreements, pairs of people and responses, sum of tau-b, pairs of rankings that have a tau.
@@ -243,8 +243,8 @@ def _marks_by_annotator(prompts: list[dict[bytes, list[Mark]]]) -> dict[str, dic
             alpha = ordinal_alpha(stacked.sum(axis=0).reshape(size, size))
             figures["alpha"] = alpha if math.isfinite(alpha) else None
             if len(stacked) > 1:
-                drawn = [ordinal_alpha(r.reshape(size, size)) for r in resampled_sums(stacked)]
-                figures["alpha_ci"] = _interval(np.array(drawn))
+                drawn = resampled_sums(stacked).reshape(-1, size, size)
+                figures["alpha_ci"] = _interval(ordinal_alphas(drawn))
         found[person] = figures
     return found
 
@@ -269,8 +269,8 @@ def _told(comparisons: list[tuple[list[list[int]], Tally]], was: str, value: str
     matrices = np.array([coincidences(units, values).ravel() for units, _ in kept])
     drawn = resampled_sums(matrices)
     if len(values) > 1:
-        alphas = [ordinal_alpha(row.reshape(len(values), -1)) for row in drawn]
-        figures["alpha_ci"] = _interval(np.array(alphas))
+        alphas = ordinal_alphas(drawn.reshape(-1, len(values), len(values)))
+        figures["alpha_ci"] = _interval(alphas)
     return figures
 
 
@@ -367,25 +367,33 @@ def coincidences(units: Iterable[list[int]], values: list[int]) -> Floats:
 
 
 def ordinal_distances(totals: Floats) -> Floats:
-    """Squared distances of values, of each of which there are so many: (values, values).
+    """Squared distances of values, of each of which there are so many: (…, values, values).
 
     It is (what lies between two, both ends counted half)^2 (Krippendorff 2011, Computing
     Krippendorff's Alpha-Reliability, section D).
     """
-    middle = np.cumsum(totals) - totals / 2
-    distances: Floats = (middle[:, None] - middle[None, :]) ** 2
+    middle = np.cumsum(totals, axis=-1) - totals / 2
+    distances: Floats = (middle[..., :, None] - middle[..., None, :]) ** 2
     return distances
 
 
 def ordinal_alpha(matrix: Floats) -> float:
     """Alpha with the ordinal metric from a coincidence matrix; NaN where only one value occurs."""
-    totals = matrix.sum(axis=1)
-    n = totals.sum()
+    return float(ordinal_alphas(matrix[None])[0])
+
+
+def ordinal_alphas(matrices: Floats) -> Floats:
+    """`ordinal_alpha` of each: (resamples, values, values) -> (resamples,)."""
+    totals = matrices.sum(axis=-1)
+    n = totals.sum(axis=-1)
     distance = ordinal_distances(totals)
-    expected = float((np.outer(totals, totals) * distance).sum())
-    if n <= 1 or expected == 0:
-        return float("nan")
-    return float(1 - (n - 1) * (matrix * distance).sum() / expected)
+    observed = (matrices * distance).sum(axis=(-2, -1))
+    expected = (totals[:, :, None] * totals[:, None, :] * distance).sum(axis=(-2, -1))
+    defined = (n > 1) & (expected != 0)
+    alphas: Floats = np.where(
+        defined, 1 - (n - 1) * observed / np.where(defined, expected, 1), np.nan
+    )
+    return alphas
 
 
 def resampled_sums(table: Floats) -> Floats:
@@ -396,9 +404,14 @@ def resampled_sums(table: Floats) -> Floats:
     generator = np.random.default_rng(SEED)
     n = len(table)
     sums = []
-    for _ in range(RESAMPLES // BLOCK):
-        weights = [np.bincount(generator.integers(0, n, size=n), minlength=n) for _ in range(BLOCK)]
-        sums.append(np.array(weights, dtype=np.float64) @ table)
+    # Many resamples at once, as there may be hundreds of small tables; few of them for a large one.
+    # The same rows are drawn whatever the size of a block.
+    at_once = max(1, BLOCK_CELLS // max(n, 1))
+    for start in range(0, RESAMPLES, at_once):
+        block = min(at_once, RESAMPLES - start)
+        drawn = generator.integers(0, n, size=(block, n)) + n * np.arange(block)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=block * n).reshape(block, n)
+        sums.append(weights.astype(np.float64) @ table)
     return np.concatenate(sums)
 
 

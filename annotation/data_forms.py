@@ -114,8 +114,12 @@ class ImportForm(forms.Form):
 
 
 class FreezeForm(forms.Form):
-    """Which batches go into a snapshot, and a line on why."""
+    """Which batches go into a snapshot, and a line on why.
 
+    No batch means all of them, unless the form had them to choose from (`choosing`).
+    """
+
+    choosing = forms.BooleanField(required=False, widget=forms.HiddenInput)
     batches = forms.ModelMultipleChoiceField(
         queryset=Batch.objects.none(), required=False, widget=forms.CheckboxSelectMultiple
     )
@@ -131,6 +135,12 @@ class FreezeForm(forms.Form):
         self.fields["batches"] = forms.ModelMultipleChoiceField(
             queryset=project.batches.all(), required=False, widget=forms.CheckboxSelectMultiple
         )
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if given.get("choosing") and "batches" in given and not given["batches"]:
+            self.add_error("batches", "Tick the batches that go in; none is ticked.")
+        return given
 
 
 class TokenForm(forms.Form):

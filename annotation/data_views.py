@@ -287,7 +287,7 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
             "freezing": freezing,
             "counts": preferences.counts(project),
             "batches": [
-                (batch, not chosen_pks or str(batch.pk) in chosen_pks) for batch in batches
+                (batch, not form.is_bound or str(batch.pk) in chosen_pks) for batch in batches
             ],
             "versions": [
                 _version_row(version, before)
@@ -336,6 +336,8 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
     axis = axis if axis in axes else (axes[0] if axes else "")
     words = request.GET.get("q", "")[:200]
     start = whole_number(request.GET.get("start"))
+    if start >= pairs.get(axis, 0):
+        start = 0
     rows = list(_pair_rows(found, axis, words, start, PREVIEW_ROWS + 1))
     template = "annotation/snapshot.html"
     newer = project.snapshots.filter(version__gt=found.version).order_by("-version").first()
@@ -351,6 +353,7 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             "rows": rows[:PREVIEW_ROWS],
             "searched": SEARCHED_PAIRS if pairs.get(axis, 0) > SEARCHED_PAIRS else 0,
             "start": start,
+            "last": start + min(len(rows), PREVIEW_ROWS),
             "previous": max(0, start - PREVIEW_ROWS) if start else None,
             "following": start + PREVIEW_ROWS if len(rows) > PREVIEW_ROWS else None,
             "n_pairs": pairs.get(axis, 0),

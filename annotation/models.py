@@ -127,12 +127,12 @@ class ProjectQuerySet(models.QuerySet["Project"]):
 class Interface(models.TextChoices):
     """What the page looks like on which a person judges; what it asks is the protocol."""
 
-    RANK = protocols.RANK, "Rank two to nine"
-    PAIR = protocols.PAIR, "One of two, with strength"
-    DIALOGUE = protocols.DIALOGUE, "Live dialogue"
-    DEMONSTRATE = protocols.DEMONSTRATE, "Write the ideal answer"
-    REWRITE = protocols.REWRITE, "Correct a response"
-    RATE = protocols.RATE, "Rate each response"
+    RANK = protocols.RANK, _("Rank two to nine")
+    PAIR = protocols.PAIR, _("One of two, with strength")
+    DIALOGUE = protocols.DIALOGUE, _("Live dialogue")
+    DEMONSTRATE = protocols.DEMONSTRATE, _("Write the ideal answer")
+    REWRITE = protocols.REWRITE, _("Correct a response")
+    RATE = protocols.RATE, _("Rate each response")
 
 
 class Project(models.Model):
@@ -226,10 +226,10 @@ class Membership(models.Model):
     """What one user may do in one project."""
 
     class Role(models.TextChoices):
-        ANNOTATOR = "annotator"
-        REVIEWER = "reviewer"
-        RESEARCHER = "researcher"
-        ADMIN = "admin"
+        ANNOTATOR = "annotator", _("Annotator")
+        REVIEWER = "reviewer", _("Reviewer")
+        RESEARCHER = "researcher", _("Researcher")
+        ADMIN = "admin", _("Admin")
 
     SEES_GOLD = (Role.REVIEWER, Role.ADMIN)
 
@@ -412,9 +412,9 @@ class Batch(models.Model):
     """The comparisons put in front of people for one round, campaign or import."""
 
     class State(models.TextChoices):
-        DRAFT = "draft"
-        OPEN = "open"
-        CLOSED = "closed"
+        DRAFT = "draft", _("Draft")
+        OPEN = "open", _("Open")
+        CLOSED = "closed", _("Closed")
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="batches")
     name = models.CharField(max_length=120)

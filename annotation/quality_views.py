@@ -132,6 +132,7 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
         else:
             _act_on_member(request, project, act)
             return redirect("quality", project.slug)
+    review.refresh(project)  # The number of cases is of now, whoever looked at the queue last.
     found = quality.people(project)
     agreement, categories = quality.agreement_of(project)
     return render(

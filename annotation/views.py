@@ -72,6 +72,7 @@ from annotation.protocols import COMPARING, DIALOGUE, WRITING
 from annotation.quality import outlook
 
 State = Assignment.State
+BATCHES_SHOWN = 20
 
 
 # --- Home and projects ----------------------------------------------------------------------------
@@ -112,7 +113,11 @@ def project_new(request: HttpRequest) -> HttpResponse:
 
 @project_view()
 def project(request: HttpRequest, project: Project) -> HttpResponse:
-    batches = list(project.batches.filter(is_imported=False, qualification=None)[:20])
+    # Each is counted anew, so the older ones only for who asks for them.
+    made_here = project.batches.filter(is_imported=False, qualification=None)
+    shows_all = request.GET.get("batches") == "all"
+    n_batches = made_here.count()
+    batches = list(made_here if shows_all else made_here[:BATCHES_SHOWN])
     # Who judges must not learn what an engine thinks of a comparison, or that there is one.
     sees_selection = _role(request) in (Membership.Role.ADMIN, Membership.Role.RESEARCHER)
     return render(
@@ -135,6 +140,9 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
                 )
                 for batch, progress in ((batch, batch_progress(batch)) for batch in batches)
             ],
+            "n_batches": n_batches,
+            "shows_all": shows_all or n_batches <= BATCHES_SHOWN,
+            "is_moving": any(batch.state == Batch.State.OPEN for batch in batches),
             "people": _people(project),
             "waiting": _at_least(waiting(who_asks(request), project)),
             "mine": _judged_by(who_asks(request), project).count(),

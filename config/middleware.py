@@ -1,10 +1,15 @@
 """What every answer carries, whichever app made it."""
 
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
 
-from django.http import HttpRequest
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import render, resolve_url
 from django.utils import translation
+from django.utils.http import url_has_allowed_host_and_scheme
 
 
 def private_pages(
@@ -21,16 +26,85 @@ def private_pages(
     return middleware
 
 
-def own_language(
+class OwnLanguage:
+    """Who chose a language gets it in every browser; everybody else gets what the browser asks for.
+
+    Pages that are in no catalogue yet (`locale/make.py` lists those that are) stay English as a
+    whole: translated by the words that they share with others, half of each would be German.
+    """
+
+    # Modules of such pages, and single ones.
+    ENGLISH = frozenset(
+        {
+            "annotation.assignment_views",
+            "annotation.campaign_views",
+            "annotation.data_views",
+            "annotation.views.project_new",
+            "annotation.views.project_settings",
+            "config.api_reference",
+            "rlhf.serving_views",
+            "rlhf.views",
+        }
+    )
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]):
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if chosen := getattr(request.user, "language", ""):
+            self._use(request, chosen)
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
+        if not self.ENGLISH.isdisjoint({view.__module__, f"{view.__module__}.{view.__name__}"}):
+            self._use(request, "en")
+
+    def _use(self, request: HttpRequest, language: str) -> None:
+        translation.activate(language)
+        request.LANGUAGE_CODE = language
+
+
+def signed_out(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Who chose a language gets it in every browser; everybody else gets what the browser asks for."""
+    """Who sends a form after their session ended gets it back with all they typed.
+
+    The way to the sign-in page would drop it, and lead back to an address that may only take forms.
+    A part of a page (htmx) is told 401: the sign-in page has no place in the middle of another one.
+    """
+    sign_in = resolve_url(settings.LOGIN_URL)
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
-        chosen = getattr(request.user, "language", "")
-        if chosen:
-            translation.activate(chosen)
-            request.LANGUAGE_CODE = chosen
-        return get_response(request)
+        response = get_response(request)
+        is_part = bool(request.htmx)  # type: ignore[attr-defined]
+        if (
+            response.status_code != 302
+            or not response.get("Location", "").startswith(f"{sign_in}?")
+            or (request.method in ("GET", "HEAD") and not is_part)
+        ):
+            return response
+        if is_part:
+            return HttpResponse(status=401)
+        sent = [
+            (name, value)
+            for name, values in request.POST.lists()
+            if name != "csrfmiddlewaretoken"
+            for value in values
+        ]
+        context = {
+            "sent": sent,
+            "files": [file.name for _, of in request.FILES.lists() for file in of],
+            "back": _page_before(request),
+        }
+        return render(request, "signed_out.html", context, status=401)
 
     return middleware
+
+
+def _page_before(request: HttpRequest) -> str:
+    """The page of ours that the form was on; "/" where the browser doesn't say."""
+    before = request.headers.get("Referer", "")
+    if not url_has_allowed_host_and_scheme(before, allowed_hosts={request.get_host()}):
+        return "/"
+    parts = urlsplit(before)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path

@@ -28,7 +28,9 @@ WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 TEMPLATES = (
     "base.html",
     "404.html",
+    "signed_out.html",
     "account/login.html",
+    "components/connection.html",
     "components/form_fields.html",
     "components/messages.html",
     "components/tabs.html",

@@ -180,7 +180,9 @@ def test_no_word_around_judging_stays_english(client, project, german_ada, ben, 
         given = Answer(ranks=dict.fromkeys(project.axis_keys, of), flags=flags, rewrite="Apollo")
         submit_judgment(handed, by=handed.annotator, answer=given, key=key())
     skip(next_assignment(german_ada, project), "I don't understand the request")
-    pages = [reverse(name, args=["apollo"]) for name in ("judge", "history", "guidelines")]
+    pages = [
+        reverse(name, args=["apollo"]) for name in ("judge", "history", "guidelines", "project")
+    ]
     pages.append(reverse("preferences"))
     for url in pages:
         assert left_english(client.get(url).content.decode()) == [], url
@@ -427,3 +429,29 @@ def test_a_dialogue_that_refuses_says_why_in_german(client, project, ada, grace)
         dialogues.end(talk)
         said = client.post(url, {"act": "say", "text": "Hallo", "key": str(key())})
         assert "Dieser Dialog ist beendet; beginnen Sie einen neuen." in said.content.decode()
+
+
+@pytest.mark.django_db
+def test_what_is_left_of_a_batch_is_not_on_its_left(client, project, german_quality, vera):
+    ComparisonFactory(batch=german_quality, needed=30)
+    client.force_login(vera)
+    page = client.get("/projects/apollo/quality/").content.decode()
+    assert "Noch offen" in page
+    assert "Links" not in page
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "page", ["settings", "assignment", "prompts", "data", "rounds", "dashboard"]
+)
+def test_a_page_that_is_not_in_german_yet_is_english_throughout_and_says_so(
+    client, project, grace, page
+):
+    """Half of each is read by nobody with pleasure, and by a screen reader in the wrong voice."""
+    grace.language = "de"
+    grace.save()
+    client.force_login(grace)
+    html = client.get(f"/projects/apollo/{page}/").content.decode()
+    assert '<html lang="en"' in html
+    assert "Einstellungen" not in html
+    assert '<html lang="de"' in client.get("/projects/apollo/").content.decode()

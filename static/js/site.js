@@ -1,4 +1,4 @@
-// What every page shares: the theme switch, menus that close, copy buttons.
+// What every page shares: the theme switch, menus that close.
 (() => {
   const root = document.documentElement;
   const apply = (theme) => {
@@ -16,15 +16,6 @@
     }
     for (const menu of document.querySelectorAll("details.menu[open]"))
       if (!menu.contains(event.target)) menu.open = false;
-    const copy = event.target.closest("[data-copy]");
-    if (copy) {
-      const text = document.getElementById(copy.dataset.copy).textContent;
-      navigator.clipboard.writeText(text).then(() => {
-        const label = copy.textContent;
-        copy.textContent = "Copied";
-        setTimeout(() => (copy.textContent = label), 1500);
-      });
-    }
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_the_preview_pages_and_searches_the_frozen_pairs(client, project, ada, r
 
     assert rows("") == 12
     assert rows("?start=12") == 12
-    assert rows("?start=24") == -1
+    assert rows("?start=24") == rows("?start=999999999999") == 12  # Past the end: from the first.
     assert rows("?q=PLANT NUMBER") == 12
     assert rows("?q=nowhere") == -1
     assert rows("?axis=nonsense&start=-3") == 12
@@ -196,3 +197,19 @@ def test_lists_cost_few_queries(client, project, ada, rita, django_assert_max_nu
     for address, most in (("prompts/", 12), ("data/", 14), ("data/1/", 12)):
         with django_assert_max_num_queries(most):
             assert client.get(f"/projects/apollo/{address}").status_code == 200
+
+
+def test_a_version_of_no_batch_at_all_is_refused_and_not_made_of_every_batch(
+    client, project, ada, rita
+):
+    for _ in range(2):
+        judged(project, by=ada)
+    client.force_login(rita)
+    assert 'name="choosing"' in client.get("/projects/apollo/data/").content.decode()
+    answer = client.post("/projects/apollo/data/", {"choosing": "on", "note": "only the good ones"})
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert "none is ticked" in page
+    assert "only the good ones" in page
+    assert not re.search(r'name="batches"[^>]*checked', page)
+    assert not project.snapshots.exists()

@@ -436,3 +436,26 @@ def test_a_strength_that_the_scale_does_not_have_breaks_no_page(client, project,
     save_draft(handed, {"ranks": ranks, "strength": {"helpfulness": 9}})
     client.force_login(ada)
     assert client.get(address(handed)).status_code == 200
+
+
+def test_of_many_batches_the_page_says_how_many_there_are_and_leads_to_all(client, project, grace):
+    for number in range(23):
+        BatchFactory(project=project, name=f"Week {number:02d}")
+    client.force_login(grace)
+    page = client.get("/projects/apollo/").content.decode()
+    assert "Week 22" in page
+    assert "Week 02" not in page
+    assert '<a href="?batches=all#batches-section">All 23 batches</a>' in page
+    page = client.get("/projects/apollo/?batches=all").content.decode()
+    assert "Week 00" in page
+    assert "All 23" not in page
+    assert (
+        'hx-get="/projects/apollo/?batches=all"' in page
+    )  # It stays so when it is kept up to date.
+
+
+def test_an_older_batch_that_is_open_is_kept_up_to_date_under_a_closed_one(client, project, grace):
+    BatchFactory(project=project, name="Old and open")
+    BatchFactory(project=project, name="New and closed", state="closed")
+    client.force_login(grace)
+    assert 'hx-trigger="every 10s"' in client.get("/projects/apollo/").content.decode()

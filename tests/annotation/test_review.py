@@ -260,3 +260,21 @@ def test_lists_of_judgments_cover_what_is_harmful(
         assert (
             f'<summary class="small">About something harmful</summary> {text}' in page
         ) is covered
+
+
+def test_the_quality_page_counts_cases_that_nobody_has_looked_at_yet(
+    project, contested, vera, client
+):
+    client.force_login(vera)
+    page = client.get("/projects/apollo/quality/").content.decode()
+    assert "Review 1 case<" in page
+
+
+def test_the_second_page_of_the_queue_is_of_the_same_cases_as_the_first(project, ada, vera, client):
+    for _ in range(32):
+        one = judged(project, by=ada, ranks=(1, 2))
+        flag = {str(one.shown_order[0]): [{"kind": "unsafe", "category": "theft"}]}
+        Judgment.objects.filter(pk=one.judgment_id).update(flags=flag)
+    client.force_login(vera)
+    page = client.get("/projects/apollo/review/?reason=unsafe").content.decode()
+    assert 'href="?reason=unsafe&amp;page=2"' in page

@@ -147,3 +147,27 @@ def test_a_token_is_copied_and_revoked(watched, live_server, sign_in, context, a
     watched.get_by_role("button", name="Revoke script").click()
     watched.get_by_text("Revoked script").wait_for()
     assert not User.objects.get(username="grace").auth_token_set.exists()
+
+
+def test_on_a_page_without_a_clipboard_copying_marks_the_text(
+    watched, live_server, sign_in, apollo, grace
+):
+    """As on http:// with any other name than localhost, which is how a lab often begins."""
+    watched.add_init_script("delete Navigator.prototype.clipboard")
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/data/1/")
+    watched.locator("[data-copy=load-snippet]").click()
+    expect(watched.locator("[data-copy=load-snippet]")).to_have_text("Marked")
+    assert "load_dataset" in watched.evaluate("getSelection().toString()")
+
+
+@pytest.mark.parametrize(
+    "address", ["data", "prompts", "quality", "review", "settings", "assignment"]
+)
+def test_on_a_tablet_no_page_scrolls_sideways(
+    watched, live_server, sign_in, apollo, grace, address
+):
+    sign_in(grace)
+    watched.set_viewport_size({"width": 700, "height": 900})
+    watched.goto(f"{live_server.url}/projects/apollo/{address}/")
+    assert watched.evaluate("document.documentElement.scrollWidth") <= 700

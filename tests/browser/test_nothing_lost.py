@@ -447,3 +447,74 @@ def test_a_correction_that_is_refused_says_so_and_stays_in_view(judging, live_se
     expect(judging.locator("form.slot")).to_have_attribute("data-uid", str(first.uid))
     expect(line(judging)).to_have_text("B = C = D > A")
     assert Judgment.objects.count() == 1
+
+
+def sign_in_elsewhere(page, live_server, name):
+    """The same browser's other tab, in which somebody signs in."""
+    other = page.context.new_page()
+    other.goto(f"{live_server.url}/accounts/login/")
+    other.fill("[name=login]", name)
+    other.fill("[name=password]", "a long enough password")
+    other.press("[name=password]", "Enter")
+    other.wait_for_url(lambda url: "login" not in url)
+    other.close()
+
+
+def test_long_guidelines_typed_while_the_session_ended_are_saved_after_all(
+    watched, live_server, sign_in, grace, project
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/settings/")
+    watched.fill("[name=guidelines]", "Be kind, and say why. " * 40)
+    watched.context.clear_cookies(name="sessionid")
+    watched.click("button[value=save]")
+    expect(watched.get_by_role("heading", level=1)).to_have_text("You were signed out meanwhile")
+    sign_in_elsewhere(watched, live_server, "grace")
+    watched.get_by_role("button", name="Send it again").click()
+    watched.wait_for_url("**/projects/apollo/settings/")
+    expect(watched.get_by_role("status").filter(has_text="Saved.")).to_be_visible()
+    project.refresh_from_db()
+    assert project.guidelines.startswith("Be kind, and say why.")
+
+
+def test_a_page_that_is_kept_up_to_date_keeps_what_it_shows_when_it_no_longer_can(
+    watched, live_server, sign_in, grace, batch
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/")
+    ask = "htmx.ajax('GET', location.pathname, {source: '#batch-list'})"
+    watched.context.clear_cookies(name="sessionid")
+    watched.evaluate(ask)
+    expect(watched.locator("[data-connection=signed-out]")).to_be_visible()
+    expect(watched.locator("#batch-list h3")).to_have_text("Round 1")
+
+    sign_in(grace)
+    watched.route(
+        "**/projects/apollo/", lambda route: route.fulfill(status=502, body="Bad gateway")
+    )
+    watched.evaluate(ask)
+    expect(watched.locator("[data-connection=gone]")).to_be_visible()
+    expect(watched.locator("[data-connection=signed-out]")).to_be_hidden()
+    expect(watched.locator("#batch-list h3")).to_have_text("Round 1")
+
+    watched.unroute("**/projects/apollo/")
+    watched.evaluate(ask)
+    expect(watched.locator("[data-connection=gone]")).to_be_hidden()
+    expect(watched.locator("#batch-list h3")).to_have_text("Round 1")
+
+
+def test_a_file_that_is_checked_while_signed_out_is_checked_once_they_are_back(
+    watched, live_server, sign_in, grace, project
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/prompts/import/")
+    watched.context.clear_cookies(name="sessionid")
+    watched.set_input_files(
+        "[name=file]",
+        {"name": "p.jsonl", "mimeType": "text/plain", "buffer": b'{"prompt": "Hello?"}\n'},
+    )
+    expect(watched.locator("[data-connection=signed-out]")).to_be_visible()
+    sign_in_elsewhere(watched, live_server, "grace")
+    watched.get_by_role("button", name="Check only").click()
+    expect(watched.locator("#outcome")).to_contain_text("Hello?")
+    expect(watched.locator("[data-connection=signed-out]")).to_be_hidden()

@@ -1,0 +1,55 @@
+"""Who was signed out without knowing it loses nothing of what they typed or see."""
+
+import re
+
+import pytest
+from django.urls import reverse
+
+pytestmark = pytest.mark.django_db
+
+GUIDELINES = "Prefer the answer that is kind.\n" + "And the one that is <b>true</b>. " * 20
+
+
+def test_a_form_sent_after_the_session_ended_comes_back_with_all_that_was_typed(client, project):
+    where = reverse("project_settings", args=["apollo"])
+    answer = client.post(
+        where,
+        {"act": "save", "name": "Apollo", "guidelines": GUIDELINES, "batches": ["1", "2"]},
+        HTTP_REFERER=f"http://testserver{where}",
+    )
+    assert answer.status_code == 401
+    page = answer.content.decode()
+    assert answer.context["sent"] == [
+        ("act", "save"),
+        ("name", "Apollo"),
+        ("guidelines", GUIDELINES),
+        ("batches", "1"),
+        ("batches", "2"),
+    ]
+    assert "<b>true</b>" not in page
+    assert f'action="{where}"' in page
+    assert f"{reverse('account_login')}?next={where}" in page
+
+
+def test_what_was_sent_is_taken_once_they_are_back(client, project, grace):
+    where = reverse("project_settings", args=["apollo"])
+    sent = client.post(where, {"act": "add", "who": "grace", "role": "admin"}).context["sent"]
+    client.force_login(grace)
+    assert client.post(where, dict(sent)).status_code == 302
+
+
+def test_signing_in_leads_to_a_page_and_not_to_what_only_takes_forms(client, project):
+    where = reverse("build_base", args=["apollo"])
+    page = client.post(where, HTTP_REFERER="https://elsewhere.example/projects/").content.decode()
+    assert re.search(rf'href="{reverse("account_login")}\?next=/"', page)
+
+
+def test_a_part_that_is_asked_for_after_the_session_ended_is_no_sign_in_page(client, project):
+    answer = client.get(reverse("project", args=["apollo"]), headers={"HX-Request": "true"})
+    assert answer.status_code == 401
+    assert answer.content == b""
+
+
+def test_signing_out_twice_ends_at_the_sign_in_page(client):
+    answer = client.post(reverse("account_logout"))
+    assert (answer.status_code, answer["Location"]) == (302, reverse("account_login"))
