@@ -365,16 +365,30 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
     text = text.strip()
     if not text:
         raise gold.GoldError(gettext("Choose a file, or write at least one row."))
+    if text.startswith("["):
+        yield from _json(text)
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield _json(line, number)
+
+
+def _json(text: str, line: int = 1) -> Any:
+    """What a text says; `line` is where in the file it begins."""
     try:
-        if text.startswith("["):
-            yield from json.loads(text)
-            return
-        for line in text.splitlines():
-            if line.strip():
-                yield json.loads(line)
-    except (ValueError, RecursionError) as error:
-        told = gettext("That is not JSON: %(problem)s.") % {"problem": str(error)[:120]}
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        told = gettext(
+            "Line %(line)s, character %(column)s: this is not JSON. Look for a missing quote, comma "
+            "or bracket just before it."
+        ) % {"line": line + error.lineno - 1, "column": error.colno}
         raise gold.GoldError(told) from error
+    except (ValueError, RecursionError) as error:
+        told = gettext(
+            "Line %(line)s is not JSON that can be read: a number is too long, or brackets lie too "
+            "deep in one another."
+        )
+        raise gold.GoldError(told % {"line": line}) from error
 
 
 def _example(project: Project) -> str:
