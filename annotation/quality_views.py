@@ -331,6 +331,7 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
         {
             "form": form,
             "problem": problem,
+            "given": request.POST.get("rows", "") if problem else "",
             "page": page,
             "rows": [(item, _known(project, item)) for item in page],
             "n_mixed": project.gold_items.filter(is_active=True, is_mixed=True).count(),

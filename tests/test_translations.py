@@ -14,6 +14,7 @@ from babel.messages.pofile import read_po
 from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from annotation import gold
 from annotation.assignment import next_assignment
@@ -380,6 +381,7 @@ def test_gold_that_makes_no_sense_is_refused_in_german(client, project, grace, r
     assert page.status_code == 422
     assert words in page.content.decode()
     assert "Nichts wurde hinzugefügt." in page.content.decode()
+    assert f">{escape(rows)}</textarea>" in page.content.decode(), "what was written is still there"
     assert not project.gold_items.exists()
 
 
