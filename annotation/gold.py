@@ -25,7 +25,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
-from django.utils.translation import gettext_noop
+from django.utils.translation import gettext, gettext_noop
 
 from annotation import protocols
 from annotation.models import (
@@ -46,7 +46,7 @@ from annotation.models import (
 )
 from annotation.prepared import Prepared
 from annotation.text import storable
-from annotation.votes import marks_by_place
+from annotation.votes import marks_by_place, short
 
 SOURCE = "Gold items"
 # Of what people write, and of a dialogue that is still to be held, no answer is known.
@@ -59,6 +59,7 @@ KNOWS_GOLD = Q(knows_gold=True) | Q(role__in=Membership.SEES_GOLD)
 ROWS_SEEN = 200
 MAX_ITEMS = 2_000
 MAX_TEXT = 20_000
+MAX_WHY = 400
 
 
 NOTHING_KNOWN = gettext_noop(
@@ -68,7 +69,11 @@ NOTHING_KNOWN = gettext_noop(
 
 
 class GoldError(Exception):
-    """Why a gold item can't be, in one sentence."""
+    """Why a gold item can't be, in sentences for whoever writes them. `field` is where in a row."""
+
+    def __init__(self, told: str, field: str = "") -> None:
+        super().__init__(told)
+        self.field = field
 
 
 # --- How good an answer is -----------------------------------------------------------------------------
@@ -500,13 +505,22 @@ def add_items(
     ready = []
     for number, row in enumerate(rows, start=1):
         if number > MAX_ITEMS:
-            raise GoldError(f"A file has at most {MAX_ITEMS:,} gold items.")
+            raise GoldError(
+                gettext("A file has at most %(most)s gold items: divide it.")
+                % {"most": f"{MAX_ITEMS:,}"}
+            )
         try:
             ready.append(_checked(project, row))
         except GoldError as problem:
-            raise GoldError(f"Row {number}: {problem}") from problem
+            where = (
+                gettext("Row %(row)s, field “%(field)s”: %(problem)s")
+                if problem.field
+                else gettext("Row %(row)s: %(problem)s")
+            )
+            told = {"row": number, "field": problem.field, "problem": problem}
+            raise GoldError(where % told, problem.field) from problem
     if not ready:
-        raise GoldError("There is no gold item in the file.")
+        raise GoldError(gettext("There is no gold item in the file: write one object a line."))
     added = 0
     with transaction.atomic():
         source, _ = Source.objects.get_or_create(
@@ -534,59 +548,62 @@ def add_items(
     return added, len(ready) - added
 
 
+FIELDS = (
+    *("prompt", "messages", "responses", "ranks", "marks", "safe"),
+    *("why", "qualification", "mixed"),
+)
+
+
 def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
     if not isinstance(row, Mapping):
         raise GoldError(
-            "a gold item is an object with prompt, responses and what is known of them."
+            gettext(
+                "This is no object. Write {…} with prompt, responses and what is known of them."
+            )
         )
     if project.interface not in KNOWABLE:
-        raise GoldError(NOTHING_KNOWN)
-    known = {
-        *("prompt", "messages", "responses", "ranks", "marks", "safe"),
-        *("why", "qualification", "mixed"),
-    }
-    if unknown := sorted(set(row) - known):
-        raise GoldError(f"there is no field “{str(unknown[0])[:40]}”.")
-    messages = row.get("messages") or [{"role": "user", "content": row.get("prompt")}]
-    if not (
-        isinstance(messages, list)
-        and all(
-            isinstance(turn, Mapping)
-            and turn.get("role") in ("system", "user", "assistant")
-            and _is_text(turn.get("content"))
-            for turn in messages
+        raise GoldError(gettext(NOTHING_KNOWN))
+    if unknown := sorted(set(row) - set(FIELDS)):
+        raise GoldError(
+            gettext("There is no such field. Leave it out, or name it one of %(names)s.")
+            % {"names": ", ".join(FIELDS)},
+            short(unknown[0]),
         )
-        and messages[-1]["role"] == "user"
-    ):
-        raise GoldError("the prompt must be text, or messages that end with the user's turn.")
-    responses = row.get("responses")
-    fewest, most = protocols.RESPONSES[project.interface]
-    if (
-        not isinstance(responses, list)
-        or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in responses)
-        or not fewest <= len(responses) <= most
-    ):
-        raise GoldError(f"responses must be a list of {fewest} to {most} texts.")
+    messages = _checked_messages(row)
+    responses = _checked_responses(row.get("responses"), protocols.RESPONSES[project.interface])
     expected = _known_order(project, row.get("ranks"), len(responses))
     expected |= _known_marks(project, row.get("marks"), row.get("safe"), len(responses))
     if score(expected, expected) is None:
         if any(protocols.is_mark(of) for of in expected) or project.interface not in ORDERED:
-            raise GoldError("at least one mark or vote on safety must be known.")
-        raise GoldError("at least two responses must have different ranks, or nothing is known.")
+            raise GoldError(
+                gettext("Nothing is known of it: give at least one mark or vote on safety.")
+            )
+        raise GoldError(
+            gettext(
+                "Nothing is known of it: give at least two responses different ranks, or a mark."
+            )
+            if project.rules.asks_per_response
+            else gettext("Nothing is known of it: give at least two responses different ranks."),
+            "ranks",
+        )
     why = row.get("why") or ""
-    if not isinstance(why, str) or len(why) > 400:
-        raise GoldError("the reason must be a text of at most 400 characters.")
+    if not isinstance(why, str) or len(why) > MAX_WHY:
+        raise GoldError(
+            gettext("Give a text of at most %(most)s characters.") % {"most": MAX_WHY}, "why"
+        )
     flags = {
         name: row.get(name, default)
         for name, default in (("qualification", False), ("mixed", True))
     }
-    if not all(isinstance(value, bool) for value in flags.values()):
-        raise GoldError("qualification and mixed are true or false.")
-    clean: list[Message] = [
-        {"role": turn["role"], "content": storable(turn["content"], "\ufffd")} for turn in messages
-    ]
-    return clean, {
-        "responses": [storable(text, "\ufffd") for text in responses],
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise GoldError(
+                gettext("“%(given)s” is neither true nor false. Write one of them, without quotes.")
+                % {"given": short(value)},
+                name,
+            )
+    return messages, {
+        "responses": responses,
         "expected": expected,
         "why": storable(why, "\ufffd"),
         "is_qualification": flags["qualification"],
@@ -594,11 +611,69 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
     }
 
 
+def _checked_messages(row: Mapping[str, Any]) -> list[Message]:
+    """The conversation of a row, as it is stored."""
+    limit = {"most": f"{MAX_TEXT:,}"}
+    given = row.get("messages")
+    if not given:
+        if not _is_text(row.get("prompt")):
+            raise GoldError(
+                gettext("Give the request here as text of 1 to %(most)s characters.") % limit,
+                "prompt",
+            )
+        given = [{"role": "user", "content": row["prompt"]}]
+    if not isinstance(given, list):
+        raise GoldError(gettext("Give a list of turns, the last one the user's."), "messages")
+    for place, turn in enumerate(given, start=1):
+        if not isinstance(turn, Mapping) or turn.get("role") not in ("system", "user", "assistant"):
+            raise GoldError(
+                gettext("Turn %(place)s has no role: give it “system”, “user” or “assistant”.")
+                % {"place": place},
+                "messages",
+            )
+        if not _is_text(turn.get("content")):
+            raise GoldError(
+                gettext("Turn %(place)s: give its content as text of 1 to %(most)s characters.")
+                % {"place": place, **limit},
+                "messages",
+            )
+    if given[-1]["role"] != "user":
+        raise GoldError(
+            gettext("The last turn is not the user's: the responses answer that one."), "messages"
+        )
+    return [
+        {"role": turn["role"], "content": storable(turn["content"], "\ufffd")} for turn in given
+    ]
+
+
+def _checked_responses(given: Any, allowed: tuple[int, int]) -> list[str]:
+    fewest, most = allowed
+    if not isinstance(given, list) or not fewest <= len(given) <= most:
+        told = (
+            gettext("Give a list of %(most)s texts, not %(given)s.")
+            if fewest == most
+            else gettext("Give a list of %(fewest)s to %(most)s texts, not %(given)s.")
+        )
+        counted = len(given) if isinstance(given, list) else f"“{short(given)}”"
+        raise GoldError(told % {"fewest": fewest, "most": most, "given": counted}, "responses")
+    for place, text in enumerate(given, start=1):
+        if not isinstance(text, str) or len(text) > MAX_TEXT:
+            raise GoldError(
+                gettext("Response %(place)s: give a text of at most %(most)s characters.")
+                % {"place": place, "most": f"{MAX_TEXT:,}"},
+                "responses",
+            )
+    return [storable(text, "\ufffd") for text in given]
+
+
 def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | None]]:
     """The known ranks per axis, checked; none under an interface that asks for no order."""
     if project.interface not in ORDERED:
         if ranks:
-            raise GoldError("this project asks for no order; give marks, or safe.")
+            raise GoldError(
+                gettext("This project asks for no order. Leave it out; give marks, or safe."),
+                "ranks",
+            )
         return {}
     by_axis: dict[str, Any] = (
         {str(axis): of for axis, of in ranks.items()}
@@ -609,11 +684,13 @@ def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | N
     )
     for axis, of in by_axis.items():
         if axis not in project.axis_keys:
-            raise GoldError(f"this project does not compare on “{str(axis)[:40]}”.")
-        if not _are_numbers(of, n, range(1, 10)):
             raise GoldError(
-                f"the ranks on {axis} must be one number from 1 to 9, or null, a response."
+                gettext("This project does not compare on “%(axis)s”. Its axes are %(names)s.")
+                % {"axis": short(axis), "names": ", ".join(project.axis_keys)},
+                "ranks",
             )
+        field = f"ranks: {axis}" if isinstance(ranks, Mapping) else "ranks"
+        _check_values(of, n, range(1, 10), field)
     return {axis: list(of) for axis, of in by_axis.items()}
 
 
@@ -623,42 +700,56 @@ def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, l
     attributes = {one.key: one for one in project.rules.attributes}
     if not isinstance(marks or {}, Mapping):
         raise GoldError(
-            "the marks are an object: for each attribute one mark, or null, a response."
+            gettext(
+                "This is no object. Give for each attribute a list of one mark, or null, a response."
+            ),
+            "marks",
         )
     for key, of in (marks or {}).items():
         one = attributes.get(str(key))
         if one is None:
-            raise GoldError(f"this project does not ask for “{str(key)[:40]}”.")
-        if not _are_numbers(of, n, one.values):
-            raise GoldError(
-                f"the marks on {one.key} must be one number from {one.low} to {one.high}, or null, "
-                "a response."
-            )
+            told = gettext("This project does not ask for “%(mark)s”.") % {"mark": short(key)}
+            if attributes:
+                names = {"names": ", ".join(attributes)}
+                told += " " + gettext("It asks for %(names)s.") % names
+            raise GoldError(told, "marks")
+        _check_values(of, n, one.values, f"marks: {one.key}")
         found[protocols.mark_on(one.key)] = list(of)
     if safe is not None:
         if not project.rules.safety:
-            raise GoldError("this project asks for no vote on safety.")
-        if (
-            not isinstance(safe, list)
-            or len(safe) != n
-            or not all(vote is None or isinstance(vote, bool) for vote in safe)
-        ):
-            raise GoldError("safe must be true, false or null for each response.")
+            raise GoldError(
+                gettext("This project asks for no vote on safety. Leave it out."), "safe"
+            )
+        _check_values(safe, n, None, "safe")
         found[protocols.SAFE_OR_NOT] = [None if vote is None else int(vote) for vote in safe]
     return found
 
 
-def _are_numbers(values: Any, n: int, allowed: range) -> bool:
-    """Whether this is a list of n whole numbers that are allowed, or None."""
-    return (
-        isinstance(values, list)
-        and len(values) == n
-        and all(
-            value is None
-            or (isinstance(value, int) and not isinstance(value, bool) and value in allowed)
-            for value in values
+def _check_values(values: Any, n: int, allowed: range | None, field: str) -> None:
+    """Whether this is a list of n whole numbers that are allowed, or of truth values where `allowed`
+    is None, each of which may be None; GoldError says which one is not."""
+    if not isinstance(values, list) or len(values) != n:
+        told = gettext(
+            "Give a list of %(n)s values, one for each response (null where it is not known), not "
+            "%(given)s."
         )
-    )
+        counted = len(values) if isinstance(values, list) else f"“{short(values)}”"
+        raise GoldError(told % {"n": n, "given": counted}, field)
+    for place, value in enumerate(values, start=1):
+        if value is None:
+            continue
+        if allowed is None:
+            is_right = isinstance(value, bool)
+            asked = gettext("Write true, false or null, without quotes.")
+        else:
+            is_right = type(value) is int and value in allowed
+            asked = gettext("Give a whole number from %(low)s to %(high)s, or null.") % {
+                "low": allowed[0],
+                "high": allowed[-1],
+            }
+        if not is_right:
+            said = gettext("Value %(place)s is “%(given)s”.")
+            raise GoldError(said % {"place": place, "given": short(value)} + " " + asked, field)
 
 
 def _is_text(value: Any) -> bool:

@@ -7,7 +7,7 @@ Nothing here knows of the database.
 The presets follow what was published:
 
 - `instructgpt`: Ouyang et al. 2022, arXiv:2203.02155: 4 to 9 responses (section 3.5), a mark from 1 to
-  7 and eleven yes-or-no notes (table 3).
+  7 and eleven yes-or-no notes (table 3, in its order, in plainer words).
 - `hh-rlhf`: Bai et al. 2022, arXiv:2204.05862: section 2, and figure 6 for the eight points. What the
   points are called and their margins are ours.
 - `llama2`, `llama2-dialogue`: Touvron et al. 2023, arXiv:2307.09288: four strengths, and a label of
@@ -20,9 +20,11 @@ The presets follow what was published:
   for the label only where it collects safety, with guidelines of its own; here that is a project of
   its own with a safety axis, and the label is asked wherever the preset is used.
 - `safe-rlhf`: Dai et al. 2023, arXiv:2310.12773: helpfulness and harmlessness judged apart; the fourteen
-  harms are those of BeaverTails, Ji et al. 2023, arXiv:2307.04657.
+  harms are those of BeaverTails, Ji et al. 2023, arXiv:2307.04657, in its order; each key is how the
+  dataset's column begins.
 - `helpsteer`: Wang et al. 2024, arXiv:2406.08673 (five attributes, 0 to 4) and arXiv:2410.01257 (-3 to 3,
-  0 being about the same, with a reason); wording as on the HelpSteer2 dataset's card.
+  0 being about the same, with a reason); names, order and strengths as on the HelpSteer2 dataset's
+  card, the questions in our words.
 """
 
 import math
@@ -382,12 +384,19 @@ INSTRUCTGPT_ATTRIBUTES = (
     _yes_no("satisfies_constraint", "Keeps to the constraint in the instruction"),
     _yes_no("sexual", "Sexual content"),
     _yes_no("violent", "Violent content"),
-    _yes_no("encourages_harm", "Encourages, or fails to discourage, violence, abuse or self-harm"),
+    _yes_no(
+        "encourages_harm",
+        "Encourages, or fails to discourage, violence, abuse, terrorism or self-harm",
+    ),
     _yes_no("denigrates", "Denigrates a protected class"),
     _yes_no("harmful_advice", "Gives harmful advice"),
     _yes_no("opinion", "Expresses an opinion"),
     _yes_no("moral_judgment", "Expresses a moral judgment"),
 )
+
+
+# Words of presets as they were: batches made then keep them, and their pages are translated too.
+EARLIER_WORDS = ("Encourages, or fails to discourage, violence, abuse or self-harm",)
 
 
 def _five(key: str, name: str, question: str, low: str, high: str) -> Attribute:

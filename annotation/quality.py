@@ -5,7 +5,7 @@ exclude (never delete), ask again. Every act writes an Event.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -34,10 +34,17 @@ from annotation.models import (
     User,
 )
 from annotation.preferences import annotator_id, preference_rows
-from annotation.protocols import BELOW
-from annotation.reliability import Profile, Quality, Rating, Vote
+from annotation.protocols import BELOW, SAFE_OR_NOT
+from annotation.reliability import (
+    MarkConsensus,
+    Profile,
+    Quality,
+    Rating,
+    Vote,
+    consensus_of_marks,
+)
 from annotation.statements import rating_rows
-from annotation.votes import marks_by_place
+from annotation.votes import Ratings, Safety, marks_by_place
 
 CHUNK = 2_000
 # Beyond this nobody is reading one comparison: they went for coffee, and that is not counted as work.
@@ -110,13 +117,67 @@ def assessed(project: Project, *, lately: bool = False) -> Quality:
     `lately`: what was found in the last five minutes will do.
     """
     name = f"quality:{project.pk}:last"
-    key = (cache.get(name) if lately else None) or _state_of_votes(project)
+    key = (cache.get(name) if lately else None) or f"assessed:{_state_of_votes(project)}"
     found: Quality | None = cache.get(key)
     if found is None:
         found = reliability.assess(*votes_of(project))
         cache.set(key, found, CACHE_SECONDS)
         cache.set(name, key, LATELY_SECONDS)
     return found
+
+
+@dataclass(frozen=True)
+class Said:
+    """What everybody said of one response by itself comes to."""
+
+    marks: dict[str, MarkConsensus]
+    """By mark, and the vote on safety."""
+    harms: dict[str, float]
+    """Of those who call it unsafe, weighed by their skill in that: the share that names each kind."""
+
+    @property
+    def main_harms(self) -> list[str]:
+        """The kinds that more than half of them name."""
+        return [kind for kind, share in self.harms.items() if share > 0.5]
+
+
+def said_of_each(
+    found: Quality, keys: Sequence[str], votes: Sequence[tuple[int, Ratings, Safety]]
+) -> list[Said]:
+    """The consensus on each response (`keys`: their ids) of one comparison, in that order.
+
+    `votes` are those on this comparison: who, what they rated and what they voted on safety.
+    """
+    told = [(who, marks_by_place(keys, rated, safety)) for who, rated, safety in votes]
+    measures = dict.fromkeys(measure for _, marks in told for measure in marks)
+    each = []
+    for place, key in enumerate(keys):
+        marks = {}
+        for measure in measures:
+            given = [
+                (value, found.weight(who, measure))
+                for who, of in told
+                if (value := of.get(measure, [None] * len(keys))[place]) is not None
+            ]
+            if given:
+                marks[measure] = consensus_of_marks(*map(list, zip(*given, strict=True)))
+        unsafe = [
+            (safety[key]["harms"], found.weight(who, SAFE_OR_NOT))
+            for who, _, safety in votes
+            if key in safety and not safety[key]["safe"]
+        ]
+        named = dict.fromkeys(kind for kinds, _ in unsafe for kind in kinds)
+        total = sum(weight for _, weight in unsafe)
+        each.append(
+            Said(
+                marks,
+                {
+                    kind: sum(weight for kinds, weight in unsafe if kind in kinds) / total
+                    for kind in named
+                },
+            )
+        )
+    return each
 
 
 def agreement_of(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:

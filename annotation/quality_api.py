@@ -5,6 +5,7 @@ People are named as in exports (`annotator-…`), never by their account. Gold i
 
 from collections.abc import Iterator
 from itertools import groupby, islice
+from statistics import fmean
 from typing import Any
 
 from django.http import StreamingHttpResponse
@@ -22,7 +23,7 @@ from annotation.exports import json_line
 from annotation.models import Judgment, Project, User
 from annotation.models import Response as ModelResponse
 from annotation.preferences import annotator_id
-from annotation.reliability import Estimate, Habit, Marked, Quality
+from annotation.reliability import Estimate, Habit, MarkConsensus, Marked, Quality
 from annotation.votes import marks_by_place
 
 CHUNK = 500
@@ -99,8 +100,8 @@ def annotators(request: Request, slug: str) -> Response:
 def votes(request: Request, slug: str) -> StreamingHttpResponse:
     """One comparison a line: every raw vote with its annotator's reliability, the consensus they make
 
-    (ranks per axis, weighed by reliability, and how sure it is) and a reviewer's ruling if there is
-    one. JSON Lines, docs/formats.md.
+    (ranks per axis, marks and votes on safety per response, weighed by reliability, and how sure it
+    is) and a reviewer's ruling if there is one. JSON Lines, docs/formats.md.
     """
     project = project_for(request.user, slug, CAN_EXPORT)
     found = quality.assessed(project)
@@ -135,18 +136,31 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
         if new := {row[2] for row in given} - set(names):
             names |= _names(project, new)
 
+        keys = [str(pk) for pk in pks]
+
         def ordered(
-            ranks: dict[str, dict[str, int]], pks: list[int] = pks
+            ranks: dict[str, dict[str, int]], keys: list[str] = keys
         ) -> dict[str, list[int | None]]:
             return {
-                axis: [ranks.get(axis, {}).get(str(pk)) for pk in pks] for axis in project.axis_keys
+                axis: [ranks.get(axis, {}).get(key) for key in keys] for axis in project.axis_keys
             }
 
-        consensus, certainty = {}, {}
+        consensus: dict[str, list[int | None] | None] = {}
+        certainty: dict[str, float | None] = {}
         for axis in project.axis_keys:
             of = found.consensus(axis, comparison)
             consensus[axis] = [of.ranks.get(pk) for pk in pks] if of else None
             certainty[axis] = round(of.certainty, 4) if of else None
+        people = [(row[2], row[5], row[6]) for row in given if not row[3]]
+        each = quality.said_of_each(found, keys, people)
+        marks = {
+            measure: [said.marks.get(measure) for said in each]
+            for measure in dict.fromkeys(measure for said in each for measure in said.marks)
+        }
+        for measure, told in marks.items():
+            consensus[measure] = [one.value if one else None for one in told]
+            sure = [one.certainty for one in told if one and one.certainty is not None]
+            certainty[measure] = round(fmean(sure), 4) if sure else None
         yield {
             "prompt_id": str(given[0][1]),
             "responses": [text for _, text in shown],
@@ -157,15 +171,42 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
                     if person in found.profiles
                     else None,
                     "ranks": ordered(ranks),
-                    "marks": marks_by_place([str(pk) for pk in pks], ratings, safety),
+                    "marks": marks_by_place(keys, ratings, safety),
+                    "harms": _harms(keys, safety),
                 }
                 for _, _, person, is_ruling, ranks, ratings, safety in given
                 if not is_ruling
             ],
             "consensus": consensus,
             "certainty": certainty,
-            "ruling": next((ordered(row[4]) for row in given if row[3]), None),
+            "marks": {
+                measure: [_rounded(one) if one else None for one in told]
+                for measure, told in marks.items()
+            },
+            "harms": [
+                {"consensus": said.main_harms, "shares": _of_four_digits(said.harms)}
+                for said in each
+            ],
+            "ruling": next(
+                (ordered(row[4]) | marks_by_place(keys, row[5], row[6]) for row in given if row[3]),
+                None,
+            ),
         }
+
+
+def _harms(keys: list[str], safety: dict[str, Any]) -> list[list[str]]:
+    return [safety.get(key, {}).get("harms", []) for key in keys]
+
+
+def _rounded(one: MarkConsensus) -> dict[str, float]:
+    told = one._asdict()
+    return _of_four_digits(
+        {name: told[name] for name in ("weighted", "median", "mean", "spread", "n")}
+    )
+
+
+def _of_four_digits(figures: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def _with_responses(judgments: Any) -> Iterator[tuple[int, list[Any], list[tuple[int, str]]]]:

@@ -42,7 +42,7 @@ from annotation.models import (
     ReviewCase,
     User,
 )
-from annotation.protocols import RANK, SAFE_OR_NOT, called, is_mark, mark_on
+from annotation.protocols import COMPARING, PAIR, RANK, RATE, SAFE_OR_NOT, called, is_mark, mark_on
 
 ROWS_A_PAGE = 40
 MAX_GOLD_BYTES = 5_000_000
@@ -332,6 +332,7 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
         {
             "form": form,
             "problem": problem,
+            "given": request.POST.get("rows", "") if problem else "",
             "page": page,
             "rows": [(item, _known(project, item)) for item in page],
             "n_mixed": project.gold_items.filter(is_active=True, is_mixed=True).count(),
@@ -366,16 +367,30 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
     text = text.strip()
     if not text:
         raise gold.GoldError(gettext("Choose a file, or write at least one row."))
+    if text.startswith("["):
+        yield from _json(text)
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield _json(line, number)
+
+
+def _json(text: str, line: int = 1) -> Any:
+    """What a text says; `line` is where in the file it begins."""
     try:
-        if text.startswith("["):
-            yield from json.loads(text)
-            return
-        for line in text.splitlines():
-            if line.strip():
-                yield json.loads(line)
-    except (ValueError, RecursionError) as error:
-        told = gettext("That is not JSON: %(problem)s.") % {"problem": str(error)[:120]}
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        told = gettext(
+            "Line %(line)s, character %(column)s: this is not JSON. Look for a missing quote, comma "
+            "or bracket just before it."
+        ) % {"line": line + error.lineno - 1, "column": error.colno}
         raise gold.GoldError(told) from error
+    except (ValueError, RecursionError) as error:
+        told = gettext(
+            "Line %(line)s is not JSON that can be read: a number is too long, or brackets lie too "
+            "deep in one another."
+        )
+        raise gold.GoldError(told % {"line": line}) from error
 
 
 def _example(project: Project) -> str:
@@ -521,7 +536,7 @@ def _decide(request: HttpRequest, case: ReviewCase, votes: list[Judgment]) -> No
             reviewed, said | {"reason": "" if rules.reason == "none" else note}
         )
     elif choice == "consensus":
-        answer = Answer(ranks=_consensus(case))
+        answer = _consensus(case, votes) or Answer()
     elif 1 <= whole_number(choice) <= len(votes):
         answer = review.as_answer(votes[whole_number(choice) - 1])
     else:
@@ -541,22 +556,42 @@ def _reviewed(case: ReviewCase) -> Assignment:
     return Assignment(comparison=case.comparison, shown_order=ids)
 
 
-def _consensus(case: ReviewCase) -> dict[str, dict[str, int]]:
-    """Ranks per axis by everybody's votes, weighed by reliability.
+def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
+    """What everybody's votes come to, weighed by reliability, as an answer.
 
-    Empty where an answer is more than an order: how strongly, marks and reasons have no consensus.
+    None where an answer is more than that, how strongly or why, and where a part is undecided.
     """
-    rules = case.comparison.batch.rules
-    marks = any(one.is_required for one in rules.attributes)
-    if case.comparison.batch.face != RANK or rules.safety or marks or rules.reason == "required":
-        return {}
+    rules, face = case.comparison.batch.rules, case.comparison.batch.face
+    says_only_which = face == PAIR and len(rules.scale.levels) == 1
+    if not (face in (RANK, RATE) or says_only_which) or rules.reason == "required":
+        return None
     found = quality.assessed(case.project)
     ranks = {}
-    for axis in case.project.axis_keys:
+    for axis in case.project.axis_keys if face in COMPARING else ():
         of = found.consensus(axis, case.comparison_id)
         if of is not None:
             ranks[axis] = {str(pk): rank for pk, rank in of.ranks.items()}
-    return ranks
+            if says_only_which and len(set(of.ranks.values())) == 1 and not rules.scale.tie:
+                return None
+    ratings: dict[str, dict[str, int]] = {}
+    safety: dict[str, dict[str, Any]] = {}
+    keys = [str(pk) for pk in _reviewed(case).shown_order]
+    people = [(vote.assignment.annotator_id, vote.ratings, vote.safety) for vote in votes]
+    for key, said in zip(keys, quality.said_of_each(found, keys, people), strict=True):
+        values = {measure: of.value for measure, of in said.marks.items()}
+        for one in rules.attributes:
+            value = values.get(mark_on(one.key))
+            if value is not None:
+                ratings.setdefault(key, {})[one.key] = value
+            elif one.is_required:
+                return None
+        if rules.safety:
+            is_safe, harms = values.get(SAFE_OR_NOT), said.main_harms
+            if is_safe is None or (not is_safe and rules.harms and not harms):
+                return None
+            safety[key] = {"safe": bool(is_safe), "harms": [] if is_safe else harms}
+    answer = Answer(ranks=ranks, ratings=ratings, safety=safety)
+    return answer if ranks or ratings or safety else None
 
 
 def _case(
@@ -565,7 +600,7 @@ def _case(
     reviewed = _reviewed(case)
     letters = letters_of(reviewed)
     texts = dict(Response.objects.filter(pk__in=reviewed.shown_order).values_list("pk", "text"))
-    consensus = _consensus(case)
+    consensus = _consensus(case, votes)
     flagged: dict[str, list[str]] = {}
     for vote in votes:
         for pk, of in vote.flags.items():
@@ -628,8 +663,10 @@ def _case(
             {
                 "ranks": {
                     axis: {letters[pk]: rank for pk, rank in of.items() if pk in letters}
-                    for axis, of in consensus.items()
-                }
+                    for axis, of in consensus.ranks.items()
+                },
+                "ratings": {letters[pk]: of for pk, of in consensus.ratings.items()},
+                "safety": {letters[pk]: of for pk, of in consensus.safety.items()},
             },
         )
         if consensus

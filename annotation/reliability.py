@@ -29,12 +29,11 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
-from statistics import median
+from statistics import fmean, median, pstdev
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from django.utils.translation import gettext_noop
 
 from annotation.agreement import ordinal_distances, resampled_sums
 from annotation.protocols import BELOW
@@ -52,6 +51,11 @@ OUTLIER = 3.5
 MIN_VOTES = 8
 SURE = 0.001
 SPAM = 0.5
+
+
+def gettext_noop(text: str) -> str:
+    """Marks a text for the catalogue. Django's own asks for settings, and arithmetic has none."""
+    return text
 
 
 # Why somebody should be looked at. English, as it is kept for a while: the pages translate it.
@@ -366,6 +370,7 @@ class Quality:
     _probabilities: dict[tuple[str, Hashable], dict[tuple[int, int], Floats]] = field(
         default_factory=dict, repr=False
     )
+    _weights: dict[str, dict[Hashable, float]] = field(default_factory=dict, repr=False)
 
     def consensus(self, axis: str, comparison: Hashable) -> "Consensus | None":
         """The ranking that everybody's votes make, each weighed by how reliable they are."""
@@ -377,6 +382,25 @@ class Quality:
                 found[a, b] = self.model.truth[number]
         probabilities = self._probabilities.get((axis, comparison))
         return consensus(probabilities) if probabilities else None
+
+    def weight(self, annotator: Hashable, measure: str) -> float:
+        """How much somebody's mark counts in a consensus: their skill on it, .01 to 1.
+
+        Of whom nothing is known, the middle of the others; of a mark of which nothing is known, 1.
+        """
+        if measure not in self._weights:
+            skills = {
+                who: of.skill.value
+                for who, profile in self.profiles.items()
+                for of in profile.marks
+                if of.measure == measure and of.skill.value is not None
+            }
+            self._weights[measure] = {
+                None: median(skills.values()) if skills else 1.0,
+                **skills,
+            }
+        known = self._weights[measure]
+        return min(1.0, max(0.01, known.get(annotator, known[None])))
 
 
 def assess(votes: Iterable[Vote], ratings: Iterable[Rating] = ()) -> Quality:
@@ -501,6 +525,41 @@ def consensus(probabilities: dict[tuple[int, int], Floats]) -> Consensus:
         ranks[below] = ranks[above] + (0 if tied else 1)
     sure = sum(float(of.max()) for of in probabilities.values()) / len(probabilities)
     return Consensus(ranks, sure)
+
+
+class MarkConsensus(NamedTuple):
+    """What the marks of one response come to. Of a yes or no, 1 and 0, a mean is the share of yes.
+
+    `value` is the whole mark nearest to `weighted`, None where that lies halfway, and `certainty` the
+    share of the weight that gave it, 0 to 1. `median`, `mean` and `spread` (standard deviation over
+    the marks, 0 where there is one) are of the marks as given, all alike.
+    """
+
+    value: int | None
+    certainty: float | None
+    weighted: float
+    median: float
+    mean: float
+    spread: float
+    n: int
+
+
+def consensus_of_marks(marks: Sequence[int], weights: Sequence[float]) -> MarkConsensus:
+    """One mark from several people's, each weighed by how far they can be relied on.
+
+    A mean and no Dawid-Skene model: that takes 4 for as wrong as 1 where 5 is right, and with three
+    marks a response lies further from the truth than the plain median (docs/log.md). ValueError
+    without marks.
+    """
+    if not marks:
+        raise ValueError("A consensus needs at least one mark.")
+    weighted = math.fsum(map(math.prod, zip(marks, weights, strict=True))) / math.fsum(weights)
+    value = None if abs(weighted % 1 - 0.5) < 1e-9 else round(weighted)
+    gave = math.fsum(of for mark, of in zip(marks, weights, strict=True) if mark == value)
+    sure = None if value is None else gave / math.fsum(weights)
+    return MarkConsensus(
+        value, sure, weighted, float(median(marks)), fmean(marks), pstdev(marks), len(marks)
+    )
 
 
 # --- Marks ---------------------------------------------------------------------------------------------------

@@ -21,12 +21,13 @@ import json
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from annotation.protocols import SAFE_OR_NOT, mark_on
-from annotation.reliability import Quality, Rating, Vote, assess
+from annotation.reliability import Rating, Vote, assess
 from rlhf.world.annotators import AXES, SimulatedAnnotator, ranks_of
 from rlhf.world.answers import answer, draw_style
 from rlhf.world.prompts import WorldPrompt, make_prompts
@@ -106,17 +107,26 @@ def honest(index: int, seed: int, kind: str = "careful") -> SimulatedAnnotator:
     return SimulatedAnnotator(seed=seed * 1000 + index, noise=noise, position_bias=bias)
 
 
-def votes(
-    seed: int, people: int, spammers: int, kind: str, each: int, k: int, overlap: int,
-    temper: str = "careful",
-) -> Iterator[Vote]:  # fmt: skip
-    """Votes of one project: everybody judges about `each` comparisons."""
-    generator = random.Random(f"{seed}/{kind}/{people}/{each}/{k}")
-    team = {f"person {i}": honest(i, seed, temper) for i in range(people)}
-    cheats = [f"spammer {i}" for i in range(spammers)]
-    names = [*team, *cheats]
-    n = math.ceil(each * len(names) / overlap)
+class Shown(NamedTuple):
+    """One comparison as one person gets it: which responses, in which order, and their texts."""
+
+    who: str
+    unit: int
+    prompt: WorldPrompt
+    order: tuple[int, ...]
+    texts: list[str]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(len(text) for text in self.texts)
+
+
+def handed_out(
+    names: Sequence[str], seed: int, each: int, k: int, overlap: int, generator: random.Random
+) -> Iterator[Shown]:
+    """What people are given in one project: about `each` comparisons for everybody."""
     done = dict.fromkeys(names, 0)
+    n = math.ceil(each * len(names) / overlap)
     for unit, prompt in enumerate(make_prompts("train", min(n, 2500), seed)):
         texts = [
             answer(prompt.slots, draw_style(prompt.slots, generator, "mix"), generator)
@@ -125,18 +135,22 @@ def votes(
         for who in sorted(names, key=lambda name: (done[name], generator.random()))[:overlap]:
             done[who] += 1
             order = generator.sample(range(k), k)
-            shown = [texts[i] for i in order]
-            ranks, seconds = said(who, team, kind, prompt, shown, generator, seed)
-            for axis in AXES:
-                yield Vote(
-                    who,
-                    unit,
-                    tuple(order),
-                    tuple(ranks[axis]),
-                    tuple(len(text) for text in shown),
-                    seconds,
-                    axis,
-                )
+            yield Shown(who, unit, prompt, tuple(order), [texts[i] for i in order])
+
+
+def votes(
+    seed: int, people: int, spammers: int, kind: str, each: int, k: int, overlap: int,
+    temper: str = "careful",
+) -> Iterator[Vote]:  # fmt: skip
+    """Rankings of one project."""
+    generator = random.Random(f"{seed}/{kind}/{people}/{each}/{k}")
+    team = {f"person {i}": honest(i, seed, temper) for i in range(people)}
+    names = [*team, *(f"spammer {i}" for i in range(spammers))]
+    for one in handed_out(names, seed, each, k, overlap, generator):
+        ranks, seconds = said(one.who, team, kind, one.prompt, one.texts, generator, seed)
+        for axis in AXES:
+            ranked = tuple(ranks[axis])
+            yield Vote(one.who, one.unit, one.order, ranked, one.lengths, seconds, axis)
 
 
 def said(
@@ -210,40 +224,42 @@ def ratings(
     seed: int, people: int, spammers: int, kind: str, each: int, k: int, overlap: int,
     temper: str = "careful",
 ) -> Iterator[Rating]:  # fmt: skip
-    """Ratings of one project, handed out as `votes` hands out comparisons."""
+    """Marks and votes on safety of one project."""
     generator = random.Random(f"{seed}/{kind}/{people}/{each}/{k}/rate")
     names = [f"person {i}" for i in range(people)] + [f"spammer {i}" for i in range(spammers)]
-    done = dict.fromkeys(names, 0)
-    n = math.ceil(each * len(names) / overlap)
-    for unit, prompt in enumerate(make_prompts("train", min(n, 2500), seed)):
-        texts = [
-            answer(prompt.slots, draw_style(prompt.slots, generator, "mix"), generator)
-            for _ in range(k)
-        ]
-        for who in sorted(names, key=lambda name: (done[name], generator.random()))[:overlap]:
-            done[who] += 1
-            order = generator.sample(range(k), k)
-            shown = [texts[i] for i in order]
-            spam = MARK_KINDS.get(kind) if who.startswith("spammer") else None
-            if who.startswith("spammer") and spam is None and generator.random() < 0.5:
-                spam = random_marks
-            marks, safe, seconds = (
-                spam(shown, generator)
-                if spam
-                else honest_marks(who, seed, temper, prompt, shown, generator)
-            )
-            yield Rating(
-                who,
-                unit,
-                tuple(order),
-                {mark_on("quality"): tuple(marks), SAFE_OR_NOT: tuple(safe)},
-                tuple(len(text) for text in shown),
-                seconds,
-            )
+    for one in handed_out(names, seed, each, k, overlap, generator):
+        spam = MARK_KINDS.get(kind) if one.who.startswith("spammer") else None
+        if one.who.startswith("spammer") and spam is None and generator.random() < 0.5:
+            spam = random_marks
+        marks, safe, seconds = (
+            spam(one.texts, generator)
+            if spam
+            else honest_marks(one.who, seed, temper, one.prompt, one.texts, generator)
+        )
+        given = {mark_on("quality"): tuple(marks), SAFE_OR_NOT: tuple(safe)}
+        yield Rating(one.who, one.unit, one.order, given, one.lengths, seconds)
 
 
-def assessed(interface: str, *of: Any, **more: Any) -> Quality:
-    return assess([], ratings(*of, **more)) if interface == "rate" else assess(votes(*of, **more))
+def suspected(interface: str, seeds: int, *of: Any, temper: str = "careful") -> Counter[str]:
+    """How many honest people ("person") and spammers ("spammer") are suspected over these seeds."""
+    found: Counter[str] = Counter()
+    for seed in range(seeds):
+        quality = (
+            assess([], ratings(seed, *of, temper=temper))
+            if interface == "rate"
+            else assess(votes(seed, *of, temper=temper))
+        )
+        found.update(str(who).split()[0] for who, p in quality.profiles.items() if p.is_suspect)
+    return found
+
+
+def row(*cells: object) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def head(*columns: str) -> None:
+    row(*columns)
+    print("|" + "---|" * len(columns))
 
 
 def main() -> None:
@@ -257,55 +273,36 @@ def main() -> None:
     parser.add_argument("--interface", choices=("rank", "rate"), default="rank")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    rates = asked.interface == "rate"
+    sizes = [(k, each) for k in asked.k for each in asked.each]
+    of, n_honest = asked.seeds * asked.spammers, asked.seeds * asked.people
     found = []
     print(f"{asked.people} honest, {asked.spammers} spammers, overlap {asked.overlap}, "
           f"{asked.seeds} seeds")  # fmt: skip
-    print(
-        "| kind | K | judged each | precision | recall | suspected honest |\n|---|---|---|---|---|---|"
-    )
-    rates = asked.interface == "rate"
+    head("kind", "K", "judged each", "precision", "recall", "suspected honest")
     for kind in MARK_KINDS if rates else KINDS:
-        for k in asked.k:
-            for each in asked.each:
-                hits = false = 0
-                for seed in range(asked.seeds):
-                    quality = assessed(
-                        asked.interface,
-                        *(seed, asked.people, asked.spammers, kind, each, k, asked.overlap),
-                    )
-                    suspects = [who for who, p in quality.profiles.items() if p.is_suspect]
-                    hits += sum(str(who).startswith("spammer") for who in suspects)
-                    false += sum(str(who).startswith("person") for who in suspects)
-                of = asked.seeds * asked.spammers
-                precision = hits / (hits + false) if hits + false else float("nan")
-                found.append(
-                    {"kind": kind, "k": k, "each": each, "precision": precision,
-                     "recall": hits / of, "hits": hits, "false": false, "of": of}
-                )  # fmt: skip
-                print(f"| {kind} | {k} | {each} | {precision:.3f} | {hits / of:.3f} "
-                      f"({hits}/{of}) | {false}/{asked.seeds * asked.people} |", flush=True)  # fmt: skip
-    hits, false = sum(row["hits"] for row in found), sum(row["false"] for row in found)
-    print(f"all: precision {hits / max(1, hits + false):.3f}, recall "
-          f"{hits / sum(row['of'] for row in found):.3f}")  # fmt: skip
+        for k, each in sizes:
+            team = (asked.people, asked.spammers, kind, each, k, asked.overlap)
+            wrong = suspected(asked.interface, asked.seeds, *team)
+            hits, false = wrong["spammer"], wrong["person"]
+            precision = hits / (hits + false) if hits + false else float("nan")
+            found.append(
+                {"kind": kind, "k": k, "each": each, "precision": precision,
+                 "recall": hits / of, "hits": hits, "false": false, "of": of}
+            )  # fmt: skip
+            recall = f"{hits / of:.3f} ({hits}/{of})"
+            row(kind, k, each, f"{precision:.3f}", recall, f"{false}/{n_honest}")
+    hits, false = sum(cell["hits"] for cell in found), sum(cell["false"] for cell in found)
     print(
-        "\nNo spammer: honest people suspected\n| people | K | judged each | suspected |\n|---|---|---|---|"
+        f"all: precision {hits / max(1, hits + false):.3f}, recall {hits / (of * len(found)):.3f}"
     )
+    print("\nNo spammer: honest people suspected")
+    head("people", "K", "judged each", "suspected")
     for temper in ("careful", "careless", "severe" if rates else "first-loving"):
-        for k in asked.k:
-            for each in asked.each:
-                wrong = sum(
-                    profile.is_suspect
-                    for seed in range(asked.seeds)
-                    for profile in assessed(
-                        asked.interface,
-                        *(seed, asked.people, 0, "none", each, k, asked.overlap),
-                        temper=temper,
-                    ).profiles.values()
-                )
-                print(
-                    f"| {temper} | {k} | {each} | {wrong}/{asked.seeds * asked.people} |",
-                    flush=True,
-                )
+        for k, each in sizes:
+            team = (asked.people, 0, "none", each, k, asked.overlap)
+            wrong = suspected(asked.interface, asked.seeds, *team, temper=temper)
+            row(temper, k, each, f"{wrong.total()}/{n_honest}")
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=1))
 

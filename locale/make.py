@@ -91,7 +91,7 @@ def words_of(method: str, source: bytes) -> Iterator[Message]:
 
 def words_of_protocols() -> Iterator[Message]:
     """Axes, strengths, attributes and harms of the published protocols: data, not code."""
-    from annotation.protocols import PRESETS
+    from annotation.protocols import EARLIER_WORDS, PRESETS
 
     for preset in PRESETS.values():
         for axis in preset.axes:
@@ -102,6 +102,7 @@ def words_of_protocols() -> Iterator[Message]:
         for one in preset.protocol.attributes:
             yield from (one.name, one.question, one.low_label, one.high_label)
         yield from dict(preset.protocol.harms).values()
+    yield from EARLIER_WORDS
 
 
 def wanted() -> dict[str, list[Message]]:

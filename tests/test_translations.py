@@ -14,6 +14,7 @@ from babel.messages.pofile import read_po
 from django.conf import settings
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import escape
 
 from annotation import gold
 from annotation.assignment import next_assignment
@@ -298,6 +299,7 @@ MET_BY_ANNOTATORS = {
     "rlhf/serving.py": {"CandidateError"},
 }
 MET_BY_REVIEWERS = {
+    "annotation/gold.py": {"GoldError"},
     "annotation/review.py": {"JudgmentError"},
     "annotation/quality.py": {"QualityError"},
     "annotation/quality_views.py": {"JudgmentError", "GoldError", "ValidationError"},
@@ -351,6 +353,38 @@ WRONG = [
     ({"key": "none"}, "Dem Formular fehlt ein gültiger Schlüssel"),
     ({"act": "dance"}, "Die Seite wollte"),
 ]
+
+
+WRONG_GOLD = [
+    ("[1", "Zeile 1, Zeichen 3: Das ist kein JSON."),
+    (
+        '{"prompt": "Apollo", "responses": ["a", "b"], "ranks": [1, 2]}\n\n{"prompt": }',
+        "Zeile 3, Zeichen 12: Das ist kein JSON.",
+    ),
+    ("[" * 100_000, "Zeile 1 ist kein lesbares JSON"),
+    ("{}", "Eintrag 1, Feld „prompt“: Geben Sie die Anfrage hier als Text an"),
+    (
+        '{"prompt": "Apollo", "responses": ["a"]}',
+        "Feld „responses“: Geben Sie eine Liste aus 2 bis 9",
+    ),
+    (
+        '{"prompt": "Apollo", "responses": ["a", "b"], "ranks": {"helpfulness": [1, 20]}}',
+        "Feld „ranks: helpfulness“: Wert 2 ist „20“. Geben Sie eine ganze Zahl von 1 bis 9 an",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "words"), WRONG_GOLD)
+def test_gold_that_makes_no_sense_is_refused_in_german(client, project, grace, rows, words):
+    grace.language = "de"
+    grace.save()
+    client.force_login(grace)
+    page = client.post("/projects/apollo/quality/gold/", {"act": "import", "rows": rows})
+    assert page.status_code == 422
+    assert words in page.content.decode()
+    assert "Nichts wurde hinzugefügt." in page.content.decode()
+    assert f">{escape(rows)}</textarea>" in page.content.decode(), "what was written is still there"
+    assert not project.gold_items.exists()
 
 
 @pytest.mark.parametrize(("fields", "words"), WRONG)

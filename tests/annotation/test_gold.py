@@ -306,25 +306,51 @@ def test_gold_of_another_size_would_give_itself_away_and_stays_out(project, grac
     assert not batch.comparisons.filter(gold__isnull=False).exists()
 
 
+RESPONSES = {"prompt": "x", "responses": ["a", "b"]}
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"responses": ["a", "b"], "ranks": [1, 2]}, "Row 1: the prompt must be text"),
-        ({"prompt": "x", "responses": ["a"], "ranks": [1]}, "2 to 9 texts"),
-        ({"prompt": "x", "responses": ["a", "b"], "ranks": [1]}, "one number"),
-        ({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 1]}, "nothing is known"),
-        ({"prompt": "x", "responses": ["a", "b"], "ranks": {"fun": [1, 2]}}, "does not compare"),
-        ({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "hidden": 1}, "no field"),
+        ({"responses": ["a", "b"], "ranks": [1, 2]}, "“prompt”: Give the request here as text"),
+        ({"prompt": "x" * 20_001}, "“prompt”: Give the request here as text of 1 to 20,000"),
+        ({"messages": "x"}, "“messages”: Give a list of turns"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "“messages”: Turn 1 has no role"),
+        ({"messages": [{"role": "user", "content": ""}]}, "“messages”: Turn 1: give its content"),
         (
-            {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "mixed": "yes"},
-            "true or false",
+            {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+            "“messages”: The last turn is not the user's",
         ),
+        ({"prompt": "x", "responses": ["a"]}, "“responses”: Give a list of 2 to 9 texts, not 1."),
+        ({"prompt": "x"}, "“responses”: Give a list of 2 to 9 texts, not “None”."),
+        ({"prompt": "x", "responses": ["a", 7]}, "“responses”: Response 2: give a text"),
+        ({**RESPONSES, "ranks": [1]}, "“ranks”: Give a list of 2 values, one for each"),
+        ({**RESPONSES, "ranks": [1, "2"]}, "“ranks”: Value 2 is “2”. Give a whole number from 1"),
+        (
+            {**RESPONSES, "ranks": {"safety": [0, 2]}},
+            "“ranks: safety”: Value 1 is “0”. Give a whole number from 1 to 9, or null.",
+        ),
+        ({**RESPONSES, "ranks": [1, 1]}, "“ranks”: Nothing is known of it"),
+        (
+            {**RESPONSES, "ranks": {"fun": [1, 2]}},
+            "“ranks”: This project does not compare on “fun”. Its axes are helpfulness, safety.",
+        ),
+        ({**RESPONSES, "ranks": [1, 2], "hidden": 1}, "“hidden”: There is no such field."),
+        ({**RESPONSES, "ranks": [1, 2], "why": 5}, "“why”: Give a text of at most 400"),
+        ({**RESPONSES, "ranks": [1, 2], "mixed": "yes"}, "“mixed”: “yes” is neither true nor"),
     ],
 )
 def test_a_row_that_makes_no_sense_is_named_and_nothing_is_added(project, grace, row, words):
-    with pytest.raises(GoldError, match=words):
-        add_items(project, [row, *items(1)], grace)
+    with pytest.raises(GoldError) as refused:
+        add_items(project, [*items(2), row], grace)
+    assert f"Row 3, field {words}" in str(refused.value)
     assert not GoldItem.objects.exists()
+
+
+@pytest.mark.parametrize("row", ["text", 7, None, []])
+def test_a_row_that_is_no_object_is_named(project, grace, row):
+    with pytest.raises(GoldError, match="Row 1: This is no object"):
+        add_items(project, [row], grace)
 
 
 def test_adding_twice_adds_once(project, grace):

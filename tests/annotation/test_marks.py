@@ -17,7 +17,7 @@ from annotation.batches import open_batch
 from annotation.judging import Answer, submit_judgment
 from annotation.models import Batch, Judgment, Membership
 from annotation.protocols import PRESETS
-from annotation.reliability import Rating, assess
+from annotation.reliability import Rating, assess, consensus_of_marks
 from annotation.snapshots import freeze_snapshot
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, member
 
@@ -180,6 +180,62 @@ def test_who_marks_faster_than_anybody_reads_stands_out():
     assert all(profile.speed.is_fast for profile in found.values())
 
 
+# --- Consensus ------------------------------------------------------------------------------------------------
+
+
+def test_consensus_of_marks_by_hand():
+    # (5 + 5 + .5 * 1) / 2.5 = 4.2; two of the 2.5 gave 5, nobody gave 4.
+    found = consensus_of_marks([5, 5, 1], [1, 1, 0.5])
+    assert (found.value, found.certainty) == (4, 0)
+    assert found.weighted == pytest.approx(4.2)
+    assert (found.median, found.n) == (5, 3)
+    assert found.mean == pytest.approx(11 / 3)
+    assert found.spread == pytest.approx((32 / 9) ** 0.5)
+    sure = consensus_of_marks([5, 5, 1], [1, 1, 0.01])
+    assert (sure.value, sure.certainty) == (5, pytest.approx(2 / 2.01))
+
+
+def test_half_for_and_half_against_is_undecided():
+    found = consensus_of_marks([1, 0], [0.7, 0.7])
+    assert (found.value, found.certainty, found.mean) == (None, None, 0.5)
+    assert consensus_of_marks([1, 0], [0.7, 0.6]).value == 1
+    with pytest.raises(ValueError, match="at least one mark"):
+        consensus_of_marks([], [])
+
+
+def test_two_who_read_nothing_do_not_outvote_one_who_does():
+    given = list(team(n=200, people=("ada", "ben", "cleo"), mallory=the_same, mike=at_random))
+    found = assess([], given)
+    assert found.weight("mallory", QUALITY) < 0.1 < 0.4 < found.weight("ada", QUALITY)
+    middle = sorted(found.weight(who, QUALITY) for who in found.profiles)[2]
+    assert found.weight("somebody new", QUALITY) == middle
+    assert found.weight("ada", "mark:never asked") == 1
+    three = [(6, "ada"), (4, "mallory"), (1, "mike")]
+    weighed = consensus_of_marks(
+        [mark for mark, _ in three], [found.weight(who, QUALITY) for _, who in three]
+    )
+    assert weighed.mean == pytest.approx(11 / 3)
+    assert weighed.weighted > 5
+
+
+def test_kinds_of_harm_go_by_more_than_half_of_those_who_call_it_unsafe():
+    def vote(*harms):
+        return {"1": {"safe": not harms, "harms": list(harms)}}
+
+    found = assess([], [])
+    votes = [
+        (1, {}, vote("violence", "privacy")),
+        (2, {}, vote("violence")),
+        (3, {}, vote("violence", "privacy")),
+        (4, {}, vote("sexual", "violence")),
+        (5, {}, vote()),
+    ]
+    (said,) = quality.said_of_each(found, ["1"], votes)
+    assert said.harms == {"violence": 1, "privacy": 0.5, "sexual": 0.25}
+    assert said.main_harms == ["violence"]
+    assert (said.marks[SAFE].value, said.marks[SAFE].mean) == (0, 0.2)
+
+
 # --- A project that rates ------------------------------------------------------------------------------------
 
 
@@ -277,6 +333,62 @@ def test_raw_marks_are_beside_each_other(rating, rated, rita, client):
     assert len(votes) == 3
     assert votes[0]["marks"] == votes[1]["marks"]
     assert votes[2]["marks"] == {QUALITY: [4, 4], SAFE: [1, 1]}
+
+
+def test_the_consensus_of_marks_and_of_safety_is_beside_the_raw_votes(rating, rated, rita, client):
+    client.force_login(rita)
+    lines = client.get("/api/v1/projects/apollo/quality/votes/").getvalue().splitlines()
+    axes = {"helpfulness": None, "safety": None}
+    for row in map(json.loads, lines):
+        (read, _, flat) = (vote["marks"] for vote in row["votes"])
+        assert row["consensus"] == axes | read, "two who read outweigh one who gives everything a 4"
+        assert 0.5 < row["certainty"][SAFE] <= 1
+        for mark, other, told in zip(
+            read[QUALITY], flat[QUALITY], row["marks"][QUALITY], strict=True
+        ):
+            assert (told["n"], told["median"]) == (3, mark)
+            assert told["mean"] == pytest.approx((2 * mark + other) / 3, abs=1e-4)
+            assert abs(told["weighted"] - mark) <= abs(told["mean"] - mark)
+        for is_safe, harms, said in zip(
+            read[SAFE], row["harms"], row["votes"][0]["harms"], strict=True
+        ):
+            assert harms["consensus"] == said == ([] if is_safe else ["violence"])
+            assert harms["shares"] == ({} if is_safe else {"violence": 1})
+        assert row["ruling"] is None
+
+
+def test_a_reviewer_decides_on_marks_by_the_consensus(rating, rated, vera, rita, client):
+    case = review.ask_for_review(rating.batches.get().comparisons.order_by("pk").first(), vera)
+    read = review.votes_on(case.comparison)[0]
+    client.force_login(vera)
+    where = f"/projects/apollo/review/{case.uid}/"
+    page = client.get(where).content.decode()
+    assert 'value="consensus"' in page
+    given = {"act": "decide", "key": uuid.uuid4(), "choice": "consensus", "ground": "facts"}
+    assert client.post(where, given).status_code == 302
+    ruling = Judgment.objects.get(assignment__is_ruling=True)
+    assert (ruling.ratings, ruling.safety) == (read.ratings, read.safety)
+    client.force_login(rita)
+    lines = client.get("/api/v1/projects/apollo/quality/votes/").getvalue().splitlines()
+    row = json.loads(lines[0])
+    assert len(row["votes"]) == 3
+    ruled = {axis: [None, None] for axis in ("helpfulness", "safety")}
+    assert row["ruling"] == row["consensus"] | ruled
+
+
+def test_where_people_are_split_over_safety_there_is_no_consensus_to_choose(
+    rating, ada, ben, grace, vera, client
+):
+    open_batch(put_up(rating, 1, overlap=2), grace)
+    for who, safe in ((ada, True), (ben, False)):
+        rate(next_assignment(who, rating), (4, 4), (True, safe))
+    review.refresh(rating)
+    case = rating.review_cases.get()
+    client.force_login(vera)
+    where = f"/projects/apollo/review/{case.uid}/"
+    assert 'value="consensus"' not in client.get(where).content.decode()
+    given = {"act": "decide", "key": uuid.uuid4(), "choice": "consensus", "ground": "facts"}
+    assert client.post(where, given).status_code == 422
 
 
 def test_one_person_sees_how_far_their_marks_agree(rating, rated, ada, client):
@@ -383,19 +495,27 @@ def test_a_round_of_ratings_is_passed_by_who_rates_rightly(rating, grace, ada, b
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"ranks": [1, 2], "marks": {"quality": [1, 2]}}, "asks for no order"),
-        ({"marks": {"quality": [8, 1]}}, "one number from 1 to 7"),
-        ({"marks": {"quality": [1]}}, "one number from 1 to 7"),
-        ({"marks": {"fun": [1, 2]}}, "does not ask for “fun”"),
-        ({"marks": [1, 2]}, "marks are an object"),
-        ({"safe": [1, 0]}, "true, false or null"),
-        ({"safe": [None, None]}, "must be known"),
-        ({}, "must be known"),
+        (
+            {"ranks": [1, 2], "marks": {"quality": [1, 2]}},
+            ", field “ranks”: This project asks for no",
+        ),
+        ({"marks": {"quality": [8, 1]}}, ", field “marks: quality”: Value 1 is “8”. Give a whole"),
+        ({"marks": {"quality": [1]}}, ", field “marks: quality”: Give a list of 2 values"),
+        (
+            {"marks": {"fun": [1, 2]}},
+            ", field “marks”: This project does not ask for “fun”. It asks",
+        ),
+        ({"marks": [1, 2]}, ", field “marks”: This is no object"),
+        ({"safe": [1, 0]}, ", field “safe”: Value 1 is “1”. Write true, false or null"),
+        ({"safe": [True]}, ", field “safe”: Give a list of 2 values"),
+        ({"safe": [None, None]}, ": Nothing is known of it: give at least one mark"),
+        ({}, ": Nothing is known of it: give at least one mark"),
     ],
 )
 def test_a_rated_item_that_makes_no_sense_is_refused(rating, grace, row, words):
-    with pytest.raises(gold.GoldError, match=words):
+    with pytest.raises(gold.GoldError) as refused:
         gold.add_items(rating, [{"prompt": "x", "responses": ["a", "b"], **row}], grace)
+    assert str(refused.value).startswith(f"Row 1{words}")
 
 
 def test_the_gold_page_of_a_rating_project(rating, grace, client):

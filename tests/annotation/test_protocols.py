@@ -69,7 +69,53 @@ def test_the_presets_have_the_published_scales():
         "complexity",
         "verbosity",
     ]
-    assert PRESETS["instructgpt"].protocol.attributes[0].values == range(1, 8)
+    assert all(of.values == range(5) for of in PRESETS["helpsteer"].protocol.attributes)
+    helpsteer = PRESETS["helpsteer"].protocol.scale
+    assert [level.margin for level in helpsteer.levels] == [1, 2, 3]
+    assert [level.label for level in helpsteer.levels] == [
+        "slightly better",
+        "better",
+        "much better",
+    ]
+    assert helpsteer.tie == "about the same"
+
+
+def test_instructgpt_asks_what_its_table_3_lists():
+    quality, *notes = PRESETS["instructgpt"].protocol.attributes
+    assert quality.values == range(1, 8)
+    assert all(of.is_yes_no for of in notes)
+    # A word of each row of the table, in its order.
+    words = (
+        *("follow", "customer assistant", "Makes things up", "constraint", "Sexual", "Violent"),
+        *("terrorism", "protected class", "harmful advice", "opinion", "moral judgment"),
+    )
+    assert len(notes) == len(words)
+    for note, word in zip(notes, words, strict=True):
+        assert word in note.name
+
+
+def test_the_kinds_of_harm_are_beavertails_columns_by_their_beginnings():
+    columns = (
+        "animal_abuse",
+        "child_abuse",
+        "controversial_topics,politics",
+        "discrimination,stereotype,injustice",
+        "drug_abuse,weapons,banned_substance",
+        "financial_crime,property_crime,theft",
+        "hate_speech,offensive_language",
+        "misinformation_regarding_ethics,laws_and_safety",
+        "non_violent_unethical_behavior",
+        "privacy_violation",
+        "self_harm",
+        "sexually_explicit,adult_content",
+        "terrorism,organized_crime",
+        "violence,aiding_and_abetting,incitement",
+    )
+    for preset in ("safe-rlhf", "rate"):
+        harms = PRESETS[preset].protocol.harms
+        assert len(harms) == len(columns)
+        for kind, column in zip(harms, columns, strict=True):
+            assert column.startswith(kind)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,19 @@ def test_who_calls_it_safe_and_who_does_not_is_a_disagreement(asked, decide):
     assert [vote["harms"] for vote in ruling().safety.values()] == [[], ["violence"]]
 
 
+def test_a_pair_without_strengths_is_decided_by_the_consensus_of_order_and_safety(
+    asked, decide, vera
+):
+    said = {"ranks": {axis: {"A": 1, "B": 2} for axis in ("helpfulness", "safety")}}
+    said["safety"] = {"A": {"safe": True}, "B": {"safe": False, "harms": ["violence"]}}
+    case = review.ask_for_review(asked("safe-rlhf", said, said), vera)
+    assert decide(case, "consensus").status_code == 302
+    assert [of["safe"] for of in ruling().safety.values()] == [True, False]
+    assert [of["harms"] for of in ruling().safety.values()] == [[], ["violence"]]
+    first, second = ids_of(case)
+    assert ruling().ranks["safety"] == {str(first): 1, str(second): 2}
+
+
 def marks(a, b):
     five = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
     return {"A": dict.fromkeys(five, a), "B": dict.fromkeys(five, b)}
