@@ -67,7 +67,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ppo-kl-weight", type=float, default=0.05)
     parser.add_argument("--betas", type=float, nargs="*", default=[0.03, 0.1, 0.3])
     parser.add_argument("--rates", type=float, nargs="*", default=[1e-4, 3e-4], help="DPO's")
-    parser.add_argument("--weak-rankings", type=int, default=40)
+    parser.add_argument("--weak-rankings", type=int, default=40, help="of the train-RM")
+    parser.add_argument("--test-rankings", type=int, default=40, help="of the test-RM, others")
     parser.add_argument("--weak-steps", type=int, default=40)
     parser.add_argument("--samples", type=int, default=2, help="responses to each held-out prompt")
     parser.add_argument("--work", type=Path, default=Path("learning"), help="run folders go here")
@@ -123,14 +124,7 @@ class Study(Walk):
 
     def tripwire(self) -> Row:
         """Twice the same run: once to its end, once with the tripwire."""
-        everything = self.preferences
-        kept = list(dict.fromkeys(row["prompt_id"] for row in everything))
-        self.preferences = [
-            row for row in everything if row["prompt_id"] in kept[: self.arguments.weak_rankings]
-        ]
-        rewards = self.folder / "2-reward_model"
-        self.weak_reward_model()
-        self.preferences = everything
+        rewards = self.weak_reward_model()
         settings = {"steps": self.arguments.weak_steps, "kl_weight": 0.0, "kl_budget": 0.0}
         trail = [
             {"step": step} | self.measure(policy)
@@ -197,13 +191,21 @@ class Study(Walk):
             policies.append((int(path.stem), policy))
         return policies
 
-    def weak_reward_model(self) -> None:
+    def weak_reward_model(self) -> Path:
+        """A train-RM from `weak_rankings` prompts and a test-RM from `test_rankings` others."""
+        n, others = self.arguments.weak_rankings, self.arguments.test_rankings
+        everything, settings = self.preferences, self.preset["reward_model"]
+        kept = list(dict.fromkeys(row["prompt_id"] for row in everything))[: n + others]
+        self.preferences = [row for row in everything if row["prompt_id"] in kept]
+        self.preset["reward_model"] = settings | {"test_share": others / (n + others)}
         self.folder.joinpath("2-generate").mkdir(exist_ok=True)
         for part in ("data", "responses.jsonl"):
             source, copy = self.folder / "1-generate" / part, self.folder / "2-generate" / part
             if not copy.exists():
                 (shutil.copytree if source.is_dir() else shutil.copy)(source, copy)
-        self.reward_model(2)
+        rewards, _ = self.reward_model(2)
+        self.preferences, self.preset["reward_model"] = everything, settings
+        return Path(rewards)
 
     def dpo(self, beta: float, rate: float) -> Row:
         # As PPO is rewarded: by safety where the prompt is harmful, by helpfulness elsewhere.
