@@ -81,6 +81,8 @@ def signed_out(
             response.status_code != 302
             or not response.get("Location", "").startswith(f"{sign_in}?")
             or (request.method in ("GET", "HEAD") and not is_part)
+            # A password is typed again rather than sent back to lie in a page.
+            or any("password" in name for name in request.POST)
         ):
             return response
         if is_part:

@@ -53,3 +53,10 @@ def test_a_part_that_is_asked_for_after_the_session_ended_is_no_sign_in_page(cli
 def test_signing_out_twice_ends_at_the_sign_in_page(client):
     answer = client.post(reverse("account_logout"))
     assert (answer.status_code, answer["Location"]) == (302, reverse("account_login"))
+
+
+def test_a_password_is_never_sent_back_in_a_page(client):
+    typed = {"oldpassword": "old secret", "password1": "new secret", "password2": "new secret"}
+    answer = client.post(reverse("account_change_password"), typed)
+    assert answer.status_code == 302
+    assert b"secret" not in answer.content
