@@ -321,7 +321,7 @@ def _load_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
     except Exception as error:
         raise _explained(error, name, what) from error
     _check_finite(model, name, what)
-    model = model.merge_and_unload()
+    model = model.merge_and_unload().requires_grad_(requires_grad=True)  # peft had frozen the base
     own = (Path(name) / "tokenizer_config.json").is_file()
     return model, load_tokenizer(name if own else base, what)
 
