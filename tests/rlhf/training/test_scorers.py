@@ -185,7 +185,6 @@ def test_an_encoder_that_counts_positions_from_behind_its_padding_gets_them_so(k
         assert torch.allclose(end, own, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["Roberta", "MPNet"])
 def make_decoder(policy, folder, config):
     """A random decoder of another kind that speaks a policy's tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -236,6 +235,7 @@ def test_hidden_states_may_be_narrower_than_the_layers(policy, tmp_path):
     assert critic(torch.zeros(2, 16), packed).shape == (2,)
 
 
+@pytest.mark.parametrize("kind", ["Roberta", "MPNet"])
 def test_its_longest_text_still_has_a_position_for_every_token(kind, tmp_path):
     model = new(make_counting_encoder(kind, tmp_path), max_length=512)
     assert model.max_length == 38  # of 40 positions, 0 and 1 are no token's
