@@ -8,13 +8,28 @@ epochs, minibatches, temperature and float32; each run is a process of its own, 
 turns. `--trl` is the folder that the wheel was unpacked into: it is put first on the path of TRL's
 process and never becomes a dependency. Without `--policy` a small base is trained first (half a
 minute). The reward model is a linear head on the policy's trunk, fitted to the small world's gold
-rubric, in our format and as a sequence classifier, so that both read the same numbers.
+rubric, in our format and as a sequence classifier, so that both read the same numbers
+(`ppo_inputs.py`).
+
+On a GPU, with random weights of a real size, which say nothing about learning:
+
+    python -m benchmarks.ppo_vs_trl --trl trl112 --random 0.5B --device cuda --dtype bfloat16 \\
+        --prompt-tokens 256 --response-tokens 256 --batch 512 --minibatches 8 --epochs 1 \\
+        --microbatch 32 --seeds 2 --steps 4 --learning-rate 3e-6 --work gpu --out gpu.json
+
+Beside the phases' shares it then holds decoding and training against what the device gives
+(`limits.py`). TRL keeps the scores of a whole rollout over the vocabulary in float32 (here 80 GB) and
+reads a minibatch in one pass with the head on all of it: where it runs out of memory that is said
+and ours goes on alone; `--vocab 32768` leaves it room.
 
 What can't be made equal, and is said here: TRL subtracts a penalty from the score of an answer
 without an end, we replace the score (the curves show the replaced score for both); TRL's critic is
 a second model that starts from the reward model, ours a head on the policy's hidden states (with
 `--critic model` ours is a second model too); TRL does not clip gradients although its settings say
-so. TRL's gradient checkpointing, on by default, is switched off, since it would slow it down.
+so. TRL's gradient checkpointing, on by default, is switched off, since it would slow it down. In
+bfloat16 both train float32 weights by bfloat16 products and hold frozen models in bfloat16; TRL would
+generate from the float32 weights, so its generation is put under autocast too. Ours decodes the
+whole batch at once, TRL generates in parts of `--microbatch`, which is one setting there.
 """
 
 import argparse
@@ -24,8 +39,12 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from benchmarks.limits import Machine, Shape, Work, decode_seconds, measure, training_flops
+from benchmarks.ppo_inputs import SIZES, policy_of, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
@@ -45,20 +64,34 @@ def main() -> None:
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
     child(arguments, "prepare")
-    sides = ("ours",) if arguments.only_ours else ("ours", "trl")
+    told = child(arguments, "machine")
+    machine = Machine(told["bytes_per_second"], told["flops"])
+    sides = ["ours"] if arguments.only_ours else ["ours", "trl"]
     baselines = {side: child(arguments, f"imports_{side}") for side in sides}
     runs: dict[str, list[Row]] = {"ours": [], "trl": []}
     for seed in range(arguments.seeds):
         # Who begins changes, so that a machine that warms up favours nobody.
-        for side in ("ours", "trl") if seed % 2 == 0 else ("trl", "ours"):
-            if side == "trl" and arguments.only_ours:
-                continue
+        for side in list(sides if seed % 2 == 0 else reversed(sides)):
             run = child(arguments, side, seed=seed)
+            if run.get("out_of_memory"):
+                print(f"{side:>4} seed {seed}: out of memory; it is left out from here on")
+                sides.remove(side)
+                continue
             run["peak_mb_above_imports"] = run["peak_mb"] - baselines[side]["peak_mb"]
             runs[side].append(run)
-            print(line(side, seed, run), flush=True)
-    figures = {"settings": settings_of(arguments), "imports": baselines, "runs": runs}
-    report(runs)
+            print(line(side, seed, run, arguments.batch), flush=True)
+    limits = {
+        side: against_limits(arguments, side, done, machine) for side, done in runs.items() if done
+    }
+    report(runs, arguments)
+    report_limits(limits, machine, arguments)
+    figures = {
+        "settings": settings_of(arguments),
+        "imports": baselines,
+        "machine": asdict(machine),
+        "limits": limits,
+        "runs": runs,
+    }
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=1))
 
@@ -67,12 +100,21 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trl", type=Path, help="folder that trl-1.12.0's wheel was unpacked into")
     parser.add_argument("--policy", default="", help="a model folder; empty: a small base is built")
+    parser.add_argument("--random", default="", help="random weights: " + ", ".join(SIZES))
+    for name in ("hidden", "layers", "heads", "vocab"):
+        parser.add_argument(f"--{name}", type=int, default=0, help="another one than --random's")
+    parser.add_argument(
+        "--prompt-tokens", type=int, default=0, help="of every prompt (with --random; default 64)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="rollouts of each run")
     parser.add_argument("--batch", type=int, default=64, help="responses per rollout")
     parser.add_argument("--minibatches", type=int, default=4, help="per epoch")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=48, help="response length")
+    parser.add_argument("--microbatch", type=int, default=0, help="per forward pass; 0: --batch")
+    parser.add_argument("--response-tokens", type=int, default=48, help="the longest response")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--kl-weight", type=float, default=0.05)
     parser.add_argument("--critic", default="head", help="ours: head, model")
@@ -86,12 +128,24 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.trl and not arguments.only_ours:
         parser.error("--trl is needed: the folder that trl-1.12.0's wheel was unpacked into")
+    if arguments.batch % arguments.minibatches:
+        parser.error("--minibatches must divide --batch")
+    sized = [n for n in ("hidden", "layers", "heads", "vocab") if getattr(arguments, n)]
+    if (sized or arguments.prompt_tokens) and not arguments.random:
+        parser.error(f"--{(sized or ['prompt-tokens'])[0]} belongs to --random")
+    if arguments.random:
+        if arguments.policy or arguments.random not in SIZES:
+            parser.error(f"--random is one of {', '.join(SIZES)}, in place of --policy")
+        arguments.prompt_tokens = arguments.prompt_tokens or 64
+        if arguments.prompt_tokens < 8:
+            parser.error("--prompt-tokens must be 8 or more: the template takes some")
+    arguments.microbatch = arguments.microbatch or arguments.batch
     return arguments
 
 
 def settings_of(arguments: argparse.Namespace) -> Row:
-    names = ("steps", "batch", "minibatches", "epochs", "tokens", "learning_rate", "kl_weight")
-    return {name: getattr(arguments, name) for name in (*names, "critic", "lora_rank", "threads")}
+    left_out = ("trl", "work", "out", "child", "seed")
+    return {name: value for name, value in vars(arguments).items() if name not in left_out}
 
 
 def child(arguments: argparse.Namespace, name: str, *, seed: int = 0) -> Row:
@@ -107,13 +161,24 @@ def child(arguments: argparse.Namespace, name: str, *, seed: int = 0) -> Row:
         folder = run_folder(arguments, seed)
         command = [sys.executable, "-m", "rlhf.training.ppo", str(folder)]
         environment["GOMP_SPINCOUNT"] = "1000"  # what config/settings.py gives the stages
+    gpu = arguments.device.startswith("cuda")
+    before = gpu_memory(arguments.device) if gpu else 0.0
     began = time.time()
     peak = 0.0
     with (arguments.work / f"{name}-{seed}.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         while process.poll() is None:
-            peak = max(peak, memory_of(process.pid))
+            if gpu:
+                peak = max(peak, gpu_memory(arguments.device) - before)
+            else:
+                peak = max(peak, memory_of(process.pid))
             time.sleep(LOOK_SECONDS)
+    if (
+        process.returncode
+        and name in ("ours", "trl")
+        and is_out_of_memory(arguments.work / f"{name}-{seed}.log")
+    ):
+        return {"out_of_memory": True}
     if process.returncode:
         sys.exit(f"{name} failed; see {arguments.work / f'{name}-{seed}.log'}")
     told = ours_told(folder, began) if name == "ours" else {}
@@ -135,91 +200,31 @@ def memory_of(pid: int) -> float:
     return kilobytes / 1024
 
 
+def gpu_memory(device: str) -> float:
+    """MB of the GPU that are in use, by whomever."""
+    number = device.partition(":")[2] or "0"
+    asked = ["nvidia-smi", "-i", number, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True)
+    return float(told.stdout.split()[0])
+
+
+def is_out_of_memory(log: Path) -> bool:
+    """Whether what a process said last is that."""
+    end = log.read_text(errors="replace")[-3000:].lower()
+    return "out of memory" in end or "outofmemory" in end or "can't allocate memory" in end
+
+
+def machine(arguments: argparse.Namespace) -> None:
+    """What the device gives at best."""
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    tell(arguments, asdict(measure(arguments.device, arguments.dtype)))
+
+
 def tell(arguments: argparse.Namespace, told: Row) -> None:
     path = arguments.work / f"{arguments.child}-{arguments.seed}.json"
     path.write_text(json.dumps(told))
-
-
-# --- What both are given ------------------------------------------------------------------------
-
-
-def prepare(arguments: argparse.Namespace) -> None:
-    """Policy, reward model in both formats, and prompts, once per scratch folder."""
-    import torch
-
-    from rlhf.training import loading, sampling
-    from rlhf.training.rundir import StopRequest, write_jsonl
-    from rlhf.training.scorers import RewardModel
-    from rlhf.world import answers, rubric
-    from rlhf.world.prompts import make_prompts
-
-    work = arguments.work
-    if (work / "ready").exists():
-        return
-    policy_folder = arguments.policy
-    if not policy_folder:
-        from rlhf.training import base
-
-        folder = work / "base"
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-        write_jsonl(folder / "data/corpus.jsonl", list(answers.corpus(0, 8000)))
-        config = {"clean_steps": 150, "mix_steps": 100, "threads": arguments.threads}
-        (folder / "config.json").write_text(json.dumps(config))
-        base.main(folder, StopRequest())
-        policy_folder = str(folder / "policy")
-    (work / "policy.txt").write_text(policy_folder)
-    prompts = make_prompts("train", 768, 0, harmful_share=0.0)
-    write_jsonl(
-        work / "prompts.jsonl",
-        [
-            {"prompt_id": str(i), "messages": p.messages, "category": p.category, "risk": p.risk}
-            for i, p in enumerate(prompts)
-        ],
-    )
-
-    # The reward: ridge regression of the gold score on the trunk's last hidden state.
-    policy = loading.load_policy(policy_folder, "policy", device=torch.device("cpu"))
-    encoded = [policy.encode_prompt(p.messages, "", room=arguments.tokens) for p in prompts]
-    drawn = sampling.sample(
-        policy.model,
-        encoded,
-        k=1,
-        max_new_tokens=arguments.tokens,
-        temperature=1.0,
-        stop_ids=policy.stop_ids,
-        pad_id=policy.pad_id,
-        generator=torch.Generator().manual_seed(0),
-    )
-    pairs = [
-        (p, policy.decode(answers[0].tokens)) for p, answers in zip(prompts, drawn, strict=True)
-    ]
-    model = RewardModel.new(
-        policy_folder, ["preference"], use_prior=False, max_length=512, device="cpu"
-    )
-    read = model.read_all([p.messages for p, _ in pairs], [text for _, text in pairs])
-    with torch.inference_mode():
-        states = [model.response_states(read[i : i + 256])[0] for i in range(0, len(read), 256)]
-    hidden = torch.cat(states).double()
-    gold = torch.tensor([rubric.judge(p.slots, text).preference for p, text in pairs]).double()
-    target = (gold - gold.mean()) / gold.std()
-    gram = hidden.T @ hidden + 1e-3 * len(pairs) * torch.eye(hidden.shape[1]).double()
-    head = torch.linalg.solve(gram, hidden.T @ target)
-    head = (head / (hidden @ head).std()).float()  # scores with deviation 1, and no bias
-    print(f"correlation with gold: {torch.corrcoef(torch.stack([hidden @ head.double(), gold]))}")
-
-    model.heads = torch.nn.Linear(2 * policy.hidden_size, 1)
-    with torch.no_grad():
-        model.heads.weight.zero_()
-        model.heads.weight[0, : policy.hidden_size] = head
-        model.heads.bias.zero_()
-    model.save(work / "reward")
-    from transformers import AutoModelForSequenceClassification
-
-    classifier = AutoModelForSequenceClassification.from_pretrained(policy_folder, num_labels=1)
-    with torch.no_grad():
-        classifier.score.weight.copy_(head[None])
-    classifier.save_pretrained(work / "classifier")
-    (work / "ready").touch()
 
 
 # --- Ours ---------------------------------------------------------------------------------------
@@ -230,16 +235,18 @@ def run_folder(arguments: argparse.Namespace, seed: int) -> Path:
     folder = arguments.work / f"run-{seed}-{time.time_ns()}"
     (folder / "data").mkdir(parents=True)
     (folder / "data/prompts.jsonl").write_text((arguments.work / "prompts.jsonl").read_text())
-    policy = (arguments.work / "policy.txt").read_text()
+    policy = policy_of(arguments.work)
     config = {
         "policy": policy,
         "reference": policy,
         "reward_model": str(arguments.work.resolve() / "reward"),
         "steps": arguments.steps,
         "prompts_per_step": arguments.batch,
-        "max_new_tokens": arguments.tokens,
+        "max_new_tokens": arguments.response_tokens,
         "epochs": arguments.epochs,
         "minibatch_size": arguments.batch // arguments.minibatches,
+        "microbatch_size": arguments.microbatch,
+        "decode_batch_size": arguments.batch,
         "learning_rate": arguments.learning_rate,
         "learning_rate_floor": 0.0,
         "lora_rank": arguments.lora_rank,
@@ -254,7 +261,8 @@ def run_folder(arguments: argparse.Namespace, seed: int) -> Path:
         "checkpoint_every": 10 * arguments.steps,
         "seed": seed,
         "threads": arguments.threads,
-        "dtype": "float32",
+        "device": arguments.device,
+        "dtype": arguments.dtype,
     }
     if arguments.critic == "model":
         config["value_learning_rate"] = arguments.learning_rate
@@ -332,12 +340,16 @@ def trl(arguments: argparse.Namespace) -> None:
 
     from rlhf.training import loading
 
+    gpu, half = arguments.device.startswith("cuda"), arguments.dtype == "bfloat16"
+    if gpu:
+        torch.cuda.set_device(torch.device(arguments.device).index or 0)
+    frozen = torch.bfloat16 if half else torch.float32
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     import numpy as np
 
     np.random.seed(arguments.seed)
-    folder = (arguments.work / "policy.txt").read_text()
+    folder = policy_of(arguments.work)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = [json.loads(t) for t in (arguments.work / "prompts.jsonl").read_text().splitlines()]
     ids = [loading.encode(tokenizer, loading.render(tokenizer, row["messages"])) for row in rows]
@@ -348,8 +360,8 @@ def trl(arguments: argparse.Namespace) -> None:
         num_mini_batches=arguments.minibatches,
         total_episodes=arguments.steps * arguments.batch,
         num_ppo_epochs=arguments.epochs,
-        response_length=arguments.tokens,
-        local_rollout_forward_batch_size=arguments.batch,
+        response_length=arguments.response_tokens,
+        local_rollout_forward_batch_size=min(arguments.microbatch, arguments.batch),
         temperature=1.0,
         stop_token="eos",
         missing_eos_penalty=-PENALTY,
@@ -358,8 +370,8 @@ def trl(arguments: argparse.Namespace) -> None:
         adam_epsilon=1e-5,
         num_sample_generations=0,
         gradient_checkpointing=False,
-        bf16=False,
-        use_cpu=True,
+        bf16=half,
+        use_cpu=not gpu,
         report_to=[],
         save_strategy="no",
         logging_strategy="steps",
@@ -367,13 +379,14 @@ def trl(arguments: argparse.Namespace) -> None:
         disable_tqdm=True,
     )
     classifier = str(arguments.work / "classifier")
+    classify = AutoModelForSequenceClassification.from_pretrained
     trainer = module.PPOTrainer(
         args=config,
         processing_class=tokenizer,
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        ref_model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        reward_model=AutoModelForSequenceClassification.from_pretrained(classifier, num_labels=1),
-        value_model=AutoModelForSequenceClassification.from_pretrained(classifier, num_labels=1),
+        ref_model=AutoModelForCausalLM.from_pretrained(folder, dtype=frozen),
+        reward_model=classify(classifier, num_labels=1, dtype=frozen),
+        value_model=classify(classifier, num_labels=1, dtype=torch.float32),
         train_dataset=datasets.Dataset.from_dict({"input_ids": ids}),
     )
 
@@ -381,18 +394,28 @@ def trl(arguments: argparse.Namespace) -> None:
     clock: Row = {"marks": [], "rewards": [], "finished": [], "length": []}
     generation, forward, reward = module.batch_generation, module.forward, module.get_reward
     updates = [0]
+    scores: list[Any] = []  # of the parts of a rollout
+
+    def now() -> float:
+        if gpu:  # what was asked for is done
+            torch.cuda.synchronize()
+        return time.time()
 
     def timed_generation(*args: Any, **kwargs: Any) -> Any:
-        start = time.time()
-        result = generation(*args, **kwargs)
-        clock["marks"].append(
-            {"begin": start, "generated": time.time(), "train": None, "end": None}
-        )
+        start = now()
+        with loading.autocast(torch.device(arguments.device), frozen):
+            result = generation(*args, **kwargs)
+        clock["marks"].append({"begin": start, "generated": now(), "train": None, "end": None})
         return result
 
     def timed_forward(model: Any, *args: Any, **kwargs: Any) -> Any:
         if model is trainer.model and clock["marks"][-1]["train"] is None:
-            clock["marks"][-1]["train"] = time.time()
+            clock["marks"][-1]["train"] = now()
+            score, ended, lengths = (torch.cat(told) for told in zip(*scores, strict=True))
+            scores.clear()
+            clock["rewards"].append(float(score.mean()))
+            clock["finished"].append(float(ended.float().mean()))
+            clock["length"].append(float(lengths.float().mean()))
         return forward(model, *args, **kwargs)
 
     def seen_reward(model: Any, ids: Any, pad: int, context: int) -> Any:
@@ -400,15 +423,13 @@ def trl(arguments: argparse.Namespace) -> None:
         if model is trainer.reward_model:
             answers = ids[:, context:]
             ended = (answers == tokenizer.eos_token_id).any(dim=1)
-            score = torch.where(ended, result[1], torch.tensor(PENALTY))
-            clock["rewards"].append(float(score.mean()))
-            clock["finished"].append(float(ended.float().mean()))
-            clock["length"].append(float((answers != pad).sum(dim=1).float().mean()))
+            score = result[1].float().masked_fill(~ended, PENALTY)
+            scores.append((score, ended, (answers != pad).sum(dim=1)))
         return result
 
     class EndOfStep(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-            clock["marks"][-1]["end"] = time.time()
+            clock["marks"][-1]["end"] = now()
 
     optimizer_step = trainer.optimizer.step
 
@@ -447,24 +468,29 @@ def trl(arguments: argparse.Namespace) -> None:
 # --- The report ---------------------------------------------------------------------------------
 
 
+def after_warming(steps: list[float]) -> list[float]:
+    """What is left without the first steps; all, where there are no others."""
+    return steps[WARM:] or steps
+
+
 def speed(run: Row, batch: int) -> float:
     """Samples per second after the first steps."""
-    seconds = run["seconds"][WARM:] or run["seconds"]
+    seconds = after_warming(run["seconds"])
     return batch * len(seconds) / sum(seconds)
 
 
 def best_speed(run: Row, batch: int) -> float:
     """That of the fastest step: what is left when another process takes its share of the cores."""
-    return batch / min(run["seconds"][WARM:] or run["seconds"])
+    return batch / min(after_warming(run["seconds"]))
 
 
-def line(side: str, seed: int, run: Row) -> str:
+def line(side: str, seed: int, run: Row, batch: int) -> str:
     phases = ", ".join(
-        f"{name} {statistics.mean(seconds[WARM:] or seconds):.3f} s"
+        f"{name} {statistics.mean(after_warming(seconds)):.3f} s"
         for name, seconds in run["phases"].items()
     )
     return (
-        f"{side:>4} seed {seed}: {speed(run, parse().batch):6.1f} samples/s ({phases}); peak "
+        f"{side:>4} seed {seed}: {speed(run, batch):6.1f} samples/s ({phases}); peak "
         f"{run['peak_mb_above_imports']:.0f} MB above imports, {run['peak_mb']:.0f} MB in all; "
         f"start-up {run['startup_seconds']:.1f} s; reward {run['rewards'][0]:+.2f} to "
         f"{run['rewards'][-1]:+.2f}, KL {run['kl'][-1]:.2f}"
@@ -481,8 +507,61 @@ def interval(values: list[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def report(runs: dict[str, list[Row]]) -> None:
-    arguments = parse()
+def against_limits(
+    arguments: argparse.Namespace, side: str, done: list[Row], machine: Machine
+) -> Row:
+    """Shares of the phases, and decoding and training beside what the machine gives; over all runs,
+    after the first steps."""
+    ready = json.loads((arguments.work / "ready.json").read_text())
+    shape = Shape(**ready["shape"])
+    seconds = {
+        phase: statistics.mean(s for run in done for s in after_warming(run["phases"][phase]))
+        for phase in ("generate", "score", "train")
+    }
+    ours = side == "ours"
+    work = Work(
+        responses=arguments.batch,
+        prompt=ready["prompt_tokens"],
+        response=statistics.mean(n for run in done for n in run["length"]),
+        longest=arguments.response_tokens,
+        decode_batch=arguments.batch if ours else arguments.microbatch,
+        epochs=arguments.epochs,
+        width=2 if arguments.dtype == "bfloat16" else 4,
+    )
+    tokens = work.responses * work.response
+    flops = training_flops(
+        shape,
+        work,
+        second_trunk=not ours or arguments.critic == "model",
+        frozen=ours and arguments.lora_rank > 0,
+    )
+    return {
+        "shares": {phase: part / sum(seconds.values()) for phase, part in seconds.items()},
+        "response_tokens": work.response,
+        "decode_tokens_per_second": tokens / seconds["generate"],
+        "decode_limit": tokens / decode_seconds(shape, work, machine),
+        "training_flops": flops / seconds["train"],
+        "training_limit": machine.flops,
+    }
+
+
+def report_limits(limits: dict[str, Row], machine: Machine, arguments: argparse.Namespace) -> None:
+    print(
+        f"\n{arguments.device} in {arguments.dtype}: a copy moves {machine.bytes_per_second / 1e9:.1f} "
+        f"GB/s, a matrix product makes {machine.flops / 1e12:.3g} TFLOP/s"
+    )
+    for side, told in limits.items():
+        shares = ", ".join(f"{phase} {share:.0%}" for phase, share in told["shares"].items())
+        decoded, most = told["decode_tokens_per_second"], told["decode_limit"]
+        trained, product = told["training_flops"], told["training_limit"]
+        print(
+            f"{side}: {shares} of the time; decoding {decoded:,.0f} tokens/s, {decoded / most:.1%} of "
+            f"what reading weights and cache allows ({most:,.0f}); training {trained / 1e12:.3g} "
+            f"TFLOP/s, {trained / product:.1%} of the product's"
+        )
+
+
+def report(runs: dict[str, list[Row]], arguments: argparse.Namespace) -> None:
     batch = arguments.batch
     print()
     for side, done in runs.items():
@@ -495,7 +574,7 @@ def report(runs: dict[str, list[Row]]) -> None:
                 f"{max(best_speed(run, batch) for run in done):.1f}), peak {statistics.median(above):.0f} MB above "
                 f"imports, {statistics.median(r['peak_mb'] for r in done):.0f} MB in all"
             )
-    if not runs["trl"]:
+    if not runs["trl"] or len(runs["trl"]) != len(runs["ours"]):
         return
     ratios = [
         speed(a, batch) / speed(b, batch) for a, b in zip(runs["ours"], runs["trl"], strict=True)
@@ -527,6 +606,7 @@ def report(runs: dict[str, list[Row]]) -> None:
 
 CHILDREN = {
     "prepare": prepare,
+    "machine": machine,
     "imports_ours": imports_ours,
     "imports_trl": imports_trl,
     "trl": trl,

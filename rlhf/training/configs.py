@@ -449,7 +449,8 @@ class PPOConfig(StageConfig):
     critic: str = setting(
         "head",
         "head: a small network on the policy's hidden states, which it does not change; model: a "
-        "model of its own that starts as the train-RM's trunk (InstructGPT).",
+        "model of its own that starts as the train-RM's trunk (InstructGPT), or as the policy where that "
+        "trunk is an encoder or reads other or fewer tokens.",
         choices=("head", "model"),
     )
     critic_trains_policy: float = setting(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import loading
-from rlhf.training.packing import Packed, trunk_states
+from rlhf.training.packing import Packed, state_size, trunk_states
 
 
 class HeadCritic(nn.Module):
@@ -36,15 +36,15 @@ class HeadCritic(nn.Module):
 class ModelCritic(nn.Module):
     """A transformer of its own with a linear value head that starts at 0.
 
-    Started from the reward model's trunk where that speaks the policy's tokens (InstructGPT,
-    appendix C.4), else from the policy.
+    Started from the reward model's trunk (InstructGPT, appendix C.4) where that speaks the policy's
+    tokens, can read as many of them, and sees at each only what came before; else from the policy.
     """
 
     def __init__(self, trunk: Any) -> None:
         super().__init__()
         loading.without_dropout(trunk)
         self.trunk = trunk
-        self.out = nn.Linear(trunk.config.hidden_size, 1)
+        self.out = nn.Linear(state_size(trunk), 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

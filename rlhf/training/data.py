@@ -88,11 +88,13 @@ def read_comparisons(run_dir: Path) -> list[Comparison]:
 def read_texts(run_dir: Path, name: str) -> list[tuple[Prompt, str]]:
     """Prompts with one response each (`data/reference.jsonl`)."""
     path = run_dir / DATA / f"{name}.jsonl"
+    texts = []
     rows = read_jsonl(path, required=("prompt_id", "messages", "text"))
-    texts = [
-        (_prompt(row, f"data/{path.name} line {n}"), str(row["text"]))
-        for n, row in enumerate(rows, start=1)
-    ]
+    for number, row in enumerate(rows, start=1):
+        where = f"data/{path.name} line {number}"
+        if not isinstance(row["text"], str):
+            raise InputError(f"{where}: text must be a text, got {row['text']!r}.")
+        texts.append((_prompt(row, where), row["text"]))
     if not texts:
         raise InputError(f"data/{path.name} has no texts; give samples of the starting policy.")
     return texts
@@ -167,7 +169,11 @@ def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
     for number, row in enumerate(read_jsonl(path, required=required), start=1):
         where = f"data/{path.name} line {number}"
         responses = row["responses"]
-        if not isinstance(responses, list) or len(responses) < 2:
+        if (
+            not isinstance(responses, list)
+            or len(responses) < 2
+            or not all(isinstance(text, str) for text in responses)
+        ):
             raise InputError(f"{where}: responses must be a list of at least two texts.")
         if not isinstance(row["ranks"], dict):
             raise InputError(f"{where}: ranks must map each axis to one rank per response.")
@@ -193,7 +199,7 @@ def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
         yield Judgment(
             prompt=_prompt(row, where),
             annotator=str(row.get("annotator", "")),
-            responses=tuple(str(text) for text in responses),
+            responses=tuple(responses),
             ranks=ranks,
             weight=float(weight),
             round="" if row.get("round") is None else str(row["round"]),

@@ -189,12 +189,20 @@ class Policy:
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is the first GPU if there is one, else the CPU."""
+    """`auto` is the first GPU if there is one, else the CPU; `InputError` for any other device than
+    the CPU and the GPUs that are there."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("device is 'cuda' but this machine has no usable GPU; set it to 'auto'.")
-    return torch.device(device)
+        return torch.device("cuda" if gpus else "cpu")
+    with contextlib.suppress(RuntimeError):  # what torch has no such name for
+        chosen = torch.device(device)
+        if chosen.type == "cpu" or (chosen.type == "cuda" and (chosen.index or 0) < gpus):
+            return chosen
+    here = f"{gpus} usable GPUs, from cuda:0 on" if gpus else "no usable GPU"
+    raise InputError(
+        f"device is {device!r}, which is neither the CPU nor a GPU that is there (this machine has "
+        f"{here}); set it to 'auto'."
+    )
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -314,7 +322,7 @@ def _load_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
     except Exception as error:
         raise _explained(error, name, what) from error
     _check_finite(model, name, what)
-    model = model.merge_and_unload()
+    model = model.merge_and_unload().requires_grad_(requires_grad=True)  # peft had frozen the base
     own = (Path(name) / "tokenizer_config.json").is_file()
     return model, load_tokenizer(name if own else base, what)
 

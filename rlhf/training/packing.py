@@ -266,6 +266,22 @@ def first_position(model: Any) -> int:
     return 0
 
 
+def state_size(trunk: Any) -> int:
+    """H, the width of a trunk's last hidden states: OPT-350m's are projected to that of its
+    embeddings."""
+    config = inner(trunk).config
+    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+
+
+@torch.no_grad()
+def looks_ahead(trunk: Any) -> bool:
+    """Whether what a token is read as depends on those after it, as in an encoder."""
+    size = trunk.config.vocab_size
+    ids = torch.tensor([[3, 5, 7, 9], [3, 5, 7, 11]], device=next(trunk.parameters()).device) % size
+    hidden = trunk(input_ids=ids).last_hidden_state[:, :3].float()
+    return not torch.allclose(hidden[0], hidden[1], atol=1e-4, rtol=1e-4)
+
+
 def trunk_states(trunk: Any, packed: Packed) -> Tensor:
     """(N, H) last hidden states of a trunk (a model without head) before each response token."""
     if is_encoder_decoder(trunk):

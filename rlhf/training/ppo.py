@@ -582,9 +582,10 @@ def _clip(parameters: list[nn.Parameter], max_norm: float) -> float:
 
 
 def _explained(returns: Tensor, values: Tensor, mask: Tensor) -> float:
-    """Share of the returns' variance that the critic explains: 1 all, 0 none."""
-    actual, left = returns[mask], (returns - values)[mask]
-    return 1 - float(left.var(correction=0)) / max(float(actual.var(correction=0)), 1e-8)
+    """Share of the returns' variance that the critic explains: 1 all, 0 none. Where returns are all
+    alike there is nothing to explain: 0."""
+    actual, left = returns[mask].var(correction=0), (returns - values)[mask].var(correction=0)
+    return 1 - float(left / actual) if float(actual) > 1e-8 else 0.0
 
 
 def _side_by_side(

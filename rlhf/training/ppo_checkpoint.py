@@ -1,6 +1,7 @@
 """What a PPO run goes on from after it was killed: weights, the optimizer's moments, its state."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from rlhf.training import parallel
 from rlhf.training.ppo_models import Models
-from rlhf.training.rundir import read_json, write_json
+from rlhf.training.rundir import begun_otherwise, read_json, write_json
 
 
 @dataclass
@@ -68,14 +69,18 @@ def load_checkpoint(
 ) -> tuple[State, dict[str, dict[str, Tensor]]]:
     """Put weights and optimizer back; returns the state and copies of the policy's weights: the
     `best` so far, the last `within` the KL budget, their `average`. One that is not there is empty.
+
+    `InputError`, before anything is put back, where the checkpoint has other weights than the run.
     """
-    models.restore(load_file(folder / "policy.safetensors"))
-    if models.followed:
-        models.put_reference(load_file(folder / "reference.safetensors"))
     # By parameter, as it was written: a T5 has names for the same tensor that are not in the file.
-    critic = load_file(folder / "critic.safetensors")
+    critic_now = dict(models.critic.named_parameters())
+    policy = _read(folder, "policy", dict(models.trained()))
+    reference = _read(folder, "reference", models.followed)
+    critic = _read(folder, "critic", critic_now)
+    models.restore(policy)
+    models.put_reference(reference)
     with torch.no_grad():
-        for name, parameter in models.critic.named_parameters():
+        for name, parameter in critic_now.items():
             parameter.copy_(parallel.share_of(critic[name], parameter))
     parallel.put_moments(optimizer, load_file(folder / "optimizer.safetensors"))
     saved = read_json(folder / "state.json")
@@ -85,3 +90,15 @@ def load_checkpoint(
         path = folder / f"{name}.safetensors"
         copies[name] = load_file(path) if path.exists() else {}
     return State(**saved), copies
+
+
+def _read(folder: Path, name: str, now: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, which must be those that there are `now`; no file where there are none.
+
+    `InputError` where they are others: then the run was begun under other settings.
+    """
+    path = folder / f"{name}.safetensors"
+    saved = load_file(path) if path.exists() else {}
+    if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in now.items()}:
+        raise begun_otherwise(path.name)
+    return saved

@@ -199,12 +199,27 @@ class Models:
     def _new_critic(self) -> nn.Module:
         if self.config.critic == "head":
             return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
-        same_tokens = self.scorer.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab()
-        if same_tokens and not self.policy.encoder_decoder:
-            trunk = self.scorer.plain_trunk()
+        if reason := self._no_critic():
+            print(f"The critic starts from the policy: {reason}.")
+            # In float32, whatever the policy is held in.
+            policy = loading.load_policy(self.config.policy, "critic", device=torch.device("cpu"))
+            trunk = policy.model.base_model
         else:
-            trunk = loading.load_model(self.config.policy, "critic", kind="AutoModel")
+            trunk = self.scorer.plain_trunk()
         return ModelCritic(trunk.requires_grad_(requires_grad=True))
+
+    def _no_critic(self) -> str:
+        """Why the reward model's trunk can't become the critic; empty where it can."""
+        if self.policy.encoder_decoder:
+            return "an encoder-decoder's values come from its decoder"
+        if self.scorer.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
+            return "the reward model has other tokens"
+        if packing.looks_ahead(self.scorer.trunk):
+            return "the reward model's trunk sees what is not said yet"
+        context = loading.context_length(packing.inner(self.scorer.trunk))
+        if context < self.policy.context:
+            return f"the reward model's trunk reads {context} tokens, fewer than the policy"
+        return ""
 
     def _new_sampler(self) -> rollouts.Sampler:
         config = self.config

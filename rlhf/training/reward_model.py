@@ -29,6 +29,7 @@ from rlhf.training.rundir import (
     MetricsWriter,
     Stopped,
     StopRequest,
+    begun_otherwise,
     find_checkpoint,
     read_json,
     run_stage,
@@ -306,10 +307,13 @@ def learnt(model: RewardModel, log_reliability: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def put(model: RewardModel, log_reliability: Tensor, saved: dict[str, Tensor]) -> None:
-    """Put back what `learnt` gave."""
+    """Put back what `learnt` gave; `InputError` where it has other weights than this model."""
     places = dict(model.trunk.named_parameters(prefix="trunk"))
     places |= dict(model.heads.named_parameters(prefix="heads"))
     places |= {"log_nu": model.log_nu, "log_reliability": nn.Parameter(log_reliability.data)}
+    trained = [n for n in places if not (model.adapters and n.startswith("trunk.")) or "lora_" in n]
+    if {n: t.shape for n, t in saved.items()} != {n: places[n].shape for n in trained}:
+        raise begun_otherwise("model-*.safetensors")
     for name, tensor in saved.items():
         places[name].copy_(parallel.share_of(tensor, places[name]))
 

@@ -325,6 +325,15 @@ def find_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def begun_otherwise(file: str) -> InputError:
+    """What to raise where a `file` of a checkpoint does not fit what the settings ask for now."""
+    return InputError(
+        f"The checkpoint of this run was written under other settings: its {file} has not the "
+        f"weights that are trained now; take the former {CONFIG}, or remove the folder {CHECKPOINT} "
+        "to start over."
+    )
+
+
 def _swap(new: Path, folder: Path, old: Path) -> None:
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)

@@ -116,7 +116,7 @@ class RewardModel:
         if adapter_rank:
             adapters = tuple(f"member-{number}" for number in range(n_heads))
             model = loading.with_adapters(model, adapters, rank=adapter_rank)
-        width = 2 * model.config.hidden_size + (PRIOR_FEATURES if use_prior else 0)
+        width = 2 * packing.state_size(model) + (PRIOR_FEATURES if use_prior else 0)
         heads = nn.Linear(width, n_heads * len(axes))
         nn.init.normal_(heads.weight, std=(width + 1) ** -0.5)
         nn.init.zeros_(heads.bias)
@@ -196,7 +196,7 @@ class RewardModel:
             )
         settings = _read_settings(folder / SETTINGS)
         trunk = loading.load_trunk(str(path), "reward model", dtype=dtype)
-        tensors = _read_heads(folder / HEADS, settings, trunk.config.hidden_size)
+        tensors = _read_heads(folder / HEADS, settings, packing.state_size(trunk))
         adapters = tuple(settings["adapters"])
         if adapters:
             trunk = loading.load_adapters(trunk, folder / ADAPTERS, adapters)
@@ -400,10 +400,12 @@ class RewardModel:
         cache.reorder_cache(whose)  # beam search's way to say: row i goes on from prompt whose[i]
         before = mask.sum(dim=1) + packing.first_position(self.trunk)
         ids, own, _, lengths = self._pack([Text((), t.response) for t in texts])
+        # Padding behind a response may lie beyond the last position that a trunk has.
+        places = torch.arange(ids.shape[1], device=self.device).minimum(lengths[:, None] - 1)
         hidden = self.trunk(
             input_ids=ids,
             attention_mask=torch.cat([mask[whose], own], dim=1),
-            position_ids=before[whose][:, None] + torch.arange(ids.shape[1], device=self.device),
+            position_ids=before[whose][:, None] + places,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state

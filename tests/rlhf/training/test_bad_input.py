@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.training.rundir import StopRequest, run_stage, save_checkpoint
+from rlhf.training.rundir import Stopped, StopRequest, run_stage, save_checkpoint
 from tests.rlhf.training.conftest import HARMFUL
 from tests.rlhf.training.tiny import ask, judgment, prompt, run, run_folder
 
@@ -353,6 +353,16 @@ BAD_ROWS = {
         {"demonstrations": [prompt(0) | {"response": "nice"}, LONG | {"response": "no"}]},
         "Prompt p3 has",
     ),
+    "a response that is no text": (
+        RANKED,
+        {"preferences": [judgment(0, ["nice", None], BOTH)]},
+        "data/preferences.jsonl line 1: responses must be",
+    ),
+    "a reference that is no text": (
+        ("reward_model",),
+        {"reference": [prompt(0) | {"text": None}]},
+        "data/reference.jsonl line 1: text must be",
+    ),
     "an empty answer": (
         ("sft",),
         {"demonstrations": [prompt(0) | {"response": " "}]},
@@ -378,6 +388,52 @@ def test_a_damaged_checkpoint_is_named_and_the_run_is_not_begun_again(stage, fol
     message = refused(stage, folder)
     assert "checkpoint/state.json is missing or not as it was written" in message
     assert "remove the folder checkpoint to start over" in message
+
+
+# What a run was begun with and what it is asked to go on with, and the sentence's beginning.
+OTHER_SETTINGS = {
+    "adapters": ({}, {"lora_rank": 2}, "policy.safetensors has not the weights"),
+    "no adapters": ({"lora_rank": 2}, {}, "policy.safetensors has not the weights"),
+    "other adapters": ({"lora_rank": 2}, {"lora_rank": 4}, "policy.safetensors has not the"),
+    "another critic": ({}, {"critic": "model"}, "critic.safetensors has not the weights"),
+    "a reference that moves": ({}, {"reference_ema": 0.9}, "reference.safetensors has not the"),
+    "a reference that stays": ({"reference_ema": 0.9}, {}, "reference.safetensors has not the"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_SETTINGS)
+def test_a_run_goes_on_with_the_settings_that_it_was_begun_with(what, folder_of):
+    before, after, said = OTHER_SETTINGS[what]
+    folder = folder_of("ppo")
+    _change_json(folder / "config.json", checkpoint_every=1, **before)
+    main_of("ppo")(folder, StopRequest())
+    (folder / "result.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    begun = {k: v for k, v in config.items() if k not in before}
+    (folder / "config.json").write_text(json.dumps(begun | after | {"steps": 2}))
+    message = refused("ppo", folder)
+    assert said in message
+    assert "remove the folder checkpoint to start over" in message
+
+
+def test_a_reward_model_goes_on_with_the_settings_that_it_was_begun_with(folder_of):
+    folder = folder_of("reward_model")
+    stop = StopRequest()
+    stop.requested = True
+    with pytest.raises(Stopped):
+        main_of("reward_model")(folder, stop)
+    _change_json(folder / "config.json", members=2)
+    message = refused("reward_model", folder)
+    assert "has not the weights" in message
+    assert "remove the folder checkpoint to start over" in message
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "grow"])
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(stage, device, folder_of):
+    folder = folder_of(stage)
+    _change_json(folder / "config.json", device=device)
+    assert f"device is {device!r}" in refused(stage, folder)
 
 
 @pytest.mark.parametrize(("stage", "breaks"), [("best_of_n", truncated), ("grow", pickle)])

@@ -7,6 +7,7 @@ import json
 import math
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from safetensors.torch import load_file
 from rlhf.training import ppo
 from rlhf.training.configs import PPOConfig, load
 from rlhf.training.data import Prompt
+from rlhf.training.ppo_models import Models
 from rlhf.training.rewards import REWARDS
 from rlhf.training.rundir import InputError, Stopped, StopRequest
+from rlhf.training.scorers import RewardModel
 from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
 
@@ -449,6 +452,16 @@ def test_gradients_are_really_clipped():
     assert float(weight.grad.norm()) == pytest.approx(6.0)
 
 
+def test_where_all_returns_are_alike_a_critic_explains_nothing():
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    returns = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    assert ppo._explained(returns, returns - 1.0, mask) == 1.0
+    assert ppo._explained(returns, torch.zeros(2, 2), mask) == 0.0
+    alike = torch.full((2, 2), -2.0)
+    assert ppo._explained(alike, torch.tensor([[0.0, 0.1], [0.2, 0.0]]), mask) == 0.0
+    assert ppo._explained(alike, alike, mask) == 0.0
+
+
 def test_every_pass_over_the_prompts_uses_each_once_in_a_new_order():
     steps = [ppo.choose(10, 4, index, seed=0) for index in range(5)]
     flat = [i for step in steps for i in step]
@@ -565,6 +578,65 @@ def test_scores_may_keep_the_reward_models_own_unit(ready):
             scorer._whiten(standard, "helpfulness", "harmless"),
             atol=1e-4,
         )
+
+
+NOT_CAUSAL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize("kind", ["encoder", "short", "alike"])
+def test_a_critic_never_sees_what_is_not_said_yet(kind, ready, talker, taste, tmp_path):
+    """Nor one that would run out of positions: where the reward model's trunk is such a one, it
+    starts from the policy."""
+    from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model
+
+    tokenizer = AutoTokenizer.from_pretrained(talker)
+    size, trunk = len(tokenizer), tmp_path / "trunk"
+    torch.manual_seed(0)
+    if kind == "encoder":
+        BertModel(BertConfig(vocab_size=size, num_attention_heads=4, **NOT_CAUSAL)).save_pretrained(
+            trunk
+        )
+    elif kind == "short":
+        GPT2Model(
+            GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=16)
+        ).save_pretrained(trunk)
+    tokenizer.save_pretrained(trunk)
+    rewards = taste / "train"
+    if kind != "alike":
+        RewardModel.new(
+            str(trunk), ["helpfulness", "safety"], use_prior=False, max_length=64, device="cpu"
+        ).save(rewards := tmp_path / "rewards")
+    folder = ready(critic="model", reward_model=str(rewards), test_reward_model="")
+    models = Models(load(PPOConfig, folder / "config.json"))
+    torch.nn.init.normal_(models.critic.out.weight)
+    said = [[9, 10, 11, 12], [9, 10, 13, 12]]  # differ in the third
+    packed = models.policy.pack([[5, 6], [5, 6]], said)
+    with torch.no_grad():
+        values = packed.spread(models.critic(torch.zeros(8, 32), packed))
+    assert torch.allclose(values[0, :3], values[1, :3], atol=1e-6)
+    start = taste / "train" if kind == "alike" else Path(talker)
+    embeddings = load_file(start / "model.safetensors")
+    name = next(name for name in embeddings if name.endswith("embed_tokens.weight"))
+    assert torch.equal(models.critic.trunk.get_input_embeddings().weight, embeddings[name])
+    if kind == "short":
+        finish(folder)
+
+
+@pytest.mark.parametrize("more", [{}, {"critic": "model"}, {"lora_rank": 2}])
+def test_a_policy_of_adapters_is_merged_and_trained(more, ready, talker, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    kind = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(talker), kind)
+    torch.nn.init.normal_(model.base_model.model.model.layers[0].mlp.up_proj.lora_B.default.weight)
+    model.save_pretrained(tmp_path / "adapters")
+    folder = ready(policy=str(tmp_path / "adapters"), **more)
+    finish(folder)
+    merged = model.merge_and_unload().state_dict()
+    trained = load_file(folder / "policy" / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    assert 1e-5 < float((trained[name] - merged[name]).abs().max()) < 0.1
 
 
 def test_while_the_critic_warms_up_its_gradient_does_not_reach_the_policy(ready):

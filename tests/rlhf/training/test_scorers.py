@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rlhf.training import packing, scorers
+from rlhf.training.critic import ModelCritic
 from rlhf.training.scorers import RewardModel, Text
 from tests.rlhf.training.tiny import WORDS, ask, make_policy
 
@@ -182,6 +183,56 @@ def test_an_encoder_that_counts_positions_from_behind_its_padding_gets_them_so(k
         ids = torch.tensor([[*text.prompt, *text.response]])
         own = model.trunk(input_ids=ids).last_hidden_state[0, -1]
         assert torch.allclose(end, own, atol=1e-5)
+
+
+def make_decoder(policy, folder, config):
+    """A random decoder of another kind that speaks a policy's tokens."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer.save_pretrained(folder)
+    ids = {f"{name}_token_id": tokenizer.eos_token_id for name in ("bos", "eos", "pad")}
+    torch.manual_seed(1)
+    config = config(vocab_size=len(tokenizer), **ids)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_long_prompt_and_a_long_response_to_another_fit_into_few_positions(policy, tmp_path):
+    """Padding behind the long prompt's short response would lie beyond the last position."""
+    from transformers import GPT2Config
+
+    trunk = make_decoder(
+        policy, tmp_path, lambda **ids: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=24, **ids)
+    )  # fmt: skip
+    model = new(trunk, max_length=24)
+    texts = [Text(tuple(range(20)), (5, 6, 7, 8)[:n]) for n in (2, 3, 4)]
+    texts += [Text((3, 4, 5), tuple(range(9, 9 + n))) for n in (9, 12)]
+    alone = model.raw_scores(texts, None)
+    assert model.share_prompts()
+    together = model.raw_scores(texts, None)
+    assert torch.allclose(alone, together, atol=1e-5)
+
+
+def test_hidden_states_may_be_narrower_than_the_layers(policy, tmp_path):
+    """As OPT-350m's are, DeepSpeed-Chat's reward model."""
+    from transformers import OPTConfig
+
+    def config(**ids):
+        size = {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 64}
+        return OPTConfig(num_hidden_layers=2, num_attention_heads=4, do_layer_norm_before=False,
+                         max_position_embeddings=128, **size, **ids)  # fmt: skip
+
+    model = new(make_decoder(policy, tmp_path / "trunk", config), use_prior=True)
+    model.save(tmp_path / "saved")
+    asked, said = [ask("paint my lamp")] * 2, ["yes nice", "no"]
+    loaded = RewardModel.load(tmp_path / "saved").score(asked, said)
+    again = RewardModel.load(tmp_path / "saved").score(asked, said)
+    assert torch.equal(loaded["safety"], again["safety"])
+    assert loaded["safety"][0] != loaded["safety"][1]
+    critic = ModelCritic(model.plain_trunk())
+    packed = packing.pack([[3]], [[4, 5]], pad_id=0, device="cpu", share_rows=False)
+    assert critic(torch.zeros(2, 16), packed).shape == (2,)
 
 
 @pytest.mark.parametrize("kind", ["Roberta", "MPNet"])
