@@ -16,6 +16,7 @@ own? Curves are means over seeds, linear in between.
 import argparse
 import itertools
 import json
+import math
 import random
 import statistics
 import tempfile
@@ -66,6 +67,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--by", choices=list(BY), default="information")
     parser.add_argument("--ensemble", choices=("heads", "adapters", "models"), default="heads")
     parser.add_argument("--random-share", type=float, default=0.2, help="of what is selected")
+    parser.add_argument(
+        "--power", type=float, default=0.0, help="draw by doubt ** power; 0: the top"
+    )
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("label_selection.json"))
@@ -128,6 +132,16 @@ class Study:
             if selected:
                 doubt = self.doubts(model, left)
                 by_doubt = sorted(left, key=lambda i: -doubt[i])
+                if arguments.power:
+                    # Kirsch et al. 2023, "Stochastic Batch Acquisition": what is alike in doubt is
+                    # alike in kind, so the best are drawn by doubt ** power instead of taken.
+                    by_doubt = sorted(
+                        left,
+                        key=lambda i: (
+                            -arguments.power * math.log(max(doubt[i], 1e-9))
+                            + math.log(generator.expovariate(1.0))
+                        ),
+                    )
                 kept = round(arguments.batch * (1 - arguments.random_share))
                 others = by_doubt[kept:]
                 chosen = by_doubt[:kept] + generator.sample(others, arguments.batch - kept)

@@ -759,6 +759,11 @@ class SelectionConfig(StageConfig):
         minimum=0.0,
         maximum=1.0,
     )
+    draw: bool = setting(
+        True,
+        "Scores are made so that the highest ones are a draw, each comparison as likely as it would "
+        "teach: those that would teach most are much alike. False: they say how much it would.",
+    )
     batch_size: int = setting(128, "Texts scored side by side.", minimum=1)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)

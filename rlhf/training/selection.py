@@ -2,9 +2,12 @@
 
 People are then asked first where a judgment would teach most (annotation/assignment.py): where the
 members are sure of different things, not where none of them knows, and not where all agree about who
-wins and differ in by how much (BALD, Houlsby et al. 2011).
+wins and differ in by how much (BALD, Houlsby et al. 2011). What they doubt most is much alike, and the
+tenth of a kind teaches little; so comparisons are not taken from the top but drawn, each as likely
+as it would teach (Kirsch et al. 2023, "Stochastic Batch Acquisition").
 """
 
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -68,7 +71,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     "comparison_id": comparison.comparison_id,
                     "disagreement": mean,
                     "by_axis": by_axis,
-                    "score": mean * config.recency**comparison.age,
+                    "score": mean
+                    * config.recency**comparison.age
+                    / (luck(config.reward_model, comparison.comparison_id) if config.draw else 1.0),
                 }
             )
         write_progress(run_dir, done=len(rows), total=len(comparisons), unit="comparisons")
@@ -84,6 +89,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "seconds": time.monotonic() - began,
         },
     )
+
+
+def luck(reward_model: str, comparison_id: str) -> float:
+    """An exponential random number. The highest of weights divided by such numbers is a draw in
+    proportion to the weights, the next one a draw among the others (Efraimidis & Spirakis 2006)."""
+    return max(random.Random(f"{reward_model}\n{comparison_id}").expovariate(1.0), 1e-9)
 
 
 if __name__ == "__main__":
