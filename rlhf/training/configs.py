@@ -638,8 +638,8 @@ class PPOConfig(StageConfig):
     watch_every: int = setting(1, "Rollouts between two looks at the watch prompts.", minimum=1)
     tripwire_evaluations: int = setting(
         3,
-        "Stop when the test-RM's mean over this many looks is below that of as many before, while "
-        "the train-RM's is above (0: never).",
+        "Stop when the test-RM's mean over this many looks is below that of the best as many before, "
+        "while the train-RM's is above (0: never).",
         minimum=0,
     )
     tripwire_drop: float = setting(

@@ -51,6 +51,10 @@ MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
 rollout is left and the run goes back to its last checkpoint."""
 
+CLEARLY = 0.05
+"""By how much more the test-RM must like a later policy than the one that was kept for it to be kept
+instead, in standard deviations of the reference."""
+
 MAX_ROLLBACKS = 3
 """Returns to the last checkpoint, after which the run is given up."""
 
@@ -124,7 +128,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             seen = {"watch_reward": means["reward"]}
             if models.test_scorer is not None:
                 seen["test_reward"] = means["test"]
-                if means["test"] >= max(t for _, _, t in state.watched):
+                # A later policy is kept in place of an earlier one only if the test-RM likes it
+                # clearly better: it lags behind people, so among equals the nearest to the
+                # reference is the safest.
+                if len(state.watched) == 1 or means["test"] > liked_best(state) + CLEARLY:
                     state.best_step = state.step
                     if config.tripwire_evaluations:
                         best = models.trained_weights()
@@ -275,7 +282,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
         watching = models.test_scorer is not None and state.stop_reason != "tripwire"
-        if watching and means["test"] >= max(t for _, _, t in state.watched):
+        if watching and means["test"] > liked_best(state) + CLEARLY:
             state.best_step = kept_step
         if group.writes:
             sides = _side_by_side(kept_step, watch, state.before, after)
@@ -497,18 +504,29 @@ def _check_scores(scores: Tensor, prompt_ids: Sequence[str]) -> None:
         )
 
 
-def tripped(watched: Sequence[tuple[int, float, float]], window: int, drop: float) -> bool:
-    """Whether the reward models have parted: over the last `window` looks against as many before,
-    the train-RM's mean rose while the test-RM's fell by more than `drop`.
+def liked_best(state: State) -> float:
+    """The test-RM's mean of the policy that was kept."""
+    return next(test for step, _, test in state.watched if step == state.best_step)
 
-    Means of several looks, because single ones are noisy. A window of 0 never trips.
+
+def tripped(watched: Sequence[tuple[int, float, float]], window: int, drop: float) -> bool:
+    """Whether the reward models have parted: beside the `window` looks that the test-RM liked best,
+    the last ones have a higher mean of the train-RM's and one of the test-RM's that is lower by more
+    than `drop`.
+
+    Means of several looks, because single ones are noisy; beside the best, because the test-RM may
+    fall so slowly that no look is far below the one before. A window of 0 never trips.
     """
     if window == 0 or len(watched) < 2 * window:
         return False
-    last, before = watched[-window:], watched[-2 * window : -window]
-    train = sum(r for _, r, _ in last) - sum(r for _, r, _ in before)
-    test = sum(t for _, _, t in last) - sum(t for _, _, t in before)
-    return train > 0 and test < -drop * window
+
+    def means(end: int) -> tuple[float, float]:
+        looks = watched[end - window : end]
+        return sum(r for _, r, _ in looks) / window, sum(t for _, _, t in looks) / window
+
+    train, test = max(map(means, range(window, len(watched) - window + 1)), key=lambda m: m[1])
+    last_train, last_test = means(len(watched))
+    return last_train > train and last_test < test - drop
 
 
 def choose(n_prompts: int, per_step: int, index: int, seed: int) -> list[int]:

@@ -183,6 +183,30 @@ def test_tripped_wants_one_up_and_the_other_down():
     assert not ppo.tripped(apart, 0, 0.0)
 
 
+def test_a_fall_so_slow_that_no_look_is_far_below_the_last_trips_all_the_same():
+    rises = [(i, 0.2 * i, 0.1 * i) for i in range(6)]
+    parting = [(6 + i, 1.0 + 0.02 * i, 0.5 - 0.02 * i) for i in range(30)]
+    looks = [len(parting[:n]) for n in range(30) if ppo.tripped(rises + parting[:n], 3, 0.1)]
+    assert looks[0] == 8  # the mean of the last three is more than 0.1 below the best three's
+    assert looks == list(range(8, 30)), "once parted, they stay so"
+
+
+@pytest.mark.parametrize(("third", "kept"), [(0.44, 0), (0.46, 3)])
+def test_of_policies_that_the_test_rm_likes_alike_the_nearest_to_the_reference_is_kept(
+    ready, monkeypatch, third, kept
+):
+    # What the samples before are worth; a look before each of five steps; one at the end.
+    liked = iter([0.0, 0.4, 0.44, 0.42, third, 0.30, 0.31])
+    sample_and_judge = ppo.Models.sample_and_judge
+
+    def told(models, *args, **kwargs):
+        rows, means = sample_and_judge(models, *args, **kwargs)
+        return rows, means | {"test": next(liked)}
+
+    monkeypatch.setattr(ppo.Models, "sample_and_judge", told)
+    assert finish(ready(steps=5, tripwire_drop=9.0))["best_step"] == kept
+
+
 def test_a_rollout_that_never_ends_scores_the_penalty_and_nothing_else(ready):
     folder = ready(steps=1, max_new_tokens=1, no_eos_score=-7.0, temperature=0.05)
     finish(folder)
