@@ -74,6 +74,10 @@ def test_typing_narrows_the_list_and_the_address_keeps_it(
     assert watched.locator("details[open] .turn").is_visible()
     watched.get_by_label("Split").select_option("heldout")
     watched.get_by_text("No prompt matches").wait_for()
+    watched.get_by_label("Category").fill("weather")
+    watched.keyboard.press("Enter")
+    watched.get_by_text("There is no category “weather” here").wait_for()
+    assert "category=weather" in watched.url
 
 
 def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
