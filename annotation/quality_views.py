@@ -134,8 +134,8 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             _act_on_member(request, project, act)
             return redirect("quality", project.slug)
     review.refresh(project)  # The number of cases is of now, whoever looked at the queue last.
-    found = quality.people(project)
-    agreement, categories = quality.agreement_of(project)
+    figures, is_of_now = quality.figures_of(project, at_once="anew" not in request.GET)
+    found = quality.people(project, figures.profiles)
     return render(
         request,
         "annotation/quality.html",
@@ -144,8 +144,9 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             "compares": any(of.profile and of.profile.n_pairs for of in found),
             "suspects": [person for person in found if person.is_suspect],
             "work": quality.throughput(project, found),
-            "agreement": _axes(project, agreement),
-            "categories": [(name, _axes(project, of)) for name, of in categories.items()],
+            "is_of_now": is_of_now,
+            "agreement": _axes(project, figures.agreement),
+            "categories": [(name, _axes(project, of)) for name, of in figures.by_category.items()],
             "pay": pay,
             "may_act": request.role in CAN_RUN,  # type: ignore[attr-defined]
             "n_cases": review.queue(project, who_asks(request)).count(),

@@ -49,12 +49,20 @@ def test_prompts_are_filtered_by_the_address(client, project, rita):
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("?category=weather", "There is no category “weather” here, so the list is not filtered by it."),
-        ("?q=" + "x" * 201, "A search takes at most 200 characters, so the list is not filtered by it."),
+        (
+            "?category=weather",
+            "There is no category “weather” here, so the list is not filtered by it.",
+        ),
+        (
+            "?q=" + "x" * 201,
+            "A search takes at most 200 characters, so the list is not filtered by it.",
+        ),
         ("?risk=some", "“some” is none of the choices, so the list is not filtered by it."),
     ],
 )
-def test_a_filter_that_means_nothing_says_so_and_the_others_hold(client, project, rita, query, told):
+def test_a_filter_that_means_nothing_says_so_and_the_others_hold(
+    client, project, rita, query, told
+):
     PromptFactory(project=project, split="heldout")
     PromptFactory(project=project, split="train")
     client.force_login(rita)
