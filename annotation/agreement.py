@@ -27,7 +27,7 @@ import math
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -260,13 +260,13 @@ def _told(comparisons: list[tuple[list[list[int]], Tally]], was: str, value: str
 
     values = sorted({one for units, _ in kept for unit in units for one in unit})
     figures: dict[str, Any] = {**empty, **sizes, **_rates([tally for _, tally in kept])} | sizes
+    matrices = np.array([coincidences(units, values).ravel() for units, _ in kept])
     if len(values) > 1:
-        figures["alpha"] = krippendorff([unit for units, _ in kept for unit in units])
+        figures["alpha"] = ordinal_alpha(matrices.sum(axis=0).reshape(len(values), -1))
     else:
         figures["reason"] = f"Everybody gave every response the same {value}: alpha is not defined."
     if len(kept) < 2:  # one comparison drawn again and again says nothing about how figures vary
         return figures
-    matrices = np.array([coincidences(units, values).ravel() for units, _ in kept])
     drawn = resampled_sums(matrices)
     if len(values) > 1:
         alphas = ordinal_alphas(drawn.reshape(-1, len(values), len(values)))
@@ -334,26 +334,6 @@ def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
             taus += (alike - against) / math.sqrt((of - tied_one) * (of - tied_other))
             n_taus += 1
     return points, n, taus, n_taus
-
-
-Metric = Literal["nominal", "ordinal", "interval"]
-
-
-def krippendorff(units: list[list[int]], metric: Metric = "ordinal") -> float:
-    """Krippendorff's alpha of units with two or more values each, by evalica.
-
-    Values of a unit are put into as many rows as the busiest unit needs: alpha pairs values within
-    a unit and never asks which person gave which, so people need no row of their own.
-    """
-    # Imported here: evalica brings pandas, which no other page needs.
-    import evalica
-    import pandas
-
-    width = max(len(unit) for unit in units)
-    table = np.full((width, len(units)), np.nan)
-    for column, unit in enumerate(units):
-        table[: len(unit), column] = unit
-    return float(evalica.alpha(pandas.DataFrame(table), distance=metric).alpha)
 
 
 def coincidences(units: Iterable[list[int]], values: list[int]) -> Floats:

@@ -1,4 +1,4 @@
-"""Pages on which an admin puts a batch together by hand, and closes it."""
+"""Pages on which an admin puts a batch together by hand, closes it and opens it again."""
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -9,7 +9,7 @@ from annotation.access import CAN_RUN, project_view
 from annotation.asked import who_asks
 from annotation.batches import BatchError
 from annotation.campaign_forms import CampaignForm
-from annotation.campaigns import close_campaign, start_campaign
+from annotation.campaigns import close_campaign, reopen_campaign, start_campaign
 from annotation.models import Batch, Project
 
 
@@ -53,4 +53,17 @@ def campaign_close(request: HttpRequest, project: Project, pk: int) -> HttpRespo
         messages.success(
             request, f"{batch.name} is closed; what comes in late is kept as an extra."
         )
+    return redirect("project", project.slug)
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def campaign_open(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    batch = get_object_or_404(Batch, project=project, pk=pk)
+    try:
+        reopen_campaign(batch, who_asks(request))
+    except BatchError as problem:
+        messages.error(request, str(problem))
+    else:
+        messages.success(request, f"{batch.name} is open again.")
     return redirect("project", project.slug)

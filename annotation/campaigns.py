@@ -72,6 +72,13 @@ def close_campaign(batch: Batch, by: User) -> Batch:
     return close_batch(batch, by)
 
 
+def reopen_campaign(batch: Batch, by: User) -> Batch:
+    """Hand it out again: what was closed by hand is opened by hand."""
+    if not batch.is_by_hand:
+        raise BatchError(f"{batch.name} belongs to a round, which opens and closes it.")
+    return open_batch(batch, by)
+
+
 def _prompts(project: Project, n: int) -> list[Prompt]:
     ids = list(project.prompts.all().trainable().values_list("pk", flat=True))
     chosen = random.SystemRandom().sample(ids, min(n, len(ids)))

@@ -10,18 +10,31 @@ from annotation.models import Batch, Project, Prompt
 KINDS = [("prompts", "Prompts"), ("comparisons", "Comparisons with judgments")]
 
 
+NOT_FILTERED = "so the list is not filtered by it."
+NO_CHOICE = {"invalid_choice": f"“%(value)s” is none of the choices, {NOT_FILTERED}"}
+
+
 class PromptFilterForm(forms.Form):
-    """What the list of prompts shows; lives in the address."""
+    """What the list of prompts shows; lives in the address.
+
+    What is wrong with one filter is said; the others hold (`cleaned_data` has them).
+    """
 
     q = forms.CharField(
         required=False,
         max_length=200,
         label="Search",
+        error_messages={
+            "max_length": f"A search takes at most %(limit_value)d characters, {NOT_FILTERED}"
+        },
         widget=forms.TextInput(attrs={"type": "search", "placeholder": "words in the prompt"}),
     )
-    split = forms.ChoiceField(required=False, choices=[("", "any"), *Prompt.Split.choices])
+    split = forms.ChoiceField(
+        required=False, choices=[("", "any"), *Prompt.Split.choices], error_messages=NO_CHOICE
+    )
     risk = forms.ChoiceField(
         required=False,
+        error_messages=NO_CHOICE,
         choices=[
             ("", "any"),
             ("harmless", "harmless"),
@@ -29,18 +42,29 @@ class PromptFilterForm(forms.Form):
             ("unknown", "not known"),
         ],
     )
-    category = forms.ChoiceField(required=False)
-    source = forms.ChoiceField(required=False)
+    # Typed, because a project may have thousands; the page suggests the most frequent.
+    category = forms.CharField(
+        required=False,
+        strip=False,
+        widget=forms.TextInput(
+            attrs={"list": "categories", "placeholder": "any", "autocomplete": "off"}
+        ),
+    )
+    source = forms.ChoiceField(required=False, error_messages=NO_CHOICE)
 
     def __init__(self, *args: Any, categories: list[str], sources: list[Any], **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.fields["category"] = forms.ChoiceField(
-            required=False, choices=[("", "any"), *((name, name) for name in categories)]
-        )
-        self.fields["source"] = forms.ChoiceField(
-            required=False,
-            choices=[("", "any"), *((str(source.pk), source.name) for source in sources)],
-        )
+        self.categories = categories
+        self.fields["source"].choices = [  # type: ignore[attr-defined]
+            ("", "any"),
+            *((str(source.pk), source.name) for source in sources),
+        ]
+
+    def clean_category(self) -> str:
+        name: str = self.cleaned_data["category"]
+        if name and name not in self.categories:
+            raise forms.ValidationError(f"There is no category “{name}” here, {NOT_FILTERED}")
+        return name
 
 
 class ImportForm(forms.Form):

@@ -34,6 +34,8 @@ from annotation.snapshots import (
 )
 
 PROMPTS_A_PAGE = 50
+# A page that carried every name would weigh more than its prompts; any other can be typed.
+CATEGORIES_SUGGESTED = 100
 PREVIEW_ROWS = 12
 # A cell of a table shows the beginning of a text; the whole text is in the download.
 SHOWN_CHARACTERS = 2_000
@@ -88,14 +90,15 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
             n_prompts=Count("prompts", distinct=True), n_batches=Count("batches", distinct=True)
         ).select_related("created_by", "signed_off_by")
     )
-    categories = (
+    categories = list(
         project.prompts.exclude(category="")
         .values_list("category", flat=True)
         .annotate(n=Count("pk"))
-        .order_by("-n")[:60]
+        .order_by("-n", "category")
     )
-    form = PromptFilterForm(request.GET, categories=sorted(categories), sources=sources)
-    wanted = form.cleaned_data if form.is_valid() else {}
+    form = PromptFilterForm(request.GET, categories=categories, sources=sources)
+    form.is_valid()
+    wanted = form.cleaned_data
     found = _filtered(project.prompts.order_by("pk"), wanted)
     page = Paginator(found.select_related("source"), PROMPTS_A_PAGE).get_page(
         request.GET.get("page")
@@ -117,7 +120,7 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
             "page": page,
             "rows": [_prompt_row(prompt) for prompt in page],
             "query": query.urlencode(),
-            "is_filtered": any(wanted.values()),
+            "suggested": sorted(categories[:CATEGORIES_SUGGESTED]),
             "sources": sources,
             "splits": [(label, by_split.get(value, 0)) for value, label in Prompt.Split.choices],
             "n_prompts": sum(by_split.values()),

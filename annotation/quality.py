@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from django.core.cache import cache
@@ -53,6 +54,8 @@ STUCK_MINUTES = 20
 # Below this share of gold answered rightly, and from this many on, somebody should look.
 GOLD_LEAST, GOLD_ENOUGH = 0.6, 5
 CACHE_SECONDS, LATELY_SECONDS = 3_600, 300
+# Figures that took longer to reckon are shown as they were while they are reckoned anew.
+LONG_SECONDS = 1.0
 
 
 class QualityError(Exception):
@@ -204,6 +207,36 @@ def agreement_of_person(project: Project, user: User) -> dict[str, dict[str, Any
     return next((found[name] for name in names if name in found), {})
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What the page about a project's people rests on."""
+
+    state: str
+    """Of which votes (`_state_of_votes`)."""
+    profiles: dict[Any, Profile]
+    agreement: dict[str, Any]
+    by_category: dict[str, Any]
+    seconds: float
+    """How long it took to reckon them."""
+
+
+def figures_of(project: Project, *, at_once: bool = False) -> tuple[Figures, bool]:
+    """The figures, and whether they are of now.
+
+    `at_once`: of those that take long to reckon, what was reckoned last will do, if anything was.
+    """
+    name, state = f"figures:{project.pk}:last", _state_of_votes(project)
+    last: Figures | None = cache.get(name)
+    if last is not None and (last.state == state or (at_once and last.seconds > LONG_SECONDS)):
+        return last, last.state == state
+    began = perf_counter()
+    profiles = assessed(project).profiles
+    agreement, by_category = agreement_of(project)
+    found = Figures(state, profiles, agreement, by_category, perf_counter() - began)
+    cache.set(name, found, CACHE_SECONDS)
+    return found, True
+
+
 def _state_of_votes(project: Project) -> str:
     """A key that is another one as soon as a vote comes, goes or changes."""
     state = (
@@ -267,9 +300,13 @@ class Person:
         return self.fails_gold or (self.profile is not None and self.profile.is_suspect)
 
 
-def people(project: Project) -> list[Person]:
-    """Everybody who judged or may judge here, those to look at first."""
-    profiles = assessed(project).profiles
+def people(project: Project, profiles: dict[Any, Profile] | None = None) -> list[Person]:
+    """Everybody who judged or may judge here, those to look at first.
+
+    `profiles` are reckoned from the votes as they are now where none are given.
+    """
+    if profiles is None:
+        profiles = assessed(project).profiles
     tallies = gold.tallies(project)
     work: dict[int, dict[str, Any]] = defaultdict(
         lambda: {"n": 0, "seconds": [], "excluded": 0, "skipped": 0, "last": None}

@@ -14,6 +14,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext, gettext_lazy, ngettext
 from django.views.decorators.http import require_GET, require_http_methods
@@ -133,8 +134,8 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             _act_on_member(request, project, act)
             return redirect("quality", project.slug)
     review.refresh(project)  # The number of cases is of now, whoever looked at the queue last.
-    found = quality.people(project)
-    agreement, categories = quality.agreement_of(project)
+    figures, is_of_now = quality.figures_of(project, at_once="anew" not in request.GET)
+    found = quality.people(project, figures.profiles)
     return render(
         request,
         "annotation/quality.html",
@@ -143,8 +144,9 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             "compares": any(of.profile and of.profile.n_pairs for of in found),
             "suspects": [person for person in found if person.is_suspect],
             "work": quality.throughput(project, found),
-            "agreement": _axes(project, agreement),
-            "categories": [(name, _axes(project, of)) for name, of in categories.items()],
+            "is_of_now": is_of_now,
+            "agreement": _axes(project, figures.agreement),
+            "categories": [(name, _axes(project, of)) for name, of in figures.by_category.items()],
             "pay": pay,
             "may_act": request.role in CAN_RUN,  # type: ignore[attr-defined]
             "n_cases": review.queue(project, who_asks(request)).count(),
@@ -449,7 +451,7 @@ def _said(measure: str, value: int) -> str:
 def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
     """What needs a decision, the most urgent first, and what was decided lately."""
     review.refresh(project)
-    reason = request.GET.get("reason", "")
+    reason = _asked_reason(request)
     cases = review.queue(project, who_asks(request), reason=reason)
     page = Paginator(cases.select_related("comparison__prompt", "comparison__batch"), 30).get_page(
         request.GET.get("page")
@@ -468,6 +470,7 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
             "rows": [(case, _reasons(case)) for case in page],
             "decided": [(case, _ground(case)) for case in decided],
             "reason": reason,
+            "filter": _filter(reason),
             "reasons": [(key, gettext(name)) for key, name in ReviewCase.REASONS.items()],
             "first": cases.first(),
             "avoids": who_asks(request).harmful_material == User.HarmfulMaterial.AVOID,
@@ -485,13 +488,14 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
         ),
         uid=uid,
     )
-    me, problem = who_asks(request), ""
+    me, problem, reason = who_asks(request), "", _asked_reason(request)
+    here = reverse("review_case", args=[project.slug, case.uid]) + _filter(reason)
     votes = review.votes_on(case.comparison)
     if request.method == "POST":
         if request.POST.get("act") == "undo":
             review.undo(case, me)
             messages.success(request, gettext("Taken back: the votes count again, and it is open."))
-            return redirect("review_case", project.slug, case.uid)
+            return redirect(here)
         if request.POST.get("act") == "again":
             try:
                 quality.ask_again(case.comparison, me, "review")
@@ -499,22 +503,36 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
                 messages.error(request, str(error))
             else:
                 messages.success(request, gettext("One more person is asked."))
-            return redirect("review_case", project.slug, case.uid)
+            return redirect(here)
         try:
             _decide(request, case, votes)
         except JudgmentError as error:
             problem = str(error)
         else:
-            following = review.queue(project, me).first()
+            following = review.queue(project, me, reason=reason).first()
             messages.success(request, gettext("Decided. The votes are kept beside it."))
             if following is None:
-                return redirect("review_queue", project.slug)
-            return redirect("review_case", project.slug, following.uid)
+                return redirect(reverse("review_queue", args=[project.slug]) + _filter(reason))
+            return redirect(
+                reverse("review_case", args=[project.slug, following.uid]) + _filter(reason)
+            )
     posted = request.POST.copy()
     if posted.get("seen", _seen(votes)) != _seen(votes):
         posted.pop("choice", None)  # The number that was chosen may be somebody else's vote now.
-    context = _case(project, case, votes, me, posted) | {"problem": problem, "posted": posted}
+    context = _case(project, case, votes, me, posted, reason)
+    context |= {"problem": problem, "posted": posted, "filter": _filter(reason)}
     return render(request, "annotation/review_case.html", context, status=422 if problem else 200)
+
+
+def _asked_reason(request: HttpRequest) -> str:
+    """The reason that the queue is narrowed to; "" for none, and for what is no reason."""
+    reason = request.GET.get("reason", "")
+    return reason if reason in ReviewCase.REASONS else ""
+
+
+def _filter(reason: str) -> str:
+    """What addresses of the queue and of its cases end with, so that the filter goes along."""
+    return f"?reason={reason}" if reason else ""
 
 
 def _decide(request: HttpRequest, case: ReviewCase, votes: list[Judgment]) -> None:
@@ -595,7 +613,12 @@ def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
 
 
 def _case(
-    project: Project, case: ReviewCase, votes: list[Judgment], me: User, posted: QueryDict
+    project: Project,
+    case: ReviewCase,
+    votes: list[Judgment],
+    me: User,
+    posted: QueryDict,
+    reason: str,
 ) -> dict[str, Any]:
     reviewed = _reviewed(case)
     letters = letters_of(reviewed)
@@ -628,7 +651,8 @@ def _case(
     asked = faces.shown(reviewed, own_words)
     profiles = quality.assessed(project).profiles
     own = any(vote.assignment.annotator_id == me.pk for vote in votes)
-    after = review.queue(project, me).exclude(pk=case.pk).first()
+    queue = review.queue(project, me, reason=reason)
+    after = queue.exclude(pk=case.pk).first()
     return {
         "case": case,
         "project": project,
@@ -696,7 +720,7 @@ def _case(
         "key": uuid.uuid4(),
         "may_decide": not own,
         "after": after,
-        "n_left": review.queue(project, me).count(),
+        "n_left": queue.count(),
     }
 
 

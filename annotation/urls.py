@@ -34,6 +34,11 @@ urlpatterns = [
         campaign_views.campaign_close,
         name="campaign_close",
     ),
+    path(
+        "projects/<slug:slug>/batches/<int:pk>/open/",
+        campaign_views.campaign_open,
+        name="campaign_open",
+    ),
     path("projects/<slug:slug>/judge/", views.judge, name="judge"),
     path("projects/<slug:slug>/judge/undo/", views.judge_undo, name="judge_undo"),
     path("projects/<slug:slug>/judge/history/", views.history, name="history"),

@@ -4,7 +4,8 @@
 
 DATA is a folder with any of convabuse/, davidson_hate_offensive/, llmfao/ and finegrained_rlhf_qa/ in
 it (docs/log.md says whose they are); what is not there is left out, saying so. Every figure comes
-from `annotation.agreement` or `annotation.reliability`, as on the product's pages.
+from `annotation.agreement` or `annotation.reliability`, as on the product's pages, but for alpha with
+metrics that no page uses: nominal of many values, and interval. Those are evalica's.
 """
 
 import argparse
@@ -14,12 +15,40 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from annotation.agreement import Metric, agreement, krippendorff
+import numpy as np
+
+from annotation.agreement import agreement, coincidences, ordinal_alpha
 from annotation.reliability import Vote, assess
 
 Figures = dict[str, float]
+Metric = Literal["nominal", "ordinal", "interval"]
+
+
+def krippendorff(units: list[list[int]], metric: Metric = "ordinal") -> float:
+    """Krippendorff's alpha of units with two or more values each."""
+    if metric != "ordinal":
+        return by_evalica(units, metric)
+    values = sorted({value for unit in units for value in unit})
+    return ordinal_alpha(coincidences(units, values))
+
+
+def by_evalica(units: list[list[int]], metric: Metric) -> float:
+    """The same by evalica, which ours is held to (tests/annotation/test_agreement.py).
+
+    Values of a unit are put into as many rows as the busiest unit needs: alpha pairs values within
+    a unit and never asks which person gave which, so people need no row of their own.
+    """
+    # Imported here: evalica brings pandas and scipy, and nothing else does.
+    import evalica
+    import pandas
+
+    width = max(len(unit) for unit in units)
+    table = np.full((width, len(units)), np.nan)
+    for column, unit in enumerate(units):
+        table[: len(unit), column] = unit
+    return float(evalica.alpha(pandas.DataFrame(table), distance=metric).alpha)
 
 
 def convabuse(folder: Path) -> Figures:

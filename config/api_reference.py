@@ -12,6 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.generators import SchemaGenerator
 
+from annotation.pagination import MAX_ROWS
+
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -19,7 +21,8 @@ METHODS = ("get", "post", "put", "patch", "delete")
 def api_reference(request: HttpRequest) -> HttpResponse:
     """Every endpoint with its parameters, body, answers and a curl line."""
     root = request.build_absolute_uri("/").rstrip("/")
-    return render(request, "api_reference.html", {"groups": _groups(), "root": root})
+    context = {"groups": _groups(), "root": root, "most": f"{MAX_ROWS:,}"}
+    return render(request, "api_reference.html", context)
 
 
 @cache

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from config.api_reference import api_reference
+from config.not_found import not_found
 
 urlpatterns = [
     # Before the pages, so that a program's question is not held against each of their addresses.
@@ -14,3 +15,6 @@ urlpatterns = [
     path("accounts/", include("allauth.account.urls")),
     path("admin/", admin.site.urls),
 ]
+
+# Not a pattern that takes whatever is left: Django could then no longer add a slash that is missing.
+handler404 = not_found

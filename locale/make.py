@@ -27,9 +27,11 @@ WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 # Where an annotator or a reviewer gets to. Other pages of researchers and admins stay English so far.
 TEMPLATES = (
     "base.html",
+    "403_csrf.html",
     "404.html",
+    "500.html",
     "signed_out.html",
-    "account/login.html",
+    "account/*.html",
     "components/connection.html",
     "components/form_fields.html",
     "components/messages.html",

@@ -99,7 +99,8 @@ OWN_PAGES = {
     "shortcuts",
     "preferences",
     "project_new",
-    "campaign_close",  # names a batch: tests/annotation/test_campaigns.py says who may
+    "campaign_close",  # These name a batch: tests/annotation/test_campaigns.py says who may.
+    "campaign_open",
     "judge_one",
     "judge_after",
     # What one person judged, and one case: tests/annotation/test_quality_pages.py.

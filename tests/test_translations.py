@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from babel.messages.pofile import read_po
 from django.conf import settings
+from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape
@@ -489,3 +490,57 @@ def test_a_page_that_is_not_in_german_yet_is_english_throughout_and_says_so(
     assert '<html lang="en"' in html
     assert "Einstellungen" not in html
     assert '<html lang="de"' in client.get("/projects/apollo/").content.decode()
+
+
+@pytest.mark.django_db
+def test_a_date_is_written_as_germans_write_it(client, project, german_quality, ada, vera):
+    ComparisonFactory(batch=german_quality, needed=30)
+    client.force_login(vera)
+    page = client.get("/projects/apollo/quality/").content.decode()
+    dates = re.findall(r"<time [^>]*>([^<]*)</time>", page)
+    assert len(dates) >= 2, "done at this pace, and the batch"
+    assert all(re.fullmatch(r"\d+\. [^\W\d_]+\.?, \d\d:\d\d", date) for date in dates), dates
+    ada.language = "de"
+    ada.save()
+    client.force_login(ada)
+    page = client.get("/projects/apollo/progress/").content.decode()
+    days = re.findall(r'<li title="([^"]*): \d+"', page)
+    assert days
+    assert all(re.fullmatch(r"\d+\. [^\W\d_]+\.?", day) for day in days), days
+
+
+@pytest.mark.django_db
+def test_what_went_wrong_is_said_in_the_readers_language(client, german_ada, monkeypatch):
+    strict = Client(enforce_csrf_checks=True, headers={"Accept-Language": "de"})
+    page = strict.post(reverse("preferences"), {"language": "de"})
+    assert page.status_code == 403
+    assert '<html lang="de"' in page.content.decode()
+    assert left_english(page.content.decode()) == []
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr("annotation.own_views.render", broken)
+    client.raise_request_exception = False
+    page = client.get(reverse("preferences"))
+    assert page.status_code == 500
+    assert '<html lang="de"' in page.content.decode()
+    assert left_english(page.content.decode()) == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("backend", ["console", "dummy", "filebased", "smtp"])
+def test_a_forgotten_password_promises_an_e_mail_only_where_one_is_sent(
+    client, settings, backend, language
+):
+    settings.EMAIL_BACKEND = f"django.core.mail.backends.{backend}.EmailBackend"
+    sends = {"en": "on its way", "de": "unterwegs"}[language]
+    for name in ("account_reset_password", "account_reset_password_done"):
+        page = client.get(reverse(name), headers={"Accept-Language": language}).content.decode()
+        assert ("changepassword" in page) == (backend != "smtp"), name
+        assert ('type="email"' in page) == (backend == "smtp" and name == "account_reset_password")
+        assert (sends in page) == (backend == "smtp" and name == "account_reset_password_done")
+        if language == "de":
+            told = left_english(re.sub("</?code>", "", page))
+            assert set(told) <= {"E-Mail-Adresse"}, "allauth's own word"

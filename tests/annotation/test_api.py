@@ -8,8 +8,10 @@ from datetime import timedelta
 import pytest
 from django.core.management import call_command
 from django.utils import timezone
+from drf_spectacular.generators import SchemaGenerator
 
 from annotation.models import ApiToken, Event, Membership, Prompt
+from annotation.pagination import LimitOffsetPagination
 from annotation.snapshots import freeze_snapshot
 from annotation.tokens import create_token
 from tests.factories import BatchFactory, ProjectFactory, PromptFactory, judged
@@ -105,6 +107,42 @@ def test_prompts_are_listed_and_filtered(ask, project, rita):
     PromptFactory(project=project, split="train")
     assert ask(rita, "apollo/prompts/").json()["count"] == 2
     assert ask(rita, "apollo/prompts/?split=heldout").json()["count"] == 1
+
+
+def test_a_page_of_a_list_ends_where_the_schema_says(ask, project, rita, monkeypatch):
+    schema = SchemaGenerator().get_schema(request=None, public=True)
+    told = schema["paths"]["/api/v1/projects/{slug}/prompts/"]["get"]["parameters"]
+    [limit] = [one for one in told if one["name"] == "limit"]
+    assert limit["schema"]["maximum"] == LimitOffsetPagination.max_limit
+    assert "1,000" in limit["description"]
+    monkeypatch.setattr(LimitOffsetPagination, "max_limit", 2)
+    for _ in range(3):
+        PromptFactory(project=project)
+    first = ask(rita, "apollo/prompts/?limit=100000").json()
+    assert first["count"] == 3
+    assert len(first["results"]) == 2
+    rest = ask(rita, "apollo/prompts/?" + first["next"].split("?")[1]).json()
+    assert len(rest["results"]) == 1
+    assert rest["next"] is None
+
+
+def test_an_unknown_address_is_refused_in_json_and_says_where_the_known_ones_are(
+    client, project, rita
+):
+    for address in (
+        "/api/v1/nowhere/",
+        "/api/v1/",
+        "/api/v1/projects/apollo/nowhere",
+        "/api/v1/\u00fc",
+    ):
+        for answer in (client.get(address), client.post(address, "{}", "application/json")):
+            assert answer.status_code == 404
+            assert answer["Content-Type"] == "application/json"
+            assert "http://testserver/api/v1/schema/" in answer.json()["detail"]
+    assert client.get("/api/v1/projects").status_code == 301, "a slash is still put where it lacks"
+    page = client.get("/nowhere/")
+    assert page.status_code == 404
+    assert page["Content-Type"].startswith("text/html")
 
 
 def test_an_admin_adds_prompts_all_or_none_and_a_researcher_none(ask, project, grace, rita):

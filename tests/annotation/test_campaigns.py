@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from django.urls import reverse
 
@@ -99,6 +101,40 @@ def test_only_an_admin_closes_and_only_a_campaign(client, grace, rita, otto, pro
     assert "belongs to a round" in page.content.decode()
     of_a_round.refresh_from_db()
     assert of_a_round.state == Batch.State.OPEN
+
+
+def test_closing_asks_first_and_can_be_taken_back(client, grace, rita, project):
+    PromptFactory(project=project)
+    batch = start_campaign(project, "Essays", preset="demonstrate", n=1, overlap=1, by=grace)
+    close = reverse("campaign_close", args=["apollo", batch.pk])
+    again = reverse("campaign_open", args=["apollo", batch.pk])
+    client.force_login(grace)
+    page = client.get("/projects/apollo/").content.decode()
+    asked = re.search(r'<details class="confirm".*?</details>', page, re.DOTALL)[0]
+    assert f'action="{close}"' in asked
+    assert page.count(f'action="{close}"') == 1
+    assert "1 judgment is missing" in asked
+    assert "kept as an extra" in asked
+    assert again not in page
+    # The list is fetched anew every ten seconds: what somebody has opened stays open.
+    assert 'hx-swap="outerMorph"' in page
+    client.post(close)
+    page = client.get("/projects/apollo/").content.decode()
+    assert close not in page
+    assert f'action="{again}"' in page
+    client.force_login(rita)
+    assert client.post(again).status_code == 404
+    assert again not in client.get("/projects/apollo/").content.decode()
+    client.force_login(grace)
+    assert "is open again" in client.post(again, follow=True).content.decode()
+    batch.refresh_from_db()
+    assert batch.state == Batch.State.OPEN
+    of_a_round = BatchFactory(project=project, state="closed")
+    url = reverse("campaign_open", args=["apollo", of_a_round.pk])
+    assert url not in client.get("/projects/apollo/").content.decode()
+    assert "belongs to a round" in client.post(url, follow=True).content.decode()
+    of_a_round.refresh_from_db()
+    assert of_a_round.state == Batch.State.CLOSED
 
 
 def test_a_dialogue_is_no_campaign(grace, project):

@@ -46,6 +46,48 @@ def test_prompts_are_filtered_by_the_address(client, project, rita):
     assert shown("?split=nonsense&page=abc") == everything
 
 
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        (
+            "?category=weather",
+            "There is no category “weather” here, so the list is not filtered by it.",
+        ),
+        (
+            "?q=" + "x" * 201,
+            "A search takes at most 200 characters, so the list is not filtered by it.",
+        ),
+        ("?risk=some", "“some” is none of the choices, so the list is not filtered by it."),
+    ],
+)
+def test_a_filter_that_means_nothing_says_so_and_the_others_hold(
+    client, project, rita, query, told
+):
+    PromptFactory(project=project, split="heldout")
+    PromptFactory(project=project, split="train")
+    client.force_login(rita)
+    for headers in ({}, {"HX-Request": "true"}):
+        page = client.get(f"/projects/apollo/prompts/{query}&split=heldout", headers=headers)
+        assert told in page.content.decode()
+        assert page.content.decode().count('class="reveal"') == 1
+    assert "not filtered" not in client.get("/projects/apollo/prompts/?q=plant").content.decode()
+
+
+def test_a_rare_category_is_reached_among_many(client, project, rita, monkeypatch):
+    monkeypatch.setattr(data_views, "CATEGORIES_SUGGESTED", 2)
+    for name in ("often", "often", "usual", "usual", "rare"):
+        PromptFactory(project=project, category=name)
+    client.force_login(rita)
+    page = client.get("/projects/apollo/prompts/").content.decode()
+    assert [name for name in ("often", "usual", "rare") if f'<option value="{name}">' in page] == [
+        "often",
+        "usual",
+    ]
+    page = client.get("/projects/apollo/prompts/?category=rare").content.decode()
+    assert page.count('class="reveal"') == 1
+    assert 'value="rare"' in page
+
+
 def test_a_file_is_checked_before_it_is_imported(client, project, grace):
     client.force_login(grace)
     answer = upload(client, b'{"prompt": "Why?"}\n', action="check", headers={"HX-Request": "true"})

@@ -332,6 +332,16 @@ def test_people_are_added_given_roles_and_removed(client, grace, ada, otto, proj
     assert client.post(url, {"act": "remove", "membership": foreign.pk}).status_code == 404
 
 
+def test_removing_somebody_asks_first_and_says_what_is_lost(client, grace, ada, project):
+    client.force_login(grace)
+    page = client.get("/projects/apollo/settings/").content.decode()
+    asked = re.findall(r'<details class="confirm".*?</details>', page, re.DOTALL)
+    assert len(asked) == page.count('value="remove"') == project.memberships.count()
+    [of_ada] = [one for one in asked if "Yes, remove ada" in one]
+    assert "What ada judged stays" in of_ada
+    assert "are forgotten" in of_ada
+
+
 def test_only_admins_and_staff_start_projects(client, ada, grace):
     url = reverse("project_new")
     fields = {"name": "Voskhod", "description": "", "guidelines": "", "overlap": 1}

@@ -397,3 +397,35 @@ def test_one_persons_page_has_their_agreement_on_each_axis(project, ada, ben, gr
     assert [name for name, _ in page.context["agreement"]] == ["Helpfulness", "Safety"]
     assert "100.0%" in page.content.decode()
     assert quality.agreement_of_person(project, grace) == {}
+
+
+def test_nobody_waits_for_figures_that_take_long_to_reckon(
+    project, busy, grace, ada, client, monkeypatch
+):
+    """What was reckoned last is shown at once, and says so; the page fetches what is true now."""
+    client.force_login(grace)
+    reckoned = []
+    assess = quality.reliability.assess
+    monkeypatch.setattr(
+        quality.reliability, "assess", lambda *of: reckoned.append(1) or assess(*of)
+    )
+
+    def page(query=""):
+        return client.get(f"/projects/apollo/quality/{query}").content.decode()
+
+    monkeypatch.setattr(quality, "LONG_SECONDS", 3600)
+    first = page()
+    judged(project, by=ada, ranks=(1, 2, 3, 4))
+    assert "being reckoned anew" not in first + page()
+    assert len(reckoned) == 2, "where it is quick, what is shown is of now"
+    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    assert "being reckoned anew" not in page(), "nothing came"
+    judged(project, by=ada, ranks=(1, 2, 3, 4))
+    old = page()
+    assert "being reckoned anew" in old
+    assert 'hx-get="?anew=1"' in old
+    assert len(reckoned) == 2
+    new = page("?anew=1")
+    assert len(reckoned) == 3
+    assert "being reckoned anew" not in new + page()
+    assert len(reckoned) == 3

@@ -1,5 +1,6 @@
 """The review queue: what comes into it, what a ruling changes, and that it can be taken back."""
 
+import re
 import uuid
 from datetime import timedelta
 
@@ -278,3 +279,39 @@ def test_the_second_page_of_the_queue_is_of_the_same_cases_as_the_first(project,
     client.force_login(vera)
     page = client.get("/projects/apollo/review/?reason=unsafe").content.decode()
     assert 'href="?reason=unsafe&amp;page=2"' in page
+
+
+def test_after_a_decision_the_next_case_is_of_the_same_filter(
+    project, contested, ada, ben, vera, client
+):
+    """Two people disagree about three; one of the three is more urgent for another reason."""
+    batch = contested.batch
+    for _ in range(2):
+        comparison = ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+        judged(project, by=ada, comparison=comparison, ranks=(1, 2, 3, 4))
+        judged(project, by=ben, comparison=comparison, ranks=(4, 3, 2, 1))
+    asked = judged(project, by=ada, ranks=(1, 2, 3, 4))
+    review.refresh(project)
+    urgent = review.ask_for_review(asked.comparison, vera)
+    client.force_login(vera)
+    queue = client.get("/projects/apollo/review/?reason=disagreement").content.decode()
+    links = set(re.findall(r'href="(/projects/apollo/review/[^"/]+/[^"]*)"', queue))
+    assert len(links) == 3
+    assert all(link.endswith("/?reason=disagreement") for link in links)
+    assert str(urgent.uid) not in queue
+    first = f"/projects/apollo/review/{review.queue(project, vera, reason='disagreement')[0].uid}/"
+    page = client.get(f"{first}?reason=disagreement").content.decode()
+    assert ">3 open<" in page
+    assert page.count('?reason=disagreement"') == 2, "the next case and the queue"
+    said = {"choice": "1", "ground": "facts"}
+    decided = client.post(f"{first}?reason=disagreement", said | {"key": str(uuid.uuid4())})
+    following = decided["Location"]
+    assert following in links - {first}
+    last = client.post(following, said | {"key": str(uuid.uuid4())})["Location"]
+    done = client.post(last, said | {"key": str(uuid.uuid4())})
+    assert done["Location"] == "/projects/apollo/review/?reason=disagreement"
+    back = client.post(last, {"act": "undo"})
+    assert back["Location"] == last
+    assert client.get(f"{first}?reason=%22%3E%3Cb").status_code == 200
+    unfiltered = client.post(first, said | {"key": str(uuid.uuid4())})
+    assert unfiltered["Location"] == f"/projects/apollo/review/{urgent.uid}/"

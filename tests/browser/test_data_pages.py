@@ -74,6 +74,10 @@ def test_typing_narrows_the_list_and_the_address_keeps_it(
     assert watched.locator("details[open] .turn").is_visible()
     watched.get_by_label("Split").select_option("heldout")
     watched.get_by_text("No prompt matches").wait_for()
+    watched.get_by_label("Category").fill("weather")
+    watched.keyboard.press("Enter")
+    watched.get_by_text("There is no category “weather” here").wait_for()
+    assert "category=weather" in watched.url
 
 
 def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
@@ -171,3 +175,39 @@ def test_on_a_tablet_no_page_scrolls_sideways(
     watched.set_viewport_size({"width": 700, "height": 900})
     watched.goto(f"{live_server.url}/projects/apollo/{address}/")
     assert watched.evaluate("document.documentElement.scrollWidth") <= 700
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_what_cannot_be_taken_lightly_is_asked_first_and_the_question_stays(
+    watched, live_server, sign_in, apollo, grace, scheme, width
+):
+    batch = apollo.batches.get()
+    batch.is_by_hand = True
+    batch.save()
+    sign_in(grace)
+    watched.clock.install()
+    watched.emulate_media(color_scheme=scheme)
+    watched.set_viewport_size({"width": width, "height": 900})
+    watched.goto(f"{live_server.url}/projects/apollo/settings/")
+    remove = watched.locator("details.confirm", has_text="Yes, remove ben")
+    remove.locator("summary").click()
+    seen_whole(watched, remove, width)
+    watched.goto(f"{live_server.url}/projects/apollo/")
+    close = watched.locator("details.confirm")
+    close.locator("summary").click()
+    seen_whole(watched, close, width)
+    with watched.expect_response(f"{live_server.url}/projects/apollo/"):
+        watched.clock.run_for(11_000)
+    watched.wait_for_timeout(300)
+    close.get_by_role("button", name="Yes, close Round 1").click()
+    watched.get_by_text("Round 1 is closed").wait_for()
+    watched.get_by_role("button", name="Open again Round 1").click()
+    watched.get_by_text("Round 1 is open again.").wait_for()
+
+
+def seen_whole(page, question, width):
+    """The question lies within the window, and nothing of it behind something else."""
+    box = question.locator(".ask").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from annotation import gold, review
+from annotation import gold, quality, review
 from annotation.models import Judgment, Membership, Prompt, ReviewCase, User
 from tests.browser.test_pages import LOOKS, assert_sound, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
@@ -152,3 +152,21 @@ def test_vera_compares_two_responses_word_by_word(watched, live_server, sign_in,
     assert not watched.locator('input[name="choice"]:checked').count()
     watched.get_by_role("button", name="Compare words").click()
     expect(dialog).to_be_visible()
+
+
+def test_old_figures_give_way_to_new_ones_by_themselves(
+    watched, live_server, sign_in, apollo, grace, ada, monkeypatch
+):
+    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    sign_in(grace)
+    where = f"{live_server.url}/projects/apollo/quality/"
+    watched.goto(where)
+    watched.get_by_text("By category").click()
+    assert watched.locator("#anew").count() == 0
+    judged(apollo, by=ada, ranks=(1, 2, 3, 4))
+    with watched.expect_response(f"{where}?anew=1"):
+        watched.goto(where)
+    expect(watched.locator("#anew")).to_have_count(0)
+    assert watched.url == where
+    assert watched.locator("#figures").count() == 1
+    assert watched.locator("h1").count() == 1
