@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ARENA = 1024**2
+ARENA = 256 * 1024
 """Bytes that a process tells at once; more goes in turns, which the processor's caches hold."""
 
 
