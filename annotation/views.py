@@ -635,12 +635,23 @@ def _set_role(project: Project, who: User, role: str | None, by: User) -> str:
     )
     if role != Membership.Role.ADMIN and admins == [who.pk]:
         return f"{who} is the project's only admin; make somebody else admin first."
+    member = project.memberships.filter(user=who).first()
     if role is None:
         project.memberships.filter(user=who).delete()
         for held in Assignment.objects.open_for(who).filter(comparison__batch__project=project):
             release(held)
-        Event.record(project, by, "removed member", who)
+        seen = member is not None and member.knows_gold
+        Event.record(project, by, "removed member", who, user=who.pk, knows_gold=seen)
     else:
-        Membership.objects.update_or_create(user=who, project=project, defaults={"role": role})
+        member = member or Membership(
+            user=who,
+            project=project,
+            # Whoever saw which comparisons are gold has not forgotten it by having been away.
+            knows_gold=project.events.filter(
+                verb="removed member", data__user=who.pk, data__knows_gold=True
+            ).exists(),
+        )
+        member.role = role
+        member.save(update_fields=["role"] if member.pk else None)
         Event.record(project, by, "set role", who, role=role)
     return ""

@@ -332,6 +332,20 @@ def test_people_are_added_given_roles_and_removed(client, grace, ada, otto, proj
     assert client.post(url, {"act": "remove", "membership": foreign.pk}).status_code == 404
 
 
+def test_whoever_saw_what_is_gold_still_knows_after_having_been_away(
+    client, grace, ada, ben, project
+):
+    client.force_login(grace)
+    url = reverse("project_settings", args=[project.slug])
+    for who, role in [(ada, "reviewer"), (ben, "annotator")]:
+        client.post(url, {"act": "add", "who": who.username, "role": role})
+        mine = project.memberships.get(user=who)
+        client.post(url, {"act": "remove", "membership": mine.pk})
+        client.post(url, {"act": "add", "who": who.username, "role": "annotator"})
+    assert project.memberships.get(user=ada).knows_gold
+    assert not project.memberships.get(user=ben).knows_gold
+
+
 def test_removing_somebody_asks_first_and_says_what_is_lost(client, grace, ada, project):
     client.force_login(grace)
     page = client.get("/projects/apollo/settings/").content.decode()
