@@ -352,7 +352,7 @@ def test_a_chosen_language_speaks_everywhere_even_in_what_scripts_say(
     watched.goto(f"{live_server.url}/account/preferences/")
     watched.get_by_label("Language").select_option("de")
     watched.get_by_role("button", name="Save").click()
-    expect(watched.locator(".notice")).to_have_text("Gesichert.")
+    expect(watched.locator(".notice.success")).to_have_text("Gesichert.")
     watched.goto(f"{apollo}judge/")
     expect(watched.locator("html")).to_have_attribute("lang", "de")
     press(watched, ["Enter"])
