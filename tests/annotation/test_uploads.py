@@ -73,6 +73,8 @@ def test_a_batch_is_made_filled_opened_judged_and_closed(ask, made, grace, ada, 
         row(1, priority=2, category="sums", id="a-1"),
         {"messages": told, "responses": answers, "risk": "harmless"},
     ]
+    project.random_share = 0.0
+    project.save()
     assert next_assignment(ada, project) is None
     added = ask(grace, f"{made}comparisons/", rows_body(*rows))
     assert added.status_code == 201, added.content

@@ -23,6 +23,18 @@ def children_of(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def forks_of(pid):
+    """Its children, without the commands that what it imports may run for a moment."""
+    seen = children_of(pid)
+    if seen:
+        time.sleep(0.1)
+    return [child for child in seen if alive(child) and command_of(child) == command_of(pid)]
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def alive(pid):
     """Whether it runs, and is not merely remembered until its parent asks."""
     try:
@@ -48,7 +60,7 @@ def steps_of(folder):
 def at_work(folder, *, steps=1):
     """The stage in two processes, some steps on; the first one, and the other one's number."""
     process = start("ppo", folder)
-    (other,) = wait_until(lambda: children_of(process.pid), process=process)
+    (other,) = wait_until(lambda: forks_of(process.pid), process=process)
     wait_until(lambda: steps_of(folder) >= steps, process=process)
     return process, other
 
