@@ -1,0 +1,119 @@
+"""A PPO run for NeMo-RL: overrides of its configuration, prompts as JSON Lines.
+
+NVIDIA-NeMo/RL is used from a checkout; names are those of the commit `NEMO_RL`, checked by
+`benchmarks/export_schemas.py`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rlhf.training.exports.job import Job, label
+from rlhf.training.rundir import write_jsonl
+
+NEMO_RL = "0352cb765e9cd4857dc64856859d21b3130f5bae"
+"""The commit whose ppo_math_1B.yaml was read."""
+
+
+def nemo_rl(job: Job) -> tuple[dict[str, Any], set[str]]:
+    """Overrides of NeMo-RL's `ppo_math_1B.yaml`, and the settings without counterpart there.
+
+    A rollout's batch is counted in prompts, a training batch in responses.
+    """
+    config, folder = job.config, job.folder
+    micro = max(1, config.microbatch_size // job.gpus)
+    length = job.longest + config.max_new_tokens
+    overrides: dict[str, Any] = {
+        "ppo.num_prompts_per_step": config.prompts_per_step,
+        "ppo.num_generations_per_prompt": config.samples_per_prompt,
+        "ppo.max_num_steps": config.steps,
+        "ppo.max_num_epochs": job.passes,
+        "ppo.ppo_epochs": config.epochs,
+        "ppo.policy_training_start_step": config.critic_warmup_steps,
+        "ppo.seed": config.seed,
+        "ppo.val_period": config.watch_every if job.watch else 0,
+        "ppo.val_at_start": False,
+        "ppo.skip_reference_policy_logprobs_calculation": config.kl_weight == 0,
+        "ppo.reward_shaping.enabled": False,
+        "ppo.reward_scaling.enabled": False,
+        "ppo.adv_estimator.name": "gae",
+        "ppo.adv_estimator.gae_lambda": config.lam,
+        "ppo.adv_estimator.gae_gamma": config.gamma,
+        "ppo.adv_estimator.normalize_advantages": config.whiten_advantages,
+        "loss_fn.reference_policy_kl_penalty": config.kl_weight,
+        "loss_fn.reference_policy_kl_type": "k1",
+        "loss_fn.use_kl_in_reward": True,
+        "loss_fn.ratio_clip_min": config.clip,
+        "loss_fn.ratio_clip_max": config.clip_high or config.clip,
+        "loss_fn.ratio_clip_c": config.dual_clip or None,
+        "loss_fn.token_level_loss": config.loss_average == "tokens",
+        "value_loss_fn.cliprange": config.value_clip,
+        "policy.model_name": folder / "policy",
+        "policy.train_global_batch_size": config.minibatch_size,
+        "policy.train_micro_batch_size": micro,
+        "policy.max_total_sequence_length": length,
+        "policy.precision": "float32" if config.dtype == "float32" else "bfloat16",
+        "policy.max_grad_norm": config.max_grad_norm or 1e6,  # there is no switch
+        "policy.dtensor_cfg.tensor_parallel_size": job.tensor_parallel,
+        "policy.dtensor_cfg.lora_cfg.enabled": bool(config.lora_rank),
+        "policy.generation.max_new_tokens": config.max_new_tokens,
+        "policy.generation.temperature": config.temperature,
+        "policy.generation.vllm_cfg.tensor_parallel_size": job.tensor_parallel,
+        "value.model_name": folder / "policy",
+        "value.max_grad_norm": config.max_grad_norm or 1e6,
+        "value.dtensor_cfg.tensor_parallel_size": job.tensor_parallel,
+        "data.max_input_seq_length": job.longest,
+        "data.train.dataset_name": "ResponseDataset",
+        "data.train.data_path": folder / "prompts.jsonl",
+        "data.default.processor": "ground_control",
+        "data.default.env_name": "ground_control",
+        "env.ground_control.reward": folder / "reward.json",
+        "checkpointing.checkpoint_dir": folder / "checkpoints",
+        "logger.log_dir": folder / "logs",
+        "cluster.gpus_per_node": job.gpus,
+        "cluster.num_nodes": 1,
+    }
+    for model, rate in (
+        ("policy", config.learning_rate),
+        ("value", config.value_learning_rate),
+    ):
+        overrides |= {
+            f"{model}.optimizer.kwargs.lr": rate,
+            f"{model}.optimizer.kwargs.weight_decay": config.weight_decay,
+            f"{model}.optimizer.kwargs.eps": config.adam_epsilon,
+        }
+    if config.lora_rank:
+        overrides |= {
+            "policy.dtensor_cfg.lora_cfg.dim": config.lora_rank,
+            "policy.dtensor_cfg.lora_cfg.alpha": config.lora_alpha,
+        }
+    if job.watch:
+        overrides |= {
+            "data.validation.dataset_name": "ResponseDataset",
+            "data.validation.data_path": folder / "watch.jsonl",
+        }
+    else:
+        overrides |= {"data.validation": None, "checkpointing.metric_name": None}
+    left = {"whiten_rewards", "rules", "no_eos_score", "entropy_bonus"}
+    left |= {"learning_rate_floor", "warmup_steps"}  # its schedule counts updates, not rollouts
+    left |= {"kl_controller", "kl_target", "kl_horizon"}  # its KL weight is fixed
+    if config.reference != config.policy:
+        left.add("reference")
+    return overrides, left
+
+
+def nemo_rl_command(overrides: dict[str, Any]) -> list[str]:
+    """The command line, in Hydra's grammar; `++` adds a name or changes it."""
+    command = ["python3", "start.py"]
+    for name, value in overrides.items():
+        plain = isinstance(value, str | Path)
+        command.append(f"++{name}={value if plain else json.dumps(value)}")
+    return command
+
+
+def write_nemo_rl_prompts(job: Job) -> None:
+    """`prompts.jsonl` and, where some are watched, `watch.jsonl`."""
+    for name, prompts in (("prompts", job.prompts), ("watch", job.watch)):
+        if prompts:
+            rows = [{"messages": p.messages, "label": label(p)} for p in prompts]
+            write_jsonl(job.folder / f"{name}.jsonl", rows)

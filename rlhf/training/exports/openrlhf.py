@@ -1,0 +1,117 @@
+"""A PPO run for OpenRLHF: arguments of its command line, prompts as JSON Lines.
+
+Names are those of OpenRLHF 0.11.2, checked by `benchmarks/export_schemas.py`.
+"""
+
+from typing import Any
+
+from rlhf.training.exports.job import Job, label
+from rlhf.training.rundir import write_jsonl
+
+OPENRLHF = "0.11.2"
+
+
+def openrlhf(job: Job) -> tuple[dict[str, Any], set[str]]:
+    """Arguments of `openrlhf.cli.train_ppo_ray`, and the settings that have no counterpart there.
+
+    True is a switch. A rollout's batch is counted in prompts, a training batch in responses.
+    """
+    config, folder = job.config, job.folder
+    arguments: dict[str, Any] = {
+        "actor.model_name_or_path": folder / "policy",
+        "critic.model_name_or_path": folder / "policy",
+        "reward.remote_url": folder / "reward.py",
+        "data.prompt_dataset": folder / "prompts.jsonl",
+        "data.input_key": "input",
+        "data.label_key": "label",
+        "data.apply_chat_template": True,
+        "data.max_len": job.longest + config.max_new_tokens,
+        "rollout.max_new_tokens": config.max_new_tokens,
+        "rollout.batch_size": config.prompts_per_step,
+        "rollout.n_samples_per_prompt": config.samples_per_prompt,
+        "rollout.micro_batch_size": max(1, config.microbatch_size // job.gpus),
+        "rollout.temperature": config.temperature,
+        "train.batch_size": config.minibatch_size,
+        "train.micro_batch_size": max(1, config.microbatch_size // job.gpus),
+        "train.max_epochs": config.epochs,
+        "train.num_episodes": job.passes,
+        "train.seed": config.seed,
+        "actor.adam.lr": config.learning_rate,
+        "actor.adam.eps": config.adam_epsilon,
+        "actor.adam.weight_decay": config.weight_decay,
+        "actor.min_lr_ratio": config.learning_rate_floor,
+        "actor.lr_warmup_ratio": min(1.0, config.warmup_steps / config.steps),
+        "actor.eps_clip": config.clip,
+        "actor.loss_agg_mode": "token-mean"
+        if config.loss_average == "tokens"
+        else "seq-mean-token-mean",
+        "critic.adam.lr": config.value_learning_rate,
+        "critic.adam.eps": config.adam_epsilon,
+        "critic.adam.weight_decay": config.weight_decay,
+        "critic.value_clip": config.value_clip,
+        "critic.freezing_steps": config.critic_warmup_steps or -1,
+        "algo.advantage.estimator": "gae",
+        "algo.advantage.gamma": config.gamma,
+        "algo.advantage.lambd": config.lam,
+        "algo.kl.init_coef": config.kl_weight,
+        "algo.kl.estimator": "k1",
+        "ds.zero_stage": 3,
+        "actor.num_nodes": 1,
+        "actor.num_gpus_per_node": job.gpus,
+        "critic.num_nodes": 1,
+        "critic.num_gpus_per_node": job.gpus,
+        "ref.num_nodes": 1,
+        "ref.num_gpus_per_node": job.gpus,
+        "vllm.num_engines": max(1, job.gpus // job.tensor_parallel),
+        "vllm.tensor_parallel_size": job.tensor_parallel,
+        "vllm.gpu_memory_utilization": 0.5,
+        "vllm.enable_sleep": True,
+        "train.colocate_all": True,
+        "ckpt.output_dir": folder / "output",
+        "ckpt.path": folder / "checkpoints",
+        "ckpt.save_hf": True,
+    }
+    if config.max_grad_norm:
+        arguments |= {
+            "actor.max_norm": config.max_grad_norm,
+            "critic.max_norm": config.max_grad_norm,
+        }
+    if config.score_clip:
+        arguments["reward.clip_range"] = [-config.score_clip, config.score_clip]
+    if config.dual_clip:
+        arguments["actor.dual_clip"] = config.dual_clip
+    if config.entropy_bonus:
+        arguments["actor.entropy_coef"] = config.entropy_bonus
+    if config.kl_controller == "adaptive":
+        arguments |= {
+            "algo.kl.target": config.kl_target,
+            "algo.kl.horizon": round(config.kl_horizon),
+        }
+    if config.lora_rank:
+        arguments |= {"ds.lora.rank": config.lora_rank, "ds.lora.alpha": round(config.lora_alpha)}
+    left = {"whiten_rewards", "rules", "clip_high"}
+    if config.no_eos_score < 0:  # a negative coefficient replaces the reward of a cut answer
+        arguments["reward.stop_properly_penalty_coef"] = config.no_eos_score
+    else:
+        left.add("no_eos_score")
+    if not config.whiten_advantages:  # it always whitens
+        left.add("whiten_advantages")
+    if config.reference != config.policy:  # its reference is what its actor starts from
+        left.add("reference")
+    return arguments, left
+
+
+def openrlhf_command(arguments: dict[str, Any]) -> list[str]:
+    """The command line; switches stand alone, several values follow one another."""
+    command = ["python3", "-m", "openrlhf.cli.train_ppo_ray"]
+    for name, value in arguments.items():
+        command.append(f"--{name}")
+        if value is not True:
+            command += map(str, value) if isinstance(value, list) else [str(value)]
+    return command
+
+
+def write_openrlhf_prompts(job: Job) -> None:
+    """`prompts.jsonl`, which OpenRLHF renders itself."""
+    rows = [{"input": p.messages, "label": label(p)} for p in job.prompts]
+    write_jsonl(job.folder / "prompts.jsonl", rows)
