@@ -1,0 +1,154 @@
+"""Whether prompts, tokenizer, lengths and batches are as a stage needs them."""
+
+import functools
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from rlhf.training.configs import PPOConfig
+from rlhf.training.doctor_report import Report
+
+
+def check_policy(report: Report, policy: Any, prompts: list[Any]) -> None:
+    render = policy.render if policy.encoder_decoder else None
+    check_round_trip(report, policy.tokenizer, "policy", prompts, policy.stop_ids, render)
+
+
+def check_lengths(
+    report: Report, policy: Any, prompts: list[Any], room: int, long_prompts: str
+) -> tuple[list[Any], int]:
+    """The prompts that leave room for an answer, and the tokens of the longest of all."""
+    lengths = [len(policy.prompt_ids(prompt.messages)) for prompt in prompts]
+    fitting = [p for p, n in zip(prompts, lengths, strict=True) if policy.fits(n, room)]
+    too_long = len(prompts) - len(fitting)
+    if too_long:
+        refused = long_prompts == "refuse" or not fitting
+        report.add(
+            "error" if refused else "warning",
+            "lengths",
+            f"{too_long} of {len(prompts)} prompts leave no room for {room} tokens in the context "
+            f"of {policy.context}; "
+            + ("shorten them, or set long_prompts." if refused else "they are left out."),
+        )
+    else:
+        report.add(
+            "ok",
+            "lengths",
+            f"Prompts have {min(lengths)} to {max(lengths)} tokens (median "
+            f"{statistics.median(lengths):g}); with {room} more they fit into {policy.context}.",
+        )
+    report.figures["prompts"] = len(prompts)
+    report.figures["prompt_tokens"] = {
+        "least": min(lengths),
+        "median": statistics.median(lengths),
+        "most": max(lengths),
+    }
+    return fitting, max(lengths)
+
+
+def check_round_trip(
+    report: Report,
+    tokenizer: Any,
+    what: str,
+    prompts: list[Any],
+    stop_ids: list[int],
+    apart: Callable[[list[dict[str, str]]], str] | None = None,
+) -> None:
+    """Do conversations come through template and tokenizer, and do answers end where they should?
+
+    `apart` is how an encoder-decoder renders a conversation for its encoder.
+    """
+    from rlhf.training import loading
+
+    render = apart or functools.partial(loading.render, tokenizer)
+    lost: list[str] = []
+    for prompt in prompts[:200]:
+        text = render(prompt.messages)  # InputError where a turn is dropped
+        back = tokenizer.decode(loading.encode(tokenizer, text), clean_up_tokenization_spaces=False)
+        if back != text:
+            lost.append(prompt.prompt_id)
+    if lost:
+        report.add(
+            "warning",
+            "tokenizer",
+            f"{len(lost)} of {min(len(prompts), 200)} prompts come back changed from the {what}'s "
+            f"tokenizer, {lost[0]} first: it has no tokens for some of their characters.",
+        )
+    else:
+        report.add("ok", "tokenizer", f"Prompts come back unchanged from the {what}'s tokenizer.")
+    if not getattr(tokenizer, "chat_template", None):
+        said = (
+            "its encoder reads a single turn as it stands, and of more turns each with its role."
+            if apart
+            else "turns are named."
+        )
+        report.add("warning", "template", f"The {what} has no chat template; {said}")
+    bos = tokenizer.bos_token
+    if bos and prompts and not apart and getattr(tokenizer, "chat_template", None):
+        rendered = loading.render(tokenizer, prompts[0].messages)
+        added = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+        if rendered.startswith(bos + bos):
+            report.add("warning", "template", f"The {what}'s template begins with {bos} twice.")
+        elif added and not rendered.startswith(bos):
+            report.add(
+                "warning",
+                "template",
+                f"The {what} expects {bos} first, and its template does not put it there.",
+            )
+    if not stop_ids:
+        return
+    # What the template itself puts behind an answer must be what ends one.
+    names = [tokenizer.convert_ids_to_tokens(i) for i in stop_ids]
+    marker = "yes"
+    if getattr(tokenizer, "chat_template", None) and prompts:
+        turns = [*prompts[0].messages, {"role": "assistant", "content": marker}]
+        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+        behind = loading.encode(tokenizer, whole[whole.rfind(marker) + len(marker) :])
+        first = next((i for i in behind if i in tokenizer.all_special_ids), None)
+        if first is None:
+            report.add(
+                "warning",
+                "end",
+                f"The {what}'s template puts no special token behind an answer, so it can't be "
+                f"learnt there that {' or '.join(names)} ends one.",
+            )
+        elif first not in stop_ids:
+            report.add(
+                "error",
+                "end",
+                f"The {what}'s template ends an answer with "
+                f"{tokenizer.convert_ids_to_tokens(first)!r}, which is not among its stop tokens "
+                f"({', '.join(names)}); add it to eos_token_id in generation_config.json.",
+            )
+        else:
+            report.add("ok", "end", f"Answers end with {tokenizer.convert_ids_to_tokens(first)}.")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stop_ids:
+        report.add(
+            "ok", "pad", "Padding has no token of its own, which does no harm: masks are lengths."
+        )
+
+
+def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
+    """Prompts, rollouts, minibatches, microbatches: do they add up?"""
+    if n_prompts < config.prompts_per_step:
+        report.add(
+            "error",
+            "batches",
+            f"{n_prompts} prompts are fewer than the {config.prompts_per_step} of one step; add "
+            "prompts or lower prompts_per_step.",
+        )
+        return
+    passes = config.steps * config.prompts_per_step / n_prompts
+    updates = max(1, round(config.responses_per_step / config.minibatch_size)) * config.epochs
+    report.figures["passes"] = passes
+    report.figures["updates"] = updates * config.steps
+    report.add(
+        "ok",
+        "batches",
+        f"{config.steps} steps of {config.responses_per_step} responses, {updates} updates each; "
+        f"every prompt is seen {passes:.2g} times.",
+    )
+    if config.minibatch_size < 8 and config.whiten_rewards:
+        report.add("warning", "batches", "Whitening rewards wants minibatches of 8 or more.")
+    if config.approx_kl_stop == 0 and config.epochs > 4:
+        report.add("warning", "batches", f"{config.epochs} epochs with approx_kl_stop off drift.")

@@ -1,0 +1,230 @@
+"""How much memory and time a run would take, estimated: nothing here says that it is set up right."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rlhf.training.configs import PPOConfig
+from rlhf.training.doctor_report import Report
+
+FULL_TRAINING_BYTES = 16
+"""Per parameter in float32: itself, its gradient, AdamW's two moments (4 bytes each)."""
+
+
+def available_memory(device_type: str) -> float:
+    """Bytes that can be had now: of the GPU, or of the machine within its control group."""
+    if device_type == "cuda":
+        import torch
+
+        return float(torch.cuda.mem_get_info()[0])
+    found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(float(line.split()[1]) * 1024)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
+        found.append(float(text) - float(used.read_text()))
+    return min(found)
+
+
+def too_large(report: Report, here: float, config: PPOConfig) -> bool:
+    """Whether the models' files alone are more than the memory that is free: then nothing is read."""
+    folders = {config.policy, config.reference, config.reward_model, config.test_reward_model}
+    files = [f for name in folders if name for f in Path(name).rglob("*.safetensors")]
+    needed = float(sum(f.stat().st_size for f in files))
+    if needed > here:
+        compare_memory(report, here, needed, {"models' files": needed})
+    return needed > here
+
+
+def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
+    """Bytes that a PPO run needs, by part: a rough upper estimate.
+
+    Full training holds weights, gradients and two moments in float32; what is frozen is there as it
+    was loaded. Activations: about 16 floats per token, layer and unit (Korthikanti et al. 2022
+    count 34 bytes at 2 bytes each), and the vocabulary's logits three times (logits, log-softmax,
+    gradient).
+    """
+    from rlhf.training import packing
+
+    config, policy = models.config, models.policy
+    shape = packing.inner(policy.model).config
+    width = 2 if models.half else 4
+    hidden = policy.hidden_size
+    layers = getattr(shape, "num_hidden_layers", 1)
+    if policy.encoder_decoder:
+        layers += getattr(shape, "num_decoder_layers", None) or layers
+    trained = [p for _, p in models.trained()]
+    trainable = sum(p.numel() for p in trained)
+    own = sum(p.numel() * p.element_size() for p in trained)
+    critic = sum(p.numel() for p in models.critic.parameters())
+    parts = {
+        "policy": _bytes(policy.model) - own + trainable * FULL_TRAINING_BYTES,
+        "reference": 4 * sum(w.numel() for w in models.followed.values())
+        if models.shared
+        else _bytes(models.reference.model),
+        "critic": critic * FULL_TRAINING_BYTES,
+    }
+    for name, scorer in zip(("reward_model", "test_reward_model"), models.scorers, strict=False):
+        parts[name] = _bytes(*_modules_of(scorer))
+    if models.device.type == "cpu":  # whole copies: of the best weights, and of their average
+        best = watched and models.test_scorer is not None and config.tripwire_evaluations > 0
+        parts["copies"] = 4 * trainable * (best + (config.ema_decay > 0))
+    tokens = config.microbatch_size * (longest + config.max_new_tokens)
+    logits = config.microbatch_size * config.max_new_tokens * shape.vocab_size * 4
+    parts["activations"] = tokens * layers * hidden * 16 * width + 3 * logits
+    heads = getattr(shape, "num_key_value_heads", getattr(shape, "num_attention_heads", 1))
+    per_head = getattr(shape, "head_dim", None) or hidden // max(shape.num_attention_heads, 1)
+    rows = min(config.decode_batch_size, config.responses_per_step)
+    reach = longest + config.max_new_tokens
+    parts["cache"] = 2 * layers * rows * reach * heads * per_head * width
+    return {name: float(value) for name, value in parts.items()}
+
+
+def tuning_memory(policy: Any, *, reference: bool) -> dict[str, float]:
+    """Bytes of fully training a policy on texts, with a frozen copy as `reference` beside it (DPO)."""
+    size = sum(p.numel() for p in policy.model.parameters())
+    return {"policy": size * (FULL_TRAINING_BYTES + (4 if reference else 0))}
+
+
+def reward_memory(
+    model: Any, sides: dict[str, list[Any]], models: int, config: Any
+) -> dict[str, float]:
+    """Bytes that the reward models need, by part. `models` are trained for each of the two `sides`,
+    one after another, and those that are done stay."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    kept = _bytes(model.trunk, model.heads)
+    parts = {
+        "trunk": float(kept + trained * (FULL_TRAINING_BYTES - 4)),
+        "other models": float(kept * (2 * models - 1)),
+    }
+    if model.prior is not None:
+        parts["priors"] = 2.0 * _bytes(model.prior)
+    shape = model.trunk.config
+    longest = max(len(t.prompt) + len(t.response) for t in _texts(sides))
+    rows = config.rankings_per_batch * max(len(g.texts) for g in sides["train"])
+    layers = getattr(shape, "num_hidden_layers", 1)
+    parts["activations"] = float(rows * longest * layers * shape.hidden_size * 16 * 4)
+    return parts
+
+
+def compare_memory(report: Report, here: float, needed: float, parts: dict[str, float]) -> None:
+    """`here` is what was free before anything was loaded."""
+    report.figures["memory"] = {"needed": needed, "available": here, "parts": parts}
+    largest = max(parts, key=parts.__getitem__)
+    said = (
+        f"About {_size(needed)} needed (most for the {largest}: {_size(parts[largest])}), "
+        f"{_size(here)} free."
+    )
+    if needed > here:
+        report.add("error", "memory", said + " Take LoRA, smaller batches, or a bigger machine.")
+    else:
+        report.add("warning" if needed > 0.8 * here else "ok", "memory", said)
+
+
+def estimate_ppo_time(report: Report, models: Any, prompts: list[Any], scoring: float) -> None:
+    """Time one forward and backward pass, and add up a run from it, the probe's sampling and its
+    seconds of `scoring` for each answer."""
+    import torch
+
+    config, policy = models.config, models.policy
+    rows = min(config.microbatch_size, 16)
+    chosen = [prompts[i % len(prompts)] for i in range(rows)]
+    _, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
+    length = max(1, round(report.figures.get("mean_response_tokens", config.max_new_tokens)))
+    answers = [[policy.pad_id] * length] * rows
+    for _ in range(2):  # the first warms up
+        began = time.monotonic()
+        with models.autocast():
+            _, hidden = policy.read(encoded, answers)
+            loss = policy.logits(hidden).float().mean()
+        forward = time.monotonic() - began
+        loss.backward()
+        if policy.device.type == "cuda":
+            torch.cuda.synchronize()
+        both = time.monotonic() - began
+        policy.model.zero_grad(set_to_none=True)
+    responses = config.responses_per_step
+    generate = responses * length / max(report.figures.get("tokens_per_second", 1e9), 1e-9)
+    passes = responses / rows
+    step = generate + responses * scoring + passes * (2 * forward + both * config.epochs)
+    report.figures["seconds"] = {"step": step, "run": step * config.steps, "generate": generate}
+    report.add(
+        "ok",
+        "time",
+        f"Roughly {_duration(step)} a step, {_duration(step * config.steps)} for {config.steps} "
+        f"steps ({generate / step:.0%} of it sampling), as busy as the machine is now.",
+    )
+
+
+def estimate_reward_time(
+    report: Report,
+    model: Any,
+    sides: dict[str, list[Any]],
+    models: int,
+    config: Any,
+    updates: int,
+) -> None:
+    """Time one update of a reward model, and add up all `updates` of all models and their measuring."""
+    import torch
+
+    from rlhf.training import reward_model
+
+    batch = sides["train"][: config.rankings_per_batch]
+    some = [t for g in batch for t in g.texts]
+    began = time.monotonic()
+    reward_model.with_prior(model, batch, config.batch_size)
+    reading = (time.monotonic() - began) / len(some)
+    priors = [g.prior for g in batch if g.prior is not None]
+    for _ in range(2):  # the first warms up
+        began = time.monotonic()
+        scores = model.raw_scores(some, torch.cat(priors) if priors else None)
+        forward = time.monotonic() - began
+        scores.square().mean().backward()
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+        update = (time.monotonic() - began) * min(config.rankings_per_batch / len(batch), 1.0)
+    # Every text is read by the prior once for each model, and at the end by the other side's.
+    measuring = len(_texts(sides)) * models * (2 * reading + forward / len(some))
+    whole = update * updates + measuring
+    report.figures["seconds"] = {"update": update, "run": whole}
+    report.add(
+        "ok",
+        "time",
+        f"Roughly {_duration(update)} an update, {_duration(whole)} in all, as busy as the machine "
+        "is now.",
+    )
+
+
+def _texts(sides: dict[str, list[Any]]) -> list[Any]:
+    return [t for groups in sides.values() for g in groups for t in g.texts]
+
+
+def _bytes(*modules: Any) -> int:
+    """What the weights of modules take; those that they share count once."""
+    weights = {id(p): p for module in modules for p in module.parameters()}
+    return sum(p.numel() * p.element_size() for p in weights.values())
+
+
+def _modules_of(scorer: Any) -> list[Any]:
+    """Everything that a reward model holds, those beside it included."""
+    own = [scorer.trunk, scorer.heads] + ([scorer.prior] if scorer.prior is not None else [])
+    return own + [module for other in scorer.others for module in _modules_of(other)]
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, span in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * span:
+            return f"{seconds / span:.2g} {unit}"
+    return f"{seconds:.2g} s"

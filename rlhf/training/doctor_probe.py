@@ -1,0 +1,172 @@
+"""Sample a few answers, and look at how they end and differ and at what they are worth.
+
+As a stage would sample and judge them, so that what is wrong with its answers or rewards is seen
+before it runs.
+"""
+
+import functools
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.training.doctor_report import Report
+from rlhf.training.rundir import InputError
+
+PROBED_PROMPTS = 12
+PROBED_ANSWERS = 8
+"""A few answers to a few prompts: enough to see that rewards differ, seconds to make."""
+
+
+@dataclass
+class Probed:
+    """A few prompts and several sampled answers to each."""
+
+    prompts: list[Any]
+    encoded: list[list[int]]
+    answers: list[list[Any]]
+    policy: Any
+    seconds: float
+
+    @functools.cached_property
+    def flat(self) -> list[Any]:
+        """All answers, prompt by prompt;"""
+        return [answer for group in self.answers for answer in group]
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """their texts,"""
+        return [self.policy.decode(answer.tokens) for answer in self.flat]
+
+    @functools.cached_property
+    def asked(self) -> list[Any]:
+        """and what each answers."""
+        return [p for p, group in zip(self.prompts, self.answers, strict=True) for _ in group]
+
+
+def some_prompts(policy: Any, prompts: list[Any], config: Any) -> tuple[list[Any], list[list[int]]]:
+    """A few of the prompts, evenly spread, and their token ids."""
+    chosen = prompts[:: max(1, len(prompts) // PROBED_PROMPTS)][:PROBED_PROMPTS]
+    kept, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
+    return kept, encoded
+
+
+def ppo_reward(models: Any, probed: Probed) -> Any:
+    """What PPO would climb (answers,): by its own `judge`, then what it does to the score of an
+    answer that is too long or did not end."""
+    import torch
+
+    from rlhf.training import ppo_math
+
+    config = models.config
+    scores, _ = models.judge(probed.asked, probed.texts)
+    if not bool(torch.isfinite(scores).all()):
+        raise InputError(
+            "Rewards of sampled answers are not finite numbers; mend the reward model or the rule "
+            "that gave them."
+        )
+    if config.overlong_buffer:
+        scores = scores - ppo_math.overlong_penalty(
+            torch.tensor([len(answer.tokens) for answer in probed.flat]),
+            longest=config.max_new_tokens,
+            buffer=config.overlong_buffer,
+            penalty=config.overlong_penalty,
+        )
+    return with_no_eos_score(probed, scores, config)
+
+
+def combined(scorer: Any, probed: Probed, config: Any) -> Any:
+    """One score (answers,) by a reward model alone."""
+    axes = scorer.score([p.messages for p in probed.asked], probed.texts)
+    threshold = getattr(config, "safety_threshold", 0.15)
+    return scorer.combine(axes, [p.risk for p in probed.asked], threshold=threshold)
+
+
+def with_no_eos_score(probed: Probed, scores: Any, config: Any) -> Any:
+    """The scores with that of an answer that did not end, where the stage has one for it."""
+    import torch
+
+    from rlhf.training import ppo_math
+
+    if not hasattr(config, "no_eos_score"):
+        return scores
+    finished = torch.tensor([answer.finished for answer in probed.flat])
+    return ppo_math.replace_unfinished(scores.cpu(), finished, config.no_eos_score)
+
+
+def report_answers(report: Report, probed: Probed, config: Any) -> None:
+    """How long the answers are, whether they end and whether they differ."""
+    flat = probed.flat
+    tokens = sum(len(a.tokens) for a in flat)
+    ended = sum(a.finished for a in flat) / len(flat)
+    groups = [probed.texts[i : i + PROBED_ANSWERS] for i in range(0, len(flat), PROBED_ANSWERS)]
+    distinct = statistics.fmean(len(set(group)) / len(group) for group in groups)
+    report.figures |= {
+        "tokens_per_second": tokens / probed.seconds,
+        "mean_response_tokens": tokens / len(flat),
+        "finished": ended,
+        "distinct": distinct,
+    }
+    if ended < 0.5:
+        report.add(
+            "warning",
+            "answers",
+            f"Only {ended:.0%} of {len(flat)} sampled answers ended within {config.max_new_tokens} "
+            "tokens; raise max_new_tokens, or teach the policy to end first (sft).",
+        )
+    elif distinct < 0.3:
+        report.add(
+            "warning",
+            "answers",
+            f"Of {PROBED_ANSWERS} answers to a prompt only {distinct * PROBED_ANSWERS:.1f} differ; "
+            "a policy that always says the same can't find anything better.",
+        )
+    else:
+        report.add(
+            "ok",
+            "answers",
+            f"{ended:.0%} of {len(flat)} sampled answers end; mean length "
+            f"{tokens / len(flat):.0f} tokens.",
+        )
+
+
+def report_rewards(report: Report, probed: Probed, rewards: dict[str, Any]) -> None:
+    """Whether rewards (answers,) differ, also among the answers that ended, and agree."""
+    judged = {name: r.reshape(-1, PROBED_ANSWERS) for name, r in rewards.items()}
+    if "reward_model" in judged:
+        scores = judged["reward_model"]
+        spread = float(scores.std(dim=1).mean())
+        headroom = float((scores.max(dim=1).values - scores.mean(dim=1)).mean())
+        report.figures |= {"reward_spread": spread, "best_of_8_headroom": headroom}
+        ended = [
+            [s for s, a in zip(row, group, strict=True) if a.finished]
+            for row, group in zip(scores.tolist(), probed.answers, strict=True)
+        ]
+        apart = [statistics.stdev(some) for some in ended if len(some) > 1]
+        among = statistics.fmean(apart) if apart else None
+        report.figures["reward_spread_of_ended"] = among
+        said = (
+            f"Answers to one prompt differ by {spread:.2f} (standard deviation of the reward); the "
+            f"best of {PROBED_ANSWERS} is worth {headroom:.2f} more than the mean."
+        )
+        if spread < 0.05:
+            report.add("warning", "reward", said + " There is next to nothing to climb.")
+        elif among is not None and among < 0.05:
+            report.add(
+                "warning",
+                "reward",
+                said + f" Those that end differ by {among:.2f} only: but for ending there is next "
+                "to nothing to climb.",
+            )
+        else:
+            report.add("ok", "reward", said)
+    if len(judged) == 2:
+        one, other = (s - s.mean(dim=1, keepdim=True) for s in judged.values())
+        size = float(one.norm() * other.norm())
+        agreement = float((one * other).sum()) / size if size > 0 else 0.0
+        report.figures["reward_models_agree"] = agreement
+        report.add(
+            "warning" if agreement < 0.2 else "ok",
+            "reward",
+            f"The two reward models' opinions of these answers correlate by {agreement:.2f}"
+            + ("; what one rewards the other does not see." if agreement < 0.2 else "."),
+        )
