@@ -260,19 +260,19 @@ def _examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: boo
 
 def _examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
     """Reward models: the rankings of both sides as they would be learnt from, and one update."""
-    from rlhf.training import loading, reward_model
+    from rlhf.training import loading, reward_data, reward_model
     from rlhf.training.data import read_judgments, read_texts
 
     # 1. Rankings, split by prompt, and texts of the reference.
     judgments = read_judgments(run_dir, config.axes)
     if config.loss == "plackett_luce":
-        reward_model.check_ties(judgments)
+        reward_data.check_ties(judgments)
     read_texts(run_dir, "reference")
     checkpoint = find_checkpoint(run_dir)
     if checkpoint is not None:
         report.add("ok", "checkpoint", "It would go on from its checkpoint.")
     ids = sorted({j.prompt.prompt_id for j in judgments})
-    halves = dict(zip(("train", "test"), reward_model.split(ids, config), strict=True))
+    halves = dict(zip(("train", "test"), reward_data.split(ids, config), strict=True))
     annotators = sorted({j.annotator for j in judgments})
 
     # 2. The first model of all that would be trained.
@@ -287,7 +287,7 @@ def _examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: 
     # 3. Lengths and batches.
     sides = {}
     for name, mine in halves.items():
-        groups = reward_model.groups_of(
+        groups = reward_data.groups_of(
             model, [j for j in judgments if j.prompt.prompt_id in mine], annotators
         )
         sides[name] = [g for g in groups if any(o.pairs for o in g.opinions)]

@@ -171,12 +171,12 @@ def estimate_reward_time(
     """Time one update of a reward model, and add up all `updates` of all models and their measuring."""
     import torch
 
-    from rlhf.training import reward_model
+    from rlhf.training import reward_data
 
     batch = sides["train"][: config.rankings_per_batch]
     some = [t for g in batch for t in g.texts]
     began = time.monotonic()
-    reward_model.with_prior(model, batch, config.batch_size)
+    reward_data.with_prior(model, batch, config.batch_size)
     reading = (time.monotonic() - began) / len(some)
     priors = [g.prior for g in batch if g.prior is not None]
     for _ in range(2):  # the first warms up

@@ -6,39 +6,43 @@ the other, so no ranking has to be set aside.
 """
 
 import dataclasses
-import hashlib
 import math
 import random
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.training import loading, parallel, reward_math, reward_report
 from rlhf.training.configs import RewardModelConfig, load
-from rlhf.training.data import Judgment, Prompt, read_judgments, read_texts
+from rlhf.training.data import read_judgments, read_texts
+from rlhf.training.reward_checkpoint import LeftOff, learnt, put
+from rlhf.training.reward_data import (
+    Group,
+    all_pairs,
+    batches_of,
+    check_ties,
+    groups_of,
+    split,
+    with_prior,
+)
+from rlhf.training.reward_verdicts import measure, opinions_of, smoothing_of
 from rlhf.training.rundir import (
     CONFIG,
     InputError,
     MetricsWriter,
     Stopped,
     StopRequest,
-    begun_otherwise,
     find_checkpoint,
-    read_json,
     run_stage,
     save_checkpoint,
-    write_json,
     write_progress,
     write_result,
 )
-from rlhf.training.scorers import RewardModel, Text
+from rlhf.training.scorers import RewardModel
 
 FEW_NUMBERS_RATE = 0.3
 """Peak step size of the tie rate and the annotators' reliabilities: logits of a few numbers, each
@@ -46,30 +50,6 @@ seen in many rankings, that must arrive within some dozens of steps."""
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Updates that are not finite, after which the run is given up."""
-
-
-@dataclass
-class Opinion:
-    """One judgment of one axis on the responses of a group."""
-
-    axis: int
-    annotator: int
-    pairs: list[reward_math.Pair]
-    ranks: tuple[int | None, ...]
-    weight: float
-    round: str = ""
-    strength: str = ""
-
-
-@dataclass
-class Group:
-    """The responses to one prompt with all judgments of exactly these: read once for all."""
-
-    prompt: Prompt
-    responses: tuple[str, ...]
-    opinions: list[Opinion]
-    texts: list[Text]
-    prior: Tensor | None = None
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -175,7 +155,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     if not peers.writes:
         return
     run.close()
-    everything = [p for j in judgments for p in _all_pairs(j)]
+    everything = [p for j in judgments for p in all_pairs(j)]
     result |= {
         "n_judgments": len(judgments),
         "n_prompts": len(train_ids) + len(test_ids),
@@ -259,117 +239,6 @@ class Run:
         self.metrics.close()
 
 
-@dataclass
-class LeftOff:
-    """A checkpoint: what a killed run goes on from. Whatever else it needs, it computes again."""
-
-    step: int
-    """Steps of the model that was being trained; those before it are done."""
-    total_steps: int
-    weights: dict[str, Tensor]
-    moments: dict[str, Tensor]
-    trained: list[dict[str, Tensor]]
-    skipped: list[int]
-
-    def write(self, folder: Path) -> None:
-        """Fill an empty folder."""
-        for number, weights in enumerate([*self.trained, self.weights]):
-            save_file(weights, folder / f"model-{number}.safetensors")
-        save_file(
-            {name: m.cpu().contiguous() for name, m in self.moments.items()},
-            folder / "optimizer.safetensors",
-        )
-        state = {"step": self.step, "total_steps": self.total_steps, "skipped": self.skipped}
-        write_json(folder / "state.json", state)
-
-    @classmethod
-    def read(cls, folder: Path) -> "LeftOff":
-        """What `write` wrote."""
-        state = read_json(folder / "state.json")
-        count = len(list(folder.glob("model-*.safetensors")))
-        models = [load_file(folder / f"model-{number}.safetensors") for number in range(count)]
-        moments = load_file(folder / "optimizer.safetensors")
-        counts = state.get("skipped", [0] * count)  # checkpoints of before have none
-        return cls(state["step"], state["total_steps"], models[-1], moments, models[:-1], counts)
-
-
-def learnt(model: RewardModel, log_reliability: Tensor) -> dict[str, Tensor]:
-    """A whole copy of what training changes, on the CPU. All processes ask together."""
-    found = {
-        f"trunk.{name}": p
-        for name, p in model.trunk.named_parameters()
-        if not model.adapters or "lora_" in name
-    }
-    found |= {f"heads.{name}": p for name, p in model.heads.named_parameters()}
-    found |= {"log_nu": model.log_nu, "log_reliability": log_reliability}
-    return {n: parallel.whole(p.detach()).cpu().clone().contiguous() for n, p in found.items()}
-
-
-@torch.no_grad()
-def put(model: RewardModel, log_reliability: Tensor, saved: dict[str, Tensor]) -> None:
-    """Put back what `learnt` gave; `InputError` where it has other weights than this model."""
-    places = dict(model.trunk.named_parameters(prefix="trunk"))
-    places |= dict(model.heads.named_parameters(prefix="heads"))
-    places |= {"log_nu": model.log_nu, "log_reliability": nn.Parameter(log_reliability.data)}
-    trained = [n for n in places if not (model.adapters and n.startswith("trunk.")) or "lora_" in n]
-    if {n: t.shape for n, t in saved.items()} != {n: places[n].shape for n in trained}:
-        raise begun_otherwise("model-*.safetensors")
-    for name, tensor in saved.items():
-        places[name].copy_(parallel.share_of(tensor, places[name]))
-
-
-def opinions_of(
-    model: RewardModel,
-    conversations: Sequence[Any],
-    texts: Sequence[str],
-    batch_size: int,
-    peers: parallel.Group,
-) -> dict[str, Tensor]:
-    """What each member says of each axis (B, members), before any scale; each process scores its
-    share of the texts."""
-    said = {a: torch.zeros(len(texts), model.members_of(a)) for a in model.every_axis}
-    if texts[peers.share]:
-        mine = model.opinions(
-            conversations[peers.share],
-            texts[peers.share],
-            batch_size=batch_size,
-            standardised=False,
-        )
-        for axis, scores in mine.items():
-            said[axis][peers.share] = scores
-    return {axis: peers.add(scores) for axis, scores in said.items()}
-
-
-def check_ties(judgments: Sequence[Judgment]) -> None:
-    """`InputError` for a ranking with more responses on one place than can be summed over."""
-    for judgment in judgments:
-        for axis, ranks in judgment.ranks.items():
-            places = Counter(rank for rank in ranks if rank is not None)
-            tied = max((n for rank, n in places.items() if rank != max(places)), default=0)
-            if tied > reward_math.MOST_TIED:
-                raise InputError(
-                    f"A ranking for prompt {judgment.prompt.prompt_id} has {tied} responses on one "
-                    f"place of {axis}, and plackett_luce takes {reward_math.MOST_TIED}; set loss to "
-                    "pairs."
-                )
-
-
-def split(prompt_ids: Sequence[str], config: RewardModelConfig) -> tuple[set[str], set[str]]:
-    """Prompt ids for the train-RM and for the test-RM, the same for the same ids and seed.
-
-    By the order of hashes, so that a prompt tends to stay on its side when others are added.
-    """
-    if len(prompt_ids) < 2:
-        raise InputError(
-            "data/preferences.jsonl ranks only one prompt; two reward models need at least two."
-        )
-    ordered = sorted(
-        prompt_ids, key=lambda p: hashlib.sha256(f"{config.seed}:{p}".encode()).digest()
-    )
-    n_test = min(max(round(len(ordered) * config.test_share), 1), len(ordered) - 1)
-    return set(ordered[n_test:]), set(ordered[:n_test])
-
-
 def plans_of(config: RewardModelConfig) -> list[tuple[tuple[str, ...], int]]:
     """(axes, seed) of every model to be trained on one side: members, or one for each axis."""
     axes = [(axis,) for axis in config.axes] if config.separate_axes else [config.axes]
@@ -402,88 +271,6 @@ def new_member(
     if config.share_prompts and not model.share_prompts() and name == "train" and not members:
         print("This trunk reads every response with its own copy of the prompt.")
     return model
-
-
-def smoothing_of(model: RewardModel, groups: Sequence[Group]) -> float:
-    """The share of wrong labels that explains how often people disagree on `groups`."""
-    verdicts, pairs = verdicts_of(model.axes, groups, None)
-    reward_report.add_agreement(verdicts, pairs)
-    agreed, n = reward_report.agreement(verdicts)
-    if agreed is None:
-        raise InputError(
-            "smoothing is 'agreement', but no two people decided the same pair; set label_smoothing "
-            "to a number and smoothing to 'fixed', or let some comparisons be judged twice."
-        )
-    share = min(reward_math.smoothing_from_agreement(agreed), 0.49)
-    print(f"label smoothing {share:.3f}: people agree on {agreed:.1%} of {n // 2} pairs")
-    return share
-
-
-def groups_of(
-    model: RewardModel, judgments: Sequence[Judgment], annotators: Sequence[str]
-) -> list[Group]:
-    """Judgments by what was judged; each group's distinct responses are read once."""
-    number = {name: i for i, name in enumerate(annotators)}
-    found: dict[tuple[str, tuple[str, ...]], Group] = {}
-    for judgment in judgments:
-        # The same responses in another order are the same group.
-        responses = tuple(sorted(set(judgment.responses)))
-        place = {text: i for i, text in enumerate(responses)}
-        key = (judgment.prompt.prompt_id, responses)
-        if key not in found:
-            conversations = [judgment.prompt.messages] * len(responses)
-            read = model.read_all(conversations, responses)
-            found[key] = Group(judgment.prompt, responses, [], read)
-        for axis, name in enumerate(model.axes):
-            ranks = judgment.ranks.get(name)
-            if ranks is None:
-                continue
-            label, strength = judgment.strength.get(name, ("", None))
-            pairs = [
-                reward_math.Pair(
-                    place[judgment.responses[p.better]],
-                    place[judgment.responses[p.worse]],
-                    p.tie,
-                    p.margin if strength is None or p.tie else strength,
-                )
-                for p in reward_math.pairs_of(ranks, judgment.responses)
-            ]
-            placed: list[int | None] = [None] * len(responses)
-            for text, rank in zip(judgment.responses, ranks, strict=True):
-                placed[place[text]] = rank
-            found[key].opinions.append(
-                Opinion(
-                    axis,
-                    number[judgment.annotator],
-                    pairs,
-                    tuple(placed),
-                    judgment.weight,
-                    judgment.round,
-                    label,
-                )
-            )
-    return list(found.values())
-
-
-def with_prior(
-    model: RewardModel,
-    groups: Sequence[Group],
-    batch_size: int,
-    peers: parallel.Group = parallel.Group(),  # noqa: B008 - it never changes
-) -> None:
-    """Compute the prior's features once per text; these texts say what is usual."""
-    if model.prior is None:
-        return
-    texts = [t for g in groups for t in g.texts]
-    mine = model.prior_features(texts[peers.share], batch_size=batch_size)
-    assert mine is not None
-    features = mine.new_zeros(len(texts), mine.shape[1])
-    features[peers.share] = mine
-    features = model.fit_features(peers.add(features))
-    start = 0
-    for group in groups:
-        group.prior = features[start : start + len(group.texts)]
-        start += len(group.texts)
 
 
 def train(
@@ -543,7 +330,7 @@ def train(
         run.skipped.append(0)
     step = in_a_row = 0
     for _ in range(config.epochs):
-        for batch in _batches(groups, config.rankings_per_batch, generator):
+        for batch in batches_of(groups, config.rankings_per_batch, generator):
             if step < done:
                 step += 1
                 continue
@@ -705,105 +492,6 @@ def batch_loss(
     )
     weights = torch.tensor(weight, device=scores.device)[:, None] * torch.stack(taken)
     return ((losses * weights).sum(dim=0) / total).mean(), *right
-
-
-def measure(
-    model: RewardModel,
-    judgments: Sequence[Judgment],
-    annotators: Sequence[str],
-    config: RewardModelConfig,
-    peers: parallel.Group,
-) -> tuple[list[reward_report.Verdict], dict[str, float]]:
-    """A verdict for every decided pair of unseen prompts, and per axis the mean spread of the
-    members of an ensemble (in standard deviations of the reference's scores)."""
-    groups = groups_of(model, judgments, annotators)
-    said = opinions_of(
-        model,
-        [g.prompt.messages for g in groups for _ in g.responses],
-        [text for g in groups for text in g.responses],
-        config.batch_size,
-        peers,
-    )
-    found, keys = verdicts_of(model.axes, groups, said, annotators)
-    for other in model.others if config.separate_axes else []:
-        if not set(other.axes) & {v.axis for v in found}:  # the first member for its axis
-            more, pairs = verdicts_of(
-                other.axes, groups_of(other, judgments, annotators), said, annotators
-            )
-            found += more
-            keys += pairs
-    reward_report.add_agreement(found, keys)
-    spread = {
-        axis: float(scores.std(dim=1, unbiased=False).mean()) / model.scale[axis]
-        for axis, scores in said.items()
-        if scores.shape[1] > 1
-    }
-    return found, spread
-
-
-def verdicts_of(
-    axes: Sequence[str],
-    groups: Sequence[Group],
-    said: dict[str, Tensor] | None,
-    annotators: Sequence[str] | None = None,
-) -> tuple[list[reward_report.Verdict], list[tuple[Any, bool]]]:
-    """Every decided pair of `groups`, with which pair it is and whether its first side won.
-
-    `said` holds the members' scores (texts, members) per axis; without it differences are 0.
-    """
-    means = {axis: scores.mean(dim=1).tolist() for axis, scores in (said or {}).items()}
-    verdicts: list[reward_report.Verdict] = []
-    keys: list[tuple[Any, bool]] = []
-    start = 0
-    for number, group in enumerate(groups):
-        for opinion in group.opinions:
-            axis = axes[opinion.axis]
-            for pair in opinion.pairs:
-                if pair.tie:
-                    continue
-                difference = 0.0
-                if axis in means:
-                    scores = means[axis]
-                    difference = scores[start + pair.better] - scores[start + pair.worse]
-                who = str(opinion.annotator)
-                apart = f"{pair.margin:g} rank{'s' if pair.margin > 1 else ''} apart"
-                verdicts.append(
-                    reward_report.Verdict(
-                        axis=axis,
-                        prompt_id=group.prompt.prompt_id,
-                        difference=difference,
-                        category=group.prompt.category,
-                        annotator=annotators[opinion.annotator] if annotators else who,
-                        round=opinion.round,
-                        strength=opinion.strength or apart,
-                    )
-                )
-                low, high = sorted((pair.better, pair.worse))
-                keys.append(((number, low, high), pair.better == low))
-        start += len(group.texts)
-    return verdicts, keys
-
-
-def _all_pairs(judgment: Judgment) -> list[reward_math.Pair]:
-    return [
-        pair
-        for ranks in judgment.ranks.values()
-        for pair in reward_math.pairs_of(ranks, judgment.responses)
-    ]
-
-
-def _batches(groups: list[Group], size: int, generator: random.Random) -> list[list[Group]]:
-    """A shuffled order in which the groups of one batch are of similar length."""
-    shuffled = generator.sample(groups, len(groups))
-    batches = []
-    for start in range(0, len(shuffled), 8 * size):
-        near = sorted(
-            shuffled[start : start + 8 * size],
-            key=lambda g: max(len(t.prompt) + len(t.response) for t in g.texts),
-        )
-        batches += [near[i : i + size] for i in range(0, len(near), size)]
-    generator.shuffle(batches)
-    return batches
 
 
 if __name__ == "__main__":
