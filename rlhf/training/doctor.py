@@ -213,7 +213,7 @@ def _examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: boo
     models = Models(config)
     if checkpoint is not None:
         state = read_json(checkpoint / "state.json")
-        models.scales = state["scales"]
+        models.reward.scales = state["scales"]
         report.add("ok", "checkpoint", f"It would go on after step {state['step']}.")
     policy = models.policy
     check_policy(report, policy, prompts)
@@ -243,8 +243,10 @@ def _examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: boo
         began = time.monotonic()
         rewards = {"reward_model": ppo_reward(models, probed)}
         scoring = (time.monotonic() - began) / len(probed.flat)
-        if models.test_scorer is not None:  # it only watches: its own opinion, without the rules
-            second = combined(models.test_scorer, probed, config)
+        if (
+            models.reward.test_scorer is not None
+        ):  # it only watches: its own opinion, without the rules
+            second = combined(models.reward.test_scorer, probed, config)
             rewards["test_reward_model"] = with_no_eos_score(probed, second, config)
         report_rewards(report, probed, rewards)
         asked = [ids for ids in encoded for _ in range(PROBED_ANSWERS)]

@@ -68,10 +68,12 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
         else _bytes(models.reference.model),
         "critic": critic * FULL_TRAINING_BYTES,
     }
-    for name, scorer in zip(("reward_model", "test_reward_model"), models.scorers, strict=False):
+    for name, scorer in zip(
+        ("reward_model", "test_reward_model"), models.reward.scorers, strict=False
+    ):
         parts[name] = _bytes(*_modules_of(scorer))
     if models.device.type == "cpu":  # whole copies: of the best weights, and of their average
-        best = watched and models.test_scorer is not None and config.tripwire_evaluations > 0
+        best = watched and models.reward.test_scorer is not None and config.tripwire_evaluations > 0
         parts["copies"] = 4 * trainable * (best + (config.ema_decay > 0))
     tokens = config.microbatch_size * (longest + config.max_new_tokens)
     logits = config.microbatch_size * config.max_new_tokens * shape.vocab_size * 4

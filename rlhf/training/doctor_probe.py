@@ -58,7 +58,7 @@ def ppo_reward(models: Any, probed: Probed) -> Any:
     from rlhf.training import ppo_math
 
     config = models.config
-    scores, _ = models.judge(probed.asked, probed.texts)
+    scores, _ = models.reward.judge(probed.asked, probed.texts)
     if not bool(torch.isfinite(scores).all()):
         raise InputError(
             "Rewards of sampled answers are not finite numbers; mend the reward model or the rule "

@@ -105,12 +105,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         state, copies = load_checkpoint(checkpoint, models, optimizer)
         best, within, average = copies["best"], copies["within"], copies["average"]
         controller.weight = state.kl_weight
-        models.multiplier.value = state.multiplier
-        models.scales = state.scales
+        models.reward.multiplier.value = state.multiplier
+        models.reward.scales = state.scales
     elif config.normalise_samples:
         some = choose(len(prompts), config.normalise_samples, 0, mix(config.seed, -2))
         models.normalise([prompts[i] for i in some], [encoded[i] for i in some])
-        state.scales = models.scales
+        state.scales = models.reward.scales
     if checkpoint is None and watch:
         state.before, _ = models.sample_and_judge(watch, seed=config.seed)
     group.wait()  # until all have read the checkpoint
@@ -126,7 +126,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             _, means = models.sample_and_judge(watch, seed=config.seed)
             state.watched.append((state.step, means["reward"], means["test"]))
             seen = {"watch_reward": means["reward"]}
-            if models.test_scorer is not None:
+            if models.reward.test_scorer is not None:
                 seen["test_reward"] = means["test"]
                 # A later policy is kept in place of an earlier one only if the test-RM likes it
                 # clearly better: it lags behind people, so among equals the nearest to the
@@ -155,7 +155,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # 5. The reward model reads the text. A response that did not end gets a fixed score
         #    instead: the reward model has never seen half a sentence (LHP's EOS trick).
         texts = [models.policy.decode(tokens) for tokens in answered]
-        scores, told = models.judge([prompts[i] for i in rows], texts)
+        scores, told = models.reward.judge([prompts[i] for i in rows], texts)
         _check_scores(scores, [prompts[i].prompt_id for i in rows])
         finished = torch.tensor([answer.finished for answer in flat], device=models.device)
         if config.overlong_buffer:
@@ -223,8 +223,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # 10. The KL controller, the books, a checkpoint.
         controller.update(measured_kl, len(flat))
         if config.combine == "lagrange":
-            models.multiplier.update(told["cost"])
-            state.multiplier = models.multiplier.value
+            models.reward.multiplier.update(told["cost"])
+            state.multiplier = models.reward.multiplier.value
         state.step, state.kl_weight = step, controller.weight
         state.reward = float(scores.mean())
         state.kl = shown_kl if math.isfinite(shown_kl) else state.kl  # JSON has no NaN
@@ -281,7 +281,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         models.restore(average)
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
-        watching = models.test_scorer is not None and state.stop_reason != "tripwire"
+        watching = models.reward.test_scorer is not None and state.stop_reason != "tripwire"
         if watching and means["test"] > liked_best(state) + CLEARLY:
             state.best_step = kept_step
         if group.writes:

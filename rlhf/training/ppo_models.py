@@ -1,7 +1,9 @@
-"""The models of a PPO run and the passes that it makes over them: answer, judge, read, train."""
+"""The models of a PPO run and the passes that it makes over them: answer, read, train.
+
+What their answers are worth is another thing: `ppo_reward`.
+"""
 
 import contextlib
-import filecmp
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +19,6 @@ from rlhf.training import (
     packing,
     parallel,
     ppo_math,
-    reward_math,
     rollouts,
     sampling,
 )
@@ -25,9 +26,8 @@ from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.loading import Policy
-from rlhf.training.rewards import rules_of
+from rlhf.training.ppo_reward import Reward
 from rlhf.training.rundir import InputError
-from rlhf.training.scorers import RewardModel
 
 FEW_PARAMETERS = 20_000_000
 """Up to so many, several processes take the place of threads by themselves: products are small, and
@@ -35,9 +35,6 @@ so are the further copies of the weights. Measured at one million (docs/log.md).
 
 MOST_PROCESSES = 4
 """As many by themselves at most; further threads are shared between them. A minibatch has few rows."""
-
-NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
-"""Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
 
 
 def read_inputs(run_dir: Path, config: PPOConfig) -> tuple[list[Prompt], list[Prompt]]:
@@ -53,7 +50,7 @@ def read_inputs(run_dir: Path, config: PPOConfig) -> tuple[list[Prompt], list[Pr
 
 
 class Models:
-    """Policy, reference, critic and reward models, and the passes that PPO makes over them."""
+    """Policy, reference, critic and the reward, and the passes that PPO makes over them."""
 
     def __init__(self, config: PPOConfig, group: parallel.Group = parallel.Group()) -> None:  # noqa: B008 - it never changes
         self.config = config
@@ -79,22 +76,7 @@ class Models:
                     "policy and reference have different tokenizers, so no KL exists between them; "
                     "take the policy's own starting point as reference."
                 )
-        self.scorer = RewardModel.load(config.reward_model, device=self.device, dtype=self.frozen)
-        self.test_scorer = (
-            RewardModel.load(
-                config.test_reward_model,
-                device=self.device,
-                dtype=self.frozen,
-                prior=self.scorer.prior if _same_prior(config) else None,
-            )
-            if config.test_reward_model
-            else None
-        )
-        for scorer in self.scorers:
-            scorer.rescale(config.score_scale)
-        self.rules = rules_of(config)
-        self.multiplier = self._new_multiplier()
-        self._check_scorers()
+        self.reward = Reward(config, self.device, self.frozen, group)
         self.critic = self._new_critic().to(self.device)
         # What is laid out once is read by all of them.
         shared = self.policy.share_rows and self.reference.share_rows
@@ -133,27 +115,11 @@ class Models:
             few = sum(p.numel() for p in self.policy.model.parameters()) <= FEW_PARAMETERS
             alone = not on_cpu or not few or config.rollouts != "own"
             wanted = 1 if alone else min(threads, MOST_PROCESSES)
-        self.group = parallel.fork(self.group, wanted)
+        self.group = self.reward.group = parallel.fork(self.group, wanted)
         if self.group.peers:
             threads = max(1, threads // self.group.size)
             self.sampler = self._new_sampler()
         torch.set_num_threads(threads)
-
-    @property
-    def scorers(self) -> list[RewardModel]:
-        """The train-RM and, where there is one, the test-RM."""
-        return [self.scorer, *([] if self.test_scorer is None else [self.test_scorer])]
-
-    @property
-    def scales(self) -> list[dict[str, Any]]:
-        """What makes the scores of each reward model comparable, as numbers for a file."""
-        return [{"mean": s.mean, "scale": s.scale, "reference": s.reference} for s in self.scorers]
-
-    @scales.setter
-    def scales(self, given: Sequence[dict[str, Any]]) -> None:
-        for scorer, told in zip(self.scorers, given, strict=False):
-            scorer.mean, scorer.scale = told["mean"], told["scale"]
-            scorer.reference = told["reference"]
 
     def _load_policy(self, device: torch.device, frozen: torch.dtype) -> Policy:
         """The policy as the run begins; `frozen` is the precision of weights that are not trained."""
@@ -168,34 +134,6 @@ class Models:
             loading.add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha)
         return policy
 
-    def _new_multiplier(self) -> ppo_math.Multiplier:
-        """The multiplier of `lagrange` as the run begins."""
-        config = self.config
-        return ppo_math.Multiplier(config.multiplier, config.cost_limit, config.multiplier_rate)
-
-    def _check_scorers(self) -> None:
-        """`InputError` where a reward model lacks what the configuration asks of it."""
-        config = self.config
-        for name, scorer in zip(("reward model", "test reward model"), self.scorers, strict=False):
-            axes = scorer.every_axis
-            scored = f"the {name} scores {' and '.join(axes)} only"
-            if config.combine == "lagrange" and not {"helpfulness", "safety"} <= set(axes):
-                raise InputError(
-                    "combine is 'lagrange', which needs a helpfulness and a safety score, but "
-                    f"{scored}; set combine to 'weights', or train it on both axes."
-                )
-            if unknown := sorted(set(config.weights) - set(axes)):
-                raise InputError(
-                    f"weights has {unknown[0]!r}, but {scored}; leave it out, or train it on that "
-                    "axis."
-                )
-        members = max(self.scorer.members_of(axis) for axis in self.scorer.every_axis)
-        if config.ensemble != "mean" and members == 1:
-            raise InputError(
-                f"ensemble is {config.ensemble!r}, but the reward model has one member, which agrees "
-                "with itself; set ensemble to 'mean', or train one with more members."
-            )
-
     def _new_critic(self) -> nn.Module:
         if self.config.critic == "head":
             return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
@@ -205,18 +143,18 @@ class Models:
             policy = loading.load_policy(self.config.policy, "critic", device=torch.device("cpu"))
             trunk = policy.model.base_model
         else:
-            trunk = self.scorer.plain_trunk()
+            trunk = self.reward.scorer.plain_trunk()
         return ModelCritic(trunk.requires_grad_(requires_grad=True))
 
     def _no_critic(self) -> str:
         """Why the reward model's trunk can't become the critic; empty where it can."""
         if self.policy.encoder_decoder:
             return "an encoder-decoder's values come from its decoder"
-        if self.scorer.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
+        if self.reward.scorer.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
             return "the reward model has other tokens"
-        if packing.looks_ahead(self.scorer.trunk):
+        if packing.looks_ahead(self.reward.scorer.trunk):
             return "the reward model's trunk sees what is not said yet"
-        context = loading.context_length(packing.inner(self.scorer.trunk))
+        context = loading.context_length(packing.inner(self.reward.scorer.trunk))
         if context < self.policy.context:
             return f"the reward model's trunk reads {context} tokens, fewer than the policy"
         return ""
@@ -358,136 +296,17 @@ class Models:
                 "ended by themselves, and 8 are needed; raise it or max_new_tokens, or set it to 0."
             )
         texts = [self.policy.decode(sampled[i][0].tokens) for i in ended]
-        asked = [prompts[i] for i in ended]
-        for scorer in self.scorers:
-            said = self._opinions(scorer, [p.messages for p in asked], texts, standardised=False)
-            means = {axis: s.mean(dim=1) for axis, s in said.items()}
-            scorer.standardise(means, [p.risk for p in asked])
-            scorer.rescale(self.config.score_scale)
-
-    def judge(
-        self, prompts: Sequence[Prompt], texts: Sequence[str]
-    ) -> tuple[Tensor, dict[str, float]]:
-        """The score of each response (B,), which PPO climbs, and the means of its parts for the
-        curves."""
-        risks = [p.risk for p in prompts]
-        said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
-        axes = self._axes(said, self.config.ensemble)
-        total = self._combined(self.scorer, axes, risks, self.multiplier)
-        told = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
-        for axis, s in said.items():
-            if s.shape[1] > 1:
-                told[f"disagreement_{axis}"] = float(s.std(dim=1, unbiased=False).mean())
-        if self.config.combine == "lagrange":
-            told["cost"] = -float(axes["safety"].mean())
-            told["multiplier"] = self.multiplier.value
-        for rule, points in self._points(prompts, texts).items():
-            told[f"rule_{rule}"] = float(points.mean())
-            total = total + self.config.rules[rule] * points
-        return total, told
-
-    def _axes(self, said: dict[str, Tensor], how: str) -> dict[str, Tensor]:
-        """One score (B,) for each axis of what the members say (B, M)."""
-        penalty = self.config.ensemble_penalty
-        return {
-            axis: reward_math.combine_members(s, how, penalty=penalty) for axis, s in said.items()
-        }
-
-    def _combined(
-        self,
-        scorer: RewardModel,
-        axes: dict[str, Tensor],
-        risks: Sequence[str],
-        multiplier: ppo_math.Multiplier,
-    ) -> Tensor:
-        """One score (B,) of the axes' scores, before any rule."""
-        if self.config.combine == "lagrange":
-            total = multiplier.reward(axes["helpfulness"], axes["safety"])
-        elif self.config.combine == "threshold":
-            total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
-        else:
-            total = sum(
-                (self.config.weights.get(axis, 1.0) * s for axis, s in axes.items()),
-                start=torch.zeros(len(risks)),
-            )
-        if self.config.score_clip:
-            total = total.clamp(-self.config.score_clip, self.config.score_clip)
-        return total
-
-    def _points(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, Tensor]:
-        """What each rule gives to each response (B,), before its weight."""
-        return {rule: torch.tensor(of(prompts, texts)) for rule, of in self.rules.items()}
-
-    def _opinions(
-        self,
-        scorer: RewardModel,
-        conversations: Sequence[Any],
-        texts: Sequence[str],
-        *,
-        standardised: bool = True,
-    ) -> dict[str, Tensor]:
-        """What each member of the scorer says of each axis (B, M); each process scores its share."""
-        share = self.group.share
-        said = {
-            axis: torch.zeros(len(texts), scorer.members_of(axis)) for axis in scorer.every_axis
-        }
-        if texts[share]:
-            mine = scorer.opinions(
-                conversations[share],
-                texts[share],
-                batch_size=self.config.microbatch_size,
-                standardised=standardised,
-            )
-            for axis, told in mine.items():
-                said[axis][share] = told
-        for told in said.values():
-            self.group.add(told)
-        return said
+        self.reward.normalise([prompts[i] for i in ended], texts)
 
     def sample_and_judge(
         self, prompts: Sequence[Prompt], *, seed: int
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """One response to each watch prompt, always with the same draws, scored by both RMs.
-
-        Returns a row for each prompt, and the means of the `reward` (train-RM) and of `test`, by
-        which the tripwire goes. Both are the reward models' word alone, and on one scale from the
-        first look to the last: without the rules, of which more points would hide that a reward
-        model likes the responses less, and under `lagrange` with the multiplier's first value,
-        since a growing one lowers the score of a policy that stays the same. The rows' `reward` is
-        on that scale too, with the rules. The test-RM speaks with the mean of its members: only the
-        scores that PPO climbs are made sceptical.
-        """
+        """One response to each watch prompt, always with the same draws, as `Reward.watch` judges
+        them."""
         sampled = self.sample(self.fitting(prompts)[1], 1, seed=mix(seed, -1))
         texts = [self.policy.decode(answers[0].tokens) for answers in sampled]
         finished = torch.tensor([answers[0].finished for answers in sampled])
-        conversations, risks = [p.messages for p in prompts], [p.risk for p in prompts]
-
-        def watched(scorer: RewardModel, said: dict[str, Tensor], how: str) -> Tensor:
-            return self._combined(scorer, self._axes(said, how), risks, self._new_multiplier())
-
-        def mean(scores: Tensor) -> float:
-            ended = ppo_math.replace_unfinished(scores, finished, self.config.no_eos_score)
-            return float(ended.mean())
-
-        said = self._opinions(self.scorer, conversations, texts)
-        scores = watched(self.scorer, said, self.config.ensemble)
-        means = {"reward": mean(scores), "test": 0.0}
-        if self.test_scorer is not None:
-            more = self._opinions(self.test_scorer, conversations, texts)
-            means["test"] = mean(watched(self.test_scorer, more, "mean"))
-        for rule, points in self._points(prompts, texts).items():
-            scores = scores + self.config.rules[rule] * points
-        rewards = ppo_math.replace_unfinished(scores, finished, self.config.no_eos_score)
-        axes = self._axes(said, "mean")
-        rows = [
-            {
-                "text": text,
-                "reward": float(rewards[i]),
-                "scores": {axis: float(s[i]) for axis, s in axes.items()},
-            }
-            for i, text in enumerate(texts)
-        ]
-        return rows, means
+        return self.reward.watch(prompts, texts, finished)
 
     @property
     def keeps_logprobs(self) -> bool:
@@ -619,23 +438,6 @@ class Models:
         self.policy.tokenizer.save_pretrained(folder)
 
 
-def _same_prior(config: PPOConfig) -> bool:
-    """Whether both reward models were given the same untrained trunk, which then need be held once."""
-    one, two = (Path(p) / "prior" for p in (config.reward_model, config.test_reward_model))
-    names = sorted(file.name for file in one.glob("*"))
-    return (
-        bool(names)
-        and two.is_dir()
-        and names == sorted(file.name for file in two.glob("*"))
-        and filecmp.cmpfiles(one, two, names, shallow=False)[0] == names
-    )
-
-
 def mix(seed: int, number: int) -> int:
     """A seed for one purpose that has nothing to do with its neighbours'."""
     return random.Random(f"{seed}:{number}").getrandbits(48)
-
-
-def _mean_where(scores: Tensor, risks: Sequence[str], left_out: str | None) -> float:
-    kept = [i for i, risk in enumerate(risks) if risk != left_out]
-    return float(scores[kept].mean()) if kept else float(scores.mean())

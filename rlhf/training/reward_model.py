@@ -29,7 +29,7 @@ from rlhf.training.reward_data import (
     split,
     with_prior,
 )
-from rlhf.training.reward_verdicts import measure, opinions_of, smoothing_of
+from rlhf.training.reward_verdicts import measure, smoothing_of
 from rlhf.training.rundir import (
     CONFIG,
     InputError,
@@ -42,7 +42,7 @@ from rlhf.training.rundir import (
     write_progress,
     write_result,
 )
-from rlhf.training.scorers import RewardModel
+from rlhf.training.scorers import RewardModel, opinions_in_shares
 
 FEW_NUMBERS_RATE = 0.3
 """Peak step size of the tie rate and the annotators' reliabilities: logits of a few numbers, each
@@ -112,12 +112,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             )
 
         # 4. Scores with a meaning: 0 is the reference policy's mean, 1 its standard deviation.
-        opinions = opinions_of(
+        opinions = opinions_in_shares(
             model,
             [p.messages for p, _ in reference],
             [text for _, text in reference],
-            config.batch_size,
             peers,
+            batch_size=config.batch_size,
+            standardised=False,
         )
         raw = {axis: scores.mean(dim=1) for axis, scores in opinions.items()}
         if not all(bool(torch.isfinite(s).all()) for s in raw.values()):

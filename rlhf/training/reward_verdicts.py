@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rlhf.training import parallel, reward_math, reward_report
@@ -11,29 +10,7 @@ from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment
 from rlhf.training.reward_data import Group, groups_of
 from rlhf.training.rundir import InputError
-from rlhf.training.scorers import RewardModel
-
-
-def opinions_of(
-    model: RewardModel,
-    conversations: Sequence[Any],
-    texts: Sequence[str],
-    batch_size: int,
-    peers: parallel.Group,
-) -> dict[str, Tensor]:
-    """What each member says of each axis (B, members), before any scale; each process scores its
-    share of the texts."""
-    said = {a: torch.zeros(len(texts), model.members_of(a)) for a in model.every_axis}
-    if texts[peers.share]:
-        mine = model.opinions(
-            conversations[peers.share],
-            texts[peers.share],
-            batch_size=batch_size,
-            standardised=False,
-        )
-        for axis, scores in mine.items():
-            said[axis][peers.share] = scores
-    return {axis: peers.add(scores) for axis, scores in said.items()}
+from rlhf.training.scorers import RewardModel, opinions_in_shares
 
 
 def measure(
@@ -46,12 +23,13 @@ def measure(
     """A verdict for every decided pair of unseen prompts, and per axis the mean spread of the
     members of an ensemble (in standard deviations of the reference's scores)."""
     groups = groups_of(model, judgments, annotators)
-    said = opinions_of(
+    said = opinions_in_shares(
         model,
         [g.prompt.messages for g in groups for _ in g.responses],
         [text for g in groups for text in g.responses],
-        config.batch_size,
         peers,
+        batch_size=config.batch_size,
+        standardised=False,
     )
     found, keys = verdicts_of(model.axes, groups, said, annotators)
     for other in model.others if config.separate_axes else []:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import save_file
@@ -32,6 +32,9 @@ from rlhf.training.reward_folder import (
     read_settings,
 )
 from rlhf.training.rundir import T5_TYPES, InputError, write_json
+
+if TYPE_CHECKING:  # most stages that score are one process
+    from rlhf.training.parallel import Group
 
 LOW_LOGPROB = -4.0
 """Nats below which the prior calls a token a surprise."""
@@ -603,6 +606,28 @@ class RewardModel:
             mask[i, begin:end] = 1
         lengths = torch.tensor([len(t.response) for t in texts], device=self.device)
         return ids.to(self.device), mask.to(self.device), left, lengths
+
+
+def opinions_in_shares(
+    scorer: RewardModel,
+    conversations: Sequence[Sequence[Message]],
+    texts: Sequence[str],
+    group: "Group",
+    *,
+    batch_size: int,
+    standardised: bool,
+) -> dict[str, Tensor]:
+    """`scorer.opinions` of texts of which each process of a group reads its share: (B, members) for
+    each axis, the same in all processes."""
+    share = group.share
+    said = {axis: torch.zeros(len(texts), scorer.members_of(axis)) for axis in scorer.every_axis}
+    if texts[share]:
+        mine = scorer.opinions(
+            conversations[share], texts[share], batch_size=batch_size, standardised=standardised
+        )
+        for axis, scores in mine.items():
+            said[axis][share] = scores
+    return {axis: group.add(scores) for axis, scores in said.items()}
 
 
 def _positions(model: Any, mask: Tensor) -> Tensor:

@@ -566,13 +566,13 @@ def test_scores_are_measured_anew_on_what_the_reference_says(ready):
     settings = {"combine": "weights", "max_new_tokens": 40, "score_clip": 0.0}
     folder = ready(normalise_samples=200, **settings)
     models = ppo.Models(load(PPOConfig, folder / "config.json"))
-    models.scorer.mean["helpfulness"] += 3.0
-    models.scorer.scale["helpfulness"] *= 5.0
+    models.reward.scorer.mean["helpfulness"] += 3.0
+    models.reward.scorer.scale["helpfulness"] *= 5.0
     asked, encoded = models.fitting([asked_for(i) for i in range(200)])
     models.normalise(asked, encoded)
     answers = [(p, a) for p, (a,) in zip(asked, models.sample(encoded, 1, seed=9), strict=True)]
     ended = [(p, models.policy.decode(a.tokens)) for p, a in answers if a.finished]
-    _, told = models.judge([p for p, _ in ended], [text for _, text in ended])
+    _, told = models.reward.judge([p for p, _ in ended], [text for _, text in ended])
     assert told["helpfulness"] == pytest.approx(0, abs=0.3)
     with pytest.raises(InputError, match="answers for normalise_samples ended"):
         finish(ready("short", normalise_samples=8, max_new_tokens=1))
@@ -585,7 +585,7 @@ def test_scores_may_keep_the_reward_models_own_unit(ready):
         )
         texts = [" ".join(["nice"] * n) for n in range(1, 6)]
         asked = [asked_for(i) for i in range(5)]
-        scorer = models.scorer
+        scorer = models.reward.scorer
         return scorer.score([p.messages for p in asked], texts)["helpfulness"], scorer
 
     standard, scorer = said("standard")

@@ -34,7 +34,9 @@ def test_in_bfloat16_all_that_is_frozen_takes_half_the_room(ready, rank):
     frozen = {}
     for dtype in ("float32", "bfloat16"):
         models = models_of(ready(dtype, dtype=dtype, lora_rank=rank))
-        scorers = [s for r in (models.scorer, models.test_scorer) for s in (r.trunk, r.prior)]
+        scorers = [
+            s for r in (models.reward.scorer, models.reward.test_scorer) for s in (r.trunk, r.prior)
+        ]
         frozen[dtype] = size(models.policy.model, models.reference.model, *scorers)
     assert frozen["bfloat16"] == frozen["float32"] / 2
 
@@ -59,7 +61,7 @@ def test_in_bfloat16_what_is_trained_and_what_decides_stays_in_float32(ready, ch
     learning = [p for group in optimizer.param_groups for p in group["params"]]
     moments = [t for entry in optimizer.state.values() for t in entry.values()]
     assert {t.dtype for t in [*learning, *moments]} == {torch.float32}
-    assert models.scorer.heads.weight.dtype == torch.float32
+    assert models.reward.scorer.heads.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("rank", [0, 4])
