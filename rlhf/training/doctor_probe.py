@@ -55,23 +55,14 @@ def ppo_reward(models: Any, probed: Probed) -> Any:
     answer that is too long or did not end."""
     import torch
 
-    from rlhf.training import ppo_math
-
-    config = models.config
     scores, _ = models.reward.judge(probed.asked, probed.texts)
     if not bool(torch.isfinite(scores).all()):
         raise InputError(
             "Rewards of sampled answers are not finite numbers; mend the reward model or the rule "
             "that gave them."
         )
-    if config.overlong_buffer:
-        scores = scores - ppo_math.overlong_penalty(
-            torch.tensor([len(answer.tokens) for answer in probed.flat]),
-            longest=config.max_new_tokens,
-            buffer=config.overlong_buffer,
-            penalty=config.overlong_penalty,
-        )
-    return with_no_eos_score(probed, scores, config)
+    finished = torch.tensor([answer.finished for answer in probed.flat])
+    return models.reward.by_ending(scores, [len(a.tokens) for a in probed.flat], finished)
 
 
 def combined(scorer: Any, probed: Probed, config: Any) -> Any:

@@ -64,14 +64,18 @@ class Rollout:
     """The responses of one step and all that PPO needs to know of them; B rows, T tokens."""
 
     prompts: list[list[int]]
+    """Token ids of the prompt of each response."""
     responses: list[list[int]]
     mask: Tensor
     """(B, T) bool: which positions are sampled tokens."""
     logprobs: Tensor
-    """(B, T) of the sampled tokens under the policy that sampled them."""
+    """(B, T) nats, of the sampled tokens under the policy that sampled them: "old" in the ratio."""
     advantages: Tensor
+    """(B, T) whitened if the configuration says so."""
     returns: Tensor
+    """(B, T) what the critic is to learn: advantages before whitening, plus values."""
     values: Tensor
+    """(B, T) by the critic before the updates."""
     importance: Tensor | None = None
     """(B, T) weights of tokens that were sampled by other arithmetic."""
 
@@ -80,17 +84,19 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, prompts, models.
     config = load(PPOConfig, run_dir / CONFIG)
     prompts, watch = read_inputs(run_dir, config)
-    _check_enough(prompts, config)
+    _check_enough(prompts, config)  # before models are loaded, which takes longer
     loading.be_deterministic(config.seed, config.threads)
     group = parallel.join(loading.choose_device(config.device), sharded=config.sharded)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # until it is clear how many processes there will be
+    torch.set_num_threads(1)  # until `share_work` knows how many processes there will be
     models = Models(config, group)
     prompts, encoded = models.fitting(prompts)
-    kept = ptx.read(run_dir, models.policy, config.long_prompts) if config.ptx_weight else []
+    ptx_examples = (
+        ptx.read(run_dir, models.policy, config.long_prompts) if config.ptx_weight else []
+    )
     if watch:
         watch, _ = models.fitting(watch)
-    _check_enough(prompts, config)
+    _check_enough(prompts, config)  # again, without those that are too long
     models.share_work(threads)
     group = models.group
     optimizer = models.optimizer()
@@ -99,11 +105,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 2. Go on where a killed run left off.
     state = State(kl_weight=config.kl_weight, multiplier=config.multiplier)
     best: dict[str, Tensor] = {}
-    within: dict[str, Tensor] = {}
+    within_budget: dict[str, Tensor] = {}
     average: dict[str, Tensor] = {}
     if (checkpoint := find_checkpoint(run_dir)) is not None:
         state, copies = load_checkpoint(checkpoint, models, optimizer)
-        best, within, average = copies["best"], copies["within"], copies["average"]
+        best, within_budget, average = copies["best"], copies["within"], copies["average"]
         controller.weight = state.kl_weight
         models.reward.multiplier.value = state.multiplier
         models.reward.scales = state.scales
@@ -121,13 +127,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         step = state.step + 1
 
         # 3. Look at the watch prompts: does the test-RM still agree that things get better?
-        seen: dict[str, float] = {}
+        watch_means: dict[str, float] = {}
         if watch and state.step % config.watch_every == 0:
             _, means = models.sample_and_judge(watch, seed=config.seed)
             state.watched.append((state.step, means["reward"], means["test"]))
-            seen = {"watch_reward": means["reward"]}
+            watch_means = {"watch_reward": means["reward"]}
             if models.reward.test_scorer is not None:
-                seen["test_reward"] = means["test"]
+                watch_means["test_reward"] = means["test"]
                 # A later policy is kept in place of an earlier one only if the test-RM likes it
                 # clearly better: it lags behind people, so among equals the nearest to the
                 # reference is the safest.
@@ -147,57 +153,51 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         sampled = models.sample(
             [encoded[i] for i in chosen], config.samples_per_prompt, seed=mix(config.seed, step)
         )
-        flat = [answer for answers in sampled for answer in answers]
-        asked = [encoded[i] for i in rows]
-        answered = [answer.tokens for answer in flat]
+        answers = [answer for some in sampled for answer in some]
+        queries = [encoded[i] for i in rows]
+        responses = [answer.tokens for answer in answers]
         generated = time.monotonic()
 
         # 5. The reward model reads the text. A response that did not end gets a fixed score
-        #    instead: the reward model has never seen half a sentence (LHP's EOS trick).
-        texts = [models.policy.decode(tokens) for tokens in answered]
-        scores, told = models.reward.judge([prompts[i] for i in rows], texts)
+        #    instead: the reward model has never seen half a sentence (the EOS trick of
+        #    lm-human-preferences, Huang et al. 2024).
+        texts = [models.policy.decode(tokens) for tokens in responses]
+        scores, score_means = models.reward.judge([prompts[i] for i in rows], texts)
         _check_scores(scores, [prompts[i].prompt_id for i in rows])
-        finished = torch.tensor([answer.finished for answer in flat], device=models.device)
-        if config.overlong_buffer:
-            scores = scores - ppo_math.overlong_penalty(
-                torch.tensor([len(tokens) for tokens in answered]),
-                longest=config.max_new_tokens,
-                buffer=config.overlong_buffer,
-                penalty=config.overlong_penalty,
-            )
-        scores = ppo_math.replace_unfinished(
-            scores.to(models.device), finished, config.no_eos_score
-        )
+        finished = torch.tensor([answer.finished for answer in answers], device=models.device)
+        scores = models.reward.by_ending(scores, [len(r) for r in responses], finished)
 
         # 6. Log-probabilities of the policy and the reference, values of the critic; and how far
         #    off what was sampled is from what is trained, if other arithmetic sampled it.
-        old, reference, values, mask = models.read(asked, flat)
-        importance, apart = models.compare(flat, old, mask)
+        logprobs, reference_logprobs, values, mask = models.read(queries, answers)
+        importance, sampler_gap = models.compare(answers, logprobs, mask)
         scored = time.monotonic()
 
-        # 7. Reward per token: minus the KL to the reference, and the score at the end.
-        kl = ppo_math.kl_k1(old, reference) * mask
-        shown_kl = float((ppo_math.kl_k3(old, reference) * mask).sum(dim=1).mean())
-        # What is decided by the KL goes by k1: a single token that the policy samples although it
-        # finds it unlikely, and the reference does not, is 10^5 nats to k3.
-        measured_kl = float(kl.sum(dim=1).mean())
-        if config.kl_budget and (measured_kl <= config.kl_budget or not within):
-            within, state.within_step = models.trained_weights(), state.step
+        # 7. Reward per token: minus the KL to the reference, and the score at the end. What is
+        #    decided by the KL goes by k1: a single token that the policy samples although it finds
+        #    it unlikely, and the reference does not, is 10^5 nats to k3.
+        kl = ppo_math.kl_k1(logprobs, reference_logprobs) * mask
+        mean_kl_k1 = float(kl.sum(dim=1).mean())  # nats per response, as k3 for the curves
+        mean_kl_k3 = float((ppo_math.kl_k3(logprobs, reference_logprobs) * mask).sum(dim=1).mean())
+        if config.kl_budget and (mean_kl_k1 <= config.kl_budget or not within_budget):
+            within_budget, state.within_step = models.trained_weights(), state.step
         rewards = ppo_math.token_rewards(scores, kl, mask, kl_weight=controller.weight)
         if config.whiten_rewards:
             rewards = ppo_math.whiten(rewards, mask, shift_mean=False)
 
-        # 8. Advantages and returns.
+        # 8. Advantages and returns, by generalised advantage estimation.
         advantages, returns = ppo_math.advantages_and_returns(
             rewards, values, mask, gamma=config.gamma, lam=config.lam
         )
         if config.whiten_advantages:
             advantages = ppo_math.whiten(advantages, mask)
-        rollout = Rollout(asked, answered, mask, old, advantages, returns, values, importance)
+        rollout = Rollout(
+            queries, responses, mask, logprobs, advantages, returns, values, importance
+        )
 
         # 9. Updates: several passes over the rollout in shuffled minibatches. With PPO-ptx each of
         #    them also learns from texts that the policy is to go on finding likely.
-        learned = update(
+        stats = update(
             models,
             optimizer,
             rollout,
@@ -205,46 +205,47 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             step=step,
             train_policy=step > config.critic_warmup_steps,
             rates=_rates(config, step),
-            kept=kept,
+            ptx_examples=ptx_examples,
             skipped_before=state.skipped_in_a_row,
         )
-        state.skipped += learned.pop("skipped")
-        state.skipped_in_a_row = learned.pop("skipped_in_a_row")
-        broken = learned.pop("broken")
+        state.skipped += stats.pop("skipped")
+        state.skipped_in_a_row = stats.pop("skipped_in_a_row")
+        broken = stats.pop("broken")
+        # Where what was learned is not finite, weights go back to the last checkpoint; steps go on.
         if broken or not models.are_finite():
             state.rollbacks, state.skipped_in_a_row = state.rollbacks + 1, 0
             broken = broken or "weights after an update"
             average = roll_back(run_dir, models, optimizer, state.rollbacks, broken)
-        models.follow()
+        models.follow()  # the reference, where it is a running average of the policy
         if config.ema_decay:
             average = running_average(average, models.trained_weights(), config.ema_decay)
         ended = time.monotonic()
 
         # 10. The KL controller, the books, a checkpoint.
-        controller.update(measured_kl, len(flat))
+        controller.update(mean_kl_k1, len(answers))
         if config.combine == "lagrange":
-            models.reward.multiplier.update(told["cost"])
+            models.reward.multiplier.update(score_means["cost"])
             state.multiplier = models.reward.multiplier.value
         state.step, state.kl_weight = step, controller.weight
         state.reward = float(scores.mean())
-        state.kl = shown_kl if math.isfinite(shown_kl) else state.kl  # JSON has no NaN
+        state.kl = mean_kl_k3 if math.isfinite(mean_kl_k3) else state.kl  # JSON has no NaN
         state.seconds += ended - began
-        state.samples += len(flat)
+        state.samples += len(answers)
         line = dict(
             reward=state.reward,
-            **told,
-            **seen,
-            **apart,
-            kl=shown_kl,
-            kl_k1=measured_kl,
+            **score_means,
+            **watch_means,
+            **sampler_gap,
+            kl=mean_kl_k3,
+            kl_k1=mean_kl_k1,
             kl_weight=controller.weight,
-            length=float(mask.sum()) / len(flat),
+            length=float(mask.sum()) / len(answers),
             finished_fraction=float(finished.float().mean()),
-            **learned,
+            **stats,
             value_explained=_explained(returns, values, mask),
             skipped_updates=state.skipped,
             rollbacks=state.rollbacks,
-            samples_per_second=len(flat) / (ended - began),
+            samples_per_second=len(answers) / (ended - began),
             seconds_generate=generated - began,
             seconds_score=scored - generated,
             seconds_train=ended - scored,
@@ -256,16 +257,17 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 done=step,
                 total=config.steps,
                 unit="steps",
-                note=f"reward {state.reward:+.2f}, KL {shown_kl:.2f}",
+                note=f"reward {state.reward:+.2f}, KL {mean_kl_k3:.2f}",
                 eta_seconds=state.seconds / step * (config.steps - step),
             )
-        if config.kl_budget and measured_kl > config.kl_budget:
+        # The rollout was beyond the budget: the last policy that was not is the one to keep.
+        if config.kl_budget and mean_kl_k1 > config.kl_budget:
             state.stop_reason = "kl_budget"
-            models.restore(within)
+            models.restore(within_budget)
         stopping = group.any(stop.requested)
         if stopping or step % config.checkpoint_every == 0:
             tensors = trained_tensors(models, optimizer)
-            copies = {"best": best, "within": within, "average": average}
+            copies = {"best": best, "within": within_budget, "average": average}
             tensors |= {name: copy for name, copy in copies.items() if copy}
             if group.writes:
                 save_checkpoint(run_dir, functools.partial(write_checkpoint, tensors, state))
@@ -273,7 +275,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             parallel.leave(group)
             raise Stopped
 
-    # 11. Samples before and after, the refined policy, the result.
+    # 11. Samples before and after, the refined policy, the result. What is kept is the last policy,
+    #     or the one that a stop went back to.
     kept_step = {"tripwire": state.best_step, "kl_budget": state.within_step}.get(
         state.stop_reason, state.step
     )
@@ -324,7 +327,7 @@ def update(
     step: int,
     train_policy: bool,
     rates: tuple[float, float],
-    kept: Sequence[ptx.Example] = (),
+    ptx_examples: Sequence[ptx.Example] = (),
     skipped_before: int = 0,
 ) -> dict[str, Any]:
     """PPO's passes over one rollout; returns the means of what the curves show, and of updates that
@@ -333,7 +336,7 @@ def update(
     if nothing else came of the rollout or too many in a row were left out.
 
     `train_policy` False trains the critic alone. `rates` are the step sizes of policy and critic.
-    `kept` are the examples of PPO-ptx, of which every update draws some.
+    Every update draws some of the `ptx_examples`.
     """
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
@@ -348,15 +351,15 @@ def update(
         order = torch.randperm(rows, generator=shuffler).tolist()
         for minibatch in _minibatches(order, config.minibatch_size):
             optimizer.zero_grad(set_to_none=True)
-            parts = _losses(models, rollout, minibatch, config, train_policy=train_policy)
-            if kept and train_policy:
-                drawn = drawer.sample(kept, min(config.ptx_batch_size, len(kept)))
-                parts["ptx_loss"] = _ptx_loss(models, drawn, config.ptx_weight)
+            stats = _losses(models, rollout, minibatch, config, train_policy=train_policy)
+            if ptx_examples and train_policy:
+                drawn = drawer.sample(ptx_examples, min(config.ptx_batch_size, len(ptx_examples)))
+                stats["ptx_loss"] = _ptx_loss(models, drawn, config.ptx_weight)
             models.group.add_gradients(optimizer_parameters)
             norm = _clip([p for _, p in models.trained()], config.max_grad_norm)
             critic_norm = _clip(list(models.critic.parameters()), config.max_grad_norm)
             # A gradient that is not finite would poison every weight: skip, count, go on.
-            numbers = parts | {"policy's gradient": norm, "critic's gradient": critic_norm}
+            numbers = stats | {"policy's gradient": norm, "critic's gradient": critic_norm}
             if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
                 skipped, in_a_row = skipped + 1, in_a_row + 1
                 causes = ", ".join(name.replace("_", " ") for name in broken)
@@ -367,12 +370,12 @@ def update(
                 continue
             in_a_row = 0
             # Far enough from the policy that sampled: its samples say nothing more.
-            if config.approx_kl_stop and parts["approx_kl"] > config.approx_kl_stop:
+            if config.approx_kl_stop and stats["approx_kl"] > config.approx_kl_stop:
                 stopped = True
                 break
             optimizer.step()
             updates += 1
-            for name, value in (parts | {"grad_norm": norm}).items():
+            for name, value in (stats | {"grad_norm": norm}).items():
                 sums[name] = sums.get(name, 0.0) + value
         if stopped:
             break
@@ -397,19 +400,18 @@ def _losses(
     train_policy: bool,
 ) -> dict[str, float]:
     """Accumulate the gradients of one minibatch; returns its losses and what describes it."""
-    rows_in_all = len(minibatch)
     tokens = float(rollout.mask[list(minibatch)].sum())
-    parts = dict.fromkeys(
+    stats = dict.fromkeys(
         ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "entropy"), 0.0
     )
     sizes = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
     # Processes share a minibatch by length, so that all have about as much to do.
     mine = models.group.fair_share(sorted(minibatch, key=lambda i: (sizes[i], i)))
-    parts_of_mine = list(models.parts(sizes, mine))
-    for rows, counts in models.group.even(parts_of_mine, list(minibatch[:1])):
+    microbatches = list(models.microbatches(sizes, mine))
+    for rows, counts in models.group.even(microbatches, list(minibatch[:1])):
         with models.autocast():
-            packed, hidden, picked, spread = models.held_policy(
-                models.tell, models.policy, rollout.prompts, rollout.responses, rows
+            packed, hidden, picked, entropies = models.held_policy(
+                models.forward, models.policy, rollout.prompts, rollout.responses, rows
             )
             # While the critic warms up, what it would pass on stops here.
             seen = hidden if train_policy else hidden.detach()
@@ -437,23 +439,22 @@ def _losses(
             mask,
             clip=config.value_clip,
         )
-        entropy = spread.mean()
-        # Each part weighs as much as its tokens (or responses) in the whole minibatch.
+        entropy = entropies.mean()
+        # A microbatch weighs as much as its tokens (or responses) in the whole minibatch.
         by_tokens = counts * float(mask.sum()) / tokens
-        share = (
-            counts * len(rows) / rows_in_all if config.loss_average == "sequences" else by_tokens
-        )
+        by_rows = counts * len(rows) / len(minibatch)
+        policy_weight = by_rows if config.loss_average == "sequences" else by_tokens
         loss = value_loss * by_tokens
         if train_policy:
-            loss = loss + policy_loss * share - config.entropy_bonus * entropy * by_tokens
+            loss = loss + policy_loss * policy_weight - config.entropy_bonus * entropy * by_tokens
         loss.backward()
         approximate = ppo_math.approximate_kl(logprobs.detach(), old, mask)
-        parts["policy_loss"] += float(policy_loss.detach()) * share
-        parts["value_loss"] += float(value_loss.detach()) * by_tokens
-        parts["clip_fraction"] += float(clipped) * by_tokens
-        parts["approx_kl"] += float(approximate) * by_tokens
-        parts["entropy"] += float(entropy.detach()) * by_tokens
-    return models.group.add_numbers(parts)
+        stats["policy_loss"] += float(policy_loss.detach()) * policy_weight
+        stats["value_loss"] += float(value_loss.detach()) * by_tokens
+        stats["clip_fraction"] += float(clipped) * by_tokens
+        stats["approx_kl"] += float(approximate) * by_tokens
+        stats["entropy"] += float(entropy.detach()) * by_tokens
+    return models.group.add_numbers(stats)
 
 
 def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) -> float:
@@ -464,10 +465,10 @@ def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) ->
     mine = models.group.fair_share(sorted(range(len(examples)), key=lambda i: (sizes[i], i)))
     prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
     total = 0.0
-    for rows, counts in models.group.even(list(models.parts(sizes, mine)), [0]):
+    for rows, counts in models.group.even(list(models.microbatches(sizes, mine)), [0]):
         with models.autocast():
             _, _, logprobs, _ = models.held_policy(
-                models.tell, models.policy, prompts, responses, rows, 1.0
+                models.forward, models.policy, prompts, responses, rows, 1.0
             )
         loss = -counts * logprobs.sum() / tokens
         (weight * loss).backward()
@@ -612,6 +613,8 @@ def _side_by_side(
     before: Sequence[dict[str, Any]],
     after: Sequence[dict[str, Any]],
 ) -> Iterator[dict[str, Any]]:
+    """The rows of samples.jsonl: what the policy of step 0 said to the watch prompts, and that of
+    `step`."""
     for prompt, old, new in zip(watch, before, after, strict=True):
         yield {
             "step": step,

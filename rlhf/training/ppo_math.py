@@ -145,8 +145,7 @@ def value_loss(
 
 def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     """Mean per-token KL(old || new) by k3 of the tokens sampled from the old policy."""
-    log_ratio = logprobs - old_logprobs
-    return masked_mean(torch.expm1(log_ratio) - log_ratio, mask)
+    return masked_mean(kl_k3(old_logprobs, logprobs), mask)
 
 
 def selected_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -206,12 +205,6 @@ def read_logits(
     """
     picked, entropy = _Read.apply(logits, tokens, temperature, train_entropy)
     return picked, entropy
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of softmax(`logits`), over the last dimension."""
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    return -(logprobs.exp() * logprobs).sum(dim=-1)
 
 
 @dataclass

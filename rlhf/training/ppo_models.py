@@ -326,7 +326,8 @@ class Models:
     def read(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[sampling.Sampled]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log-probabilities under policy and reference, values, and the mask; all (B, T)."""
+        """Log-probabilities (nats) under policy and reference, values, and the mask; all (B, T), with
+        0 where the mask is false."""
         old = rollouts.logprobs_of(answers)
         values = torch.zeros_like(old)
         rows, width = old.shape
@@ -338,18 +339,18 @@ class Models:
         lengths = torch.tensor([len(a.tokens) for a in answers], device=self.device)
         answered = [answer.tokens for answer in answers]
         sizes = [len(p) + len(r) for p, r in zip(prompts, answered, strict=True)]
-        mine = list(self.parts(sizes, range(rows)[self.group.share]))
+        mine = list(self.microbatches(sizes, range(rows)[self.group.share]))
         if not self.keeps_values:
             with self.held_policy.gathered(), self.held_critic.gathered(), self.autocast():
                 for part in mine:
-                    packed, hidden, picked, _ = self.tell(self.policy, prompts, answered, part)
+                    packed, hidden, picked, _ = self.forward(self.policy, prompts, answered, part)
                     values[part, : packed.width] = packed.spread(self.critic(hidden, packed))
                     if not self.keeps_logprobs:
                         old[part, : packed.width] = packed.spread(picked)
         held = self.held_reference
         with self._with_followed(), held.gathered(), self.autocast(), self.as_reference() as policy:
             for part in mine:
-                packed, _, picked, _ = self.tell(policy, prompts, answered, part)
+                packed, _, picked, _ = self.forward(policy, prompts, answered, part)
                 reference[part, : packed.width] = packed.spread(picked)
         self.group.add(reference)
         if not self.keeps_values:
@@ -387,7 +388,7 @@ class Models:
         cap = self.config.importance_cap
         return ppo_math.truncated_importance(old, said, cap=cap) if cap else None, told
 
-    def parts(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
+    def microbatches(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
         """Rows in forward passes of similar length; `sizes` are tokens, by row."""
         return packing.parts_by_length(
             sizes, rows, size=self.config.microbatch_size, tokens=self.config.microbatch_tokens
@@ -400,7 +401,7 @@ class Models:
         with self.policy.adapters_off() if off else contextlib.nullcontext():
             yield self.reference
 
-    def tell(
+    def forward(
         self,
         policy: Policy,
         prompts: Sequence[Sequence[int]],
@@ -408,17 +409,17 @@ class Models:
         rows: Sequence[int],
         temperature: float | None = None,
     ) -> tuple[packing.Packed, Tensor, Tensor, Tensor]:
-        """How some rows are laid out, the hidden states (N, H) before their response tokens, and of
-        those the log-probabilities (N,), if nothing else is said at the sampling temperature, and
-        entropies (N,)."""
+        """One pass over some rows: how they are laid out, the hidden states (N, H) before their N
+        response tokens, the log-probabilities (N,) of those and the entropies (N,), in nats, at the
+        sampling temperature if no other is given."""
         packed, hidden = policy.read([prompts[i] for i in rows], [responses[i] for i in rows])
-        picked, spread = ppo_math.read_logits(
+        picked, entropies = ppo_math.read_logits(
             policy.logits(hidden),
             packed.tokens,
             temperature=self.config.temperature if temperature is None else temperature,
             train_entropy=self.config.entropy_bonus != 0,
         )
-        return packed, hidden, picked, spread
+        return packed, hidden, picked, entropies
 
     def save(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """The refined policy as a plain Hugging Face folder; adapters are merged into it.
@@ -439,5 +440,9 @@ class Models:
 
 
 def mix(seed: int, number: int) -> int:
-    """A seed for one purpose that has nothing to do with its neighbours'."""
+    """A seed for one purpose that has nothing to do with its neighbours'.
+
+    Steps have their number (from 1) and passes over the prompts theirs (from 0); -1 is what the
+    watch prompts are answered with, -2 what `normalise_samples` are, -3 what the doctor samples.
+    """
     return random.Random(f"{seed}:{number}").getrandbits(48)

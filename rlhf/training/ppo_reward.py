@@ -89,6 +89,21 @@ class Reward:
             total = total + self.config.rules[rule] * points
         return total, told
 
+    def by_ending(self, scores: Tensor, lengths: Sequence[int], finished: Tensor) -> Tensor:
+        """Scores (B,) after what responses of `lengths` tokens lose for being nearly too long, and
+        with a fixed score for those that did not end; on the device of `finished` (B,)."""
+        config = self.config
+        if config.overlong_buffer:
+            scores = scores - ppo_math.overlong_penalty(
+                torch.tensor(lengths),
+                longest=config.max_new_tokens,
+                buffer=config.overlong_buffer,
+                penalty=config.overlong_penalty,
+            )
+        return ppo_math.replace_unfinished(
+            scores.to(finished.device), finished, config.no_eos_score
+        )
+
     def watch(
         self, prompts: Sequence[Prompt], texts: Sequence[str], finished: Tensor
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:

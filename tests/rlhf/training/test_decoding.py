@@ -300,7 +300,9 @@ def test_reading_logits_has_the_gradient_of_plain_operations(temperature, train_
 
     def plain(logits):
         scaled = logits / temperature
-        return ppo_math.selected_logprobs(scaled, tokens), ppo_math.entropy(scaled)
+        logprobs = torch.log_softmax(scaled, dim=-1)
+        entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
+        return ppo_math.selected_logprobs(scaled, tokens), entropy
 
     def ours(logits):
         return ppo_math.read_logits(
