@@ -30,6 +30,15 @@ def test_every_stage_that_is_a_program_has_its_files_described():
         assert re.search(rf"^### {stage} — ", told, re.MULTILINE), stage
 
 
+def test_every_module_of_the_engine_is_on_its_map():
+    told = set(re.findall(r"`(\w+)/?`", (DOCS / "walk.md").read_text()))
+    engine = settings.BASE_DIR / "rlhf" / "training"
+    modules = {p.stem for p in engine.glob("*.py")} | {
+        p.parent.name for p in engine.glob("*/__init__.py")
+    }
+    assert {name for name in modules - {"__init__"} if name not in told} == set()
+
+
 def test_every_link_between_the_documents_leads_somewhere():
     for page in [settings.BASE_DIR / "README.md", *DOCS.rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rlhf.training import loading, sampling, scoring
+from rlhf.training import loading, ppo_math, sampling, scoring
 from rlhf.training.configs import BestOfNConfig, load
 from rlhf.training.data import read_prompts
 from rlhf.training.rundir import (
@@ -79,7 +79,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         axes = axes or parts
         total = scorer.combine(parts, [p.risk for p in asked], threshold=config.safety_threshold)
         finished = torch.tensor([a.finished for group in answers for a in group])
-        total = torch.where(finished, total, torch.full_like(total, config.no_eos_score))
+        total = ppo_math.replace_unfinished(total, finished, config.no_eos_score)
         scores[name] = total.reshape(len(prompts), -1).tolist()
 
     # 4. For each n: what the best of n answers is worth, and which one it is.

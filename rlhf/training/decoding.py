@@ -1,8 +1,9 @@
 """One token after another with the key-value cache: what `sampling` draws from.
 
 Decoders with the same three acts. `CachedDecoder` works for every causal model of transformers,
-`CrossDecoder` for every encoder-decoder. `LlamaDecoder` computes the same for Llamas on a CPU, where a small model's time goes into Python:
-a third of the operations, matrices put together, a cache that is written in place.
+`CrossDecoder` for every encoder-decoder. `LlamaDecoder` computes the same for Llamas on a CPU, where
+a small model's time goes into Python: a third of the operations, matrices put together, a cache that
+is written in place.
 """
 
 from collections.abc import Sequence

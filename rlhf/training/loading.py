@@ -587,11 +587,3 @@ def _explained(error: Exception, name: str, what: str) -> InputError:
         f"The {what} {name!r} is not a folder here and can't be had from the model hub "
         f"({type(error).__name__}); give the path of a local model folder, or check name and network."
     )
-
-
-def learning_rate_at(step: int, *, peak: float, warmup: int, total: int, floor: float) -> float:
-    """The step size of update `step` (from 0): linear rise, then linear fall to `floor` * peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    left = (total - step) / max(total - warmup, 1)
-    return peak * (floor + (1 - floor) * min(max(left, 0.0), 1.0))

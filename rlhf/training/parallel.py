@@ -1,12 +1,13 @@
-"""Several processes that train one policy: each works on its share, and all know the whole.
+"""Several processes that train one model: each works on its share, and all know the whole.
 
     torchrun --nproc-per-node 2 -m rlhf.training.ppo RUN_DIR
 
-or, on the CPU of one machine, by forking itself (forked.py). A rollout is small beside the work that makes it. So every process answers, scores and reads its
-share of the responses, then all exchange the numbers, and each computes advantages over the whole
-rollout: whitening across processes needs nothing special. Gradients are added up once per
-minibatch, each share weighted by its tokens in the whole minibatch, so that N processes take the
-step that one would take.
+or, on the CPU of one machine, by forking itself (forked.py). A rollout is small beside the work that
+makes it. So every process answers, scores and reads its share of the responses, then all exchange
+the numbers, and each computes advantages over the whole rollout: whitening across processes needs
+nothing special. Gradients are added up once per minibatch, each share weighted by its tokens in the
+whole minibatch, so that N processes take the step that one would take. Reward models are trained in
+the same way, by their rankings.
 
 Each process holds all weights, or with `sharded` a share of every one, of its gradient and of what
 the optimizer remembers of it (FSDP2, torch's `fully_shard`; Zhao et al. 2023, "PyTorch FSDP"). A

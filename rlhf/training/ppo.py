@@ -46,6 +46,7 @@ from rlhf.training.rundir import (
     write_progress,
     write_result,
 )
+from rlhf.training.schedule import learning_rate_at
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
@@ -575,7 +576,7 @@ def _rates(config: PPOConfig, step: int) -> tuple[float, float]:
     update: it would otherwise rise while the critic warms up, and begin at its peak."""
 
     def rate(peak: float, late: int) -> float:
-        return loading.learning_rate_at(
+        return learning_rate_at(
             step - 1 - late,
             peak=peak,
             warmup=config.warmup_steps,

@@ -42,6 +42,7 @@ from rlhf.training.rundir import (
     write_progress,
     write_result,
 )
+from rlhf.training.schedule import learning_rate_at
 from rlhf.training.scorers import RewardModel, opinions_in_shares
 
 FEW_NUMBERS_RATE = 0.3
@@ -336,7 +337,7 @@ def train(
                 step += 1
                 continue
             for group in optimizer.param_groups:
-                group["lr"] = loading.learning_rate_at(
+                group["lr"] = learning_rate_at(
                     step, peak=group["peak"], warmup=warmup, total=steps, floor=0.0
                 )
             # One forward pass per response, whatever the number of pairs it is in.

@@ -1,4 +1,4 @@
-"""Sample responses from a causal language model, in batches, with the key-value cache.
+"""Sample responses from a language model, in batches, with the key-value cache.
 
 Written out instead of calling `generate`, because reinforcement learning needs three things it
 doesn't give cheaply: the log-probability of every sampled token under exactly the distribution it
