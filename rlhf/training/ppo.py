@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlhf.training import loading, parallel, ppo_math, ptx
 from rlhf.training.configs import PPOConfig, load
@@ -357,8 +357,8 @@ def update(
                 drawn = drawer.sample(ptx_examples, min(config.ptx_batch_size, len(ptx_examples)))
                 stats["ptx_loss"] = _ptx_loss(models, drawn, config.ptx_weight)
             models.group.add_gradients(optimizer_parameters)
-            norm = _clip([p for _, p in models.trained()], config.max_grad_norm)
-            critic_norm = _clip(list(models.critic.parameters()), config.max_grad_norm)
+            norm = parallel.clip([p for _, p in models.trained()], config.max_grad_norm)
+            critic_norm = parallel.clip(list(models.critic.parameters()), config.max_grad_norm)
             # A gradient that is not finite would poison every weight: skip, count, go on.
             numbers = stats | {"policy's gradient": norm, "critic's gradient": critic_norm}
             if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
@@ -594,11 +594,6 @@ def _minibatches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     count = max(1, round(len(order) / size))
     for i in range(count):
         yield order[len(order) * i // count : len(order) * (i + 1) // count]
-
-
-def _clip(parameters: list[nn.Parameter], max_norm: float) -> float:
-    """Clip the gradients to `max_norm` (0: leave them) and return the norm that they had."""
-    return float(parallel.whole(nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)))
 
 
 def _explained(returns: Tensor, values: Tensor, mask: Tensor) -> float:

@@ -283,7 +283,8 @@ def train(
     run: Run,
     config: RewardModelConfig,
 ) -> list[float]:
-    """Fit a reward model to the opinions of `groups`; returns each annotator's reliability.
+    """Fit a reward model to the opinions of `groups`; returns each annotator's reliability, between 0
+    (a coin) and 2.
 
     Where it has several heads per axis, each learns from a resample of the groups of its own (the
     bootstrap, by Poisson weights): heads on one trunk that saw the same would say the same. Their
@@ -296,6 +297,8 @@ def train(
     generator = random.Random(config.seed)
     steps = config.epochs * -(-len(groups) // config.rankings_per_batch)
     warmup = min(config.warmup_steps, steps // 4)
+
+    # What learns: trunk (or its adapters), heads, tie rates, what each annotator is worth.
     log_reliability = nn.Parameter(torch.zeros(n_annotators, device=model.device))
     shares_prompts = model.shares_prompts
     if peers.sharded:  # gradients that come back through a cache fetch no layer's weights
@@ -313,6 +316,9 @@ def train(
         weight_decay=config.weight_decay,
         fused=True,
     )
+
+    # Where a killed run left off: models that it had finished need no step, the one that it was at
+    # goes on, later ones begin.
     left_off, done = run.left_off, 0
     if left_off is not None and len(run.trained) < len(left_off.trained):
         put(model, log_reliability, left_off.trained[len(run.trained)])
@@ -322,24 +328,29 @@ def train(
         parallel.put_moments(optimizer, left_off.moments)
         done, run.left_off = left_off.step, None
     model.trunk.train()
+
+    # How often each head takes each group.
     drawn = torch.ones(len(groups), model.n_heads)
     if model.n_heads > 1:
         drawn = torch.poisson(drawn, generator=torch.Generator().manual_seed(config.seed))
     resample = {id(group): drawn[i].to(model.device) for i, group in enumerate(groups)}
+
     run.updates.append(steps)
     number = len(run.trained)  # this model's, also where a later one was left off
     if len(run.skipped) == number:
         run.skipped.append(0)
     step = in_a_row = 0
+
     for _ in range(config.epochs):
         for batch in batches_of(groups, config.rankings_per_batch, generator):
             if step < done:
                 step += 1
                 continue
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(
-                    step, peak=group["peak"], warmup=warmup, total=steps, floor=0.0
+            for some in optimizer.param_groups:
+                some["lr"] = learning_rate_at(
+                    step, peak=some["peak"], warmup=warmup, total=steps, floor=0.0
                 )
+
             # One forward pass per response, whatever the number of pairs it is in.
             mine, counts = batch[peers.share], 1.0
             if not mine:  # a last batch of fewer rankings than processes
@@ -366,19 +377,21 @@ def train(
             if config.reliability and peers.writes:
                 # Without rankings that say otherwise, everyone counts as 1.
                 loss = loss + 1e-3 * (log_reliability**2).sum()
+
             optimizer.zero_grad()
             loss.backward()
             peers.add_gradients(trained)
             norm = parallel.clip(trained[:-1], config.max_grad_norm)
-            told = peers.add_numbers(
+            stats = peers.add_numbers(
                 {
                     "loss": float(loss.detach()),
                     "right": counts * right,
                     "decided": counts * decided,
                 }
             )
+
             # A gradient that is not finite would poison every weight: skip, count, go on.
-            numbers = {"loss": told["loss"], "gradient": norm}
+            numbers = {"loss": stats["loss"], "gradient": norm}
             broken = [what for what, value in numbers.items() if not math.isfinite(value)]
             if broken:
                 run.skipped[number] += 1
@@ -389,19 +402,21 @@ def train(
                 in_a_row = 0
                 optimizer.step()
             step += 1
-            accuracy = told["right"] / max(told["decided"], 1)
-            run.told(name, loss=told["loss"], accuracy=accuracy, grad_norm=norm)
+            accuracy = stats["right"] / max(stats["decided"], 1)
+            run.told(name, loss=stats["loss"], accuracy=accuracy, grad_norm=norm)
             if in_a_row >= MAX_SKIPPED_IN_A_ROW:
                 raise InputError(
                     f"{in_a_row} updates in a row of the {name}-RM were not finite ({causes}); "
                     "start again with a lower learning_rate, or look at the rankings' weights."
                 )
+
             stopping = peers.any(run.stop.requested)
             if stopping or run.is_time():
                 run.save(step, learnt(model, log_reliability), optimizer)
             if stopping:
                 parallel.leave(peers)
                 raise Stopped
+
     if run.skipped[number] == steps:
         raise InputError(
             f"Of the {name}-RM not one of the {steps} updates that it was to learn by was finite; "

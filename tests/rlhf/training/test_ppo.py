@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf.training import ppo
+from rlhf.training import parallel, ppo
 from rlhf.training.configs import PPOConfig, load
 from rlhf.training.data import Prompt
 from rlhf.training.ppo_models import Models
@@ -469,10 +469,10 @@ def test_a_rule_that_gives_nan_is_named_with_its_prompt(ready, monkeypatch):
 def test_gradients_are_really_clipped():
     weight = torch.nn.Parameter(torch.zeros(4))
     weight.grad = torch.full((4,), 3.0)
-    assert ppo._clip([weight], 1.5) == pytest.approx(6.0)
+    assert parallel.clip([weight], 1.5) == pytest.approx(6.0)
     assert float(weight.grad.norm()) == pytest.approx(1.5, rel=1e-4)
     weight.grad = torch.full((4,), 3.0)
-    ppo._clip([weight], 0.0)
+    parallel.clip([weight], 0.0)
     assert float(weight.grad.norm()) == pytest.approx(6.0)
 
 
