@@ -22,9 +22,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rlhf.training.configs import PPOConfig, load
+from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.rundir import CONFIG, EXIT_DONE, EXIT_INPUT, InputError, write_json, write_jsonl
+from rlhf.training.settings import load
 
 VERSIONS = {
     "openrlhf": "0.11.2",
@@ -563,7 +564,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
 
     from rlhf.training import loading
 
-    config = load(PPOConfig, run_dir / CONFIG)
+    config = load(PPOConfig, run_dir / CONFIG, stored=True)
     prompts = read_prompts(run_dir)
     watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
     if gpus % tensor_parallel:

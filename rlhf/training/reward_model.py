@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.training import loading, parallel, reward_math, reward_report
-from rlhf.training.configs import RewardModelConfig, load
+from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt, read_judgments, read_texts
 from rlhf.training.rundir import (
     CONFIG,
@@ -39,6 +39,7 @@ from rlhf.training.rundir import (
     write_result,
 )
 from rlhf.training.scorers import RewardModel, Text
+from rlhf.training.settings import load
 
 FEW_NUMBERS_RATE = 0.3
 """Peak step size of the tie rate and the annotators' reliabilities: logits of a few numbers, each
@@ -119,7 +120,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             mine_config = dataclasses.replace(config, seed=seed)
             if config.smoothing == "agreement":
                 share = smoothing_of(member, mine)
-                mine_config = dataclasses.replace(mine_config, label_smoothing=share)
+                mine_config = dataclasses.replace(
+                    mine_config, smoothing="fixed", label_smoothing=share
+                )
                 run.note[f"{name}_label_smoothing"] = share
             reliability = train(member, mine, len(annotators), name, run, mine_config)
             members.append(member)

@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.training import ppo
-from rlhf.training.configs import PPOConfig, load
+from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
 from rlhf.training.ppo_models import Models
 from rlhf.training.rewards import REWARDS
 from rlhf.training.rundir import InputError, Stopped, StopRequest
 from rlhf.training.scorers import RewardModel
+from rlhf.training.settings import load
 from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
 
