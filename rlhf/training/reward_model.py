@@ -117,11 +117,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     "responses, or check that the axes in the file are " + " and ".join(axes) + "."
                 )
             with_prior(member, mine, config.batch_size, peers)
-            mine_config = dataclasses.replace(config, seed=seed)
+            mine_config = dataclasses.replace(config, stored=True, seed=seed)
             if config.smoothing == "agreement":
                 share = smoothing_of(member, mine)
                 mine_config = dataclasses.replace(
-                    mine_config, smoothing="fixed", label_smoothing=share
+                    mine_config, stored=True, smoothing="fixed", label_smoothing=share
                 )
                 run.note[f"{name}_label_smoothing"] = share
             reliability = train(member, mine, len(annotators), name, run, mine_config)
