@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlhf.training.rundir import InputError, StopRequest
-from rlhf.training.settings import MOST_SEED
+from rlhf.training.settings import FROZEN, MOST_SEED
 from rlhf.world.answers import corpus
 from tests.rlhf.training.test_settings import every_config, needed
 from tests.rlhf.training.tiny import ROOT, WORDS, ask, judgment, make_policy, prompt, run_folder
@@ -121,6 +121,11 @@ OPTIONS = {
 }
 # Compared with these instead of with the defaults.
 BESIDE = {("Grow", "seed"): {"noise": 0.5}}
+# Of each setting with a switch: a value that is no default, and the switch turned off.
+IDLE = {
+    ("Evaluate", "safety_threshold"): {"safety_threshold": 0.9, "reward_model": ""},
+    ("Grow", "noise"): {"noise": 0.5, "width": 1, "layers": 3},
+}
 # How the same is computed: what tries them. Threads and devices are tried here, for all.
 MACHINERY = {
     "threads": "test_a_stage_takes_the_threads_and_the_device_that_it_was_given",
@@ -257,6 +262,27 @@ def test_an_option_changes_what_comes_of_the_stage(started, known, stage, option
     if key not in known:
         known[key] = outcome(started(stage, "plain", **beside))
     assert outcome(started(stage, "changed", **OPTIONS[stage][option])) != known[key]
+
+
+def test_every_option_with_a_switch_is_tried_while_it_is_off():
+    assert set(IDLE) == {
+        (stage, field.name)
+        for stage in MODULES
+        for field in dataclasses.fields(CONFIGS[stage])
+        if field.metadata.get("under")
+    }
+
+
+@pytest.mark.parametrize(("stage", "option"), IDLE)
+def test_what_does_nothing_is_refused_by_hand_and_changes_nothing_in_a_frozen_run(
+    started, monkeypatch, stage, option
+):
+    changes = IDLE[stage, option]
+    with pytest.raises(InputError, match=f"{option} belongs to"):
+        started(stage, "refused", **changes)
+    monkeypatch.setenv(FROZEN, "1")
+    beside = {name: value for name, value in changes.items() if name != option}
+    assert outcome(started(stage, "idle", **changes)) == outcome(started(stage, "plain", **beside))
 
 
 @pytest.mark.parametrize("stage", MODULES)
