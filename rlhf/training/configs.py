@@ -736,8 +736,8 @@ class EvaluateConfig(StageConfig):
     dtype: str = setting("auto", READ_HELP, choices=DTYPES)
 
     def check(self) -> None:
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise ValueError("temperatures must be one or more numbers above 0")
+        if not self.temperatures or min(self.temperatures) < 1e-6:  # less, and logits overflow
+            raise ValueError("temperatures must be one or more numbers from 0.000001 up")
         if len(set(self.temperatures)) != len(self.temperatures):
             raise ValueError("temperatures must differ from one another")
 
