@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from rlhf.training import configs  # noqa: E402
 from rlhf.training.rewards import REWARDS  # noqa: E402
+from rlhf.training.settings import MOST  # noqa: E402
 
 STAGES = (
     "Base",
@@ -33,7 +34,8 @@ def page() -> str:
         "# Settings of the stages",
         "",
         "Made by `python docs/make_settings.py` from `rlhf/training/configs.py`; change it there.",
-        "A stage's `config.json` holds these fields; an unknown one is an error. What a demo round",
+        "A stage's `config.json` holds these fields; an unknown one is an error, and so is one that is",
+        "changed and does nothing beside the others. Whole numbers go up to 10¹². What a demo round",
         "uses is in `rlhf/training/presets/tiny.toml`.",
     ]
     for name in STAGES:
@@ -41,7 +43,8 @@ def page() -> str:
         lines += ["", f"## {name}Config", "", config.__doc__.strip().splitlines()[0], ""]
         lines += ["| setting | default | range | what it does |", "|---|---|---|---|"]
         for field in dataclasses.fields(config):
-            cells = (f"`{field.name}`", _default(field), _range(field), field.metadata["help"])
+            told = f"{field.metadata['help']}{_under(field)}"
+            cells = (f"`{field.name}`", _default(field), _range(field), told)
             lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
     lines += ["", "## Rules for `PPOConfig.rules`", "", "| rule | what it rewards |", "|---|---|"]
     for name, rule in REWARDS.items():
@@ -62,11 +65,21 @@ def _range(field: "dataclasses.Field[object]") -> str:
     if limits.get("choices"):
         return ", ".join(f"`{choice}`" for choice in limits["choices"])
     low, high = limits.get("minimum"), limits.get("maximum")
+    high = None if high == MOST else high
     if low is None and high is None:
         return ""
     if high is None:
-        return f"≥ {low:g}"
-    return f"≤ {high:g}" if low is None else f"{low:g} … {high:g}"
+        return f"≥ {_number(low)}"
+    return f"≤ {_number(high)}" if low is None else f"{_number(low)} … {_number(high)}"
+
+
+def _number(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
+def _under(field: "dataclasses.Field[object]") -> str:
+    switches = " and ".join(switch.says for switch in field.metadata.get("under", ()))
+    return f" *Only under {switches}.*" if switches else ""
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from typing import Any
 
 from django import forms
 
-from rlhf.stages import FILLED_IN
+from rlhf.stages import FILLED_IN, placeholders
 from rlhf.training import configs
-from rlhf.training.configs import StageConfig
+from rlhf.training.settings import IdleError, StageConfig
 
 STAGES: dict[str, type[StageConfig]] = {
     "base": configs.BaseConfig,
@@ -78,13 +78,15 @@ def explained() -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class Knob:
-    """One setting in the page: its form field with what it was in the round before."""
+    """One setting in the page: its form field with what it was in the round before, and, where it
+    does nothing beside the others, under which of them it would."""
 
     field: forms.BoundField
     name: str
     help: str
     before: str
     is_changed: bool
+    only_under: str
 
 
 class ListField(forms.CharField):
@@ -124,19 +126,35 @@ class LaunchForm(forms.Form):
     @property
     def up_front(self) -> list[Knob]:
         """The few settings that most people change."""
-        return [self._knob(key) for key in UP_FRONT if key in self.fields]
+        only_under = self._only_under()
+        return [self._knob(key, only_under) for key in UP_FRONT if key in self.fields]
 
     @property
     def folded(self) -> list[tuple[str, list[Knob]]]:
         """All others, by section."""
         sections: dict[str, list[Knob]] = {}
+        only_under = self._only_under()
         for key in self.fields:
             if key not in UP_FRONT:
-                sections.setdefault(key.partition(".")[0], []).append(self._knob(key))
+                knob = self._knob(key, only_under)
+                sections.setdefault(key.partition(".")[0], []).append(knob)
         order = ["round", *STAGES]
         return sorted(sections.items(), key=lambda item: order.index(item[0]))
 
-    def _knob(self, key: str) -> Knob:
+    def _only_under(self) -> dict[str, str]:
+        """For each setting that does nothing beside the present ones: under which it would."""
+        sent = getattr(self, "cleaned_data", {}) if self.is_bound else {}
+        found = {}
+        for section, config_class in STAGES.items():
+            values = {**self.defaults.get(section, {}), **placeholders(config_class)}
+            for key, value in sent.items():
+                if key.startswith(f"{section}."):
+                    values[key.partition(".")[2]] = value
+            for name, switch in config_class.switched_off(values).items():
+                found[f"{section}.{name}"] = switch.says
+        return found
+
+    def _knob(self, key: str, only_under: Mapping[str, str]) -> Knob:
         section, _, name = key.partition(".")
         field = self[key]
         was = (self.before or {}).get(section)
@@ -153,6 +171,7 @@ class LaunchForm(forms.Form):
             explained().get(section, {}).get(name, ""),
             shown if before is not None else "",
             changed,
+            only_under.get(key, ""),
         )
 
     def clean(self) -> dict[str, Any]:
@@ -164,13 +183,12 @@ class LaunchForm(forms.Form):
                 values = config.get(stage)
                 if values is None or stage not in self.defaults:
                     continue
-                needed = {
-                    f.name: "-"
-                    for f in dataclasses.fields(config_class)
-                    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-                }
                 try:
-                    config_class.from_dict({**needed, **values})
+                    config_class.from_dict({**values, **placeholders(config_class)})
+                except IdleError as error:
+                    for name, reason in error.reasons.items():
+                        key = f"{stage}.{name}"
+                        self.add_error(key if key in self.fields else None, f"{reason}.")
                 except ValueError as error:
                     self.add_error(None, f"{stage}: {error}.")
         return self.cleaned_data

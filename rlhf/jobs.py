@@ -30,6 +30,7 @@ from rlhf import processes
 from rlhf.models import Job, Round, Worker
 from rlhf.stages import STAGES, StageError
 from rlhf.training import rundir
+from rlhf.training.settings import FROZEN
 
 State = Job.State
 
@@ -101,8 +102,9 @@ def training_command(job: Job, run_dir: Path) -> Sequence[str]:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """What the program gets to see of ours: PPO alone is told of the server for its rollouts."""
-    known: dict[str, str] = dict(settings.TRAINING_ENVIRONMENT)
+    """What the program gets to see of ours: that its settings are frozen; and PPO alone is told of
+    the server for its rollouts."""
+    known: dict[str, str] = settings.TRAINING_ENVIRONMENT | {FROZEN: "1"}
     return known | (settings.ROLLOUT_ENVIRONMENT if job.stage == "ppo" else {})
 
 

@@ -89,12 +89,13 @@ def preset(name: str) -> Config:
 def default_config(project: Project, preset_name: str = "") -> Config:
     """What a round would be launched with: every setting of every stage, the preset's or the default.
 
-    What a person has chosen for the last round is offered again.
+    What a person has chosen for the last round is offered again, but for what does nothing, which
+    earlier versions took: its default is offered, and the page marks the change.
     """
     last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
     if last and not preset_name:
         return {
-            section: {name: value for name, value in values.items() if name in _names(section)}
+            section: _offered(section, values)
             for section, values in last.config.items()
             if section in ("round", *Round.FULL_PLAN)
         }
@@ -112,10 +113,15 @@ def default_config(project: Project, preset_name: str = "") -> Config:
     return config
 
 
-def _names(section: str) -> set[str]:
-    """The settings that a section may hold now: an older version's round may hold others."""
+def _offered(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a last round's section is offered again: an older version's may hold other settings."""
     config = STAGES[section].config if section in STAGES else None
-    return {field.name for field in fields(config)} if config else set(ROUND_SETTINGS)
+    names = {field.name for field in fields(config)} if config else set(ROUND_SETTINGS)
+    known = {name: value for name, value in values.items() if name in names}
+    if config is None:
+        return known
+    kept = config.without_idle(known | stages.placeholders(config))
+    return {name: kept[name] for name in known}
 
 
 def base_config(project: Project, preset_name: str = "") -> Config:
@@ -134,11 +140,9 @@ def full_settings(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
     config = STAGES[stage].config
     if config is None:
         raise RoundError(f"The stage {stage} has no settings.")
-    names = {field.name for field in fields(config)}
-    models = {name: "…" for name in FILLED_IN if name in names and name not in ("seed", "threads")}
-    models.pop("axes", None)
+    asked = {name: value for name, value in given.items() if name not in FILLED_IN}
     try:
-        values = config.from_dict({k: v for k, v in given.items() if k not in FILLED_IN} | models)
+        values = config.from_dict(asked | stages.placeholders(config))
     except ValueError as error:
         raise RoundError(f"{stage}: {error}.") from None
     return {name: value for name, value in values.to_dict().items() if name not in FILLED_IN}

@@ -30,7 +30,7 @@ from annotation.statements import demonstrations
 from rlhf import simulation
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.training import configs, rundir
-from rlhf.training.configs import StageConfig
+from rlhf.training.settings import StageConfig, load, save
 from rlhf.world.answers import corpus
 
 Write = Callable[[], None]
@@ -77,7 +77,7 @@ def prepare_base(job: Job, run_dir: Path) -> None:
     config = stage_config(job.round, "base", seed=base_seed(job.round), threads=threads(least=1))
     sizes = corpus_sizes(job.round)
     cached = base_cache(config, sizes)
-    configs.save(config, run_dir / rundir.CONFIG)
+    save(config, run_dir / rundir.CONFIG)
     if rundir.read_result(cached) is not None:
         link_policy(cached, run_dir)
         shutil.copyfile(cached / rundir.RESULT, run_dir / rundir.RESULT)
@@ -87,7 +87,7 @@ def prepare_base(job: Job, run_dir: Path) -> None:
 
 
 def collect_base(job: Job, run_dir: Path, result: Row) -> Write:
-    config = configs.load(configs.BaseConfig, run_dir / rundir.CONFIG)
+    config = load(configs.BaseConfig, run_dir / rundir.CONFIG, stored=True)
     cached = base_cache(config, corpus_sizes(job.round))
     if rundir.read_result(cached) is None:
         beside = cached.with_name(f".{cached.name}.{uuid.uuid4().hex}")
@@ -167,7 +167,7 @@ def link_policy(source: Path, target: Path) -> None:
 def prepare_generate(job: Job, run_dir: Path) -> None:
     round = job.round
     config = stage_config(round, "generate", policy=start_policy(round).path)
-    configs.save(config, run_dir / rundir.CONFIG)
+    save(config, run_dir / rundir.CONFIG)
     ranking = choose(round, "ranking")
     if not ranking:
         raise StageError(
@@ -180,7 +180,7 @@ def prepare_generate(job: Job, run_dir: Path) -> None:
 def collect_generate(job: Job, run_dir: Path, result: Row) -> Write:
     """A batch with one comparison for every prompt that got at least two different answers."""
     round, policy = job.round, start_policy(job.round)
-    config = configs.load(configs.GenerateConfig, run_dir / rundir.CONFIG)
+    config = load(configs.GenerateConfig, run_dir / rundir.CONFIG, stored=True)
     given = {
         row["prompt_id"]: row["responses"]
         for row in rundir.read_jsonl(
@@ -288,7 +288,7 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
         trunk=root(start_policy(round)).path,
         axes=tuple(round.project.axis_keys),
     )
-    configs.save(config, run_dir / rundir.CONFIG)
+    save(config, run_dir / rundir.CONFIG)
     try:
         frozen = snapshots.snapshot_file(round.snapshot, f"{snapshots.JUDGMENTS}.jsonl")
     except snapshots.SnapshotError as error:
@@ -331,7 +331,7 @@ def reference_row(prompt_id: str, messages: Any, risk: str, text: str) -> Row:
 
 
 def collect_reward_model(job: Job, run_dir: Path, result: Row) -> Write:
-    config = configs.load(configs.RewardModelConfig, run_dir / rundir.CONFIG).to_dict()
+    config = load(configs.RewardModelConfig, run_dir / rundir.CONFIG, stored=True).to_dict()
     name = f"round {job.round.number}"
     made = [
         new_checkpoint(
@@ -372,7 +372,7 @@ def prepare_ppo(job: Job, run_dir: Path) -> None:
         reward_model=reward_model_of(round, Kind.REWARD_MODEL).path,
         test_reward_model=judge if watch else "",  # without prompts it has nothing to watch
     )
-    configs.save(config, run_dir / rundir.CONFIG)
+    save(config, run_dir / rundir.CONFIG)
     for file, chosen in (("prompts", choose(round, "ppo")), ("watch", watch)):
         if chosen:
             rows = map(prompt_row, chosen)
@@ -396,7 +396,7 @@ def collect_ppo(job: Job, run_dir: Path, result: Row) -> Write:
         f"round {round.number} policy",
         run_dir / rundir.POLICY,
         parent=parent,
-        config=configs.load(configs.PPOConfig, run_dir / rundir.CONFIG).to_dict(),
+        config=load(configs.PPOConfig, run_dir / rundir.CONFIG, stored=True).to_dict(),
         metrics=result,
         n_parameters=parent.n_parameters,
     )
@@ -423,7 +423,7 @@ def prepare_evaluate(job: Job, run_dir: Path) -> None:
     config = stage_config(
         round, "evaluate", policy=round.policy.path, reward_model=judge.path if judge else ""
     )
-    configs.save(config, run_dir / rundir.CONFIG)
+    save(config, run_dir / rundir.CONFIG)
     chosen = choose(round, "heldout")
     if not chosen:
         raise StageError(
@@ -575,9 +575,7 @@ def prepare_selection(job: Job, run_dir: Path) -> None:
         )
     if not comparisons:
         raise StageError("Nothing waits for people any more, so there is nothing to select from.")
-    configs.save(
-        stage_config(job.round, "selection", reward_model=model.path), run_dir / rundir.CONFIG
-    )
+    save(stage_config(job.round, "selection", reward_model=model.path), run_dir / rundir.CONFIG)
     rundir.write_jsonl(run_dir / rundir.DATA / "comparisons.jsonl", comparisons)
 
 
@@ -587,7 +585,7 @@ def collect_selection(job: Job, run_dir: Path, result: Row) -> Write:
         int(row["comparison_id"]): float(row["score"])
         for row in rundir.read_jsonl(run_dir / "scores.jsonl", required=("comparison_id", "score"))
     }
-    config = configs.load(configs.SelectionConfig, run_dir / rundir.CONFIG)
+    config = load(configs.SelectionConfig, run_dir / rundir.CONFIG, stored=True)
     model = Checkpoint.objects.filter(project=job.project, path=config.reward_model).first()
     by = str(model) if model else "reward model"
 
@@ -727,16 +725,26 @@ def prompt_row(prompt: Prompt) -> Row:
 
 
 def stage_config(round: Round, stage: str, **filled_in: Any) -> StageConfig:
-    """The stage's configuration as the round froze it, with models and seed filled in."""
+    """The stage's configuration as the round froze it, with models and seed filled in.
+
+    What does nothing was refused when the round was launched; here it may come from a round of an
+    earlier version, or of what was filled in (without watch prompts there is no test reward model).
+    """
     config = STAGES[stage].config
     assert config is not None
     filled_in = {"threads": threads()} | filled_in
     if "seed" in config.__dataclass_fields__:
         filled_in = {"seed": round.seed} | filled_in
     try:
-        return config.from_dict({**round.config.get(stage, {}), **filled_in})
+        return config.from_dict({**round.config.get(stage, {}), **filled_in}, stored=True)
     except ValueError as error:
         raise StageError(f"{stage}: {error}.") from None
+
+
+def placeholders(config: type[StageConfig]) -> dict[str, str]:
+    """Something in place of every model that is filled in later, so that the rest can be checked."""
+    names = config.__dataclass_fields__
+    return {n: "…" for n in FILLED_IN if n in names and n not in ("seed", "threads", "axes")}
 
 
 def threads(*, least: int = 0) -> int:

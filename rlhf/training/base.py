@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from rlhf.training import configs, lean, packing, rundir
+from rlhf.training import lean, packing, rundir, settings
 from rlhf.training.configs import BaseConfig
 from rlhf.training.rundir import InputError, MetricsWriter, Stopped, StopRequest, run_stage
 from rlhf.training.word_tokenizer import build_tokenizer
@@ -47,7 +47,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     began = time.monotonic()
 
     # 1. Configuration, corpus, tokenizer.
-    config = configs.load(BaseConfig, run_dir / rundir.CONFIG)
+    config = settings.load(BaseConfig, run_dir / rundir.CONFIG)
     torch.set_num_threads(config.threads)
     rows = read_corpus(run_dir / rundir.DATA / CORPUS)
     tokenizer = build_tokenizer(_texts(rows), max_length=config.max_positions)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from rlhf.training import loading, ppo_math, sampling, scoring
-from rlhf.training.configs import BestOfNConfig, load
+from rlhf.training.configs import BestOfNConfig
 from rlhf.training.data import read_prompts
 from rlhf.training.rundir import (
     CONFIG,
@@ -26,6 +26,7 @@ from rlhf.training.rundir import (
     write_result,
 )
 from rlhf.training.scorers import RewardModel
+from rlhf.training.settings import load
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:

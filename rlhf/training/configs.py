@@ -1,146 +1,36 @@
 """The configuration of each training stage: frozen dataclasses, standard library only.
 
-`config.json` in a run folder holds exactly the fields of the stage's class; `load` refuses an
-unknown key, a missing required one and a value out of range, each in one sentence. Each field is a
-`setting` (or `required`), which carries the sentence that the web forms and `docs/settings.md` show
-beside it and the range that is checked.
+What they have in common (what a field is, which values are refused, `config.json`) is in settings.py.
 """
 
-import dataclasses
-import math
 import re
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
-from rlhf.training.rundir import InputError, read_json, write_json
+from rlhf.training.settings import (
+    MOST_SEED,
+    StageConfig,
+    above,
+    chosen,
+    either,
+    given,
+    naming,
+    required,
+    setting,
+    several,
+)
 
-T = TypeVar("T")
+# More than these cannot be meant, and would end in want of memory instead of in a sentence.
+MOST_LAYERS = 1024
+MOST_RANK = 8192
+MOST_SAMPLES = 100_000
+MOST_POSITIONS = 2**24
+MOST_BASE_STEPS = 1_000_000
 
-
-def setting(
-    default: T,
-    help: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[Any, ...] | None = None,
-) -> T:
-    """A field with a default, a sentence that explains it, and the values it may take (inclusive)."""
-    limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
-    # Typed as T, like dataclasses.field itself, so that `seed: int = setting(0, …)` checks.
-    metadata = {"help": help, **limits}
-    if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def required(help: str) -> Any:
-    """A field that `config.json` must give."""
-    return dataclasses.field(metadata={"help": help})
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """What every stage's configuration can do. Values are checked when it is made."""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _fits(value, hints[field.name]):
-                expected = _type_name(hints[field.name])
-                raise ValueError(f"{field.name} must be {expected}, got {value!r}")
-            if hints[field.name] is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
-            _check_limits(field.name, value, field.metadata)
-        self.check()
-
-    def check(self) -> None:
-        """Rules that concern more than one field: raise ValueError with one sentence."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping; ValueError names an unknown, missing or impossible setting."""
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in fields:
-                raise ValueError(f"{name!r} is not a setting of {cls.__name__}")
-        for name, field in fields.items():
-            given = (field.default, field.default_factory)
-            if name not in values and given == (dataclasses.MISSING, dataclasses.MISSING):
-                raise ValueError(f"{cls.__name__} needs {name!r}: {field.metadata['help']}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as `config.json` has them."""
-        return dataclasses.asdict(self)
-
-
-C = TypeVar("C", bound=StageConfig)
-
-
-def load(config_class: type[C], path: Path) -> C:
-    """Read a `config.json`; `InputError` says in one sentence what is wrong with it."""
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise InputError(f"{path.name} must hold a JSON object.")
-    try:
-        return config_class.from_dict(values)
-    except ValueError as error:
-        raise InputError(f"{path.name}: {error}.") from None
-
-
-def save(config: StageConfig, path: Path) -> None:
-    """Write a `config.json` that `load` reads back as the same configuration."""
-    write_json(path, config.to_dict())
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    if origin is dict:
-        key, item = typing.get_args(hint)
-        return isinstance(value, dict) and all(
-            _fits(k, key) and _fits(v, item) for k, v in value.items()
-        )
-    if origin in (list, tuple):
-        item = typing.get_args(hint)[0]
-        return isinstance(value, (list, tuple)) and all(_fits(v, item) for v in value)
-    if origin is typing.Literal:
-        return value in typing.get_args(hint)
-    if hint is type(None):
-        return value is None
-    if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if hint is int:
-        return type(value) is int  # JSON's true is not a number of steps
-    return hint is Any or isinstance(value, hint)
-
-
-def _type_name(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return " or ".join(_type_name(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
-    return "null" if hint is type(None) else names.get(hint, str(hint))
-
-
-def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    minimum, maximum = limits.get("minimum"), limits.get("maximum")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if minimum is not None and value < minimum:
-            raise ValueError(f"{name} must be {minimum:g} or more, got {value:g}")
-        if maximum is not None and value > maximum:
-            raise ValueError(f"{name} must be {maximum:g} or less, got {value:g}")
-    choices = limits.get("choices")
-    if choices is not None and value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+ADAPTIVE = (chosen("kl_controller", "adaptive"), above("kl_weight", 0))
+LAGRANGE = chosen("combine", "lagrange")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +38,10 @@ class BaseConfig(StageConfig):
     """Build the base policy: a tiny Llama, trained from nothing on `data/corpus.jsonl`."""
 
     seed: int = setting(
-        0, "Seed of the initial weights and of the order of the batches.", minimum=0
+        0,
+        "Seed of the initial weights and of the order of the batches.",
+        minimum=0,
+        maximum=MOST_SEED,
     )
     threads: int = setting(
         2, "CPU threads. The same seed and threads give the same bytes.", minimum=1, maximum=256
@@ -156,15 +49,25 @@ class BaseConfig(StageConfig):
     layers: int = setting(4, "Transformer layers.", minimum=1, maximum=64)
     hidden_size: int = setting(128, "Width of the residual stream.", minimum=8, maximum=8192)
     intermediate_size: int = setting(384, "Width of the MLP.", minimum=8, maximum=65536)
-    heads: int = setting(4, "Attention heads; must divide the hidden size.", minimum=1)
-    max_positions: int = setting(512, "The longest prompt plus response, in tokens.", minimum=16)
+    heads: int = setting(
+        4, "Attention heads; must divide the hidden size.", minimum=1, maximum=8192
+    )
+    max_positions: int = setting(
+        512, "The longest prompt plus response, in tokens.", minimum=16, maximum=MOST_POSITIONS
+    )
     clean_steps: int = setting(
-        650, "Optimiser steps on the clean phase, where names are learnt.", minimum=0
+        650,
+        "Optimiser steps on the clean phase, where names are learnt.",
+        minimum=0,
+        maximum=MOST_BASE_STEPS,
     )
     mix_steps: int = setting(
-        500, "Optimiser steps on the mix of styles, which people then rank.", minimum=0
+        500,
+        "Optimiser steps on the mix of styles, which people then rank.",
+        minimum=0,
+        maximum=MOST_BASE_STEPS,
     )
-    batch_size: int = setting(32, "Examples per optimiser step.", minimum=1)
+    batch_size: int = setting(32, "Examples per optimiser step.", minimum=1, maximum=MOST_SAMPLES)
     learning_rate: float = setting(
         3e-3,
         "Peak of AdamW's step size (embeddings and norms); falls linearly.",
@@ -218,13 +121,16 @@ class GenerateConfig(StageConfig):
         4, "Responses per prompt, distinct where the policy can.", minimum=1, maximum=64
     )
     oversample: int = setting(
-        1, "Extra responses drawn per prompt, so that k distinct ones are left.", minimum=0
+        1,
+        "Extra responses drawn per prompt, so that k distinct ones are left.",
+        minimum=0,
+        maximum=MOST_SAMPLES,
     )
     temperature: float = setting(1.0, "Sampling temperature.", minimum=0.01, maximum=10.0)
     long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
-    seed: int = setting(0, "Seed of the sampling.", minimum=0)
+    seed: int = setting(0, "Seed of the sampling.", minimum=0, maximum=MOST_SEED)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", READ_HELP, choices=DTYPES)
@@ -266,24 +172,30 @@ class RewardModelConfig(StageConfig):
     )
     ties: str = setting(
         "davidson",
-        "Under pairs. davidson: a tie is an outcome of its own, with a learned rate; half: half a "
-        "win each.",
+        "davidson: a tie is an outcome of its own, with a learned rate; half: half a win each.",
         choices=("davidson", "half"),
+        under=chosen("loss", "pairs"),
     )
     margin: float = setting(
         0.0,
         "Score difference demanded per rank between two responses, or times the margin of the "
         "strength that the annotator chose (Llama 2, eq. 2; 0: off).",
         minimum=0.0,
+        under=chosen("loss", "pairs"),
     )
     label_smoothing: float = setting(
-        0.0, "Share of the preferences taken to be the wrong way round.", minimum=0.0, maximum=0.49
+        0.0,
+        "Share of the preferences taken to be the wrong way round.",
+        minimum=0.0,
+        maximum=0.49,
+        under=(chosen("loss", "pairs"), chosen("smoothing", "fixed")),
     )
     smoothing: str = setting(
         "fixed",
         "fixed: label_smoothing as given; agreement: from how often two annotators of the training "
         "prompts agree, (1 - sqrt(2a - 1)) / 2, as if each erred independently.",
         choices=("fixed", "agreement"),
+        under=chosen("loss", "pairs"),
     )
     reliability: bool = setting(
         True, "Learn how reliable each annotator is (after CrowdBT, Chen et al. 2013)."
@@ -311,12 +223,19 @@ class RewardModelConfig(StageConfig):
         "LoRA adapters of its own too, on a trunk that stays as it is; models: whole models that differ "
         "by their seed (Coste et al. 2023), at as many times the cost.",
         choices=("heads", "adapters", "models"),
+        under=either(above("members", 1), chosen("ensemble", "adapters")),
     )
     adapter_rank: int = setting(
-        8, "Under ensemble 'adapters': the rank of each member's LoRA adapters.", minimum=1
+        8,
+        "Rank of each member's LoRA adapters.",
+        minimum=1,
+        under=chosen("ensemble", "adapters"),
+        maximum=MOST_RANK,
     )
     separate_axes: bool = setting(
-        False, "A model for each axis (Llama 2) instead of one trunk with a head per axis."
+        False,
+        "A model for each axis (Llama 2) instead of one trunk with a head per axis.",
+        under=several("axes"),
     )
     share_prompts: bool = setting(
         True,
@@ -326,7 +245,9 @@ class RewardModelConfig(StageConfig):
     batch_size: int = setting(128, "Texts scored side by side.", minimum=1)
     checkpoint_seconds: float = setting(30.0, "Write a checkpoint about this often.", minimum=0.0)
     sharded: bool = setting(False, SHARDED_HELP)
-    seed: int = setting(0, "Seed of the heads, the split and the order.", minimum=0)
+    seed: int = setting(
+        0, "Seed of the heads, the split and the order.", minimum=0, maximum=MOST_SEED
+    )
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
@@ -339,11 +260,6 @@ class RewardModelConfig(StageConfig):
                 "sharded spreads a trunk that is trained, and under ensemble 'adapters' it is not; "
                 "leave one of them out"
             )
-        of_pairs = {"ties": "davidson", "margin": 0.0, "label_smoothing": 0.0, "smoothing": "fixed"}
-        if self.loss == "plackett_luce":
-            for name, off in of_pairs.items():
-                if getattr(self, name) != off:
-                    raise ValueError(f"{name} belongs to loss 'pairs'; leave it at {off!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +275,9 @@ class PPOConfig(StageConfig):
 
     steps: int = setting(14, "Rollouts, each followed by its updates.", minimum=1)
     prompts_per_step: int = setting(128, "Prompts per rollout.", minimum=1)
-    samples_per_prompt: int = setting(1, "Responses to each prompt of a rollout.", minimum=1)
+    samples_per_prompt: int = setting(
+        1, "Responses to each prompt of a rollout.", minimum=1, maximum=MOST_SAMPLES
+    )
     long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     temperature: float = setting(
@@ -377,7 +295,13 @@ class PPOConfig(StageConfig):
         minimum=0,
     )
     sharded: bool = setting(False, SHARDED_HELP)
-    decode_batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
+    decode_batch_size: int = setting(
+        256,
+        "Responses decoded side by side.",
+        minimum=1,
+        under=either(chosen("rollouts", "own", "continuous"), above("normalise_samples", 0)),
+        maximum=MOST_SAMPLES,
+    )
     rollouts: str = setting(
         "own",
         "What samples the responses. own: our decoder, whose draws depend on the seed alone; "
@@ -387,7 +311,10 @@ class PPOConfig(StageConfig):
         choices=("own", "continuous", "server"),
     )
     server_timeout: float = setting(
-        600.0, "Under server: seconds that the responses to one prompt may take.", minimum=0.01
+        600.0,
+        "Seconds that the responses to one prompt may take.",
+        minimum=0.01,
+        under=chosen("rollouts", "server"),
     )
     importance_cap: float = setting(
         0.0,
@@ -395,6 +322,9 @@ class PPOConfig(StageConfig):
         "than own, or bfloat16): each token weighs p / q, what the policy says of it over what the "
         "sampler said, at most this (truncated importance sampling, Yao et al. 2025: 2; 0: all 1).",
         minimum=0.0,
+        under=either(
+            chosen("rollouts", "continuous", "server"), chosen("dtype", "auto", "bfloat16")
+        ),
     )
 
     learning_rate: float = setting(
@@ -430,9 +360,10 @@ class PPOConfig(StageConfig):
     )
     ema_export: str = setting(
         "policy",
-        "Under ema_decay. policy: the average is handed on; beside: the last weights are, and the "
+        "policy: the average is handed on; beside: the last weights are, and the "
         "average is written to average/ (OpenRLHF saves both).",
         choices=("policy", "beside"),
+        under=above("ema_decay", 0),
     )
     reference_ema: float = setting(
         0.0,
@@ -442,9 +373,12 @@ class PPOConfig(StageConfig):
         maximum=0.9999,
     )
     lora_rank: int = setting(
-        0, "Rank of LoRA adapters on all linear layers; 0 trains all weights.", minimum=0
+        0,
+        "Rank of LoRA adapters on all linear layers; 0 trains all weights.",
+        minimum=0,
+        maximum=MOST_RANK,
     )
-    lora_alpha: float = setting(16.0, "LoRA's scale.", minimum=0.0)
+    lora_alpha: float = setting(16.0, "LoRA's scale.", minimum=0.0, under=above("lora_rank", 0))
 
     critic: str = setting(
         "head",
@@ -459,6 +393,7 @@ class PPOConfig(StageConfig):
         "stopped; TRL and trlX let a shared trunk learn from both).",
         minimum=0.0,
         maximum=10.0,
+        under=chosen("critic", "head"),
     )
     value_learning_rate: float = setting(
         2e-3, "Peak step size of the critic.", minimum=0.0, maximum=1.0
@@ -528,7 +463,10 @@ class PPOConfig(StageConfig):
         minimum=0.0,
     )
     ptx_batch_size: int = setting(
-        64, "Under ptx_weight: lines of data/ptx.jsonl per optimiser step.", minimum=1
+        64,
+        "Lines of data/ptx.jsonl per optimiser step.",
+        minimum=1,
+        under=above("ptx_weight", 0),
     )
 
     kl_weight: float = setting(
@@ -538,15 +476,22 @@ class PPOConfig(StageConfig):
         "fixed",
         "fixed, or adaptive: the weight follows kl_target (Ziegler et al. 2019).",
         choices=("fixed", "adaptive"),
+        under=above("kl_weight", 0),
     )
     kl_target: float = setting(
-        6.0, "Nats per response (k1) that the adaptive controller aims at.", minimum=0.01
+        6.0,
+        "Nats per response (k1) that the adaptive controller aims at.",
+        minimum=0.01,
+        under=ADAPTIVE,
     )
-    kl_horizon: float = setting(10_000.0, "Responses over which it corrects.", minimum=1.0)
+    kl_horizon: float = setting(
+        10_000.0, "Responses over which it corrects.", minimum=1.0, under=ADAPTIVE
+    )
     kl_error_clip: float = setting(
         0.2,
         "The relative error that it corrects at once is clipped to +- this (Ziegler et al. 2019: 0.2).",
         minimum=0.001,
+        under=ADAPTIVE,
     )
     kl_budget: float = setting(
         0.0,
@@ -570,7 +515,10 @@ class PPOConfig(StageConfig):
         minimum=0,
     )
     overlong_penalty: float = setting(
-        1.0, "What the longest response loses under overlong_buffer.", minimum=0.0
+        1.0,
+        "What the longest response loses.",
+        minimum=0.0,
+        under=above("overlong_buffer", 0),
     )
     score_scale: str = setting(
         "standard",
@@ -585,6 +533,8 @@ class PPOConfig(StageConfig):
         "the reward models' mean and deviation are measured anew (LHP: 256; 0: as the reward_model "
         "stage measured them).",
         minimum=0,
+        under=either(chosen("score_scale", "standard", "mean"), chosen("combine", "threshold")),
+        maximum=MOST_SAMPLES,
     )
     score_clip: float = setting(
         3.0, "Scores are clipped to +- this (OpenRLHF: 10; 0: off).", minimum=0.0
@@ -596,7 +546,10 @@ class PPOConfig(StageConfig):
         choices=("mean", "min", "mean_std"),
     )
     ensemble_penalty: float = setting(
-        1.0, "Standard deviations of the members that mean_std takes off.", minimum=0.0
+        1.0,
+        "Standard deviations of the members that mean_std takes off.",
+        minimum=0.0,
+        under=chosen("ensemble", "mean_std"),
     )
     combine: str = setting(
         "threshold",
@@ -608,31 +561,53 @@ class PPOConfig(StageConfig):
     )
     cost_limit: float = setting(
         0.0,
-        "Under lagrange: the mean cost allowed, in standard deviations of the reference's safety "
+        "The mean cost allowed, in standard deviations of the reference's safety "
         "score, whose mean is 0. Below 0 asks for more safety than the reference has.",
+        under=(LAGRANGE, above("multiplier_rate", 0)),
     )
     multiplier: float = setting(
-        1.0, "Under lagrange: the multiplier's first value (Safe RLHF: 1).", minimum=1e-6
+        1.0,
+        "The multiplier's first value (Safe RLHF: 1).",
+        minimum=1e-6,
+        under=LAGRANGE,
     )
     multiplier_rate: float = setting(
         0.1,
-        "Under lagrange: how much the multiplier's logarithm moves per rollout and unit of cost "
+        "How much the multiplier's logarithm moves per rollout and unit of cost "
         "above the limit (0: it stays).",
         minimum=0.0,
+        under=LAGRANGE,
     )
     safety_threshold: float = setting(
         0.15,
         "Safety speaks where sigmoid(safety) is below this (Llama 2: 0.15; 0: risk alone decides).",
         minimum=0.0,
         maximum=1.0,
+        under=chosen("combine", "threshold"),
     )
-    weights: dict[str, float] = setting({}, "Weight of each axis under `weights`; missing is 1.")
+    weights: dict[str, float] = setting(
+        {}, "Weight of each axis; missing is 1.", under=chosen("combine", "weights")
+    )
     rules: dict[str, float] = setting({}, "Weights of rule-based rewards (rlhf/training/rewards).")
-    forbidden_phrases: tuple[str, ...] = setting((), "What the rule must_not_say looks for.")
-    least_words: int = setting(5, "The rule length_window: fewer words cost.", minimum=0)
-    most_words: int = setting(60, "The rule length_window: more words cost.", minimum=1)
+    forbidden_phrases: tuple[str, ...] = setting(
+        (), "What the rule must_not_say looks for.", under=naming("rules", "must_not_say")
+    )
+    least_words: int = setting(
+        5,
+        "The rule length_window: fewer words cost.",
+        minimum=0,
+        under=naming("rules", "length_window"),
+    )
+    most_words: int = setting(
+        60,
+        "The rule length_window: more words cost.",
+        minimum=1,
+        under=naming("rules", "length_window"),
+    )
     format_pattern: str = setting(
-        "", "The rule format: a regular expression that the whole response should match."
+        "",
+        "The rule format: a regular expression that the whole response should match.",
+        under=naming("rules", "format"),
     )
 
     watch_every: int = setting(1, "Rollouts between two looks at the watch prompts.", minimum=1)
@@ -641,13 +616,17 @@ class PPOConfig(StageConfig):
         "Stop when the test-RM's mean over this many looks is below that of the best as many before, "
         "while the train-RM's is above (0: never).",
         minimum=0,
+        under=given("test_reward_model"),
     )
     tripwire_drop: float = setting(
-        0.1, "How far below, in standard deviations of the reference.", minimum=0.0
+        0.1,
+        "How far below, in standard deviations of the reference.",
+        minimum=0.0,
+        under=(given("test_reward_model"), above("tripwire_evaluations", 0)),
     )
     checkpoint_every: int = setting(5, "Rollouts between two checkpoints.", minimum=1)
 
-    seed: int = setting(0, "Seed of everything that is drawn.", minimum=0)
+    seed: int = setting(0, "Seed of everything that is drawn.", minimum=0, maximum=MOST_SEED)
     threads: int = setting(
         0,
         "CPU threads; 0 leaves it to torch. The same seed and threads give the same bytes.",
@@ -686,13 +665,6 @@ class PPOConfig(StageConfig):
                 "normalise_samples must be 0 or 8 or more to estimate a mean and a deviation, got "
                 f"{self.normalise_samples}"
             )
-        if self.ema_export != "policy" and not self.ema_decay:
-            raise ValueError(f"ema_export {self.ema_export!r} needs an ema_decay above 0")
-        if self.weights and self.combine != "weights":
-            raise ValueError(
-                f"weights belong to combine 'weights', and combine is {self.combine!r}; leave them "
-                "empty or change it"
-            )
         own = Path(self.policy) == Path(self.reference)
         if self.reference_ema and self.lora_rank and not own:
             raise ValueError(
@@ -717,6 +689,24 @@ class PPOConfig(StageConfig):
         except re.error as error:
             raise ValueError(f"format_pattern is no regular expression: {error}") from None
 
+    @classmethod
+    def idle(cls, values: Mapping[str, Any]) -> dict[str, str]:
+        found = super().idle(values)
+        names = ("steps", "critic_warmup_steps", "warmup_steps")
+        steps, alone, rising = (values.get(name, getattr(cls, name)) for name in names)
+        if alone >= steps:
+            found["critic_warmup_steps"] = (
+                f"critic_warmup_steps ({alone}) must be below steps ({steps}), or the policy never "
+                "learns; lower it or raise steps"
+            )
+        elif rising > steps - alone:
+            found["warmup_steps"] = (
+                f"warmup_steps ({rising}) must not exceed the {steps - alone} steps in which the "
+                "policy learns (steps less critic_warmup_steps), or its step size never reaches "
+                "learning_rate; lower it or raise steps"
+            )
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(StageConfig):
@@ -725,7 +715,9 @@ class EvaluateConfig(StageConfig):
     policy: str = required("The policy to evaluate: a model folder, or a name on the model hub.")
     reward_model: str = setting("", "The reward model whose opinion is asked. Empty: none.")
     temperatures: tuple[float, ...] = setting((1.0, 0.3), "Sampling temperatures.")
-    samples_per_prompt: int = setting(3, "Samples per prompt and temperature.", minimum=1)
+    samples_per_prompt: int = setting(
+        3, "Samples per prompt and temperature.", minimum=1, maximum=MOST_SAMPLES
+    )
     long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     safety_threshold: float = setting(
@@ -733,16 +725,19 @@ class EvaluateConfig(StageConfig):
         "As in PPO: safety speaks where sigmoid(safety) is below this.",
         minimum=0.0,
         maximum=1.0,
+        under=given("reward_model"),
     )
     batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
-    seed: int = setting(0, "Seed of the sampling and of the bootstrap.", minimum=0)
+    seed: int = setting(
+        0, "Seed of the sampling and of the bootstrap.", minimum=0, maximum=MOST_SEED
+    )
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", READ_HELP, choices=DTYPES)
 
     def check(self) -> None:
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise ValueError("temperatures must be one or more numbers above 0")
+        if not self.temperatures or min(self.temperatures) < 1e-6:  # less, and logits overflow
+            raise ValueError("temperatures must be one or more numbers from 0.000001 up")
         if len(set(self.temperatures)) != len(self.temperatures):
             raise ValueError("temperatures must differ from one another")
 
@@ -789,7 +784,7 @@ class SFTConfig(StageConfig):
         0.1, "Share of the prompts kept aside to measure the loss on.", minimum=0.0, maximum=0.5
     )
     long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
-    seed: int = setting(0, "Seed of the order and the split.", minimum=0)
+    seed: int = setting(0, "Seed of the order and the split.", minimum=0, maximum=MOST_SEED)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
@@ -827,7 +822,7 @@ class DPOConfig(StageConfig):
         0.1, "Share of the prompts kept aside to measure accuracy on.", minimum=0.0, maximum=0.5
     )
     long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
-    seed: int = setting(0, "Seed of the order and the split.", minimum=0)
+    seed: int = setting(0, "Seed of the order and the split.", minimum=0, maximum=MOST_SEED)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", TRAINED_HELP, choices=DTYPES)
@@ -859,6 +854,7 @@ class BestOfNConfig(StageConfig):
         0,
         "Answers to each prompt, from which every n is estimated; 0 takes twice the largest n.",
         minimum=0,
+        maximum=MOST_SAMPLES,
     )
     temperature: float = setting(1.0, "Sampling temperature.", minimum=0.01, maximum=10.0)
     long_prompts: str = setting("refuse", LONG_PROMPTS_HELP, choices=LONG_PROMPTS)
@@ -873,7 +869,9 @@ class BestOfNConfig(StageConfig):
         maximum=1.0,
     )
     batch_size: int = setting(256, "Responses decoded side by side.", minimum=1)
-    seed: int = setting(0, "Seed of the sampling and of the bootstrap.", minimum=0)
+    seed: int = setting(
+        0, "Seed of the sampling and of the bootstrap.", minimum=0, maximum=MOST_SEED
+    )
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", READ_HELP, choices=DTYPES)
@@ -881,6 +879,8 @@ class BestOfNConfig(StageConfig):
     def check(self) -> None:
         if not self.n or min(self.n) < 1 or len(set(self.n)) != len(self.n):
             raise ValueError("n must be one or more different whole numbers from 1 up")
+        if max(self.n) > MOST_SAMPLES:
+            raise ValueError(f"n must not exceed {MOST_SAMPLES}, got {max(self.n):g}")
         if 0 < self.samples < max(self.n):
             raise ValueError(f"samples ({self.samples}) must not be fewer than n ({max(self.n)})")
 
@@ -899,15 +899,18 @@ class GrowConfig(StageConfig):
     intermediate: int = setting(
         1, "The MLP becomes this many times as wide, beyond `width`.", minimum=1, maximum=16
     )
-    layers: int = setting(0, "Layers afterwards; 0 keeps as many as there are.", minimum=0)
+    layers: int = setting(
+        0, "Layers afterwards; 0 keeps as many as there are.", minimum=0, maximum=MOST_LAYERS
+    )
     noise: float = setting(
         0.0,
         "Deviation of the noise on new units, relative to their weights' (0: the grown model "
         "computes exactly the same, but copies stay copies while they are trained alike).",
         minimum=0.0,
         maximum=1.0,
+        under=either(above("width", 1), above("intermediate", 1)),
     )
-    seed: int = setting(0, "Seed of the noise.", minimum=0)
+    seed: int = setting(0, "Seed of the noise.", minimum=0, maximum=MOST_SEED)
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
 
     def check(self) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.training import configs
-from rlhf.training.configs import PPOConfig, StageConfig
+from rlhf.training.configs import PPOConfig
 from rlhf.training.doctor_checks import check_batches, check_lengths, check_policy, check_round_trip
 from rlhf.training.doctor_estimates import (
     available_memory,
@@ -44,6 +44,7 @@ from rlhf.training.doctor_probe import (
 )
 from rlhf.training.doctor_report import Report, show
 from rlhf.training.rundir import (
+    CHECKPOINT,
     CONFIG,
     DATA,
     InputError,
@@ -51,6 +52,7 @@ from rlhf.training.rundir import (
     read_json,
     read_result,
 )
+from rlhf.training.settings import StageConfig
 
 STAGES: dict[str, type[StageConfig]] = {
     "base": configs.BaseConfig,
@@ -74,7 +76,7 @@ def examine(run_dir: Path, stage: str = "", *, probe: bool = True) -> Report:
         if not isinstance(values, dict):
             raise InputError(f"{CONFIG} must hold a JSON object.")
         report.stage = stage or guess_stage(run_dir, values)
-        config = check_settings(report, values)
+        config = check_settings(report, values, begun=(run_dir / CHECKPOINT).exists())
         if config is None:
             return report
         if read_result(run_dir) is not None:
@@ -111,8 +113,11 @@ def guess_stage(run_dir: Path, values: dict[str, Any]) -> str:
     return max(own, key=lambda name: sum(key in own[name] for key in values) / len(own[name]))
 
 
-def check_settings(report: Report, values: dict[str, Any]) -> StageConfig | None:
-    """Every unknown key at once, with the one that was probably meant; then the values."""
+def check_settings(
+    report: Report, values: dict[str, Any], *, begun: bool = False
+) -> StageConfig | None:
+    """Every unknown key at once, with the one that was probably meant; then the values; then all
+    that do nothing, with which only a run that was `begun` goes on."""
     config = STAGES[report.stage]
     known = [f.name for f in fields(config)]
     unknown = [name for name in values if name not in known]
@@ -121,11 +126,15 @@ def check_settings(report: Report, values: dict[str, Any]) -> StageConfig | None
         meant = f"; did you mean {near[0]!r}?" if near else "."
         report.add("error", "settings", f"{name!r} is not a setting of {report.stage}{meant}")
     try:
-        made = config.from_dict({k: v for k, v in values.items() if k not in unknown})
+        asked = {k: v for k, v in values.items() if k not in unknown}
+        made = config.from_dict(asked, stored=True)
     except ValueError as error:
         report.add("error", "settings", f"{CONFIG}: {error}.")
         return None
-    if unknown:
+    idle = made.idle(asked)
+    for reason in idle.values():
+        report.add("warning" if begun else "error", "settings", f"{CONFIG}: {reason}.")
+    if unknown or (idle and not begun):
         return None
     report.add("ok", "settings", f"All {len(values)} settings are known to {report.stage}.")
     return made

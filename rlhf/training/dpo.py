@@ -16,9 +16,10 @@ from trl.trainer.dpo_config import DPOConfig as TrainerConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from rlhf.training import reward_math, tuning
-from rlhf.training.configs import DPOConfig, load
+from rlhf.training.configs import DPOConfig
 from rlhf.training.data import read_judgments
 from rlhf.training.rundir import CONFIG, InputError, StopRequest, run_stage, write_result
+from rlhf.training.settings import load
 
 
 class Trainer(DPOTrainer):  # type: ignore[misc,unused-ignore]
@@ -76,8 +77,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             ref_model=copy.deepcopy(policy.model).requires_grad_(requires_grad=False),
             args=TrainerConfig(
                 **tuning.arguments(config, folder, len(rows[False]), policy.device),
+                **losses(config),
                 beta=config.beta,
-                label_smoothing=config.label_smoothing,
             ),
             train_dataset=Dataset.from_list(rows[False]),
             eval_dataset=Dataset.from_list(rows[True]) if rows[True] else None,
@@ -114,6 +115,23 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "seconds": time.monotonic() - began,
         },
     )
+
+
+def losses(config: DPOConfig) -> dict[str, Any]:
+    """TRL's arguments for conservative DPO (Mitchell 2023): with a share e of labels the wrong way
+    round, (1 - e) S + e F, S being the loss of a pair as it is labelled and F of the pair turned.
+
+    TRL's `label_smoothing` does nothing to its `sigmoid`, S; it is that of `robust`, which is
+    ((1 - e) S - e F) / (1 - 2e) (Chowdhury et al. 2024). The two add up to the one that is meant.
+    """
+    share = config.label_smoothing
+    if not share:
+        return {}
+    return {
+        "loss_type": ["sigmoid", "robust"],
+        "loss_weights": [2 * (1 - share), 2 * share - 1],
+        "label_smoothing": share,
+    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rlhf.training import loading, sampling, scoring
-from rlhf.training.configs import EvaluateConfig, load
+from rlhf.training.configs import EvaluateConfig
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.rundir import (
     CONFIG,
@@ -23,6 +23,7 @@ from rlhf.training.rundir import (
     write_result,
 )
 from rlhf.training.scorers import RewardModel
+from rlhf.training.settings import load
 
 OPPONENTS = ("base", "previous")
 

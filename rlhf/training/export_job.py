@@ -22,7 +22,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlhf.training.configs import PPOConfig, load
+from rlhf.training.configs import PPOConfig
 from rlhf.training.data import read_prompts
 from rlhf.training.exports.job import Asked, Job
 from rlhf.training.exports.nemo_rl import NEMO_RL, nemo_rl, nemo_rl_command, write_nemo_rl_prompts
@@ -34,6 +34,7 @@ from rlhf.training.exports.openrlhf import (
 )
 from rlhf.training.exports.verl import VERL, verl, verl_command, write_verl_prompts
 from rlhf.training.rundir import CONFIG, EXIT_DONE, EXIT_INPUT, InputError, write_json
+from rlhf.training.settings import load
 
 ENGINE_SIDE = Path(__file__).parent / "exports" / "engine_side"
 """Programs that the engine runs, copied as they are."""
@@ -72,7 +73,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
 
     from rlhf.training import loading
 
-    config = load(PPOConfig, run_dir / CONFIG)
+    config = load(PPOConfig, run_dir / CONFIG, stored=True)
     prompts = read_prompts(run_dir)
     watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
     if gpus % tensor_parallel:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from rlhf.training import loading, sampling
-from rlhf.training.configs import GenerateConfig, load
+from rlhf.training.configs import GenerateConfig
 from rlhf.training.data import read_prompts
 from rlhf.training.rundir import (
     CONFIG,
@@ -17,6 +17,7 @@ from rlhf.training.rundir import (
     write_progress,
     write_result,
 )
+from rlhf.training.settings import load
 
 ATTEMPTS = 3
 """How often a prompt with too few distinct answers is asked again before fewer are accepted."""

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from rlhf.training import lean, loading
-from rlhf.training.configs import GrowConfig, load
+from rlhf.training.configs import GrowConfig
 from rlhf.training.rundir import CONFIG, POLICY, InputError, StopRequest, run_stage, write_result
+from rlhf.training.settings import load
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Decoders with RMSNorm, rotary positions and a gated MLP whose weights have these names."""

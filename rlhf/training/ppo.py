@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rlhf.training import loading, parallel, ppo_math, ptx
-from rlhf.training.configs import PPOConfig, load
+from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
 from rlhf.training.ppo_checkpoint import (
     State,
@@ -47,6 +47,7 @@ from rlhf.training.rundir import (
     write_result,
 )
 from rlhf.training.schedule import learning_rate_at
+from rlhf.training.settings import load
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, also over several rollouts, after which the rest of a

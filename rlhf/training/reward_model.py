@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import loading, parallel, reward_math, reward_report
-from rlhf.training.configs import RewardModelConfig, load
+from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import read_judgments, read_texts
 from rlhf.training.reward_checkpoint import LeftOff, learnt, put
 from rlhf.training.reward_data import (
@@ -44,6 +44,7 @@ from rlhf.training.rundir import (
 )
 from rlhf.training.schedule import learning_rate_at
 from rlhf.training.scorers import RewardModel, opinions_in_shares
+from rlhf.training.settings import load
 
 FEW_NUMBERS_RATE = 0.3
 """Peak step size of the tie rate and the annotators' reliabilities: logits of a few numbers, each
@@ -97,10 +98,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     "responses, or check that the axes in the file are " + " and ".join(axes) + "."
                 )
             with_prior(member, mine, config.batch_size, peers)
-            mine_config = dataclasses.replace(config, seed=seed)
+            mine_config = dataclasses.replace(config, stored=True, seed=seed)
             if config.smoothing == "agreement":
                 share = smoothing_of(member, mine)
-                mine_config = dataclasses.replace(mine_config, label_smoothing=share)
+                mine_config = dataclasses.replace(
+                    mine_config, stored=True, smoothing="fixed", label_smoothing=share
+                )
                 run.note[f"{name}_label_smoothing"] = share
             reliability = train(member, mine, len(annotators), name, run, mine_config)
             members.append(member)

@@ -94,7 +94,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{_short(path)} is missing from the run folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also text that isn't UTF-8 and numbers of thousands of digits
         raise InputError(f"{_short(path)} isn't valid JSON: {error}.") from None
 
 

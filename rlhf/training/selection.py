@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.training import loading
-from rlhf.training.configs import SelectionConfig, load
+from rlhf.training.configs import SelectionConfig
 from rlhf.training.data import read_comparisons
 from rlhf.training.reward_math import information
 from rlhf.training.rundir import (
@@ -27,6 +27,7 @@ from rlhf.training.rundir import (
     write_result,
 )
 from rlhf.training.scorers import RewardModel
+from rlhf.training.settings import load
 
 AT_ONCE = 64
 

@@ -21,10 +21,11 @@ from trl.trainer.sft_config import SFTConfig as TrainerConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from rlhf.training import tuning
-from rlhf.training.configs import SFTConfig, load
+from rlhf.training.configs import SFTConfig
 from rlhf.training.data import read_demonstrations
 from rlhf.training.loading import Policy
 from rlhf.training.rundir import CONFIG, InputError, StopRequest, run_stage, write_result
+from rlhf.training.settings import load
 
 IGNORED = -100
 """The label of a position without loss, as torch's cross-entropy knows it."""

@@ -63,7 +63,7 @@ def arguments(
         "lr_scheduler_type": "linear",
         "warmup_steps": round(config.warmup_share * steps),
         "max_grad_norm": config.max_grad_norm,
-        "seed": config.seed,
+        "seed": config.seed % 2**32,  # NumPy's seed has 32 bits
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],

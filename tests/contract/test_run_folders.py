@@ -8,9 +8,10 @@ from django.utils import timezone
 from annotation.exports import json_line
 from annotation.models import Judgment, Prompt
 from annotation.preferences import preference_rows
-from rlhf import rounds, simulation, stages
+from rlhf import jobs, rounds, simulation, stages
 from rlhf.models import Checkpoint, Job, Round
-from rlhf.training import configs, data, rundir
+from rlhf.training import data, rundir
+from rlhf.training.settings import FROZEN, load
 from tests.factories import judged
 from tests.rlhf.machine import CAUTIONS, real_transactions, work
 
@@ -55,7 +56,7 @@ def prepared(round, stage, tmp_path):
     job = Job(project=round.project, round=round, stage=stage)
     (tmp_path / "data").mkdir(parents=True, exist_ok=True)
     stages.STAGES[stage].prepare(job, tmp_path)
-    return configs.load(stages.STAGES[stage].config, tmp_path / "config.json")
+    return load(stages.STAGES[stage].config, tmp_path / "config.json")
 
 
 def reward_models(round):
@@ -63,6 +64,20 @@ def reward_models(round):
         Checkpoint.objects.create(
             project=round.project, round=round, kind=kind, name=kind, path=f"models/{kind}"
         )
+
+
+def test_a_round_that_was_frozen_with_what_does_nothing_goes_on_with_all_of_it(
+    round, tmp_path, monkeypatch
+):
+    reward_models(round)
+    Prompt.objects.filter(project=round.project, split="eval").delete()  # nothing to watch
+    round.config["ppo"] |= {"kl_target": 9.0, "tripwire_drop": 0.7}
+    round.config["reward_model"] |= {"adapter_rank": 3}
+    monkeypatch.setenv(FROZEN, "1")  # as a worker starts the stage
+    assert jobs.environment(Job(stage="ppo"))[FROZEN] == "1"
+    config = prepared(round, "ppo", tmp_path / "ppo")
+    assert (config.kl_target, config.tripwire_drop, config.test_reward_model) == (9.0, 0.7, "")
+    assert prepared(round, "reward_model", tmp_path / "rm").adapter_rank == 3
 
 
 def test_base_reads_its_corpus(project, grace_user, tmp_path):

@@ -13,6 +13,7 @@ from annotation.models import Assignment, Comparison, Event
 from rlhf import jobs, rounds
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.training import configs, rundir
+from rlhf.training.settings import load
 from tests.factories import BatchFactory, PromptFactory, SourceFactory, judged, member
 from tests.rlhf.machine import own_data_folder, ready, real_transactions
 from tests.rlhf.training.tiny import WORDS, make_policy
@@ -255,5 +256,5 @@ def test_selection_reads_what_the_web_side_wrote(project, waiting, tmp_path):
     comparisons = list(waiting.comparisons.order_by("pk"))
     assert set(rows) == {c.pk for c in comparisons}
     assert [rows[c.pk].age for c in comparisons] == [0, 1] + [0] * 10
-    config = configs.load(configs.SelectionConfig, tmp_path / "run" / rundir.CONFIG)
+    config = load(configs.SelectionConfig, tmp_path / "run" / rundir.CONFIG)
     assert config.reward_model == "models/rm"

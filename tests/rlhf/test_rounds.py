@@ -59,6 +59,17 @@ def at_stage(project, stage, base, **fields):
 # --- Pre-flight -------------------------------------------------------------------------------
 
 
+def test_a_setting_that_does_nothing_is_a_no_go(project, base):
+    config = small_config(project)
+    config["ppo"] |= {"ptx_batch_size": 3}
+    check = checks(project, config)["settings"]
+    assert check.verdict == "no-go"
+    assert "ptx_batch_size belongs to ptx_weight above 0" in check.answer
+    # A round's own models are filled in later; what belongs to them is no mistake.
+    config["ppo"] = {"tripwire_drop": 0.5}
+    assert checks(project, config)["settings"].verdict == "go"
+
+
 def test_a_project_that_is_ready_gets_a_go_for_everything_once_workers_live(project, base):
     a_worker("default", "default")
     a_worker("gpu", "gpu")

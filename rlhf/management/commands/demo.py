@@ -37,6 +37,9 @@ class Command(BaseCommand):
             rounds.preset(options["preset"])
         except rounds.RoundError as error:
             raise CommandError(str(error)) from None
+        most = 2**31 - 1 - max(options["rounds"], 0)  # each round has the next seed, of 31 bits
+        if not 0 <= options["seed"] <= most:
+            raise CommandError(f"--seed must be between 0 and {most}, got {options['seed']}.")
         call_command("migrate", verbosity=0, interactive=False)
         if options["auto"]:
             self.walk(options)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlhf.training import configs, rundir
+from rlhf.training import rundir, settings
 from rlhf.training.base import Example, build_model, schedule, train_step
 from rlhf.training.configs import BaseConfig
 from rlhf.training.word_tokenizer import build_tokenizer
@@ -37,7 +37,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"
 def make_run(run_dir, **changes):
     (run_dir / "data").mkdir(parents=True)
     rundir.write_jsonl(run_dir / "data" / "corpus.jsonl", corpus(0, 300))
-    configs.save(BaseConfig(**(TINY | changes)), run_dir / "config.json")
+    settings.save(BaseConfig(**(TINY | changes)), run_dir / "config.json")
     return run_dir
 
 

@@ -9,7 +9,7 @@ import pytest
 from rlhf.training.rundir import StopRequest
 from tests.rlhf.training.conftest import nice
 from tests.rlhf.training.test_stages import rankings
-from tests.rlhf.training.tiny import ask, prompt, result_of, rows_of, run_folder
+from tests.rlhf.training.tiny import ask, judgment, prompt, result_of, rows_of, run_folder
 
 TAUGHT = "yes please nice lamp"
 
@@ -108,6 +108,33 @@ def test_dpo_makes_the_preferred_likelier_and_evaluate_takes_its_policy(talker, 
     looked = run_folder(tmp_path / "look", config, prompts=[prompt(i) for i in range(3)])
     evaluate.main(looked, StopRequest())
     assert len(rows_of(looked / "samples.jsonl")) == 3 * 2 * 3
+
+
+def test_conservative_dpo_takes_its_share_of_the_pairs_the_other_way_round(talker, tmp_path):
+    from rlhf.training import dpo, tuning
+
+    share, beta = 0.3, 0.5
+    folder = run_folder(
+        tmp_path,
+        {"policy": talker, "learning_rate": 2e-3, "batch_size": 8, "microbatch_size": 8}
+        | {"beta": beta, "label_smoothing": share, "heldout_share": 0.5, "threads": 1},
+        preferences=[
+            judgment(i, ["nice nice", "sorry no"], {"helpfulness": [1, 2]}) for i in range(16)
+        ],
+    )
+    dpo.main(folder, StopRequest())
+    losses = []
+    for name in tuning.held_out([f"p{i}" for i in range(16)], 0.5, 0):
+        asked = prompt(int(name[1:]))["messages"][0]["content"]
+        now, before = (
+            logprob(policy, asked, "nice nice") - logprob(policy, asked, "sorry no")
+            for policy in (folder / "policy", talker)
+        )
+        margin = beta * (now - before)
+        labelled, turned = (math.log1p(math.exp(-side * margin)) for side in (1, -1))
+        losses.append((1 - share) * labelled + share * turned)
+    assert abs(margin) > 0.5
+    assert result_of(folder)["heldout_loss"] == pytest.approx(sum(losses) / 8, abs=1e-4)
 
 
 def test_dpo_learns_nothing_from_ties(talker, tmp_path):

@@ -368,3 +368,14 @@ def test_what_ppo_refuses_the_doctor_refuses_in_the_same_words(
     assert report.exit_code == 2, report.findings
     if what not in IN_OTHER_WORDS:
         assert said["message"] in found(report, "error")
+
+
+@pytest.mark.parametrize(("begun", "level"), [(False, "error"), (True, "warning")])
+def test_every_setting_that_does_nothing_is_named_and_stops_no_run_that_was_begun(begun, level):
+    report = doctor.Report("ppo")
+    values = {"policy": "p", "reference": "p", "reward_model": "r", "test_reward_model": "t"}
+    values |= {"kl_target": 3.0, "ptx_batch_size": 2}
+    config = doctor.check_settings(report, values, begun=begun)
+    assert (config is not None) == begun
+    named = [f.message for f in report.findings if f.level == level]
+    assert [message.split()[1] for message in named] == ["ptx_batch_size", "kl_target"]

@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.training import parallel, ppo
-from rlhf.training.configs import PPOConfig, load
+from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
 from rlhf.training.ppo_models import Models
 from rlhf.training.rewards import REWARDS
 from rlhf.training.rundir import InputError, Stopped, StopRequest
 from rlhf.training.scorers import RewardModel
+from rlhf.training.settings import FROZEN, load
 from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
 
@@ -663,7 +664,8 @@ def test_a_policy_of_adapters_is_merged_and_trained(more, ready, talker, tmp_pat
     assert 1e-5 < float((trained[name] - merged[name]).abs().max()) < 0.1
 
 
-def test_while_the_critic_warms_up_its_gradient_does_not_reach_the_policy(ready):
+def test_while_the_critic_warms_up_its_gradient_does_not_reach_the_policy(ready, monkeypatch):
+    monkeypatch.setenv(FROZEN, "1")  # a run in which the policy never learns is refused by now
     quiet = ready("quiet", critic_warmup_steps=1, steps=1)
     finish(quiet)
     passing = ready("passing", critic_warmup_steps=1, critic_trains_policy=1.0, steps=1)
@@ -731,7 +733,7 @@ def test_a_setting_that_would_do_nothing_is_refused_before_the_first_step(
         assert not (folder / "metrics.jsonl").exists()
 
     refused("test_reward_model is given, but there is no data/watch.jsonl")
-    refused("weights belong to combine 'weights', and combine is 'threshold'", weights={"x": 2.0})
+    refused("weights belongs to combine 'weights', and combine is 'threshold'", weights={"x": 2.0})
     weighed = {"combine": "weights", "weights": {"safety": 1.0, "saftey": 2.0}}
     refused("has 'saftey', but the reward model scores helpfulness and safety only", **weighed)
     lacking = {"combine": "weights", "weights": {"safety": 1.0}}

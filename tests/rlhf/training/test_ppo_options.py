@@ -6,6 +6,7 @@ import json
 import pytest
 
 from rlhf.training.configs import PPOConfig
+from rlhf.training.settings import FROZEN, IdleError
 from tests.rlhf.training.conftest import finish, weights
 
 # What each option is changed to, and what must be chosen with it to matter.
@@ -133,6 +134,91 @@ OTHERWISE = {
 def test_every_option_is_tried_here():
     names = {field.name for field in dataclasses.fields(PPOConfig)}
     assert names == set(OPTIONS) | OTHERWISE
+
+
+# Of each setting with a switch: a value that is no default, and the switch turned off.
+IDLE = {
+    "decode_batch_size": {"decode_batch_size": 3, "rollouts": "server", "lora_rank": 2},
+    "server_timeout": {"server_timeout": 9.0},
+    "importance_cap": {"importance_cap": 2.0, "dtype": "float32"},
+    "ema_export": {"ema_export": "beside"},
+    "lora_alpha": {"lora_alpha": 3.0},
+    "critic_trains_policy": {"critic_trains_policy": 0.5, "critic": "model"},
+    "ptx_batch_size": {"ptx_batch_size": 2},
+    "kl_controller": {"kl_controller": "adaptive", "kl_weight": 0.0},
+    "kl_target": {"kl_target": 0.02},
+    "kl_horizon": {"kl_horizon": 20.0},
+    "kl_error_clip": {"kl_error_clip": 0.5},
+    "overlong_penalty": {"overlong_penalty": 4.0},
+    "normalise_samples": {
+        "normalise_samples": 200,
+        "score_scale": "raw",
+        "combine": "weights",
+    },
+    "ensemble_penalty": {"ensemble_penalty": 4.0},
+    "safety_threshold": {"safety_threshold": 0.9, "combine": "weights"},
+    "weights": {"weights": {"safety": 5.0}},
+    "forbidden_phrases": {"forbidden_phrases": ["red"]},
+    "least_words": {"least_words": 7},
+    "most_words": {"most_words": 30},
+    "format_pattern": {"format_pattern": ".*nice.*"},
+    "cost_limit": {"cost_limit": -9.0},
+    "multiplier": {"multiplier": 4.0},
+    "multiplier_rate": {"multiplier_rate": 3.0},
+    "tripwire_evaluations": {"tripwire_evaluations": 1, "test_reward_model": ""},
+    "tripwire_drop": {"tripwire_drop": 0.0, "tripwire_evaluations": 0},
+}
+# The second switch of those that have two.
+IDLE_TOO = {
+    "kl_target": {"kl_target": 0.02, "kl_controller": "adaptive", "kl_weight": 0.0},
+    "cost_limit": {"cost_limit": -9.0, "combine": "lagrange", "multiplier_rate": 0.0},
+    "tripwire_drop": {"tripwire_drop": 0.0, "test_reward_model": ""},
+}
+
+
+def test_every_option_with_a_switch_is_refused_while_it_is_off():
+    assert set(IDLE) == {f.name for f in dataclasses.fields(PPOConfig) if f.metadata.get("under")}
+    models = {"policy": "p", "reference": "q", "reward_model": "r", "test_reward_model": "t"}
+    for option, changes in [*IDLE.items(), *IDLE_TOO.items()]:
+        values = models | changes
+        assert option in PPOConfig.idle(values), option
+        with pytest.raises(IdleError, match="belongs to"):
+            PPOConfig(**values)
+        # It is the switch that is off, not the value that is refused.
+        PPOConfig(**models | BESIDE.get(option, {}) | OPTIONS.get(option, {}))
+
+
+def test_what_does_nothing_changes_nothing_in_a_run_that_was_frozen_with_it(
+    ready, monkeypatch, capsys
+):
+    """The table of switches tells the truth: all that is off is changed at once."""
+    alone = {name: changes[name] for name, changes in IDLE.items() if len(changes) == 1}
+    alone |= {"tripwire_drop": 0.0, "safety_threshold": 0.9, "normalise_samples": 200}
+    beside = {
+        "combine": "weights",
+        "score_scale": "raw",
+        "tripwire_evaluations": 0,
+        "critic": "model",
+        "kl_weight": 0.0,
+        "dtype": "float32",
+    }
+    beside["max_new_tokens"] = 40  # so that answers end
+    del alone["weights"]
+    plain, frozen = (
+        ready(name, **beside | more)
+        for name, more in (
+            ("plain", {}),
+            ("frozen", alone | {n: IDLE[n][n] for n in ("kl_controller", "critic_trains_policy")}),
+        )
+    )
+    monkeypatch.setenv(FROZEN, "1")
+    results = [finish(plain), finish(frozen)]
+    assert capsys.readouterr().out.count("This does nothing here") == len(alone) + 2
+    assert weights(plain) == weights(frozen)
+    same = [
+        {k: v for k, v in result.items() if "second" not in k} for result in results
+    ]  # but for how long it took
+    assert same[0] == same[1]
 
 
 @pytest.fixture(scope="module")

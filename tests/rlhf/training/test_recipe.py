@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from rlhf.training import loading, packing, ppo, ppo_math, sampling
-from rlhf.training.configs import PPOConfig, load
+from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.reward_folder import PRIOR_FEATURES
 from rlhf.training.rundir import InputError
 from rlhf.training.scorers import RewardModel
+from rlhf.training.settings import load
 from tests.rlhf.training.conftest import finish
 from tests.rlhf.training.test_ppo_options import OPTIONS, OTHERWISE
 from tests.rlhf.training.tiny import ROOT, rows_of

@@ -13,6 +13,7 @@ from rlhf.training import reward_model
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.rundir import InputError, StopRequest
 from rlhf.training.scorers import RewardModel
+from rlhf.training.settings import FROZEN, IdleError
 from tests.rlhf.training.tiny import (
     WORDS,
     ask,
@@ -103,6 +104,38 @@ def digest(folder):
 def test_every_option_is_tried_here():
     names = {field.name for field in dataclasses.fields(RewardModelConfig)}
     assert names == set(OPTIONS) | OTHERWISE
+
+
+# Of each setting with a switch: a value that is no default, and the switch turned off.
+IDLE = {
+    "ties": {"ties": "half", "loss": "plackett_luce"},
+    "margin": {"margin": 1.0, "loss": "plackett_luce"},
+    "label_smoothing": {"label_smoothing": 0.2, "smoothing": "agreement"},
+    "smoothing": {"smoothing": "agreement", "loss": "plackett_luce"},
+    "ensemble": {"ensemble": "models"},
+    "adapter_rank": {"adapter_rank": 2},
+    "separate_axes": {"separate_axes": True, "axes": ["safety"]},
+}
+
+
+def test_every_option_with_a_switch_is_refused_while_it_is_off():
+    fields = dataclasses.fields(RewardModelConfig)
+    assert set(IDLE) == {field.name for field in fields if field.metadata.get("under")}
+    for option, changes in IDLE.items():
+        assert option in RewardModelConfig.idle(changes), option
+        with pytest.raises(IdleError, match="belongs to"):
+            RewardModelConfig(trunk="t", **changes)
+        RewardModelConfig(trunk="t", **BESIDE.get(option, {}) | OPTIONS[option])
+
+
+@pytest.mark.parametrize("option", list(IDLE))
+def test_what_does_nothing_changes_nothing_in_a_run_that_was_frozen_with_it(
+    talker, tmp_path, monkeypatch, option
+):
+    monkeypatch.setenv(FROZEN, "1")
+    beside = {name: value for name, value in IDLE[option].items() if name != option}
+    idle = train(tmp_path / "idle", talker, **IDLE[option])
+    assert digest(idle) == digest(train(tmp_path / "plain", talker, **beside))
 
 
 @pytest.fixture(scope="module")
