@@ -179,9 +179,14 @@ class StageConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         defaults = {name: default_of(field) for name, field in fields.items()}
         everything = defaults | dict(values)
+        switches = {
+            n for f in fields.values() for s in f.metadata.get("under", ()) for n in s.names
+        }
         found = {}
         for name, switch in cls.switched_off(values).items():
-            if _plain(everything[name]) != _plain(defaults[name]):
+            # Who switches off what is off already expects nothing of it.
+            off = name in switches and not everything[name]
+            if not off and _plain(everything[name]) != _plain(defaults[name]):
                 others = dict.fromkeys(switch.names)
                 state = " and ".join(f"{other} is {_shown(everything[other])}" for other in others)
                 back = _shown(defaults[name])

@@ -80,6 +80,12 @@ def test_a_changed_setting_that_does_nothing_is_refused_with_what_to_do_about_it
     assert str(refused.value) in refused.value.reasons.values()
 
 
+def test_switching_off_what_is_off_already_is_no_mistake():
+    assert PPOConfig(**MODELS, tripwire_evaluations=0).tripwire_evaluations == 0
+    with pytest.raises(ValueError, match="tripwire_evaluations belongs to a test_reward_model"):
+        PPOConfig(**MODELS, tripwire_evaluations=5)
+
+
 def test_a_default_may_be_written_out_whatever_the_switches_say():
     written = json.dumps(PPOConfig(**MODELS).to_dict())
     assert json.dumps(PPOConfig.from_dict(json.loads(written)).to_dict()) == written
