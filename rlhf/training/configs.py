@@ -613,14 +613,15 @@ class PPOConfig(StageConfig):
     watch_every: int = setting(1, "Rollouts between two looks at the watch prompts.", minimum=1)
     tripwire_evaluations: int = setting(
         3,
-        "Stop when the test-RM's mean over this many looks is below that of the best as many before, "
-        "while the train-RM's is above (0: never).",
+        "Stop when the test-RM's mean over this many looks is below that of the best as many before "
+        "(0: never).",
         minimum=0,
         under=given("test_reward_model"),
     )
     tripwire_drop: float = setting(
         0.1,
-        "How far below, in standard deviations of the reference.",
+        "How far below while the train-RM's mean is above, in standard deviations of the reference; "
+        "twice as far where both are below.",
         minimum=0.0,
         under=(given("test_reward_model"), above("tripwire_evaluations", 0)),
     )

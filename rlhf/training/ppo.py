@@ -57,6 +57,10 @@ CLEARLY = 0.05
 """By how much more the test-RM must like a later policy than the one that was kept for it to be kept
 instead, in standard deviations of the reference."""
 
+BOTH_FALL = 2
+"""How many times `tripwire_drop` the test-RM's mean must fall for the tripwire where the train-RM's
+falls too: then it is not over-optimisation, but a policy that comes apart, or noise."""
+
 MAX_ROLLBACKS = 3
 """Returns to the last checkpoint, after which the run is given up."""
 
@@ -513,9 +517,10 @@ def liked_best(state: State) -> float:
 
 
 def tripped(watched: Sequence[tuple[int, float, float]], window: int, drop: float) -> bool:
-    """Whether the reward models have parted: beside the `window` looks that the test-RM liked best,
-    the last ones have a higher mean of the train-RM's and one of the test-RM's that is lower by more
-    than `drop`.
+    """Whether the policy has left behind the best that it was by the test-RM: beside the `window`
+    looks that it liked best, the last ones have a mean of the test-RM's that is lower by more than
+    `drop` while the train-RM's is higher (over-optimisation, Gao et al. 2023), or by more than
+    `BOTH_FALL` times as much, whatever the train-RM says.
 
     Means of several looks, because single ones are noisy; beside the best, because the test-RM may
     fall so slowly that no look is far below the one before. A window of 0 never trips.
@@ -529,7 +534,7 @@ def tripped(watched: Sequence[tuple[int, float, float]], window: int, drop: floa
 
     train, test = max(map(means, range(window, len(watched) - window + 1)), key=lambda m: m[1])
     last_train, last_test = means(len(watched))
-    return last_train > train and last_test < test - drop
+    return last_test < test - drop * (1 if last_train > train else BOTH_FALL)
 
 
 def choose(n_prompts: int, per_step: int, index: int, seed: int) -> list[int]:

@@ -172,14 +172,15 @@ def test_a_run_begins_with_the_policy_that_it_was_given(ready, tmp_path):
     assert rows_of(folder / "metrics.jsonl")[0]["kl"] > 0.1  # the reference is another one
 
 
-def test_tripped_wants_one_up_and_the_other_down():
+def test_tripped_wants_one_up_and_the_other_down_or_a_fall_of_both_twice_as_deep():
     up = [(i, 0.1 * i, 0.1 * i) for i in range(6)]
     apart = [(i, 0.1 * i, -0.1 * i) for i in range(6)]
     down = [(i, -0.1 * i, -0.1 * i) for i in range(6)]
     assert not ppo.tripped(up, 3, 0.1)
     assert ppo.tripped(apart, 3, 0.1)  # the mean of three fell by 0.3
     assert not ppo.tripped(apart, 3, 0.4)
-    assert not ppo.tripped(down, 3, 0.1)
+    assert not ppo.tripped(down, 3, 0.16)
+    assert ppo.tripped(down, 3, 0.14)  # 0.3 is more than twice as much
     assert not ppo.tripped(apart[:5], 3, 0.1)
     assert not ppo.tripped(apart, 0, 0.0)
 
