@@ -9,6 +9,14 @@ annotation hands out first), with a share at random as in a project. After every
 model is trained anew on all rankings so far and asked for the better response of every pair that
 the gold rubric tells apart, on held-out prompts. The rubric is also who ranks; nobody errs.
 
+Nothing says that doubt is a good guide. `--by error` asks by what the reward model so far gets wrong,
+which nobody can know: where that saves nothing, no measure of doubt can be expected to.
+
+In a project the first rankings are of what the base policy wrote, and doubt is used from the second
+round on, about what a better policy writes, most of whose answers are alike in worth. For that:
+`--policy` answers the pool and the held-out prompts, and `--earlier` rankings of the base's answers
+are known before.
+
 The figure: at how many rankings does the selected curve reach what chance reaches with all of its
 own? Curves are means over seeds, linear in between.
 """
@@ -25,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from benchmarks.walk_seeds import Row
 from rlhf.training import loading, reward_model, sampling
@@ -40,12 +49,16 @@ AXIS = "preference"
 
 BY = {"information": information, "deviation": disagreement}
 
+Known = tuple[WorldPrompt, list[str], list[float]]
+"""A prompt, its distinct responses and their gold scores."""
+
 
 def main() -> None:
     arguments = parse()
     runs: list[Row] = []
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         study = Study(arguments, seed)
+        print(f"pool of {len(study.pool)}, held out {len(study.heldout)}", flush=True)
         runs.append({"seed": seed, "random": study.curve(0.0), "selected": study.curve(1.0)})
         show(runs[-1])
         arguments.out.write_text(json.dumps({"settings": settings(arguments), "runs": runs}))
@@ -64,7 +77,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--heldout", type=int, default=200)
     parser.add_argument("--k", type=int, default=4)
     parser.add_argument("--members", type=int, default=4)
-    parser.add_argument("--by", choices=list(BY), default="information")
+    parser.add_argument("--policy", type=Path, help="who answers; the base if not given")
+    parser.add_argument("--earlier", type=int, default=0, help="rankings of the base's answers")
+    parser.add_argument(
+        "--ties", action="store_true", help="also ask about answers that gold finds alike"
+    )
+    parser.add_argument("--by", choices=[*BY, "error"], default="information")
     parser.add_argument("--ensemble", choices=("heads", "adapters", "models"), default="heads")
     parser.add_argument("--random-share", type=float, default=0.2, help="of what is selected")
     parser.add_argument(
@@ -86,33 +104,39 @@ class Study:
     def __init__(self, arguments: argparse.Namespace, seed: int) -> None:
         self.arguments, self.seed = arguments, seed
         torch.set_num_threads(arguments.threads)
-        self.policy = loading.load_policy(
-            str(arguments.base.resolve()), "the base", device=torch.device("cpu")
-        )
-        self.pool = self.answered("train", arguments.pool)
-        self.heldout = self.answered("heldout", arguments.heldout)
+        base = arguments.base.resolve()
+        policy = (arguments.policy or base).resolve()
+        self.earlier = self.answered(base, "train", 2 * arguments.earlier, "/earlier")
+        del self.earlier[arguments.earlier :]
+        self.pool = self.earlier + self.answered(policy, "train", arguments.pool)
+        self.heldout = self.answered(policy, "heldout", arguments.heldout)
 
-    def answered(self, split: Split, n: int) -> list[tuple[WorldPrompt, list[str], list[float]]]:
-        """Prompts, their distinct responses and the gold scores; those that are all alike go."""
-        seed = random.Random(f"{self.seed}/{split}").getrandbits(32)
+    def answered(self, policy: Path, split: Split, n: int, name: str = "") -> list[Known]:
+        """Prompts, their distinct responses and the gold scores; those that are all alike go,
+        except from the pool under `--ties`."""
+        if not n:
+            return []
+        said = loading.load_policy(str(policy), "policy", device=torch.device("cpu"))
+        seed = random.Random(f"{self.seed}/{split}{name}").getrandbits(32)
         prompts = make_prompts(split, n, seed, harmful_share=0.4)
-        asked = [self.policy.encode_prompt(p.messages, "", room=56) for p in prompts]
+        asked = [said.encode_prompt(p.messages, "", room=56) for p in prompts]
         with torch.inference_mode():
             answers = sampling.sample(
-                self.policy.model.eval(),
+                said.model.eval(),
                 asked,
                 k=self.arguments.k,
                 max_new_tokens=56,
                 temperature=1.0,
-                stop_ids=self.policy.stop_ids,
-                pad_id=self.policy.pad_id,
+                stop_ids=said.stop_ids,
+                pad_id=said.pad_id,
                 generator=torch.Generator().manual_seed(seed),
             )
         found = []
         for prompt, some in zip(prompts, answers, strict=True):
-            texts = list(dict.fromkeys(self.policy.decode(a.tokens) for a in some))
+            texts = list(dict.fromkeys(said.decode(a.tokens) for a in some))
             gold = [rubric.judge(prompt.slots, text).preference for text in texts]
-            if len(set(gold)) > 1:
+            ties = self.arguments.ties and split == "train" and len(texts) > 1
+            if len(set(gold)) > 1 or ties:
                 found.append((prompt, texts, gold))
         return found
 
@@ -120,14 +144,16 @@ class Study:
         """Held-out accuracy by number of rankings, `selected` 1 by disagreement and 0 at random."""
         arguments = self.arguments
         generator = random.Random(f"{self.seed}/ask")
-        left = list(range(len(self.pool)))
+        known = len(self.earlier)
+        left = list(range(known, len(self.pool)))
         generator.shuffle(left)
-        ranked, left = left[: arguments.first], left[arguments.first :]
+        ranked = [*range(known), *left[: arguments.first]]
+        left = left[arguments.first :]
         points: list[Row] = []
         while True:
             model = self.train(ranked)
-            points.append({"n": len(ranked), "accuracy": self.accuracy(model)})
-            if len(ranked) >= arguments.most or not left:
+            points.append({"n": len(ranked) - known, "accuracy": self.accuracy(model)})
+            if len(ranked) - known >= arguments.most or not left:
                 return points
             if selected:
                 doubt = self.doubts(model, left)
@@ -195,10 +221,12 @@ class Study:
             standardised=False,
         )[AXIS]
         ends = itertools.accumulate(len(texts) for _, texts, _ in some)
-        return {
-            i: BY[self.arguments.by](said[end - len(texts) : end])
-            for i, (_, texts, _), end in zip(asked, some, ends, strict=True)
-        }
+        opinions = [said[end - len(t) : end] for end, (_, t, _) in zip(ends, some, strict=True)]
+        if self.arguments.by == "error":
+            errors = [error(o, gold) for o, (_, _, gold) in zip(opinions, some, strict=True)]
+            return dict(zip(asked, errors, strict=True))
+        measure = BY[self.arguments.by]
+        return {i: measure(o) for i, o in zip(asked, opinions, strict=True)}
 
     def accuracy(self, model: RewardModel) -> float:
         """Of the pairs that gold tells apart; every prompt counts alike."""
@@ -219,6 +247,17 @@ class Study:
                 )
             )
         return statistics.fmean(shares)
+
+
+def error(opinions: torch.Tensor, gold: list[float]) -> float:
+    """The loss of the members' mean opinion on the pairs that gold tells apart; 0 without any."""
+    mean = opinions.mean(dim=1)
+    margins = [
+        mean[i] - mean[j]
+        for i, j in itertools.permutations(range(len(gold)), 2)
+        if gold[i] > gold[j]
+    ]
+    return float(-functional.logsigmoid(torch.stack(margins)).mean()) if margins else 0.0
 
 
 def show(run: Row) -> None:

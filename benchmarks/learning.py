@@ -12,7 +12,9 @@ reward model sees it. Two parts, each with `--parts`:
   Beirami et al. 2024). KL of a policy is measured over the whole vocabulary at every position of its
   own samples, which has less variance than the log-ratio of what was sampled.
 - `tripwire`: a run made to over-optimise (a reward model from few rankings, no KL penalty). Where did
-  the tripwire stop, and how does the gold score there compare with the best of the whole run?
+  the tripwire stop, and how does the gold score there compare with the best of the whole run? The
+  best of many noisy means is too high by chance; so it is chosen on one half of the held-out prompts
+  and measured on the other, both ways, and the share of the gain has an interval over prompts.
 """
 
 import argparse
@@ -86,7 +88,7 @@ class Study(Walk):
     def __init__(self, arguments: argparse.Namespace, preset: Row, seed: int) -> None:
         super().__init__(arguments, preset, seed)
         torch.set_num_threads(arguments.threads)
-        self.reference = loading.load_policy(self.base, "the base", device=torch.device("cpu"))
+        self.reference = loading.load_policy(self.base, "base policy", device=torch.device("cpu"))
         self.reference.model.eval()
         self.asked = [
             self.reference.encode_prompt(p.messages, str(i), room=self.length)
@@ -135,18 +137,21 @@ class Study(Walk):
         # The policy that the tripwire leaves is in the run's policy/ folder.
         folder = self.run_ppo("3-ppo", str(rewards), settings)
         left = self.measure(
-            loading.load_policy(str(folder / "policy"), "the policy", device=torch.device("cpu"))
+            loading.load_policy(str(folder / "policy"), "policy", device=torch.device("cpu"))
         )
         result = json.loads((folder / "result.json").read_text())
         base = self.measure(self.reference)
-        best = max([base, *trail], key=lambda point: point["gold"])
+        golds = np.array([p["by_prompt"] for p in (base, left, base, *trail)])
+        everything = np.arange(golds.shape[1])
+        generator = np.random.default_rng(self.seed)
+        again = [kept_of(golds, generator.choice(everything, len(everything))) for _ in range(1000)]
         return {
             "base": base,
             "trail": trail,
-            "best": best,
+            "best": max([base, *trail], key=lambda point: point["gold"]),
             "left": left | {k: result[k] for k in ("steps", "stop_reason", "best_step")},
-            # Of the way from the base to the best, how much is kept?
-            "kept": (left["gold"] - base["gold"]) / max(best["gold"] - base["gold"], 1e-9),
+            "kept": kept_of(golds, everything),
+            "interval": list(np.percentile(again, [2.5, 97.5])),
         }
 
     # --- Methods ------------------------------------------------------------------------------
@@ -186,7 +191,7 @@ class Study(Walk):
             follower.join()
         policies = []
         for path in sorted(trail.glob("*.safetensors"), key=lambda p: int(p.stem)):
-            policy = loading.load_policy(self.base, "the base", device=torch.device("cpu"))
+            policy = loading.load_policy(self.base, "base policy", device=torch.device("cpu"))
             policy.model.load_state_dict(load_file(path), strict=False)
             policies.append((int(path.stem), policy))
         return policies
@@ -227,7 +232,7 @@ class Study(Walk):
             preferences=preferences,
         )
         return self.measure(
-            loading.load_policy(str(folder / "policy"), "the policy", device=torch.device("cpu"))
+            loading.load_policy(str(folder / "policy"), "policy", device=torch.device("cpu"))
         )
 
     def best_of_n(self, rewards: str) -> list[Row]:
@@ -294,7 +299,12 @@ class Study(Walk):
             theirs = self.reference.model(input_ids=ids, use_cache=False).logits[said]
             theirs = theirs.log_softmax(-1)
             kl += float((mine.exp() * (mine - theirs)).sum())
-        return {"gold": statistics.fmean(gold), "kl": kl / len(pairs)}
+        by_prompt = np.array(gold).reshape(len(answers), -1).mean(axis=1)
+        return {
+            "gold": statistics.fmean(gold),
+            "kl": kl / len(pairs),
+            "by_prompt": by_prompt.round(3).tolist(),
+        }
 
 
 def follow(run: Path, trail: Path, done: threading.Event) -> None:
@@ -322,6 +332,20 @@ def at(points: Sequence[Row], root_kl: float) -> float:
     return float(np.interp(root_kl, xs, best))
 
 
+def kept_of(golds: np.ndarray, prompts: np.ndarray) -> float:
+    """Of the way from the base to the best of a run, how much is kept: 1 is all of it.
+
+    `golds` is (2 + points, prompts): the base, the policy that is left, and every point of the run
+    (the base among them). The best point is chosen by one half of the prompts and measured on the
+    other, so that it gains nothing from having been lucky; no prompt is in both halves, also where
+    `prompts` names it twice.
+    """
+    means = np.array([golds[:, prompts[prompts % 2 == half]].mean(axis=1) for half in (0, 1)])
+    best = np.mean([means[half, 2 + means[1 - half, 2:].argmax()] for half in (0, 1)])
+    base, left = means.mean(axis=0)[:2]
+    return float((left - base) / max(best - base, 1e-9))
+
+
 def show(entry: Row) -> None:
     print(f"\nseed {entry['seed']}")
     if found := entry.get("frontier"):
@@ -342,7 +366,8 @@ def show(entry: Row) -> None:
         print(
             f"  tripwire: {left['stop_reason']} after {left['steps']} steps, step "
             f"{left['best_step']} kept: gold {left['gold']:+.2f}, best of the run "
-            f"{best['gold']:+.2f}, base {found['base']['gold']:+.2f}: {found['kept']:.0%} of the gain"
+            f"{best['gold']:+.2f}, base {found['base']['gold']:+.2f}: {found['kept']:.0%} of the gain "
+            f"[{found['interval'][0]:.0%}, {found['interval'][1]:.0%}]"
         )
 
 
