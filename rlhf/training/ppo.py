@@ -53,7 +53,7 @@ MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
 rollout is left and the run goes back to its last checkpoint."""
 
-CLEARLY = 0.05
+CLEARLY = 0.02
 """By how much more the test-RM must like a later policy than the one that was kept for it to be kept
 instead, in standard deviations of the reference."""
 
