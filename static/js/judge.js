@@ -538,7 +538,10 @@ import { gettext, ngettext } from "./judge/words.js";
       return;
     }
     if (event.key === "Escape") {
-      if (typing(target) || target.closest(".flags")) { target.blur(); form.querySelector(".conversation").focus({ preventScroll: true }); }
+      const own = target.closest(".flags");
+      if (own) own.open = own.querySelector("input:checked") !== null;
+      if (own && !shortcuts) own.querySelector("summary").focus();
+      else if (own || typing(target)) { target.blur(); form.querySelector(".conversation").focus({ preventScroll: true }); }
       [selected, tie, flagging] = ["", false, false];
       paint();
       return;
