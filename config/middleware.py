@@ -12,6 +12,8 @@ from django.shortcuts import render, resolve_url
 from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
 
+from config.labels import label_of
+
 
 def private_pages(
     get_response: Callable[[HttpRequest], HttpResponseBase],
@@ -102,7 +104,7 @@ def signed_out(
         if is_part:
             return HttpResponse(status=401)
         sent = [
-            (name, value)
+            (name, label_of(request, name), value)
             for name, values in request.POST.lists()
             if name != "csrfmiddlewaretoken"
             for value in values
