@@ -229,7 +229,7 @@ def figures_of(project: Project, *, at_once: bool = False) -> tuple[Figures, boo
 
     `at_once`: of those that take long to reckon, what was reckoned last will do, if anything was.
     """
-    name, state = f"figures:{project.pk}:last", _state_of_votes(project)
+    name, state = f"figures:{project.pk}:known", _state_of_votes(project)
     last: Figures | None = cache.get(name)
     if last is not None and (last.state == state or (at_once and last.seconds > LONG_SECONDS)):
         return last, last.state == state

@@ -26,8 +26,10 @@ def label_of(request: HttpRequest, name: str) -> str:
     view = request.resolver_match
     if view is not None:
         for form in vars(sys.modules[view.func.__module__]).values():
-            if isinstance(form, type) and issubclass(form, BaseForm) and field in form.base_fields:
-                return str(form.base_fields[field].label or pretty_name(field))
+            if isinstance(form, type) and issubclass(form, BaseForm):
+                known = getattr(form, "base_fields", {}).get(field)
+                if known is not None:
+                    return str(known.label or pretty_name(field))
         if written := WRITTEN.get(f"{view.view_name}:{field}", WRITTEN.get(field)):
             return gettext(written)
     return pretty_name(name)
