@@ -313,7 +313,7 @@ def snapshot_detail(request: Request, slug: str, version: int) -> Response:
 
 @extend_schema(
     operation_id="snapshots_file",
-    responses={(200, "application/octet-stream"): OpenApiTypes.BINARY},
+    responses={(200, "*/*"): OpenApiTypes.BINARY},
 )
 @api_view(["GET"])
 @throttle_classes([ExportThrottle])
@@ -361,6 +361,19 @@ def judgments(request: Request, slug: str) -> HttpResponse | StreamingHttpRespon
     return StreamingHttpResponse(lines(), content_type="application/jsonl")
 
 
+AXIS_AGREEMENT = {"$ref": "#/components/schemas/AxisAgreement"}
+_SHARE = {"type": "number", "nullable": True}
+_INTERVAL = {"type": "array", "items": {"type": "number"}, "nullable": True}
+ONES_AGREEMENT = {
+    "type": "object",
+    "description": "One annotator against the others; alpha is there for marks.",
+    "properties": {
+        **dict.fromkeys(("alpha", "pairwise", "tau"), _SHARE),
+        **dict.fromkeys(("alpha_ci", "pairwise_ci", "tau_ci"), _INTERVAL),
+        **{name: {"type": "integer"} for name in ("n_pairs", "n_comparisons")},
+    },
+    "required": ["pairwise", "pairwise_ci", "tau", "tau_ci", "n_pairs", "n_comparisons"],
+}
 AGREEMENT_BY: dict[str, Callable[[Iterator[dict[str, Any]]], dict[str, Any]]] = {
     "": agreement,
     "category": agreement_by_category,
@@ -413,7 +426,13 @@ def _said(request: Request, slug: str, file: str) -> StreamingHttpResponse:
     responses={
         (200, "application/json"): {
             "type": "object",
-            "additionalProperties": {"$ref": "#/components/schemas/AxisAgreement"},
+            "additionalProperties": {
+                "oneOf": [
+                    AXIS_AGREEMENT,
+                    {"type": "object", "additionalProperties": AXIS_AGREEMENT},
+                    {"type": "object", "additionalProperties": ONES_AGREEMENT},
+                ]
+            },
         }
     },
 )

@@ -51,6 +51,13 @@ class LearningScoresSerializer(serializers.Serializer[Any]):
     )
 
 
+class FormRefusalSerializer(serializers.Serializer[Any]):
+    detail = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()),
+        help_text="What does not fit, by field; `__all__` is about several together.",
+    )
+
+
 class ScoredSerializer(serializers.Serializer[Any]):
     scored = serializers.IntegerField()
     unknown = serializers.IntegerField(help_text="Prompts that the batch does not compare.")
@@ -60,7 +67,7 @@ class ScoredSerializer(serializers.Serializer[Any]):
     methods=["PUT"],
     operation_id="assignment_update",
     request=AssignmentRulesSerializer,
-    responses=AssignmentRulesSerializer,
+    responses={200: AssignmentRulesSerializer, 422: FormRefusalSerializer},
 )
 @extend_schema(
     methods=["GET"], operation_id="assignment_retrieve", responses=AssignmentRulesSerializer
@@ -76,7 +83,7 @@ def assignment_rules(request: Request, slug: str) -> Response:
     methods=["PUT"],
     operation_id="assignment_person_update",
     request=AssignmentPersonSerializer,
-    responses=AssignmentPersonSerializer,
+    responses={200: AssignmentPersonSerializer, 422: FormRefusalSerializer},
 )
 @extend_schema(
     methods=["GET"], operation_id="assignment_person_retrieve", responses=AssignmentPersonSerializer
@@ -93,7 +100,7 @@ def assignment_person(request: Request, slug: str, username: str) -> Response:
     methods=["PUT"],
     operation_id="assignment_batch_update",
     request=AssignmentBatchSerializer,
-    responses=AssignmentBatchSerializer,
+    responses={200: AssignmentBatchSerializer, 422: FormRefusalSerializer},
 )
 @extend_schema(
     methods=["GET"], operation_id="assignment_batch_retrieve", responses=AssignmentBatchSerializer

@@ -1,5 +1,6 @@
 """The REST API for programs that put prompts and responses in front of people."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.shortcuts import get_object_or_404
@@ -174,11 +175,7 @@ def batch_comparisons(request: Request, slug: str, pk: int) -> Response:
 @api_view(["POST"])
 def batch_open(request: Request, slug: str, pk: int) -> Response:
     """Put a batch in front of people; a closed one is opened again. Twice is once."""
-    batch = _batch(request, slug, pk, CAN_RUN)
-    try:
-        return _told(uploads.open_uploaded(batch, _me(request)))
-    except BatchError as problem:
-        return _refusal(problem, code=status.HTTP_409_CONFLICT)
+    return _act(request, slug, pk, uploads.open_uploaded)
 
 
 @extend_schema(
@@ -189,9 +186,13 @@ def batch_open(request: Request, slug: str, pk: int) -> Response:
 @api_view(["POST"])
 def batch_close(request: Request, slug: str, pk: int) -> Response:
     """Stop handing a batch out; what comes in late is kept as an extra. Twice is once."""
+    return _act(request, slug, pk, uploads.close_uploaded)
+
+
+def _act(request: Request, slug: str, pk: int, act: Callable[[Batch, User], Batch]) -> Response:
     batch = _batch(request, slug, pk, CAN_RUN)
     try:
-        return _told(uploads.close_uploaded(batch, _me(request)))
+        return _told(act(batch, _me(request)))
     except BatchError as problem:
         return _refusal(problem, code=status.HTTP_409_CONFLICT)
 

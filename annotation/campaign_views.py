@@ -1,5 +1,7 @@
 """Pages on which an admin puts a batch together by hand, closes it and opens it again."""
 
+from collections.abc import Callable
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -10,7 +12,7 @@ from annotation.asked import who_asks
 from annotation.batches import BatchError
 from annotation.campaign_forms import CampaignForm
 from annotation.campaigns import close_campaign, reopen_campaign, start_campaign
-from annotation.models import Batch, Project
+from annotation.models import Batch, Project, User
 
 
 @project_view(*CAN_RUN)
@@ -44,26 +46,28 @@ def campaign_new(request: HttpRequest, project: Project) -> HttpResponse:
 @project_view(*CAN_RUN)
 @require_POST
 def campaign_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
-    batch = get_object_or_404(Batch, project=project, pk=pk)
-    try:
-        close_campaign(batch, who_asks(request))
-    except BatchError as problem:
-        messages.error(request, str(problem))
-    else:
-        messages.success(
-            request, f"{batch.name} is closed; what comes in late is kept as an extra."
-        )
-    return redirect("project", project.slug)
+    said = "is closed; what comes in late is kept as an extra."
+    return _act(request, project, pk, close_campaign, said)
 
 
 @project_view(*CAN_RUN)
 @require_POST
 def campaign_open(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    return _act(request, project, pk, reopen_campaign, "is open again.")
+
+
+def _act(
+    request: HttpRequest,
+    project: Project,
+    pk: int,
+    act: Callable[[Batch, User], object],
+    said: str,
+) -> HttpResponse:
     batch = get_object_or_404(Batch, project=project, pk=pk)
     try:
-        reopen_campaign(batch, who_asks(request))
+        act(batch, who_asks(request))
     except BatchError as problem:
         messages.error(request, str(problem))
     else:
-        messages.success(request, f"{batch.name} is open again.")
+        messages.success(request, f"{batch.name} {said}")
     return redirect("project", project.slug)

@@ -37,6 +37,7 @@ from annotation.models import (
 from annotation.preferences import annotator_id, preference_rows
 from annotation.protocols import BELOW, SAFE_OR_NOT
 from annotation.reliability import (
+    Known,
     MarkConsensus,
     Profile,
     Quality,
@@ -66,13 +67,18 @@ class QualityError(Exception):
 
 
 def votes_of(
-    project: Project, *, batches: Iterable[Batch] | None = None
+    project: Project,
+    *,
+    batches: Iterable[Batch] | None = None,
+    comparison: Comparison | None = None,
 ) -> tuple[list[Vote], list[Rating]]:
     """Every current vote on every axis and every rating, as it was shown; people are ids, and so are
     comparisons."""
     judgments = _votes(project)
     if batches is not None:
         judgments = judgments.filter(assignment__comparison__batch__in=list(batches))
+    if comparison is not None:
+        judgments = judgments.filter(assignment__comparison=comparison)
     lengths: dict[int, int] = {}
     votes, ratings = [], []
     ids = list(judgments.order_by("pk").values_list("pk", flat=True))
@@ -92,18 +98,18 @@ def votes_of(
         missing = {row[1] for row in rows}
         for pk, text in Response.objects.filter(comparison__in=missing).values_list("pk", "text"):
             lengths[pk] = len(text)
-        for person, comparison, shown, ranks, rest_below, seconds, rated, safety in rows:
+        for person, unit, shown, ranks, rest_below, seconds, rated, safety in rows:
             sizes = tuple(lengths.get(pk, 0) for pk in shown)
             if rated or safety:
                 marks = marks_by_place([str(pk) for pk in shown], rated, safety)
                 told = {measure: tuple(values) for measure, values in marks.items()}
-                ratings.append(Rating(person, comparison, tuple(shown), told, sizes, seconds))
+                ratings.append(Rating(person, unit, tuple(shown), told, sizes, seconds))
             left_out = BELOW if rest_below else None
             for axis, given in ranks.items():
                 votes.append(
                     Vote(
                         person,
-                        comparison,
+                        unit,
                         tuple(shown),
                         tuple(given.get(str(pk), left_out) for pk in shown),
                         sizes,
@@ -194,30 +200,28 @@ def agreement_of(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     return found
 
 
-def agreement_of_person(project: Project, user: User) -> dict[str, dict[str, Any]]:
-    """`{axis or mark: figures}`: how far one person agrees with the others, kept as `assessed` is."""
-    key = f"agreement-by-person:{_state_of_votes(project)}"
-    found: dict[str, dict[str, dict[str, Any]]] | None = cache.get(key)
-    if found is None:
-        rows = preference_rows(project, only_trainable=False, adjudicated=False)
-        found = agreement_by_annotator(chain(rows, rating_rows(project)))
-        cache.set(key, found, CACHE_SECONDS)
-    # In rows somebody whose judgments came from a file as well has two names.
-    names = [annotator_id(project, user, is_imported=of) for of in (False, True)]
-    return next((found[name] for name in names if name in found), {})
-
-
 @dataclass(frozen=True)
 class Figures:
-    """What the page about a project's people rests on."""
+    """What the pages about a project's people rest on."""
 
     state: str
     """Of which votes (`_state_of_votes`)."""
-    profiles: dict[Any, Profile]
+    known: Known
     agreement: dict[str, Any]
     by_category: dict[str, Any]
+    by_annotator: dict[str, Any]
     seconds: float
     """How long it took to reckon them."""
+
+    @property
+    def profiles(self) -> dict[Any, Profile]:
+        return self.known.profiles
+
+    def agreement_of(self, project: Project, user: User) -> dict[str, Any]:
+        """`{axis or mark: figures}`: how far one person agrees with the others."""
+        # In rows somebody whose judgments came from a file as well has two names.
+        names = [annotator_id(project, user, is_imported=of) for of in (False, True)]
+        return next((self.by_annotator[name] for name in names if name in self.by_annotator), {})
 
 
 def figures_of(project: Project, *, at_once: bool = False) -> tuple[Figures, bool]:
@@ -225,16 +229,24 @@ def figures_of(project: Project, *, at_once: bool = False) -> tuple[Figures, boo
 
     `at_once`: of those that take long to reckon, what was reckoned last will do, if anything was.
     """
-    name, state = f"figures:{project.pk}:last", _state_of_votes(project)
+    name, state = f"figures:{project.pk}:known", _state_of_votes(project)
     last: Figures | None = cache.get(name)
     if last is not None and (last.state == state or (at_once and last.seconds > LONG_SECONDS)):
         return last, last.state == state
     began = perf_counter()
-    profiles = assessed(project).profiles
+    known = Known.of(assessed(project))
     agreement, by_category = agreement_of(project)
-    found = Figures(state, profiles, agreement, by_category, perf_counter() - began)
+    rows = preference_rows(project, only_trainable=False, adjudicated=False)
+    by_annotator = agreement_by_annotator(chain(rows, rating_rows(project)))
+    seconds = perf_counter() - began
+    found = Figures(state, known, agreement, by_category, by_annotator, seconds)
     cache.set(name, found, CACHE_SECONDS)
     return found, True
+
+
+def may_reckon(project: Project) -> bool:
+    """Whether a page that shows old figures may have them reckoned: not each that is opened."""
+    return cache.add(f"figures:{project.pk}:anew", value=True, timeout=LATELY_SECONDS)
 
 
 def _state_of_votes(project: Project) -> str:
@@ -300,8 +312,10 @@ class Person:
         return self.fails_gold or (self.profile is not None and self.profile.is_suspect)
 
 
-def people(project: Project, profiles: dict[Any, Profile] | None = None) -> list[Person]:
-    """Everybody who judged or may judge here, those to look at first.
+def people(
+    project: Project, profiles: dict[Any, Profile] | None = None, *, only: int | None = None
+) -> list[Person]:
+    """Everybody who judged or may judge here, those to look at first; `only` one of them.
 
     `profiles` are reckoned from the votes as they are now where none are given.
     """
@@ -314,6 +328,8 @@ def people(project: Project, profiles: dict[Any, Profile] | None = None) -> list
     rows = Judgment.objects.of_project(project).filter(
         current_for__isnull=False, assignment__is_ruling=False
     )
+    if only is not None:
+        rows = rows.filter(assignment__annotator=only)
     for person, seconds, excluded, at in rows.values_list(
         "assignment__annotator_id", "seconds", "excluded_at", "created_at"
     ):
@@ -326,6 +342,8 @@ def people(project: Project, profiles: dict[Any, Profile] | None = None) -> list
     skipped = Assignment.objects.filter(
         comparison__batch__project=project, state=Assignment.State.SKIPPED, is_ruling=False
     )
+    if only is not None:
+        skipped = skipped.filter(annotator=only)
     for person, n in skipped.values_list("annotator").annotate(n=Count("pk")):
         work[person]["skipped"] = n
     members = {m.user_id: m for m in project.memberships.select_related("user")}
@@ -347,6 +365,7 @@ def people(project: Project, profiles: dict[Any, Profile] | None = None) -> list
             stuck_minutes=stuck.get(pk),
         )
         for pk, user in users.items()
+        if only in (None, pk)
     ]
     return sorted(
         found,

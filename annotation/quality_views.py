@@ -188,9 +188,11 @@ def _act_on_member(request: HttpRequest, project: Project, act: str) -> None:
 @require_http_methods(["GET", "POST"])
 def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     """One annotator: every figure with what it rests on, and their judgments, which can be taken out."""
-    person = next((of for of in quality.people(project) if of.user.pk == pk), None)
-    if person is None:
+    figures, is_of_now = quality.figures_of(project, at_once="anew" not in request.GET)
+    found = quality.people(project, figures.profiles, only=pk)
+    if not found:
         raise Http404("Nobody with this number has judged here.")
+    [person] = found
     mine = (
         Judgment.objects.of_project(project)
         .filter(current_for__isnull=False, assignment__annotator=pk, assignment__is_ruling=False)
@@ -215,7 +217,8 @@ def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpRespo
                 (names.get(of.measure, called(of.measure)), of)
                 for of in (person.profile.marks if person.profile else ())
             ],
-            "agreement": _axes(project, quality.agreement_of_person(project, person.user)),
+            "is_of_now": is_of_now,
+            "agreement": _axes(project, figures.agreement_of(project, person.user)),
             "page": page,
             "rows": [
                 (
@@ -583,7 +586,9 @@ def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
     says_only_which = face == PAIR and len(rules.scale.levels) == 1
     if not (face in (RANK, RATE) or says_only_which) or rules.reason == "required":
         return None
-    found = quality.assessed(case.project)
+    figures, _ = quality.figures_of(case.project, at_once=True)
+    # Who is known how well may be of a while ago; the votes are those of now.
+    found = figures.known.weighing(quality.votes_of(case.project, comparison=case.comparison)[0])
     ranks = {}
     for axis in case.project.axis_keys if face in COMPARING else ():
         of = found.consensus(axis, case.comparison_id)
@@ -649,12 +654,14 @@ def _case(
     elif ruling is not None:
         own_words = in_letters(reviewed, ruling)
     asked = faces.shown(reviewed, own_words)
-    profiles = quality.assessed(project).profiles
+    figures, is_of_now = quality.figures_of(project, at_once=True)
+    profiles = figures.profiles
     own = any(vote.assignment.annotator_id == me.pk for vote in votes)
     queue = review.queue(project, me, reason=reason)
     after = queue.exclude(pk=case.pk).first()
     return {
         "case": case,
+        "reckon": not is_of_now and quality.may_reckon(project),
         "project": project,
         "reasons": _reasons(case),
         "is_covered": me.covers(case.comparison.prompt),

@@ -167,23 +167,29 @@ def dawid_skene(
         rows = confusion.sum(axis=2, keepdims=True)
         confusion = np.divide(confusion, rows, out=np.full_like(confusion, 1 / c), where=rows > 0)
         # E: how probable each class is, given what everybody said.
-        logs = np.log(np.maximum(confusion, 1e-300))
-        evidence = np.stack(
-            [
-                np.bincount(item, weights=logs[person, j, label], minlength=n_items)
-                for j in range(c)
-            ],
-            axis=1,
-        ) + np.log(np.maximum(classes, 1e-300))
-        top = evidence.max(axis=1, keepdims=True)
-        shares = np.exp(evidence - top)
-        total = shares.sum(axis=1, keepdims=True)
-        truth = shares / total
-        likelihood = float((top + np.log(total)).sum())
+        truth, likelihood = _truth(item, person, label, confusion, classes, n_items)
         if abs(likelihood - before) < tolerance * max(1.0, abs(likelihood)):
             break
         before = likelihood
     return DawidSkene(truth, confusion, classes, likelihood, step)
+
+
+def _truth(
+    item: Ints, person: Ints, label: Ints, confusion: Floats, classes: Floats, n_items: int
+) -> tuple[Floats, float]:
+    """How probable each class is for each item, and the log likelihood of the labels."""
+    logs = np.log(np.maximum(confusion, 1e-300))
+    evidence = np.stack(
+        [
+            np.bincount(item, weights=logs[person, j, label], minlength=n_items)
+            for j in range(len(classes))
+        ],
+        axis=1,
+    ) + np.log(np.maximum(classes, 1e-300))
+    top = evidence.max(axis=1, keepdims=True)
+    shares = np.exp(evidence - top)
+    total = shares.sum(axis=1, keepdims=True)
+    return shares / total, float((top + np.log(total)).sum())
 
 
 # --- Votes as labels of pairs ----------------------------------------------------------------------------
@@ -401,6 +407,38 @@ class Quality:
             }
         known = self._weights[measure]
         return min(1.0, max(0.01, known.get(annotator, known[None])))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a Quality says of its people without their votes: little, so that it can be kept."""
+
+    profiles: dict[Hashable, Profile]
+    confusion: dict[Hashable, Floats]
+    classes: Floats | None
+
+    @classmethod
+    def of(cls, found: Quality) -> "Known":
+        if found.model is None:
+            return cls(found.profiles, {}, None)
+        confusion = dict(zip(found.pairs.people, found.model.confusion, strict=False))
+        return cls(found.profiles, confusion, found.model.classes)
+
+    def weighing(self, votes: Iterable[Vote]) -> Quality:
+        """The consensus of these votes, by what is known of their people.
+
+        Somebody who is not known yet counts as the others do on average.
+        """
+        pairs = pairs_of(votes)
+        model = None
+        if len(pairs.item) and self.classes is not None:
+            middle: Floats = np.mean(list(self.confusion.values()), axis=0)
+            confusion = np.stack([self.confusion.get(who, middle) for who in pairs.people])
+            truth, likelihood = _truth(
+                pairs.item, pairs.person, pairs.label, confusion, self.classes, len(pairs.items)
+            )
+            model = DawidSkene(truth, confusion, self.classes, likelihood, 0)
+        return Quality(self.profiles, pairs, model)
 
 
 def assess(votes: Iterable[Vote], ratings: Iterable[Rating] = ()) -> Quality:

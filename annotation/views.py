@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext, gettext_noop
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from annotation import faces
 from annotation.access import CAN_JUDGE, CAN_RUN, project_view
@@ -209,9 +209,11 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
 
 
 @project_view(*CAN_JUDGE)
-@require_GET
+@require_safe
 def judge(request: HttpRequest, project: Project) -> HttpResponse:
     """The comparison that this person judges now, or what there is instead."""
+    if request.method == "HEAD":  # A page asks whether somebody is there before it goes on.
+        return HttpResponse()
     assignment = next_assignment(who_asks(request), project)
     if assignment is None and project.interface == Interface.DIALOGUE:
         return redirect("dialogues", project.slug)

@@ -5,11 +5,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
+
+from config.labels import label_of
 
 
 def private_pages(
@@ -22,6 +25,19 @@ def private_pages(
         if request.user.is_authenticated and "Cache-Control" not in response:
             response["Cache-Control"] = "private, no-store"
         return response
+
+    return middleware
+
+
+def readable(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """An address with a zero byte is refused at once: PostgreSQL breaks where it is looked up."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        if "\0" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
+            raise BadRequest("a zero byte in the address")
+        return get_response(request)
 
     return middleware
 
@@ -88,7 +104,7 @@ def signed_out(
         if is_part:
             return HttpResponse(status=401)
         sent = [
-            (name, value)
+            (name, label_of(request, name), value)
             for name, values in request.POST.lists()
             if name != "csrfmiddlewaretoken"
             for value in values

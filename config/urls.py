@@ -3,8 +3,8 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from config import refusals
 from config.api_reference import api_reference
-from config.not_found import not_found
 
 urlpatterns = [
     # Before the pages, so that a program's question is not held against each of their addresses.
@@ -17,4 +17,6 @@ urlpatterns = [
 ]
 
 # Not a pattern that takes whatever is left: Django could then no longer add a slash that is missing.
-handler404 = not_found
+handler400 = refusals.bad_request
+handler404 = refusals.not_found
+handler500 = refusals.server_error

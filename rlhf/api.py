@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_for
+from annotation.api import RefusalSerializer
 from rlhf import reading, tasks
 from rlhf import rounds as acts
 from rlhf.models import Job, Round, Score
@@ -24,16 +25,16 @@ class RoundSerializer(serializers.Serializer[Any]):
     state = serializers.CharField()
     plan = serializers.ListField(child=serializers.CharField())
     config = serializers.DictField(help_text="Frozen at launch: {section: {setting: value}}.")
-    start_policy = serializers.CharField(source="start_policy.name", default=None)
-    policy = serializers.CharField(source="policy.name", default=None)
-    snapshot = serializers.IntegerField(source="snapshot.version", default=None)
+    start_policy = serializers.CharField(source="start_policy.name", default=None, allow_null=True)
+    policy = serializers.CharField(source="policy.name", default=None, allow_null=True)
+    snapshot = serializers.IntegerField(source="snapshot.version", default=None, allow_null=True)
     verdict = serializers.CharField()
     verdict_note = serializers.CharField()
     failed_stage = serializers.CharField()
     stage_times = serializers.DictField(help_text="{stage: [started, ended]}; ended may be null.")
     created_at = serializers.DateTimeField()
-    launched_at = serializers.DateTimeField()
-    ended_at = serializers.DateTimeField()
+    launched_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
 
 
 class ScoreSerializer(serializers.Serializer[Any]):
@@ -44,8 +45,10 @@ class ScoreSerializer(serializers.Serializer[Any]):
     temperature = serializers.FloatField()
     category = serializers.CharField(help_text="Empty: all categories together.")
     value = serializers.FloatField()
-    low = serializers.FloatField(help_text="Lower end of the 95 % interval, or null.")
-    high = serializers.FloatField()
+    low = serializers.FloatField(
+        allow_null=True, help_text="Lower end of the 95 % interval; null where there is none."
+    )
+    high = serializers.FloatField(allow_null=True)
     n = serializers.IntegerField(help_text="Prompts that the figure rests on.")
 
 
@@ -58,10 +61,10 @@ class JobSerializer(serializers.Serializer[Any]):
     epoch = serializers.IntegerField(help_text="How often a worker has taken it up.")
     progress = serializers.SerializerMethodField()
     reason = serializers.CharField()
-    exit_code = serializers.IntegerField()
+    exit_code = serializers.IntegerField(allow_null=True)
     created_at = serializers.DateTimeField()
-    started_at = serializers.DateTimeField()
-    ended_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    ended_at = serializers.DateTimeField(allow_null=True)
 
     def get_progress(self, job: Job) -> dict[str, Any]:
         return job.progress or {}
@@ -84,10 +87,6 @@ class LaunchSerializer(serializers.Serializer[Any]):
     )
 
 
-class DetailSerializer(serializers.Serializer[Any]):
-    detail = serializers.CharField()
-
-
 class RoundList(ListAPIView[Round]):
     """The project's rounds, newest first."""
 
@@ -103,7 +102,7 @@ class RoundList(ListAPIView[Round]):
 
     @extend_schema(
         request=LaunchSerializer,
-        responses={201: RoundSerializer, 409: DetailSerializer},
+        responses={201: RoundSerializer, 409: RefusalSerializer},
         description="Launch a round (admins). 409 says which check stands against it.",
     )
     def post(self, request: Request, slug: str) -> Response:
@@ -143,7 +142,7 @@ def round_cancel(request: Request, slug: str, number: int) -> Response:
     return Response(RoundSerializer(one).data)
 
 
-@extend_schema(request=None, responses={200: RoundSerializer, 409: DetailSerializer})
+@extend_schema(request=None, responses={200: RoundSerializer, 409: RefusalSerializer})
 @api_view(["POST"])
 def round_retry(request: Request, slug: str, number: int) -> Response:
     """Go on with a round that failed or was cancelled, from where it stopped (admins)."""

@@ -239,6 +239,19 @@ class ScatterPoint:
     pair: Pair
     anchor: str
     label_y: float
+    """Of the name, from the point: names of points that lie close are written above one another."""
+
+
+LABEL_HEIGHT = 14
+
+
+def _clear_of(others: Sequence[ScatterPoint], x: float, y: float) -> float:
+    label_y = -8.0
+    for other in sorted(others, key=lambda point: -(point.y + point.label_y)):
+        apart = other.y + other.label_y - (y + label_y)
+        if abs(other.x - x) < 12 and abs(apart) < LABEL_HEIGHT:
+            label_y += apart - LABEL_HEIGHT
+    return round(label_y, 2)
 
 
 def scatter(
@@ -264,7 +277,7 @@ def scatter(
     def down(value: float) -> float:
         return round(bottom - 8 - (value - y_low) / (y_high - y_low) * (bottom - 8 - top), 2)
 
-    placed = []
+    placed: list[ScatterPoint] = []
     for pair in pairs:
         x, y = right(pair.across.value), down(pair.up.value)
         f, g = pair.across, pair.up
@@ -278,7 +291,7 @@ def scatter(
                 down(g.value if g.high is None else g.high),
                 pair,
                 "end" if x > 70 else "start",
-                max(y - 8, TOP),
+                _clear_of(placed, x, y),
             )
         )
     return Scatter(

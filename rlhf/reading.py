@@ -268,16 +268,16 @@ FACTS: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "ppo": (
         ("steps", "steps", ""),
-        ("stop_reason", "it stopped because of", ""),
+        ("stop_reason", "how it ended", ""),
         ("best_step", "best step by the test-RM", ""),
         ("kl", "KL at the end", "nats"),
         ("samples_per_second", "speed", "responses/s"),
     ),
 }
 REASONS = {
-    "steps": "its steps",
-    "kl_budget": "the KL budget",
-    "tripwire": "the tripwire: the test-RM fell",
+    "steps": "all steps taken",
+    "kl_budget": "KL budget spent",
+    "tripwire": "tripwire: the test-RM fell",
 }
 
 

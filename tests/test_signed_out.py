@@ -1,6 +1,7 @@
 """Who was signed out without knowing it loses nothing of what they typed or see."""
 
 import re
+import uuid
 
 import pytest
 from django.urls import reverse
@@ -19,7 +20,7 @@ def test_a_form_sent_after_the_session_ended_comes_back_with_all_that_was_typed(
     )
     assert answer.status_code == 401
     page = answer.content.decode()
-    assert answer.context["sent"] == [
+    assert [(name, value) for name, _, value in answer.context["sent"]] == [
         ("act", "save"),
         ("name", "Apollo"),
         ("guidelines", GUIDELINES),
@@ -35,7 +36,49 @@ def test_what_was_sent_is_taken_once_they_are_back(client, project, grace):
     where = reverse("project_settings", args=["apollo"])
     sent = client.post(where, {"act": "add", "who": "grace", "role": "admin"}).context["sent"]
     client.force_login(grace)
-    assert client.post(where, dict(sent)).status_code == 302
+    sent = {name: value for name, _, value in sent}
+    assert client.post(where, sent).status_code == 302
+
+
+LONG = "More than thirty characters, so that it is shown. "
+
+
+@pytest.mark.parametrize(
+    ("view", "field", "label"),
+    [
+        ("project_settings", "guidelines", "Guidelines"),
+        ("project_settings", "description", "Description"),
+        ("snapshots", "note", "Note"),
+        ("quality_person", "reason", "Why?"),
+        ("review_case", "note", "In your words"),
+        ("judge_one", "reason", "Why?"),
+        ("judge_one", "rewrite", "A better answer"),
+        ("dialogue", "text", "Your message"),
+        ("gold_items", "rows", "or rows"),
+        ("give_verdict", "note", "Why"),
+        ("judge_one", "some_field", "Some field"),
+    ],
+)
+def test_what_was_typed_comes_back_under_the_label_that_its_form_had(
+    client, project, view, field, label
+):
+    parts = {"slug": "apollo"}
+    if view in ("review_case", "judge_one", "dialogue"):
+        parts["uid"] = uuid.uuid4()
+    if view == "quality_person":
+        parts["pk"] = 1
+    if view == "give_verdict":
+        parts["number"] = 1
+    page = client.post(reverse(view, kwargs=parts), {field: LONG}).content.decode()
+    assert re.search(
+        rf'<label for="sent-1">{re.escape(label)}</label><textarea[^>]*>\n{LONG}', page
+    )
+
+
+def test_labels_are_in_the_language_of_the_page(client, project):
+    where = reverse("review_case", args=["apollo", uuid.uuid4()])
+    page = client.post(where, {"note": LONG}, headers={"Accept-Language": "de"}).content.decode()
+    assert ">In Ihren Worten</label>" in page
 
 
 def test_signing_in_leads_to_a_page_and_not_to_what_only_takes_forms(client, project):

@@ -3,7 +3,7 @@
 // browser, each with its idempotency key, so none is lost or counted twice.
 import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
-import { $, isAside, post, store, token } from "./judge/net.js";
+import { $, goOnceThere, isAside, post, store, token } from "./judge/net.js";
 import { makeFace } from "./judge/faces.js";
 import { fillIn, learn } from "./judge/likeness.js";
 import { makeOutbox } from "./judge/outbox.js";
@@ -17,11 +17,12 @@ import { gettext, ngettext } from "./judge/words.js";
   const DRAFT = `judge:draft:${user}:`;
 
   const outbox = makeOutbox(user, {
-    sent: (said) => (idle ? location.reload() : progress(said)),
+    sent: (said) => (idle ? go(location.href) : progress(said)),
     refused,
     drained: () => { if (!idle) drained(); },
   });
   const { flush, trouble } = outbox;
+  const go = (url) => goOnceThere(url, root.dataset.judge, outbox.explain);
 
   function refused(item, sentence) {
     const box = $("refused");
@@ -42,7 +43,7 @@ import { gettext, ngettext } from "./judge/words.js";
   if (idle) {
     const note = document.querySelector("[data-polling]");
     if (note) note.hidden = false;
-    setInterval(() => { if (!document.hidden && !outbox.items().length) location.reload(); }, 15000);
+    setInterval(() => { if (!document.hidden && !outbox.items().length) go(location.href); }, 15000);
     flush();
     return;
   }
@@ -387,7 +388,7 @@ import { gettext, ngettext } from "./judge/words.js";
   }
 
   function drained() {
-    if (waitingForNext) location.assign(root.dataset[waitingForNext]);
+    if (waitingForNext) go(root.dataset[waitingForNext]);
     else if (form && outbox.waiting().length === 0) preload();
   }
 
@@ -429,7 +430,7 @@ import { gettext, ngettext } from "./judge/words.js";
         leaseEnd = Date.now() + leaseSeconds * 1000;
         $("lease").hidden = true;
       } else if (said.renewed !== false) return; // It was not our server that answered.
-      else if (!edited) location.assign(root.dataset.judge);
+      else if (!edited) go(root.dataset.judge);
       else lost();
     } catch { /* Offline: the answer is accepted later all the same. */ }
   }
@@ -538,7 +539,10 @@ import { gettext, ngettext } from "./judge/words.js";
       return;
     }
     if (event.key === "Escape") {
-      if (typing(target) || target.closest(".flags")) { target.blur(); form.querySelector(".conversation").focus({ preventScroll: true }); }
+      const own = target.closest(".flags");
+      if (own) own.open = own.querySelector("input:checked") !== null;
+      if (own && !shortcuts) own.querySelector("summary").focus();
+      else if (own || typing(target)) { target.blur(); form.querySelector(".conversation").focus({ preventScroll: true }); }
       [selected, tie, flagging] = ["", false, false];
       paint();
       return;

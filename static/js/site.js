@@ -1,4 +1,4 @@
-// What every page shares: the theme switch, menus that close.
+// What every page shares: the theme switch, menus and questions that close.
 (() => {
   const root = document.documentElement;
   const apply = (theme) => {
@@ -8,18 +8,19 @@
       button.setAttribute("aria-pressed", String(button.dataset.themeChoice === theme));
     document.dispatchEvent(new CustomEvent("gc:theme")); // charts are drawn on canvas: redraw
   };
+  const openOnes = () => document.querySelectorAll("details:is(.menu, .confirm)[open]");
   document.addEventListener("click", (event) => {
     const choice = event.target.closest("[data-theme-choice]");
     if (choice) {
       localStorage.setItem("theme", choice.dataset.themeChoice);
       apply(choice.dataset.themeChoice);
     }
-    for (const menu of document.querySelectorAll("details.menu[open]"))
+    for (const menu of openOnes())
       if (!menu.contains(event.target)) menu.open = false;
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    for (const menu of document.querySelectorAll("details.menu[open]")) {
+    for (const menu of openOnes()) {
       menu.open = false;
       menu.querySelector("summary").focus();
     }

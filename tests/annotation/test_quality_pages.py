@@ -12,7 +12,15 @@ from annotation import gold, quality, review
 from annotation.assignment import next_assignment, renew
 from annotation.guidelines import change_guidelines
 from annotation.judging import Answer, submit_judgment
-from annotation.models import Assignment, Event, Judgment, Membership, Project, User
+from annotation.models import (
+    Assignment,
+    Comparison,
+    Event,
+    Judgment,
+    Membership,
+    Project,
+    User,
+)
 from annotation.preferences import counts, preference_rows
 from annotation.quality_api import vote_rows
 from annotation.snapshots import freeze_snapshot
@@ -390,13 +398,13 @@ def test_one_persons_page_has_their_agreement_on_each_axis(project, ada, ben, gr
         judged(project, by=ada, comparison=comparison, ranks=(1, 2))
         other = {"helpfulness": (2, 1), "safety": (1, 2)}
         judged(project, by=ben, comparison=comparison, ranks=other)
-    found = quality.agreement_of_person(project, ada)
+    found = quality.figures_of(project)[0].agreement_of(project, ada)
     assert (found["helpfulness"]["pairwise"], found["safety"]["pairwise"]) == (0, 1)
     client.force_login(grace)
     page = client.get(f"/projects/apollo/quality/people/{ada.pk}/")
     assert [name for name, _ in page.context["agreement"]] == ["Helpfulness", "Safety"]
     assert "100.0%" in page.content.decode()
-    assert quality.agreement_of_person(project, grace) == {}
+    assert quality.figures_of(project)[0].agreement_of(project, grace) == {}
 
 
 def test_nobody_waits_for_figures_that_take_long_to_reckon(
@@ -429,3 +437,51 @@ def test_nobody_waits_for_figures_that_take_long_to_reckon(
     assert len(reckoned) == 3
     assert "being reckoned anew" not in new + page()
     assert len(reckoned) == 3
+
+
+def test_nobody_waits_for_them_on_a_persons_page_or_on_a_case_either(
+    project, busy, grace, ada, client, monkeypatch
+):
+    client.force_login(grace)
+    case = review.ask_for_review(Comparison.objects.filter(judged__gt=1).first(), grace)
+    pages = {
+        "person": f"/projects/apollo/quality/people/{ada.pk}/",
+        "case": f"/projects/apollo/review/{case.uid}/",
+    }
+    assert "Reliability" in client.get(pages["person"]).content.decode()
+    reckoned = []
+    assess = quality.reliability.assess
+    monkeypatch.setattr(
+        quality.reliability, "assess", lambda *of: reckoned.append(1) or assess(*of)
+    )
+    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    judged(project, by=ada, ranks=(1, 2, 3, 4))
+    person = client.get(pages["person"]).content.decode()
+    assert "being reckoned anew" in person
+    first, second = (client.get(pages["case"]).content.decode() for _ in range(2))
+    assert "quality/?anew=1" in first, "one page has them reckoned"
+    assert "quality/?anew=1" not in second, "and not each that is opened"
+    assert reckoned == []
+    assert "being reckoned anew" not in client.get(f"{pages['person']}?anew=1").content.decode()
+    assert reckoned == [1]
+
+
+def test_a_case_shows_the_consensus_of_its_votes_as_they_are_now(
+    project, ada, ben, vera, grace, client, monkeypatch
+):
+    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    for _ in range(6):
+        comparison = judged(project, by=ada, ranks=(1, 2, 3, 4)).comparison
+        judged(project, by=ben, comparison=comparison, ranks=(1, 2, 3, 4))
+    quality.figures_of(project)
+    late = judged(project, by=ada, ranks=(4, 3, 2, 1)).comparison
+    judged(project, by=ben, comparison=late, ranks=(4, 3, 2, 1))
+    case = review.ask_for_review(late, grace)
+    client.force_login(vera)
+    context = client.get(f"/projects/apollo/review/{case.uid}/").context
+    told = {line["line"] for line in context["consensus"]}
+    letters = [response["letter"] for response in context["responses"]]
+    order = {response["text"]: response["letter"] for response in context["responses"]}
+    best = [order[f"Answer {n}: give it a little water."] for n in (3, 2, 1, 0)]
+    assert sorted(letters) == sorted(best)
+    assert told == {" > ".join(best)}

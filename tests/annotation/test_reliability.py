@@ -10,6 +10,7 @@ import pytest
 
 from annotation.protocols import BELOW
 from annotation.reliability import (
+    Known,
     Vote,
     assess,
     consensus,
@@ -252,3 +253,23 @@ def test_the_arithmetic_is_there_without_the_products_settings():
     asked = [sys.executable, "-c", "import annotation.agreement, annotation.reliability"]
     done = subprocess.run(asked, env=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_known_of_people_weighs_new_votes_as_the_whole_would():
+    votes = [
+        Vote(who, unit, (1, 2, 3), ranks, (9, 9, 9), 5.0, "helpfulness")
+        for unit in range(12)
+        for who, ranks in (("ada", (1, 2, 3)), ("ben", (1, 2, 3)), ("eve", (3, 1, 2)))
+    ]
+    whole = assess(votes)
+    known = Known.of(whole)
+    some = known.weighing(vote for vote in votes if vote.comparison == 7)
+    assert some.consensus("helpfulness", 7).ranks == whole.consensus("helpfulness", 7).ranks
+    new = [
+        Vote(who, 99, (1, 2, 3), ranks, (9, 9, 9), 5.0, "helpfulness")
+        for who, ranks in (("ada", (2, 1, 3)), ("ben", (2, 1, 3)), ("eve", (1, 2, 3)))
+    ]
+    assert known.weighing(new).consensus("helpfulness", 99).ranks == {1: 2, 2: 1, 3: 3}
+    stranger = Vote("zoe", 98, (1, 2), (1, 2), (9, 9), 5.0, "helpfulness")
+    assert known.weighing([stranger]).consensus("helpfulness", 98).ranks == {1: 1, 2: 2}
+    assert Known.of(assess([])).weighing(new).consensus("helpfulness", 99) is None

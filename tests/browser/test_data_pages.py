@@ -5,7 +5,8 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from annotation.models import Prompt, User
+from annotation import review
+from annotation.models import Comparison, Prompt, ReviewCase, Source, User
 from annotation.snapshots import freeze_snapshot
 from tests.browser.test_pages import LOOKS, assert_sound
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
@@ -165,16 +166,34 @@ def test_on_a_page_without_a_clipboard_copying_marks_the_text(
     assert "load_dataset" in watched.evaluate("getSelection().toString()")
 
 
-@pytest.mark.parametrize(
-    "address", ["data", "prompts", "quality", "review", "settings", "assignment"]
-)
-def test_on_a_tablet_no_page_scrolls_sideways(
-    watched, live_server, sign_in, apollo, grace, address
+@pytest.mark.parametrize("width", [320, 700])
+def test_on_a_tablet_and_at_400_percent_no_page_scrolls_sideways(
+    watched, live_server, sign_in, apollo, grace, ada, width
 ):
+    for comparison in Comparison.objects.all():
+        case = review.ask_for_review(comparison, grace)
+        case.reasons = list(ReviewCase.REASONS)
+        case.save()
+    Source.objects.filter(signed_off_at=None).update(licence="")
+    batch = BatchFactory(project=apollo, name="Waiting for whoever comes next")
+    ComparisonFactory(batch=batch)
     sign_in(grace)
-    watched.set_viewport_size({"width": 700, "height": 900})
-    watched.goto(f"{live_server.url}/projects/apollo/{address}/")
-    assert watched.evaluate("document.documentElement.scrollWidth") <= 700
+    watched.set_viewport_size({"width": width, "height": 256})
+    for address in (
+        *("", "data/", "prompts/", "quality/", "quality/gold/", "review/", "settings/"),
+        *(f"quality/people/{ada.pk}/", "assignment/", "batches/new/", "judge/history/"),
+    ):
+        watched.goto(f"{live_server.url}/projects/apollo/{address}")
+        wide = watched.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{address} scrolls sideways at {width}: {wide}"
+    watched.goto(live_server.url)
+    assert watched.locator(".project-card .button.primary").count() == 1
+    beyond = watched.evaluate(
+        "[...document.querySelectorAll('.project-card .button')].filter(e =>"
+        " e.getBoundingClientRect().right > e.closest('.panel').getBoundingClientRect().right)"
+        ".length"
+    )
+    assert beyond == 0, "a button stays in its card"
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
@@ -192,6 +211,10 @@ def test_what_cannot_be_taken_lightly_is_asked_first_and_the_question_stays(
     remove = watched.locator("details.confirm", has_text="Yes, remove ben")
     remove.locator("summary").click()
     seen_whole(watched, remove, width)
+    watched.keyboard.press("Tab")
+    watched.keyboard.press("Escape")
+    expect(remove).not_to_have_attribute("open", "")
+    expect(remove.locator("summary")).to_be_focused()
     watched.goto(f"{live_server.url}/projects/apollo/")
     close = watched.locator("details.confirm")
     close.locator("summary").click()

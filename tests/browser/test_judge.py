@@ -215,6 +215,11 @@ def test_single_keys_can_be_switched_off(judging, live_server, ada):
     judging.wait_for_load_state("load")
     press(judging, "abcd")
     expect(line(judging)).to_have_text("–")
+    flags = judging.locator("[data-letter=B] .flags")
+    flags.locator("summary").focus()
+    press(judging, ["Enter", "Tab", "Escape"])
+    expect(flags).not_to_have_attribute("open", "")
+    expect(flags.locator("summary")).to_be_focused()
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)

@@ -245,6 +245,49 @@ def test_a_server_killed_while_people_judge_loses_and_doubles_nothing(
     assert_counters_are_right()
 
 
+def test_a_page_that_would_be_left_stays_until_the_server_that_has_the_next_one_is_back(
+    server, page, context, client, ada
+):
+    client.force_login(ada)
+    cookie = client.cookies["sessionid"]
+    context.add_cookies([{"name": "sessionid", "value": cookie.value, "url": server.url}])
+    page.route("**/after/", lambda route: route.abort())
+    page.goto(f"{server.url}/projects/apollo/judge/")
+    first = shown(page)
+
+    def take_and_die(route):
+        answer = route.fetch()
+        server.kill()
+        route.fulfill(response=answer)
+
+    page.route(f"**/judge/{first.uid}/", take_and_die)
+    press(page, "abcd0")
+    press(page, ["Enter"])
+    expect(page.locator("#offline")).to_contain_text("The server can't be reached.")
+    expect(page.locator(".waiting-next")).to_contain_text("Your answer is kept.")
+    server.start()
+    page.wait_for_selector("form.slot", timeout=15_000)
+    assert shown(page) != first
+    assert_counters_are_right()
+
+
+def test_who_waits_for_work_while_the_server_is_gone_is_told_and_gets_it_when_it_is_back(
+    watched, context, live_server, sign_in, project, ada
+):
+    sign_in(ada)
+    watched.clock.install()
+    watched.goto(f"{live_server.url}/projects/apollo/judge/#main")
+    expect(watched.get_by_role("heading", name="Nothing to judge yet")).to_be_visible()
+    watched.route("**/judge/", lambda route: route.abort())
+    watched.clock.run_for(16_000)
+    expect(watched.locator("#offline")).to_contain_text("The server can't be reached.")
+    expect(watched.get_by_role("heading", name="Nothing to judge yet")).to_be_visible()
+    ComparisonFactory(batch=BatchFactory(project=project))
+    watched.unroute_all()
+    watched.clock.run_for(4_000)
+    watched.wait_for_selector("form.slot")
+
+
 def test_signed_out_in_another_tab_keeps_the_answer_until_one_is_back(
     judging, context, live_server, ada
 ):

@@ -44,6 +44,25 @@ def test_the_pages_of_rounds_are_sound(
         assert_sound(watched, scheme, width, base + path)
 
 
+def test_at_400_percent_no_page_of_rounds_scrolls_sideways_or_cuts_a_figure(
+    mission, project, grace, watched, live_server, sign_in
+):
+    sign_in(grace)
+    watched.set_viewport_size({"width": 320, "height": 256})
+    for path in (
+        *("rounds/", "rounds/2/", "rounds/3/", "rounds/2/?stage=evaluate", "rounds/2/samples/"),
+        *("rounds/reward-models/", "rounds/selection/", "models/", "dashboard/", "campaigns/"),
+    ):
+        watched.goto(f"{live_server.url}/projects/{project.slug}/{path}")
+        assert watched.evaluate("document.documentElement.scrollWidth") <= 320, path
+        cut = watched.evaluate(
+            "[...document.querySelectorAll('table.stack td')].filter(e => e.scrollWidth >"
+            " e.clientWidth + 1 && getComputedStyle(e).whiteSpaceCollapse !== 'preserve')"
+            ".map(e => e.textContent.trim())"
+        )
+        assert cut == [], path
+
+
 @pytest.mark.parametrize(("scheme", "width"), [LOOKS[0], LOOKS[3]])
 def test_preflight_is_sound(mission, project, grace, watched, live_server, sign_in, scheme, width):
     source = SourceFactory(project=project)

@@ -320,8 +320,11 @@ def flight(project: Project, admin, *, with_opponents=False) -> dict:
                     "alpha_ci": [0.52 + number / 20, 0.64 + number / 20],
                     "pairwise": 0.78,
                     "pairwise_ci": [0.74, 0.82],
+                    "n_units": 1800,
                     "n_comparisons": 120,
                     "n_pairs": 720,
+                    "n_judgments": 240,
+                    "n_annotators": 2,
                 }
                 for axis in ("helpfulness", "safety")
             },

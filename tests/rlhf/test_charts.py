@@ -52,6 +52,20 @@ def test_numbers_are_short_and_honest(value, options, text):
     assert charts.number(value, **options) == text
 
 
+def test_names_of_points_that_lie_close_are_written_above_one_another():
+    rates = ((0.37, 0.08), (0.011, 0.005), (0.0, 0.0), (0.37, 0.30))
+    pairs = [
+        charts.Pair(
+            name=f"R{n}", across=Figure(across, None, None, 9), up=Figure(up, None, None, 9)
+        )
+        for n, (up, across) in enumerate(rates)
+    ]
+    placed = charts.scatter(pairs, label="", x_title="", y_title="", corner="").points
+    heights = [point.y + point.label_y for point in placed]
+    assert abs(heights[1] - heights[2]) >= charts.LABEL_HEIGHT
+    assert (placed[0].label_y, placed[3].label_y) == (-8, -8), "far apart, each stays at its point"
+
+
 def test_a_figure_in_words_has_its_interval_and_n():
     words = charts.in_words(Figure(0.02, 0.0, 0.07, 60), percent=True)
     assert words == "2 % [0, 7 %], n = 60"

@@ -375,7 +375,7 @@ def test_energy_is_time_by_watts_and_says_that_it_is_an_estimate(
 def test_what_a_stage_found_is_told_in_words(client, mission, project, rita):
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2, stage="ppo"))
-    assert "<dt>it stopped because of</dt><dd>its steps</dd>" in body
+    assert "<dt>how it ended</dt><dd>all steps taken</dd>" in body
     assert "<dt>KL at the end</dt><dd>7.80 <small>nats</small></dd>" in body
 
 

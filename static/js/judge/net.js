@@ -37,4 +37,19 @@ export function post(url, body) {
   });
 }
 
+// To a page of ours as soon as somebody answers: where nobody does, the browser would show a page of
+// its own, from which nothing comes back by itself.
+let going = false;
+export async function goOnceThere(url, ask, explain) {
+  if (going) return;
+  going = true;
+  const answer = await fetch(ask, { method: "HEAD", redirect: "manual" }).catch(() => null);
+  going = false;
+  if (!answer || [502, 503, 504].includes(answer.status)) {
+    explain(answer);
+    setTimeout(goOnceThere, 3000, url, ask, explain);
+  } else if (url === location.href) location.reload();
+  else location.assign(url);
+}
+
 export const signedOut = (answer) => answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403;
