@@ -55,6 +55,8 @@ STUCK_MINUTES = 20
 # Below this share of gold answered rightly, and from this many on, somebody should look.
 GOLD_LEAST, GOLD_ENOUGH = 0.6, 5
 CACHE_SECONDS, LATELY_SECONDS = 3_600, 300
+# Old figures are better than a wait: they are shown as old, and reckoned anew behind the page.
+FIGURES_SECONDS = 30 * 24 * 3_600
 # Figures that took longer to reckon are shown as they were while they are reckoned anew.
 LONG_SECONDS = 1.0
 
@@ -240,7 +242,7 @@ def figures_of(project: Project, *, at_once: bool = False) -> tuple[Figures, boo
     by_annotator = agreement_by_annotator(chain(rows, rating_rows(project)))
     seconds = perf_counter() - began
     found = Figures(state, known, agreement, by_category, by_annotator, seconds)
-    cache.set(name, found, CACHE_SECONDS)
+    cache.set(name, found, FIGURES_SECONDS)
     return found, True
 
 
