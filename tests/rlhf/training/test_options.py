@@ -238,7 +238,8 @@ def outcome(folder):
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         inside = name.startswith(("data/", "checkpoint"))
-        if path.suffix in (".safetensors", ".jsonl") and not inside:
+        of_a_model = path.name == "config.json" and name != "config.json"
+        if (path.suffix in (".safetensors", ".jsonl") or of_a_model) and not inside:
             content = path.read_bytes()
             if name == "metrics.jsonl":
                 content = re.sub(rb'"(time|tokens_per_second)": [\d.]+', b"", content)

@@ -370,7 +370,13 @@ def break_after_update(monkeypatch, number):
 
 
 # 36 updates each, more than may be left out in a row.
-LONG_ROLLOUTS = {"minibatch_size": 1, "epochs": 3, "approx_kl_stop": 0.0, "prompts_per_step": 12}
+LONG_ROLLOUTS = {
+    "minibatch_size": 1,
+    "epochs": 3,
+    "approx_kl_stop": 0.0,
+    "prompts_per_step": 12,
+    "tripwire_evaluations": 0,  # what breaks is to be found by its gradients
+}
 
 
 @pytest.mark.parametrize(

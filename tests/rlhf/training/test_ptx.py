@@ -7,6 +7,7 @@ import torch
 
 from rlhf.training import loading, ptx
 from rlhf.training.rundir import InputError
+from rlhf.training.settings import FROZEN
 from tests.rlhf.training.conftest import finish, weights
 from tests.rlhf.training.test_encoder_decoder import told_by_transformers
 from tests.rlhf.training.tiny import ask, make_t5, prompt, rows_of, run
@@ -74,7 +75,8 @@ def test_what_is_kept_stays_likelier_and_the_reward_still_rises(ready, talker, s
     assert rise[0.3] > 0.5
 
 
-def test_the_policy_is_left_alone_while_the_critic_warms_up(ready):
+def test_the_policy_is_left_alone_while_the_critic_warms_up(ready, monkeypatch):
+    monkeypatch.setenv(FROZEN, "1")  # a run in which the policy never learns is refused by now
     folder = ready(ptx_weight=5.0, critic_warmup_steps=1, steps=1)
     finish(folder)
     assert "ptx_loss" not in rows_of(folder / "metrics.jsonl")[0]
