@@ -428,7 +428,7 @@ def run_stage(
             message = f"Out of memory ({error}); use a smaller batch or model, or a bigger machine."
             _fail(run_dir, "memory", " ".join(message.split()), EXIT_BUG)
         _fail(run_dir, "bug", f"{type(error).__name__}: {error}; log.txt has the rest.", EXIT_BUG)
-    sys.exit(EXIT_DONE)
+    _exit(EXIT_DONE)
 
 
 def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
@@ -436,6 +436,19 @@ def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
         print(message, file=sys.stderr, flush=True)
     if _writes():
         write_json(run_dir / ERROR, {"kind": kind, "message": message})
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process: of several that torchrun started without the interpreter's farewell.
+
+    In it, a thread of torch's libraries that is still there now and then aborts a process that has
+    done all its work; torchrun takes that for a failure and kills the one that writes the result.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

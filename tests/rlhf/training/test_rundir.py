@@ -195,6 +195,10 @@ def main(run_dir, stop):
         while not stop.requested:
             time.sleep(0.01)
         raise Stopped
+    if what == "a thread that aborts the farewell":
+        import atexit, os
+        print("all is done")
+        atexit.register(os.abort)
     write_result(run_dir, {"steps": 1})
 
 run_stage(main)
@@ -223,6 +227,17 @@ def test_the_exit_code_and_error_file_say_what_happened(tmp_path, what, code, ki
     assert error["kind"] == kind
     assert says in error["message"]
     assert rundir.read_result(tmp_path) is None
+
+
+@pytest.mark.parametrize(("processes", "code"), [("2", 0), ("1", -signal.SIGABRT)])
+def test_of_several_processes_none_that_has_done_its_work_fails_on_the_way_out(
+    tmp_path, monkeypatch, processes, code
+):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    process = _start(tmp_path, "a thread that aborts the farewell")
+    assert "all is done" in process.communicate(timeout=30)[0]
+    assert process.returncode == code
+    assert rundir.read_result(tmp_path) == {"steps": 1}
 
 
 def test_sigterm_stops_a_stage_with_143_and_starting_again_finishes_it(tmp_path):
