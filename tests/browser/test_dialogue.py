@@ -489,7 +489,8 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
 
     settings.POLICY_DEVICE = "cpu"
     page, project = watched, one_axis
-    folder = make_policy(tmp_path / "policy", hidden=256, layers=8)
+    # So slow, and with room for so much, that no answer is whole before the server is killed.
+    folder = make_policy(tmp_path / "policy", hidden=256, layers=24, context=1024)
     policy = Checkpoint.objects.create(
         project=project, kind="policy", name="tiny-policy-of-round-7", path=str(folder)
     )
@@ -526,7 +527,7 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
     assert second.comparison.prompt.messages[1]["content"] == first.candidates[0]["text"]
     assert len(list(preference_rows(project))) in (0, 2)  # by the words' split
     # 3. Long answers, and the server is killed while they stream in.
-    DialogueCampaign.objects.update(writing={**campaign.writing, "max_new_tokens": 300})
+    DialogueCampaign.objects.update(writing={**campaign.writing, "max_new_tokens": 600})
     page.locator("#say").focus()
     page.keyboard.type("sell your blue chair")
     page.keyboard.press("Control+Enter")

@@ -30,14 +30,16 @@ WORDS = [
 ]
 
 
-def make_policy(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 2) -> Path:
+def make_policy(
+    folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 2, context: int = 128
+) -> Path:
     """A random Llama with a tokenizer of a few words."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from rlhf.training.word_tokenizer import build_tokenizer
 
-    tokenizer = build_tokenizer([" ".join(WORDS), *WORDS], max_length=128)
+    tokenizer = build_tokenizer([" ".join(WORDS), *WORDS], max_length=context)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -45,7 +47,7 @@ def make_policy(folder: Path, *, seed: int = 0, hidden: int = 32, layers: int = 
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        max_position_embeddings=128,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
