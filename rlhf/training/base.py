@@ -9,7 +9,6 @@ configuration and corpus give the same bytes, also when the run was stopped and 
 """
 
 import random
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -270,18 +269,17 @@ def train_step(
 def save_policy(
     model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", folder: Path
 ) -> int:
-    """Write a Hugging Face folder beside `folder` and rename it; returns its size in bytes."""
+    """Write a Hugging Face folder, all of it or nothing; returns its size in bytes."""
     from transformers import GenerationConfig
 
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    def write(new: Path) -> None:
+        lean.save(model, new)
+        tokenizer.save_pretrained(new)
+
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
     )
-    lean.save(model, new)
-    tokenizer.save_pretrained(new)
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    rundir.put_folder(folder, write)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

@@ -27,7 +27,15 @@ from torch import Tensor
 
 from rlhf.training import lean, loading
 from rlhf.training.configs import GrowConfig
-from rlhf.training.rundir import CONFIG, POLICY, InputError, StopRequest, run_stage, write_result
+from rlhf.training.rundir import (
+    CONFIG,
+    POLICY,
+    InputError,
+    StopRequest,
+    put_folder,
+    run_stage,
+    write_result,
+)
 from rlhf.training.settings import load
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -61,8 +69,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the grown model's logits differ by {difference}")
 
-    lean.save(large, run_dir / POLICY)
-    policy.tokenizer.save_pretrained(run_dir / POLICY)
+    def write(new: Path) -> None:
+        lean.save(large, new)
+        policy.tokenizer.save_pretrained(new)
+
+    put_folder(run_dir / POLICY, write)
     write_result(
         run_dir,
         {

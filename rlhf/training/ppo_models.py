@@ -27,7 +27,7 @@ from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.loading import Policy
 from rlhf.training.ppo_reward import Reward
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir import InputError, put_folder
 
 FEW_PARAMETERS = 20_000_000
 """Up to so many, several processes take the place of threads by themselves: products are small, and
@@ -435,8 +435,12 @@ class Models:
         model = self.policy.model
         if self.config.lora_rank:
             model = model.merge_and_unload()
-        lean.save(model, folder)
-        self.policy.tokenizer.save_pretrained(folder)
+
+        def write(new: Path) -> None:
+            lean.save(model, new)
+            self.policy.tokenizer.save_pretrained(new)
+
+        put_folder(folder, write)
 
 
 def mix(seed: int, number: int) -> int:

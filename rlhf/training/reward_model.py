@@ -37,6 +37,7 @@ from rlhf.training.rundir import (
     Stopped,
     StopRequest,
     find_checkpoint,
+    put_folder,
     run_stage,
     save_checkpoint,
     write_progress,
@@ -153,7 +154,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 "The rankings of " + ", ".join(doubtful) + " hardly agree with the others'."
             )
         if peers.writes:
-            model.save(run_dir / name)
+            put_folder(run_dir / name, model.save)
 
     # 6. The report.
     parallel.leave(peers)

@@ -152,6 +152,11 @@ def _short(path: Path) -> str:
     return f"{DATA}/{path.name}" if path.parent.name == DATA else path.name
 
 
+def _fsync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def _fsync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -274,6 +279,24 @@ def _read_if_there(path: Path) -> dict[str, Any] | None:
 # --- Checkpoints ------------------------------------------------------------------------------
 
 
+def put_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Replace `folder` with what `write(new)` puts into an empty one beside it.
+
+    Whenever the process dies, no folder of that name is half written, and what it was writing is
+    gone with the next call.
+    """
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    write(new)
+    for path in new.rglob("*"):
+        if path.is_file():
+            _fsync(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+    _fsync_folder(folder.parent)
+
+
 def save_checkpoint(run_dir: Path, write: Callable[[Path], None]) -> None:
     """Replace the run's checkpoint with what `write(folder)` puts into an empty folder.
 
@@ -291,8 +314,7 @@ def save_checkpoint(run_dir: Path, write: Callable[[Path], None]) -> None:
     manifest = {}
     for path in sorted(new.rglob("*")):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            _fsync(path)
             manifest[path.relative_to(new).as_posix()] = _describe(path)
     write_json(new / MANIFEST, manifest)
     _swap(new, folder, old)

@@ -6,7 +6,6 @@ prompt than `generate` does.
 """
 
 import hashlib
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from rlhf.training.rundir import (
     MetricsWriter,
     Stopped,
     StopRequest,
+    put_folder,
     write_progress,
 )
 
@@ -110,10 +110,9 @@ def finish(policy: Policy, model: Any, books: Books) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"Training diverged: {name} holds NaN; lower learning_rate.")
-    folder = books.run_dir / POLICY
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    model.save_pretrained(new)
-    policy.tokenizer.save_pretrained(new)
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+
+    def write(new: Path) -> None:
+        model.save_pretrained(new)
+        policy.tokenizer.save_pretrained(new)
+
+    put_folder(books.run_dir / POLICY, write)
