@@ -62,6 +62,30 @@ def test_a_line_separator_inside_a_response_does_not_cut_the_line(tmp_path):
     assert list(rundir.read_jsonl(tmp_path / "r.jsonl")) == [{"text": "one\u2028two\u0085three"}]
 
 
+def test_a_folder_is_put_in_place_whole_or_not_at_all(tmp_path):
+    run = tmp_path / "run"
+
+    def write(*texts, dies=False):
+        def fill(new):
+            for number, text in enumerate(texts):
+                (new / f"model-{number}").write_text(text)
+            if dies:
+                raise KeyboardInterrupt
+
+        return fill
+
+    def inside():
+        return {p.name: p.read_text() for p in (run / "policy").iterdir()}
+
+    rundir.put_folder(run / "policy", write("first", "first"))
+    with pytest.raises(KeyboardInterrupt):
+        rundir.put_folder(run / "policy", write("sec", "", "temporary", dies=True))
+    assert inside() == {"model-0": "first", "model-1": "first"}
+    rundir.put_folder(run / "policy", write("second"))
+    assert inside() == {"model-0": "second"}
+    assert [p.name for p in run.iterdir()] == ["policy"]
+
+
 def _save(run_dir, text):
     rundir.save_checkpoint(run_dir, lambda folder: (folder / "weights").write_text(text))
 
