@@ -6,11 +6,13 @@ The small world's rubric is the gold scorer: it plays the annotators and grades 
 reward model sees it. Two parts, each with `--parts`:
 
 - `frontier`: gold score against the root of the KL divergence from the base (nats per response), on
-  held-out prompts at temperature 1. PPO: the policies after every few rollouts of one run. DPO: one
-  run for each beta and step size on the very preferences that the reward model learnt from. Best-of-n: the reward model
-  chooses among n samples of the base; its KL is at most log n - (n - 1) / n (Stiennon et al. 2020;
-  Beirami et al. 2024). KL of a policy is measured over the whole vocabulary at every position of its
-  own samples, which has less variance than the log-ratio of what was sampled.
+  held-out prompts at temperature 1. PPO: the policies after every few rollouts of a run for each
+  weight of the KL penalty. DPO: a run for each beta and step size on the very preferences that the
+  reward model learnt from. Best-of-n: the reward model chooses among n samples of the base; its KL is
+  at most log n - (n - 1) / n (Stiennon et al. 2020; Beirami et al. 2024). KL of a policy is measured
+  over the whole vocabulary at every position of its own samples, which has less variance than the
+  log-ratio of what was sampled. A method's frontier is the best that it has for at most a distance,
+  chosen on one half of the prompts and measured on the other, both ways: more points are no more luck.
 - `tripwire`: a run made to over-optimise (a reward model from few rankings, no KL penalty). Where did
   the tripwire stop, and how does the gold score there compare with the best of the whole run? The
   best of many noisy means is too high by chance; so it is chosen on one half of the held-out prompts
@@ -66,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", default="heldout")
     parser.add_argument("--parts", nargs="+", default=["frontier", "tripwire"])
     parser.add_argument("--ppo-steps", type=int, default=16)
-    parser.add_argument("--ppo-kl-weight", type=float, default=0.05)
+    parser.add_argument("--ppo-kl-weights", type=float, nargs="+", default=[0.05, 0.2])
     parser.add_argument("--betas", type=float, nargs="*", default=[0.03, 0.1, 0.3])
     parser.add_argument("--rates", type=float, nargs="*", default=[1e-4, 3e-4], help="DPO's")
     parser.add_argument("--weak-rankings", type=int, default=40, help="of the train-RM")
@@ -104,19 +106,21 @@ class Study(Walk):
 
     def frontier(self) -> Row:
         rewards, _ = self.reward_model(1)
-        base = self.measure(self.reference)
-        trail = self.ppo_trail(
-            "1-ppo",
-            rewards,
-            {
-                "steps": self.arguments.ppo_steps,
-                "kl_weight": self.arguments.ppo_kl_weight,
-                "tripwire_evaluations": 0,
-            },
-        )
         return {
-            "base": base,
-            "ppo": [{"step": step} | self.measure(policy) for step, policy in trail],
+            "base": self.measure(self.reference),
+            "ppo": [
+                {"KL weight and step": f"{weight:g}, {step}"} | self.measure(policy)
+                for weight in self.arguments.ppo_kl_weights
+                for step, policy in self.ppo_trail(
+                    f"1-ppo{weight:g}",
+                    rewards,
+                    {
+                        "steps": self.arguments.ppo_steps,
+                        "kl_weight": weight,
+                        "tripwire_evaluations": 0,
+                    },
+                )
+            ],
             "dpo": [
                 {"beta and rate": f"{beta:g}, {rate:g}"} | self.dpo(beta, rate)
                 for beta, rate in itertools.product(self.arguments.betas, self.arguments.rates)
@@ -253,11 +257,20 @@ class Study(Walk):
         for n in BEST_OF:
             # Every group of n among the samples, not one: less noise at no cost.
             groups = [range(start, start + n) for start in range(0, most, n)]
-            picked = [
-                gold[i, max(group, key=lambda j, i=i: float(scores[i, j]))]
-                for i, group in itertools.product(range(len(gold)), groups)
-            ]
-            found.append({"n": n, "kl": math.log(n) - (n - 1) / n, "gold": float(np.mean(picked))})
+            picked = np.array(
+                [
+                    gold[i, max(group, key=lambda j, i=i: float(scores[i, j]))]
+                    for i, group in itertools.product(range(len(gold)), groups)
+                ]
+            ).reshape(len(gold), -1)
+            found.append(
+                {
+                    "n": n,
+                    "kl": math.log(n) - (n - 1) / n,
+                    "gold": float(picked.mean()),
+                    "by_prompt": picked.mean(axis=1).round(3).tolist(),
+                }
+            )
         return found
 
     # --- Measuring ----------------------------------------------------------------------------
@@ -324,12 +337,30 @@ def follow(run: Path, trail: Path, done: threading.Event) -> None:
 # --- Reading the results ---------------------------------------------------------------------
 
 
-def at(points: Sequence[Row], root_kl: float) -> float:
-    """The best gold score that is to be had for at most this distance (linear between points)."""
+def above(mine: Sequence[Row], theirs: Sequence[Row], prompts: np.ndarray) -> float:
+    """How far one frontier lies above another: the mean difference of gold scores over equal roots of
+    the KL, as far as both go. A point is {"kl", "by_prompt": gold by prompt}; both have the base.
+    """
+    far = min(max(p["kl"] for p in points) for points in (mine, theirs))
+    grid = np.linspace(0.2, math.sqrt(far), 20)
+    return float(np.mean(frontier_at(mine, grid, prompts) - frontier_at(theirs, grid, prompts)))
+
+
+def frontier_at(points: Sequence[Row], root_kls: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+    """The best gold score that is to be had for at most these distances (linear between points).
+
+    Which point is the best so far is chosen by one half of the prompts and measured by the other, so
+    that a method with more points is not the luckier one; no prompt is in both halves.
+    """
     ordered = sorted(points, key=lambda p: p["kl"])
     xs = [math.sqrt(max(p["kl"], 0.0)) for p in ordered]
-    best = np.maximum.accumulate([p["gold"] for p in ordered])
-    return float(np.interp(root_kl, xs, best))
+    golds = np.array([p["by_prompt"] for p in ordered])
+    means = [golds[:, prompts[prompts % 2 == half]].mean(axis=1) for half in (0, 1)]
+    found = []
+    for chooses, measures in ((0, 1), (1, 0)):
+        best = [int(means[chooses][: i + 1].argmax()) for i in range(len(ordered))]
+        found.append(np.interp(root_kls, xs, means[measures][best]))
+    return np.mean(found, axis=0)
 
 
 def kept_of(golds: np.ndarray, prompts: np.ndarray) -> float:
@@ -353,7 +384,9 @@ def show(entry: Row) -> None:
         for method in ("ppo", "dpo", "best_of_n"):
             for point in found[method]:
                 label = next(
-                    f"{k} {point[k]}" for k in ("step", "beta and rate", "n") if k in point
+                    f"{k} {point[k]}"
+                    for k in ("KL weight and step", "beta and rate", "n")
+                    if k in point
                 )
                 root = math.sqrt(max(point["kl"], 0.0))
                 print(f"  {method:<10} {label:<26} sqrt(KL) {root:5.2f}  gold {point['gold']:+.2f}")
@@ -376,17 +409,22 @@ def conclude(seeds: list[Row]) -> None:
     everything = [s["frontier"] for s in seeds if "frontier" in s]
     for other in ("dpo", "best_of_n"):
         frontiers = [found for found in everything if found[other]]
-        gaps = []
+        gaps, told = [], []
         for found in frontiers:
-            base = {"kl": 0.0, "gold": found["base"]["gold"]}
+            base = found["base"] | {"kl": 0.0}
             mine, theirs = [base, *found["ppo"]], [base, *found[other]]
-            far = min(max(p["kl"] for p in mine), max(p["kl"] for p in theirs))
-            grid = np.linspace(0.2, math.sqrt(far), 20)
-            gaps.append(float(np.mean([at(mine, x) - at(theirs, x) for x in grid])))
+            prompts = np.arange(len(base["by_prompt"]))
+            generator = np.random.default_rng(0)
+            again = [
+                above(mine, theirs, generator.choice(prompts, len(prompts))) for _ in range(500)
+            ]
+            gaps.append(above(mine, theirs, prompts))
+            low, high = np.percentile(again, [2.5, 97.5])
+            told.append(f"{gaps[-1]:+.2f} [{low:+.2f}, {high:+.2f}]")
         if gaps:
             print(
                 f"\nPPO above {other} by {statistics.fmean(gaps):+.2f} gold on average over equal "
-                f"sqrt(KL); per seed {', '.join(f'{gap:+.2f}' for gap in gaps)}"
+                f"sqrt(KL); per seed {', '.join(told)}"
             )
         top = [
             max(p["gold"] for p in f["ppo"]) - max(p["gold"] for p in f[other]) for f in frontiers

@@ -1,9 +1,9 @@
-"""The measure of the tripwire in benchmarks/learning.py."""
+"""The measures of benchmarks/learning.py."""
 
 import numpy as np
 import pytest
 
-from benchmarks.learning import kept_of
+from benchmarks.learning import above, frontier_at, kept_of
 
 PROMPTS = np.arange(400)
 
@@ -30,3 +30,27 @@ def test_a_prompt_drawn_twice_does_not_choose_the_point_that_it_measures():
     equal = 1.0 + noise.normal(0, 3, size=(40, 400))
     golds = np.array([np.zeros(400), np.ones(400), np.zeros(400), *equal])
     assert kept_of(golds, drawn) == pytest.approx(1.0, abs=0.4)
+
+
+def point(kl, gold, noise=None):
+    return {"kl": kl, "by_prompt": gold + (np.zeros(400) if noise is None else noise)}
+
+
+def test_a_frontier_is_the_best_for_at_most_a_distance():
+    points = [point(0, 0.0), point(1, 2.0), point(4, 1.0), point(9, 5.0)]
+    assert frontier_at(points, np.array([0, 0.5, 1, 2, 2.5, 3]), PROMPTS) == pytest.approx(
+        [0, 1, 2, 2, 3.5, 5]
+    )
+    assert above(points, [point(0, 0.0), point(4, 2.0)], PROMPTS) > 0
+    assert above(points, points, PROMPTS) == 0
+
+
+def test_whoever_has_more_points_is_not_above_by_luck():
+    noise = np.random.default_rng(2)
+    one = [point(0, 0.0), point(1, 1.0), point(4, 1.0)]
+    luckiest = max(noise.normal(0, 3, size=(40, 400)).mean(axis=1))
+    many = [point(0, 0.0)] + [
+        point(kl, 1.0, noise.normal(0, 3, size=400)) for kl in np.linspace(1, 4, 40)
+    ]
+    assert luckiest > 0.25
+    assert above(many, one, PROMPTS) == pytest.approx(0.0, abs=0.2)
