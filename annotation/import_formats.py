@@ -321,6 +321,7 @@ KNOWN_COLUMNS = {
 
 def _text(value: Any, what: str, *, may_be_empty: bool = False) -> str:
     """A string that every database can keep, not longer than MAX_TEXT."""
+    _must_be_there(value, what)
     if not isinstance(value, str):
         raise BadRow(f"{what} is not a text.")
     if not may_be_empty and not value.strip():
@@ -336,8 +337,15 @@ def _text(value: Any, what: str, *, may_be_empty: bool = False) -> str:
     return value
 
 
+def _must_be_there(value: Any, what: str) -> None:
+    # A key that is misspelt is not a text that is of the wrong kind.
+    if value is None:
+        raise BadRow(f"{what} is missing.")
+
+
 def _messages(value: Any, what: str) -> list[Message]:
     """A checked message list; roles by their usual names."""
+    _must_be_there(value, what)
     if not isinstance(value, list) or not value:
         raise BadRow(f"{what} is not a list of messages.")
     if len(value) > MAX_MESSAGES:
@@ -352,7 +360,7 @@ def _messages(value: Any, what: str) -> list[Message]:
         content = message.get("content")
         if isinstance(content, list):  # parts, as in multimodal data
             content = _joined_parts(content, number, what)
-        text = _text(content, f"message {number} of {what}", may_be_empty=True)
+        text = _text(content, f"the content of message {number} of {what}", may_be_empty=True)
         messages.append({"role": ROLES[role], "content": text})
     return messages
 

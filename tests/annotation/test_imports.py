@@ -131,7 +131,7 @@ def test_gzip_and_json_arrays_are_read_too():
         ("[1]", "one JSON object"),
         ('{"prompt": 3}', "not a text"),
         ('{"prompt": "  "}', "empty"),
-        ('{"other": "x"}', "not a text"),
+        ('{"other": "x"}', "prompt is missing"),
         ('{"prompt": NaN}', "NaN"),
         ('{"prompt": "a", "risk": "maybe"}', "risk"),
         ('{"prompt": "a", "split": "some"}', "split"),
@@ -156,7 +156,8 @@ def test_a_bad_line_is_named_with_its_number_and_reason(bad, reason):
     [
         ([], "not a list of messages"),
         ("text", "not a list of messages"),
-        ([{"role": "user"}], "not a text"),
+        ([{"role": "user"}], "the content of message 1 of messages is missing"),
+        ([{"role": "user", "content": 3}], "is not a text"),
         ([{"role": "robot", "content": "x"}], "no role"),
         ([{"role": ["user"], "content": "x"}], "no role"),
         ([{"role": "assistant", "content": "x"}], "says nothing"),
@@ -170,6 +171,18 @@ def test_a_bad_conversation_is_refused(messages, reason):
     [(line, told)] = refusals(lines({"messages": messages}))
     assert line == 1
     assert reason in told
+
+
+def test_a_misspelt_column_is_said_to_be_missing():
+    [(line, told)] = refusals(
+        lines({"prompt": "How do I water a fern?"}, {"promt": "And a cactus?"})
+    )
+    assert (line, told) == (2, "prompt is missing.")
+    data = lines(
+        {"prompt": "hi", "chosen": "yes", "rejected": "no"}, {"prompt": "hi", "choosen": "yes"}
+    )
+    [problem] = read_comparisons(data, axis="helpfulness", axes=AXES)[1].problems
+    assert (problem.line, problem.reason) == (2, "chosen is missing.")
 
 
 @pytest.mark.parametrize(
