@@ -93,8 +93,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{_short(path)} is missing from the run folder.") from None
-    except ValueError as error:  # also text that isn't UTF-8 and numbers of thousands of digits
+        raise InputError(
+            f"{_short(path)} is missing from the run folder; put it there as docs/formats.md says."
+        ) from None
+    # Also text that isn't UTF-8, numbers of thousands of digits, and lists in lists in lists.
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{_short(path)} isn't valid JSON: {error}.") from None
 
 
@@ -115,7 +118,9 @@ def read_jsonl(path: Path, *, required: Iterable[str] = ()) -> Iterator[dict[str
     try:
         file = path.open(mode="rb")
     except FileNotFoundError:
-        raise InputError(f"{_short(path)} is missing from the run folder.") from None
+        raise InputError(
+            f"{_short(path)} is missing from the run folder; put it there as docs/formats.md says."
+        ) from None
     with file:
         # Not str.splitlines: a response may hold U+2028, which JSON leaves as it is.
         for number, raw in enumerate(file, start=1):
@@ -127,9 +132,10 @@ def read_jsonl(path: Path, *, required: Iterable[str] = ()) -> Iterator[dict[str
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # as in read_json
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else error
                 raise InputError(
-                    f"{_short(path)} line {number} isn't valid JSON: {error.msg}."
+                    f"{_short(path)} line {number} isn't valid JSON: {reason}."
                 ) from None
             if "\\ud" in line.lower():
                 # JSON may spell half a character (a lone surrogate), which no encoder can take.

@@ -57,6 +57,16 @@ def test_a_bad_line_is_named_by_its_number(tmp_path):
         list(rundir.read_jsonl(data / "prompts.jsonl", required=["prompt_id"]))
 
 
+@pytest.mark.parametrize("row", ["9" * 5000, "[" * 100_000])
+def test_a_line_that_python_gives_up_on_is_named_too(tmp_path, row):
+    (tmp_path / "prompts.jsonl").write_text(f"{{}}\n{row}\n")
+    with pytest.raises(InputError, match=r"prompts.jsonl line 2 isn't valid JSON"):
+        list(rundir.read_jsonl(tmp_path / "prompts.jsonl"))
+    (tmp_path / "config.json").write_text(row)
+    with pytest.raises(InputError, match=r"config.json isn't valid JSON"):
+        rundir.read_json(tmp_path / "config.json")
+
+
 def test_a_line_separator_inside_a_response_does_not_cut_the_line(tmp_path):
     rundir.write_jsonl(tmp_path / "r.jsonl", [{"text": "one\u2028two\u0085three"}])
     assert list(rundir.read_jsonl(tmp_path / "r.jsonl")) == [{"text": "one\u2028two\u0085three"}]

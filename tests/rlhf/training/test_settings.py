@@ -37,7 +37,7 @@ def test_a_wrong_configuration_is_refused_in_one_sentence(tmp_path, content, say
 
 
 def test_a_missing_configuration_says_so(tmp_path):
-    with pytest.raises(InputError, match=r"config.json is missing from the run folder."):
+    with pytest.raises(InputError, match=r"config.json is missing from the run folder; put"):
         settings.load(BaseConfig, tmp_path / "config.json")
 
 
