@@ -284,7 +284,11 @@ class PPOConfig(StageConfig):
         1.0, "Temperature of sampling and of every log-probability.", minimum=0.01, maximum=10.0
     )
     epochs: int = setting(2, "Passes over each rollout (1 to 4).", minimum=1)
-    minibatch_size: int = setting(64, "Responses per optimiser step.", minimum=1)
+    minibatch_size: int = setting(
+        64,
+        "Responses per optimiser step, about: a rollout is cut into equal minibatches.",
+        minimum=1,
+    )
     microbatch_size: int = setting(
         64, "Responses per forward pass; smaller ones add up gradients and save memory.", minimum=1
     )
@@ -501,7 +505,8 @@ class PPOConfig(StageConfig):
     )
     approx_kl_stop: float = setting(
         0.05,
-        "Leave a rollout when an epoch has moved the policy this far per token (0: never).",
+        "Leave a rollout at the first minibatch on whose tokens the policy is this far (KL by k3, nats "
+        "per token) from the one that sampled it (0: never).",
         minimum=0.0,
     )
 

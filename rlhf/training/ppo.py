@@ -187,7 +187,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         mean_kl_k3 = float((ppo_math.kl_k3(logprobs, reference_logprobs) * mask).sum(dim=1).mean())
         if config.kl_budget and (mean_kl_k1 <= config.kl_budget or not within_budget):
             within_budget, state.within_step = models.trained_weights(), state.step
-        rewards = ppo_math.token_rewards(scores, kl, mask, kl_weight=controller.weight)
+        kl_weight = controller.weight
+        rewards = ppo_math.token_rewards(scores, kl, mask, kl_weight=kl_weight)
         if config.whiten_rewards:
             rewards = ppo_math.whiten(rewards, mask, shift_mean=False)
 
@@ -244,7 +245,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             **sampler_gap,
             kl=mean_kl_k3,
             kl_k1=mean_kl_k1,
-            kl_weight=controller.weight,
+            kl_weight=kl_weight,
             length=float(mask.sum()) / len(answers),
             finished_fraction=float(finished.float().mean()),
             **stats,

@@ -40,8 +40,8 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float 
 def kl_k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Per-token k1 estimate of KL(policy || reference): log p - log q of the sampled token.
 
-    Unbiased, and the one whose use in the reward gives the gradient of the reverse KL
-    (Schulman 2020, arXiv 2510.01555).
+    Unbiased (Schulman 2020, "Approximating KL divergence"), and the one whose use in the reward
+    gives the gradient of the reverse KL (arXiv 2510.01555).
     """
     return logprobs - reference_logprobs
 

@@ -279,7 +279,7 @@ class Models:
 
     def normalise(self, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]]) -> None:
         """Measure the reward models' mean and deviation anew, on the reference's answers to these
-        prompts (Ziegler et al. 2019, section 2.1: mean 0 and deviation 1 before the first step).
+        prompts (Ziegler et al. 2019, section 2: mean 0 and deviation 1 before the first step).
 
         Only answers that ended count: PPO asks for the score of no other.
         """

@@ -1,7 +1,7 @@
 """What PPO climbs: the train-RM's opinion of a text, made one number; and what watches beside it.
 
 Llama 2's rule where safety is one of several axes, weights, or a Lagrange multiplier (Safe RLHF, Dai
-et al. 2024) combine the axes; rules add points of their own. The test-RM is asked about the watch
+et al. 2023) combine the axes; rules add points of their own. The test-RM is asked about the watch
 prompts alone, and nothing is ever trained on what it says.
 """
 
