@@ -76,6 +76,9 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     config = load(PPOConfig, run_dir / CONFIG, stored=True)
     prompts = read_prompts(run_dir)
     watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
+    for name, number in (("gpus", gpus), ("tensor-parallel", tensor_parallel)):
+        if number < 1:
+            raise InputError(f"{name} must be 1 or more, got {number}.")
     if gpus % tensor_parallel:
         raise InputError(f"tensor-parallel ({tensor_parallel}) must divide gpus ({gpus}).")
     folder = run_dir / "export" / engine

@@ -187,3 +187,6 @@ def test_an_export_is_never_written_over_and_bad_input_leaves_none(ready, capsys
     assert not (bad / "export" / "verl").exists()
     odd = [str(ready(name="odd")), "--engine", "verl", "--gpus", "4", "--tensor-parallel", "3"]
     assert export_job.main(odd) == 2
+    for none in (["--gpus", "0"], ["--tensor-parallel", "0"]):
+        assert export_job.main([*odd[:3], *none]) == 2
+        assert f"{none[0].removeprefix('--')} must be 1 or more, got 0." in capsys.readouterr().err
