@@ -103,6 +103,15 @@ def test_only_an_admin_closes_and_only_a_campaign(client, grace, rita, otto, pro
     assert of_a_round.state == Batch.State.OPEN
 
 
+def test_who_writes_is_told_of_no_key_that_compares_responses(client, ada, grace, project):
+    PromptFactory(project=project)
+    start_campaign(project, "Essays", preset="demonstrate", n=1, overlap=1, by=grace)
+    client.force_login(ada)
+    page = client.get("/projects/apollo/judge/").content.decode()
+    assert "Write a better answer." in page, "among the keys"
+    assert "Compare two responses word by word" not in page
+
+
 def test_closing_asks_first_and_can_be_taken_back(client, grace, rita, project):
     PromptFactory(project=project)
     batch = start_campaign(project, "Essays", preset="demonstrate", n=1, overlap=1, by=grace)

@@ -85,9 +85,13 @@ def test_what_one_holds_when_one_opts_out_is_given_back(client, project, ada, be
 def test_harmful_material_is_covered_unless_one_wants_it_shown(client, project, ada, harmful):
     client.force_login(ada)
     url = reverse("judge", args=["apollo"])
-    assert 'class="cover"' in client.get(url).content.decode()
+    page = client.get(url).content.decode()
+    assert 'class="cover"' in page
+    assert "Uncover what is about something harmful." in page, "among the keys"
     say(client, harmful_material="show")
-    assert 'class="cover"' not in client.get(url).content.decode()
+    page = client.get(url).content.decode()
+    assert 'class="cover"' not in page
+    assert "Uncover" not in page
     say(client)
     harmful.prompt.risk = "harmless"
     harmful.prompt.save()
