@@ -168,7 +168,12 @@ def test_a_reviewer_reads_a_version_and_only_researchers_take_it_away(
     assert client.post("/projects/apollo/data/", {"note": "for the paper"}).status_code == 302
     page = client.get("/projects/apollo/data/1/").content.decode()
     assert "for the paper" in page
+    assert "1 person" in page
+    assert ": 1 judgment," in page
     assert "/data/1/archive.zip" in page
+    # The second snippet is run where the first one was, beside the folder and not in it.
+    assert "(cd apollo-v1 &amp;&amp; sha256sum -c SHA256SUMS)" in page
+    assert 'load_dataset("apollo-v1"' in page
     got = client.get("/projects/apollo/data/1/files/preferences.parquet")
     assert got["Content-Disposition"].startswith("attachment")
     assert b"".join(got.streaming_content).startswith(b"PAR1")
