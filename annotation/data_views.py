@@ -124,7 +124,7 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
             "sources": sources,
             "splits": [(label, by_split.get(value, 0)) for value, label in Prompt.Split.choices],
             "n_prompts": sum(by_split.values()),
-            "waiting": [source for source in sources if not source.is_signed_off],
+            "waiting": [source for source in sources if source.waits],
         },
     )
 
@@ -374,7 +374,7 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             ),
             "folder": f"{project.slug}-v{found.version}",
             "configs": _configs(found, axes),
-            "card": render_markdown(_card_text(found)),
+            "card": render_markdown(_card_text(found), below=2),
         },
     )
 

@@ -48,7 +48,6 @@ from annotation.prepared import Prepared
 from annotation.text import storable
 from annotation.votes import marks_by_place, short
 
-SOURCE = "Gold items"
 # Of what people write, and of a dialogue that is still to be held, no answer is known.
 KNOWABLE = (protocols.RANK, protocols.PAIR, protocols.RATE)
 ORDERED = (protocols.RANK, protocols.PAIR)
@@ -525,7 +524,7 @@ def add_items(
     with transaction.atomic():
         source, _ = Source.objects.get_or_create(
             project=project,
-            name=SOURCE,
+            name=Source.GOLD,
             defaults={"note": "Prompts whose answer is known; never trained on.", "created_by": by},
         )
         for messages, fields in ready:

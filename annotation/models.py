@@ -314,8 +314,17 @@ class GuidelineVersion(models.Model):
         return f"{self.project.slug} guidelines {self.version}"
 
 
+class SourceQuerySet(models.QuerySet["Source"]):
+    def waiting(self) -> "SourceQuerySet":
+        """Those of which nothing reaches training until somebody signs them off."""
+        return self.filter(signed_off_at=None).exclude(name=Source.GOLD)
+
+
 class Source(models.Model):
     """Where prompts or comparisons came from, under which licence, and who signed that off."""
+
+    GOLD = "Gold items"
+    """Of the prompts whose answer is known: never data, so that nobody has to sign it off."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="sources")
     name = models.CharField(max_length=120)
@@ -334,6 +343,8 @@ class Source(models.Model):
     )
     signed_off_at = models.DateTimeField(null=True, blank=True)
 
+    objects = SourceQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at"]
 
@@ -343,6 +354,11 @@ class Source(models.Model):
     @property
     def is_signed_off(self) -> bool:
         return self.signed_off_at is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether somebody should sign it off."""
+        return not self.is_signed_off and self.name != self.GOLD
 
 
 class PromptQuerySet(models.QuerySet["Prompt"]):

@@ -98,10 +98,10 @@ def annotators(request: Request, slug: str) -> Response:
 @api_view(["GET"])
 @throttle_classes([ExportThrottle])
 def votes(request: Request, slug: str) -> StreamingHttpResponse:
-    """One comparison a line: every raw vote with its annotator's reliability, the consensus they make
+    """One comparison a line: raw votes, the consensus they make, and a reviewer's ruling.
 
-    (ranks per axis, marks and votes on safety per response, weighed by reliability, and how sure it
-    is) and a reviewer's ruling if there is one. JSON Lines, docs/formats.md.
+    Each vote has its annotator's reliability, by which the consensus weighs it: ranks per axis, marks
+    and votes on safety per response, and how sure it is. JSON Lines, docs/formats.md.
     """
     project = project_for(request.user, slug, CAN_EXPORT)
     found = quality.assessed(project)

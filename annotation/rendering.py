@@ -20,10 +20,10 @@ CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 TAGS = {
     *("p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"),
-    *("h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
+    *("h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
 }
 # Every block finds its own direction, so that one right-to-left paragraph turns nothing else around.
-BLOCKS = ("p", "blockquote", "ul", "ol", "li", "h4", "h5", "h6", "th", "td")
+BLOCKS = ("p", "blockquote", "ul", "ol", "li", "h3", "h4", "h5", "h6", "th", "td")
 
 _parser = (
     MarkdownIt("commonmark", {"html": False, "linkify": False, "breaks": True})
@@ -32,14 +32,17 @@ _parser = (
 )
 
 
-def render_markdown(text: str) -> SafeString:
-    """Markdown as HTML that runs nothing, loads nothing and says nothing about who reads it."""
+def render_markdown(text: str, *, below: int = 3) -> SafeString:
+    """Markdown as HTML that runs nothing, loads nothing and says nothing about who reads it.
+
+    Its first headings come one level below the page's headings of level `below`.
+    """
     text = CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
     if len(text) > MAX_MARKDOWN:
         return mark_safe(f'<p class="plain" dir="auto">{escape(text)}</p>')  # noqa: S308 - escaped
     tokens = _parser.parse(text)
     for token in tokens:
-        _below_the_page(token)
+        _below_the_page(token, below)
     html = _parser.renderer.render(tokens, _parser.options, {})
     clean = nh3.clean(
         html,
@@ -58,7 +61,7 @@ def render_markdown(text: str) -> SafeString:
     return mark_safe(clean)  # noqa: S308 - the allow-list above made it
 
 
-def _below_the_page(token: Token) -> None:
-    """A text's own headings rank below the page's: h1 becomes h4, the rest follow."""
+def _below_the_page(token: Token, below: int) -> None:
+    """A text's own headings rank below the page's: h1 becomes h4 (below 3), the rest follow."""
     if token.type in ("heading_open", "heading_close"):
-        token.tag = f"h{min(6, int(token.tag[1]) + 3)}"
+        token.tag = f"h{min(6, int(token.tag[1]) + below)}"

@@ -605,7 +605,7 @@ def _card(user: User, membership: Membership) -> dict[str, Any]:
         "today": _judged_today(user, project),
         "batches": [(batch, batch_progress(batch)) for batch in open_batches],
         "n_prompts": project.prompts.count(),
-        "n_unsigned": project.sources.filter(signed_off_at=None).count(),
+        "n_unsigned": project.sources.waiting().count(),
         "may_judge": role in CAN_JUDGE,
     }
 

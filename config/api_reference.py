@@ -62,20 +62,26 @@ def _endpoint(
         "id": operation["operationId"],
         "method": method.upper(),
         "path": path,
-        "summary": operation.get("description", "").split("\n\n")[0],
-        "rest": "\n\n".join(operation.get("description", "").split("\n\n")[1:]),
+        "summary": _said(operation).split("\n\n")[0],
+        "rest": "\n\n".join(_said(operation).split("\n\n")[1:]),
         "parameters": [
             {
                 "name": parameter["name"],
                 "where": parameter["in"],
                 "type": _type(parameter.get("schema", {}), parts),
-                "help": parameter.get("description", ""),
+                "help": _said(parameter),
             }
             for parameter in operation.get("parameters", [])
         ],
         "body": _fields(body.get("schema", {}), parts),
         "answers": answers,
     }
+
+
+def _said(of: dict[str, Any]) -> str:
+    """A description without the marks of the docstring that it comes from."""
+    text: str = of.get("description", "")
+    return text.replace("`", "")
 
 
 def _resolve(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def _fields(
                 "name": f"{prefix}{name}",
                 "type": _type(field, parts),
                 "required": name in required,
-                "help": field.get("description", ""),
+                "help": _said(field),
             }
         )
         if depth < 3:

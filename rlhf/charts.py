@@ -144,7 +144,9 @@ def points(
 
     Series that share a place stand side by side. `include` are values that the axis must reach.
     """
-    places = list(dict.fromkeys(mark.label for one in series for mark in one.marks))
+    # In the order of the fullest series: one that begins later must not put its places first.
+    fullest = sorted(series, key=lambda one: -len(one.marks))
+    places = list(dict.fromkeys(mark.label for one in fullest for mark in one.marks))
     figures = [mark.figure for one in series for mark in one.marks]
     values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None]
     low, high, ticks = scale(

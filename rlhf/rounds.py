@@ -316,7 +316,7 @@ def _check_prompts(project: Project, purpose: str, sizes: Mapping[str, Any]) -> 
 
 def _check_sources(project: Project) -> Check:
     question = "Has somebody signed off every source?"
-    open_ones = Source.objects.filter(project=project, signed_off_at=None, prompts__isnull=False)
+    open_ones = Source.objects.waiting().filter(project=project, prompts__isnull=False)
     names = list(open_ones.distinct().values_list("name", flat=True)[:5])
     if names:
         answer = f"Not yet: {', '.join(names)}. Their prompts are left out."
@@ -383,7 +383,8 @@ def _check_workers() -> Check:
         return Check(
             "workers",
             question,
-            f"None for {' and '.join(missing)} was heard of in the last half minute.",
+            f"No worker of the queue {' or of the queue '.join(missing)} was heard of in the last "
+            "half minute.",
             "caution",
             fix="Start one (manage.py supervise); the round waits until then.",
         )
@@ -439,9 +440,9 @@ def estimate(project: Project, config: Mapping[str, Mapping[str, Any]]) -> Check
     answer = f"About {_minutes(total)} of computing, besides the people's time"
     if cost:
         answer += f"; {cost:.2f} at {settings.MACHINE_PRICE_PER_HOUR:g} an hour"
-    known = "from this project's own " + " and ".join(measured)
+    known = "from this project's own " + " and ".join(_in_words(stage) for stage in measured)
     evidence = (
-        ", ".join(f"{stage} {_minutes(seconds[stage])}" for stage in TYPICAL_SECONDS)
+        ", ".join(f"{_in_words(stage)} {_minutes(seconds[stage])}" for stage in TYPICAL_SECONDS)
         + f"; about {energy:.1f} Wh at {settings.MACHINE_WATTS:g} W; "
         + (known if measured else "as the demo's tiny policy takes on two CPU cores: a guess")
     )
@@ -459,6 +460,10 @@ def _bigger(stage: str, reference: Mapping[str, Any], config: Mapping[str, Any])
         return float(value) if isinstance(value, int | float) and value > 0 else default
 
     return math.prod(number(config, *what) / number(reference, *what) for what in WORK[stage])
+
+
+def _in_words(stage: str) -> str:
+    return "PPO" if stage == "ppo" else stage.replace("_", " ")
 
 
 def _minutes(seconds: float) -> str:

@@ -138,8 +138,7 @@ def health(server: PolicyServer | None) -> Health:
     if silent and server.wanted_at < now - timedelta(seconds=SILENT_SECONDS):
         return Health(
             "gone",
-            "Nothing keeps it running: start `python manage.py serve_policies` "
-            "(`manage.py supervise` does).",
+            "Nothing keeps it running: start manage.py serve_policies (manage.py supervise does).",
         )
     if server.state == State.READY and not silent:
         return Health("ready", f"It answers. {server.reason}".strip())

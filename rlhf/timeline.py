@@ -27,6 +27,11 @@ STAGE_NAMES = {
 WAITS_FOR_PEOPLE = (Round.State.ANNOTATE, Round.State.VERDICT)
 
 
+def name_of(job: Job | None) -> str:
+    """What people call the stage that a job is at."""
+    return STAGE_NAMES.get(job.stage, job.stage.replace("_", " ")) if job else ""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of one round, as a rail or a timeline shows it."""
@@ -166,6 +171,10 @@ class Line:
     def eta(self) -> str:
         return eta(self.progress)
 
+    @property
+    def doing(self) -> str:
+        return name_of(self.job)
+
 
 @dataclass(frozen=True)
 class Mission:
@@ -182,6 +191,11 @@ class Mission:
     open_round: Round | None
     next_number: int
     poll: str
+
+    @property
+    def at_work(self) -> list[tuple[Worker, str]]:
+        """Each worker that is alive, with the stage that it is at."""
+        return [(worker, name_of(worker.job)) for worker in self.workers]
 
     @property
     def may_launch(self) -> bool:

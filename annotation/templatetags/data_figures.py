@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from django import template
 
+from annotation import figures
+from annotation.figures import share
+
 register = template.Library()
 
 
@@ -13,15 +16,26 @@ def absolute(value: int) -> int:
 
 
 @register.filter
+def unbroken(text: str) -> str:
+    """The same with no line break before a per cent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+@register.filter
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else share(value, 1)
 
 
 @register.filter
 def percent_range(interval: Sequence[float] | None) -> str:
-    return f"[{interval[0]:.1%}, {interval[1]:.1%}]" if interval else ""
+    return figures.interval(interval[0], interval[1], 1) if interval else ""
+
+
+@register.filter
+def decimal(value: float | None, places: int = 2) -> str:
+    return "–" if value is None else figures.decimal(value, places)
 
 
 @register.filter
 def decimal_range(interval: Sequence[float] | None) -> str:
-    return f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+    return f"[{figures.decimal(interval[0])}, {figures.decimal(interval[1])}]" if interval else ""

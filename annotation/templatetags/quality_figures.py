@@ -3,6 +3,8 @@
 from django import template
 from django.utils.translation import gettext
 
+from annotation import figures
+from annotation.figures import share
 from annotation.reliability import Estimate, Habit
 
 register = template.Library()
@@ -10,7 +12,12 @@ register = template.Library()
 
 @register.filter
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return "–" if value is None else share(value)
+
+
+@register.filter
+def decimal(value: float, places: int = 2) -> str:
+    return figures.decimal(value, places)
 
 
 @register.filter
@@ -25,15 +32,15 @@ def spoken(of: Estimate) -> str:
         return gettext("not measured")
     if of.low is None or of.high is None:
         told = gettext("%(share)s (%(n)s comparisons)")
-        return told % {"share": f"{of.value:.0%}", "n": of.n}
+        return told % {"share": share(of.value), "n": of.n}
     told = gettext("%(share)s, between %(low)s and %(high)s (%(n)s comparisons)")
     shares = {"share": of.value, "low": of.low, "high": of.high}
-    return told % ({name: f"{share:.0%}" for name, share in shares.items()} | {"n": of.n})
+    return told % ({name: share(value) for name, value in shares.items()} | {"n": of.n})
 
 
 @register.filter
 def range_of(of: Estimate) -> str:
-    return "" if of.low is None or of.high is None else f"[{of.low:.0%}, {of.high:.0%}]"
+    return "" if of.low is None or of.high is None else figures.interval(of.low, of.high)
 
 
 @register.filter

@@ -403,7 +403,7 @@ def test_one_persons_page_has_their_agreement_on_each_axis(project, ada, ben, gr
     client.force_login(grace)
     page = client.get(f"/projects/apollo/quality/people/{ada.pk}/")
     assert [name for name, _ in page.context["agreement"]] == ["Helpfulness", "Safety"]
-    assert "100.0%" in page.content.decode()
+    assert "100.0\N{NO-BREAK SPACE}%" in page.content.decode()
     assert quality.figures_of(project)[0].agreement_of(project, grace) == {}
 
 

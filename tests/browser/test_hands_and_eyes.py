@@ -181,6 +181,35 @@ def test_every_block_finds_its_own_direction(watched, apollo, sign_in, project, 
     assert ways == {"مرحبا": "rtl", "שלום,": "rtl", "Latin": "ltr", "פריט ": "rtl", "plain": "ltr"}
 
 
+def test_a_list_from_right_to_left_keeps_room_for_its_numbers(
+    watched, apollo, sign_in, project, ada
+):
+    compared(project, "1. מים פושרים\n2. לא בצהריים", "1. one\n2. two")
+    sign_in(ada)
+    watched.goto(f"{apollo}judge/")
+    room = watched.locator(".response-text li:first-child").evaluate_all(
+        """all => all.map(e => {
+            const item = e.getBoundingClientRect();
+            const text = e.closest(".response-text").getBoundingClientRect();
+            return [getComputedStyle(e).direction, item.left - text.left > 9, text.right - item.right > 9];
+        })"""
+    )
+    assert sorted(room) == [["ltr", True, False], ["rtl", False, True]]
+
+
+def test_what_is_chosen_shows_in_a_persons_own_colours(watched, apollo, sign_in, project, ada):
+    compared(project, "one", "two")
+    sign_in(ada)
+    watched.emulate_media(forced_colors="active")
+    watched.goto(f"{apollo}judge/")
+    press(watched, "a1")
+    grounds = watched.locator("fieldset.rank.axis-helpfulness").first.evaluate(
+        "rank => ['1', '2'].map(value => getComputedStyle("
+        "rank.querySelector(`input[value='${value}'] + span`)).backgroundColor)"
+    )
+    assert grounds[0] != grounds[1]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_at_400_percent_nothing_is_lost(watched, apollo, sign_in, project, ada, scheme):
     """1280 px at 400 % are 320 CSS px (WCAG 1.4.10); only tables and code may scroll sideways."""

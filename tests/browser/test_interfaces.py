@@ -87,8 +87,11 @@ def said(page):
 def test_eight_points_take_one_key_each(open_page):
     page = open_page("pair")
     first = shown(page)
+    height = "document.querySelector('.point').parentElement.offsetHeight"
+    before = page.evaluate(height)
     press(page, "3")
     expect(said(page)).to_contain_text("A somewhat better")
+    assert page.evaluate(height) == before, "nothing below jumps"
     press(page, "8")
     expect(said(page)).to_contain_text("B far better")
     press(page, "w")

@@ -37,7 +37,9 @@ def barriers(page):
     return [
         f"{violation['id']}: {node['html'][:160]} — {node['failureSummary'][:200]}"
         for violation in found.response["violations"]
-        if WCAG & set(violation["tags"]) or violation["impact"] in ("serious", "critical")
+        if WCAG & set(violation["tags"])
+        or violation["impact"] in ("serious", "critical")
+        or violation["id"] in ("landmark-unique", "heading-order")
         for node in violation["nodes"]
     ]
 
@@ -52,6 +54,24 @@ def assert_sound(page, scheme, width, url):
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= width, f"{url} scrolls sideways at {width}: {wide}"
     assert page.evaluate("window.refused") == [], url
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_every_entry_of_the_menu_stands_on_one_line(
+    watched, live_server, sign_in, ada, language, width
+):
+    ada.language = language
+    ada.save()
+    sign_in(ada)
+    watched.set_viewport_size({"width": width, "height": 900})
+    watched.goto(live_server.url)
+    watched.locator(".menu > summary", has_text="ada").click()
+    entries = watched.locator(".menu[open] :is(a, button)")
+    heights = entries.evaluate_all("all => all.map(e => e.getBoundingClientRect().height)")
+    assert len(heights) == 8
+    assert max(heights) <= 40
+    assert watched.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)

@@ -36,6 +36,15 @@ def test_points_stand_at_the_middle_of_their_place_and_error_bars_hold_them():
     assert first.high < first.y < first.low, "pixels grow downwards"
 
 
+def test_places_keep_their_order_when_the_first_series_begins_later():
+    starts = [Mark(name, Figure(0.1)) for name in ("R1", "R2")]
+    own = [Mark(name, Figure(0.5)) for name in ("base", "R1", "R2")]
+    chart = charts.points(
+        [Series("its start policy", "ink-3", starts), Series("safety", "safety", own)], label=""
+    )
+    assert [place.text for place in chart.x_labels] == ["base", "R1", "R2"]
+
+
 @pytest.mark.parametrize(
     ("value", "options", "text"),
     [

@@ -189,7 +189,7 @@ def test_the_estimate_learns_from_what_has_run_in_this_project(project, base):
     assert told.verdict == "go"
     # 100 times as long as the demo's 30 s, and so are the other stages.
     assert "evaluate 50 min" in told.evidence
-    assert "ppo 2.1 h" in told.evidence
+    assert "PPO 2.1 h" in told.evidence
     assert "own evaluate" in told.evidence
     config["round"]["heldout_prompts"] *= 2
     assert "evaluate 1.7 h" in checks(project, config)["estimate"].evidence

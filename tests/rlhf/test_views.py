@@ -412,7 +412,7 @@ def test_the_snapshots_counts_are_told_in_words(client, mission, project, rita):
     snapshot.save()
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2, stage="snapshot"))
-    assert "<dt>pairs</dt><dd>helpfulness 267, safety 169</dd>" in body
+    assert "<dt>Pairs</dt><dd>helpfulness 267, safety 169</dd>" in body
     assert "{" not in body.split('class="facts"')[1].split("</dl>")[0]
 
 
@@ -516,7 +516,7 @@ def test_closing_a_batch_early_says_how_much_is_missing_and_closes_once(
 ):
     client.force_login(grace)
     body = text_of(page(client, "round", annotating.project.slug, 1))
-    assert "1 judgments are missing" in body
+    assert "1 judgment is missing" in body
     assert "Close the batch early" in body
     for _ in range(2):
         with django_capture_on_commit_callbacks(execute=True):

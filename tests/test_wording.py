@@ -1,0 +1,119 @@
+"""What every page has in common in how it writes: times, shares, plurals, what machines call things."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.utils import translation
+
+from annotation.figures import decimal, share
+from annotation.gold import add_items
+from annotation.protocols import DIALOGUE
+from config.api_reference import _groups
+from rlhf import rounds, timeline
+from rlhf.models import Job, Worker
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
+
+TEMPLATES = sorted(Path(settings.BASE_DIR, "templates").rglob("*.html"))
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_a_time_of_day_names_its_zone(path):
+    for written in re.findall(r'date:_?\(?"([^"]*H:i[^"]*)"', path.read_text()):
+        assert written.endswith(" T"), f"{path.name}: {written}"
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "text"),
+    [(0.59, 0, "59 %"), (-0.04, 0, "−4 %"), (-0.001, 0, "0 %"), (0.7689, 1, "76.9 %")],
+)
+def test_a_share_has_a_real_minus_and_keeps_its_per_cent_sign_on_the_line(value, places, text):
+    assert share(value, places) == text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def test_figures_are_written_as_the_reader_writes_them():
+    assert decimal(-0.17) == "−0.17"
+    assert decimal(-0.001) == "0.00"
+    with translation.override("de"):
+        assert decimal(0.61) == "0,61"
+
+
+def test_the_api_reference_says_whole_sentences_without_the_marks_of_docstrings(db):
+    said = [e["summary"] for group in _groups() for e in group["endpoints"]]
+    assert [s for s in said if not s.endswith(".") or "`" in s] == []
+
+
+@pytest.fixture
+def with_gold(project, grace):
+    row = {"prompt": "What is one plus one?", "responses": ["2", "3"], "ranks": [1, 2]}
+    add_items(project, [row], grace)
+    return project
+
+
+def test_gold_counts_its_items_in_the_singular(client, with_gold, grace):
+    client.force_login(grace)
+    page = client.get("/projects/apollo/quality/gold/").content.decode()
+    assert "1 item is mixed in, 0 are in the qualification round." in page
+
+
+def test_nobody_is_asked_to_sign_off_what_is_never_data(client, with_gold, grace):
+    client.force_login(grace)
+    assert "waits for a sign-off" not in client.get("/").content.decode()
+    page = client.get("/projects/apollo/prompts/").content.decode()
+    assert "never data" in page
+    assert "/sign-off/" not in page
+    assert rounds._check_sources(with_gold).verdict == "go"
+    SourceFactory(project=with_gold, name="Scraped", signed_off_at=None)
+    assert "1 source waits for a sign-off" in client.get("/").content.decode()
+
+
+@pytest.mark.django_db
+def test_a_batch_without_a_number_to_reach_shows_none(client, project, grace):
+    BatchFactory(project=project, name="Empty")
+    talk = BatchFactory(project=project, name="Talk", interface=DIALOGUE)
+    judged(project, batch=talk)
+    client.force_login(grace)
+    for url in ("/", "/projects/apollo/"):
+        page = client.get(url).content.decode()
+        assert "<progress" not in page, url
+        assert "0 / 0" not in page, url
+        assert "0 of 0" not in page, url
+    one = BatchFactory(project=project, name="One")
+    ComparisonFactory(batch=one, prompt=PromptFactory(project=project))
+    assert "0 of 1 judgment<" in client.get("/projects/apollo/").content.decode()
+
+
+def test_quality_praises_nobody_before_anybody_judged(client, project, ada, grace):
+    client.force_login(grace)
+    page = client.get("/projects/apollo/quality/").content.decode()
+    assert "Nobody has judged yet." in page
+    assert "Nobody stands out" not in page
+
+
+def test_a_project_without_prompts_begins_with_their_import(client, project, grace, ada):
+    client.force_login(grace)
+    page = client.get("/projects/apollo/").content.decode()
+    assert 'class="button primary" href="/projects/apollo/prompts/import/"' in page
+    PromptFactory(project=project)
+    page = client.get("/projects/apollo/").content.decode()
+    assert "/prompts/import/" not in page
+
+
+def test_a_worker_is_at_a_stage_by_the_name_that_people_use(project):
+    job = Job(project=project, stage="reward_model")
+    assert timeline.name_of(job) == "reward model"
+    assert timeline.name_of(Job(project=project, stage="ppo")) == "PPO"
+    assert timeline.name_of(Worker(name="idle").job) == ""
+
+
+def test_the_estimate_calls_stages_as_people_do(project):
+    found = rounds.estimate(project, rounds.preset("tiny"))
+    assert "reward model" in found.evidence
+    assert "reward_model" not in found.evidence
+
+
+def test_whoever_finds_no_way_to_an_account_is_told_whom_to_ask(client, db):
+    page = client.get("/accounts/signup/").content.decode()
+    assert "Accounts are made by a project's admin" in page
+    assert 'href="/accounts/login/"' in page
