@@ -6,6 +6,7 @@ holds a file operation or a subprocess.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -125,11 +126,11 @@ def run_next(
     job = claim(queue, owner=owner)
     if job is None:
         return None
-    _worker_at(owner, job)
+    worker_at(owner, job)
     try:
         _Claim(job, then, should_stop, command).carry_out()
     finally:
-        _worker_at(owner, None)
+        worker_at(owner, None)
     job.refresh_from_db()
     return job
 
@@ -278,9 +279,8 @@ class _Claim:
         (self.run_dir / rundir.DATA).mkdir(parents=True)
         assert self.stage.prepare is not None
         self.stage.prepare(self.job, self.run_dir)
-        digest = input_hash(self.run_dir)
-        resume_from_earlier(self.run_dir, earlier_claims(self.job, digest))
-        self._write(input_sha256=digest)
+        resume_from_earlier(self.run_dir, earlier_claims(self.job))
+        self._write(input_sha256=input_hash(self.run_dir))
 
     # --- The process --------------------------------------------------------------------------
 
@@ -319,6 +319,8 @@ class _Claim:
                 # somebody else may hold the job by now.
                 if time.monotonic() - self.beaten_at > self.lease:
                     raise Lost from None
+                # A connection that a restart has cut stays dead: the next beat needs a new one.
+                connection.close_if_unusable_or_obsolete()
         return ""
 
     def _beat(self) -> bool:
@@ -348,7 +350,7 @@ class _Claim:
                     try:
                         self._mine().update(lease_until=_lease_end(), heartbeat_at=Now())
                     except DatabaseError:
-                        continue
+                        connection.close_if_unusable_or_obsolete()
             finally:
                 connection.close()
 
@@ -478,8 +480,15 @@ def _nothing() -> Iterator[None]:
 
 def input_hash(run_dir: Path) -> str:
     """SHA-256 of the configuration and of everything in `data/`: what the stage was given."""
+    return _hash(run_dir, [run_dir / rundir.CONFIG, *_data(run_dir)])
+
+
+def _data(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / rundir.DATA).rglob("*"))
+
+
+def _hash(run_dir: Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    files = [run_dir / rundir.CONFIG, *sorted((run_dir / rundir.DATA).rglob("*"))]
     for path in files:
         if path.is_file():
             digest.update(f"\0{path.relative_to(run_dir).as_posix()}\0".encode())
@@ -488,17 +497,36 @@ def input_hash(run_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def earlier_claims(job: Job, digest: str) -> Iterator[Path]:
+def earlier_claims(job: Job) -> Iterator[Path]:
     """Run folders in which the same work was begun on the same input, newest first.
 
     This job's earlier claims, then those of the jobs that stopped before a person tried the stage
     again.
     """
-    same = Job.objects.filter(round=job.round_id, stage=job.stage, input_sha256=digest)
+    given = _given(job.stage, job.run_dir)
+    same = Job.objects.filter(round=job.round_id, stage=job.stage)
     for one in same.filter(pk__lte=job.pk).order_by("-pk"):
         last = one.epoch - 1 if one.pk == job.pk else one.epoch
         for epoch in range(last, 0, -1):
-            yield one.run_dir.with_name(str(epoch))
+            folder = one.run_dir.with_name(str(epoch))
+            if given and _given(job.stage, folder) == given:
+                yield folder
+
+
+def _given(stage: str, run_dir: Path) -> tuple[str, str] | None:
+    """What a stage was given, to be compared; None where that can't be read (any more).
+
+    The settings are compared as they are read and not as they were written: a setting that came
+    with a new version is at its default in a folder of before.
+    """
+    config = STAGES[stage].config
+    try:
+        values = rundir.read_json(run_dir / rundir.CONFIG)
+        if config is not None:
+            values = config.from_dict(values, stored=True).to_dict()
+    except (rundir.InputError, ValueError, TypeError):
+        return None
+    return json.dumps(values, sort_keys=True), _hash(run_dir, _data(run_dir))
 
 
 def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
@@ -575,5 +603,6 @@ def workers_alive(queue: str, *, idle: bool = False) -> list[Worker]:
     return [worker for worker in alive if queue in worker.queues.split(",")]
 
 
-def _worker_at(name: str, job: Job | None) -> None:
+def worker_at(name: str, job: Job | None) -> None:
+    """Say what a worker is at; None: it waits."""
     Worker.objects.filter(name=name).update(job=job, seen_at=timezone.now())

@@ -5,7 +5,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from annotation.models import Batch, Comparison, Event
@@ -233,6 +233,21 @@ def test_a_result_whose_news_was_lost_is_not_computed_twice(job):
     assert Comparison.objects.count() == 6
 
 
+def test_a_restart_of_the_database_costs_a_running_process_nothing(job, monkeypatch, settings):
+    settings.JOB_LEASE_SECONDS = 6
+    monkeypatch.setattr(connections["default"].__class__, "is_usable", lambda wrapper: False)
+    asked = []
+
+    def cut_once():
+        asked.append(True)
+        if len(asked) == 2:
+            connection.connection.close()
+        return False
+
+    done = work("slowly", should_stop=cut_once)
+    assert (done.state, done.epoch, done.attempt) == ("done", 1, 0)
+
+
 def test_another_input_does_not_resume_from_the_old_checkpoint(job):
     claimed = jobs.claim("gpu", owner="hal")
     jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
@@ -240,6 +255,30 @@ def test_another_input_does_not_resume_from_the_old_checkpoint(job):
     round = Round.objects.get()
     round.config["generate"]["temperature"] = 0.5
     round.save()
+    expire(job)
+    assert work("slowly").metrics["first_step"] == 0
+
+
+def test_a_setting_that_came_with_a_new_version_does_not_cost_the_checkpoint(job):
+    """The folder of before lacks the setting: there it was what its default does."""
+    claimed = jobs.claim("gpu", owner="hal")
+    claim = jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])
+    claim._prepare()
+    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    config = rundir.read_json(claimed.run_dir / rundir.CONFIG)
+    del config["dtype"]
+    rundir.write_json(claimed.run_dir / rundir.CONFIG, config)
+    claim._write(input_sha256=jobs.input_hash(claimed.run_dir))
+    expire(job)
+    assert work("slowly").metrics["first_step"] == 30
+
+
+def test_a_folder_with_a_setting_that_there_is_no_more_is_not_gone_on_from(job):
+    claimed = jobs.claim("gpu", owner="hal")
+    jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
+    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    config = rundir.read_json(claimed.run_dir / rundir.CONFIG)
+    rundir.write_json(claimed.run_dir / rundir.CONFIG, config | {"beams": 4})
     expire(job)
     assert work("slowly").metrics["first_step"] == 0
 
