@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from subprocess import Popen
@@ -38,6 +38,8 @@ State = Job.State
 POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
 RETRY_SECONDS = 2.0
+ROOM = 2**20
+"""Bytes: a process that ended without a word on a disk with less room than this had none."""
 
 Then = Callable[[Job], Any]
 Command = Callable[[Job, Path], Sequence[str]]
@@ -243,7 +245,8 @@ class _Claim:
             self._end(State.FAILED, str(error))
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the row must say so
             self._note(error)
-            self._again_or_fail(f"{type(error).__name__}: {error}")
+            told = rundir.FULL if rundir.is_full(error) else f"{type(error).__name__}: {error}"
+            self._again_or_fail(told)
 
     def _carry_out(self) -> None:
         if self.stage.work is not None:
@@ -444,6 +447,8 @@ class _Claim:
             self._again_or_fail(message, code, most=2)
         elif code is not None and code < 0:
             self._again_or_fail(f"The process was killed by signal {-code}.", code)
+        elif not message and shutil.disk_usage(self.run_dir).free < ROOM:
+            self._again_or_fail(rundir.FULL, code)
         elif not message:
             self._again_or_fail(
                 f"The process ended with exit code {code} and left no result; see log.txt.", code
@@ -465,9 +470,10 @@ class _Claim:
         """A traceback where the rest of the log is; the row only has room for a sentence."""
         import traceback
 
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with (self.run_dir / rundir.LOG).open("a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
+        with suppress(OSError):  # a full disk is told all the same
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            with (self.run_dir / rundir.LOG).open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)))
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Jobs: who gets one, what happens to it when its worker or its process doesn't behave."""
 
+import errno
 import subprocess
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.db import connection, connections
@@ -152,6 +154,36 @@ def test_a_bug_is_tried_again_and_then_given_up(job, settings):
     second = work("breaks")
     assert (second.state, second.attempt, second.epoch) == ("failed", 2, 2)
     assert Round.objects.get().state == Round.State.FAILED
+
+
+def test_a_full_disk_is_said_in_a_sentence_that_says_what_to_do(job, settings):
+    settings.JOB_MAX_ATTEMPTS = 1
+    assert work("fills").reason == rundir.FULL
+
+
+def test_a_full_disk_that_takes_no_error_file_is_said_too(job, settings, monkeypatch):
+    settings.JOB_MAX_ATTEMPTS = 1
+    usage = jobs.shutil.disk_usage
+    monkeypatch.setattr(jobs.shutil, "disk_usage", lambda path: usage(path)._replace(free=4096))
+    assert work("dies").reason == rundir.FULL
+
+
+def test_a_full_disk_before_the_process_began_ends_the_claim_at_once(job, settings, monkeypatch):
+    settings.JOB_MAX_ATTEMPTS = 1
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device", "config.json")
+
+    def takes_no_log(self, *args, **kwargs):
+        if self.name == rundir.LOG:
+            full(self)
+        return opened(self, *args, **kwargs)
+
+    opened = Path.open
+    monkeypatch.setattr(jobs._Claim, "_prepare", full)
+    monkeypatch.setattr(Path, "open", takes_no_log)
+    done = work()
+    assert (done.state, done.reason) == ("failed", rundir.FULL)
 
 
 def test_what_broke_once_and_works_then_is_done(job):
