@@ -4,11 +4,14 @@ The arithmetic is in `reliability`, `agreement` and `gold`; this reads rows for 
 exclude (never delete), ask again. Every act writes an Event.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from itertools import chain
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -127,7 +130,7 @@ def assessed(project: Project, *, lately: bool = False) -> Quality:
 
     `lately`: what was found in the last five minutes will do.
     """
-    name = f"quality:{project.pk}:last"
+    name = f"quality:{project.pk}:last:{_code()}"
     key = (cache.get(name) if lately else None) or f"assessed:{_state_of_votes(project)}"
     found: Quality | None = cache.get(key)
     if found is None:
@@ -231,7 +234,7 @@ def figures_of(project: Project, *, at_once: bool = False) -> tuple[Figures, boo
 
     `at_once`: of those that take long to reckon, what was reckoned last will do, if anything was.
     """
-    name, state = f"figures:{project.pk}:known", _state_of_votes(project)
+    name, state = f"figures:{project.pk}:known:{_code()}", _state_of_votes(project)
     last: Figures | None = cache.get(name)
     if last is not None and (last.state == state or (at_once and last.seconds > LONG_SECONDS)):
         return last, last.state == state
@@ -263,7 +266,17 @@ def _state_of_votes(project: Project) -> str:
             out_last=Max("excluded_at"),  # Another one taken out instead leaves the count the same.
         )
     )
-    return ":".join(f"{part}".replace(" ", "T") for part in ("votes", project.pk, *state.values()))
+    parts = ("votes", _code(), project.pk, *state.values())
+    return ":".join(f"{part}".replace(" ", "T") for part in parts)
+
+
+@functools.cache
+def _code() -> str:
+    """Another one in each version of what is kept: an earlier version's may lack what is shown now."""
+    here, digest = Path(__file__).parent, sha256()
+    for name in ("quality", "reliability", "agreement"):
+        digest.update((here / f"{name}.py").read_bytes())
+    return digest.hexdigest()[:12]
 
 
 # --- The people -------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ app.conf.update(
         {} if settings.CELERY_BROKER_URL else transport.options(settings.QUEUE_DIR)
     ),
     broker_connection_retry_on_startup=True,
+    # For ever: by default a worker gives up, and ends, after a broker's night.
+    broker_connection_max_retries=None,
     accept_content=["json"],
     task_serializer="json",
     task_default_queue="default",

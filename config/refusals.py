@@ -1,8 +1,11 @@
 """What is answered where no view could: a page to people, the API's own JSON to programs."""
 
+import sys
 from typing import Any
 
+from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.views import defaults
 
@@ -24,7 +27,18 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """500: a fault of ours. What it was is for the log alone."""
+    """500: a fault of ours. What it was is for the log alone; but 503 where the database is away."""
+    if _is_database_away(sys.exc_info()[1]):
+        if _is_for_api(request):
+            told = (
+                "The database can't be reached just now. Send it once more in a moment, with the same "
+                "key where it has one."
+            )
+            answer: HttpResponse = JsonResponse({"detail": told}, status=503)
+        else:
+            answer = HttpResponse(render_to_string("503.html"), status=503)
+        answer["Retry-After"] = "5"
+        return answer
     if not _is_for_api(request):
         return defaults.server_error(request)
     told = (
@@ -32,6 +46,12 @@ def server_error(request: HttpRequest) -> HttpResponse:
         "happens again, tell the operator what you sent and when: the server's log has the reason."
     )
     return JsonResponse({"detail": told}, status=500)
+
+
+def _is_database_away(error: BaseException | None) -> bool:
+    if not isinstance(error, OperationalError | InterfaceError):
+        return False  # also where nothing is known of the error
+    return connection.connection is None or not connection.is_usable()
 
 
 def _is_for_api(request: HttpRequest) -> bool:
@@ -44,7 +64,8 @@ def in_schema(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     refusal["description"] = (
         "Any other refusal, in a sentence: 401 without a valid token, 403 without a CSRF token where "
         "a cookie signs in, 404 for what there is not or is not yours, 413 and 415 for a body that "
-        "is too large or no JSON, 429 too often (wait `Retry-After` seconds), 500 a fault of ours."
+        "is too large or no JSON, 429 too often (wait `Retry-After` seconds), 500 a fault of "
+        "ours, 503 while the database is away (once more in a moment)."
     )
     misfit = _answer({"type": "object", "additionalProperties": {}})
     misfit["description"] = (

@@ -155,6 +155,9 @@ CACHES = {
     )
 }
 
+if CACHES["default"]["BACKEND"] == "django.core.cache.backends.redis.RedisCache":
+    CACHES["default"]["BACKEND"] = "config.cache.RedisCache"  # one that may be away
+
 # --- People ----------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotation.User"
 AUTHENTICATION_BACKENDS = [

@@ -30,6 +30,7 @@ TEMPLATES = (
     "403_csrf.html",
     "404.html",
     "500.html",
+    "503.html",
     "signed_out.html",
     "account/*.html",
     "components/connection.html",

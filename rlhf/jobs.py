@@ -6,6 +6,7 @@ holds a file operation or a subprocess.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from subprocess import Popen
@@ -37,6 +38,8 @@ State = Job.State
 POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
 RETRY_SECONDS = 2.0
+ROOM = 2**20
+"""Bytes: a process that ended without a word on a disk with less room than this had none."""
 
 Then = Callable[[Job], Any]
 Command = Callable[[Job, Path], Sequence[str]]
@@ -125,11 +128,11 @@ def run_next(
     job = claim(queue, owner=owner)
     if job is None:
         return None
-    _worker_at(owner, job)
+    worker_at(owner, job)
     try:
         _Claim(job, then, should_stop, command).carry_out()
     finally:
-        _worker_at(owner, None)
+        worker_at(owner, None)
     job.refresh_from_db()
     return job
 
@@ -242,7 +245,8 @@ class _Claim:
             self._end(State.FAILED, str(error))
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the row must say so
             self._note(error)
-            self._again_or_fail(f"{type(error).__name__}: {error}")
+            told = rundir.FULL if rundir.is_full(error) else f"{type(error).__name__}: {error}"
+            self._again_or_fail(told)
 
     def _carry_out(self) -> None:
         if self.stage.work is not None:
@@ -278,9 +282,8 @@ class _Claim:
         (self.run_dir / rundir.DATA).mkdir(parents=True)
         assert self.stage.prepare is not None
         self.stage.prepare(self.job, self.run_dir)
-        digest = input_hash(self.run_dir)
-        resume_from_earlier(self.run_dir, earlier_claims(self.job, digest))
-        self._write(input_sha256=digest)
+        resume_from_earlier(self.run_dir, earlier_claims(self.job))
+        self._write(input_sha256=input_hash(self.run_dir))
 
     # --- The process --------------------------------------------------------------------------
 
@@ -319,6 +322,8 @@ class _Claim:
                 # somebody else may hold the job by now.
                 if time.monotonic() - self.beaten_at > self.lease:
                     raise Lost from None
+                # A connection that a restart has cut stays dead: the next beat needs a new one.
+                connection.close_if_unusable_or_obsolete()
         return ""
 
     def _beat(self) -> bool:
@@ -348,7 +353,7 @@ class _Claim:
                     try:
                         self._mine().update(lease_until=_lease_end(), heartbeat_at=Now())
                     except DatabaseError:
-                        continue
+                        connection.close_if_unusable_or_obsolete()
             finally:
                 connection.close()
 
@@ -442,6 +447,8 @@ class _Claim:
             self._again_or_fail(message, code, most=2)
         elif code is not None and code < 0:
             self._again_or_fail(f"The process was killed by signal {-code}.", code)
+        elif not message and shutil.disk_usage(self.run_dir).free < ROOM:
+            self._again_or_fail(rundir.FULL, code)
         elif not message:
             self._again_or_fail(
                 f"The process ended with exit code {code} and left no result; see log.txt.", code
@@ -463,9 +470,10 @@ class _Claim:
         """A traceback where the rest of the log is; the row only has room for a sentence."""
         import traceback
 
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        with (self.run_dir / rundir.LOG).open("a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
+        with suppress(OSError):  # a full disk is told all the same
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            with (self.run_dir / rundir.LOG).open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)))
 
 
 @contextmanager
@@ -478,8 +486,15 @@ def _nothing() -> Iterator[None]:
 
 def input_hash(run_dir: Path) -> str:
     """SHA-256 of the configuration and of everything in `data/`: what the stage was given."""
+    return _hash(run_dir, [run_dir / rundir.CONFIG, *_data(run_dir)])
+
+
+def _data(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / rundir.DATA).rglob("*"))
+
+
+def _hash(run_dir: Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    files = [run_dir / rundir.CONFIG, *sorted((run_dir / rundir.DATA).rglob("*"))]
     for path in files:
         if path.is_file():
             digest.update(f"\0{path.relative_to(run_dir).as_posix()}\0".encode())
@@ -488,17 +503,36 @@ def input_hash(run_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def earlier_claims(job: Job, digest: str) -> Iterator[Path]:
+def earlier_claims(job: Job) -> Iterator[Path]:
     """Run folders in which the same work was begun on the same input, newest first.
 
     This job's earlier claims, then those of the jobs that stopped before a person tried the stage
     again.
     """
-    same = Job.objects.filter(round=job.round_id, stage=job.stage, input_sha256=digest)
+    given = _given(job.stage, job.run_dir)
+    same = Job.objects.filter(round=job.round_id, stage=job.stage)
     for one in same.filter(pk__lte=job.pk).order_by("-pk"):
         last = one.epoch - 1 if one.pk == job.pk else one.epoch
         for epoch in range(last, 0, -1):
-            yield one.run_dir.with_name(str(epoch))
+            folder = one.run_dir.with_name(str(epoch))
+            if given and _given(job.stage, folder) == given:
+                yield folder
+
+
+def _given(stage: str, run_dir: Path) -> tuple[str, str] | None:
+    """What a stage was given, to be compared; None where that can't be read (any more).
+
+    The settings are compared as they are read and not as they were written: a setting that came
+    with a new version is at its default in a folder of before.
+    """
+    config = STAGES[stage].config
+    try:
+        values = rundir.read_json(run_dir / rundir.CONFIG)
+        if config is not None:
+            values = config.from_dict(values, stored=True).to_dict()
+    except (rundir.InputError, ValueError, TypeError):
+        return None
+    return json.dumps(values, sort_keys=True), _hash(run_dir, _data(run_dir))
 
 
 def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
@@ -575,5 +609,6 @@ def workers_alive(queue: str, *, idle: bool = False) -> list[Worker]:
     return [worker for worker in alive if queue in worker.queues.split(",")]
 
 
-def _worker_at(name: str, job: Job | None) -> None:
+def worker_at(name: str, job: Job | None) -> None:
+    """Say what a worker is at; None: it waits."""
     Worker.objects.filter(name=name).update(job=job, seen_at=timezone.now())

@@ -219,6 +219,13 @@ class Job(models.Model):
         return self.state in self.ENDED
 
     @property
+    def is_lost(self) -> bool:
+        """Whether its worker has been silent for a lease: the next one to look takes it up."""
+        if self.state != self.State.RUNNING or self.lease_until is None:
+            return False
+        return self.lease_until < timezone.now()
+
+    @property
     def seconds(self) -> float | None:
         if self.started_at is None:
             return None

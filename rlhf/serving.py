@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -468,6 +468,7 @@ class Keeper:
                     self.look()
                 except DatabaseError:
                     log.warning("The database can't be reached; servers go on.", exc_info=True)
+                    connection.close_if_unusable_or_obsolete()
                 time.sleep(BEAT_SECONDS / 2)
         finally:
             self.stop_all()

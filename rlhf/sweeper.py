@@ -10,7 +10,7 @@ from pathlib import Path
 
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
 from annotation.assignment import release_overdue
 from rlhf import jobs, rounds, tasks
@@ -46,6 +46,8 @@ def keep_sweeping(should_stop: Callable[[], bool]) -> None:
                 cleaned_at = time.monotonic()
         except DatabaseError:
             log.warning("The database can't be reached; sweeping goes on.", exc_info=True)
+            # A connection that a restart has cut stays dead: the next look needs a new one.
+            connection.close_if_unusable_or_obsolete()
         until = time.monotonic() + settings.SWEEP_SECONDS
         while time.monotonic() < until and not should_stop():
             time.sleep(0.1)

@@ -1,12 +1,13 @@
 """What workers do when they are woken. A message says "look at the queue", nothing else."""
 
 import logging
+import time
 from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown
 from celery.worker import state as worker_state
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from kombu.exceptions import OperationalError
 
 from annotation.models import Event
@@ -17,14 +18,27 @@ from rlhf.worker import Presence
 
 log = logging.getLogger(__name__)
 presence: Presence | None = None
+AWAY_SECONDS = 2.0
 
 
 @shared_task  # type: ignore[untyped-decorator]
 def look(queue: str) -> None:
     """Do every job of the queue that is due, one after the other."""
     owner = presence.name if presence else jobs.this_worker(queue)
+    was_away = False
     while not stopping():
-        job = jobs.run_next(queue, owner=owner, then=rounds.advance, should_stop=stopping)
+        try:
+            if was_away:
+                # Or nobody would wake this worker any more: its row has it at what it lost.
+                jobs.worker_at(owner, None)
+                was_away = False
+            job = jobs.run_next(queue, owner=owner, then=rounds.advance, should_stop=stopping)
+        except DatabaseError:
+            log.warning("The database can't be reached; looking again.", exc_info=True)
+            connection.close_if_unusable_or_obsolete()
+            was_away = True
+            time.sleep(AWAY_SECONDS)
+            continue
         if job is None:
             return
         hint_all()

@@ -13,6 +13,7 @@ from django.utils.dateparse import parse_datetime
 from annotation.models import Batch, Comparison, Event, Project
 from rlhf import charts, reading
 from rlhf.models import Checkpoint, Job, Round, Worker
+from rlhf.stages import STAGES
 
 STAGE_NAMES = {
     "base": "base policy",
@@ -183,7 +184,6 @@ class Mission:
     lines: list[Line]
     needs: list[Need]
     workers: list[Worker]
-    lost_workers: list[Worker]
     queued: int
     running: list[Job]
     has_base: bool
@@ -200,6 +200,10 @@ class Mission:
     @property
     def may_launch(self) -> bool:
         return self.has_base and self.open_round is None
+
+
+def _waits(job: Job) -> bool:
+    return job.stage in STAGES and (job.state == Job.State.QUEUED or job.is_lost)
 
 
 def mission(project: Project) -> Mission:
@@ -254,13 +258,16 @@ def mission(project: Project) -> Mission:
     alive = [w for w in workers if w.seen_at >= fresh]
     running = [job for job in jobs if job.state == Job.State.RUNNING]
     queued = sum(job.state == Job.State.QUEUED for job in jobs)
-    if queued and not alive:
+    waiting = {STAGES[job.stage].queue for job in jobs if _waits(job)}
+    served = {queue for worker in alive for queue in worker.queues.split(",")}
+    if missing := sorted(waiting - served):
+        of = f" of the queue {' or '.join(missing)}" if alive else ""
         needs.insert(
             0,
             Need(
                 "no-go",
                 "no worker",
-                "Work is waiting and no worker is alive to take it. Start one with "
+                f"Work is waiting and no worker{of} is alive to take it. Start one with "
                 "“python manage.py supervise”.",
             ),
         )
@@ -277,7 +284,6 @@ def mission(project: Project) -> Mission:
         lines=lines,
         needs=needs,
         workers=alive,
-        lost_workers=[w for w in workers if w.seen_at < fresh and w.job_id],
         queued=queued,
         running=running,
         has_base=base,

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from django.db import DatabaseError, connection
 
@@ -23,20 +23,25 @@ class Presence:
         self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
 
     def start(self) -> None:
-        jobs.worker_seen(self.name, queues=self.queues, version=code_version())
+        self._say(jobs.worker_seen, queues=self.queues, version=code_version())
         self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        jobs.worker_gone(self.name)
 
     def _keep(self) -> None:
         try:
             while not self._stop.wait(SECONDS):
-                try:
-                    jobs.worker_seen(self.name, queues=self.queues, version=code_version())
-                except DatabaseError:
-                    log.warning("The database can't be reached.", exc_info=True)
+                self._say(jobs.worker_seen, queues=self.queues, version=code_version())
+            self._say(jobs.worker_gone)
         finally:
             connection.close()
+
+    def _say(self, what: Callable[..., None], **fields: str) -> None:
+        try:
+            what(self.name, **fields)
+        except DatabaseError:
+            log.warning("The database can't be reached.", exc_info=True)
+            # A connection that a restart has cut stays dead: next time needs a new one.
+            connection.close_if_unusable_or_obsolete()

@@ -12,6 +12,8 @@ and `run_stage` turns what happens into the exit code and `error.json` that the 
 """
 
 import argparse
+import contextlib
+import errno
 import gc
 import hashlib
 import json
@@ -48,6 +50,10 @@ EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_INPUT = 2
 EXIT_STOPPED = 143  # 128 + SIGTERM, what a shell reports for a process that SIGTERM ended
+FULL = (
+    "The disk of the run folders is full; make room (`manage.py prune_runs` says what can go), then "
+    "try the stage again: it goes on from its checkpoint."
+)
 
 
 class InputError(Exception):
@@ -455,6 +461,8 @@ def run_stage(
         if _is_out_of_memory(error):
             message = f"Out of memory ({error}); use a smaller batch or model, or a bigger machine."
             _fail(run_dir, "memory", " ".join(message.split()), EXIT_BUG)
+        if is_full(error):
+            _fail(run_dir, "disk", FULL, EXIT_BUG)
         _fail(run_dir, "bug", f"{type(error).__name__}: {error}; log.txt has the rest.", EXIT_BUG)
     _exit(EXIT_DONE)
 
@@ -463,7 +471,8 @@ def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
     if _writes() or kind != "stopped":  # all are stopped together, and one says so
         print(message, file=sys.stderr, flush=True)
     if _writes():
-        write_json(run_dir / ERROR, {"kind": kind, "message": message})
+        with contextlib.suppress(OSError):  # a full disk: the exit code says that it failed
+            write_json(run_dir / ERROR, {"kind": kind, "message": message})
     _exit(code)
 
 
@@ -484,6 +493,13 @@ def _writes() -> bool:
     """Whether this process writes the run folder: of those that torchrun starts, or the stage forks,
     the first does."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk, or somebody's share of it, had no room."""
+    # By words too: safetensors' own error is no OSError.
+    said = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return said or "No space left on device" in str(error)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -466,6 +466,22 @@ def test_nobody_waits_for_them_on_a_persons_page_or_on_a_case_either(
     assert reckoned == [1]
 
 
+def test_figures_that_an_earlier_version_kept_are_reckoned_anew(project, ada, ben, monkeypatch):
+    comparison = judged(project, by=ada).comparison
+    judged(project, by=ben, comparison=comparison)
+    monkeypatch.setattr(quality, "_code", lambda: "earlier")
+    quality.figures_of(project)
+    reckoned = []
+    real = quality.reliability.assess
+    monkeypatch.setattr(
+        quality.reliability, "assess", lambda *votes: reckoned.append(1) or real(*votes)
+    )
+    monkeypatch.setattr(quality, "_code", lambda: "now")
+    quality.assessed(project, lately=True)
+    quality.figures_of(project, at_once=True)
+    assert reckoned == [1]
+
+
 def test_a_case_shows_the_consensus_of_its_votes_as_they_are_now(
     project, ada, ben, vera, grace, client, monkeypatch
 ):

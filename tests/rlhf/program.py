@@ -3,9 +3,12 @@
     python -m tests.rlhf.program RUN_DIR [how]
 
 how: `well` (the default), `slowly` (steps with checkpoints), `deaf` (as slowly, and SIGTERM is
-ignored), `refuses` (bad input), `breaks` (always), `breaks-once`.
+ignored), `refuses` (bad input), `breaks` (always), `breaks-once`, `fills` (the disk), `dies` (without
+a word).
 """
 
+import errno
+import os
 import signal
 import sys
 import time
@@ -22,6 +25,10 @@ def main(run_dir, stop):
         raise rundir.InputError("data/prompts.jsonl speaks of fish; give it birds.")
     if how == "breaks" or (how == "breaks-once" and run_dir.name == "1"):
         raise RuntimeError("a screw came loose")
+    if how == "fills":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if how == "dies":
+        os._exit(1)
     if how == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     first = 0

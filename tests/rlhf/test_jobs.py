@@ -1,11 +1,13 @@
 """Jobs: who gets one, what happens to it when its worker or its process doesn't behave."""
 
+import errno
 import subprocess
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from annotation.models import Batch, Comparison, Event
@@ -154,6 +156,36 @@ def test_a_bug_is_tried_again_and_then_given_up(job, settings):
     assert Round.objects.get().state == Round.State.FAILED
 
 
+def test_a_full_disk_is_said_in_a_sentence_that_says_what_to_do(job, settings):
+    settings.JOB_MAX_ATTEMPTS = 1
+    assert work("fills").reason == rundir.FULL
+
+
+def test_a_full_disk_that_takes_no_error_file_is_said_too(job, settings, monkeypatch):
+    settings.JOB_MAX_ATTEMPTS = 1
+    usage = jobs.shutil.disk_usage
+    monkeypatch.setattr(jobs.shutil, "disk_usage", lambda path: usage(path)._replace(free=4096))
+    assert work("dies").reason == rundir.FULL
+
+
+def test_a_full_disk_before_the_process_began_ends_the_claim_at_once(job, settings, monkeypatch):
+    settings.JOB_MAX_ATTEMPTS = 1
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device", "config.json")
+
+    def takes_no_log(self, *args, **kwargs):
+        if self.name == rundir.LOG:
+            full(self)
+        return opened(self, *args, **kwargs)
+
+    opened = Path.open
+    monkeypatch.setattr(jobs._Claim, "_prepare", full)
+    monkeypatch.setattr(Path, "open", takes_no_log)
+    done = work()
+    assert (done.state, done.reason) == ("failed", rundir.FULL)
+
+
 def test_what_broke_once_and_works_then_is_done(job):
     assert work("breaks-once").state == Job.State.QUEUED
     Job.objects.update(not_before=timezone.now())
@@ -233,6 +265,21 @@ def test_a_result_whose_news_was_lost_is_not_computed_twice(job):
     assert Comparison.objects.count() == 6
 
 
+def test_a_restart_of_the_database_costs_a_running_process_nothing(job, monkeypatch, settings):
+    settings.JOB_LEASE_SECONDS = 6
+    monkeypatch.setattr(connections["default"].__class__, "is_usable", lambda wrapper: False)
+    asked = []
+
+    def cut_once():
+        asked.append(True)
+        if len(asked) == 2:
+            connection.connection.close()
+        return False
+
+    done = work("slowly", should_stop=cut_once)
+    assert (done.state, done.epoch, done.attempt) == ("done", 1, 0)
+
+
 def test_another_input_does_not_resume_from_the_old_checkpoint(job):
     claimed = jobs.claim("gpu", owner="hal")
     jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
@@ -240,6 +287,30 @@ def test_another_input_does_not_resume_from_the_old_checkpoint(job):
     round = Round.objects.get()
     round.config["generate"]["temperature"] = 0.5
     round.save()
+    expire(job)
+    assert work("slowly").metrics["first_step"] == 0
+
+
+def test_a_setting_that_came_with_a_new_version_does_not_cost_the_checkpoint(job):
+    """The folder of before lacks the setting: there it was what its default does."""
+    claimed = jobs.claim("gpu", owner="hal")
+    claim = jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])
+    claim._prepare()
+    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    config = rundir.read_json(claimed.run_dir / rundir.CONFIG)
+    del config["dtype"]
+    rundir.write_json(claimed.run_dir / rundir.CONFIG, config)
+    claim._write(input_sha256=jobs.input_hash(claimed.run_dir))
+    expire(job)
+    assert work("slowly").metrics["first_step"] == 30
+
+
+def test_a_folder_with_a_setting_that_there_is_no_more_is_not_gone_on_from(job):
+    claimed = jobs.claim("gpu", owner="hal")
+    jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
+    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    config = rundir.read_json(claimed.run_dir / rundir.CONFIG)
+    rundir.write_json(claimed.run_dir / rundir.CONFIG, config | {"beams": 4})
     expire(job)
     assert work("slowly").metrics["first_step"] == 0
 

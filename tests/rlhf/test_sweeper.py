@@ -9,12 +9,13 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from celery import current_app
+from django.db import OperationalError, connection, connections
 from django.utils import timezone
 
 from annotation.assignment import next_assignment
 from annotation.models import Assignment
-from rlhf import jobs, processes, rounds, sweeper, tasks
+from rlhf import jobs, processes, rounds, sweeper, tasks, worker
 from rlhf.models import Checkpoint, Job, Round, Worker
 from rlhf.supervisor import Child, PortBusy, Supervisor, check_port
 from rlhf.training import rundir
@@ -42,7 +43,102 @@ def hints(monkeypatch):
     return sent
 
 
+@pytest.fixture
+def cut(monkeypatch):
+    """Cuts this thread's connection for good, as a restart of the database does."""
+
+    def now():
+        connection.ensure_connection()
+        connection.connection.close()
+        # PostgreSQL's notices; SQLite's, which nothing can cut, doesn't ask.
+        monkeypatch.setattr(connections["default"].__class__, "is_usable", _is_whole)
+
+    def _is_whole(wrapper):
+        try:
+            wrapper.connection.execute("SELECT 1")
+        except wrapper.Database.Error:
+            return False
+        return True
+
+    return now
+
+
 # --- Sweeping ---------------------------------------------------------------------------------
+
+
+def test_a_sweeper_goes_on_after_a_restart_of_the_database(cut, settings):
+    settings.SWEEP_SECONDS = 0.01
+    swept = []
+    real, until = sweeper.sweep, time.monotonic() + 10
+
+    def sweep():
+        swept.append(real())
+
+    cut()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeper, "sweep", sweep)
+        sweeper.keep_sweeping(lambda: bool(swept) or time.monotonic() > until)
+    assert swept
+
+
+def test_a_worker_shows_again_after_a_restart_of_the_database(monkeypatch, cut):
+    monkeypatch.setattr(worker, "SECONDS", 0.01)
+    real, cuts = jobs.worker_seen, iter([cut])
+
+    def seen(name, **fields):
+        if threading.current_thread().name == "presence":
+            next(cuts, lambda: None)()
+        real(name, **fields)
+
+    monkeypatch.setattr(jobs, "worker_seen", seen)
+    presence = worker.Presence(["gpu"])
+    presence.start()
+    began = Worker.objects.get().seen_at
+    wait_until(lambda: Worker.objects.get().seen_at > began)
+    presence.stop()
+    assert not Worker.objects.exists()
+
+
+def test_a_worker_that_starts_before_the_database_shows_once_that_is_there(monkeypatch):
+    monkeypatch.setattr(worker, "SECONDS", 0.01)
+    real, away = jobs.worker_seen, [OperationalError("starting up")]
+
+    def seen(name, **fields):
+        if away:
+            raise away.pop()
+        real(name, **fields)
+
+    monkeypatch.setattr(jobs, "worker_seen", seen)
+    presence = worker.Presence(["gpu"])
+    presence.start()
+    wait_until(Worker.objects.exists)
+    presence.stop()
+
+
+def test_a_worker_that_lost_the_database_looks_again_and_waits_for_work(
+    project, grace, ada, monkeypatch, cut
+):
+    """As busy with what it lost nobody would wake it any more."""
+    ready(project)
+    job = launch(project, grace)
+    monkeypatch.setattr(tasks, "AWAY_SECONDS", 0.01)
+    mine = a_worker(jobs.this_worker("gpu"), "gpu", job=job)
+    looks = []
+
+    def run_next(queue, **options):
+        looks.append(queue)
+        if len(looks) == 1:
+            cut()
+        Job.objects.first()
+
+    monkeypatch.setattr(jobs, "run_next", run_next)
+    tasks.look("gpu")
+    mine.refresh_from_db()
+    assert (looks, mine.job) == (["gpu", "gpu"], None)
+
+
+def test_a_worker_waits_for_its_broker_for_ever():
+    assert current_app.conf.broker_connection_max_retries is None
 
 
 def test_an_idle_worker_is_woken_for_a_due_job_and_a_busy_one_is_not(project, grace, ada, hints):

@@ -146,6 +146,19 @@ def test_work_that_waits_without_a_worker_is_the_first_thing_said(client, missio
     assert "none alive" in body
 
 
+def test_work_whose_worker_died_is_said_to_wait(client, mission, project, grace):
+    job = Job.objects.filter(pk=mission["running"].pk)
+    Worker.objects.update(queues="default")
+    client.force_login(grace)
+    job.update(lease_until=timezone.now() + timedelta(seconds=9))
+    assert "no worker of the queue" not in text_of(page(client, "rounds", project.slug))
+    job.update(lease_until=timezone.now() - timedelta(seconds=1))
+    body = text_of(page(client, "rounds", project.slug))
+    assert "Work is waiting and no worker of the queue gpu is alive to take it" in body
+    number = mission["running"].round.number
+    assert "Its worker was lost" in text_of(page(client, "round", project.slug, number))
+
+
 def test_mission_control_asks_a_bounded_number_of_queries(
     client, mission, project, rita, django_assert_max_num_queries
 ):
