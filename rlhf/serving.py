@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.cache import cache
+from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -272,7 +273,7 @@ def server_of(project: Project, uid: str) -> PolicyServer | None:
             checkpoint__uid=uid, checkpoint__project=project
         )
         return found.first()
-    except ValueError:
+    except (ValueError, ValidationError):  # what is no uid is nobody's
         return None
 
 

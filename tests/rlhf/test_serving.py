@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+import uuid
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -239,6 +240,13 @@ def test_only_so_many_at_once_and_only_policies(policy, settings):
     other.kind = "reward_model"
     with pytest.raises(ServingError, match="not a policy"):
         serving.want(other, None)
+
+
+def test_a_campaign_that_names_no_policy_of_the_project_is_off_and_says_so(project, grace):
+    """What an import or another version wrote may be no uid at all."""
+    for name in ("no uid", str(uuid.uuid4())):
+        campaign = new_campaign(project, grace, writing={"policies": [name]})
+        assert seam.candidates().serving(campaign).state == "off"
 
 
 def test_two_policies_both_write_and_temperatures_differ(project, grace):
