@@ -18,7 +18,7 @@ from annotation.models import Batch, Freezing, Project, Snapshot
 from annotation.snapshots import SnapshotError, freeze_snapshot
 
 State = Freezing.State
-# Judgments that are written in about a second (docs/log.md: 10,000 take five to ten).
+# Judgments that are written in about a second (docs/log/data.md: 10,000 take five to ten).
 AT_ONCE = 2_000
 STALE = timedelta(minutes=3)
 INTERRUPTED = "The server was stopped while it was written. Nothing is left of it: freeze again."

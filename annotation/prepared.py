@@ -1,7 +1,7 @@
 """Questions asked on every request, whose SQL Django writes once and not each time.
 
 For the few queries that `next` and `submit` consist of, building the queryset and compiling it costs
-several times what the database needs to answer (docs/log.md). The queryset stays the truth: it is
+several times what the database needs to answer (docs/log/judging_speed.md). The queryset stays the truth: it is
 compiled with slots in place of its values, and kept. `insert` and `update` do the same for writing.
 """
 

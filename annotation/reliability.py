@@ -586,7 +586,7 @@ def consensus_of_marks(marks: Sequence[int], weights: Sequence[float]) -> MarkCo
     """One mark from several people's, each weighed by how far they can be relied on.
 
     A mean and no Dawid-Skene model: that takes 4 for as wrong as 1 where 5 is right, and with three
-    marks a response lies further from the truth than the plain median (docs/log.md). ValueError
+    marks a response lies further from the truth than the plain median (docs/log/quality.md). ValueError
     without marks.
     """
     if not marks:

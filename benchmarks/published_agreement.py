@@ -3,7 +3,7 @@
     python -m benchmarks.published_agreement DATA
 
 DATA is a folder with any of convabuse/, davidson_hate_offensive/, llmfao/ and finegrained_rlhf_qa/ in
-it (docs/log.md says whose they are); what is not there is left out, saying so. Every figure comes
+it (docs/log/quality.md says whose they are); what is not there is left out, saying so. Every figure comes
 from `annotation.agreement` or `annotation.reliability`, as on the product's pages, but for alpha with
 metrics that no page uses: nominal of many values, and interval. Those are evalica's.
 """

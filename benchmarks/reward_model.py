@@ -12,7 +12,7 @@ the product's `reward_model` stage, in a process of its own, on a backbone of an
 Printed: held-out accuracy with its interval, by prompt, and calibration, for the train-RM and the
 test-RM, each on the prompts of the other. Published figures to hold it against (harmlessness /
 helpfulness of Anthropic's HH): OpenAssistant's DeBERTa-v3-large .684 / .677, GPT-2-large .737 /
-.726, Llama 2's 70B safety .747 / .554; see docs/log.md.
+.726, Llama 2's 70B safety .747 / .554; see docs/log/reward_models.md.
 """
 
 import argparse

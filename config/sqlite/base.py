@@ -2,7 +2,7 @@
 
 A transaction begins with BEGIN IMMEDIATE, so one writes at a time. SQLite itself has no queue: who
 finds the lock taken sleeps 1, 2, 5 … 100 ms and tries again, and under load some sleep through many
-turns (docs/log.md has the figures). Here a transaction first takes its turn:
+turns (docs/log/judging_speed.md has the figures). Here a transaction first takes its turn:
 
 1. one thread of this process at a time (a lock in memory),
 2. of all processes one may be next (a lock on `<database>-next`),

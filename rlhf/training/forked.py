@@ -4,7 +4,7 @@ A second thread makes the products of a small model about 1.7 times as fast and 
 them hardly at all; a second process does half of everything. Forked after the imports, it shares
 their memory. What the processes tell each other goes through memory that they share, and a byte on a
 socket says that it is there: a fifth of the time that gloo takes over the loopback device
-(docs/log.md). A process that ends closes its socket, so nobody waits for it for ever.
+(docs/log/ppo_speed.md). A process that ends closes its socket, so nobody waits for it for ever.
 """
 
 import ctypes

@@ -31,7 +31,7 @@ from rlhf.training.rundir import InputError, put_folder
 
 FEW_PARAMETERS = 20_000_000
 """Up to so many, several processes take the place of threads by themselves: products are small, and
-so are the further copies of the weights. Measured at one million (docs/log.md)."""
+so are the further copies of the weights. Measured at one million (docs/log/startup_and_memory.md)."""
 
 MOST_PROCESSES = 4
 """As many by themselves at most; further threads are shared between them. A minibatch has few rows."""

@@ -2,7 +2,7 @@
 
 torch gives its own float32 products to MKL, which on a processor that Intel did not make stays with
 AVX2; oneDNN, which torch carries too, uses AVX-512 wherever the processor has it: twice as fast on
-an AMD EPYC whose units are 512 bits wide (Zen 5; docs/log.md). On Zen 4, which works through 512 bits
+an AMD EPYC whose units are 512 bits wide (Zen 5; docs/log/ppo_speed.md). On Zen 4, which works through 512 bits
 in two halves, it gains a twentieth forward and loses half where weights' gradients are shared by two
 threads; on Intel's own MKL is the faster. oneDNN makes a kernel for every new shape, which takes
 longer than a small product and most of a megabyte, so rows are filled up to a multiple of `ROWS`.

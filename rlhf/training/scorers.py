@@ -41,7 +41,7 @@ LOW_LOGPROB = -4.0
 
 PRIOR_GAIN = 5.0
 """How much larger than the hidden states' the prior's few features are made: three numbers beside
-hundreds get three weights' worth of an AdamW step, too little to be heard (docs/log.md)."""
+hundreds get three weights' worth of an AdamW step, too little to be heard (docs/log/reward_models.md)."""
 
 SHARING_PAYS = 0.75
 """Distinct prompts per text, above which two passes cost more than the tokens that they save."""
