@@ -136,9 +136,9 @@ def base_cache(config: StageConfig, sizes: Mapping[str, Any]) -> Path:
     code = Path(__file__).parent
     for name in (
         "training/base.py",
+        "training/forward_pass.py",
         "training/packing.py",
-        "training/llama.py",
-        "training/products.py",
+        "training/cpu/llama_layers.py",
         "training/word_tokenizer.py",
         "world/lexicon.py",
         "world/prompts.py",

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from rlhf.training import lean, packing, rundir, settings
+from rlhf.training import forward_pass, lean, packing, rundir, settings
 from rlhf.training.configs import BaseConfig
 from rlhf.training.rundir import InputError, MetricsWriter, Stopped, StopRequest, run_stage
 from rlhf.training.word_tokenizer import build_tokenizer
@@ -253,8 +253,8 @@ def train_step(
         device=torch.device("cpu"),
         share_rows=True,
     )
-    hidden = packing.states(model, packed)
-    loss = functional.cross_entropy(packing.logits(model, hidden), packed.tokens)
+    hidden = forward_pass.hidden_states(model, packed)
+    loss = functional.cross_entropy(forward_pass.logits(model, hidden), packed.tokens)
     model.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)

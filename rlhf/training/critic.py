@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import loading
-from rlhf.training.packing import Packed, state_size, trunk_states
+from rlhf.training.architecture import hidden_size
+from rlhf.training.forward_pass import trunk_hidden_states
+from rlhf.training.packing import Packed
 
 
 class HeadCritic(nn.Module):
@@ -44,13 +46,13 @@ class ModelCritic(nn.Module):
         super().__init__()
         loading.without_dropout(trunk)
         self.trunk = trunk
-        self.out = nn.Linear(state_size(trunk), 1)
+        self.out = nn.Linear(hidden_size(trunk), 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
         """Values (N,) before each response token; the policy's `hidden` is not looked at."""
-        states = trunk_states(self.trunk, packed)
+        states = trunk_hidden_states(self.trunk, packed)
         with _exactly(states):
             return self.out(states.float()).squeeze(-1)
 

@@ -1,9 +1,7 @@
-"""One token after another with the key-value cache: what `sampling` draws from.
+"""Reading prompts and decoding token by token with the key-value cache; `sampling` draws the tokens.
 
-Decoders with the same three acts. `CachedDecoder` works for every causal model of transformers,
-`CrossDecoder` for every encoder-decoder. `LlamaDecoder` computes the same for Llamas on a CPU, where
-a small model's time goes into Python: a third of the operations, matrices put together, a cache that
-is written in place.
+`CachedDecoder` works for every causal model of transformers, `CrossDecoder` for every
+encoder-decoder. A small Llama on a CPU has a faster decoder with the same methods (`cpu`).
 """
 
 from collections.abc import Sequence
@@ -11,19 +9,21 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from rlhf.training import packing
+from rlhf.training import cpu
+from rlhf.training.architecture import is_encoder_decoder, unwrap_model
+from rlhf.training.packing import right_pad
 
 
 class Decoder(Protocol):
-    """Rows that grow by one token at a time. Hidden states are the last layer's, (rows, H)."""
+    """A batch of sequences that grow by one token at a time. Hidden states are the last layer's,
+    (rows, H)."""
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Append (rows,) tokens; the hidden states at them."""
+        """Append (rows,) tokens; returns the hidden states at them."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+        """Drop all other rows."""
 
 
 def begin(
@@ -34,14 +34,15 @@ def begin(
     Returns the decoder and the hidden states (len(prompts) * k, H) at the prompts' last tokens, or
     at the decoder's start token where an encoder reads the prompts.
     """
-    if packing.is_encoder_decoder(model):
-        apart = CrossDecoder(model)
-        return apart, apart.read(*packing.right_pad(prompts, pad_id, device), k)
+    model = unwrap_model(model)
+    if is_encoder_decoder(model):
+        cross_decoder = CrossDecoder(model)
+        return cross_decoder, cross_decoder.read(*right_pad(prompts, pad_id, device), k)
     ids, mask = left_pad(prompts, pad_id, device)
-    kind = LlamaDecoder if LlamaDecoder.reads(model) and device.type == "cpu" else CachedDecoder
-    decoder = kind(model, room)
-    hidden = decoder.read(ids, mask, k)
-    return decoder, hidden
+    decoder: Any = CachedDecoder(model)
+    if cpu.LlamaDecoder.can_decode(model):
+        decoder = cpu.LlamaDecoder(model, room)
+    return decoder, decoder.read(ids, mask, k)
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
@@ -58,11 +59,11 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[T
 class CachedDecoder:
     """Any causal language model of transformers."""
 
-    def __init__(self, model: Any, room: int) -> None:
+    def __init__(self, model: Any) -> None:
         from transformers.cache_utils import DynamicCache
 
-        self.trunk = packing.inner(model).base_model
-        self.cache = DynamicCache(config=packing.inner(model).config)
+        self.trunk = model.base_model
+        self.cache = DynamicCache(config=model.config)
 
     def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
         """Read left-padded prompts (B, T) for k rows each."""
@@ -97,13 +98,12 @@ class CachedDecoder:
 
 
 class CrossDecoder:
-    """The decoder of any encoder-decoder of transformers. All rows are equally long: each begins
-    with the start token."""
+    """Any encoder-decoder of transformers. All rows are equally long: each begins with the start
+    token."""
 
     def __init__(self, model: Any) -> None:
-        inside = packing.inner(model)
-        self.encoder, self.decoder = inside.get_encoder(), inside.get_decoder()
-        self.start_id = inside.config.decoder_start_token_id
+        self.encoder, self.decoder = model.get_encoder(), model.get_decoder()
+        self.start_id = model.config.decoder_start_token_id
         self.cache: Any = None
 
     def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
@@ -132,174 +132,3 @@ class CrossDecoder:
     def keep(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.mask, self.encoded = self.mask[rows], self.encoded[rows]
-
-
-class LlamaDecoder:
-    """The same for a Llama, in as few operations as possible.
-
-    Each layer's query, key and value matrices are one, as are gate and up, with the norms' weights
-    multiplied into them; LoRA adapters are added in. All rows are written to one column of the
-    cache, which works because prompts are padded on the left.
-    """
-
-    def __init__(self, model: Any, room: int) -> None:
-        llama = packing.inner(model).base_model
-        self.config = llama.config
-        self.room = room
-        self.embeddings = llama.embed_tokens.weight
-        self.rotary = llama.rotary_emb
-        self.final_norm = llama.norm.weight
-        self.layers = [_Layer(layer) for layer in llama.layers]
-
-    @staticmethod
-    def reads(model: Any) -> bool:
-        """Whether it is a plain Llama in float32."""
-        inside = packing.inner(model)
-        config = getattr(inside, "config", None)
-        rope = getattr(config, "rope_parameters", None) or {}
-        return bool(
-            getattr(config, "model_type", "") == "llama"
-            and getattr(config, "hidden_act", "") == "silu"
-            and rope.get("rope_type", "default") in ("default", "linear", "llama3")
-            and not torch.is_autocast_enabled("cpu")
-            and all(p.dtype == torch.float32 for p in inside.parameters())
-        )
-
-    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
-        """Read left-padded prompts (B, T) for k rows each."""
-        config, (rows, width) = self.config, ids.shape
-        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        size = self.layers[0].head_size
-        self.eps = config.rms_norm_eps
-        self.heads, self.kv_heads, self.size, self.column = heads, kv_heads, size, width
-        columns = width + self.room
-        cos, sin = self.rotary(self.embeddings, torch.arange(columns)[None])
-        # Rotated halves come out of one product: x * cos + swapped(x) * (sin with a sign).
-        signed = torch.cat([-sin[0, :, : size // 2], sin[0, :, size // 2 :]], dim=1)
-        self.cos, self.sin = cos[0], signed
-        positions = mask.cumsum(dim=1).sub_(1).clamp_(min=0)
-        self.blocked = torch.zeros(rows, columns).masked_fill_(
-            torch.cat([mask == 0, mask.new_zeros(rows, self.room, dtype=torch.bool)], dim=1),
-            float("-inf"),
-        )
-        causal = torch.full((width, width), float("-inf")).triu_(1)
-        # A padded position sees itself, or its softmax would be over nothing.
-        seen = (self.blocked[:, None, None, :width] + causal).clone()
-        seen.diagonal(dim1=-2, dim2=-1).zero_()
-
-        x = self.embeddings[ids.flatten()]
-        cos, sin = self.cos[positions.flatten()][:, None], self.sin[positions.flatten()][:, None]
-        self.cache = []
-        for layer in self.layers:
-            q, key, value = self._project(layer, x, cos, sin)
-            q, key, value = (t.view(rows, width, -1, size).transpose(1, 2) for t in (q, key, value))
-            keys = torch.zeros(rows * k, kv_heads, columns, size)
-            values = torch.zeros(rows * k, kv_heads, columns, size)
-            keys[:, :, :width] = key.repeat_interleave(k, dim=0) if k > 1 else key
-            values[:, :, :width] = value.repeat_interleave(k, dim=0) if k > 1 else value
-            self.cache.append((keys, values))
-            attended = functional.scaled_dot_product_attention(
-                q, key, value, attn_mask=seen, enable_gqa=heads != kv_heads
-            )
-            x = self._finish(layer, x, attended.transpose(1, 2).reshape(rows * width, -1))
-        self.position = mask.sum(dim=1)
-        if k > 1:
-            self.position = self.position.repeat_interleave(k)
-            self.blocked = self.blocked.repeat_interleave(k, dim=0)
-        hidden = self._norm(x.view(rows, width, -1)[:, -1]) * self.final_norm
-        return hidden.repeat_interleave(k, dim=0) if k > 1 else hidden
-
-    def step(self, tokens: Tensor) -> Tensor:
-        x = self.embeddings[tokens]
-        cos, sin = self.cos[self.position][:, None], self.sin[self.position][:, None]
-        column, rows = self.column, len(tokens)
-        blocked = self.blocked[:, None, None, : column + 1]
-        for layer, (keys, values) in zip(self.layers, self.cache, strict=True):
-            q, key, value = self._project(layer, x, cos, sin)
-            keys[:, :, column], values[:, :, column] = key, value
-            attended = functional.scaled_dot_product_attention(
-                q[:, :, None],
-                keys[:, :, : column + 1],
-                values[:, :, : column + 1],
-                attn_mask=blocked,
-                enable_gqa=self.heads != self.kv_heads,
-            )
-            x = self._finish(layer, x, attended.view(rows, -1))
-        self.column += 1
-        self.position = self.position + 1
-        return self._norm(x) * self.final_norm
-
-    def keep(self, rows: Tensor) -> None:
-        columns = self.column
-        kept = []
-        for keys, values in self.cache:
-            shape = (len(rows), *keys.shape[1:])
-            both = keys.new_zeros(shape), values.new_zeros(shape)
-            both[0][:, :, :columns] = keys[rows, :, :columns]
-            both[1][:, :, :columns] = values[rows, :, :columns]
-            kept.append(both)
-        self.cache = kept
-        self.blocked, self.position = self.blocked[rows], self.position[rows]
-
-    def _norm(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps)
-
-    def _project(
-        self, layer: "_Layer", x: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, and values; each (rows, heads, head size)."""
-        both = functional.linear(self._norm(x), layer.qkv, layer.qkv_bias)
-        both = both.view(len(x), -1, self.size)
-        turned = both[:, : self.heads + self.kv_heads]
-        half = self.size // 2
-        swapped = torch.cat([turned[..., half:], turned[..., :half]], dim=-1)
-        turned = torch.addcmul(turned * cos, swapped, sin)
-        return (
-            turned[:, : self.heads],
-            turned[:, self.heads :],
-            both[:, self.heads + self.kv_heads :],
-        )
-
-    def _finish(self, layer: "_Layer", x: Tensor, attended: Tensor) -> Tensor:
-        x = torch.addmm(x, attended, layer.out)
-        if layer.out_bias is not None:
-            x = x + layer.out_bias
-        gate, up = functional.linear(self._norm(x), layer.gate_up, layer.gate_up_bias).chunk(2, -1)
-        x = torch.addmm(x, functional.silu(gate).mul_(up), layer.down)
-        return x if layer.down_bias is None else x + layer.down_bias
-
-
-class _Layer:
-    """The matrices of one layer as they are when sampling begins."""
-
-    def __init__(self, layer: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self.head_size = attention.head_dim
-        parts = [_effective(p) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        self.qkv = torch.cat([w for w, _ in parts]) * layer.input_layernorm.weight
-        self.qkv_bias = None if parts[0][1] is None else torch.cat([_known(b) for _, b in parts])
-        out, self.out_bias = _effective(attention.o_proj)
-        self.out = out.t()
-        parts = [_effective(p) for p in (mlp.gate_proj, mlp.up_proj)]
-        self.gate_up = torch.cat([w for w, _ in parts]) * layer.post_attention_layernorm.weight
-        self.gate_up_bias = (
-            None if parts[0][1] is None else torch.cat([_known(b) for _, b in parts])
-        )
-        down, self.down_bias = _effective(mlp.down_proj)
-        self.down = down.t()
-
-
-def _effective(linear: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear layer, with its LoRA adapters where they are switched on."""
-    if not hasattr(linear, "get_delta_weight"):
-        return linear.weight, linear.bias
-    weight = linear.base_layer.weight
-    if not linear.disable_adapters and not linear.merged:
-        for name in linear.active_adapters:
-            weight = weight + linear.get_delta_weight(name)
-    return weight, linear.base_layer.bias
-
-
-def _known(bias: Tensor | None) -> Tensor:
-    assert bias is not None
-    return bias

@@ -48,10 +48,10 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
     count 34 bytes at 2 bytes each), and the vocabulary's logits three times (logits, log-softmax,
     gradient).
     """
-    from rlhf.training import packing
+    from rlhf.training import architecture
 
     config, policy = models.config, models.policy
-    shape = packing.inner(policy.model).config
+    shape = architecture.unwrap_model(policy.model).config
     width = 2 if models.half else 4
     hidden = policy.hidden_size
     layers = getattr(shape, "num_hidden_layers", 1)

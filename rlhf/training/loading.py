@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import packing
+from rlhf.training import architecture, forward_pass, packing
 from rlhf.training.lean import import_little, understand_meta
 from rlhf.training.rundir import T5_TYPES, InputError, read_json
 
@@ -56,7 +56,7 @@ class Policy:
 
     @property
     def encoder_decoder(self) -> bool:
-        return packing.is_encoder_decoder(self.model)
+        return architecture.is_encoder_decoder(self.model)
 
     @property
     def hidden_size(self) -> int:
@@ -143,7 +143,7 @@ class Policy:
         """`InputError` if this is one, because `who` takes decoder-only models."""
         if self.encoder_decoder:
             raise InputError(
-                f"The policy is an encoder-decoder ({type(packing.inner(self.model)).__name__}), "
+                f"The policy is an encoder-decoder ({type(architecture.unwrap_model(self.model)).__name__}), "
                 f"and {who} takes decoder-only models; use a decoder-only policy, or our PPO."
             )
 
@@ -158,15 +158,15 @@ class Policy:
         """One pass over prompts and responses: where the N response tokens are, and the last hidden
         states (N, H) before each of them."""
         packed = self.pack(prompts, responses)
-        return packed, packing.states(self.model, packed)
+        return packed, forward_pass.hidden_states(self.model, packed)
 
     def pack(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
     ) -> packing.Packed:
         """Token ids as they are read."""
         if self.encoder_decoder:
-            start_id = packing.inner(self.model).config.decoder_start_token_id
-            return packing.pack_apart(
+            start_id = architecture.unwrap_model(self.model).config.decoder_start_token_id
+            return packing.pack_encoder_decoder(
                 prompts, responses, pad_id=self.pad_id, start_id=start_id, device=self.device
             )
         return packing.pack(
@@ -179,7 +179,7 @@ class Policy:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) to logits (..., V)."""
-        return packing.logits(self.model, hidden)
+        return forward_pass.logits(self.model, hidden)
 
     @contextlib.contextmanager
     def adapters_off(self) -> Iterator[None]:
@@ -246,12 +246,12 @@ def load_policy(
         pad_id=pad_id,
         context=context_length(model),
     )
-    if not packing.has_known_head(policy.model):
+    if not forward_pass.has_known_head(policy.model):
         raise InputError(
             f"The {what} {name!r} is a {type(policy.model).__name__}, whose output head does more "
             "than a matrix, a scale and a soft cap; PPO and sampling can't read it yet."
         )
-    policy.share_rows = packing.can_share_rows(policy.model.base_model)
+    policy.share_rows = forward_pass.can_share_rows(policy.model.base_model)
     return policy
 
 
@@ -523,7 +523,7 @@ def context_length(model: Any) -> int:
     for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
         value = getattr(model.config, key, None)
         if isinstance(value, int) and value > 0:
-            return value - packing.first_position(model)
+            return value - architecture.first_position(model)
     return 1 << 30
 
 

@@ -1,40 +1,32 @@
-"""Reading responses with little waste: which positions count, and nothing computed for the others.
+"""How prompts and responses are laid out for one forward pass, with little waste.
 
-Several short sequences share a row of the batch: each counts its positions from 0 and sees itself
-alone, by a mask. Where a model can't do that (`can_share_rows` tries it), every sequence gets a row
-of its own, padded on the right; in a causal model nothing looks ahead, so no mask is needed there.
-The output head, which for a small model costs as much as all layers together, is applied to the
-positions before response tokens only: packed, (N, H).
+Several short sequences share a row of the batch: each counts its positions from 0 and attends to
+itself alone, by a mask. Where a model can't do that (`forward_pass.can_share_rows` tries it), every
+sequence gets a row of its own, padded on the right; in a causal model no token attends to later
+ones, so no mask is needed there.
 
 An encoder-decoder (T5, BART) reads the prompt with its encoder and the response with its decoder,
-which begins with a start token of its own; both are padded on the right (`pack_apart`).
+which begins with a start token of its own; both are padded on the right (`pack_encoder_decoder`).
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf.training import llama, products
-
-GROUP = 256
+MAX_GROUP_TOKENS = 256
 """Tokens up to which responses to the same prompt share it: attention grows with their square."""
 
-STEP = 64
-"""Where few shapes are wanted, the width of shared rows is a multiple of this."""
+WIDTH_MULTIPLE = 8
+"""The width of shared rows is a multiple of this: the float32 numbers of one AVX register."""
 
-FINE = 8
-"""Elsewhere of this: what vectors of a processor hold."""
-
-MOST = 128
+MAX_SHARED_WIDTH = 128
 """Shared rows have up to so many tokens, or twice as many as the longest sequence."""
 
-ATTENTION = 400
-"""Width of a row at which attention costs as much as all else does (hidden size 128; larger models
-have less of it)."""
+ATTENTION_WIDTH = 400
+"""Width of a row at which attention costs as much as all else does (hidden size 128; in larger
+models attention's part is smaller)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class Packed:
     width: int
     """T, the longest response."""
 
-    def spread(self, values: Tensor) -> Tensor:
+    def unpack(self, values: Tensor) -> Tensor:
         """(N,) values to (B, T), 0 where a response has no token."""
         out = values.new_zeros(self.count * self.width)
         return out.index_put((self.rows * self.width + self.columns,), values).view(-1, self.width)
@@ -85,16 +77,11 @@ def pack(
         groups = [[i] for i in range(len(prompts))]
     # Nothing is read after the last response token, so it needs no place.
     sizes = [len(prompts[g[0]]) + sum(len(responses[i]) - 1 for i in g) for g in groups]
-    # Few shapes, where oneDNN makes a kernel for each.
-    multiple = products.rows_multiple()
-    few_shapes = share_rows and device.type == "cpu" and multiple > 1
     if share_rows:
-        width, places = _cheapest(sizes, STEP if few_shapes else FINE)
+        width, places = _cheapest_layout(sizes)
     else:
         width, places = max(sizes), [(i, 0) for i in range(len(sizes))]
-    count = _rows(places)
-    if few_shapes:
-        count += -count % (multiple // math.gcd(width, multiple))
+    count = _n_rows(places)
     ids = torch.full((count, width), pad_id, dtype=torch.long)
     position = torch.zeros_like(ids)
     owner = torch.full_like(ids, -1)
@@ -141,13 +128,14 @@ def pack(
 def _groups(
     prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """Responses that read their prompt together: of the same prompt, in at most `GROUP` tokens."""
+    """Responses that read their prompt together: of the same prompt, in at most `MAX_GROUP_TOKENS`
+    tokens."""
     groups: list[list[int]] = []
     latest: dict[tuple[int, ...], tuple[list[int], int]] = {}
     for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         key, own = tuple(prompt), len(response) - 1
         group, size = latest.get(key, ([], 0))
-        if not group or size + own > GROUP:
+        if not group or size + own > MAX_GROUP_TOKENS:
             group, size = [], len(prompt)
             groups.append(group)
         group.append(i)
@@ -155,7 +143,7 @@ def _groups(
     return groups
 
 
-def pack_apart(
+def pack_encoder_decoder(
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
     *,
@@ -196,19 +184,22 @@ def right_pad(
     return ids.to(device), mask.to(device)
 
 
-def _cheapest(sizes: Sequence[int], step: int) -> tuple[int, list[tuple[int, int]]]:
-    """The width whose rows cost least, of multiples of `step`, and where each sequence goes.
+def _cheapest_layout(sizes: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
+    """The width whose rows cost least, and the row and start of each sequence.
 
-    A place costs as much in narrow rows as in wide ones, but for attention, which looks along the
-    whole row.
+    A position costs as much in narrow rows as in wide ones, except for attention, whose cost grows
+    with the width.
     """
-    least = -(-max(sizes) // step) * step
-    widths = range(least, max(least, min(max(2 * least, MOST), GROUP)) + 1, step)
-    found = [(width, _fit(sizes, width)) for width in widths]
-    return min(found, key=lambda one: _rows(one[1]) * one[0] * (ATTENTION + one[0]))
+    least = -(-max(sizes) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    most = max(least, min(max(2 * least, MAX_SHARED_WIDTH), MAX_GROUP_TOKENS))
+    layouts = [(width, _fit(sizes, width)) for width in range(least, most + 1, WIDTH_MULTIPLE)]
+    return min(
+        layouts,
+        key=lambda layout: _n_rows(layout[1]) * layout[0] * (ATTENTION_WIDTH + layout[0]),
+    )
 
 
-def _rows(places: Sequence[tuple[int, int]]) -> int:
+def _n_rows(places: Sequence[tuple[int, int]]) -> int:
     return 1 + max(row for row, _ in places)
 
 
@@ -227,7 +218,7 @@ def _fit(sizes: Sequence[int], width: int) -> list[tuple[int, int]]:
     return places
 
 
-def parts_by_length(
+def microbatches_by_length(
     lengths: Sequence[int], rows: Sequence[int], *, size: int, tokens: int
 ) -> Iterator[list[int]]:
     """`rows` in parts of similar length, of at most `size` rows and `tokens` padded tokens.
@@ -243,146 +234,3 @@ def parts_by_length(
         part.append(row)
     if part:
         yield part
-
-
-def inner(model: Any) -> Any:
-    """The transformers model inside LoRA's wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def is_encoder_decoder(model: Any) -> bool:
-    """Whether an encoder reads the prompt and a decoder the response, as in T5."""
-    return bool(getattr(inner(model).config, "is_encoder_decoder", False))
-
-
-def first_position(model: Any) -> int:
-    """The position that a model gives its first token: 0, but for RoBERTa and its like (XLM-R,
-    MPNet, CamemBERT, Longformer) the one after `padding_idx`, whose place in their table of
-    positions is kept for padding."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings":
-            kept = getattr(module, "padding_idx", None)
-            return 0 if kept is None else kept + 1
-    return 0
-
-
-def state_size(trunk: Any) -> int:
-    """H, the width of a trunk's last hidden states: OPT-350m's are projected to that of its
-    embeddings."""
-    config = inner(trunk).config
-    return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
-
-
-@torch.no_grad()
-def looks_ahead(trunk: Any) -> bool:
-    """Whether what a token is read as depends on those after it, as in an encoder."""
-    size = trunk.config.vocab_size
-    ids = torch.tensor([[3, 5, 7, 9], [3, 5, 7, 11]], device=next(trunk.parameters()).device) % size
-    hidden = trunk(input_ids=ids).last_hidden_state[:, :3].float()
-    return not torch.allclose(hidden[0], hidden[1], atol=1e-4, rtol=1e-4)
-
-
-def trunk_states(trunk: Any, packed: Packed) -> Tensor:
-    """(N, H) last hidden states of a trunk (a model without head) before each response token."""
-    if is_encoder_decoder(trunk):
-        hidden = _decoder_states(trunk, packed.inputs)
-        return hidden.flatten(0, 1)[packed.positions]
-    if llama.reads(trunk):
-        return llama.states(trunk, packed.inputs, packed.positions)
-    inputs = dict(packed.inputs)
-    if "attention_mask" in inputs:  # additive masks have the precision of what they are added to
-        dtype = next(trunk.parameters()).dtype
-        if torch.is_autocast_enabled(inputs["input_ids"].device.type):
-            dtype = torch.get_autocast_dtype(inputs["input_ids"].device.type)
-        inputs["attention_mask"] = inputs["attention_mask"].to(dtype)
-    hidden = trunk(**inputs, use_cache=False).last_hidden_state
-    return hidden.flatten(0, 1)[packed.positions]
-
-
-def _decoder_states(model: Any, inputs: dict[str, Tensor]) -> Tensor:
-    """(B, S, H) last hidden states of the decoder, after the encoder has read its part."""
-    mask = inputs["attention_mask"]
-    encoded = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=mask)
-    return model.get_decoder()(
-        input_ids=inputs["decoder_input_ids"],
-        encoder_hidden_states=encoded.last_hidden_state,
-        encoder_attention_mask=mask,
-        use_cache=False,
-    ).last_hidden_state
-
-
-def states(model: Any, packed: Packed) -> Tensor:
-    """(N, H) last hidden states of a language model before each response token."""
-    return trunk_states(inner(model).base_model, packed)
-
-
-@torch.no_grad()
-def can_share_rows(trunk: Any) -> bool:
-    """Whether sequences that share a row are read as if each were alone, as attention with an
-    explicit mask does and recurrent layers don't; and whether nothing looks ahead."""
-    if is_encoder_decoder(trunk):
-        return False
-    device = next(trunk.parameters()).device
-    size = trunk.config.vocab_size
-    ids = [[(7 * (i // 2) + 3) % size, *((5 * i + 3 * j) % size for j in range(3 + i))]
-           for i in range(4)]  # fmt: skip
-    try:
-        packed = pack([r[:1] for r in ids], [r[1:] for r in ids], pad_id=0, device=device,
-                      share_rows=True)  # fmt: skip
-        together = trunk_states(trunk, packed).float()
-        alone = [
-            trunk(input_ids=torch.tensor([row[:-1]], device=device), use_cache=False)
-            .last_hidden_state[0]
-            .float()
-            for row in ids
-        ]
-    except (TypeError, ValueError, RuntimeError, IndexError):
-        return False
-    near = 1e-3 if next(trunk.parameters()).dtype == torch.float32 else 0.1
-    return bool(torch.allclose(together, torch.cat(alone), atol=near, rtol=near))
-
-
-def logits(model: Any, hidden: Tensor) -> Tensor:
-    """Hidden states (..., H) to logits (..., V), as the model's own forward pass would."""
-    model = inner(model)
-    config = model.config
-    if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
-        hidden = hidden * config.d_model**-0.5
-    head = model.get_output_embeddings()
-    if hidden.ndim == 2 and len(hidden) > products.ROWS and products.computes(head):
-        out = products.linear(hidden, head.weight)
-    else:
-        out = head(hidden)
-    if scale := getattr(config, "logit_scale", None):  # Cohere
-        out = out * scale
-    if scale := getattr(config, "logits_scaling", None):  # Granite
-        out = out / scale
-    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
-        out = torch.tanh(out / cap) * cap
-    return out
-
-
-@torch.no_grad()
-def has_known_head(model: Any) -> bool:
-    """Whether `logits` agrees with the model: an architecture may do more than is known here."""
-    inside = inner(model)
-    if not hasattr(inside, "base_model") or inside.get_output_embeddings() is None:
-        return False
-    device = next(inside.parameters()).device
-    ids = torch.tensor([[1, 2, 3]], device=device) % inside.get_input_embeddings().num_embeddings
-    if is_encoder_decoder(inside):
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "decoder_input_ids": ids,
-        }
-        expected = inside(**inputs, use_cache=False).logits.float()
-        try:
-            hidden = _decoder_states(inside, inputs)
-        except (AttributeError, TypeError):  # parts that were put together, with heads of their own
-            return False
-    else:
-        expected = inside(input_ids=ids, use_cache=False).logits.float()
-        hidden = inside.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    got = logits(inside, hidden).float()
-    return bool(torch.allclose(got, expected, atol=1e-2, rtol=1e-2))

@@ -1,23 +1,24 @@
-"""Several processes that train one model: each works on its share, and all know the whole.
+"""Several processes that train one model: each works on its share, and all know the whole result.
 
     torchrun --nproc-per-node 2 -m rlhf.training.ppo RUN_DIR
 
-or, on the CPU of one machine, by forking itself (forked.py). A rollout is small beside the work that
-makes it. So every process answers, scores and reads its share of the responses, then all exchange
-the numbers, and each computes advantages over the whole rollout: whitening across processes needs
-nothing special. Gradients are added up once per minibatch, each share weighted by its tokens in the
-whole minibatch, so that N processes take the step that one would take. Reward models are trained in
-the same way, by their rankings.
+or, on the CPU of one machine, by forking the stage's own process (`cpu.fork`). A rollout's numbers
+are few compared with the work that produces them. So every process answers, scores and reads its
+share of the responses, then all exchange the numbers, and each computes advantages over the whole
+rollout: whitening across processes needs nothing special. Gradients are summed once per minibatch,
+each share weighted by its tokens in the whole minibatch, so that N processes take the step that one
+process would take. Reward models are trained in the same way, by their rankings.
 
-Each process holds all weights, or with `sharded` a share of every one, of its gradient and of what
-the optimizer remembers of it (FSDP2, torch's `fully_shard`; Zhao et al. 2023, "PyTorch FSDP"). A
-stage does the same in both cases: it asks the group to `hold` a model, has it trained inside
-`held(...)` and read inside `held.gathered()`.
+Each process has all weights, or with `sharded` a share of every weight, of its gradient and of its
+optimizer state (FSDP2, torch's `fully_shard`; Zhao et al. 2023, "PyTorch FSDP"). A stage does the
+same in both cases: it calls `Group.shard` on a model, trains it through the object that it gets
+(`sharded(function, ...)`) and reads it inside `sharded.unsharded()`.
 """
 
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import STARTING, forked
+from rlhf.training import cpu
 from rlhf.training.rundir import InputError
 
 T = TypeVar("T")
@@ -33,18 +34,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """This process among its peers; alone unless `torchrun` started it."""
+    """This process among those that train together; alone unless it was forked or `torchrun`
+    started it."""
 
     rank: int = 0
     size: int = 1
     sharded: bool = False
-    """Whether a process holds a share of every weight instead of all weights."""
-    peers: forked.Peers | None = None
-    """The others, where this process or theirs was forked; else torch.distributed knows them."""
+    """Whether a process has a share of every weight instead of all weights."""
+    workers: cpu.ForkedWorkers | None = None
+    """How forked processes exchange numbers; None where torch.distributed does it."""
 
     @property
-    def writes(self) -> bool:
-        """Whether this process writes the run folder: one of them does."""
+    def is_main_process(self) -> bool:
+        """Whether this is the one process that writes the run folder."""
         return self.rank == 0
 
     @property
@@ -52,111 +54,113 @@ class Group:
         """Which items of a list are this process's."""
         return slice(self.rank, None, self.size)
 
-    def fair_share(self, items: Sequence[T]) -> list[T]:
-        """This process's items of a list that is sorted by the work they are: there and back, so that
-        nobody has always the larger ones."""
+    def balanced_share(self, items: Sequence[T]) -> list[T]:
+        """This process's items of a list that is sorted by cost: dealt out forwards and backwards in
+        turn, so that no process always gets the larger ones."""
         period = 2 * self.size
         return [
             x for i, x in enumerate(items) if self.rank in (i % period, period - 1 - i % period)
         ]
 
-    def merge(self, mine: list[T], total: int) -> list[T]:
-        """The whole list of `total` items from everybody's `share` of it."""
+    def all_gather(self, items: list[T], total: int) -> list[T]:
+        """The whole list of `total` items from every process's `share` of it."""
         if self.size == 1:
-            return mine
-        everybody: list[Any] = [None] * self.size
-        if self.peers:
-            everybody = self.peers.gather(mine)
+            return items
+        shares: list[Any] = [None] * self.size
+        if self.workers:
+            shares = self.workers.all_gather(items)
         else:
-            torch.distributed.all_gather_object(everybody, mine)
+            torch.distributed.all_gather_object(shares, items)
         whole: list[Any] = [None] * total
-        for rank, theirs in enumerate(everybody):
-            whole[rank :: self.size] = theirs
+        for rank, share in enumerate(shares):
+            whole[rank :: self.size] = share
         return whole
 
-    def add(self, tensor: Tensor) -> Tensor:
-        """The sum of everybody's tensor, in place."""
-        if self.peers:
-            self.peers.add(tensor)
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' tensors, in place."""
+        if self.workers:
+            self.workers.all_reduce(tensor)
         elif self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def add_numbers(self, numbers: dict[str, float]) -> dict[str, float]:
-        """The sums of everybody's numbers, under the same names."""
+    def all_reduce_numbers(self, numbers: dict[str, float]) -> dict[str, float]:
+        """The sums of all processes' numbers, under the same names."""
         if self.size == 1:
             return numbers
-        added = self.add(torch.tensor(list(numbers.values()), dtype=torch.float64))
-        return dict(zip(numbers, added.tolist(), strict=True))
+        sums = self.all_reduce(torch.tensor(list(numbers.values()), dtype=torch.float64))
+        return dict(zip(numbers, sums.tolist(), strict=True))
 
-    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up everybody's gradients, all in one message; a missing one counts as 0, unless nobody
-        has it: then it stays missing, so that the optimizer leaves the parameter alone.
+    def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum all processes' gradients, in one message. A missing gradient counts as 0; where every
+        process lacks it, it stays missing, so that the optimizer leaves the parameter alone.
 
-        Those of shards have been added up on the backward pass.
+        The gradients of shards are summed already, by the backward pass.
         """
-        parameters = [p for p in parameters if not is_shard(p)]
+        parameters = [p for p in parameters if not is_sharded(p)]
         if self.size == 1 or not parameters:
             return
-        there = torch.tensor([float(p.grad is not None) for p in parameters])
+        present = torch.tensor([float(p.grad is not None) for p in parameters])
         grads = [torch.zeros_like(p) if p.grad is None else p.grad.contiguous() for p in parameters]
-        if self.peers:
-            self.peers.add_all([*grads, there])
+        if self.workers:
+            self.workers.all_reduce_many([*grads, present])
         else:
-            there = there.to(grads[0])
-            flat = self.add(torch.cat([t.flatten() for t in (*grads, there)]))
-            *grads, there = flat.split([t.numel() for t in (*grads, there)])
-        for p, grad, somebody in zip(parameters, grads, there.tolist(), strict=True):
-            p.grad = grad.view_as(p) if somebody else None
+            present = present.to(grads[0])
+            flat = self.all_reduce(torch.cat([t.flatten() for t in (*grads, present)]))
+            *grads, present = flat.split([t.numel() for t in (*grads, present)])
+        for p, grad, count in zip(parameters, grads, present.tolist(), strict=True):
+            p.grad = grad.view_as(p) if count else None
 
-    def even(self, parts: list[list[int]], spare: list[int]) -> list[tuple[list[int], float]]:
-        """Parts of this process's work with their weight, 1.
+    def pad_to_equal_count(
+        self, microbatches: list[list[int]], padding: list[int]
+    ) -> list[tuple[list[int], float]]:
+        """This process's microbatches with their weight, 1.
 
-        Sharded weights are fetched by all at once, so there everybody needs as many parts: whoever
-        has fewer repeats `spare` with weight 0.
+        Sharded weights are fetched by all processes at once, so there every process needs equally
+        many microbatches: a process with fewer repeats `padding` with weight 0.
         """
-        weighted = [(part, 1.0) for part in parts]
+        weighted = [(rows, 1.0) for rows in microbatches]
         if self.sharded:
-            most = torch.tensor(len(parts))
+            most = torch.tensor(len(microbatches))
             torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-            weighted += [(spare, 0.0)] * (int(most) - len(parts))
+            weighted += [(padding, 0.0)] * (int(most) - len(microbatches))
         return weighted
 
-    def hold(self, model: nn.Module, device: torch.device) -> "Whole | Shards":
-        """How this process holds a model from now on. Its parameters are others afterwards, so an
-        optimizer is to be made later."""
-        return Shards(model, self.size, device) if self.sharded else Whole()
+    def shard(self, model: nn.Module, device: torch.device) -> "Unsharded | Sharded":
+        """The model as this group trains it. Sharding replaces the module's parameters, so make the
+        optimizer afterwards."""
+        return Sharded(model, self.size, device) if self.sharded else Unsharded()
 
     def any(self, flag: bool) -> bool:  # noqa: FBT001 - a question about one flag
-        """Whether it is so in any process."""
-        return bool(self.add(torch.tensor(float(flag))))
+        """Whether the flag is set in any process."""
+        return bool(self.all_reduce(torch.tensor(float(flag))))
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.peers:
-            self.peers.wait()
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        if self.workers:
+            self.workers.barrier()
         elif self.size > 1:
             torch.distributed.barrier()
 
 
-class Whole:
-    """A model of which this process has everything."""
+class Unsharded:
+    """A model of which this process has all weights."""
 
-    def __call__(self, act: Callable[..., T], *given: Any) -> T:
-        """What `act` returns, which may be trained on."""
-        return act(*given)
+    def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call `function`; the tensors that it returns may be trained on."""
+        return function(*arguments)
 
     @contextlib.contextmanager
-    def gathered(self) -> Iterator[None]:
-        """While the model is only read."""
+    def unsharded(self) -> Iterator[None]:
+        """All weights are here, while the model is only read."""
         yield
 
 
-class Shards(nn.Module):
+class Sharded(nn.Module):
     """A model of which this process has a share of every weight.
 
-    A layer's weights are fetched when it computes, forward and backward, and let go again; all
-    others (embeddings, the head, a norm) from the beginning of `act` to its end.
+    A layer's weights are fetched when it computes, forward and backward, and freed again; all other
+    weights (embeddings, the head, a norm) are here from the beginning of a call to its end.
     """
 
     def __init__(self, model: nn.Module, size: int, device: torch.device) -> None:
@@ -172,18 +176,18 @@ class Shards(nn.Module):
         fully_shard(self, mesh=mesh, reshard_after_forward=True)
         self.parts = [m for m in self.modules() if isinstance(m, FSDPModule)]
         for part in self.parts:
-            # Losses are weighted by their share of the whole, so gradients are added, not averaged.
+            # Losses are weighted by their share of the whole, so gradients are summed, not averaged.
             part.set_gradient_divide_factor(1.0)
-            part.set_force_sum_reduction_for_comms(True)  # gloo can't multiply while it adds
-        self(lambda: None)  # whatever is called first is taken for the whole
+            part.set_force_sum_reduction_for_comms(True)  # gloo can't multiply while it sums
+        self(lambda: None)  # FSDP2 takes the module that is called first for the root
 
-    def forward(self, act: Callable[..., T], *given: Any) -> T:
-        """What `act` returns: tensors of which some are trained on. All processes call together,
-        and equally often (`Group.even`)."""
-        return act(*given)
+    def forward(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call `function`; the tensors that it returns may be trained on. All processes call
+        together, and equally often (`Group.pad_to_equal_count`)."""
+        return function(*arguments)
 
     @contextlib.contextmanager
-    def gathered(self) -> Iterator[None]:
+    def unsharded(self) -> Iterator[None]:
         """All weights are here at once, as plain parameters, to be read any number of times."""
         for part in self.parts:
             part.set_reshard_after_forward(False)
@@ -196,44 +200,53 @@ class Shards(nn.Module):
                 part.set_reshard_after_forward(True)
 
 
-def is_shard(tensor: Any) -> bool:
-    """Whether it is a process's share of a tensor."""
-    return hasattr(tensor, "full_tensor")  # a DTensor, whose module is not imported for asking
+# --- Tensors that may be shards: torch's names for them, which take plain tensors too ---------------
 
 
-def whole(tensor: Any) -> Tensor:
-    """The tensor that everybody has a share of; all processes ask together."""
-    all_of_it: Tensor = tensor.full_tensor() if is_shard(tensor) else tensor
-    return all_of_it
+def is_sharded(tensor: Any) -> bool:
+    """Whether it is a process's share of a tensor (a DTensor)."""
+    return hasattr(tensor, "full_tensor")  # asked without importing DTensor's module
 
 
-def share_of(tensor: Tensor, like: Any) -> Tensor:
-    """This process's share of a tensor that everybody has, as it has one of `like`."""
-    if not is_shard(like):
+def full_tensor(tensor: Any) -> Tensor:
+    """The tensor that every process has a share of; all processes call together."""
+    full: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
+    return full
+
+
+def distribute_tensor(tensor: Tensor, like: Any) -> Tensor:
+    """This process's share of a tensor that every process has, laid out as `like` is."""
+    if not is_sharded(like):
         return tensor
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import distribute_tensor as distribute
 
     tensor = tensor.to(like.device)
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+    return distribute(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def local(tensor: Any) -> Tensor:
-    """What this process has of a tensor, sharing its memory."""
-    mine: Tensor = tensor.to_local() if is_shard(tensor) else tensor
-    return mine
+def to_local(tensor: Any) -> Tensor:
+    """This process's share of a tensor, in the same memory."""
+    local: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    return local
 
 
-def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
-    """Clip the gradients to `max_norm` (0: leave them) and return the norm that they had.
+def local_fraction(parameters: Sequence[Any]) -> float:
+    """The fraction of all numbers in `parameters` that this process has."""
+    local: int = sum(to_local(p).numel() for p in parameters)
+    return local / sum(p.numel() for p in parameters)
 
-    Some may be shards: then all processes ask together.
+
+def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+    """Clip the gradients to the norm `max_norm` (0: no limit); returns the norm before clipping.
+
+    Some may be shards: then all processes call together.
     """
     limit = max_norm or math.inf
-    kinds = [[p for p in parameters if is_shard(p) == shard] for shard in (True, False)]
+    kinds = [[p for p in parameters if is_sharded(p) == sharded] for sharded in (True, False)]
     if not (kinds[0] and kinds[1]):
-        return float(whole(nn.utils.clip_grad_norm_(parameters, limit)))
+        return float(full_tensor(nn.utils.clip_grad_norm_(parameters, limit)))
     norms = [
-        whole(nn.utils.get_total_norm([p.grad for p in some if p.grad is not None]))
+        full_tensor(nn.utils.get_total_norm([p.grad for p in some if p.grad is not None]))
         for some in kinds
     ]
     norm = torch.linalg.vector_norm(torch.stack(norms))
@@ -242,46 +255,43 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
     return float(norm)
 
 
-def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers, whole, under names for a file. All processes ask together."""
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as full tensors, under names for a file. All processes call together."""
     return {
-        f"{number}.{name}": whole(value.detach())
+        f"{number}.{name}": full_tensor(value.detach())
         for number, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
 
 
-def put_moments(optimizer: torch.optim.Optimizer, saved: dict[str, Tensor]) -> None:
-    """Put back what `moments` gave."""
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Load what `optimizer_state` returned."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in saved.items():
+    for key, value in state.items():
         number, name = key.split(".")
         if name != "step":
-            value = share_of(value, parameters[int(number)])
+            value = distribute_tensor(value, parameters[int(number)])
         entries.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict(
         {"state": entries, "param_groups": optimizer.state_dict()["param_groups"]}
     )
 
 
-def held_here(parameters: Sequence[Any]) -> float:
-    """The share of all numbers in `parameters` that this process holds."""
-    here: int = sum(local(p).numel() for p in parameters)
-    return here / sum(p.numel() for p in parameters)
+# --- Starting and ending ----------------------------------------------------------------------------
 
 
-def join(device: torch.device, *, sharded: bool = False) -> Group:
-    """Meet the other processes that `torchrun` started; alone without it.
+def init_process_group(device: torch.device, *, sharded: bool = False) -> Group:
+    """The group of the processes that `torchrun` started; a group of one without it.
 
-    `InputError` if weights are to be sharded and there is nobody to share them with.
+    `InputError` if weights are to be sharded and there is one process only.
     """
     if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
         if device.type == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         # Numbers that are exchanged are on the CPU whatever the models are on.
-        together = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(together)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend)
         group = Group(torch.distributed.get_rank(), torch.distributed.get_world_size(), sharded)
     else:
         group = Group()
@@ -293,21 +303,32 @@ def join(device: torch.device, *, sharded: bool = False) -> Group:
     return group
 
 
+def can_fork() -> bool:
+    """Whether a stage can fork here (Linux only)."""
+    return cpu.can_fork()
+
+
 def fork(group: Group, size: int) -> Group:
     """Become `size` processes of one machine, in place of one with as many threads.
 
-    Only a stage that is alone in a process of its own does: whoever called it as a function does not
-    expect to be there twice.
+    Only a stage that was started by its own command forks: a caller of `main` as a function does
+    not expect to run twice afterwards.
     """
-    if group.size > 1 or size < 2 or not (STARTING and forked.possible()):
+    if group.size > 1 or size < 2 or not (_is_stage_command() and can_fork()):
         return group
-    peers = forked.fork(size)
-    return Group(peers.rank, size, peers=peers)
+    workers = cpu.fork(size)
+    return Group(workers.rank, size, workers=workers)
 
 
-def leave(group: Group) -> None:
-    """Say goodbye, so that no process waits for one that has ended."""
-    if group.peers:
-        group.peers.leave()
+def _is_stage_command() -> bool:
+    """Whether this process is `python -m rlhf.training.<stage>`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.startswith(f"{__package__}.")
+
+
+def destroy_process_group(group: Group) -> None:
+    """Leave the group, so that no process waits for one that has ended."""
+    if group.workers:
+        group.workers.close()
     elif group.size > 1:
         torch.distributed.destroy_process_group()

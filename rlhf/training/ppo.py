@@ -92,7 +92,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     prompts, watch = read_inputs(run_dir, config)
     _check_enough(prompts, config)  # before models are loaded, which takes longer
     loading.be_deterministic(config.seed, config.threads)
-    group = parallel.join(loading.choose_device(config.device), sharded=config.sharded)
+    group = parallel.init_process_group(
+        loading.choose_device(config.device), sharded=config.sharded
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # until `share_work` knows how many processes there will be
     models = Models(config, group)
@@ -125,8 +127,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         state.scales = models.reward.scales
     if checkpoint is None and watch:
         state.before, _ = models.sample_and_judge(watch, seed=config.seed)
-    group.wait()  # until all have read the checkpoint
-    metrics = MetricsWriter(run_dir, resume_after=state.step) if group.writes else None
+    group.barrier()  # until all have read the checkpoint
+    metrics = MetricsWriter(run_dir, resume_after=state.step) if group.is_main_process else None
 
     while state.step < config.steps and not state.stop_reason:
         began = time.monotonic()
@@ -276,10 +278,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             tensors = trained_tensors(models, optimizer)
             copies = {"best": best, "within": within_budget, "average": average}
             tensors |= {name: copy for name, copy in copies.items() if copy}
-            if group.writes:
+            if group.is_main_process:
                 save_checkpoint(run_dir, functools.partial(write_checkpoint, tensors, state))
         if stopping:
-            parallel.leave(group)
+            parallel.destroy_process_group(group)
             raise Stopped
 
     # 11. Samples before and after, the refined policy, the result. What is kept is the last policy,
@@ -294,12 +296,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         watching = models.reward.test_scorer is not None and state.stop_reason != "tripwire"
         if watching and means["test"] > liked_best(state) + CLEARLY:
             state.best_step = kept_step
-        if group.writes:
+        if group.is_main_process:
             sides = _side_by_side(kept_step, watch, state.before, after)
             write_jsonl(run_dir / "samples.jsonl", list(sides))
-    held = group.merge([parallel.held_here([p for _, p in models.trained()])], group.size)
+    held = group.all_gather([parallel.local_fraction([p for _, p in models.trained()])], group.size)
     refined = models.trained_weights() if group.sharded else {}
-    parallel.leave(group)
+    parallel.destroy_process_group(group)
     if metrics is None:
         return
     metrics.close()
@@ -362,9 +364,11 @@ def update(
             if ptx_examples and train_policy:
                 drawn = drawer.sample(ptx_examples, min(config.ptx_batch_size, len(ptx_examples)))
                 stats["ptx_loss"] = _ptx_loss(models, drawn, config.ptx_weight)
-            models.group.add_gradients(optimizer_parameters)
-            norm = parallel.clip([p for _, p in models.trained()], config.max_grad_norm)
-            critic_norm = parallel.clip(list(models.critic.parameters()), config.max_grad_norm)
+            models.group.all_reduce_gradients(optimizer_parameters)
+            norm = parallel.clip_gradients([p for _, p in models.trained()], config.max_grad_norm)
+            critic_norm = parallel.clip_gradients(
+                list(models.critic.parameters()), config.max_grad_norm
+            )
             # A gradient that is not finite would poison every weight: skip, count, go on.
             numbers = stats | {"policy's gradient": norm, "critic's gradient": critic_norm}
             if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
@@ -413,20 +417,20 @@ def _losses(
     )
     sizes = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
     # Processes share a minibatch by length, so that all have about as much to do.
-    mine = models.group.fair_share(sorted(minibatch, key=lambda i: (sizes[i], i)))
+    mine = models.group.balanced_share(sorted(minibatch, key=lambda i: (sizes[i], i)))
     microbatches = list(models.microbatches(sizes, mine))
-    for rows, counts in models.group.even(microbatches, list(minibatch[:1])):
+    for rows, counts in models.group.pad_to_equal_count(microbatches, list(minibatch[:1])):
         with models.autocast():
-            packed, hidden, picked, entropies = models.held_policy(
+            packed, hidden, picked, entropies = models.sharded_policy(
                 models.forward, models.policy, rollout.prompts, rollout.responses, rows
             )
             # While the critic warms up, what it would pass on stops here.
             seen = hidden if train_policy else hidden.detach()
-            values = packed.spread(models.held_critic(models.critic, seen, packed))
+            values = packed.unpack(models.sharded_critic(models.critic, seen, packed))
         width = packed.width
         mask = rollout.mask[rows, :width]
         old, advantages = rollout.logprobs[rows, :width], rollout.advantages[rows, :width]
-        logprobs = packed.spread(picked)
+        logprobs = packed.unpack(picked)
         importance = rollout.importance
         policy_loss, clipped = ppo_math.policy_loss(
             logprobs,
@@ -461,7 +465,7 @@ def _losses(
         stats["clip_fraction"] += float(clipped) * by_tokens
         stats["approx_kl"] += float(approximate) * by_tokens
         stats["entropy"] += float(entropy.detach()) * by_tokens
-    return models.group.add_numbers(stats)
+    return models.group.all_reduce_numbers(stats)
 
 
 def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) -> float:
@@ -469,18 +473,20 @@ def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) ->
     tokens, at temperature 1; returns that mean in nats (InstructGPT, eq. 2, third term)."""
     tokens = sum(len(e.response) for e in examples)
     sizes = [len(e.prompt) + len(e.response) for e in examples]
-    mine = models.group.fair_share(sorted(range(len(examples)), key=lambda i: (sizes[i], i)))
+    mine = models.group.balanced_share(sorted(range(len(examples)), key=lambda i: (sizes[i], i)))
     prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
     total = 0.0
-    for rows, counts in models.group.even(list(models.microbatches(sizes, mine)), [0]):
+    for rows, counts in models.group.pad_to_equal_count(
+        list(models.microbatches(sizes, mine)), [0]
+    ):
         with models.autocast():
-            _, _, logprobs, _ = models.held_policy(
+            _, _, logprobs, _ = models.sharded_policy(
                 models.forward, models.policy, prompts, responses, rows, 1.0
             )
         loss = -counts * logprobs.sum() / tokens
         (weight * loss).backward()
         total += float(loss.detach())
-    return models.group.add_numbers({"ptx_loss": total})["ptx_loss"]
+    return models.group.all_reduce_numbers({"ptx_loss": total})["ptx_loss"]
 
 
 def roll_back(

@@ -48,11 +48,13 @@ def trained_tensors(
 
     All processes ask together.
     """
-    reference = {n: parallel.whole(w) for n, w in models.followed.items()}
+    reference = {n: parallel.full_tensor(w) for n, w in models.followed.items()}
     return ({"reference": reference} if reference else {}) | {
-        "policy": {n: parallel.whole(p.detach()) for n, p in models.trained()},
-        "critic": {n: parallel.whole(p.detach()) for n, p in models.critic.named_parameters()},
-        "optimizer": parallel.moments(optimizer),
+        "policy": {n: parallel.full_tensor(p.detach()) for n, p in models.trained()},
+        "critic": {
+            n: parallel.full_tensor(p.detach()) for n, p in models.critic.named_parameters()
+        },
+        "optimizer": parallel.optimizer_state(optimizer),
     }
 
 
@@ -81,8 +83,8 @@ def load_checkpoint(
     models.put_reference(reference)
     with torch.no_grad():
         for name, parameter in critic_now.items():
-            parameter.copy_(parallel.share_of(critic[name], parameter))
-    parallel.put_moments(optimizer, load_file(folder / "optimizer.safetensors"))
+            parameter.copy_(parallel.distribute_tensor(critic[name], parameter))
+    parallel.load_optimizer_state(optimizer, load_file(folder / "optimizer.safetensors"))
     saved = read_json(folder / "state.json")
     saved["watched"] = [tuple(look) for look in saved["watched"]]
     copies = {}

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import (
-    forked,
+    architecture,
+    forward_pass,
     lean,
     loading,
     packing,
@@ -81,17 +82,17 @@ class Models:
         # What is laid out once is read by all of them.
         shared = self.policy.share_rows and self.reference.share_rows
         if isinstance(self.critic, ModelCritic):
-            shared = shared and packing.can_share_rows(self.critic.trunk)
+            shared = shared and forward_pass.can_share_rows(self.critic.trunk)
         self.policy.share_rows = self.reference.share_rows = shared
         # Sharded or whole; the reward models and a critic that is only a head are always whole.
-        self.held_policy = group.hold(self.policy.model, self.device)
-        self.held_reference = (
-            self.held_policy if self.shared else group.hold(self.reference.model, self.device)
+        self.sharded_policy = group.shard(self.policy.model, self.device)
+        self.sharded_reference = (
+            self.sharded_policy if self.shared else group.shard(self.reference.model, self.device)
         )
-        self.held_critic = (
-            group.hold(self.critic, self.device)
+        self.sharded_critic = (
+            group.shard(self.critic, self.device)
             if isinstance(self.critic, ModelCritic)
-            else parallel.Whole()
+            else parallel.Unsharded()
         )
         self.sampler = self._new_sampler()
         # The reference's own weights where they follow the policy's.
@@ -106,7 +107,7 @@ class Models:
         """
         config, on_cpu = self.config, self.device.type == "cpu"
         wanted = config.processes
-        if wanted > 1 and not (on_cpu and forked.possible()):
+        if wanted > 1 and not (on_cpu and parallel.can_fork()):
             raise InputError(
                 f"processes is {wanted}, and a stage forks on the CPU of a Linux machine only; leave "
                 "it at 0, or start the stage with torchrun --nproc-per-node."
@@ -116,7 +117,7 @@ class Models:
             alone = not on_cpu or not few or config.rollouts != "own"
             wanted = 1 if alone else min(threads, MOST_PROCESSES)
         self.group = self.reward.group = parallel.fork(self.group, wanted)
-        if self.group.peers:
+        if self.group.workers:
             threads = max(1, threads // self.group.size)
             self.sampler = self._new_sampler()
         torch.set_num_threads(threads)
@@ -152,9 +153,9 @@ class Models:
             return "an encoder-decoder's values come from its decoder"
         if self.reward.scorer.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
             return "the reward model has other tokens"
-        if packing.looks_ahead(self.reward.scorer.trunk):
+        if forward_pass.looks_ahead(self.reward.scorer.trunk):
             return "the reward model's trunk sees what is not said yet"
-        context = loading.context_length(packing.inner(self.reward.scorer.trunk))
+        context = loading.context_length(architecture.unwrap_model(self.reward.scorer.trunk))
         if context < self.policy.context:
             return f"the reward model's trunk reads {context} tokens, fewer than the policy"
         return ""
@@ -192,19 +193,19 @@ class Models:
 
     def trained_weights(self) -> dict[str, Tensor]:
         """A whole copy of them on the CPU."""
-        return {name: parallel.whole(p.detach()).cpu().clone() for name, p in self.trained()}
+        return {name: parallel.full_tensor(p.detach()).cpu().clone() for name, p in self.trained()}
 
     def are_finite(self) -> bool:
         """Whether all weights that are trained, of all processes, are numbers."""
         trained = [p for _, p in self.trained()] + list(self.critic.parameters())
-        finite = torch.stack([parallel.local(p.detach()).isfinite().all() for p in trained])
+        finite = torch.stack([parallel.to_local(p.detach()).isfinite().all() for p in trained])
         return not self.group.any(not bool(finite.all()))
 
     def restore(self, weights: dict[str, Tensor]) -> None:
         """Put a copy back. An empty one changes nothing."""
         with torch.no_grad():
             for name, parameter in self.trained() if weights else []:
-                parameter.copy_(parallel.share_of(weights[name], parameter))
+                parameter.copy_(parallel.distribute_tensor(weights[name], parameter))
 
     def _reference_weights(self) -> dict[str, Tensor]:
         """The weights that are to follow the policy's, by the names that those have there: the
@@ -225,13 +226,15 @@ class Models:
         """Move the reference's weights towards the policy's (Xu et al. 2024, arXiv 2404.10719)."""
         with torch.no_grad():
             for name, parameter in self.trained() if self.followed else []:
-                mine = parallel.local(self.followed[name])
-                mine.lerp_(parallel.local(parameter), 1 - self.config.reference_ema)
+                mine = parallel.to_local(self.followed[name])
+                mine.lerp_(parallel.to_local(parameter), 1 - self.config.reference_ema)
 
     def put_reference(self, weights: dict[str, Tensor]) -> None:
         """Put back what it has followed to, whole as a checkpoint has it."""
         for name, mine in self.followed.items():
-            parallel.local(mine).copy_(parallel.local(parallel.share_of(weights[name], mine)))
+            parallel.to_local(mine).copy_(
+                parallel.to_local(parallel.distribute_tensor(weights[name], mine))
+            )
 
     @contextlib.contextmanager
     def _with_followed(self) -> Iterator[None]:
@@ -240,14 +243,14 @@ class Models:
             yield
             return
         trained = [(self.followed[n], p.detach()) for n, p in self.trained()]
-        kept = [parallel.local(p).clone() for _, p in trained]
+        kept = [parallel.to_local(p).clone() for _, p in trained]
         for theirs, parameter in trained:
-            parallel.local(parameter).copy_(parallel.local(theirs))
+            parallel.to_local(parameter).copy_(parallel.to_local(theirs))
         try:
             yield
         finally:
             for own, (_, parameter) in zip(kept, trained, strict=True):
-                parallel.local(parameter).copy_(own)
+                parallel.to_local(parameter).copy_(own)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW over the policy (group 0) and the critic (group 1)."""
@@ -273,9 +276,9 @@ class Models:
     ) -> list[list[sampling.Sampled]]:
         """k responses per prompt from the policy as it is, with the values where they cost nothing."""
         self.policy.model.eval()
-        with self.held_policy.gathered(), self.autocast():
+        with self.sharded_policy.unsharded(), self.autocast():
             answers = self.sampler.sample(prompts, k, seed=seed)
-        return self.group.merge(answers[self.group.share], len(prompts))
+        return self.group.all_gather(answers[self.group.share], len(prompts))
 
     def normalise(self, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]]) -> None:
         """Measure the reward models' mean and deviation anew, on the reference's answers to these
@@ -284,11 +287,11 @@ class Models:
         Only answers that ended count: PPO asks for the score of no other.
         """
         seed = mix(self.config.seed, -2)
-        with self.held_reference.gathered(), self.autocast(), self.as_reference() as reference:
+        with self.sharded_reference.unsharded(), self.autocast(), self.as_reference() as reference:
             reference.model.eval()
             own = rollouts.OwnDecoder(reference, self.config, self.group.share, None)
             sampled = own.sample(encoded, 1, seed=seed)[self.group.share]
-        sampled = self.group.merge(sampled, len(encoded))
+        sampled = self.group.all_gather(sampled, len(encoded))
         ended = [i for i, (answer,) in enumerate(sampled) if answer.finished]
         if len(ended) < 8:
             raise InputError(
@@ -341,25 +344,30 @@ class Models:
         sizes = [len(p) + len(r) for p, r in zip(prompts, answered, strict=True)]
         mine = list(self.microbatches(sizes, range(rows)[self.group.share]))
         if not self.keeps_values:
-            with self.held_policy.gathered(), self.held_critic.gathered(), self.autocast():
+            with self.sharded_policy.unsharded(), self.sharded_critic.unsharded(), self.autocast():
                 for part in mine:
                     packed, hidden, picked, _ = self.forward(self.policy, prompts, answered, part)
-                    values[part, : packed.width] = packed.spread(self.critic(hidden, packed))
+                    values[part, : packed.width] = packed.unpack(self.critic(hidden, packed))
                     if not self.keeps_logprobs:
-                        old[part, : packed.width] = packed.spread(picked)
-        held = self.held_reference
-        with self._with_followed(), held.gathered(), self.autocast(), self.as_reference() as policy:
+                        old[part, : packed.width] = packed.unpack(picked)
+        held = self.sharded_reference
+        with (
+            self._with_followed(),
+            held.unsharded(),
+            self.autocast(),
+            self.as_reference() as policy,
+        ):
             for part in mine:
                 packed, _, picked, _ = self.forward(policy, prompts, answered, part)
-                reference[part, : packed.width] = packed.spread(picked)
-        self.group.add(reference)
+                reference[part, : packed.width] = packed.unpack(picked)
+        self.group.all_reduce(reference)
         if not self.keeps_values:
-            self.group.add(values)
+            self.group.all_reduce(values)
             if not self.keeps_logprobs:
                 # Only what was read here: the others' rows are theirs to tell.
                 own = torch.zeros_like(old)
                 own[self.group.share] = old[self.group.share]
-                old = self.group.add(own)
+                old = self.group.all_reduce(own)
         mask = ppo_math.length_mask(lengths, width)
         return old * mask, reference * mask, values * mask, mask
 
@@ -390,7 +398,7 @@ class Models:
 
     def microbatches(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
         """Rows in forward passes of similar length; `sizes` are tokens, by row."""
-        return packing.parts_by_length(
+        return packing.microbatches_by_length(
             sizes, rows, size=self.config.microbatch_size, tokens=self.config.microbatch_tokens
         )
 

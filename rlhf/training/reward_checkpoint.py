@@ -55,7 +55,9 @@ def learnt(model: RewardModel, log_reliability: Tensor) -> dict[str, Tensor]:
     }
     found |= {f"heads.{name}": p for name, p in model.heads.named_parameters()}
     found |= {"log_nu": model.log_nu, "log_reliability": log_reliability}
-    return {n: parallel.whole(p.detach()).cpu().clone().contiguous() for n, p in found.items()}
+    return {
+        n: parallel.full_tensor(p.detach()).cpu().clone().contiguous() for n, p in found.items()
+    }
 
 
 @torch.no_grad()
@@ -68,4 +70,4 @@ def put(model: RewardModel, log_reliability: Tensor, saved: dict[str, Tensor]) -
     if {n: t.shape for n, t in saved.items()} != {n: places[n].shape for n in trained}:
         raise begun_otherwise("model-*.safetensors")
     for name, tensor in saved.items():
-        places[name].copy_(parallel.share_of(tensor, places[name]))
+        places[name].copy_(parallel.distribute_tensor(tensor, places[name]))

@@ -136,7 +136,7 @@ def with_prior(
     assert mine is not None
     features = mine.new_zeros(len(texts), mine.shape[1])
     features[peers.share] = mine
-    features = model.fit_features(peers.add(features))
+    features = model.fit_features(peers.all_reduce(features))
     start = 0
     for group in groups:
         group.prior = features[start : start + len(group.texts)]

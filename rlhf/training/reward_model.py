@@ -66,7 +66,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     reference = read_texts(run_dir, "reference")
     device = loading.choose_device(config.device)
     loading.be_deterministic(config.seed, config.threads)
-    peers = parallel.join(device, sharded=config.sharded)
+    peers = parallel.init_process_group(device, sharded=config.sharded)
     warnings: list[str] = []
 
     # 2. Split by prompt, never by pair: both sides of a ranking share their texts.
@@ -153,12 +153,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             warnings.append(
                 "The rankings of " + ", ".join(doubtful) + " hardly agree with the others'."
             )
-        if peers.writes:
+        if peers.is_main_process:
             put_folder(run_dir / name, model.save)
 
     # 6. The report.
-    parallel.leave(peers)
-    if not peers.writes:
+    parallel.destroy_process_group(peers)
+    if not peers.is_main_process:
         return
     run.close()
     everything = [p for j in judgments for p in all_pairs(j)]
@@ -207,13 +207,13 @@ class Run:
             self.left_off = LeftOff.read(checkpoint)
             self.step = self.done_before = self.left_off.total_steps
             self.skipped = self.left_off.skipped
-        peers.wait()  # until all have read the checkpoint
+        peers.barrier()  # until all have read the checkpoint
         self.metrics = MetricsWriter(run_dir, resume_after=self.step)
 
     def save(self, step: int, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
         """A checkpoint after `step` steps of the model that is being trained. All ask together."""
-        moments = parallel.moments(optimizer)
-        if self.peers.writes:
+        moments = parallel.optimizer_state(optimizer)
+        if self.peers.is_main_process:
             trained = [learnt(*done) for done in self.trained]
             left_off = LeftOff(step, self.step, weights, moments, trained, self.skipped)
             save_checkpoint(self.run_dir, left_off.write)
@@ -222,11 +222,11 @@ class Run:
     def is_time(self) -> bool:
         """Whether the one that writes finds that a checkpoint is due."""
         due = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
-        return self.peers.any(due and self.peers.writes)
+        return self.peers.any(due and self.peers.is_main_process)
 
     def told(self, name: str, **metrics: float) -> None:
         self.step += 1
-        if not self.peers.writes:
+        if not self.peers.is_main_process:
             return
         named = {f"{name}_{k}": v for k, v in metrics.items()}
         self.metrics.write(self.step, **named, skipped_updates=sum(self.skipped))
@@ -307,10 +307,10 @@ def train(
     shares_prompts = model.shares_prompts
     if peers.sharded:  # gradients that come back through a cache fetch no layer's weights
         model.shares_prompts = False
-    held = peers.hold(model.trunk, model.device)  # its parameters are others from here on
+    sharded_trunk = peers.shard(model.trunk, model.device)  # replaces its parameters
     trunk = [p for p in model.trunk.parameters() if p.requires_grad]
     trained = [*trunk, *model.heads.parameters(), model.log_nu, log_reliability]
-    run.held = min(run.held, parallel.held_here(trunk))
+    run.held = min(run.held, parallel.local_fraction(trunk))
     optimizer = torch.optim.AdamW(
         [
             {"params": trunk, "peak": config.learning_rate},
@@ -329,7 +329,7 @@ def train(
         done = steps
     elif left_off is not None:
         put(model, log_reliability, left_off.weights)
-        parallel.put_moments(optimizer, left_off.moments)
+        parallel.load_optimizer_state(optimizer, left_off.moments)
         done, run.left_off = left_off.step, None
     model.trunk.train()
 
@@ -361,7 +361,7 @@ def train(
                 mine, counts = batch[:1], 0.0
             texts = [t for g in mine for t in g.texts]
             priors = [g.prior for g in mine if g.prior is not None]
-            scores = held(model.raw_scores, texts, torch.cat(priors) if priors else None)
+            scores = sharded_trunk(model.raw_scores, texts, torch.cat(priors) if priors else None)
             reliability = (
                 torch.sigmoid(log_reliability) * 2
                 if config.reliability
@@ -378,15 +378,15 @@ def train(
             )
             share = sum(len(g.texts) for g in mine) / sum(len(g.texts) for g in batch)
             loss = counts * (loss + config.centring * (scores**2).mean() * share)
-            if config.reliability and peers.writes:
+            if config.reliability and peers.is_main_process:
                 # Without rankings that say otherwise, everyone counts as 1.
                 loss = loss + 1e-3 * (log_reliability**2).sum()
 
             optimizer.zero_grad()
             loss.backward()
-            peers.add_gradients(trained)
-            norm = parallel.clip(trained[:-1], config.max_grad_norm)
-            stats = peers.add_numbers(
+            peers.all_reduce_gradients(trained)
+            norm = parallel.clip_gradients(trained[:-1], config.max_grad_norm)
+            stats = peers.all_reduce_numbers(
                 {
                     "loss": float(loss.detach()),
                     "right": counts * right,
@@ -418,7 +418,7 @@ def train(
             if stopping or run.is_time():
                 run.save(step, learnt(model, log_reliability), optimizer)
             if stopping:
-                parallel.leave(peers)
+                parallel.destroy_process_group(peers)
                 raise Stopped
 
     if run.skipped[number] == steps:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from rlhf.training import packing, sampling
+from rlhf.training import architecture, sampling
 from rlhf.training.configs import PPOConfig
 from rlhf.training.loading import Policy
 from rlhf.training.rundir import InputError
@@ -118,7 +118,7 @@ class ContinuousBatching:
 
         rows = self.config.decode_batch_size
         pages = -(-(longest + self.config.max_new_tokens) // PAGE) + 1
-        model = packing.inner(self.policy.model)
+        model = architecture.unwrap_model(self.policy.model)
         try:
             return model.init_continuous_batching(
                 generation_config=GenerationConfig(
@@ -161,7 +161,7 @@ def refuse_encoder_decoder(policy: Policy, rollouts: str) -> None:
     """`InputError` if the policy is one, because only our own decoder keeps its two parts apart."""
     if policy.encoder_decoder:
         raise InputError(
-            f"The policy is an encoder-decoder ({type(packing.inner(policy.model)).__name__}), and "
+            f"The policy is an encoder-decoder ({type(architecture.unwrap_model(policy.model)).__name__}), and "
             f"rollouts {rollouts!r} take decoder-only models; set rollouts to 'own'."
         )
 

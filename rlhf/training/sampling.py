@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import decoding, packing
+from rlhf.training import decoding, forward_pass
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _sample_batch(
     # Asking a GPU whether rows have ended stalls it, so there it is asked less often.
     look_every = 1 if device.type == "cpu" else 8
     for step in range(max_new_tokens):
-        scaled = torch.log_softmax(packing.logits(model, hidden).float() / temperature, dim=-1)
+        scaled = torch.log_softmax(forward_pass.logits(model, hidden).float() / temperature, dim=-1)
         drawn = _draw(scaled, numbers[row, step])
         tokens[row, step] = torch.where(alive, drawn, pad_id)
         logprobs[row, step] = scaled.gather(1, drawn[:, None])[:, 0] * alive

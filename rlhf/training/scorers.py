@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rlhf.training import lean, loading, packing, ppo_math, reward_math
-from rlhf.training.llama import reads
+from rlhf.training import architecture, forward_pass, lean, loading, packing, ppo_math, reward_math
+from rlhf.training.cpu import has_fast_layers
 from rlhf.training.reward_folder import (
     ADAPTERS,
     HEADS,
@@ -119,7 +119,7 @@ class RewardModel:
         if adapter_rank:
             adapters = tuple(f"member-{number}" for number in range(n_heads))
             model = loading.with_adapters(model, adapters, rank=adapter_rank)
-        width = 2 * packing.state_size(model) + (PRIOR_FEATURES if use_prior else 0)
+        width = 2 * architecture.hidden_size(model) + (PRIOR_FEATURES if use_prior else 0)
         heads = nn.Linear(width, n_heads * len(axes))
         nn.init.normal_(heads.weight, std=(width + 1) ** -0.5)
         nn.init.zeros_(heads.bias)
@@ -199,7 +199,7 @@ class RewardModel:
             )
         settings = read_settings(folder / SETTINGS)
         trunk = loading.load_trunk(str(path), "reward model", dtype=dtype)
-        tensors = read_heads(folder / HEADS, settings, packing.state_size(trunk))
+        tensors = read_heads(folder / HEADS, settings, architecture.hidden_size(trunk))
         adapters = tuple(settings["adapters"])
         if adapters:
             trunk = loading.load_adapters(trunk, folder / ADAPTERS, adapters)
@@ -343,7 +343,7 @@ class RewardModel:
         With `shares_prompts`, texts of the same prompt read it once: its keys and values are what
         every response to it attends to.
         """
-        if all(t.prompt for t in texts) and reads(self.trunk):
+        if all(t.prompt for t in texts) and has_fast_layers(self.trunk):
             return self._packed_states(texts)
         rows = torch.arange(len(texts), device=self.device)
         prompts = list(dict.fromkeys(t.prompt for t in texts))
@@ -362,7 +362,7 @@ class RewardModel:
         """The same for a small Llama on a CPU: several texts in a row of the batch."""
         # States come before each token: with one more token they are those at every real one.
         packed = self._pack_rows(texts, [(*t.response, 0) for t in texts])
-        hidden = packing.trunk_states(self.trunk, packed)
+        hidden = forward_pass.trunk_hidden_states(self.trunk, packed)
         inside = packed.columns > 0
         rows, columns, hidden = packed.rows[inside], packed.columns[inside], hidden[inside]
         lengths = torch.tensor([len(t.response) for t in texts])
@@ -374,8 +374,8 @@ class RewardModel:
     ) -> packing.Packed:
         prompts, pad_id = [t.prompt for t in texts], self.tokenizer.pad_token_id or 0
         if apart:
-            start_id = packing.inner(self.prior).config.decoder_start_token_id
-            return packing.pack_apart(
+            start_id = architecture.unwrap_model(self.prior).config.decoder_start_token_id
+            return packing.pack_encoder_decoder(
                 prompts, responses, pad_id=pad_id, start_id=start_id, device=self.device
             )
         return packing.pack(
@@ -401,7 +401,7 @@ class RewardModel:
             use_cache=True,
         ).past_key_values
         cache.reorder_cache(whose)  # beam search's way to say: row i goes on from prompt whose[i]
-        before = mask.sum(dim=1) + packing.first_position(self.trunk)
+        before = mask.sum(dim=1) + architecture.first_position(self.trunk)
         ids, own, _, lengths = self._pack([Text((), t.response) for t in texts])
         # Padding behind a response may lie beyond the last position that a trunk has.
         places = torch.arange(ids.shape[1], device=self.device).minimum(lengths[:, None] - 1)
@@ -447,15 +447,19 @@ class RewardModel:
         if self.prior is None:
             return None
         features = torch.zeros(len(texts), PRIOR_FEATURES, device=self.device)
-        apart = packing.is_encoder_decoder(self.prior)
-        compact = reads(packing.inner(self.prior).base_model) and all(t.prompt for t in texts)
+        apart = architecture.is_encoder_decoder(self.prior)
+        compact = has_fast_layers(architecture.unwrap_model(self.prior).base_model) and all(
+            t.prompt for t in texts
+        )
         for chunk in _by_length(texts, batch_size):
             some = [texts[i] for i in chunk]
             with self.autocast():
                 if apart or compact:
                     packed = self._pack_rows(some, [t.response for t in some], apart=apart)
-                    said = packing.logits(self.prior, packing.states(self.prior, packed))
-                    logprobs = packed.spread(ppo_math.read_logits(said, packed.tokens)[0])
+                    said = forward_pass.logits(
+                        self.prior, forward_pass.hidden_states(self.prior, packed)
+                    )
+                    logprobs = packed.unpack(ppo_math.read_logits(said, packed.tokens)[0])
                     lengths = torch.tensor([len(t.response) for t in some])
                 else:
                     ids, mask, left, lengths = self._pack(some)
@@ -627,12 +631,12 @@ def opinions_in_shares(
         )
         for axis, scores in mine.items():
             said[axis][share] = scores
-    return {axis: group.add(scores) for axis, scores in said.items()}
+    return {axis: group.all_reduce(scores) for axis, scores in said.items()}
 
 
 def _positions(model: Any, mask: Tensor) -> Tensor:
     """The position of every token (B, T) by the mask, counted as the model counts."""
-    return (mask.cumsum(dim=1) - 1).clamp(min=0) + packing.first_position(model)
+    return (mask.cumsum(dim=1) - 1).clamp(min=0) + architecture.first_position(model)
 
 
 def _by_length(texts: Sequence[Text], batch_size: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from rlhf.training import loading, packing, ppo, sampling, sft
+from rlhf.training import architecture, loading, ppo, sampling, sft
 from rlhf.training.configs import PPOConfig
 from rlhf.training.rundir import InputError, StopRequest
 from rlhf.training.scorers import RewardModel
@@ -71,7 +71,7 @@ def draw(policy, prompts=PROMPTS, *, k=3, **options):
 
 def told_by_transformers(model, prompt_ids, tokens, temperature=0.7):
     """Log-probabilities by one teacher-forced pass of the model itself over one row."""
-    first = packing.inner(model).config.decoder_start_token_id
+    first = architecture.unwrap_model(model).config.decoder_start_token_id
     with torch.no_grad():
         logits = model(
             input_ids=torch.tensor([prompt_ids]),
@@ -306,7 +306,7 @@ def test_at_the_first_update_the_ratio_is_1(waiting, changed, near):
     config = PPOConfig(**json.loads((folder / "config.json").read_text()))
     models = ppo.Models(config)
     if config.critic == "model":
-        assert packing.is_encoder_decoder(models.critic.trunk)
+        assert architecture.is_encoder_decoder(models.critic.trunk)
 
 
 def test_adapters_come_off_for_the_reference_of_a_t5(waiting):
@@ -429,7 +429,7 @@ def test_a_t5_is_judged_by_a_reward_model_of_its_own_kind(taught, waiting, tmp_p
     """As in a round: the reward model begins as the policy, prior and all."""
     own = make_rewards(tmp_path / "own", str(taught / "policy"), nice, learning_rate=3e-3, epochs=6)
     model = RewardModel.load(own / "train")
-    assert packing.is_encoder_decoder(model.prior)
+    assert architecture.is_encoder_decoder(model.prior)
     scores = model.score([ask("paint")] * 2, ["nice nice nice", "red red red"])["helpfulness"]
     assert scores[0] > scores[1] + 0.5
     folder = waiting(reward_model=str(own / "train"), critic="model", steps=1)

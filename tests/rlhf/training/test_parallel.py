@@ -144,8 +144,8 @@ def test_one_process_has_nobody_to_share_its_weights_with(ready):
 
 
 def test_alone_everything_is_ones_own():
-    group = parallel.join(torch.device("cpu"))
-    assert (group.rank, group.size, group.writes) == (0, 1, True)
-    assert list(range(5))[group.share] == group.merge(list(range(5)), 5) == list(range(5))
+    group = parallel.init_process_group(torch.device("cpu"))
+    assert (group.rank, group.size, group.is_main_process) == (0, 1, True)
+    assert list(range(5))[group.share] == group.all_gather(list(range(5)), 5) == list(range(5))
     assert group.any(True)
     assert not group.any(False)

@@ -479,10 +479,10 @@ def test_a_rule_that_gives_nan_is_named_with_its_prompt(ready, monkeypatch):
 def test_gradients_are_really_clipped():
     weight = torch.nn.Parameter(torch.zeros(4))
     weight.grad = torch.full((4,), 3.0)
-    assert parallel.clip([weight], 1.5) == pytest.approx(6.0)
+    assert parallel.clip_gradients([weight], 1.5) == pytest.approx(6.0)
     assert float(weight.grad.norm()) == pytest.approx(1.5, rel=1e-4)
     weight.grad = torch.full((4,), 3.0)
-    parallel.clip([weight], 0.0)
+    parallel.clip_gradients([weight], 0.0)
     assert float(weight.grad.norm()) == pytest.approx(6.0)
 
 
@@ -646,7 +646,7 @@ def test_a_critic_never_sees_what_is_not_said_yet(kind, ready, talker, taste, tm
     said = [[9, 10, 11, 12], [9, 10, 13, 12]]  # differ in the third
     packed = models.policy.pack([[5, 6], [5, 6]], said)
     with torch.no_grad():
-        values = packed.spread(models.critic(torch.zeros(8, 32), packed))
+        values = packed.unpack(models.critic(torch.zeros(8, 32), packed))
     assert torch.allclose(values[0, :3], values[1, :3], atol=1e-6)
     start = taste / "train" if kind == "alike" else Path(talker)
     embeddings = load_file(start / "model.safetensors")

@@ -209,3 +209,34 @@ def test_the_penalty_rises_evenly_over_the_last_tokens():
     lengths = torch.tensor([3, 12, 16, 20])
     lost = ppo_math.overlong_penalty(lengths, longest=20, buffer=8, penalty=3.0)
     assert lost.tolist() == [0.0, 0.0, 1.5, 3.0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("train_entropy", [True, False])
+def test_reading_logits_has_the_gradient_of_plain_operations(temperature, train_entropy):
+    torch.manual_seed(0)
+    tokens = torch.tensor([3, 0, 6, 6, 2])
+    weights = torch.randn(2, 5, dtype=torch.float64).float()
+
+    def loss(read, logits):
+        picked, entropy = read(logits)
+        return (weights[0] * picked).sum() + (weights[1] * entropy).sum() * train_entropy
+
+    def plain(logits):
+        scaled = logits / temperature
+        logprobs = torch.log_softmax(scaled, dim=-1)
+        entropy = -(logprobs.exp() * logprobs).sum(dim=-1)
+        return ppo_math.selected_logprobs(scaled, tokens), entropy
+
+    def ours(logits):
+        return ppo_math.read_logits(
+            logits, tokens, temperature=temperature, train_entropy=train_entropy
+        )
+
+    first = torch.randn(5, 7, requires_grad=True)
+    second = first.detach().clone().requires_grad_()
+    one, two = loss(plain, first), loss(ours, second)
+    assert float(one.detach()) == pytest.approx(float(two.detach()), rel=1e-5)
+    one.backward()
+    two.backward()
+    assert torch.allclose(first.grad, second.grad, atol=1e-6)

@@ -59,7 +59,7 @@ def test_the_page_says_what_the_preset_for_larger_policies_starts_from():
 
 
 def test_every_test_that_the_page_names_is_there():
-    code = "\n".join(path.read_text() for path in (ROOT / "tests/rlhf/training").glob("*.py"))
+    code = "\n".join(path.read_text() for path in (ROOT / "tests/rlhf/training").rglob("*.py"))
     there = set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))
     _, fixed, beside = tables()
     named = {row[2].strip("`") for row in fixed + beside}

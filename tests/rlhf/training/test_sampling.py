@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rlhf.training import loading, sampling
+from rlhf.training import forward_pass, loading, packing, sampling
+from tests.rlhf.training import small_llamas
 from tests.rlhf.training.tiny import make_policy
 
 
@@ -54,7 +55,7 @@ def test_reading_a_padded_batch_gives_what_each_row_gives_alone(policy):
         alone = policy.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         assert torch.allclose(logits[packed.rows == i], alone, atol=1e-4)
         assert packed.tokens[packed.rows == i].tolist() == answer
-        spread = packed.spread(packed.tokens.float())
+        spread = packed.unpack(packed.tokens.float())
         assert spread[i].tolist() == answer + [0] * (packed.width - len(answer))
 
 
@@ -102,3 +103,53 @@ def test_decoded_text_has_no_stop_token(policy):
     assert policy.decode([word, policy.stop_ids[0]]) == "lamp"
     assert policy.decode([word]) == "lamp"
     assert policy.decode([]) == ""
+
+
+def test_what_is_drawn_does_not_depend_on_who_shares_the_batch():
+    model = small_llamas.llama()
+
+    def draw(**options):
+        groups = sampling.sample(
+            model,
+            small_llamas.PROMPTS,
+            k=3,
+            max_new_tokens=9,
+            temperature=0.9,
+            stop_ids=[1, 2, 3, 4, 5],
+            pad_id=0,
+            generator=torch.Generator().manual_seed(5),
+            **options,
+        )
+        return [[answer.tokens for answer in group] for group in groups]
+
+    whole = draw()
+    assert draw(batch_size=3) == whole
+    shares = [draw(share=slice(rank, None, 2)) for rank in range(2)]
+    assert [shares[i % 2][i] for i in range(4)] == whole
+    assert shares[0][1] == []
+
+
+def test_sampling_returns_values_too():
+    model = small_llamas.llama()
+    weights = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    answers = sampling.sample(
+        model,
+        small_llamas.PROMPTS,
+        max_new_tokens=5,
+        temperature=1.0,
+        stop_ids=[1],
+        pad_id=0,
+        generator=torch.Generator().manual_seed(5),
+        value_of=lambda hidden: hidden @ weights,
+    )
+    packed = packing.pack(
+        small_llamas.PROMPTS,
+        [a[0].tokens for a in answers],
+        pad_id=0,
+        device=small_llamas.CPU,
+        share_rows=True,
+    )
+    with torch.no_grad():
+        values = forward_pass.hidden_states(model, packed) @ weights
+    told = torch.tensor([v for a in answers for v in a[0].values])
+    assert torch.allclose(told, values, atol=1e-3, rtol=1e-4)

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from rlhf.training import packing, scorers
+from rlhf.training import forward_pass, packing, scorers
 from rlhf.training.critic import ModelCritic
 from rlhf.training.scorers import RewardModel, Text
 from tests.rlhf.training.tiny import WORDS, ask, make_policy
@@ -92,7 +92,7 @@ def test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four
 
 def test_a_prompt_read_once_by_its_cache_gives_the_same_scores_and_gradients(policy, monkeypatch):
     """As trunks of other kinds are read: a pass for the prompts, then one for the responses."""
-    monkeypatch.setattr(scorers, "reads", lambda trunk: False)
+    monkeypatch.setattr(scorers, "has_fast_layers", lambda trunk: False)
     test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four_times(policy)
 
 
@@ -100,9 +100,11 @@ def test_a_small_llama_reads_a_prompt_once_in_a_row_with_its_responses(policy, m
     model = new(policy)
     texts = some_texts(model, prompts=3, k=4)
     read = []
-    states = packing.trunk_states
+    states = forward_pass.trunk_hidden_states
     monkeypatch.setattr(
-        packing, "trunk_states", lambda trunk, packed: read.append(packed) or states(trunk, packed)
+        forward_pass,
+        "trunk_hidden_states",
+        lambda trunk, packed: read.append(packed) or states(trunk, packed),
     )
     for shares in (False, True):
         model.shares_prompts = shares
@@ -116,7 +118,7 @@ def test_a_small_llama_reads_a_prompt_once_in_a_row_with_its_responses(policy, m
 
 
 def test_sharing_reads_each_distinct_prompt_once(policy, monkeypatch):
-    monkeypatch.setattr(scorers, "reads", lambda trunk: False)
+    monkeypatch.setattr(scorers, "has_fast_layers", lambda trunk: False)
     model = new(policy)
     texts = some_texts(model, prompts=3, k=4)
     rows = []

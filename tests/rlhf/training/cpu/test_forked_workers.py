@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.training import forked
+from rlhf.training import parallel
 from rlhf.training.rundir import read_error
 from tests.rlhf.training.conftest import weights
 from tests.rlhf.training.test_ppo_resume import last_checkpoint, without_clocks
 from tests.rlhf.training.tiny import ROOT, result_of, rows_of, run, start
 
-pytestmark = pytest.mark.skipif(not forked.possible(), reason="stages fork on Linux only")
+pytestmark = pytest.mark.skipif(not parallel.can_fork(), reason="stages fork on Linux only")
 
 
 def children_of(pid):
@@ -139,7 +139,7 @@ def test_bad_input_is_told_once(ready):
 
 
 def test_a_gpu_is_not_shared_by_forking(ready, monkeypatch):
-    monkeypatch.setattr(forked, "possible", lambda: False)
+    monkeypatch.setattr(parallel, "can_fork", lambda: False)
     from rlhf.training import ppo
     from rlhf.training.rundir import InputError, StopRequest
 
@@ -149,28 +149,28 @@ def test_a_gpu_is_not_shared_by_forking(ready, monkeypatch):
 
 TELL = """
 import sys, torch
-from rlhf.training import forked
-forked.ARENA = 64  # so that everything takes several turns
+from rlhf.training.cpu import forked_workers
+forked_workers.ARENA_BYTES = 64  # so that every message takes several turns
 torch.set_num_threads(1)
 size = int(sys.argv[1])
-peers = forked.fork(size)
+peers = forked_workers.fork(size)
 for turn in range(50):
     numbers = torch.arange(100.0) * (peers.rank + 1) + turn
-    peers.add(numbers)
+    peers.all_reduce(numbers)
     assert torch.equal(numbers, torch.arange(100.0) * (size * (size + 1) / 2) + turn * size)
     doubles = torch.full((7, 3), 0.1, dtype=torch.float64)
-    peers.add(doubles)
+    peers.all_reduce(doubles)
     assert float(doubles[6, 2]) == sum([0.1] * size)
-    told = peers.gather({"rank": peers.rank, "text": "x" * (turn * peers.rank * 7)})
-    assert [t["rank"] for t in told] == list(range(size))
-    assert [len(t["text"]) for t in told] == [turn * rank * 7 for rank in range(size)]
+    items = peers.all_gather({"rank": peers.rank, "text": "x" * (turn * peers.rank * 7)})
+    assert [t["rank"] for t in items] == list(range(size))
+    assert [len(t["text"]) for t in items] == [turn * rank * 7 for rank in range(size)]
     for count in (3, 40):
         parts = [torch.full((count,), float(peers.rank)), torch.ones(2)]
-        peers.add_all(parts)
+        peers.all_reduce_many(parts)
         sums = torch.cat(parts).tolist()
         assert sums == [size * (size - 1) / 2] * count + [size] * 2
 sys.stdout.write(f"all told {peers.rank}" + chr(10))
-peers.leave()
+peers.close()
 """
 
 

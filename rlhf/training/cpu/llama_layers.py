@@ -1,10 +1,9 @@
-"""A Llama's layers in few operations, for small ones on a CPU.
+"""The layers of a Llama, forward and backward, in few operations: for small ones on a CPU.
 
 Each half of a layer is one autograd function with its backward pass written out: matrices that read
-the same input are put together, norms are scaled into them, and nothing is computed for positions
-whose output nobody reads. What it computes is what transformers computes, up to rounding; tests
-hold values and gradients against it. `reads` says which models it is for; all others go through
-transformers.
+the same input are concatenated, norms are multiplied into them, and nothing is computed for positions
+whose output nobody reads. The results are those of transformers up to rounding; tests compare values
+and gradients with it. `has_fast_layers` says which models these functions are for.
 """
 
 from collections.abc import Sequence
@@ -13,17 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training.products import across_rows, by_rows, fill
-
-SHORT = 256
-"""Tokens of a row up to which the weights of attention are kept."""
+MAX_KEPT_WIDTH = 256
+"""Tokens of a row up to which the backward pass gets the attention weights, instead of flash
+attention's recomputation."""
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def reads(trunk: Any) -> bool:
-    """Whether the trunk is a plain Llama in float32 on a CPU: no adapters, no biases, no shards."""
+def has_fast_layers(trunk: Any) -> bool:
+    """Whether the trunk is a plain Llama in float32 on a CPU: without adapters, biases or shards."""
     config: Any = getattr(trunk, "config", None)
     if getattr(config, "model_type", "") != "llama" or type(trunk).__name__ != "LlamaModel":
         return False
@@ -42,27 +40,27 @@ def reads(trunk: Any) -> bool:
     )
 
 
-def states(trunk: Any, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
-    """(N, H) last hidden states at the `wanted` (N,) of the R * S positions.
+def hidden_states(trunk: Any, inputs: dict[str, Tensor], positions: Tensor) -> Tensor:
+    """(N, H) last hidden states at the `positions` (N,) of the R * S in the flattened batch.
 
-    `inputs` are as in `packing.Packed`; the trunk is one that `reads` accepts.
+    `inputs` are as in `packing.Packed`; the trunk is one that `has_fast_layers` accepts.
     """
     ids = inputs["input_ids"]
     config = trunk.config
     heads, eps = config.num_attention_heads, config.rms_norm_eps
-    positions = inputs.get("position_ids")
-    if positions is None:
-        positions = torch.arange(ids.shape[1]).expand(ids.shape)
-    cos, sin = trunk.rotary_emb(trunk.embed_tokens.weight, positions.reshape(1, -1))
+    position_ids = inputs.get("position_ids")
+    if position_ids is None:
+        position_ids = torch.arange(ids.shape[1]).expand(ids.shape)
+    cos, sin = trunk.rotary_emb(trunk.embed_tokens.weight, position_ids.reshape(1, -1))
     half = cos.shape[-1] // 2
-    # Rotation in one product: x * cos + swapped(x) * signed sin.
+    # Rotation as x * cos + swapped(x) * (sin with a sign).
     cos, sin = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=1)
     mask = _mask_of(inputs, heads)
     x = trunk.embed_tokens(ids.flatten())
     last = len(trunk.layers) - 1
     for number, layer in enumerate(trunk.layers):
         attention, mlp = layer.self_attn, layer.mlp
-        attended = _Attend.apply(
+        attended = _Attention.apply(
             x,
             layer.input_layernorm.weight,
             attention.q_proj.weight,
@@ -70,9 +68,9 @@ def states(trunk: Any, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
             attention.v_proj.weight,
             (cos, sin, mask, ids.shape, heads, eps),
         )
-        if number == last:  # only what is read goes on
-            x, attended = fill(x[wanted]), fill(attended[wanted])
-        x = _Transform.apply(
+        if number == last:  # only what is read is computed further
+            x, attended = x[positions], attended[positions]
+        x = _OutputAndMLP.apply(
             x,
             attended,
             attention.o_proj.weight,
@@ -82,28 +80,28 @@ def states(trunk: Any, inputs: dict[str, Tensor], wanted: Tensor) -> Tensor:
             mlp.down_proj.weight,
             eps,
         )
-    return trunk.norm(x[: len(wanted)])
+    return trunk.norm(x)
 
 
 def _mask_of(inputs: dict[str, Tensor], heads: int) -> Tensor:
-    """The additive mask that `_look` takes; without one, positions see what precedes them."""
+    """The additive mask that `_attention` takes; causal where the inputs have none."""
     rows, width = inputs["input_ids"].shape
     mask = inputs.get("attention_mask")
     if mask is None:
         mask = torch.full((width, width), float("-inf")).triu_(1).expand(rows, 1, width, width)
-    if width > SHORT:
+    if width > MAX_KEPT_WIDTH:
         return mask
     return mask[:, 0].expand(heads, rows, width, width).reshape(-1, width, width)
 
 
-def _normed(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _rms_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x over its root mean square, and one over that; (M, H) and (M, 1)."""
     scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[1])
     scale = scale.add_(eps).rsqrt_()
     return x * scale, scale
 
 
-def _normed_backward(grad: Tensor, normed: Tensor, scale: Tensor) -> Tensor:
+def _rms_norm_backward(grad: Tensor, normed: Tensor, scale: Tensor) -> Tensor:
     along = (grad * normed).mean(dim=-1, keepdim=True)
     return grad.addcmul_(normed, along, value=-1).mul_(scale)
 
@@ -114,7 +112,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, torch.cat([x[..., half:], x[..., :half]], dim=-1), sin)
 
 
-class _Attend(torch.autograd.Function):
+class _Attention(torch.autograd.Function):
     """(M, H) to what each position attends to, before the output matrix; M = R * S positions.
 
     Inside, heads come first: (heads, M, D), so that a product for every head and row is one `bmm`.
@@ -127,14 +125,14 @@ class _Attend(torch.autograd.Function):
         cos, sin, mask, (rows, width), heads, eps = layout
         plain = torch.cat([q, k, v])
         weight = plain * norm
-        normed, scale = _normed(x, eps)
-        both = by_rows(normed, weight).view(len(x), 3 * heads, -1).transpose(0, 1).contiguous()
+        normed, scale = _rms_norm(x, eps)
+        both = (normed @ weight.t()).view(len(x), 3 * heads, -1).transpose(0, 1).contiguous()
         turned = _rotate(both[: 2 * heads], cos, sin)
         query, key, value = (
             t.view(heads * rows, width, -1)
             for t in (turned[:heads], turned[heads:], both[2 * heads :])
         )
-        out, kept = _look(query, key, value, mask, heads)
+        out, kept = _attention(query, key, value, mask, heads)
         context.save_for_backward(
             normed, scale, plain, norm, weight, query, key, value, cos, sin, mask, *kept
         )
@@ -150,19 +148,19 @@ class _Attend(torch.autograd.Function):
         grad = grad.view(len(normed), heads, size).transpose(0, 1).reshape(-1, width, size)
         d_both = grad.new_empty(3, heads, len(normed), size)
         d_parts = d_both.view(3, -1, width, size)
-        _look_backward(grad, query, key, value, mask, kept, heads, d_parts)
+        _attention_backward(grad, query, key, value, mask, kept, heads, d_parts)
         # Turned back: the same rotation with the sine's sign changed.
         d_both[:2] = _rotate(d_both[:2], cos, -sin)
         d_both = d_both.view(3 * heads, len(normed), size).transpose(0, 1)
         d_both = d_both.reshape(len(normed), -1)
-        d_weight = across_rows(d_both, normed)
-        d_x = _normed_backward(by_rows(d_both, weight.t()), normed, scale)
+        d_weight = d_both.t() @ normed
+        d_x = _rms_norm_backward(d_both @ weight, normed, scale)
         d_norm = (d_weight * plain).sum(dim=0)
         d_q, d_k, d_v = d_weight.mul_(norm).chunk(3)
         return d_x, d_norm, d_q, d_k, d_v, None
 
 
-def _look(
+def _attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Attention of (heads * R, S, D), and what its backward pass needs.
@@ -170,7 +168,7 @@ def _look(
     `mask` is additive, (heads * R, S, S), where rows are short: then the weights are kept, which
     is faster than torch's flash attention. Of long rows they would take too much memory.
     """
-    if mask.shape[-1] <= SHORT:
+    if mask.shape[-1] <= MAX_KEPT_WIDTH:
         weights = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
         weights = torch.softmax(weights, dim=-1)
         return torch.bmm(weights, value), (weights,)
@@ -179,7 +177,7 @@ def _look(
     return out.transpose(0, 1).reshape(query.shape), (out, sums)
 
 
-def _look_backward(
+def _attention_backward(
     grad: Tensor,
     query: Tensor,
     key: Tensor,
@@ -190,7 +188,7 @@ def _look_backward(
     into: Tensor,
 ) -> None:
     """Gradients of query, key and value, written `into` (3, heads * R, S, D)."""
-    if mask.shape[-1] <= SHORT:
+    if mask.shape[-1] <= MAX_KEPT_WIDTH:
         (weights,) = kept
         torch.bmm(weights.transpose(1, 2), grad, out=into[2])
         d_weights = torch.bmm(grad, value.transpose(1, 2))
@@ -210,7 +208,7 @@ def _look_backward(
         place.copy_(told.transpose(0, 1).reshape(place.shape))
 
 
-class _Transform(torch.autograd.Function):
+class _OutputAndMLP(torch.autograd.Function):
     """What was attended to is added, then the MLP's answer; (M, H) in and out."""
 
     @staticmethod
@@ -225,18 +223,18 @@ class _Transform(torch.autograd.Function):
         down: Tensor,
         eps: float,
     ) -> Tensor:
-        x = by_rows(attended, out, x)
+        x = torch.addmm(x, attended, out.t())
         plain = torch.cat([gate, up])
         weight = plain * norm
-        normed, scale = _normed(x, eps)
-        both = by_rows(normed, weight)
+        normed, scale = _rms_norm(x, eps)
+        both = normed @ weight.t()
         left, right = both.chunk(2, dim=-1)
         gated = torch.nn.functional.silu(left)
         inside = gated * right
         context.save_for_backward(
             attended, out, normed, scale, plain, norm, weight, both, gated, inside, down
         )
-        return by_rows(inside, down, x)
+        return torch.addmm(x, inside, down.t())
 
     @staticmethod
     def backward(context: Any, grad: Tensor) -> Any:
@@ -244,17 +242,17 @@ class _Transform(torch.autograd.Function):
             context.saved_tensors
         )
         left, right = both.chunk(2, dim=-1)
-        d_inside = by_rows(grad, down.t())
-        d_down = across_rows(grad, inside)
+        d_inside = grad @ down
+        d_down = grad.t() @ inside
         d_both = torch.empty_like(both)
         d_left, d_right = d_both.chunk(2, dim=-1)
         torch.mul(d_inside, gated, out=d_right)
         d_left.copy_(torch.ops.aten.silu_backward(d_inside.mul_(right), left))
-        d_weight = across_rows(d_both, normed)
-        d_x = _normed_backward(by_rows(d_both, weight.t()), normed, scale).add_(grad)
+        d_weight = d_both.t() @ normed
+        d_x = _rms_norm_backward(d_both @ weight, normed, scale).add_(grad)
         d_norm = (d_weight * plain).sum(dim=0)
         d_gate, d_up = d_weight.mul_(norm).chunk(2)
         return (
-            *(d_x, by_rows(d_x, out.t()), across_rows(d_x, attended)),
+            *(d_x, d_x @ out, d_x.t() @ attended),
             *(d_norm, d_gate, d_up, d_down, None),
         )
