@@ -36,7 +36,7 @@ walk: $(STAMP)-dev  ## one small round from end to end with simulated annotators
 	@$(PY) -m pytest -m slow tests/walk tests/browser
 
 crash: $(STAMP)-dev  ## annotators at work while the web server is killed; nothing may be lost (TEST_DATABASE_URL: PostgreSQL too)
-	@$(PY) -m pytest -m slow tests/annotation/test_crash.py
+	@$(PY) -m pytest -m slow tests/annotation/judge/test_crash.py
 
 check: $(STAMP)-dev  ## lint, format, types, import contracts, migrations, templates
 	@$(PY) -m ruff check .

@@ -11,8 +11,8 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
+from annotation.lib.prepared import Prepared
 from annotation.models import Membership, Project
-from annotation.prepared import Prepared
 
 Role = Membership.Role
 

@@ -1,6 +1,10 @@
 from django.urls import path
 
-from annotation import api, assignment_api, batches_api, judging_api, quality_api
+from annotation.api import assignment as assignment_api
+from annotation.api import batches as batches_api
+from annotation.api import data as api
+from annotation.api import judge as judging_api
+from annotation.api import quality as quality_api
 
 urlpatterns = [
     # First what is asked most: addresses are tried in this order.

@@ -10,8 +10,8 @@ from knox.auth import TokenAuthentication as KnoxAuthentication
 from knox.crypto import hash_token
 from rest_framework import exceptions
 
+from annotation.lib.prepared import Prepared
 from annotation.models import ApiToken, Event
-from annotation.prepared import Prepared
 
 # Writing `last_used_at` on every call would make each read of the API a write.
 LAST_USED_RESOLUTION = timedelta(minutes=1)

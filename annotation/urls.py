@@ -1,14 +1,12 @@
 from django.urls import path
 
-from annotation import (
-    assignment_views,
-    campaign_views,
-    data_views,
-    dialogue_views,
-    own_views,
-    quality_views,
-    views,
-)
+from annotation.pages import account as own_views
+from annotation.pages import assignment as assignment_views
+from annotation.pages import campaigns as campaign_views
+from annotation.pages import data as data_views
+from annotation.pages import dialogues as dialogue_views
+from annotation.pages import quality as quality_views
+from annotation.pages import views
 
 urlpatterns = [
     path("", views.home, name="home"),

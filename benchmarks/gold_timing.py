@@ -129,7 +129,7 @@ def _in_the_servers_place(arguments: argparse.Namespace) -> None:
     import django
 
     django.setup()
-    from annotation.gold import add_items
+    from annotation.judge.gold import add_items
     from annotation.models import Assignment, Project
 
     if arguments.tell_gold:

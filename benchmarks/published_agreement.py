@@ -4,7 +4,7 @@
 
 DATA is a folder with any of convabuse/, davidson_hate_offensive/, llmfao/ and finegrained_rlhf_qa/ in
 it (docs/log/quality.md says whose they are); what is not there is left out, saying so. Every figure comes
-from `annotation.agreement` or `annotation.reliability`, as on the product's pages, but for alpha with
+from `annotation.statistics.agreement` or `annotation.statistics.reliability`, as on the product's pages, but for alpha with
 metrics that no page uses: nominal of many values, and interval. Those are evalica's.
 """
 
@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annotation.agreement import agreement, coincidences, ordinal_alpha
-from annotation.reliability import Vote, assess
+from annotation.statistics.agreement import agreement, coincidences, ordinal_alpha
+from annotation.statistics.reliability import Vote, assess
 
 Figures = dict[str, float]
 Metric = Literal["nominal", "ordinal", "interval"]
@@ -35,7 +35,7 @@ def krippendorff(units: list[list[int]], metric: Metric = "ordinal") -> float:
 
 
 def by_evalica(units: list[list[int]], metric: Metric) -> float:
-    """The same by evalica, which ours is held to (tests/annotation/test_agreement.py).
+    """The same by evalica, which ours is held to (tests/annotation/statistics/test_agreement.py).
 
     Values of a unit are put into as many rows as the busiest unit needs: alpha pairs values within
     a unit and never asks which person gave which, so people need no row of their own.

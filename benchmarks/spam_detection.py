@@ -6,7 +6,7 @@
 Honest simulated annotators of the small world (the rubric's opinion through Plackett-Luce noise,
 each with a liking for what is shown first) judge together with spammers of one kind. For each kind:
 precision (suspected people who are spammers) and recall (spammers who are suspected) of
-`annotation.reliability` at its own threshold, over seeds, teams and amounts of work. A second table
+`annotation.statistics.reliability` at its own threshold, over seeds, teams and amounts of work. A second table
 says how often an honest person is suspected when there is no spammer, for careful people, for
 careless ones (twice the noise) and for people with a strong liking for what comes first.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from annotation.protocols import SAFE_OR_NOT, mark_on
-from annotation.reliability import Rating, Vote, assess
+from annotation.statistics.reliability import Rating, Vote, assess
 from rlhf.world.annotators import AXES, SimulatedAnnotator, ranks_of
 from rlhf.world.answers import answer, draw_style
 from rlhf.world.prompts import WorldPrompt, make_prompts

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.generators import SchemaGenerator
 
-from annotation.pagination import MAX_ROWS
+from annotation.api.pagination import MAX_ROWS
 
 METHODS = ("get", "post", "put", "patch", "delete")
 

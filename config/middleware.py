@@ -52,11 +52,11 @@ class OwnLanguage:
     # Modules of such pages, and single ones.
     ENGLISH = frozenset(
         {
-            "annotation.assignment_views",
-            "annotation.campaign_views",
-            "annotation.data_views",
-            "annotation.views.project_new",
-            "annotation.views.project_settings",
+            "annotation.pages.assignment",
+            "annotation.pages.campaigns",
+            "annotation.pages.data",
+            "annotation.pages.views.project_new",
+            "annotation.pages.views.project_settings",
             "config.api_reference",
             "rlhf.serving_views",
             "rlhf.views",

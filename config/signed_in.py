@@ -8,8 +8,8 @@ from django.contrib.sessions.backends import db
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
+from annotation.lib.prepared import Prepared
 from annotation.models import User
-from annotation.prepared import Prepared
 
 _session = Prepared(lambda key, now: Session.objects.filter(session_key=key, expire_date__gt=now))
 _user = Prepared(lambda pk: User.objects.filter(pk=pk))

@@ -40,20 +40,17 @@ TEMPLATES = (
     "components/theme_switch.html",
     "components/topbar.html",
     "annotation/_*.html",
-    "annotation/dialogue*.html",
-    "annotation/gold.html",
-    "annotation/guidelines.html",
-    "annotation/history.html",
+    "annotation/dialogues/*.html",
+    "annotation/projects/guidelines.html",
     "annotation/home.html",
-    "annotation/judge*.html",
     "annotation/judge/*.html",
-    "annotation/my_progress.html",
-    "annotation/preferences.html",
-    "annotation/project.html",
-    "annotation/quality*.html",
-    "annotation/review*.html",
+    "annotation/account/my_progress.html",
+    "annotation/account/preferences.html",
+    "annotation/projects/project.html",
+    "annotation/quality/*.html",
+    "annotation/review/*.html",
 )
-PYTHON = ("annotation/*.py", "annotation/templatetags/*.py", "rlhf/serving.py")
+PYTHON = ("annotation/**/*.py", "rlhf/serving.py")
 SCRIPTS = (
     "static/js/dialogue.js",
     "static/js/judge.js",

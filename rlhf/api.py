@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_for
-from annotation.api import RefusalSerializer
+from annotation.api.data import RefusalSerializer
 from rlhf import reading, tasks
 from rlhf import rounds as acts
 from rlhf.models import Job, Round, Score

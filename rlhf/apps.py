@@ -7,7 +7,7 @@ class RlhfConfig(AppConfig):
 
     def ready(self) -> None:
         """Live dialogues get their answers from the policies that this app serves."""
-        from annotation.candidates import register
+        from annotation.judge.candidates import register
         from rlhf.serving import PolicyCandidates
 
         register(PolicyCandidates())

@@ -20,9 +20,9 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
-from annotation import batches
+from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.models import MAX_RESPONSES, Batch, Event, Project, Prompt, Source, User
-from annotation.statements import demonstrations
+from annotation.projects import batches
 from rlhf import jobs, stages
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.stages import FILLED_IN, STAGES

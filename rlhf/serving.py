@@ -2,7 +2,7 @@
 
 Embedded: `transformers serve` with continuous batching (`rlhf/training/serve.py`), started and
 stopped here, one process for each policy, on the loopback address only. In production: any server at
-POLICY_SERVER_URL (vLLM). The rest of the product meets both through `annotation/candidates.py`.
+POLICY_SERVER_URL (vLLM). The rest of the product meets both through `annotation/judge/candidates.py`.
 
 A `PolicyServer` row says what is wanted; a `Keeper` (in `manage.py serve_policies`) makes it so.
 """
@@ -36,7 +36,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from annotation.candidates import CandidateError, Serving, Told, Writer
+from annotation.judge.candidates import CandidateError, Serving, Told, Writer
 from annotation.models import DialogueCampaign, Event, Message, Project, User
 from rlhf import processes
 from rlhf.models import Checkpoint, PolicyServer

@@ -9,12 +9,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 
 from annotation.access import CAN_RUN, project_view
-from annotation.asked import who_asks, whole_number
-from annotation.batches import close_batch
-from annotation.dialogues import MAX_TASK, DialogueError, cannot_ask, open_campaign, rules_of
-from annotation.forms import preset_choices, preset_of
+from annotation.judge.dialogues import MAX_TASK, DialogueError, cannot_ask, open_campaign, rules_of
 from annotation.models import Batch, DialogueCampaign, Interface, Project, Turn, User
+from annotation.pages.project_forms import preset_choices, preset_of
+from annotation.projects.batches import close_batch
 from annotation.protocols import PRESETS
+from annotation.request import who_asks, whole_number
 from rlhf import serving
 from rlhf.models import Checkpoint
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from django.db import transaction
 
-from annotation import judging
-from annotation.assignment import next_assignment
-from annotation.batches import batch_progress
-from annotation.judging import Answer, JudgmentError
+from annotation.judge import submitting as judging
+from annotation.judge.assignment import next_assignment
+from annotation.judge.submitting import Answer, JudgmentError
 from annotation.models import Assignment, Batch, Membership, Project, User
+from annotation.projects.batches import batch_progress
 from annotation.protocols import COMPARING, RANK, WRITING, Attribute
 from rlhf.models import Round
 from rlhf.world import rubric

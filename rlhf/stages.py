@@ -21,12 +21,13 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Q, QuerySet
 
-from annotation import batches, snapshots
-from annotation.assignment import score_comparisons
-from annotation.batches import ResponseText
+from annotation.data import snapshots
+from annotation.data.ratings_and_demonstrations import demonstrations
+from annotation.judge.assignment import score_comparisons
 from annotation.models import MAX_RESPONSES, Batch, Comparison, Project, Prompt, Snapshot
+from annotation.projects import batches
+from annotation.projects.batches import ResponseText
 from annotation.protocols import COMPARING
-from annotation.statements import demonstrations
 from rlhf import simulation
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.training import configs, rundir

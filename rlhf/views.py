@@ -14,9 +14,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 from kombu.exceptions import OperationalError
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
-from annotation.assignment import random_sample
-from annotation.batches import batch_progress
+from annotation.judge.assignment import random_sample
 from annotation.models import Batch, Comparison, Membership, Project
+from annotation.projects.batches import batch_progress
 from rlhf import charts, forms, lineage, reading, reward_panel, stages, tables, tasks, timeline
 from rlhf import dashboard as panels
 from rlhf import rounds as acts

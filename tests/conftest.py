@@ -13,7 +13,7 @@ from django.utils import translation
 # The tests' data (SQLite file, runs, queue) never touch a person's own.
 os.environ.setdefault("GROUND_CONTROL_DATA", tempfile.mkdtemp(prefix="ground-control-test-"))
 
-from annotation import queues
+from annotation.judge import queues
 from tests.factories import ProjectFactory, member
 
 

@@ -18,7 +18,7 @@ from annotation.access import (
     CAN_REVIEW,
     CAN_RUN,
 )
-from annotation.snapshots import freeze_snapshot
+from annotation.data.snapshots import freeze_snapshot
 from rlhf.models import Job, Round
 from tests.factories import judged, member
 
@@ -99,11 +99,11 @@ OWN_PAGES = {
     "shortcuts",
     "preferences",
     "project_new",
-    "campaign_close",  # These name a batch: tests/annotation/test_campaigns.py says who may.
+    "campaign_close",  # These name a batch: tests/annotation/projects/test_campaigns.py says who may.
     "campaign_open",
     "judge_one",
     "judge_after",
-    # What one person judged, and one case: tests/annotation/test_quality_pages.py.
+    # What one person judged, and one case: tests/annotation/pages/test_quality_pages.py.
     "quality_person",
     "review_case",
     "tokens",
@@ -111,13 +111,13 @@ OWN_PAGES = {
     "api_reference",
     "api:projects",
 }
-# One person's own assignment: tests/annotation/test_judge_pages.py says that nobody else reaches it.
+# One person's own assignment: tests/annotation/pages/test_judge_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"api:judging_" + act for act in ("submit", "skip", "draft", "renew", "release")}
-# tests/annotation/test_assignment_rules.py says who reaches these batches.
+# tests/annotation/projects/test_assignment_rules.py says who reaches these batches.
 OWN_PAGES |= {"api:assignment_batch", "api:assignment_scores"}
-# tests/annotation/test_uploads.py says who reaches these batches.
+# tests/annotation/data/test_uploads.py says who reaches these batches.
 OWN_PAGES |= {"api:batch", "api:batch_comparisons", "api:batch_open", "api:batch_close"}
-# One person's own dialogue: tests/annotation/test_dialogue_pages.py says that nobody else reaches it.
+# One person's own dialogue: tests/annotation/pages/test_dialogue_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"dialogue", "dialogue_state", "dialogue_stream"}
 OUTSIDE = ("account_", "admin:", "api:schema")
 

@@ -17,11 +17,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape
 
-from annotation import gold
-from annotation.assignment import next_assignment
-from annotation.guidelines import change_guidelines
-from annotation.judging import Answer, skip, submit_judgment
+from annotation.judge import gold
+from annotation.judge.assignment import next_assignment
+from annotation.judge.submitting import Answer, skip, submit_judgment
 from annotation.models import Judgment, Membership
+from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import PRESETS
 from annotation.templatetags.phrases import number_of, said_by
 from tests.factories import (
@@ -292,18 +292,18 @@ def test_figures_in_pictures_are_written_for_machines_in_every_language(client):
 # --- What goes wrong ------------------------------------------------------------------------------
 
 MET_BY_ANNOTATORS = {
-    "annotation/judging.py": {"JudgmentError", "JudgmentConflict"},
-    "annotation/votes.py": {"JudgmentError"},
-    "annotation/dialogues.py": {"DialogueError"},
-    "annotation/dialogue_views.py": {"DialogueError"},
-    "annotation/candidates.py": {"CandidateError"},
+    "annotation/judge/submitting.py": {"JudgmentError", "JudgmentConflict"},
+    "annotation/judge/answer_parts.py": {"JudgmentError"},
+    "annotation/judge/dialogues.py": {"DialogueError"},
+    "annotation/pages/dialogues.py": {"DialogueError"},
+    "annotation/judge/candidates.py": {"CandidateError"},
     "rlhf/serving.py": {"CandidateError"},
 }
 MET_BY_REVIEWERS = {
-    "annotation/gold.py": {"GoldError"},
-    "annotation/review.py": {"JudgmentError"},
-    "annotation/quality.py": {"QualityError"},
-    "annotation/quality_views.py": {"JudgmentError", "GoldError", "ValidationError"},
+    "annotation/judge/gold.py": {"GoldError"},
+    "annotation/quality/review.py": {"JudgmentError"},
+    "annotation/quality/people.py": {"QualityError"},
+    "annotation/pages/quality.py": {"JudgmentError", "GoldError", "ValidationError"},
 }
 MET = MET_BY_ANNOTATORS | MET_BY_REVIEWERS
 
@@ -322,7 +322,7 @@ def test_every_sentence_that_refuses_somebody_who_judges_goes_through_the_catalo
 
 
 def test_what_the_pages_of_quality_report_goes_through_the_catalogue():
-    tree = ast.parse((Path(settings.BASE_DIR) / "annotation/quality_views.py").read_text())
+    tree = ast.parse((Path(settings.BASE_DIR) / "annotation/pages/quality.py").read_text())
     said = [
         part
         for node in ast.walk(tree)
@@ -421,7 +421,7 @@ def test_a_form_that_was_filled_in_wrongly_says_so_in_german(client, project, ad
 
 @pytest.mark.django_db
 def test_a_dialogue_is_german_with_all_that_it_can_ask(client, project, german_ada, grace):
-    from annotation import dialogues
+    from annotation.judge import dialogues
     from tests.annotation.talking import Parrots, answering, new_campaign
 
     project.interface = "dialogue"
@@ -449,7 +449,7 @@ def test_a_dialogue_is_german_with_all_that_it_can_ask(client, project, german_a
 
 
 def test_a_dialogue_that_refuses_says_why_in_german(client, project, ada, grace):
-    from annotation import dialogues
+    from annotation.judge import dialogues
     from tests.annotation.talking import Parrots, answering, new_campaign
 
     ada.language = "de"
@@ -520,7 +520,7 @@ def test_what_went_wrong_is_said_in_the_readers_language(client, german_ada, mon
     def broken(*args, **kwargs):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr("annotation.own_views.render", broken)
+    monkeypatch.setattr("annotation.pages.account.render", broken)
     client.raise_request_exception = False
     page = client.get(reverse("preferences"))
     assert page.status_code == 500

@@ -7,8 +7,8 @@ import pytest
 from django.conf import settings
 from django.utils import translation
 
-from annotation.figures import decimal, share
-from annotation.gold import add_items
+from annotation.judge.gold import add_items
+from annotation.lib.numbers import decimal, share
 from annotation.protocols import DIALOGUE
 from config.api_reference import _groups
 from rlhf import rounds, timeline

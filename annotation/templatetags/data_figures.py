@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from django import template
 
-from annotation import figures
-from annotation.figures import share
+from annotation.lib import numbers as figures
+from annotation.lib.numbers import share
 
 register = template.Library()
 

@@ -3,8 +3,8 @@
 from django import template
 from django.utils.safestring import SafeString
 
+from annotation.lib.markdown import render_markdown
 from annotation.models import Prompt, User
-from annotation.rendering import render_markdown
 
 register = template.Library()
 

@@ -1,11 +1,11 @@
-"""Estimates of `annotation.reliability` as text and as places on a small picture."""
+"""Estimates of `annotation.statistics.reliability` as text and as places on a small picture."""
 
 from django import template
 from django.utils.translation import gettext
 
-from annotation import figures
-from annotation.figures import share
-from annotation.reliability import Estimate, Habit
+from annotation.lib import numbers as figures
+from annotation.lib.numbers import share
+from annotation.statistics.reliability import Estimate, Habit
 
 register = template.Library()
 

@@ -1,6 +1,6 @@
 """How far an ensemble disagrees on comparisons: `python -m rlhf.training.selection RUN_DIR`.
 
-People are then asked first where a judgment would teach most (annotation/assignment.py): where the
+People are then asked first where a judgment would teach most (annotation/judge/assignment.py): where the
 members are sure of different things, not where none of them knows, and not where all agree about who
 wins and differ in by how much (BALD, Houlsby et al. 2011). What they doubt most is much alike, and the
 tenth of a kind teaches little; so comparisons are not taken from the top but drawn, each as likely

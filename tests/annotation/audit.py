@@ -1,6 +1,6 @@
 """The counters, recounted from the rows they summarise."""
 
-from annotation.audit import audit
+from annotation.quality.audit import audit
 
 
 def assert_counters_are_right():

@@ -3,9 +3,9 @@
 import time
 from contextlib import contextmanager
 
-from annotation import candidates as seam
-from annotation import dialogues
-from annotation.candidates import CandidateError, Serving, Writer
+from annotation.judge import candidates as seam
+from annotation.judge import dialogues
+from annotation.judge.candidates import CandidateError, Serving, Writer
 
 
 class Parrots:

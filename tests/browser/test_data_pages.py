@@ -5,9 +5,9 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from annotation import review
+from annotation.data.snapshots import freeze_snapshot
 from annotation.models import Comparison, Prompt, ReviewCase, Source, User
-from annotation.snapshots import freeze_snapshot
+from annotation.quality import review
 from tests.browser.test_pages import LOOKS, assert_sound
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
 

@@ -9,10 +9,10 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from annotation import dialogues
-from annotation.guidelines import change_guidelines
+from annotation.data.preferences import preference_rows
+from annotation.judge import dialogues
 from annotation.models import Dialogue, DialogueCampaign, Judgment, Project, Turn
-from annotation.preferences import preference_rows
+from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import PRESETS
 from rlhf import serving
 from rlhf.models import Checkpoint, PolicyServer

@@ -8,8 +8,8 @@ import random
 import pytest
 from playwright.sync_api import expect
 
-from annotation.guidelines import change_guidelines
 from annotation.models import Assignment, Judgment
+from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import DIALOGUE, PRESETS, RESPONSES
 from tests.browser.test_judge import line, press, shown, wait_until_sent
 from tests.browser.test_pages import LOOKS, barriers

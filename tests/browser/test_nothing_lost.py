@@ -14,9 +14,9 @@ from django.conf import settings
 from django.db import connection
 from playwright.sync_api import expect
 
-from annotation.batches import close_batch
-from annotation.judging import Answer, save_draft, submit_judgment
+from annotation.judge.submitting import Answer, save_draft, submit_judgment
 from annotation.models import Assignment, Judgment
+from annotation.projects.batches import close_batch
 from tests.annotation.audit import assert_counters_are_right
 from tests.browser.test_judge import in_letters, line, press, shown, wait_until_sent
 from tests.factories import BatchFactory, ComparisonFactory, key
@@ -449,7 +449,7 @@ def test_the_lease_warns_is_renewed_and_when_lost_keeps_the_answer_as_an_extra(
     comparison.refresh_from_db()
     comparison.taken, comparison.is_free = 0, True
     comparison.save()
-    from annotation.assignment import next_assignment
+    from annotation.judge.assignment import next_assignment
 
     assert next_assignment(ben, project).comparison == comparison
     press(watched, "abcd0")

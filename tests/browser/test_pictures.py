@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from django.urls import reverse
 
-from annotation import dialogues, gold, review
-from annotation.assignment import next_assignment, score_comparisons
-from annotation.judging import Answer, submit_judgment
+from annotation.judge import dialogues, gold
+from annotation.judge.assignment import next_assignment, score_comparisons
+from annotation.judge.submitting import Answer, submit_judgment
 from annotation.protocols import PRESETS
+from annotation.quality import review
 from rlhf import serving
 from rlhf.models import Checkpoint
 from tests.annotation.talking import Parrots, answering, new_campaign

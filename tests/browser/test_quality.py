@@ -3,8 +3,10 @@
 import pytest
 from playwright.sync_api import expect
 
-from annotation import gold, quality, review
+from annotation.judge import gold
 from annotation.models import Judgment, Membership, Prompt, ReviewCase, User
+from annotation.quality import people as quality
+from annotation.quality import review
 from tests.browser.test_pages import LOOKS, assert_sound, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotation.exports import json_line
+from annotation.data.exports import json_line
+from annotation.data.preferences import preference_rows
 from annotation.models import Judgment, Prompt
-from annotation.preferences import preference_rows
 from rlhf import jobs, rounds, simulation, stages
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.training import data, rundir

@@ -6,10 +6,16 @@ import random
 
 import pytest
 
-from annotation.assignment import next_assignment, random_sample
-from annotation.batches import ResponseText, add_comparisons, close_batch, create_batch, open_batch
-from annotation.judging import skip
+from annotation.judge.assignment import next_assignment, random_sample
+from annotation.judge.submitting import skip
 from annotation.models import Assignment, Comparison, Event
+from annotation.projects.batches import (
+    ResponseText,
+    add_comparisons,
+    close_batch,
+    create_batch,
+    open_batch,
+)
 from rlhf import jobs, rounds
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.training import configs, rundir
@@ -231,7 +237,7 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
 def test_the_projects_page_says_what_decides_to_those_who_do_not_judge_blind(
     client, project, waiting, role, sees
 ):
-    from annotation.assignment import score_comparisons
+    from annotation.judge.assignment import score_comparisons
 
     first = waiting.comparisons.first()
     score_comparisons(waiting, {first.pk: 0.7}, by="round 3 reward model")

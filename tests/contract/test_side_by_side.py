@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from annotation.candidates import CandidateError, Told
+from annotation.judge.candidates import CandidateError, Told
 from rlhf import processes, serving
 from tests.rlhf.training.tiny import make_policy
 

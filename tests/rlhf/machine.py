@@ -17,7 +17,7 @@ from rlhf import jobs, rounds
 from rlhf.models import Checkpoint, Worker
 from tests.factories import PromptFactory, SourceFactory
 
-# See tests/annotation/test_concurrency.py: on PostgreSQL emptying the tables must cascade.
+# See tests/annotation/judge/test_concurrency.py: on PostgreSQL emptying the tables must cascade.
 real_transactions = pytest.mark.django_db(
     transaction=True,
     available_apps=settings.INSTALLED_APPS if connection.vendor == "postgresql" else None,

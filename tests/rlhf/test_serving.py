@@ -16,8 +16,8 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from annotation import candidates as seam
-from annotation.candidates import CandidateError, Told
+from annotation.judge import candidates as seam
+from annotation.judge.candidates import CandidateError, Told
 from annotation.models import DialogueCampaign, Event
 from annotation.protocols import PRESETS
 from rlhf import serving

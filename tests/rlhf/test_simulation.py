@@ -5,10 +5,10 @@ import threading
 import pytest
 from django.db import connection
 
-from annotation.assignment import next_assignment
-from annotation.batches import ResponseText, add_comparisons, create_batch, open_batch
-from annotation.judging import Answer, submit_judgment
+from annotation.judge.assignment import next_assignment
+from annotation.judge.submitting import Answer, submit_judgment
 from annotation.models import Judgment, Membership, Prompt, User
+from annotation.projects.batches import ResponseText, add_comparisons, create_batch, open_batch
 from annotation.protocols import PRESETS
 from rlhf import demo, simulation
 from tests.factories import PromptFactory

@@ -13,7 +13,7 @@ from celery import current_app
 from django.db import OperationalError, connection, connections
 from django.utils import timezone
 
-from annotation.assignment import next_assignment
+from annotation.judge.assignment import next_assignment
 from annotation.models import Assignment
 from rlhf import jobs, processes, rounds, sweeper, tasks, worker
 from rlhf.models import Checkpoint, Job, Round, Worker

@@ -7,9 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from annotation.audit import EXAMPLES, AuditError, audit, read_acknowledged
+from annotation.data.snapshots import damaged_files
 from annotation.models import Project, Snapshot
-from annotation.snapshots import damaged_files
+from annotation.quality.audit import EXAMPLES, AuditError, audit, read_acknowledged
 
 
 class Command(BaseCommand):

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.models import Project
-from annotation.statements import demonstrations
 
 
 class Command(BaseCommand):

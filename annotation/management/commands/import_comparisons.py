@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from annotation.import_formats import COMPARISON_FORMATS
-from annotation.imports import import_comparisons
+from annotation.data.import_formats import COMPARISON_FORMATS
+from annotation.data.imports import import_comparisons
 from annotation.management.commands.import_prompts import (
     add_source_arguments,
     given_source,

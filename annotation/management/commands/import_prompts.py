@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from annotation.import_formats import PROMPT_FORMATS, ImportReport
-from annotation.imports import import_prompts
+from annotation.data.import_formats import PROMPT_FORMATS, ImportReport
+from annotation.data.imports import import_prompts
 from annotation.models import Project, User
 
 

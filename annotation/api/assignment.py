@@ -1,0 +1,154 @@
+"""Who gets what, over the REST API: rules, people, batches, and scores from any engine."""
+
+from typing import Any
+
+from django.http import QueryDict
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotation.access import CAN_RUN, project_for
+from annotation.judge.assignment import score_comparisons
+from annotation.models import Batch, Membership
+from annotation.projects.assignment_forms import BatchForm, Form, PersonForm, RulesForm, save
+
+MAX_SCORES = 10_000
+
+
+class AssignmentRulesSerializer(serializers.Serializer[Any]):
+    daily_limit = serializers.IntegerField(allow_null=True, required=False, help_text="Per person.")
+    total_limit = serializers.IntegerField(allow_null=True, required=False, help_text="Per person.")
+    random_share = serializers.FloatField(
+        required=False, help_text="0 to 1: drawn at random whatever its priority or score."
+    )
+
+
+class AssignmentPersonSerializer(serializers.Serializer[Any]):
+    skills = serializers.ListField(child=serializers.CharField(), required=False)
+    campaign = serializers.CharField(allow_blank=True, required=False)
+    daily_limit = serializers.IntegerField(allow_null=True, required=False)
+    total_limit = serializers.IntegerField(allow_null=True, required=False)
+
+
+class AssignmentBatchSerializer(serializers.Serializer[Any]):
+    priority = serializers.IntegerField(required=False)
+    campaign = serializers.CharField(allow_blank=True, required=False)
+    skill = serializers.CharField(allow_blank=True, required=False)
+
+
+class LearningScoreSerializer(serializers.Serializer[Any]):
+    prompt = serializers.UUIDField()
+    score = serializers.FloatField(min_value=0, max_value=1e12)
+
+
+class LearningScoresSerializer(serializers.Serializer[Any]):
+    scores = serializers.ListField(child=LearningScoreSerializer(), max_length=MAX_SCORES)
+    recency = serializers.FloatField(
+        min_value=0, max_value=1, default=1.0, help_text="1 for the newest policy, less for older."
+    )
+
+
+class FormRefusalSerializer(serializers.Serializer[Any]):
+    detail = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()),
+        help_text="What does not fit, by field; `__all__` is about several together.",
+    )
+
+
+class ScoredSerializer(serializers.Serializer[Any]):
+    scored = serializers.IntegerField()
+    unknown = serializers.IntegerField(help_text="Prompts that the batch does not compare.")
+
+
+@extend_schema(
+    methods=["PUT"],
+    operation_id="assignment_update",
+    request=AssignmentRulesSerializer,
+    responses={200: AssignmentRulesSerializer, 422: FormRefusalSerializer},
+)
+@extend_schema(
+    methods=["GET"], operation_id="assignment_retrieve", responses=AssignmentRulesSerializer
+)
+@api_view(["GET", "PUT"])
+def assignment_rules(request: Request, slug: str) -> Response:
+    """A project's limits and its share of random draws."""
+    project = project_for(request.user, slug, CAN_RUN)
+    return _answer(request, RulesForm, project, AssignmentRulesSerializer)
+
+
+@extend_schema(
+    methods=["PUT"],
+    operation_id="assignment_person_update",
+    request=AssignmentPersonSerializer,
+    responses={200: AssignmentPersonSerializer, 422: FormRefusalSerializer},
+)
+@extend_schema(
+    methods=["GET"], operation_id="assignment_person_retrieve", responses=AssignmentPersonSerializer
+)
+@api_view(["GET", "PUT"])
+def assignment_person(request: Request, slug: str, username: str) -> Response:
+    """What one member knows, and how much of what they get; null limits are the project's."""
+    project = project_for(request.user, slug, CAN_RUN)
+    member = get_object_or_404(Membership, project=project, user__username=username)
+    return _answer(request, PersonForm, member, AssignmentPersonSerializer)
+
+
+@extend_schema(
+    methods=["PUT"],
+    operation_id="assignment_batch_update",
+    request=AssignmentBatchSerializer,
+    responses={200: AssignmentBatchSerializer, 422: FormRefusalSerializer},
+)
+@extend_schema(
+    methods=["GET"], operation_id="assignment_batch_retrieve", responses=AssignmentBatchSerializer
+)
+@api_view(["GET", "PUT"])
+def assignment_batch(request: Request, slug: str, pk: int) -> Response:
+    """When a batch is handed out, and to whom."""
+    project = project_for(request.user, slug, CAN_RUN)
+    batch = get_object_or_404(Batch, project=project, pk=pk)
+    return _answer(request, BatchForm, batch, AssignmentBatchSerializer)
+
+
+@extend_schema(
+    operation_id="assignment_scores", request=LearningScoresSerializer, responses=ScoredSerializer
+)
+@api_view(["PUT"])
+def assignment_scores(request: Request, slug: str, pk: int) -> Response:
+    """Say which of a batch's comparisons would teach most: where reward models disagree, say.
+
+    Where priorities are equal the higher is handed out sooner; what is drawn at random is not touched.
+    """
+    project = project_for(request.user, slug, CAN_RUN)
+    batch = get_object_or_404(Batch, project=project, pk=pk)
+    given = LearningScoresSerializer(data=request.data)
+    given.is_valid(raise_exception=True)
+    wanted = {row["prompt"]: row["score"] for row in given.validated_data["scores"]}
+    known = dict(batch.comparisons.filter(prompt__uid__in=wanted).values_list("prompt__uid", "pk"))
+    scored = score_comparisons(
+        batch,
+        {pk: wanted[uid] for uid, pk in known.items()},
+        recency=given.validated_data["recency"],
+    )
+    return Response({"scored": scored, "unknown": len(wanted) - scored})
+
+
+def _answer(request: Request, form_class: type[Form], instance: Any, serializer: Any) -> Response:
+    """The fields as they are; with PUT, those that were sent are changed first."""
+    if request.method == "PUT":
+        given = serializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        data = QueryDict(mutable=True)
+        for name in form_class.base_fields:
+            value = given.validated_data.get(name, getattr(instance, name))
+            if isinstance(value, list):
+                value = ", ".join(value)
+            data[name] = "" if value is None else str(value)
+        form = form_class(data, instance=instance)
+        if not form.is_valid():
+            return Response({"detail": form.errors}, status=422)
+        save(form, request.user)  # type: ignore[arg-type]  # a member, so not anonymous
+    return Response(serializer(instance).data)

@@ -1,0 +1,662 @@
+"""Who judges what next: leases, overlap, and the counters that keep them right.
+
+A comparison has `needed` places. A place is held by a live lease or by a judgment; `taken` counts
+the places that are held and `judged` those that hold a judgment. An assignment marked `is_extra`
+holds no place. All of this changes only under the comparison's row lock (SQLite: inside BEGIN
+IMMEDIATE, where the whole database is the lock), here and in `judging`.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, Max, Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import ngettext
+
+from annotation.judge import gold
+from annotation.judge.queues import HARMLESS, Locking, Queue, had
+from annotation.lib.prepared import Prepared, Question, insert, together, update
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Membership,
+    Project,
+    Prompt,
+    Response,
+    User,
+)
+
+State = Assignment.State
+WAITING_COUNTED = 500
+HELD_AT_MOST = 50
+
+
+_locked = Prepared(
+    lambda pk: (
+        Comparison.objects.select_for_update(of=("self",))
+        .select_related("batch__project")
+        .filter(pk=pk)
+    )
+)
+
+
+def lock(comparison_id: int) -> Comparison:
+    """The comparison, locked until the transaction ends; its batch comes with it, unlocked."""
+    comparison = _locked.first(pk=comparison_id)
+    if comparison is None:
+        raise Comparison.DoesNotExist
+    return comparison
+
+
+_locked_both = Prepared(
+    # In this order, so that whoever holds the comparison can write what was made of it.
+    lambda pk: (
+        Assignment.objects.select_for_update(of=("comparison", "self"))
+        .select_related("comparison__batch")
+        .filter(pk=pk)
+    )
+)
+
+
+def lock_with(assignment: Assignment, also: Question) -> tuple[Comparison, list[Any]]:
+    """As `lock`, and the assignment becomes what its row says now; and the rows of `also`, asked then.
+
+    Both rows are locked: of a row that it waited for, PostgreSQL gives what the other transaction
+    left there, of all others what they were when the question was asked.
+    """
+    project = assignment.comparison.batch.project
+    found, rows = together((_locked_both, {"pk": assignment.pk}), also)
+    if not found:
+        raise Assignment.DoesNotExist
+    for name, value in found[0].__dict__.items():
+        if name != "_state":
+            setattr(assignment, name, value)
+    comparison: Comparison = found[0].comparison
+    comparison.batch.project = project
+    assignment.comparison = comparison
+    return comparison, rows
+
+
+def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
+    """Move the counters of a locked comparison. Gold has none: nobody is needed for it.
+
+    Its row is written all the same, as it was: who times the answers learns nothing from it.
+    """
+    if comparison.gold_id is None:
+        comparison.taken += taken
+        comparison.judged += judged
+        comparison.is_free = comparison.taken < comparison.needed
+    update(comparison, "taken", "judged", "is_free")
+
+
+def take_place(comparison: Comparison) -> bool:
+    """Hold one more place of a locked comparison; False if none is left or the batch is not open."""
+    # To whoever holds it, gold behaves like any other.
+    is_free = comparison.is_free or comparison.gold_id is not None
+    if not is_free or comparison.batch.state != Batch.State.OPEN:
+        return False
+    count(comparison, taken=1)
+    return True
+
+
+def lease_end(project: Project) -> datetime:
+    return timezone.now() + timedelta(minutes=project.lease_minutes)
+
+
+def _mine(uid: Any, user: Any, project: Any) -> QuerySet[Assignment]:
+    return Assignment.objects.filter(
+        uid=uid, annotator=user, is_ruling=False, comparison__batch__project=project
+    )
+
+
+_own_row = Prepared(_mine)
+_own = Prepared(
+    lambda uid, user, project: _mine(uid, user, project).select_related(
+        "comparison__batch", "comparison__prompt"
+    )
+)
+
+
+def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
+    """This person's own assignment in this project, or Assignment.DoesNotExist.
+
+    Rulings are no part of it: they are made and taken back on the review page.
+    """
+    assignment = own_row(user, project, uid, _own)
+    assignment.comparison.batch.project = project
+    return assignment
+
+
+def own_row(
+    user: User, project: Project, uid: UUID, asked: Prepared[Assignment] = _own_row
+) -> Assignment:
+    """As `own_assignment`, without what it is about."""
+    assignment = asked.first(uid=uid, user=user.pk, project=project.pk)
+    if assignment is None:
+        raise Assignment.DoesNotExist
+    return assignment
+
+
+_responses = Prepared(
+    lambda comparison: Response.objects.filter(comparison=comparison).order_by("pk")
+)
+
+
+def responses_of(comparison: Comparison) -> list[Response]:
+    """Its responses in the order of their ids, fetched once."""
+    if comparison.shown is None:
+        comparison.shown = _responses(comparison=comparison.pk)
+    return comparison.shown
+
+
+def next_assignment(user: User, project: Project) -> Assignment | None:
+    """What this person judges now: what they were handed and have not answered, else a new one.
+
+    None when nothing is free for them. The lease starts again at its full length.
+    """
+    return _settled(lambda *, wait: _next(user, project, wait=wait))
+
+
+class AllLocked(Exception):
+    """What is free is locked by others, who may leave a place over: it has to be waited for."""
+
+
+def _settled(look: Callable[..., Assignment | None]) -> Assignment | None:
+    """What `look` finds, each time in a transaction of its own.
+
+    First without waiting for anybody, so that people who ask at the same moment take different rows.
+    What was locked on the way is let go of before anything is waited for: two people who hold what
+    the other waits for would wait for ever.
+    """
+    wait = False
+    try:
+        return look(wait=wait)
+    except AllLocked:
+        wait = True
+    except IntegrityError:
+        # A place of what ran out for this person was freed after we had looked for what they began:
+        # looking again finds it.
+        pass
+    try:
+        return look(wait=wait)
+    except (AllLocked, IntegrityError):
+        return look(wait=True)
+
+
+def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
+    with transaction.atomic():
+        member, keys = _begin(user, project)
+        if member is not None and member.paused_at is not None:
+            return None
+        held, begun = _open(keys, project)
+        if held:
+            held[0].lease_until = lease_end(project)
+            update(held[0], "lease_until")
+            return held[0]
+        if member is not None and gold.must_qualify(member, project):
+            return _qualify(user, project, member, begun, wait=wait)
+        return _take(user, project, member, begun, wait=wait)
+
+
+def peek_next(user: User, project: Project, current: Assignment) -> Assignment | None:
+    """The one after `current`, leased as well, so that a page can show it without waiting.
+
+    A person never holds more than two: asking again gives the same one, its lease begun again.
+    """
+    return _settled(lambda *, wait: _peek(user, project, current, wait=wait))
+
+
+def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> Assignment | None:
+    with transaction.atomic():
+        member, keys = _begin(user, project)
+        if member is not None and member.paused_at is not None:
+            return None
+        # As after every answer: then the columns of what is on the screen need not be asked for.
+        held, begun = _open([] if keys == [current.pk] else keys, project)
+        for other in held:
+            if other.pk != current.pk:
+                # As in `_next`: what a page that is being left gives back is not what this one shows.
+                other.lease_until = lease_end(project)
+                update(other, "lease_until")
+                return other
+        if member is not None and gold.must_qualify(member, project):
+            chosen = gold.qualifying(member, project, had(user))
+            if chosen is None:
+                return None
+            return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
+        return _take(user, project, member, begun, wait=wait)
+
+
+def renew(assignment: Assignment) -> bool:
+    """The person is still at it: the lease starts again. False if the place has gone meanwhile.
+
+    An answer is accepted all the same, as an extra.
+    """
+    with transaction.atomic():
+        comparison = lock(assignment.comparison_id)
+        assignment.refresh_from_db()
+        if assignment.state == State.EXPIRED:
+            if not take_place(comparison):
+                return False
+            assignment.state, assignment.is_extra = State.LEASED, False
+        elif assignment.state != State.LEASED:
+            return False
+        assignment.lease_until = lease_end(comparison.batch.project)
+        assignment.save(update_fields=["state", "is_extra", "lease_until"])
+        return True
+
+
+def release(assignment: Assignment) -> None:
+    """Give the place back unanswered; the draft stays, and the person may be handed it again."""
+    with transaction.atomic():
+        _expire(lock(assignment.comparison_id), assignment)
+
+
+def release_untouched(assignment: Assignment, lease: str) -> bool:
+    """Give it back as a page does that is left: only if nothing was entered, and only the lease that
+
+    the page was told, in ISO 8601. A page that was loaded anew meanwhile has another one.
+    """
+    with transaction.atomic():
+        comparison = lock(assignment.comparison_id)
+        assignment.refresh_from_db()
+        if assignment.draft or assignment.lease_until.isoformat() != lease:
+            return False
+        _expire(comparison, assignment)
+        return True
+
+
+def release_on_leaving(user: User) -> int:
+    """Give back what this person holds and has entered nothing for; how many. For signing out."""
+    held = Assignment.objects.open_for(user).filter(is_ruling=False, comparison__is_live=False)
+    # In one order everywhere, so that two such transactions can't wait for each other.
+    return sum(
+        release_untouched(one, one.lease_until.isoformat())
+        for one in held.order_by("comparison_id")
+    )
+
+
+def release_overdue() -> int:
+    """Give back every lease that ran out; how many. One short transaction each."""
+    released = 0
+    for assignment in Assignment.objects.overdue().order_by("lease_until"):
+        with transaction.atomic():
+            comparison = lock(assignment.comparison_id)
+            assignment.refresh_from_db()
+            if assignment.is_overdue:
+                _expire(comparison, assignment)
+                released += 1
+    return released
+
+
+def release_all(batch: Batch) -> int:
+    """Give back every live lease of a batch; how many."""
+    leased = Assignment.objects.filter(comparison__batch=batch, state=State.LEASED)
+    # In one order everywhere, so that two such transactions can't wait for each other.
+    assignments = list(leased.order_by("comparison_id", "id"))
+    for assignment in assignments:
+        _expire(lock(assignment.comparison_id), assignment)
+    return len(assignments)
+
+
+_held_keys = Prepared(
+    lambda user, project: Assignment.objects.filter(
+        annotator=user,
+        state=State.LEASED,
+        comparison__batch__project=project,
+        comparison__batch__state=Batch.State.OPEN,
+        comparison__is_live=False,
+    ).values_list("pk")
+)
+
+
+def waiting(user: User, project: Project) -> int:
+    """How many comparisons this person could be handed, what they hold included.
+
+    Counted as far as WAITING_COUNTED, so that asking costs the same however long the queue is. Gold
+    that will be mixed in is part of it: the number falls by one with every answer, whichever it was
+    about.
+    """
+    member = project.own_membership
+    if member is None or member.user_id != user.pk:
+        member = Membership.objects.filter(user=user, project=project).first()
+    n = n_held = _held_keys.count(user=user.pk, project=project.pk)
+    if member is not None and member.paused_at is not None:
+        return 0
+    if member is not None and gold.must_qualify(member, project):
+        return n + gold.qualifying_left(member, project, had(user))
+    for batch in _batches(project, member):
+        for skill in _skills(member):
+            if n < WAITING_COUNTED:
+                n += _queue(user, batch, skill).count(WAITING_COUNTED)
+    if member is not None and project.gold_every:
+        n += gold.ahead(member, project, n - n_held)
+    return min(n, WAITING_COUNTED)
+
+
+def limit_reached(user: User, project: Project, member: Membership | None) -> str:
+    """Why this person gets nothing new now, in a sentence; "" if no limit stands in the way."""
+    daily, total = (
+        getattr(member, name) if getattr(member, name, None) is not None else getattr(project, name)
+        for name in ("daily_limit", "total_limit")
+    )
+    if daily is None and total is None:
+        return ""
+    mine = Assignment.objects.filter(
+        annotator=user,
+        state__in=[State.LEASED, State.JUDGED],
+        comparison__batch__project=project,
+    )
+    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    if daily is not None and mine.filter(leased_at__gte=midnight)[:daily].count() >= daily:
+        return ngettext(
+            "You have had the comparison that is meant for one person a day.",
+            "You have had the %(n)s comparisons that are meant for one person a day.",
+            daily,
+        ) % {"n": daily}
+    if total is not None and mine[:total].count() >= total:
+        return ngettext(
+            "You have had the comparison that is meant for one person here.",
+            "You have had the %(n)s comparisons that are meant for one person here.",
+            total,
+        ) % {"n": total}
+    return ""
+
+
+def score_comparisons(
+    batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0, by: str = ""
+) -> int:
+    """Say which comparisons would teach most; how many were found.
+
+    `scores` is a number of 0 or more by comparison id, such as how far reward models disagree on
+    its responses; `recency` multiplies them, 1 for the newest policy and less for older ones. Where
+    priorities are equal the highest is handed out first. `by` names who scores, for the project's page.
+    """
+    numbers = {pk: value * recency for pk, value in scores.items()}
+    wrong = next((n for n in numbers.values() if not math.isfinite(n) or n < 0), None)
+    if wrong is not None:
+        raise ValueError(f"A score is a number of 0 or more; one was {wrong}.")
+    with transaction.atomic():
+        # In one order everywhere, so that two such transactions can't wait for each other.
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                f"UPDATE {Comparison._meta.db_table} SET score = %s WHERE id = %s AND batch_id = %s",  # noqa: S608
+                [[numbers[pk], pk, batch.pk] for pk in sorted(numbers)],
+            )
+            found = max(int(cursor.rowcount), 0)
+        batch.scored_at, batch.scored_by = timezone.now(), by[:120]
+        batch.save(update_fields=["scored_at", "scored_by"])
+    return found
+
+
+def selection(batch: Batch) -> tuple[int, int]:
+    """Of the comparisons that may still be handed out: how many have a score, and how many there are."""
+    free = batch.comparisons.filter(is_free=True, gold=None)
+    n = free.aggregate(scored=Count("pk", filter=Q(score__gt=0)), all=Count("pk"))
+    return n["scored"], n["all"]
+
+
+def random_sample(batch: Batch) -> QuerySet[Comparison]:
+    """The comparisons that a fair estimate over the batch may rest on, whatever was scored.
+
+    `shuffle` was drawn before anything was known of a comparison, so all those up to the last random
+    draw are a uniform sample of the batch, however each of them came to be judged.
+    """
+    last = Assignment.objects.filter(
+        comparison__batch=batch, drawn=Assignment.Drawn.RANDOM
+    ).aggregate(last=Max("comparison__shuffle"))["last"]
+    work = batch.comparisons.filter(gold__isnull=True)
+    return work.none() if last is None else work.filter(shuffle__lte=last)
+
+
+def is_wanted(user: User, assignment: Assignment) -> bool:
+    """Whether this person still wants to be handed this one."""
+    return (
+        user.harmful_material != User.HarmfulMaterial.AVOID
+        or assignment.comparison.prompt.risk != Prompt.Risk.HARMFUL
+    )
+
+
+def release_unwanted(user: User) -> int:
+    """Give back what this person holds and does not want any more; how many."""
+    held = Assignment.objects.open_for(user).select_related("comparison__prompt")
+    unwanted = [assignment for assignment in held if not is_wanted(user, assignment)]
+    for assignment in unwanted:
+        release(assignment)
+    return len(unwanted)
+
+
+_locked_member = Prepared(
+    lambda user, project: Membership.objects.select_for_update().filter(user=user, project=project)
+)
+
+
+def _begin(user: User, project: Project) -> tuple[Membership | None, list[int]]:
+    """Who asks, and the keys of what they hold or began (in OPEN_ORDER).
+
+    Two tabs of one person wait for each other here, so that both get the same comparison.
+    """
+    who = {"user": user.pk, "project": project.pk}
+    member = project.own_membership
+    if (
+        member is not None
+        and member.user_id == user.pk
+        and not connection.features.has_select_for_update
+    ):
+        keys = _open_keys(**who)  # The whole database is locked already.
+    else:
+        members, keys = together((_locked_member, who), (_open_keys, who))
+        member = members[0] if members else None
+    return member, [pk for (pk,) in keys]
+
+
+def _skills(member: Membership | None) -> list[str]:
+    """What this person may be given: what asks for nothing, and what asks for what they know."""
+    return ["", *(member.skills if member else [])]
+
+
+_open_batches = Prepared(
+    # What was said in a live dialogue belongs to who said it.
+    lambda project: Batch.objects.filter(
+        project=project, state=Batch.State.OPEN, dialogue_campaign=None, qualification=None
+    ).order_by("-priority", "opened_at", "id")
+)
+
+
+def _batches(project: Project, member: Membership | None) -> list[Batch]:
+    """Open batches that this person may be given something of, the one to look in first first."""
+    skills, campaign = _skills(member), member.campaign if member else ""
+    batches = [
+        batch
+        for batch in _open_batches(project=project.pk)
+        if batch.skill in skills and campaign in ("", batch.campaign)
+    ]
+    for batch in batches:
+        batch.project = project
+    return batches
+
+
+# "leased" sorts behind "expired": every lease (two, or some more where judgments were taken back)
+# comes before the newest of what ran out.
+OPEN_ORDER = ("-state", "-leased_at", "-id")
+_open_keys = Prepared(
+    lambda user, project: (
+        Assignment.objects.filter(
+            Q(state=State.LEASED)
+            | Q(state=State.EXPIRED, comparison__is_free=True)
+            | Q(state=State.EXPIRED, comparison__gold__isnull=False),
+            annotator=user,
+            state__in=[State.LEASED, State.EXPIRED],
+            comparison__batch__project=project,
+            comparison__batch__state=Batch.State.OPEN,
+            comparison__is_live=False,
+        )
+        .order_by(*OPEN_ORDER)
+        .values_list("pk")[:HELD_AT_MOST]
+    )
+)
+
+
+def _open(keys: list[int], project: Project) -> tuple[list[Assignment], list[Assignment]]:
+    """What a person holds, the one to show first first; and what they began and ran out."""
+    held: list[Assignment] = []
+    begun: list[Assignment] = []
+    if not keys:
+        return held, begun
+    rows = Assignment.objects.filter(pk__in=keys).order_by(*OPEN_ORDER)
+    for row in rows.select_related("comparison__batch", "comparison__prompt"):
+        row.comparison.batch.project = project
+        (held if row.state == State.LEASED else begun).append(row)
+    return held[::-1], begun
+
+
+def _qualify(
+    user: User, project: Project, member: Membership, begun: list[Assignment], *, wait: bool
+) -> Assignment | None:
+    """The next one of the qualification round; after the last one its result, and work if passed."""
+    rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
+    if rounds and _take_up(rounds[0]):
+        return rounds[0]
+    chosen = gold.qualifying(member, project, had(user))
+    if chosen is not None:
+        return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
+    work = [assignment for assignment in begun if assignment not in rounds]
+    if not gold.settle(member, project):
+        return None
+    return _take(user, project, member, work, wait=wait)
+
+
+def _take(
+    user: User, project: Project, member: Membership | None, begun: list[Assignment], *, wait: bool
+) -> Assignment | None:
+    if limit_reached(user, project, member):
+        return None
+    begun = [assignment for assignment in begun if is_wanted(user, assignment)]
+    if begun and _take_up(begun[0]):
+        return begun[0]
+    at_random = not wait and random.SystemRandom().random() < project.random_share
+    drawn = Assignment.Drawn.RANDOM if at_random else Assignment.Drawn.RANKED
+    # Whoever waits looks in one order, the same for everybody.
+    skills = sorted(_skills(member)) if wait else _skills(member)
+    queues = {
+        batch: [_queue(user, batch, skill, at_random=at_random) for skill in skills]
+        for batch in _batches(project, member)
+    }
+    first = _first_free(queues, "wait" if wait else "skip")
+    if first is None:
+        if not wait and connection.features.has_select_for_update:
+            raise AllLocked
+        return None
+    batch, comparison = first
+    if member is not None and project.gold_every:
+        chosen = gold.instead_of(comparison, member, project)
+        if chosen is not comparison:
+            comparison, drawn = chosen, Assignment.Drawn.RANKED
+    comparison.batch = batch
+    return _lease(comparison, user, project, drawn, may_have_begun=bool(begun))
+
+
+def _take_up(begun: Assignment) -> bool:
+    """Hand somebody again what they began; False if its place has gone meanwhile."""
+    if not renew(begun):
+        return False
+    # What is handed first is shown first, also when the page is loaded anew.
+    begun.leased_at = timezone.now()
+    update(begun, "leased_at")
+    return True
+
+
+def could_judge(member: Membership) -> QuerySet[Comparison]:
+    """What this person could be given in open batches if it had a place free, limits apart."""
+    could = Comparison.objects.filter(
+        batch__in=_batches(member.project, member), skill__in=_skills(member)
+    )
+    if member.user.harmful_material == User.HarmfulMaterial.AVOID:
+        could = could.filter(HARMLESS)
+    return could.exclude(had(member.user_id))
+
+
+def _queue(user: User, batch: Batch, skill: str, *, at_random: bool = False) -> Queue:
+    avoid_harm = user.harmful_material == User.HarmfulMaterial.AVOID
+    return Queue(user.pk, batch.pk, skill, at_random=at_random, avoid_harm=avoid_harm)
+
+
+def _first_free(
+    queues: Mapping[Batch, list[Queue]], locking: Locking
+) -> tuple[Batch, Comparison] | None:
+    """The first of what this person could be given, locked, with its batch."""
+    unsure = []
+    for batch, each in queues.items():
+        for queue in _by_turn(each) if locking == "skip" else each:
+            look = queue.first(locking, is_thorough=locking == "wait")
+            if look.found is not None:
+                return batch, look.found
+            if not look.is_sure:
+                unsure.append((batch, queue))
+    # Nothing is left only if nothing is there from the start.
+    for batch, queue in unsure:
+        found = queue.first(locking, is_thorough=True).found
+        if found is not None:
+            return batch, found
+    return None
+
+
+def _by_turn(queues: list[Queue]) -> list[Queue]:
+    """The queues of one batch in the order in which to look: their heads compared."""
+    if len(queues) == 1:
+        return queues
+    heads, unsure = [], []
+    for queue in queues:
+        head, is_sure = queue.first("")
+        if head is not None:
+            rank = () if queue.at_random else (-head.priority, -head.score)
+            heads.append((*rank, head.shuffle, head.pk, queue))
+        elif not is_sure:
+            unsure.append(queue)
+    return [queue for *_, queue in sorted(heads, key=lambda head: head[:-1])] + unsure
+
+
+def _lease(
+    comparison: Comparison, user: User, project: Project, drawn: str, *, may_have_begun: bool
+) -> Assignment:
+    """Under the comparison's lock: hand it to this person, its responses in an order of their own."""
+    count(comparison, taken=1)
+    assignment = None
+    if may_have_begun:
+        # What ran out once keeps its row: what was drafted then refers to the order shown then.
+        assignment = Assignment.objects.filter(comparison=comparison, annotator=user).first()
+    if assignment is None:
+        order = [response.pk for response in responses_of(comparison)]
+        random.SystemRandom().shuffle(order)
+        assignment = Assignment(
+            comparison=comparison,
+            annotator=user,
+            shown_order=order,
+            drawn=drawn,
+            lease_until=lease_end(project),
+        )
+        insert(assignment)
+        return assignment
+    assignment.comparison = comparison
+    assignment.state, assignment.is_extra, assignment.drawn = State.LEASED, False, drawn
+    assignment.leased_at = timezone.now()
+    assignment.lease_until = lease_end(project)
+    assignment.save(update_fields=["state", "is_extra", "drawn", "leased_at", "lease_until"])
+    return assignment
+
+
+def _expire(comparison: Comparison, assignment: Assignment) -> None:
+    """Under the comparison's lock: end a live lease and free the place it held."""
+    assignment.refresh_from_db()
+    if assignment.state != State.LEASED:
+        return
+    if not assignment.is_extra:
+        count(comparison, taken=-1)
+    assignment.state, assignment.is_extra = State.EXPIRED, False
+    assignment.save(update_fields=["state", "is_extra"])

@@ -1,0 +1,604 @@
+"""Live dialogues (Bai et al. 2022, section 2): a person writes, a policy answers twice, one answer
+
+goes on. What was chosen becomes an ordinary comparison with two responses and a judgment, through
+the one door (`submit_judgment`), so everything downstream reads it without knowing of dialogues.
+
+Answers are written by a thread of the web server and kept in the turn's row as they grow, so any
+number of pages can follow, from any web process, and a lost connection loses nothing. Both answers
+are shown equally far at each moment: how fast each came would tell which policy wrote it.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
+from annotation.judge.assignment import lease_end
+from annotation.judge.candidates import CandidateError, Candidates, Told, Writer, candidates
+from annotation.judge.submitting import (
+    Answer,
+    in_letters,
+    letters_of,
+    reopen,
+    skip,
+    submit_judgment,
+)
+from annotation.lib.text import storable
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Dialogue,
+    DialogueCampaign,
+    Event,
+    Interface,
+    Judgment,
+    Message,
+    Project,
+    Prompt,
+    Response,
+    Source,
+    Turn,
+    User,
+    content_hash,
+)
+from annotation.protocols import PRESETS, SAFETY_AXES, Protocol
+
+State = Turn.State
+CURRENT = (State.WRITING, State.READY, State.FAILED)
+
+MAX_MESSAGE, MAX_TASK = 4_000, 10_000
+TICK = 0.2
+"""Seconds between two looks at what has been written."""
+STALE_SECONDS = 15.0
+"""A turn whose thread has not been heard of for so long is not being written any more."""
+DRAWS = 3
+"""How often the second answer is drawn again when both came out alike."""
+INTERRUPTED = gettext_noop("The writing was interrupted. Your message is kept: ask again.")
+ALIKE = gettext_noop(
+    "Both answers came out alike, so there is nothing to choose. Ask again, or say it differently."
+)
+
+log = logging.getLogger(__name__)
+
+
+class DialogueError(Exception):
+    """What can't be done in a dialogue now, in one sentence for a person."""
+
+
+class CampaignError(DialogueError):
+    """Why a campaign can't be opened, in one sentence for an admin."""
+
+
+# --- Campaigns ------------------------------------------------------------------------------------
+
+
+def open_campaign(
+    project: Project,
+    name: str,
+    *,
+    kind: str,
+    writing: Mapping[str, Any],
+    licence: str,
+    by: User,
+    preset: str = "",
+    task: str = "",
+    max_turns: int = 6,
+) -> DialogueCampaign:
+    """A campaign that people can talk in from now on; `by` signs off what they will write.
+
+    What is asked at each turn is a preset's, or without one the project's own where it asks about
+    two answers, else HH's eight points. CampaignError for what a dialogue can't ask.
+    """
+    if kind == DialogueCampaign.Kind.REDTEAM and leading_axis(project, kind) not in SAFETY_AXES:
+        raise CampaignError(
+            "A red-team campaign asks which answer does more harm: it needs a project with an axis "
+            f"called {' or '.join(sorted(SAFETY_AXES))}."
+        )
+    protocol = rules_of(project, preset)
+    if problem := cannot_ask(protocol):
+        raise CampaignError(problem)
+    with transaction.atomic():
+        source = Source.objects.create(
+            project=project,
+            name=f"Live dialogue: {name}"[:120],
+            licence=licence,
+            note="Written by this project's annotators while talking to a policy.",
+            created_by=by,
+            signed_off_by=by,
+            signed_off_at=timezone.now(),
+        )
+        batch = Batch.objects.create(
+            project=project,
+            name=name,
+            state=Batch.State.OPEN,
+            opened_at=timezone.now(),
+            interface=Interface.DIALOGUE,
+            protocol=protocol.as_json(),
+        )
+        campaign = DialogueCampaign.objects.create(
+            batch=batch,
+            kind=kind,
+            source=source,
+            task=task,
+            max_turns=max_turns,
+            writing=dict(writing),
+        )
+        Event.record(project, by, "opened campaign", name, batch=batch.pk, kind=kind)
+    return campaign
+
+
+def rules_of(project: Project, preset: str = "") -> Protocol:
+    """What a campaign asks at each turn under a preset, or "" for what the project asks itself."""
+    if preset:
+        chosen = PRESETS.get(preset)
+        if chosen is None or chosen.interface != Interface.DIALOGUE:
+            raise CampaignError(f"There is no preset “{preset[:40]}” for a live dialogue.")
+        return chosen.protocol
+    if project.protocol and project.interface in (Interface.DIALOGUE, Interface.PAIR):
+        return project.rules
+    return PRESETS["hh-rlhf"].protocol
+
+
+def cannot_ask(rules: Protocol) -> str:
+    """What of a protocol has no place in a dialogue, as a sentence for an admin; "" if all has."""
+    parts = {
+        "flags on answers (“flags”)": rules.flags,
+        "a better answer (“rewrite”)": rules.rewrite != "none",
+    }
+    if asked := [words for words, is_asked in parts.items() if is_asked]:
+        return (
+            f"A live dialogue can't ask for {' or '.join(asked)}, and this project's protocol does: "
+            "choose a preset here, or change the protocol in the project's settings."
+        )
+    return ""
+
+
+def leading_axis(project: Project, kind: str) -> str:
+    """The axis that decides which answer goes on."""
+    keys = project.axis_keys
+    wants_safety = kind == DialogueCampaign.Kind.REDTEAM
+    return next((key for key in keys if (key in SAFETY_AXES) == wants_safety), keys[0])
+
+
+# --- Acts of an annotator --------------------------------------------------------------------------
+
+
+def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False) -> Dialogue:
+    """A dialogue in this campaign: the one that this person has not ended, else a new one."""
+    _check_open(campaign)
+    with transaction.atomic():
+        DialogueCampaign.objects.select_for_update().get(pk=campaign.pk)
+        held = Dialogue.objects.filter(campaign=campaign, annotator=user, ended_at=None).first()
+        if held:
+            return held
+        _check_material(user, campaign)
+        if campaign.is_redteam and not acknowledged:
+            raise DialogueError(_("Say first that you have read the warning."))
+        return Dialogue.objects.create(campaign=campaign, annotator=user)
+
+
+def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
+    """The next message; two answers to it are written from now on. The same key is the same turn."""
+    text = storable(text.replace("\r\n", "\n")).strip()
+    if (earlier := Turn.objects.filter(key=key).first()) is not None:
+        return _same(earlier, dialogue, text)
+    if not text:
+        raise DialogueError(_("Write something first."))
+    if len(text) > MAX_MESSAGE:
+        raise DialogueError(
+            _("The message has %(length)s characters; at most %(most)s are sent.")
+            % {"length": f"{len(text):,}", "most": f"{MAX_MESSAGE:,}"}
+        )
+    campaign = dialogue.campaign
+    _check_open(campaign)
+    _check_material(dialogue.annotator, campaign)
+    _check_rate(dialogue.annotator)
+    who = candidates()
+    serving = who.serving(campaign)
+    if not serving.is_ready:
+        raise DialogueError(serving.sentence or _("The policy can't answer now."))
+    try:
+        writers = who.writers(campaign, 2)
+    except CandidateError as problem:
+        raise DialogueError(_(str(problem))) from problem
+    random.SystemRandom().shuffle(writers)
+    try:
+        with transaction.atomic():
+            dialogue = _locked(dialogue)
+            # The same message may have come twice, and the other one was faster.
+            if (earlier := Turn.objects.filter(key=key).first()) is not None:
+                return _same(earlier, dialogue, text)
+            turns = list(dialogue.turns.exclude(state=State.WITHDRAWN))
+            if turns and turns[-1].state in CURRENT:
+                raise DialogueError(
+                    _("Choose one of the two answers first, or take the turn back.")
+                )
+            if reason := why_over(dialogue, turns):
+                raise DialogueError(reason)
+            turn = Turn.objects.create(
+                dialogue=dialogue,
+                number=len(turns) + 1,
+                key=key,
+                text=text,
+                writers=[{"source": one.source, "sampling": one.sampling} for one in writers],
+                partial=["", ""],
+            )
+            Dialogue.objects.filter(pk=dialogue.pk).update(draft="")
+    except IntegrityError:
+        # The key was used in another dialogue in the same instant.
+        return _same(Turn.objects.get(key=key), dialogue, text)
+    _write_soon(turn)
+    return turn
+
+
+def why_over(dialogue: Dialogue, turns: Sequence[Turn]) -> str:
+    """Why no further message can be sent in this dialogue, "" if one can."""
+    if dialogue.ended_at is not None:
+        return _("This dialogue has ended; begin another.")
+    if len(turns) >= dialogue.campaign.max_turns:
+        return _("These were all the turns of this dialogue: end it, then begin another.")
+    if turns and turns[-1].is_full:
+        return _("The conversation is as long as the policy can read: end it, then begin another.")
+    return ""
+
+
+def ask_again(dialogue: Dialogue) -> Turn:
+    """Have the current message answered anew, after writing failed or broke off.
+
+    It takes the failed turn's place as a turn of its own, so that it counts against the rate as
+    any message does: each costs two answers.
+    """
+    _check_material(dialogue.annotator, dialogue.campaign)
+    serving = candidates().serving(dialogue.campaign)
+    if not serving.is_ready:
+        raise DialogueError(serving.sentence or _("The policy can't answer now."))
+    with transaction.atomic():
+        turn = current(_locked(dialogue))
+        if turn is None or turn.state not in (State.FAILED, State.WRITING):
+            raise DialogueError(_("There is nothing to be asked again."))
+        if turn.state == State.WRITING:
+            return turn
+        _check_rate(dialogue.annotator)
+        _withdraw(turn)
+        again = Turn.objects.create(
+            dialogue=dialogue,
+            number=turn.number,
+            key=uuid4(),
+            text=turn.text,
+            writers=turn.writers,
+            partial=["", ""],
+        )
+    _write_soon(again)
+    return again
+
+
+def choose(dialogue: Dialogue, said: Mapping[str, Any], *, number: int, key: UUID) -> Judgment:
+    """Say which answer is better; it (or in a red-team campaign the more harmful one) goes on.
+
+    `said` is an answer in letters (`Answer.from_letters`), with all that the campaign's protocol
+    asks. DialogueError or JudgmentError if it makes no sense; the same key with the same answer
+    changes nothing.
+    """
+    with transaction.atomic():
+        dialogue = _locked(dialogue)
+        turn = dialogue.turns.exclude(state=State.WITHDRAWN).filter(number=number).first()
+        if turn is None or turn.state not in (State.READY, State.CHOSEN):
+            raise DialogueError(_("There are no answers to choose from now; load the page again."))
+        if turn.state == State.CHOSEN and (
+            turn.comparison is None or not Judgment.objects.filter(key=key).exists()
+        ):
+            raise DialogueError(_("You have chosen here already; take that back first."))
+        assignment = _assignment(dialogue, turn)
+        ids = {letter: pk for pk, letter in letters_of(assignment).items()}
+        answer = Answer.from_letters(assignment, said)
+        judgment = submit_judgment(assignment, by=dialogue.annotator, answer=answer, key=key)
+        if assignment.judgment_id != judgment.pk:
+            raise DialogueError(_("You took this choice back; load the page, then choose again."))
+        if turn.state == State.READY:
+            turn.state, turn.went_on = State.CHOSEN, _goes_on(dialogue, ids, judgment.ranks)
+            turn.save(update_fields=["state", "went_on", "comparison"])
+    return judgment
+
+
+def take_back(dialogue: Dialogue) -> Turn:
+    """One step back: a choice is open again; a message without one returns to where it is written."""
+    with transaction.atomic():
+        dialogue = _locked(dialogue)
+        if dialogue.ended_at is not None:
+            raise DialogueError(_("This dialogue has ended."))
+        turn = dialogue.turns.exclude(state=State.WITHDRAWN).last()
+        if turn is None:
+            raise DialogueError(_("There is nothing to take back yet."))
+        if turn.state == State.CHOSEN:
+            assert turn.comparison is not None
+            reopen(turn.comparison.assignments.get(annotator=dialogue.annotator))
+            turn.state, turn.went_on = State.READY, ""
+            turn.save(update_fields=["state", "went_on"])
+        else:
+            _withdraw(turn)
+            Dialogue.objects.filter(pk=dialogue.pk).update(draft=turn.text)
+    return turn
+
+
+def end(dialogue: Dialogue) -> None:
+    """No further turn. A message that was not chosen on is withdrawn. Ending twice is ending once."""
+    with transaction.atomic():
+        dialogue = _locked(dialogue)
+        if dialogue.ended_at is not None:
+            return
+        if (turn := current(dialogue)) is not None:
+            _withdraw(turn)
+        dialogue.ended_at = timezone.now()
+        dialogue.save(update_fields=["ended_at"])
+
+
+def keep_draft(dialogue: Dialogue, text: str) -> None:
+    """Keep the message that is being written."""
+    Dialogue.objects.filter(pk=dialogue.pk).update(draft=storable(text[: 2 * MAX_MESSAGE]))
+
+
+# --- Questions ----------------------------------------------------------------------------------------
+
+
+def current(dialogue: Dialogue) -> Turn | None:
+    """The turn that waits for answers or for a choice. One that nobody writes any more has failed."""
+    turn = dialogue.turns.filter(state__in=CURRENT).last()
+    if turn is not None and turn.state == State.WRITING and is_stale(turn):
+        failed = Turn.objects.filter(pk=turn.pk, state=State.WRITING, claim=turn.claim)
+        failed.update(state=State.FAILED, reason=INTERRUPTED)
+        turn.refresh_from_db()
+    return turn
+
+
+def is_unwanted(user: User, campaign: DialogueCampaign) -> bool:
+    """Whether this person asked for none of what the campaign is about."""
+    return campaign.is_redteam and user.harmful_material == User.HarmfulMaterial.AVOID
+
+
+def is_stale(turn: Turn) -> bool:
+    return turn.beat_at < timezone.now() - timedelta(seconds=STALE_SECONDS)
+
+
+def conversation(turns: Sequence[Turn]) -> list[Message]:
+    """Chosen turns as messages, each with the answer that went on."""
+    messages: list[Message] = []
+    for turn in turns:
+        kept = turn.candidates["AB".index(turn.went_on)]["text"]
+        messages.append({"role": "user", "content": turn.text})
+        messages.append({"role": "assistant", "content": kept})
+    return messages
+
+
+def earlier_answer(turn: Turn) -> dict[str, Any]:
+    """What was said here before it was taken back, in letters; empty if nothing was."""
+    if turn.comparison_id is None or turn.comparison is None:
+        return {}
+    assignment = turn.comparison.assignments.get(annotator=turn.dialogue.annotator)
+    if assignment.judgment is not None:
+        return in_letters(assignment, assignment.judgment)
+    return dict(assignment.draft)
+
+
+# --- Writing ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Answer:
+    """One answer as it grows, filled by a thread of its own."""
+
+    writer: Writer
+    text: str = ""
+    told: Told = field(default_factory=Told)
+    problem: str = ""
+    is_done: bool = False
+    is_wanted: bool = True
+
+    def write(self, who: Candidates, messages: Sequence[Message]) -> None:
+        try:
+            pieces = who.write(self.writer, messages, self.told)
+            for piece in pieces:
+                self.text += piece
+                if not self.is_wanted:
+                    break
+        except CandidateError as problem:
+            self.problem = str(problem)
+        except Exception:
+            log.exception("An answer could not be written.")
+            self.problem = "The policy could not answer. Your message is kept: ask again."
+            raise
+        finally:
+            self.is_done = True
+            connection.close()
+
+
+def level(texts: Sequence[str], done: Sequence[bool]) -> list[str]:
+    """Texts cut so that all are shown equally far; one that is done may be shown whole before.
+
+    >>> level(["a long one", "short"], [False, False])
+    ['a lon', 'short']
+    """
+    growing = [len(text) for text, is_done in zip(texts, done, strict=True) if not is_done]
+    if not growing:
+        return list(texts)
+    return [text[: min(growing)] for text in texts]
+
+
+def write_turn(turn: Turn, *, tick: float = TICK) -> None:
+    """Write a turn's answers, from its claim to READY or FAILED; stop when the claim is another's."""
+    who = candidates()
+    before = turn.dialogue.turns.filter(state=State.CHOSEN, number__lt=turn.number)
+    asked: Message = {"role": "user", "content": turn.text}
+    messages = [*conversation(list(before)), asked]
+    answers = [_Answer(Writer(one["source"], one["sampling"])) for one in turn.writers]
+    mine = Turn.objects.filter(pk=turn.pk, claim=turn.claim, state=State.WRITING)
+    try:
+        for draw in range(DRAWS):
+            for one in answers:
+                if not one.is_done:
+                    threading.Thread(target=one.write, args=(who, messages), daemon=True).start()
+            while not all(one.is_done for one in answers):
+                time.sleep(tick)
+                shown = level([one.text for one in answers], [one.is_done for one in answers])
+                if not mine.update(partial=shown, beat_at=timezone.now()):
+                    return  # taken back, or ended
+            if any(one.problem for one in answers) or answers[0].text != answers[1].text:
+                break
+            if draw < DRAWS - 1:
+                answers[1] = _Answer(answers[1].writer)
+    finally:
+        for one in answers:
+            one.is_wanted = False
+    problem = next((one.problem for one in answers if one.problem), "")
+    if not problem and answers[0].text.strip() == answers[1].text.strip():
+        problem = ALIKE
+    if problem:
+        mine.update(state=State.FAILED, reason=problem[:300])
+        return
+    mine.update(
+        state=State.READY,
+        partial=[],
+        is_full=any(one.told.is_full for one in answers),
+        candidates=[
+            {
+                "text": storable(one.text, "\ufffd"),
+                "source": one.writer.source,
+                "sampling": one.writer.sampling,
+                "n_tokens": one.told.n_tokens,
+            }
+            for one in answers
+        ],
+    )
+
+
+def _write_soon(turn: Turn) -> None:
+    def run() -> None:
+        try:
+            write_turn(Turn.objects.select_related("dialogue").get(pk=turn.pk))
+        except DatabaseError:
+            log.warning("The database went away; a turn is left to be asked again.", exc_info=True)
+        finally:
+            connection.close()
+
+    transaction.on_commit(threading.Thread(target=run, name="answers", daemon=True).start)
+
+
+# --- Small steps ------------------------------------------------------------------------------------------
+
+
+def _locked(dialogue: Dialogue) -> Dialogue:
+    return (
+        Dialogue.objects.select_for_update(of=("self",))
+        .select_related("campaign__batch__project", "annotator")
+        .get(pk=dialogue.pk)
+    )
+
+
+def _check_open(campaign: DialogueCampaign) -> None:
+    if campaign.batch.state != Batch.State.OPEN:
+        raise DialogueError(_("The campaign “%(campaign)s” is closed.") % {"campaign": campaign})
+
+
+def _check_material(user: User, campaign: DialogueCampaign) -> None:
+    """Nobody who asked for no harmful material gets more of it, also in a dialogue begun before."""
+    if is_unwanted(user, campaign):
+        raise DialogueError(_("You asked for no harmful material; this campaign is full of it."))
+
+
+def _check_rate(user: User) -> None:
+    minute_ago = timezone.now() - timedelta(minutes=1)
+    asked = Turn.objects.filter(dialogue__annotator=user, created_at__gte=minute_ago).count()
+    if asked >= settings.DIALOGUE_RATE:
+        raise DialogueError(
+            _("At most %(n)s messages a minute: wait a little, then send it again.")
+            % {"n": settings.DIALOGUE_RATE}
+        )
+
+
+def _same(earlier: Turn, dialogue: Dialogue, text: str) -> Turn:
+    if earlier.dialogue_id == dialogue.pk and earlier.text == text:
+        return earlier
+    raise DialogueError(_("This message was sent before with other words; load the page again."))
+
+
+def _withdraw(turn: Turn) -> None:
+    turn.state, turn.claim, turn.partial = State.WITHDRAWN, uuid4(), []
+    turn.save(update_fields=["state", "claim", "partial"])
+    if turn.comparison is not None:
+        # Chosen once, then taken back: its place in the batch goes too.
+        skip(turn.comparison.assignments.get(annotator=turn.dialogue.annotator), "taken back")
+        Comparison.objects.filter(pk=turn.comparison.pk).update(needed=0, is_free=False)
+
+
+def _assignment(dialogue: Dialogue, turn: Turn) -> Assignment:
+    """The turn as an ordinary comparison, handed to the person who wrote it."""
+    if turn.comparison is not None:
+        return turn.comparison.assignments.get(annotator=dialogue.annotator)
+    campaign = dialogue.campaign
+    before = list(dialogue.turns.filter(state=State.CHOSEN, number__lt=turn.number))
+    asked: Message = {"role": "user", "content": turn.text}
+    messages = [*conversation(before), asked]
+    redteam = campaign.is_redteam
+    prompt, _ = Prompt.objects.get_or_create(
+        project=campaign.batch.project,
+        sha256=content_hash(messages),
+        defaults={
+            "source": campaign.source,
+            "messages": messages,
+            "category": "red team" if redteam else "dialogue",
+            "risk": Prompt.Risk.HARMFUL if redteam else Prompt.Risk.UNKNOWN,
+            # A later turn holds the earlier ones: all of a dialogue is on one side of the split.
+            "split": Prompt.split_for(content_hash(messages[:1])),
+        },
+    )
+    # What comes after the campaign was closed is kept as an extra, as everywhere.
+    in_time = campaign.batch.state == Batch.State.OPEN
+    turn.comparison = Comparison.objects.create(
+        batch=campaign.batch,
+        prompt=prompt,
+        needed=1,
+        taken=int(in_time),
+        is_free=not in_time,
+        is_live=True,
+    )
+    responses = [
+        Response.objects.create(
+            comparison=turn.comparison,
+            text=one["text"],
+            source=one["source"],
+            sampling=one["sampling"],
+            n_tokens=one["n_tokens"],
+        )
+        for one in turn.candidates
+    ]
+    turn.save(update_fields=["comparison"])
+    return Assignment.objects.create(
+        comparison=turn.comparison,
+        annotator=dialogue.annotator,
+        state=Assignment.State.LEASED if in_time else Assignment.State.EXPIRED,
+        shown_order=[response.pk for response in responses],
+        lease_until=lease_end(campaign.batch.project),
+    )
+
+
+def _goes_on(
+    dialogue: Dialogue, ids: Mapping[str, str], ranks: Mapping[str, Mapping[str, int]]
+) -> str:
+    campaign = dialogue.campaign
+    given = ranks[leading_axis(campaign.batch.project, campaign.kind)]
+    places = {letter: given[pk] for letter, pk in ids.items()}
+    if places["A"] == places["B"]:
+        return random.SystemRandom().choice("AB")
+    wanted = max(places.values()) if campaign.is_redteam else min(places.values())
+    return next(letter for letter, place in places.items() if place == wanted)

@@ -1,0 +1,66 @@
+"""What people rank and what they said: the nouns of docs/walk.md, each with its queryset.
+
+Nothing here knows of rounds, weights or torch: `Response.source` is a plain label.
+"""
+
+from annotation.models.comparisons import Batch, Comparison, GoldItem, Response, Upload
+from annotation.models.content import (
+    Message,
+    Prompt,
+    PromptQuerySet,
+    Source,
+    SourceQuerySet,
+    content_hash,
+)
+from annotation.models.datasets import Freezing, Snapshot
+from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
+from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
+from annotation.models.people import ApiToken, User
+from annotation.models.projects import (
+    MAX_RESPONSES,
+    MIN_RESPONSES,
+    Axis,
+    GuidelineVersion,
+    Interface,
+    Membership,
+    Project,
+    ProjectQuerySet,
+    default_axes,
+)
+from annotation.models.quality import Event, ReviewCase
+
+__all__ = [
+    "MAX_RESPONSES",
+    "MIN_RESPONSES",
+    "ApiToken",
+    "Assignment",
+    "AssignmentQuerySet",
+    "Axis",
+    "Batch",
+    "Comparison",
+    "Dialogue",
+    "DialogueCampaign",
+    "Event",
+    "Freezing",
+    "GoldItem",
+    "GuidelineVersion",
+    "Interface",
+    "Judgment",
+    "JudgmentQuerySet",
+    "Membership",
+    "Message",
+    "Project",
+    "ProjectQuerySet",
+    "Prompt",
+    "PromptQuerySet",
+    "Response",
+    "ReviewCase",
+    "Snapshot",
+    "Source",
+    "SourceQuerySet",
+    "Turn",
+    "Upload",
+    "User",
+    "content_hash",
+    "default_axes",
+]

@@ -1,0 +1,69 @@
+"""Accounts, and the tokens with which their programs sign in."""
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from knox.models import AbstractAuthToken
+
+from annotation.models.content import Prompt
+
+
+class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is untyped
+    """A person, or a program that plays one and says so (`is_simulated`)."""
+
+    is_simulated = models.BooleanField(
+        default=False, help_text="Played by a program; shown as simulated wherever it appears."
+    )
+    shortcuts_enabled = models.BooleanField(
+        default=True, help_text="Single-key shortcuts on the ranking page (WCAG 2.1.4)."
+    )
+
+    class HarmfulMaterial(models.TextChoices):
+        WARN = "warn", _("Cover it, with a warning, until I uncover it")
+        SHOW = "show", _("Show it like any other")
+        AVOID = "avoid", _("Don't give me any")
+
+    language = models.CharField(
+        max_length=8,
+        blank=True,
+        choices=settings.LANGUAGES,
+        help_text="Of the interface; empty: as the browser asks.",
+    )
+    harmful_material = models.CharField(
+        max_length=8,
+        choices=HarmfulMaterial.choices,
+        default=HarmfulMaterial.WARN,
+        help_text="What to do with comparisons whose prompt is known as harmful.",
+    )
+    break_minutes = models.PositiveSmallIntegerField(
+        default=45, help_text="Minutes of unbroken work after which a break is suggested; 0: never."
+    )
+
+    def __str__(self) -> str:
+        return self.username
+
+    def covers(self, prompt: "Prompt") -> bool:
+        """Whether what belongs to this prompt is covered until they uncover it, wherever it stands."""
+        return (
+            prompt.risk == Prompt.Risk.HARMFUL
+            and self.harmful_material != User.HarmfulMaterial.SHOW
+        )
+
+
+class ApiToken(AbstractAuthToken):  # type: ignore[misc]
+    """A key to the REST API: only its hash is kept, so it can be shown once and never again."""
+
+    name = models.CharField(max_length=80)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.token_key}…)"
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expiry is not None and self.expiry < timezone.now()

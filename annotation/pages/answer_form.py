@@ -1,0 +1,285 @@
+"""The judging page's interfaces: what a form's fields mean, and what the page shows of an answer.
+
+One form for all of them. Fields of a ranking: `rank-<axis>-<letter>`; of a pair: `pair-<axis>` with
+`A3` … `A1`, `0`, `B1` … `B3`; `allbad` (axes); of ratings: `rate-<letter>-<attribute>`; of votes on
+safety: `safe-<letter>` (yes, no) and `harms-<letter>`; of a correction: `based_on`; everywhere:
+`flag-<letter>`, `harm-<letter>`, `rewrite`, `reason`, `seconds`, `guideline_version`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from django.http import QueryDict
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from annotation.judge.submitting import letters_of, ranking_line
+from annotation.models import Assignment, Axis, Batch
+from annotation.protocols import (
+    COMPARING,
+    RANK,
+    REWRITE,
+    WRITING,
+    Attribute,
+    Protocol,
+)
+from annotation.request import measured_seconds, whole_number
+
+
+def _w(text: str) -> str:
+    """A protocol's own words in the page's language, where the catalogue has them."""
+    return _(text) if text else ""
+
+
+def _in_words(one: Attribute) -> Attribute:
+    return replace(
+        one,
+        name=_w(one.name),
+        question=_w(one.question),
+        low_label=_w(one.low_label),
+        high_label=_w(one.high_label),
+    )
+
+
+# --- What was sent ------------------------------------------------------------------------------------
+
+
+def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
+    """The form's fields as an answer in letters, whatever the interface."""
+    letters = list(letters_of(assignment).values())
+    ranks: dict[str, dict[str, int]] = {}
+    for axis in assignment.comparison.batch.project.axis_keys:
+        given = {letter: post.get(f"rank-{axis}-{letter}", "") for letter in letters}
+        ranks[axis] = {letter: whole_number(value) for letter, value in given.items() if value}
+    flags = {
+        letter: [
+            {"kind": kind, "category": post.get(f"harm-{letter}", "") if kind == "unsafe" else ""}
+            for kind in post.getlist(f"flag-{letter}")
+        ]
+        for letter in letters
+    }
+    return {
+        "ranks": ranks,
+        "flags": {letter: of for letter, of in flags.items() if of},
+        "rewrite": post.get("rewrite", ""),
+        "reason": post.get("reason", ""),
+        "seconds": measured_seconds(post.get("seconds", "")),
+        "guideline_version": whole_number(post.get("guideline_version")) or None,
+        **votes(post, assignment),
+    }
+
+
+def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
+    """The fields that only some protocols have, as parts of an answer in letters."""
+    return votes_in(post, assignment.comparison.batch, list(letters_of(assignment).values()))
+
+
+def votes_in(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
+    """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
+    rules, face = batch.rules, batch.face
+    said: dict[str, Any] = {}
+    if face in COMPARING:
+        said["all_bad"] = post.getlist("allbad")
+    if face in COMPARING and face != RANK:
+        pairs = {axis: _pair(post.get(f"pair-{axis}", "")) for axis in batch.project.axis_keys}
+        said["ranks"] = {axis: pair[0] for axis, pair in pairs.items() if pair}
+        said["strength"] = {axis: pair[1] for axis, pair in pairs.items() if pair}
+    if face not in WRITING:
+        said["ratings"] = {
+            letter: of
+            for letter in letters
+            if (of := dict(_ratings(post, letter, rules.attributes)))
+        }
+        if rules.safety:
+            said["safety"] = {
+                letter: {
+                    "safe": post.get(f"safe-{letter}") == "yes",
+                    "harms": post.getlist(f"harms-{letter}")
+                    if post.get(f"safe-{letter}") == "no"
+                    else [],
+                }
+                for letter in letters
+                if post.get(f"safe-{letter}") in ("yes", "no")
+            }
+    if face == REWRITE:
+        said["based_on"] = post.get("based_on", "")
+    return said
+
+
+def _pair(value: str) -> tuple[dict[str, int], int] | None:
+    """`B3` is B better by three, `0` a tie; None if nothing that can be meant was sent."""
+    if value == "0":
+        return {"A": 1, "B": 1}, 0
+    if len(value) == 2 and value[0] in "AB" and value[1] in "1234":
+        better = value[0]
+        return {letter: 1 if letter == better else 2 for letter in "AB"}, int(value[1])
+    return None
+
+
+def _ratings(
+    post: QueryDict, letter: str, attributes: tuple[Attribute, ...]
+) -> Iterator[tuple[str, int]]:
+    for one in attributes:
+        value = post.get(f"rate-{letter}-{one.key}", "")
+        if value in {str(number) for number in one.values}:
+            yield one.key, int(value)
+        elif is_box(one):  # A box that is not ticked says no.
+            yield one.key, 0
+
+
+def is_box(one: Attribute) -> bool:
+    """A yes or no that may be left alone is a box to tick."""
+    return one.is_yes_no and not one.is_required
+
+
+# --- What is shown -----------------------------------------------------------------------------------------
+
+
+def shown(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs beside the texts: the questions, and what was answered so far."""
+    return shown_in(assignment.comparison.batch, list(letters_of(assignment).values()), draft)
+
+
+def shown_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
+    """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
+    rules, face = batch.rules, batch.face
+    asks = face not in WRITING and rules.asks_per_response
+    return {
+        "face": face,
+        "rules": rules,
+        "pairs": [_scale(axis, rules, draft) for axis in batch.project.axes]
+        if face in COMPARING and face != RANK
+        else [],
+        "all_bad": draft.get("all_bad", []),
+        "based_on": draft.get("based_on", ""),
+        "asks_votes": asks,
+        "votes": {letter: _asked_of(letter, rules, draft) for letter in letters} if asks else {},
+    }
+
+
+def _scale(axis: Axis, rules: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
+    """The points of one axis from "A is far better" to "B is far better"."""
+    levels = rules.scale.levels
+    n = len(levels)
+    points = [
+        {"value": f"A{level}", "better": "A", "size": level, "label": _w(levels[level - 1].label)}
+        for level in range(n, 0, -1)
+    ]
+    if rules.scale.tie:
+        points.append({"value": "0", "better": "", "size": 0, "label": _w(rules.scale.tie)})
+    points += [
+        {"value": f"B{level}", "better": "B", "size": level, "label": _w(levels[level - 1].label)}
+        for level in range(1, n + 1)
+    ]
+    ranks = draft.get("ranks", {}).get(axis["key"], {})
+    strength = draft.get("strength", {}).get(axis["key"])
+    chosen = ""
+    if set(ranks) == {"A", "B"} and strength is not None:
+        better = "A" if ranks["A"] < ranks["B"] else "B"
+        chosen = "0" if ranks["A"] == ranks["B"] else f"{better}{strength}"
+    return {
+        "axis": {**axis, "name": _w(axis["name"]), "question": _w(axis["question"])},
+        "points": [
+            {**point, "key": number, "is_chosen": point["value"] == chosen}
+            for number, point in enumerate(points, start=1)
+        ],
+        "is_all_bad": axis["key"] in draft.get("all_bad", []),
+    }
+
+
+def _asked_of(letter: str, rules: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
+    rated = draft.get("ratings", {}).get(letter, {})
+    vote = draft.get("safety", {}).get(letter, {})
+    boxes = [one for one in rules.attributes if is_box(one)]
+    return {
+        "attributes": [
+            {"of": _in_words(one), "value": rated.get(one.key)}
+            for one in rules.attributes
+            if not is_box(one)
+        ],
+        "boxes": [{"of": _in_words(one), "is_set": rated.get(one.key) == 1} for one in boxes],
+        "safety": rules.safety,
+        "safe": vote.get("safe"),
+        "harms": [
+            {"value": value, "name": _w(name), "is_set": value in vote.get("harms", [])}
+            for value, name in rules.harms.items()
+        ],
+    }
+
+
+def fields_of(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was said of one response by itself, as the form has it: (field, value)."""
+    vote = draft.get("safety", {}).get(letter, {})
+    fields = [
+        (f"rate-{letter}-{key}", str(value))
+        for key, value in draft.get("ratings", {}).get(letter, {}).items()
+    ]
+    if "safe" in vote:
+        fields.append((f"safe-{letter}", "yes" if vote["safe"] else "no"))
+    fields += [(f"harms-{letter}", harm) for harm in vote.get("harms", [])]
+    for flag in draft.get("flags", {}).get(letter, []):
+        fields.append((f"flag-{letter}", flag["kind"]))
+        if flag.get("category"):
+            fields.append((f"harm-{letter}", flag["category"]))
+    return fields
+
+
+# --- An answer as lines of text ------------------------------------------------------------------------------
+
+
+def told(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, str]]:
+    """What was said, one line for each question: `{"key", "name", "line"}`."""
+    batch = assignment.comparison.batch
+    face, rules = batch.face, batch.rules
+    lines = []
+    if face in COMPARING:
+        lines = [_order(axis, face, rules, assignment, answer) for axis in batch.project.axes]
+    if face in WRITING:
+        n = len(answer.get("rewrite", "").split())
+        wrote = ngettext("%(n)s word", "%(n)s words", n) % {"n": n}
+        if face == REWRITE:
+            based_on = answer.get("based_on", "")
+            name = _("Correction of %(letter)s") % {"letter": based_on} if based_on else _("Text")
+            lines.append({"key": "", "name": name, "line": wrote})
+        else:
+            lines.append({"key": "", "name": _("Answer"), "line": wrote})
+    for letter in letters_of(assignment).values():
+        if said := _said_of(letter, rules, answer):
+            lines.append({"key": "", "name": letter, "line": said})
+    return lines
+
+
+def _order(
+    axis: Axis, face: str, rules: Protocol, assignment: Assignment, answer: dict[str, Any]
+) -> dict[str, str]:
+    ranks = answer.get("ranks", {}).get(axis["key"], {})
+    line = ranking_line(ranks)
+    if (
+        line
+        and face == RANK
+        and rules.unranked == "below"
+        and len(ranks) < len(assignment.shown_order)
+    ):
+        line += " > " + _("the rest")
+    strength = answer.get("strength", {}).get(axis["key"])
+    if line and face != RANK and strength is not None:
+        label = _w(rules.scale.levels[strength - 1].label if strength else rules.scale.tie)
+        line += f", {label}"
+    if axis["key"] in answer.get("all_bad", []):
+        line += ", " + (_("all bad") if face == RANK else _("both bad"))
+    return {"key": axis["key"], "name": _w(axis["name"]), "line": line}
+
+
+def _said_of(letter: str, rules: Protocol, answer: dict[str, Any]) -> str:
+    rated = answer.get("ratings", {}).get(letter, {})
+    parts = [
+        _w(one.name) if is_box(one) else f"{_w(one.name)} {rated[one.key]}"
+        for one in rules.attributes
+        if one.key in rated and (rated[one.key] or not is_box(one))
+    ]
+    vote = answer.get("safety", {}).get(letter)
+    if vote:
+        harms = ", ".join(_w(rules.harms.get(harm, harm)) for harm in vote.get("harms", []))
+        parts.append(_("safe") if vote["safe"] else _("unsafe") + (f" ({harms})" if harms else ""))
+    return " · ".join(parts)

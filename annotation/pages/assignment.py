@@ -1,0 +1,40 @@
+"""The page on which an admin says who gets what."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from annotation.access import CAN_RUN, project_view
+from annotation.models import Project
+from annotation.projects.assignment_forms import Form, RulesForm, batches, people, save
+from annotation.request import who_asks
+
+
+@project_view(*CAN_RUN)
+def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
+    """Rules, people and batches, each with its own button; a form with a fault saves nothing."""
+    act = request.POST.get("act", "") if request.method == "POST" else ""
+    rules = RulesForm(request.POST if act == "rules" else None, instance=project)
+    everybody = people(project, request.POST if act == "people" else None)
+    queue = batches(project, request.POST if act == "batches" else None)
+    sent: list[Form] = []
+    if act == "rules":
+        sent = [rules]
+    elif act == "people":
+        sent = [*everybody]
+    elif act == "batches":
+        sent = [*queue]
+    faults = sum(not form.is_valid() for form in sent)  # All are looked at: each shows its own.
+    if sent and not faults:
+        changed = sum(save(form, who_asks(request)) for form in sent)
+        messages.success(request, "Saved." if changed else "Nothing was changed.")
+        return redirect("assignment_rules", project.slug)
+    if act:
+        # An invalid form changed the instance in memory: the frame shows the project as it is.
+        request.project = Project.objects.get(pk=project.pk)  # type: ignore[attr-defined]
+    return render(
+        request,
+        "annotation/projects/assignment.html",
+        {"project": project, "form": rules, "people": everybody, "batches": queue},
+        status=422 if act else 200,
+    )

@@ -1,0 +1,508 @@
+"""Pages of data: prompts and their import, snapshots and their download, API tokens."""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice, zip_longest
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db import transaction
+from django.db.models import Count, Q, QuerySet
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRedirect
+
+from annotation import tokens
+from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view
+from annotation.data import import_formats, imports, preferences
+from annotation.data.downloads import archive_answer, csv_answer, file_answer
+from annotation.data.freezing import freeze, latest
+from annotation.data.snapshots import (
+    SnapshotError,
+    config_name,
+    pair_file,
+    snapshot_file,
+)
+from annotation.lib.markdown import render_markdown
+from annotation.models import ApiToken, Event, Freezing, Project, Prompt, Snapshot, Source
+from annotation.pages.data_forms import FreezeForm, ImportForm, PromptFilterForm, TokenForm
+from annotation.protocols import called, is_mark
+from annotation.request import whole_number
+
+PROMPTS_A_PAGE = 50
+# A page that carried every name would weigh more than its prompts; any other can be typed.
+CATEGORIES_SUGGESTED = 100
+PREVIEW_ROWS = 12
+# A cell of a table shows the beginning of a text; the whole text is in the download.
+SHOWN_CHARACTERS = 2_000
+SEARCHED_TURNS = 12
+# Of a version, the pairs that are searched for words: more would keep somebody waiting.
+SEARCHED_PAIRS = 20_000
+
+
+# --- API tokens -------------------------------------------------------------------------------------
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def token_list(request: HttpRequest) -> HttpResponse:
+    """Tokens of the person who asks. A new one is shown in the answer that made it, never again."""
+    form, plain = TokenForm(request.POST or None), ""
+    if request.method == "POST":
+        if form.is_valid():
+            _, plain = tokens.create_token(
+                request.user, name=form.cleaned_data["name"], days=form.cleaned_data["days"] or None
+            )
+            form = TokenForm()
+        else:
+            return render(
+                request, "annotation/account/tokens.html", _token_page(request, form), status=422
+            )
+    return render(
+        request, "annotation/account/tokens.html", _token_page(request, form) | {"plain": plain}
+    )
+
+
+def _token_page(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
+    mine = ApiToken.objects.filter(user=request.user)
+    return {"form": form, "tokens": mine, "api_root": request.build_absolute_uri("/api/v1/")}
+
+
+@login_required
+@require_POST
+def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:
+    found = ApiToken.objects.filter(user=request.user, token_key=prefix).first()
+    if found is None:
+        raise Http404("You have no such token.")
+    tokens.revoke_token(found)
+    messages.success(request, f"Revoked {found.name}. Whatever used it is refused from now on.")
+    return redirect("tokens")
+
+
+# --- Prompts -----------------------------------------------------------------------------------------
+
+
+@project_view(*CAN_READ_DATA)
+@require_GET
+def prompts(request: HttpRequest, project: Project) -> HttpResponse:
+    sources = list(
+        project.sources.annotate(
+            n_prompts=Count("prompts", distinct=True), n_batches=Count("batches", distinct=True)
+        ).select_related("created_by", "signed_off_by")
+    )
+    categories = list(
+        project.prompts.exclude(category="")
+        .values_list("category", flat=True)
+        .annotate(n=Count("pk"))
+        .order_by("-n", "category")
+    )
+    form = PromptFilterForm(request.GET, categories=categories, sources=sources)
+    form.is_valid()
+    wanted = form.cleaned_data
+    found = _filtered(project.prompts.order_by("pk"), wanted)
+    page = Paginator(found.select_related("source"), PROMPTS_A_PAGE).get_page(
+        request.GET.get("page")
+    )
+    query = request.GET.copy()
+    query.pop("page", None)
+    by_split = dict(
+        project.prompts.order_by()
+        .values_list("split")
+        .annotate(n=Count("pk"))
+        .values_list("split", "n")
+    )
+    template = "annotation/data/prompts.html"
+    return render(
+        request,
+        f"{template}#list" if request.htmx else template,  # type: ignore[attr-defined]
+        {
+            "form": form,
+            "page": page,
+            "rows": [_prompt_row(prompt) for prompt in page],
+            "query": query.urlencode(),
+            "suggested": sorted(categories[:CATEGORIES_SUGGESTED]),
+            "sources": sources,
+            "splits": [(label, by_split.get(value, 0)) for value, label in Prompt.Split.choices],
+            "n_prompts": sum(by_split.values()),
+            "waiting": [source for source in sources if source.waits],
+        },
+    )
+
+
+def _filtered(found: QuerySet[Prompt], wanted: dict[str, Any]) -> QuerySet[Prompt]:
+    for name in ("split", "category"):
+        if wanted.get(name):
+            found = found.filter(**{name: wanted[name]})
+    if wanted.get("source"):
+        found = found.filter(source_id=int(wanted["source"]))
+    if wanted.get("risk"):
+        found = found.filter(risk="" if wanted["risk"] == "unknown" else wanted["risk"])
+    if wanted.get("q"):
+        # By path, not over the whole JSON, whose own words (role, user) are in every prompt.
+        turns = Q()
+        for turn in range(SEARCHED_TURNS):
+            turns |= Q(**{f"messages__{turn}__content__icontains": wanted["q"]})
+        found = found.filter(turns)
+    return found
+
+
+def _prompt_row(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": prompt.text[:300],
+        "turns": [_clipped(message) for message in prompt.messages],
+    }
+
+
+def _clipped(message: dict[str, str]) -> dict[str, Any]:
+    text = message["content"]
+    return {
+        "role": message["role"],
+        "content": text[:SHOWN_CHARACTERS],
+        "hidden": max(0, len(text) - SHOWN_CHARACTERS),
+    }
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    source = get_object_or_404(Source, project=project, pk=pk)
+    source.licence = source.licence or request.POST.get("licence", "").strip()[:120]
+    if not source.licence:
+        messages.error(request, f"Name the licence of {source.name} before you sign it off.")
+    elif not source.is_signed_off:
+        source.signed_off_by, source.signed_off_at = request.user, timezone.now()  # type: ignore[assignment]
+        with transaction.atomic():
+            source.save(update_fields=["licence", "signed_off_by", "signed_off_at"])
+            Event.record(project, request.user, "signed off source", source.name, source=source.pk)
+        messages.success(request, f"{source.name} may now be used for training.")
+    return redirect(reverse("prompts", args=[project.slug]) + "#sources")
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
+    """Choose a file, see what it holds, take it in: whole or not at all."""
+    template = "annotation/data/import.html"
+    if request.method == "GET":
+        return render(request, template, {"form": ImportForm(project=project)})
+    form = ImportForm(request.POST, request.FILES, project=project)
+    checking = request.POST.get("action") == "check"
+    part = f"{template}#outcome" if request.htmx else template  # type: ignore[attr-defined]
+    form.is_valid()
+    if "file" in form.errors or (form.errors and not checking):
+        return render(request, part, {"form": form, "show_errors": True}, status=422)
+    given = form.cleaned_data
+    kind = given.get("kind", "prompts")
+    if checking:
+        report = _check(project, given, kind)
+        return render(request, part, {"form": form, "report": report, "kind": kind})
+    source = {key: given[key] for key in ("name", "licence", "url")}
+    common: Any = {"source": source, "by": request.user, "sign_off": given["sign_off"]}
+    chosen = given["format"] or "auto"
+    if kind == "comparisons":
+        report = imports.import_comparisons(
+            project, given["file"], axis=given["axis"], format=chosen, **common
+        )
+    else:
+        report = imports.import_prompts(project, given["file"], format=chosen, **common)
+    if not report.ok:
+        context = {"form": form, "report": report, "kind": kind, "refused": True}
+        return render(request, part, context, status=422)
+    messages.success(request, _told(report, kind))
+    if report.n_imported and report.source and not report.source.is_signed_off:
+        messages.warning(
+            request, "Nobody has signed the source off yet, so training does not see it."
+        )
+    where = reverse("prompts", args=[project.slug]) + "#sources"
+    if request.htmx:  # type: ignore[attr-defined]
+        return HttpResponseClientRedirect(where)
+    return redirect(where)
+
+
+def _check(project: Project, given: dict[str, Any], kind: str) -> import_formats.ImportReport:
+    chosen = given.get("format") or "auto"
+    if kind == "comparisons":
+        axis = given.get("axis") or project.axis_keys[0]
+        return import_formats.read_comparisons(
+            given["file"], axis=axis, axes=project.axis_keys, format=chosen
+        )[1]
+    return import_formats.read_prompts(given["file"], format=chosen)[1]
+
+
+def _told(report: import_formats.ImportReport, kind: str) -> str:
+    noun = kind if report.n_imported != 1 else kind.removesuffix("s")
+    told = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
+    if report.n_duplicates:
+        told.append(f"{report.n_duplicates:,} were there already.")
+    told += [f"{n:,} × {remark}." for n, remark in report.remarks]
+    return " ".join(told)
+
+
+# --- Snapshots ------------------------------------------------------------------------------------------
+
+
+@project_view(*CAN_READ_DATA)
+@require_http_methods(["GET", "POST"])
+def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
+    """The versions, and the form that freezes another one."""
+    can_export = request.role in CAN_EXPORT  # type: ignore[attr-defined]
+    form = FreezeForm(project=project)
+    if request.method == "POST":
+        if not can_export:
+            raise Http404("Only researchers and admins freeze data.")
+        form = FreezeForm(request.POST, project=project)
+        if form.is_valid():
+            chosen = form.cleaned_data["batches"]
+            try:
+                made = freeze(
+                    project,
+                    by=request.user,
+                    batches=list(chosen) if chosen else None,
+                    note=form.cleaned_data["note"],
+                )
+            except SnapshotError as error:
+                form.add_error(None, str(error))
+            else:
+                if isinstance(made, Freezing):
+                    return redirect("snapshots", project.slug)
+                messages.success(request, f"Version {made.version} is frozen.")
+                return redirect("snapshot", project.slug, made.version)
+    batches = list(
+        project.batches.annotate(
+            n_judgments=Count(
+                "comparisons__assignments__judgment",
+                filter=Q(comparisons__assignments__judgment__excluded_at__isnull=True),
+            )
+        ).filter(n_judgments__gt=0)
+    )
+    versions = list(project.snapshots.select_related("created_by").order_by("-version"))
+    freezing = latest(project)
+    if freezing is not None and versions and versions[0].created_at > freezing.created_at:
+        freezing = None  # How it ended matters no more.
+    chosen_pks = {str(pk) for pk in form["batches"].value() or ()}
+    return render(
+        request,
+        "annotation/data/snapshots.html",
+        {
+            "form": form,
+            "can_export": can_export,
+            "freezing": freezing,
+            "counts": preferences.counts(project),
+            "batches": [
+                (batch, not form.is_bound or str(batch.pk) in chosen_pks) for batch in batches
+            ],
+            "versions": [
+                _version_row(version, before)
+                for version, before in zip_longest(versions, versions[1:])
+            ],
+            "next_version": versions[0].version + 1 if versions else 1,
+        },
+        status=422 if form.errors else 200,
+    )
+
+
+def _version_row(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
+    judgments = snapshot.counts.get("judgments", 0)
+    return {
+        "more": judgments - before.counts.get("judgments", 0) if before else None,
+        "snapshot": snapshot,
+        "pairs": list(snapshot.counts.get("pairs", {}).items()),
+        "agreement": _axes_first(snapshot),
+        "bytes": sum(file["bytes"] for file in snapshot.files),
+    }
+
+
+def _agreement(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
+    """What people agree on, as it is called; how far; and whether it is a mark and not an order."""
+    return [(called(of), figures, is_mark(of)) for of, figures in snapshot.agreement.items()]
+
+
+def _axes_first(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
+    """`_agreement` for a line in a list: the axes, or the marks where nothing was compared."""
+    found = _agreement(snapshot)
+    return [of for of in found if not of[2]] or found
+
+
+@project_view(*CAN_READ_DATA)
+@require_GET
+def snapshot(request: HttpRequest, project: Project, version: int) -> HttpResponse:
+    """One version, read like a page of a dataset hub."""
+    found = get_object_or_404(
+        Snapshot.objects.prefetch_related("checkpoints__round__project"),
+        project=project,
+        version=version,
+    )
+    pairs = found.counts.get("pairs", {})
+    axes = [axis for axis, n in pairs.items() if n]
+    axis = request.GET.get("axis", "")
+    axis = axis if axis in axes else (axes[0] if axes else "")
+    words = request.GET.get("q", "")[:200]
+    start = whole_number(request.GET.get("start"))
+    if start >= pairs.get(axis, 0):
+        start = 0
+    rows = list(_pair_rows(found, axis, words, start, PREVIEW_ROWS + 1))
+    template = "annotation/data/snapshot.html"
+    newer = project.snapshots.filter(version__gt=found.version).order_by("-version").first()
+    return render(
+        request,
+        f"{template}#preview" if request.htmx else template,  # type: ignore[attr-defined]
+        {
+            "snapshot": found,
+            "can_export": request.role in CAN_EXPORT,  # type: ignore[attr-defined]
+            "axes": axes,
+            "axis": axis,
+            "q": words,
+            "rows": rows[:PREVIEW_ROWS],
+            "searched": SEARCHED_PAIRS if pairs.get(axis, 0) > SEARCHED_PAIRS else 0,
+            "start": start,
+            "last": start + min(len(rows), PREVIEW_ROWS),
+            "previous": max(0, start - PREVIEW_ROWS) if start else None,
+            "following": start + PREVIEW_ROWS if len(rows) > PREVIEW_ROWS else None,
+            "n_pairs": pairs.get(axis, 0),
+            "pairs": list(pairs.items()),
+            "ties": found.counts.get("ties", {}),
+            "agreement": _agreement(found),
+            "files": found.files,
+            "csv_axes": axes,
+            "bytes": sum(file["bytes"] for file in found.files),
+            "newer": newer,
+            "versions": project.snapshots.order_by("-version")[:12],
+            "lineage": _lineage(found),
+            "api_url": request.build_absolute_uri(
+                f"/api/v1/projects/{project.slug}/snapshots/{found.version}/archive/"
+            ),
+            "folder": f"{project.slug}-v{found.version}",
+            "configs": _configs(found, axes),
+            "card": render_markdown(_card_text(found), below=2),
+        },
+    )
+
+
+def _configs(found: Snapshot, axes: list[str]) -> list[tuple[str, str]]:
+    """What `load_dataset` opens of this version: a variable's name and the configuration."""
+    configs = [("pairs", config_name(pair_file(axes[0])))] if axes else []
+    for variable, count in (
+        ("rankings", "judgments"),
+        ("ratings", "ratings"),
+        ("demonstrations", "demonstrations"),
+    ):
+        if found.counts.get(count):
+            configs.append((variable, count))
+    return configs
+
+
+def _card_text(found: Snapshot) -> str:
+    """The card without its front matter, which is for machines."""
+    parts = found.card.split("---\n", 2)
+    return parts[2].strip() if len(parts) == 3 else found.card
+
+
+def _pair_rows(
+    found: Snapshot, axis: str, words: str, start: int, n: int
+) -> Iterator[dict[str, Any]]:
+    """`n` rows of the frozen file from `start` on; with words, of the first that hold them."""
+    if not axis:
+        return
+    try:
+        path = snapshot_file(found, f"{pair_file(axis)}.jsonl")
+    except SnapshotError:
+        return
+    with path.open(encoding="utf-8") as lines:
+        # Rows that are passed over are not read as JSON: a file may have half a million.
+        chosen = (
+            islice(_holding(words, islice(lines, SEARCHED_PAIRS)), start, start + n)
+            if words
+            else map(json.loads, islice(lines, start, start + n))
+        )
+        for row in chosen:
+            yield {
+                "turns": [_clipped(message) for message in row["prompt"]],
+                "prompt": _clipped(row["prompt"][-1]),
+                "n_turns": len(row["prompt"]),
+                "chosen": _clipped(row["chosen"][0]),
+                "rejected": _clipped(row["rejected"][0]),
+                "annotator": row["annotator"],
+            }
+
+
+def _holding(words: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    wanted = words.casefold()
+    for line in lines:
+        row = json.loads(line)
+        messages = [*row["prompt"], *row["chosen"], *row["rejected"]]
+        if any(wanted in message["content"].casefold() for message in messages):
+            yield row
+
+
+def _lineage(found: Snapshot) -> dict[str, Any]:
+    """Boxes and lines of the picture: sources, the batches made from them, this version.
+
+    Coordinates are in the picture's own units; a column shows eight boxes and counts the rest.
+    """
+    sources = found.licences[:8]
+    batches = found.query.get("batches", [])[:8]
+    height, gap = 44, 12
+    rows = max(len(sources), len(batches), 1)
+    total = rows * (height + gap) - gap
+
+    def column(entries: list[Any], x: int) -> list[dict[str, Any]]:
+        top = (total - (len(entries) * (height + gap) - gap)) // 2
+        return [
+            {
+                "entry": entry,
+                "x": x,
+                "y": top + index * (height + gap),
+                "middle": top + index * (height + gap) + height // 2,
+            }
+            for index, entry in enumerate(entries)
+        ]
+
+    left, centre = column(sources, 0), column(batches, 270)
+    by_source = {box["entry"].get("id"): box for box in left}
+    lines = []
+    for box in centre:
+        for source_id in box["entry"].get("sources", []):
+            if source_id in by_source:
+                begin = by_source[source_id]["middle"]
+                lines.append(f"M200 {begin} C235 {begin} 235 {box['middle']} 270 {box['middle']}")
+        lines.append(f"M470 {box['middle']} C505 {box['middle']} 505 {total // 2} 540 {total // 2}")
+    return {
+        "sources": left,
+        "batches": centre,
+        "lines": lines,
+        "height": total + 4,
+        "top": total // 2 - height // 2,
+        "more_sources": max(0, len(found.licences) - 8),
+        "more_batches": max(0, len(found.query.get("batches", [])) - 8),
+    }
+
+
+@project_view(*CAN_EXPORT)
+@require_GET
+def snapshot_download(
+    request: HttpRequest, project: Project, version: int, name: str
+) -> FileResponse:
+    """One file of a version, as it was frozen."""
+    return file_answer(get_object_or_404(Snapshot, project=project, version=version), name)
+
+
+@project_view(*CAN_EXPORT)
+@require_GET
+def snapshot_archive(request: HttpRequest, project: Project, version: int) -> StreamingHttpResponse:
+    """Every file of a version in one zip."""
+    return archive_answer(get_object_or_404(Snapshot, project=project, version=version))
+
+
+@project_view(*CAN_EXPORT)
+@require_GET
+def snapshot_csv(
+    request: HttpRequest, project: Project, version: int, axis: str
+) -> StreamingHttpResponse:
+    """One axis' pairs for a spreadsheet."""
+    return csv_answer(get_object_or_404(Snapshot, project=project, version=version), axis)

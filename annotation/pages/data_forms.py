@@ -1,0 +1,186 @@
+"""Forms of the data pages: what may be asked for, and the words it is asked in."""
+
+from typing import Any
+
+from django import forms
+
+from annotation.data.import_formats import (
+    COMPARISON_FORMATS,
+    FORMAT_NAMES,
+    MAX_FILE,
+    PROMPT_FORMATS,
+)
+from annotation.models import Batch, Project, Prompt
+
+KINDS = [("prompts", "Prompts"), ("comparisons", "Comparisons with judgments")]
+
+
+NOT_FILTERED = "so the list is not filtered by it."
+NO_CHOICE = {"invalid_choice": f"“%(value)s” is none of the choices, {NOT_FILTERED}"}
+
+
+class PromptFilterForm(forms.Form):
+    """What the list of prompts shows; lives in the address.
+
+    What is wrong with one filter is said; the others hold (`cleaned_data` has them).
+    """
+
+    q = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Search",
+        error_messages={
+            "max_length": f"A search takes at most %(limit_value)d characters, {NOT_FILTERED}"
+        },
+        widget=forms.TextInput(attrs={"type": "search", "placeholder": "words in the prompt"}),
+    )
+    split = forms.ChoiceField(
+        required=False, choices=[("", "any"), *Prompt.Split.choices], error_messages=NO_CHOICE
+    )
+    risk = forms.ChoiceField(
+        required=False,
+        error_messages=NO_CHOICE,
+        choices=[
+            ("", "any"),
+            ("harmless", "harmless"),
+            ("harmful", "harmful"),
+            ("unknown", "not known"),
+        ],
+    )
+    # Typed, because a project may have thousands; the page suggests the most frequent.
+    category = forms.CharField(
+        required=False,
+        strip=False,
+        widget=forms.TextInput(
+            attrs={"list": "categories", "placeholder": "any", "autocomplete": "off"}
+        ),
+    )
+    source = forms.ChoiceField(required=False, error_messages=NO_CHOICE)
+
+    def __init__(self, *args: Any, categories: list[str], sources: list[Any], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.categories = categories
+        self.fields["source"].choices = [  # type: ignore[attr-defined]
+            ("", "any"),
+            *((str(source.pk), source.name) for source in sources),
+        ]
+
+    def clean_category(self) -> str:
+        name: str = self.cleaned_data["category"]
+        if name and name not in self.categories:
+            raise forms.ValidationError(f"There is no category “{name}” here, {NOT_FILTERED}")
+        return name
+
+
+class ImportForm(forms.Form):
+    """A file, what is in it, where it comes from and who answers for that."""
+
+    kind = forms.ChoiceField(
+        choices=KINDS, widget=forms.RadioSelect, initial="prompts", label="What it holds"
+    )
+    file = forms.FileField(
+        label="File",
+        help_text=f"JSON Lines or CSV in UTF-8, gzipped or not, up to {MAX_FILE // 2**20} MiB.",
+    )
+    format = forms.ChoiceField(
+        required=False,
+        choices=[
+            ("auto", "recognise it"),
+            *((name, FORMAT_NAMES[name]) for name in {**PROMPT_FORMATS, **COMPARISON_FORMATS}),
+        ],
+        initial="auto",
+    )
+    axis = forms.ChoiceField(
+        required=False,
+        label="Judged on",
+        help_text="What “chosen” and the ranks in the file mean.",
+    )
+    name = forms.CharField(
+        required=False,
+        max_length=120,
+        label="Source",
+        help_text="The dataset's name, as papers cite it.",
+    )
+    licence = forms.CharField(
+        required=False, max_length=120, label="Licence", help_text="For example Apache-2.0."
+    )
+    url = forms.URLField(required=False, max_length=200, label="Link", assume_scheme="https")
+    sign_off = forms.BooleanField(
+        required=False,
+        label="I read the licence and sign this source off for training.",
+        help_text="Until somebody does, nothing of it reaches a training export.",
+    )
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.fields["axis"] = forms.ChoiceField(
+            required=False,
+            choices=[(axis["key"], axis["name"]) for axis in project.axes],
+            label="Judged on",
+            help_text="What “chosen” and the ranks in the file mean.",
+        )
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"]).strip()
+        if not name:
+            raise forms.ValidationError("Name the source, so that its rows can be traced.")
+        return name
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if given.get("sign_off") and not str(given.get("licence", "")).strip():
+            self.add_error("licence", "Name the licence that you sign the source off under.")
+        return given
+
+    def clean_file(self) -> Any:
+        file = self.cleaned_data["file"]
+        if file.size > MAX_FILE:
+            raise forms.ValidationError(
+                f"The file is {file.size / 2**20:.0f} MiB; {MAX_FILE // 2**20} MiB is the most. "
+                "Split it into parts."
+            )
+        return file
+
+
+class FreezeForm(forms.Form):
+    """Which batches go into a snapshot, and a line on why.
+
+    No batch means all of them, unless the form had them to choose from (`choosing`).
+    """
+
+    choosing = forms.BooleanField(required=False, widget=forms.HiddenInput)
+    batches = forms.ModelMultipleChoiceField(
+        queryset=Batch.objects.none(), required=False, widget=forms.CheckboxSelectMultiple
+    )
+    note = forms.CharField(
+        required=False,
+        max_length=200,
+        label="Note",
+        help_text="Stands on the dataset card, for whoever opens this version in a year.",
+    )
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.fields["batches"] = forms.ModelMultipleChoiceField(
+            queryset=project.batches.all(), required=False, widget=forms.CheckboxSelectMultiple
+        )
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if given.get("choosing") and "batches" in given and not given["batches"]:
+            self.add_error("batches", "Tick the batches that go in; none is ticked.")
+        return given
+
+
+class TokenForm(forms.Form):
+    """A name to know a token by, and how long it works."""
+
+    name = forms.CharField(
+        max_length=80, label="Name", help_text="What will use it, for example “notebook”."
+    )
+    days = forms.TypedChoiceField(
+        label="Works for",
+        coerce=int,
+        choices=[(30, "30 days"), (90, "90 days"), (365, "a year"), (0, "until revoked")],
+        initial=90,
+    )

@@ -1,0 +1,288 @@
+"""Pages where a person talks to a policy and says which of its two answers is better.
+
+Responses here are A and B with their texts, and nothing else: no page, event or header has more.
+"""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Generator, Iterator
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_GET
+
+from annotation.access import CAN_JUDGE, project_view
+from annotation.judge import dialogues as acts
+from annotation.judge.candidates import candidates
+from annotation.judge.submitting import MAX_REASON, JudgmentConflict, JudgmentError
+from annotation.lib.markdown import render_markdown
+from annotation.models import Batch, Dialogue, DialogueCampaign, Project, Turn
+from annotation.pages import answer_form as faces
+from annotation.projects.guidelines import news_for
+from annotation.request import measured_seconds, who_asks, whole_number
+
+State = Turn.State
+LETTERS = ["A", "B"]
+STREAM_SECONDS = 90.0
+_seats = threading.BoundedSemaphore(max(1, settings.DIALOGUE_STREAMS))
+
+
+@project_view(*CAN_JUDGE)
+def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
+    """The campaigns that are open and this person's dialogues in them; POST begins one."""
+    problem = ""
+    if request.method == "POST":
+        campaign = get_object_or_404(
+            DialogueCampaign.objects.select_related("batch__project"),
+            pk=whole_number(request.POST.get("campaign")),
+            batch__project=project,
+        )
+        try:
+            begun = acts.begin(
+                who_asks(request), campaign, acknowledged="acknowledged" in request.POST
+            )
+        except acts.DialogueError as error:
+            problem = str(error)
+        else:
+            return redirect("dialogue", project.slug, begun.uid)
+    campaigns = list(
+        DialogueCampaign.objects.filter(batch__project=project, batch__state=Batch.State.OPEN)
+        .select_related("batch__project")
+        .order_by("pk")
+    )
+    # Somebody who wants nothing harmful is told what is left out, not shown it.
+    wanted = [one for one in campaigns if not acts.is_unwanted(who_asks(request), one)]
+    mine = Dialogue.objects.filter(campaign__batch__project=project, annotator=who_asks(request))
+    open_ones = {one.campaign_id: one for one in mine.filter(ended_at=None)}
+    context = {
+        "project": project,
+        "problem": problem,
+        "campaigns": [
+            {
+                "campaign": one,
+                "dialogue": open_ones.get(one.pk),
+                "serving": candidates().serving(one),
+            }
+            for one in wanted
+        ],
+        "n_left_out": len(campaigns) - len(wanted),
+        "mine": mine.annotate(n=Count("turns", filter=Q(turns__state=State.CHOSEN)))
+        .select_related("campaign__batch")
+        .order_by("-created_at")[:20],
+    }
+    return render(
+        request, "annotation/dialogues/list.html", context, status=422 if problem else 200
+    )
+
+
+@project_view(*CAN_JUDGE)
+def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
+    """One dialogue of this person's: GET shows it, POST does what the pressed button says."""
+    one = _own(request, project, uid)
+    if request.method != "POST":
+        # What changed in the guidelines is shown once, before anything is said under the new ones.
+        news = news_for(project.memberships.get(user=who_asks(request)))
+        return render(request, "annotation/dialogues/dialogue.html", _talk(one) | {"news": news})
+    act = request.POST.get("act", "")
+    try:
+        said = _act(request, one, act)
+    except (acts.DialogueError, JudgmentError) as error:
+        one.refresh_from_db()
+        typed = request.POST.get("text") if act == "say" else None
+        context = _talk(one, draft=typed, said=_said(request, one) if act == "choose" else None)
+        status = 409 if isinstance(error, JudgmentConflict) else 422
+        context["problem"] = str(error)
+        return render(request, "annotation/dialogues/dialogue.html", context, status=status)
+    if act == "draft":
+        return HttpResponse(status=204)
+    if said:
+        messages.success(request, said)
+    if act == "end":
+        return redirect("dialogues", project.slug)
+    return redirect("dialogue", project.slug, one.uid)
+
+
+@project_view(*CAN_JUDGE)
+@require_GET
+def dialogue_state(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
+    """What the stream tells, for a page that can't follow a stream."""
+    one = _own(request, project, uid)
+    serving = candidates().serving(one.campaign)
+    return JsonResponse({**_now(acts.current(one)), "serving": serving.state})
+
+
+@project_view(*CAN_JUDGE)
+@require_GET
+def dialogue_stream(request: HttpRequest, project: Project, uid: UUID) -> HttpResponseBase:
+    """The two answers as they grow, as server-sent events; 503 where too many are watching.
+
+    A stream holds a thread of the web server, so there are only so many; a page then polls.
+    """
+    one = _own(request, project, uid)
+    if not _seats.acquire(blocking=False):
+        return HttpResponse("Too many streams; ask for the state instead.", status=503)
+    response = StreamingHttpResponse(_Events(one), content_type="text/event-stream")
+    response["Cache-Control"] = "private, no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response
+
+
+class _Events:
+    """Server-sent events until the answers are there. Its seat is given back however it ends."""
+
+    def __init__(self, dialogue: Dialogue) -> None:
+        self._told = self._tell(dialogue)
+        self._seated = True
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._told)
+
+    def close(self) -> None:
+        self._told.close()
+        if self._seated:
+            self._seated = False
+            _seats.release()
+
+    def _tell(self, dialogue: Dialogue) -> Generator[str, None, None]:
+        until, last = time.monotonic() + STREAM_SECONDS, ""
+        yield "retry: 1000\n\n"
+        while time.monotonic() < until:
+            now = _now(acts.current(dialogue))
+            text = json.dumps(now)
+            if text != last:
+                last = text
+                yield f"data: {text}\n\n"
+            if now["state"] != State.WRITING:
+                return
+            time.sleep(acts.TICK)
+
+
+def _now(turn: Turn | None) -> dict[str, Any]:
+    """How the answers stand, for a page: while they are written, both as far as they are."""
+    if turn is None:
+        return {"state": "", "panes": []}
+    panes = [str(render_markdown(text)) for text in turn.partial] if _writing(turn) else []
+    return {"state": str(turn.state), "panes": panes}
+
+
+def _writing(turn: Turn) -> bool:
+    return turn.state == State.WRITING
+
+
+def _act(request: HttpRequest, dialogue: Dialogue, act: str) -> str:
+    """Do it; what to tell the person afterwards, "" if the page says it all."""
+    if act == "say":
+        acts.say(dialogue, request.POST.get("text", ""), key=_key(request))
+    elif act == "choose":
+        acts.choose(
+            dialogue,
+            _said(request, dialogue),
+            number=whole_number(request.POST.get("number")),
+            key=_key(request),
+        )
+    elif act == "again":
+        acts.ask_again(dialogue)
+    elif act == "undo":
+        acts.take_back(dialogue)
+    elif act == "draft":
+        acts.keep_draft(dialogue, request.POST.get("text", ""))
+    elif act == "end":
+        acts.end(dialogue)
+        return _("The dialogue is ended. Thank you.")
+    else:
+        raise acts.DialogueError(_("The page asked for something unknown; load it again."))
+    return ""
+
+
+def _said(request: HttpRequest, dialogue: Dialogue) -> dict[str, Any]:
+    """The form's fields (annotation/pages/answer_form.py) as an answer in letters."""
+    return {
+        **faces.votes_in(request.POST, dialogue.campaign.batch, LETTERS),
+        "reason": request.POST.get("reason", ""),
+        "seconds": measured_seconds(request.POST.get("seconds", "")),
+    }
+
+
+def _talk(
+    dialogue: Dialogue,
+    *,
+    draft: str | None = None,
+    said: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the page shows."""
+    campaign = dialogue.campaign
+    batch, project = campaign.batch, campaign.batch.project
+    turns = list(dialogue.turns.exclude(state=State.WITHDRAWN).select_related("comparison"))
+    turn = acts.current(dialogue)
+    chosen = [one for one in turns if one.state == State.CHOSEN]
+    if said is None:
+        said = acts.earlier_answer(turn) if turn and turn.state == State.READY else {}
+    texts = [""] * 2
+    if turn is not None:
+        texts = turn.partial if _writing(turn) else [one["text"] for one in turn.candidates]
+    serving = candidates().serving(campaign)
+    over = acts.why_over(dialogue, turns)
+    asked = faces.shown_in(batch, LETTERS, said)
+    return {
+        **asked,
+        "project": project,
+        "dialogue": dialogue,
+        "campaign": campaign,
+        "batch": batch,
+        "is_closed": batch.state != Batch.State.OPEN,
+        "turns": [
+            {
+                "text": one.text,
+                "kept": one.candidates["AB".index(one.went_on)]["text"],
+                "letter": one.went_on,
+                "other": one.candidates[1 - "AB".index(one.went_on)]["text"],
+                "other_letter": "BA"["AB".index(one.went_on)],
+            }
+            for one in chosen
+        ],
+        "turn": turn,
+        "panes": [
+            {"letter": letter, "text": text, "asked": asked["votes"].get(letter)}
+            for letter, text in zip(LETTERS, texts, strict=False)
+        ],
+        "reason": said.get("reason", ""),
+        "number": len(chosen) + 1,
+        "serving": serving,
+        "over": over,
+        "draft": dialogue.draft if draft is None else draft,
+        "key": uuid.uuid4(),
+        "limits": {"message": acts.MAX_MESSAGE, "reason": MAX_REASON},
+        "problem": "",
+        "is_unwanted": acts.is_unwanted(dialogue.annotator, campaign),
+    }
+
+
+# --- Small questions ------------------------------------------------------------------------------
+
+
+def _own(request: HttpRequest, project: Project, uid: UUID) -> Dialogue:
+    return get_object_or_404(
+        Dialogue.objects.select_related("campaign__batch__project", "annotator"),
+        uid=uid,
+        annotator=who_asks(request),
+        campaign__batch__project=project,
+    )
+
+
+def _key(request: HttpRequest) -> UUID:
+    try:
+        return UUID(request.POST.get("key", ""))
+    except ValueError as error:
+        raise acts.DialogueError(_("The form has no valid key; load the page again.")) from error

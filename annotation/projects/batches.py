@@ -1,0 +1,252 @@
+"""Batches: putting prompts with their responses in front of people, and when enough is enough."""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+from typing import Any, TypedDict
+
+from django.db import transaction
+from django.db.models import Count, Min, Q, Sum
+from django.utils import timezone
+
+from annotation.judge import gold
+from annotation.judge.assignment import release_all
+from annotation.lib.text import storable
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Event,
+    Interface,
+    Judgment,
+    Project,
+    Prompt,
+    Response,
+    User,
+)
+from annotation.protocols import RESPONSES
+
+ROWS_AT_ONCE = 500
+HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
+
+
+class BatchError(Exception):
+    """What a batch can't do now, in one sentence for a person."""
+
+
+@dataclass(frozen=True)
+class ResponseText:
+    """One response to be judged: what people read, and what they never see (who wrote it and how)."""
+
+    text: str
+    source: str
+    sampling: dict[str, Any] = field(default_factory=dict)
+    logprob: float | None = None
+    n_tokens: int | None = None
+
+
+class Progress(TypedDict):
+    """Where a batch stands; `needed` and `judged` count judgments, not comparisons."""
+
+    comparisons: int
+    needed: int
+    judged: int
+    leased: int
+    skipped: int
+    extra: int
+    people: int
+    percent: int
+    is_complete: bool
+    per_hour: float | None
+    """Pace of the last hour."""
+    eta_seconds: float | None
+    """Until the last judgment, at the pace of the last hour, or of the last week where the last hour
+    has fewer than two judgments; None without a pace, and of a dialogue, which an admin ends."""
+    pace_n: int
+    """How many judgments that pace rests on."""
+    is_pace_of_week: bool
+
+
+def create_batch(
+    project: Project,
+    name: str,
+    *,
+    overlap: int | None = None,
+    by: User | None = None,
+    is_imported: bool = False,
+) -> Batch:
+    """A batch in draft: comparisons are added, nobody sees them yet.
+
+    `overlap` is how many people judge each comparison; the project's own unless given.
+    """
+    overlap = project.overlap if overlap is None else overlap
+    if overlap < 1:
+        raise BatchError(f"Each comparison needs at least 1 judgment; the overlap was {overlap}.")
+    with transaction.atomic():
+        batch = Batch.objects.create(
+            project=project,
+            name=name,
+            overlap=overlap,
+            is_imported=is_imported,
+            # What people are asked stays as it is, whatever the project is changed to later.
+            interface=Interface.RANK if is_imported else project.interface,
+            protocol={} if is_imported else project.protocol,
+        )
+        Event.record(project, by, "created batch", name, batch=batch.pk, overlap=overlap)
+    return batch
+
+
+def add_comparisons(batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText]]]) -> int:
+    """Add one comparison per prompt with its 2 to 9 responses; how many. All of them or none.
+
+    Raises BatchError for too few or too many responses, a prompt of another project, a prompt
+    that is there twice, or a batch that is closed.
+    """
+    ready = list(_checked(batch, rows))  # Outside the transaction: `rows` may read files.
+    with transaction.atomic():
+        state = Batch.objects.select_for_update().values_list("state", flat=True).get(pk=batch.pk)
+        if state == Batch.State.CLOSED:
+            raise BatchError(f"The batch {batch.name} is closed; make a new one.")
+        there = set(batch.comparisons.values_list("prompt_id", flat=True))
+        twice = next((prompt for prompt, _ in ready if prompt.pk in there), None)
+        if twice is not None:
+            raise BatchError(f"The batch already compares responses to “{twice}”.")
+        pending = iter(ready)
+        while chunk := list(islice(pending, ROWS_AT_ONCE)):
+            comparisons = Comparison.objects.bulk_create(
+                Comparison(
+                    batch=batch,
+                    prompt=prompt,
+                    needed=batch.overlap,
+                    skill=prompt.skill,
+                    priority=prompt.priority,
+                    shuffle=random.random(),  # noqa: S311 - an order, not a secret
+                )
+                for prompt, _ in chunk
+            )
+            Response.objects.bulk_create(
+                Response(
+                    comparison=comparison,
+                    text=storable(response.text, "\ufffd"),
+                    source=response.source,
+                    sampling=response.sampling,
+                    logprob=response.logprob,
+                    n_tokens=response.n_tokens,
+                )
+                for comparison, (_, responses) in zip(comparisons, chunk, strict=True)
+                for response in responses
+            )
+    return len(ready)
+
+
+def open_batch(batch: Batch, by: User | None) -> Batch:
+    """Let people judge it. Opening an open batch changes nothing; a closed one may be reopened."""
+    with transaction.atomic():
+        batch = Batch.objects.select_for_update().get(pk=batch.pk)
+        if batch.state == Batch.State.OPEN:
+            return batch
+        if not batch.comparisons.exists():
+            raise BatchError(f"The batch {batch.name} has no comparisons yet.")
+        batch.state, batch.closed_at = Batch.State.OPEN, None
+        batch.opened_at = batch.opened_at or timezone.now()
+        batch.save(update_fields=["state", "opened_at", "closed_at"])
+        if batch.project.gold_every:
+            gold.sow(batch)
+        Event.record(batch.project, by, "opened batch", batch.name, batch=batch.pk)
+    return batch
+
+
+def close_batch(batch: Batch, by: User | None) -> Batch:
+    """Stop handing it out. Leases end; what comes in later is kept as an extra, never refused."""
+    with transaction.atomic():
+        batch = Batch.objects.select_for_update().get(pk=batch.pk)
+        if batch.state == Batch.State.CLOSED:
+            return batch
+        batch.state, batch.closed_at = Batch.State.CLOSED, timezone.now()
+        batch.save(update_fields=["state", "closed_at"])
+        released = release_all(batch)
+        Event.record(
+            batch.project, by, "closed batch", batch.name, batch=batch.pk, released=released
+        )
+    return batch
+
+
+def batch_progress(batch: Batch) -> Progress:
+    """Where the batch stands, and at the pace of its last hour or week, when it will be done."""
+    now = timezone.now()
+    totals = batch.comparisons.filter(gold__isnull=True).aggregate(
+        comparisons=Count("pk"), places=Sum("needed"), done=Sum("judged")
+    )
+    needed, judged = totals["places"] or 0, totals["done"] or 0
+    work = Assignment.objects.filter(comparison__batch=batch, comparison__gold__isnull=True)
+    states = work.filter(is_ruling=False).aggregate(
+        leased=Count("pk", filter=Q(state=Assignment.State.LEASED, lease_until__gte=now)),
+        skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
+        extra=Count("pk", filter=Q(state=Assignment.State.JUDGED, is_extra=True)),
+        people=Count("annotator", distinct=True, filter=Q(state=Assignment.State.JUDGED)),
+    )
+    per_hour, n = _pace(batch, HOUR)
+    pace, is_of_week = per_hour, False
+    if pace is None:
+        pace, n = _pace(batch, WEEK)
+        is_of_week = pace is not None
+    is_endless = batch.interface == Interface.DIALOGUE
+    eta_seconds = None
+    if pace is not None and not is_endless:
+        eta_seconds = max(0, needed - judged) / pace * 3600
+    return {
+        "comparisons": totals["comparisons"],
+        "needed": needed,
+        "judged": judged,
+        **states,  # type: ignore[typeddict-item]
+        "percent": int(100 * judged / needed) if needed else 0,
+        # A dialogue campaign has no last comparison: an admin closes it.
+        "is_complete": needed > 0 and judged >= needed and not is_endless,
+        "per_hour": per_hour,
+        "eta_seconds": eta_seconds,
+        "pace_n": n,
+        "is_pace_of_week": is_of_week,
+    }
+
+
+def _pace(batch: Batch, window: timedelta) -> tuple[float | None, int]:
+    """Judgments an hour from the first of this window until now, and how many they are.
+
+    None with fewer than two: one says nothing about how fast the next one comes.
+    """
+    now = timezone.now()
+    recent = (
+        Judgment.objects.current()
+        .filter(
+            assignment__comparison__batch=batch,
+            assignment__comparison__gold__isnull=True,
+            assignment__is_extra=False,
+            assignment__is_ruling=False,
+            created_at__gte=now - window,
+        )
+        .aggregate(n=Count("pk"), first=Min("created_at"))
+    )
+    if recent["n"] < 2:
+        return None, 0
+    return recent["n"] / max((now - recent["first"]).total_seconds(), 1.0) * 3600, recent["n"]
+
+
+def _checked(
+    batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText]]]
+) -> Iterator[tuple[Prompt, list[ResponseText]]]:
+    seen: set[int] = set()
+    fewest, most = RESPONSES[batch.face]
+    for prompt, responses in rows:
+        if prompt.project_id != batch.project_id:
+            raise BatchError(f"The prompt “{prompt}” belongs to another project.")
+        if prompt.pk in seen:
+            raise BatchError(f"The prompt “{prompt}” is there twice.")
+        if not fewest <= len(responses) <= most:
+            allowed = f"{fewest} to {most}" if fewest < most else f"exactly {most}"
+            raise BatchError(
+                f"A comparison has {allowed} responses; “{prompt}” has {len(responses)}."
+            )
+        seen.add(prompt.pk)
+        yield prompt, responses

@@ -1,0 +1,117 @@
+"""Batches that an admin puts together, outside of a round: from prompts alone or from responses that are there.
+
+A round makes its own batches. A campaign asks something else about the same prompts or responses:
+ideal answers, corrections, ratings, pairs with strength.
+"""
+
+import random
+from collections.abc import Iterator
+
+from django.db import transaction
+
+from annotation.models import Batch, Comparison, Project, Prompt, User
+from annotation.projects.batches import (
+    ROWS_AT_ONCE,
+    BatchError,
+    ResponseText,
+    add_comparisons,
+    close_batch,
+    create_batch,
+    open_batch,
+)
+from annotation.protocols import DEMONSTRATE, DIALOGUE, PRESETS, RESPONSES
+
+MOST = 10_000
+
+
+@transaction.atomic
+def start_campaign(
+    project: Project,
+    name: str,
+    *,
+    preset: str = "",
+    responses_of: Batch | None = None,
+    n: int,
+    overlap: int,
+    by: User,
+) -> Batch:
+    """An open batch of at most `n` comparisons under the project's protocol, or a preset's.
+
+    Prompts are drawn at random from those that training may see. Where responses are judged they
+    come from an earlier batch, as many of each comparison as the interface shows, also at random.
+    Raises BatchError, with nothing made, where there is nothing to ask.
+    """
+    batch = create_batch(project, name, overlap=overlap, by=by)
+    batch.is_by_hand = True
+    if preset:
+        chosen = PRESETS[preset]
+        batch.interface, batch.protocol = chosen.interface, chosen.protocol.as_json()
+    if batch.face == DIALOGUE:
+        raise BatchError("A live dialogue has no batch of prompts: people write them.")
+    if batch.face != DEMONSTRATE and responses_of is None:
+        raise BatchError("Choose the batch whose responses are judged.")
+    if responses_of is not None and batch.face != DEMONSTRATE:
+        batch.source = responses_of.source
+        rows = list(_of_batch(responses_of, batch.face, n))
+    else:
+        rows = [(prompt, []) for prompt in _prompts(project, n)]
+    if not rows:
+        raise BatchError(
+            "There is nothing to ask: no prompt of the train split from a source that was signed off"
+            + (" has enough responses in that batch." if responses_of is not None else ".")
+        )
+    batch.save()
+    add_comparisons(batch, rows)
+    return open_batch(batch, by)
+
+
+def close_campaign(batch: Batch, by: User) -> Batch:
+    """Stop handing it out; only a campaign is closed by hand, as a round closes its own batch."""
+    if not batch.is_by_hand:
+        raise BatchError(f"{batch.name} belongs to a round, which closes it.")
+    return close_batch(batch, by)
+
+
+def reopen_campaign(batch: Batch, by: User) -> Batch:
+    """Hand it out again: what was closed by hand is opened by hand."""
+    if not batch.is_by_hand:
+        raise BatchError(f"{batch.name} belongs to a round, which opens and closes it.")
+    return open_batch(batch, by)
+
+
+def _prompts(project: Project, n: int) -> list[Prompt]:
+    ids = list(project.prompts.all().trainable().values_list("pk", flat=True))
+    chosen = random.SystemRandom().sample(ids, min(n, len(ids)))
+    return list(Prompt.objects.filter(pk__in=chosen))
+
+
+def _of_batch(old: Batch, face: str, n: int) -> Iterator[tuple[Prompt, list[ResponseText]]]:
+    fewest, most = RESPONSES[face]
+    dice = random.SystemRandom()
+    trainable = old.project.prompts.all().trainable().values("pk")
+    # Gold stays where its answer is known; what was taken back in a dialogue needs nobody either.
+    work = Comparison.objects.filter(batch=old, prompt__in=trainable, gold=None, needed__gt=0)
+    ids = list(work.values_list("pk", flat=True))
+    dice.shuffle(ids)
+    used: set[int] = set()
+    for start in range(0, len(ids), ROWS_AT_ONCE):
+        chunk = ids[start : start + ROWS_AT_ONCE]
+        found = (
+            Comparison.objects.select_related("prompt").prefetch_related("responses").in_bulk(chunk)
+        )
+        for comparison in (found[pk] for pk in chunk):
+            if len(used) == n:
+                return
+            texts = {one.text: one for one in comparison.responses.all()}  # equal texts are one
+            # Of a prompt that several people wrote in dialogues one comparison is taken.
+            if len(texts) < fewest or comparison.prompt_id in used:
+                continue
+            used.add(comparison.prompt_id)
+            chosen = dice.sample(list(texts.values()), min(most, len(texts)))
+            yield (
+                comparison.prompt,
+                [
+                    ResponseText(one.text, one.source, one.sampling, one.logprob, one.n_tokens)
+                    for one in chosen
+                ],
+            )

@@ -1,0 +1,262 @@
+"""The pages of data, without a browser: forms that work without script, words that help."""
+
+import io
+import json
+import re
+
+import pytest
+
+from annotation.data.snapshots import freeze_snapshot
+from annotation.models import ApiToken, Event, Prompt, Source
+from annotation.pages import data as data_views
+from tests.factories import PromptFactory, SourceFactory, judged
+
+pytestmark = pytest.mark.django_db
+
+IMPORT = "/projects/apollo/prompts/import/"
+
+
+def upload(client, data, address=IMPORT, **fields):
+    file = io.BytesIO(data)
+    file.name = "prompts.jsonl"
+    given = {"kind": "prompts", "name": "Mine", "licence": "CC0-1.0", "file": file, **fields}
+    headers = given.pop("headers", {})
+    return client.post(address, given, headers=headers)
+
+
+def test_prompts_are_filtered_by_the_address(client, project, rita):
+    source = SourceFactory(project=project, name="Greenhouse")
+    PromptFactory(
+        project=project, source=source, split="heldout", category="plants", risk="harmful",
+        messages=[{"role": "user", "content": "Ünique fern 50%"}],
+    )  # fmt: skip
+    PromptFactory(project=project)
+    client.force_login(rita)
+
+    def shown(query):
+        return client.get(f"/projects/apollo/prompts/{query}").content.decode().count("<details")
+
+    everything = shown("")
+    for query in (
+        "?split=heldout", "?category=plants", "?risk=harmful", f"?source={source.pk}", "?q=FERN",
+        "?q=Ünique", "?q=50%25",
+    ):  # fmt: skip
+        assert shown(query) == everything - 1, query
+    assert shown("?q=content") == everything - 2, "the JSON's own words are not searched"
+    assert shown("?split=nonsense&page=abc") == everything
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        (
+            "?category=weather",
+            "There is no category “weather” here, so the list is not filtered by it.",
+        ),
+        (
+            "?q=" + "x" * 201,
+            "A search takes at most 200 characters, so the list is not filtered by it.",
+        ),
+        ("?risk=some", "“some” is none of the choices, so the list is not filtered by it."),
+    ],
+)
+def test_a_filter_that_means_nothing_says_so_and_the_others_hold(
+    client, project, rita, query, told
+):
+    PromptFactory(project=project, split="heldout")
+    PromptFactory(project=project, split="train")
+    client.force_login(rita)
+    for headers in ({}, {"HX-Request": "true"}):
+        page = client.get(f"/projects/apollo/prompts/{query}&split=heldout", headers=headers)
+        assert told in page.content.decode()
+        assert page.content.decode().count('class="reveal"') == 1
+    assert "not filtered" not in client.get("/projects/apollo/prompts/?q=plant").content.decode()
+
+
+def test_a_rare_category_is_reached_among_many(client, project, rita, monkeypatch):
+    monkeypatch.setattr(data_views, "CATEGORIES_SUGGESTED", 2)
+    for name in ("often", "often", "usual", "usual", "rare"):
+        PromptFactory(project=project, category=name)
+    client.force_login(rita)
+    page = client.get("/projects/apollo/prompts/").content.decode()
+    assert [name for name in ("often", "usual", "rare") if f'<option value="{name}">' in page] == [
+        "often",
+        "usual",
+    ]
+    page = client.get("/projects/apollo/prompts/?category=rare").content.decode()
+    assert page.count('class="reveal"') == 1
+    assert 'value="rare"' in page
+
+
+def test_a_file_is_checked_before_it_is_imported(client, project, grace):
+    client.force_login(grace)
+    answer = upload(client, b'{"prompt": "Why?"}\n', action="check", headers={"HX-Request": "true"})
+    page = answer.content.decode()
+    assert "one prompt a row" in page
+    assert "Why?" in page
+    assert "<html" not in page
+    assert not Prompt.objects.exists()
+
+
+def test_a_good_file_is_imported_and_a_bad_one_keeps_what_was_typed(client, project, grace):
+    client.force_login(grace)
+    refused = upload(client, b'{"prompt": "Why?"}\n{"prompt": 3}\n', name="Typed by hand")
+    page = refused.content.decode()
+    assert refused.status_code == 422
+    assert "Nothing was imported" in page
+    assert "line 2" in page
+    assert 'value="Typed by hand"' in page
+    assert not Prompt.objects.exists()
+    done = upload(client, b'{"prompt": "Why?"}\n', sign_off="on")
+    assert done.status_code == 302
+    assert Prompt.objects.get().source.signed_off_by == grace
+    assert Event.objects.filter(verb="signed off source", actor=grace).exists()
+
+
+def test_a_file_without_a_source_or_no_file_says_so(client, project, grace):
+    client.force_login(grace)
+    assert "Name the source" in upload(client, b'{"prompt": "Why?"}', name="").content.decode()
+    assert client.post(IMPORT, {"kind": "prompts", "name": "x"}).status_code == 422
+
+
+def test_comparisons_come_in_by_the_same_page(client, project, grace):
+    client.force_login(grace)
+    row = json.dumps({"prompt": "Q", "chosen": "a", "rejected": "b"}).encode()
+    assert upload(client, row, kind="comparisons", axis="safety").status_code == 302
+    assert project.batches.get().is_imported
+
+
+def test_an_admin_signs_a_source_off_once(client, project, grace, rita):
+    source = SourceFactory(project=project, signed_off_at=None)
+    address = f"/projects/apollo/sources/{source.pk}/sign-off/"
+    client.force_login(rita)
+    assert client.post(address).status_code == 404
+    client.force_login(grace)
+    assert client.get(address).status_code == 405
+    assert client.post(address).status_code == 302
+    first = Source.objects.get(pk=source.pk).signed_off_at
+    client.post(address)
+    assert Source.objects.get(pk=source.pk).signed_off_at == first
+    assert Event.objects.filter(verb="signed off source").count() == 1
+
+
+def test_a_source_without_a_licence_is_not_signed_off(client, project, grace):
+    source = SourceFactory(project=project, signed_off_at=None, licence="")
+    address = f"/projects/apollo/sources/{source.pk}/sign-off/"
+    client.force_login(grace)
+    assert "Name the licence" in client.post(address, follow=True).content.decode()
+    assert not Source.objects.get(pk=source.pk).is_signed_off
+    client.post(address, {"licence": "MIT"})
+    assert Source.objects.get(pk=source.pk).licence == "MIT"
+    refused = upload(client, b'{"prompt": "Why?"}\n', sign_off="on", licence="")
+    assert "Name the licence" in refused.content.decode()
+
+
+def test_another_projects_source_is_not_there(client, project, grace):
+    foreign = SourceFactory(signed_off_at=None)
+    client.force_login(grace)
+    assert client.post(f"/projects/apollo/sources/{foreign.pk}/sign-off/").status_code == 404
+
+
+def test_a_reviewer_reads_a_version_and_only_researchers_take_it_away(
+    client, project, ada, rita, vera
+):
+    judged(project, by=ada)
+    client.force_login(vera)
+    assert client.post("/projects/apollo/data/", {}).status_code == 404
+    client.force_login(rita)
+    assert client.post("/projects/apollo/data/", {"note": "for the paper"}).status_code == 302
+    page = client.get("/projects/apollo/data/1/").content.decode()
+    assert "for the paper" in page
+    assert "1 person" in page
+    assert ": 1 judgment," in page
+    assert "/data/1/archive.zip" in page
+    # The second snippet is run where the first one was, beside the folder and not in it.
+    assert "(cd apollo-v1 &amp;&amp; sha256sum -c SHA256SUMS)" in page
+    assert 'load_dataset("apollo-v1"' in page
+    got = client.get("/projects/apollo/data/1/files/preferences.parquet")
+    assert got["Content-Disposition"].startswith("attachment")
+    assert b"".join(got.streaming_content).startswith(b"PAR1")
+    client.force_login(vera)
+    page = client.get("/projects/apollo/data/1/").content.decode()
+    assert "archive.zip" not in page
+    assert client.get("/projects/apollo/data/1/archive.zip").status_code == 404
+
+
+def test_with_nothing_to_freeze_the_page_says_why(client, project, rita):
+    client.force_login(rita)
+    answer = client.post("/projects/apollo/data/", {})
+    assert answer.status_code == 422
+    assert "no judgments yet" in answer.content.decode()
+
+
+def test_the_preview_pages_and_searches_the_frozen_pairs(client, project, ada, rita):
+    for _ in range(4):
+        judged(project, by=ada, ranks=(1, 2, 3, 4))
+    freeze_snapshot(project, by=rita)
+    client.force_login(rita)
+
+    def rows(query):
+        answer = client.get(f"/projects/apollo/data/1/{query}", headers={"HX-Request": "true"})
+        return answer.content.decode().count("<tr>") - 1
+
+    assert rows("") == 12
+    assert rows("?start=12") == 12
+    assert rows("?start=24") == rows("?start=999999999999") == 12  # Past the end: from the first.
+    assert rows("?q=PLANT NUMBER") == 12
+    assert rows("?q=nowhere") == -1
+    assert rows("?axis=nonsense&start=-3") == 12
+
+
+def test_a_search_reads_only_so_many_pairs_and_says_so(client, project, ada, rita, monkeypatch):
+    judged(project, by=ada, ranks=(1, 2, 3, 4))
+    freeze_snapshot(project, by=rita)
+    client.force_login(rita)
+    monkeypatch.setattr(data_views, "SEARCHED_PAIRS", 3)
+    page = client.get("/projects/apollo/data/1/?q=plant").content.decode()
+    assert "in the first 3 pairs" in page
+    page = client.get("/projects/apollo/data/1/?q=nowhere").content.decode()
+    assert "None of the first 3 pairs" in page
+
+
+def test_a_new_token_is_shown_once(client, project, rita, otto):
+    client.force_login(rita)
+    page = client.post("/account/tokens/", {"name": "Paper 7", "days": "30"}).content.decode()
+    token = ApiToken.objects.get()
+    assert page.count(token.token_key) > 1
+    plain = page.split('id="new-token" tabindex="0">')[1].split("<")[0]
+    assert plain.startswith("gc_")
+    assert plain not in client.get("/account/tokens/").content.decode()
+    client.force_login(otto)
+    assert "Paper 7" not in client.get("/account/tokens/").content.decode()
+    assert client.post(f"/account/tokens/{token.token_key}/revoke/").status_code == 404
+    client.force_login(rita)
+    client.post(f"/account/tokens/{token.token_key}/revoke/")
+    assert not ApiToken.objects.exists()
+    assert client.post("/account/tokens/", {"name": ""}).status_code == 422
+
+
+def test_lists_cost_few_queries(client, project, ada, rita, django_assert_max_num_queries):
+    for _ in range(30):
+        judged(project, by=ada)
+    freeze_snapshot(project, by=rita)
+    client.force_login(rita)
+    for address, most in (("prompts/", 12), ("data/", 14), ("data/1/", 12)):
+        with django_assert_max_num_queries(most):
+            assert client.get(f"/projects/apollo/{address}").status_code == 200
+
+
+def test_a_version_of_no_batch_at_all_is_refused_and_not_made_of_every_batch(
+    client, project, ada, rita
+):
+    for _ in range(2):
+        judged(project, by=ada)
+    client.force_login(rita)
+    assert 'name="choosing"' in client.get("/projects/apollo/data/").content.decode()
+    answer = client.post("/projects/apollo/data/", {"choosing": "on", "note": "only the good ones"})
+    page = answer.content.decode()
+    assert answer.status_code == 422
+    assert "none is ticked" in page
+    assert "only the good ones" in page
+    assert not re.search(r'name="batches"[^>]*checked', page)
+    assert not project.snapshots.exists()
