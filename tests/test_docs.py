@@ -19,24 +19,24 @@ def test_every_environment_variable_is_in_the_table_for_operators():
     code = (settings.BASE_DIR / "config" / "settings.py").read_text()
     read = set(re.findall(r'env\.\w+\(\s*"([A-Z_]+)"', code))
     assert len(read) > 20
-    told = (DOCS / "production.md").read_text()
-    assert {name for name in read if f"`{name}`" not in told} == set()
+    page = (DOCS / "production.md").read_text()
+    assert {name for name in read if f"`{name}`" not in page} == set()
 
 
 def test_every_stage_that_is_a_program_has_its_files_described():
-    told = (DOCS / "formats.md").read_text()
+    page = (DOCS / "formats.md").read_text()
     programs = {*Round.BASE_PLAN, *Round.FULL_PLAN} - {"annotate", "snapshot", "verdict"}
     for stage in programs:
-        assert re.search(rf"^### {stage} — ", told, re.MULTILINE), stage
+        assert re.search(rf"^### {stage} — ", page, re.MULTILINE), stage
 
 
 def test_every_module_of_the_engine_is_on_its_map():
-    told = set(re.findall(r"`(\w+)/?`", (DOCS / "walk.md").read_text()))
+    on_map = set(re.findall(r"`(\w+)/?`", (DOCS / "walk.md").read_text()))
     engine = settings.BASE_DIR / "rlhf" / "training"
     modules = {p.stem for p in engine.glob("*.py")} | {
         p.parent.name for p in engine.glob("*/__init__.py")
     }
-    assert {name for name in modules - {"__init__"} if name not in told} == set()
+    assert {name for name in modules - {"__init__"} if name not in on_map} == set()
 
 
 def test_every_link_between_the_documents_leads_somewhere():
@@ -44,3 +44,12 @@ def test_every_link_between_the_documents_leads_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+def test_every_topic_of_the_log_has_its_current_figures_on_top_and_a_line_in_the_index():
+    index = (DOCS / "log" / "README.md").read_text()
+    for page in DOCS.glob("log/*.md"):
+        if page.name != "README.md":
+            headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+            assert headings[0] == "Current figures", page.name
+            assert f"]({page.name})" in index, page.name
