@@ -3,7 +3,7 @@
 Where several people judge each comparison, what somebody has had stays free for the others and comes
 first in the index. A look that steps over all of it costs the more the further they are ahead. So
 how far such a look came is remembered for a minute, and the next one begins there
-(docs/decisions/0026-a-look-begins-where-the-last-one-ended.md).
+(docs/decisions/0026-a-search-begins-where-the-last-one-ended.md).
 """
 
 from collections import OrderedDict
