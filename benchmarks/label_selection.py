@@ -36,12 +36,13 @@ import torch
 from torch.nn import functional
 
 from benchmarks.walk_seeds import Row
-from rlhf.training import loading, reward_model, sampling
+from rlhf.training import reward_model, sampling
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt
+from rlhf.training.language_models.policy import load_policy
 from rlhf.training.reward_math import disagreement, information
-from rlhf.training.rundir import StopRequest
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.rundir.process import StopRequest
 from rlhf.world import rubric
 from rlhf.world.prompts import Split, WorldPrompt, make_prompts
 
@@ -116,7 +117,7 @@ class Study:
         except from the pool under `--ties`."""
         if not n:
             return []
-        said = loading.load_policy(str(policy), "policy", device=torch.device("cpu"))
+        said = load_policy(str(policy), "policy", device=torch.device("cpu"))
         seed = random.Random(f"{self.seed}/{split}{name}").getrandbits(32)
         prompts = make_prompts(split, n, seed, harmful_share=0.4)
         asked = [said.encode_prompt(p.messages, "", room=56) for p in prompts]
@@ -215,10 +216,10 @@ class Study:
 
     def doubts(self, model: RewardModel, asked: list[int]) -> dict[int, float]:
         some = [self.pool[i] for i in asked]
-        said = model.opinions(
+        said = model.member_scores(
             [p.messages for p, texts, _ in some for _ in texts],
             [text for _, texts, _ in some for text in texts],
-            standardised=False,
+            standardized=False,
         )[AXIS]
         ends = itertools.accumulate(len(texts) for _, texts, _ in some)
         opinions = [said[end - len(t) : end] for end, (_, t, _) in zip(ends, some, strict=True)]
@@ -233,7 +234,7 @@ class Study:
         scores = model.score(
             [p.messages for p, texts, _ in self.heldout for _ in texts],
             [text for _, texts, _ in self.heldout for text in texts],
-            standardised=False,
+            standardized=False,
         )[AXIS].tolist()
         shares, start = [], 0
         for _, texts, gold in self.heldout:

@@ -35,8 +35,9 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.walk_seeds import Row, Walk, as_rows, read_preset
-from rlhf.training import loading, sampling
-from rlhf.training.scorers import RewardModel
+from rlhf.training import sampling
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.reward_models.folder import load_reward_model
 from rlhf.world import rubric
 
 BEST_OF = (2, 4, 8, 16)
@@ -90,7 +91,7 @@ class Study(Walk):
     def __init__(self, arguments: argparse.Namespace, preset: Row, seed: int) -> None:
         super().__init__(arguments, preset, seed)
         torch.set_num_threads(arguments.threads)
-        self.reference = loading.load_policy(self.base, "base policy", device=torch.device("cpu"))
+        self.reference = load_policy(self.base, "base policy", device=torch.device("cpu"))
         self.reference.model.eval()
         self.asked = [
             self.reference.encode_prompt(p.messages, str(i), room=self.length)
@@ -141,7 +142,7 @@ class Study(Walk):
         # The policy that the tripwire leaves is in the run's policy/ folder.
         folder = self.run_ppo("3-ppo", str(rewards), settings)
         left = self.measure(
-            loading.load_policy(str(folder / "policy"), "policy", device=torch.device("cpu"))
+            load_policy(str(folder / "policy"), "policy", device=torch.device("cpu"))
         )
         result = json.loads((folder / "result.json").read_text())
         base = self.measure(self.reference)
@@ -195,7 +196,7 @@ class Study(Walk):
             follower.join()
         policies = []
         for path in sorted(trail.glob("*.safetensors"), key=lambda p: int(p.stem)):
-            policy = loading.load_policy(self.base, "base policy", device=torch.device("cpu"))
+            policy = load_policy(self.base, "base policy", device=torch.device("cpu"))
             policy.model.load_state_dict(load_file(path), strict=False)
             policies.append((int(path.stem), policy))
         return policies
@@ -236,14 +237,14 @@ class Study(Walk):
             preferences=preferences,
         )
         return self.measure(
-            loading.load_policy(str(folder / "policy"), "policy", device=torch.device("cpu"))
+            load_policy(str(folder / "policy"), "policy", device=torch.device("cpu"))
         )
 
     def best_of_n(self, rewards: str) -> list[Row]:
         """For each n the gold score of what the reward model likes best among n of the base's."""
         most = max(BEST_OF)
         answers = self.sample(self.reference, most)
-        model = RewardModel.load(f"{rewards}/train")
+        model = load_reward_model(f"{rewards}/train")
         conversations = [p.messages for p in self.heldout for _ in range(most)]
         risks = [p.risk for p in self.heldout for _ in range(most)]
         texts = [self.reference.decode(a.tokens) for row in answers for a in row]

@@ -50,8 +50,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     import torch
 
     from benchmarks.limits import Shape
-    from rlhf.training import loading
-    from rlhf.training.rundir import read_jsonl
+    from rlhf.training.language_models.policy import load_policy
+    from rlhf.training.rundir.files import read_jsonl
 
     work: Path = arguments.work
     asked = {
@@ -69,7 +69,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         policy = _random(work, arguments, asked)
     else:
         policy = _of_the_world(work, arguments, asked)
-    read = loading.load_policy(policy, "policy", device=torch.device("cpu"))
+    read = load_policy(policy, "policy", device=torch.device("cpu"))
     rows = read_jsonl(work / "prompts.jsonl")
     lengths = [len(read.prompt_ids(row["messages"])) for row in rows]
     if arguments.random:
@@ -92,8 +92,8 @@ def _random(work: Path, arguments: argparse.Namespace, asked: dict[str, Any]) ->
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from rlhf.training.rundir import write_jsonl
-    from rlhf.training.scorers import RewardModel
+    from rlhf.training.reward_models.model import RewardModel
+    from rlhf.training.rundir.files import write_jsonl
     from rlhf.training.word_tokenizer import build_tokenizer
 
     shape, folder = asked["random"], str(work / "policy")
@@ -146,9 +146,11 @@ def _random(work: Path, arguments: argparse.Namespace, asked: dict[str, Any]) ->
 def _of_the_world(work: Path, arguments: argparse.Namespace, asked: dict[str, Any]) -> str:
     import torch
 
-    from rlhf.training import loading, sampling
-    from rlhf.training.rundir import StopRequest, write_jsonl
-    from rlhf.training.scorers import RewardModel
+    from rlhf.training import sampling
+    from rlhf.training.language_models.policy import load_policy
+    from rlhf.training.reward_models.model import RewardModel
+    from rlhf.training.rundir.files import write_jsonl
+    from rlhf.training.rundir.process import StopRequest
     from rlhf.world import answers, rubric
     from rlhf.world.prompts import make_prompts
 
@@ -173,7 +175,7 @@ def _of_the_world(work: Path, arguments: argparse.Namespace, asked: dict[str, An
     )
 
     # The reward: ridge regression of the gold score on the trunk's last hidden state.
-    policy = loading.load_policy(policy_folder, "policy", device=torch.device("cpu"))
+    policy = load_policy(policy_folder, "policy", device=torch.device("cpu"))
     encoded = [
         policy.encode_prompt(p.messages, "", room=arguments.response_tokens) for p in prompts
     ]
@@ -193,7 +195,7 @@ def _of_the_world(work: Path, arguments: argparse.Namespace, asked: dict[str, An
     model = RewardModel.new(
         policy_folder, ["preference"], use_prior=False, max_length=512, device="cpu"
     )
-    read = model.read_all([p.messages for p, _ in pairs], [text for _, text in pairs])
+    read = model.tokenize([p.messages for p, _ in pairs], [text for _, text in pairs])
     with torch.inference_mode():
         states = [model.response_states(read[i : i + 256])[0] for i in range(0, len(read), 256)]
     hidden = torch.cat(states).double()
@@ -212,13 +214,15 @@ def _save_reward(work: Path, policy: str, model: Any, head: Any) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    from rlhf.training.reward_models.folder import save_reward_model
+
     hidden = len(head)
     model.heads = torch.nn.Linear(2 * hidden, 1)
     with torch.no_grad():
         model.heads.weight.zero_()
         model.heads.weight[0, :hidden] = head
         model.heads.bias.zero_()
-    model.save(work / "reward")
+    save_reward_model(model, work / "reward")
     classifier = AutoModelForSequenceClassification.from_pretrained(policy, num_labels=1)
     with torch.no_grad():
         classifier.score.weight.copy_(head[None])

@@ -338,7 +338,7 @@ def trl(arguments: argparse.Namespace) -> None:
         TrainerCallback,
     )
 
-    from rlhf.training import loading
+    from rlhf.training.language_models import conversations, devices
 
     gpu, half = arguments.device.startswith("cuda"), arguments.dtype == "bfloat16"
     if gpu:
@@ -352,7 +352,10 @@ def trl(arguments: argparse.Namespace) -> None:
     folder = policy_of(arguments.work)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = [json.loads(t) for t in (arguments.work / "prompts.jsonl").read_text().splitlines()]
-    ids = [loading.encode(tokenizer, loading.render(tokenizer, row["messages"])) for row in rows]
+    ids = [
+        conversations.encode(tokenizer, conversations.render(tokenizer, row["messages"]))
+        for row in rows
+    ]
     config = module.PPOConfig(
         output_dir=str(arguments.work / "trl"),
         per_device_train_batch_size=arguments.batch,
@@ -403,7 +406,7 @@ def trl(arguments: argparse.Namespace) -> None:
 
     def timed_generation(*args: Any, **kwargs: Any) -> Any:
         start = now()
-        with loading.autocast(torch.device(arguments.device), frozen):
+        with devices.autocast(torch.device(arguments.device), frozen):
             result = generation(*args, **kwargs)
         clock["marks"].append({"begin": start, "generated": now(), "train": None, "end": None})
         return result

@@ -35,11 +35,12 @@ from datasets import Dataset, disable_progress_bars
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 from trl import RewardConfig, RewardTrainer
 
-from rlhf.training import reward_model, scoring
+from rlhf.training import reward_model
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt
-from rlhf.training.rundir import StopRequest
-from rlhf.training.scorers import RewardModel
+from rlhf.training.intervals import mean_with_interval
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.rundir.process import StopRequest
 from rlhf.training.word_tokenizer import build_tokenizer
 from rlhf.world import rubric
 from rlhf.world.answers import answer, draw_style
@@ -203,7 +204,7 @@ def measured(
         for better, worse in ranking.pairs(ranking.gold):
             right.append(float(points[better] > points[worse]))
             clusters.append(str(number))
-    mean, interval, _ = scoring.mean_with_interval(right, clusters, seed=seed)
+    mean, interval, _ = mean_with_interval(right, clusters, seed=seed)
     return mean, list(interval)
 
 
@@ -234,7 +235,7 @@ def ours(
         trunk, config.axes, use_prior=False, max_length=config.max_length, device="cpu"
     )
     began = time.perf_counter()
-    model.share_prompts()
+    model.share_prompts_if_possible()
     judgments = [
         Judgment(
             Prompt(str(number), r.messages),

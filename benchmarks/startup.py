@@ -44,8 +44,8 @@ def prepare(work: Path) -> dict[str, Path]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from rlhf.training.rundir import write_json, write_jsonl
-    from rlhf.training.scorers import RewardModel
+    from rlhf.training.reward_models.model import RewardModel
+    from rlhf.training.rundir.files import write_json, write_jsonl
     from rlhf.training.word_tokenizer import build_tokenizer
 
     torch.manual_seed(0)

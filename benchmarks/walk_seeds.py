@@ -20,7 +20,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from rlhf.training import scoring
+from rlhf.training.score_summary import by_temperature, summarize
 from rlhf.world import rubric
 from rlhf.world.annotators import annotator_team
 from rlhf.world.prompts import Split, WorldPrompt, make_prompts
@@ -190,12 +190,10 @@ class Walk:
             **{f"opponents/{name}": rows for name, rows in opponents.items()},
         )
         rows = read(out / "samples.jsonl")
-        judged = scoring.by_temperature(self.gold(rows))
-        others = {
-            name: scoring.by_temperature(self.gold(theirs)) for name, theirs in opponents.items()
-        }
+        judged = by_temperature(self.gold(rows))
+        others = {name: by_temperature(self.gold(theirs)) for name, theirs in opponents.items()}
         summary = {
-            temperature: scoring.summarise(
+            temperature: summarize(
                 samples, {name: groups[temperature] for name, groups in others.items()}
             )
             for temperature, samples in judged.items()

@@ -31,6 +31,11 @@ from rlhf import processes
 from rlhf.models import Job, Round, Worker
 from rlhf.stages import STAGES, StageError
 from rlhf.training import rundir
+from rlhf.training.rundir.checkpoints import find_checkpoint
+from rlhf.training.rundir.errors import DISK_FULL, InputError, is_disk_full
+from rlhf.training.rundir.files import link_tree, read_json
+from rlhf.training.rundir.process import EXIT_DONE, EXIT_INPUT
+from rlhf.training.rundir.reports import read_error, read_progress, read_result
 from rlhf.training.settings import FROZEN
 
 State = Job.State
@@ -241,11 +246,11 @@ class _Claim:
             return
         except StageError as error:
             self._end(State.FAILED, str(error))
-        except rundir.InputError as error:
+        except InputError as error:
             self._end(State.FAILED, str(error))
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the row must say so
             self._note(error)
-            told = rundir.FULL if rundir.is_full(error) else f"{type(error).__name__}: {error}"
+            told = DISK_FULL if is_disk_full(error) else f"{type(error).__name__}: {error}"
             self._again_or_fail(told)
 
     def _carry_out(self) -> None:
@@ -259,13 +264,13 @@ class _Claim:
             self._prepare()
         code: int | None = None
         asked_by = ""
-        if rundir.read_result(self.run_dir) is None:
+        if read_result(self.run_dir) is None:
             code, asked_by = self._launch()
         if asked_by == "person":
             self._end(State.CANCELLED, "Stopped on request; its checkpoint is kept.", code)
             return
-        found = rundir.read_result(self.run_dir)
-        if code in (None, rundir.EXIT_DONE) and found is not None:
+        found = read_result(self.run_dir)
+        if code in (None, EXIT_DONE) and found is not None:
             with self._beating():
                 write = self.stage.collect(self.job, self.run_dir, found)
             self._done(found, write)
@@ -328,7 +333,7 @@ class _Claim:
 
     def _beat(self) -> bool:
         """Tell the row that we live and how far we are; True if a person asked to stop."""
-        progress = rundir.read_progress(self.run_dir)
+        progress = read_progress(self.run_dir)
         news = progress is not None and progress != self.progress
         if news or time.monotonic() - self.beaten_at >= self.lease / 6:
             fields: dict[str, Any] = {"lease_until": _lease_end(), "heartbeat_at": Now()}
@@ -439,16 +444,16 @@ class _Claim:
             self._end(State.CANCELLED, f"Stopped on request. {reason}", code)
 
     def _failed(self, code: int | None) -> None:
-        error = rundir.read_error(self.run_dir) or {}
+        error = read_error(self.run_dir) or {}
         kind, message = error.get("kind", ""), str(error.get("message", ""))
-        if kind == "input" or code == rundir.EXIT_INPUT:
+        if kind == "input" or code == EXIT_INPUT:
             self._end(State.FAILED, message or "The stage refused its input; see log.txt.", code)
         elif kind == "memory":
             self._again_or_fail(message, code, most=2)
         elif code is not None and code < 0:
             self._again_or_fail(f"The process was killed by signal {-code}.", code)
         elif not message and shutil.disk_usage(self.run_dir).free < ROOM:
-            self._again_or_fail(rundir.FULL, code)
+            self._again_or_fail(DISK_FULL, code)
         elif not message:
             self._again_or_fail(
                 f"The process ended with exit code {code} and left no result; see log.txt.", code
@@ -464,7 +469,7 @@ class _Claim:
         self._back_to_the_queue(reason, code, wait=RETRY_SECONDS * attempt, attempt=attempt)
 
     def _last_progress(self) -> dict[str, Any]:
-        return rundir.read_progress(self.run_dir) or {}
+        return read_progress(self.run_dir) or {}
 
     def _note(self, error: Exception) -> None:
         """A traceback where the rest of the log is; the row only has room for a sentence."""
@@ -527,10 +532,10 @@ def _given(stage: str, run_dir: Path) -> tuple[str, str] | None:
     """
     config = STAGES[stage].config
     try:
-        values = rundir.read_json(run_dir / rundir.CONFIG)
+        values = read_json(run_dir / rundir.CONFIG)
         if config is not None:
             values = config.from_dict(values, stored=True).to_dict()
-    except (rundir.InputError, ValueError, TypeError):
+    except (InputError, ValueError, TypeError):
         return None
     return json.dumps(values, sort_keys=True), _hash(run_dir, _data(run_dir))
 
@@ -538,13 +543,13 @@ def _given(stage: str, run_dir: Path) -> tuple[str, str] | None:
 def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
     """Take the last whole checkpoint of an earlier claim, or its finished work, into a new folder."""
     for old in claims:
-        if rundir.read_result(old) is not None:
+        if read_result(old) is not None:
             # It had finished; only the news of it was lost.
             link_tree(old, run_dir)
             return
         try:
-            checkpoint = rundir.find_checkpoint(old)
-        except rundir.InputError:
+            checkpoint = find_checkpoint(old)
+        except InputError:
             continue  # damaged, or its process is just putting a newer one in place
         if checkpoint is not None:
             # Under its name once it is whole: half of one would be taken for damage.
@@ -555,20 +560,6 @@ def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
                 # A copy: the old process may still be appending to its own file.
                 shutil.copyfile(old / rundir.METRICS, run_dir / rundir.METRICS)
             return
-
-
-def link_tree(source: Path, target: Path) -> None:
-    """A copy of a folder by hard links (a real copy where the file system has none)."""
-    for path in sorted(source.rglob("*")):
-        new = target / path.relative_to(source)
-        if path.is_dir():
-            new.mkdir(parents=True, exist_ok=True)
-        elif path.is_file() and not new.exists():
-            new.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(path, new)
-            except OSError:
-                shutil.copy2(path, new)
 
 
 # --- Workers ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 from rlhf import charts
 from rlhf.models import Job
 from rlhf.training import rundir
+from rlhf.training.rundir.reports import read_metrics, read_progress, read_result
 
 LOG_BYTES = 16_000
 # Terminals' colour codes and other control characters say nothing on a page.
@@ -38,7 +39,7 @@ def metrics_since(job: Job, *, epoch: int, after: int) -> dict[str, Any]:
     afresh (`reset`).
     """
     reset = epoch != job.epoch
-    rows = rundir.read_metrics(run_folder(job), after_step=-1 if reset else after)
+    rows = read_metrics(run_folder(job), after_step=-1 if reset else after)
     return {
         "epoch": job.epoch,
         "reset": reset,
@@ -84,14 +85,14 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 def progress(job: Job) -> dict[str, Any]:
     """`{done, total, unit, note, eta_seconds}`: the folder's, which is newer, else the row's."""
-    told = rundir.read_progress(run_folder(job)) if job.epoch else None
+    told = read_progress(run_folder(job)) if job.epoch else None
     told = told or job.progress or {}
     return told if isinstance(told, dict) else {}
 
 
 def result(job: Job) -> dict[str, Any]:
     """The stage's `result.json`, `{}` while there is none."""
-    return rundir.read_result(run_folder(job)) or {}
+    return read_result(run_folder(job)) or {}
 
 
 @dataclass(frozen=True)

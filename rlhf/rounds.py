@@ -26,7 +26,7 @@ from annotation.projects import batches
 from rlhf import jobs, stages
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.stages import FILLED_IN, STAGES
-from rlhf.training import rundir
+from rlhf.training.architecture import T5_TYPES
 
 State = Round.State
 Config = dict[str, dict[str, Any]]
@@ -262,7 +262,7 @@ def _kind_without_reward_model(folder: Path) -> str:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = str(config["model_type"])
-        return kind if config.get("is_encoder_decoder") and kind not in rundir.T5_TYPES else ""
+        return kind if config.get("is_encoder_decoder") and kind not in T5_TYPES else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
 

@@ -40,7 +40,7 @@ from annotation.judge.candidates import CandidateError, Serving, Told, Writer
 from annotation.models import DialogueCampaign, Event, Message, Project, User
 from rlhf import processes
 from rlhf.models import Checkpoint, PolicyServer
-from rlhf.training import rundir
+from rlhf.training.rundir.files import write_json
 
 State = PolicyServer.State
 log = logging.getLogger(__name__)
@@ -395,7 +395,7 @@ def prepare(server: PolicyServer) -> Path:
                 )
             ids = ("eos_token_id", "pad_token_id", "bos_token_id")
             given |= {key: told[key] for key in ids if told.get(key) is not None}
-    rundir.write_json(folder / "generation_config.json", {"do_sample": True, **given})
+    write_json(folder / "generation_config.json", {"do_sample": True, **given})
     return folder
 
 

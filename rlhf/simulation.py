@@ -169,7 +169,7 @@ def _flag(flag: Flag) -> dict[str, str]:
 def gold(
     prompts: Mapping[str, Mapping[str, Any]], samples: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Evaluation samples as the rubric judges them: rows for `scoring.summarise`.
+    """Evaluation samples as the rubric judges them: rows for `score_summary.summarize`.
 
     Samples of prompts that the world doesn't know are left out.
     """

@@ -31,6 +31,8 @@ from annotation.protocols import COMPARING
 from rlhf import simulation
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.training import configs, rundir
+from rlhf.training.rundir.files import link_tree, read_jsonl, write_jsonl
+from rlhf.training.rundir.reports import read_result
 from rlhf.training.settings import StageConfig, load, save
 from rlhf.world.answers import corpus
 
@@ -79,20 +81,20 @@ def prepare_base(job: Job, run_dir: Path) -> None:
     sizes = corpus_sizes(job.round)
     cached = base_cache(config, sizes)
     save(config, run_dir / rundir.CONFIG)
-    if rundir.read_result(cached) is not None:
-        link_policy(cached, run_dir)
+    if read_result(cached) is not None:
+        link_tree(cached / rundir.POLICY, run_dir / rundir.POLICY)
         shutil.copyfile(cached / rundir.RESULT, run_dir / rundir.RESULT)
         return
     rows = corpus(base_seed(job.round), sizes["corpus"], clean_share=sizes["clean_share"])
-    rundir.write_jsonl(run_dir / rundir.DATA / "corpus.jsonl", rows)
+    write_jsonl(run_dir / rundir.DATA / "corpus.jsonl", rows)
 
 
 def collect_base(job: Job, run_dir: Path, result: Row) -> Write:
     config = load(configs.BaseConfig, run_dir / rundir.CONFIG, stored=True)
     cached = base_cache(config, corpus_sizes(job.round))
-    if rundir.read_result(cached) is None:
+    if read_result(cached) is None:
         beside = cached.with_name(f".{cached.name}.{uuid.uuid4().hex}")
-        link_policy(run_dir, beside)
+        link_tree(run_dir / rundir.POLICY, beside / rundir.POLICY)
         shutil.copyfile(run_dir / rundir.RESULT, beside / rundir.RESULT)
         try:
             beside.rename(cached)
@@ -151,17 +153,6 @@ def base_cache(config: StageConfig, sizes: Mapping[str, Any]) -> Path:
     return folder / digest.hexdigest()[:32]
 
 
-def link_policy(source: Path, target: Path) -> None:
-    """The policy folder of one run in another, by hard links where there are any."""
-    (target / rundir.POLICY).mkdir(parents=True, exist_ok=True)
-    for path in (source / rundir.POLICY).iterdir():
-        new = target / rundir.POLICY / path.name
-        try:
-            new.hardlink_to(path)
-        except OSError:
-            shutil.copy2(path, new)
-
-
 # --- generate ---------------------------------------------------------------------------------
 
 
@@ -175,7 +166,7 @@ def prepare_generate(job: Job, run_dir: Path) -> None:
             "There is no prompt left that nobody has judged; import more prompts for training."
         )
     rows = [{"prompt_id": str(p.uid), "messages": p.messages} for p in ranking]
-    rundir.write_jsonl(run_dir / rundir.DATA / "prompts.jsonl", rows)
+    write_jsonl(run_dir / rundir.DATA / "prompts.jsonl", rows)
 
 
 def collect_generate(job: Job, run_dir: Path, result: Row) -> Write:
@@ -184,9 +175,7 @@ def collect_generate(job: Job, run_dir: Path, result: Row) -> Write:
     config = load(configs.GenerateConfig, run_dir / rundir.CONFIG, stored=True)
     given = {
         row["prompt_id"]: row["responses"]
-        for row in rundir.read_jsonl(
-            run_dir / "responses.jsonl", required=("prompt_id", "responses")
-        )
+        for row in read_jsonl(run_dir / "responses.jsonl", required=("prompt_id", "responses"))
     }
     sampling = {"temperature": config.temperature, "max_new_tokens": config.max_new_tokens}
     comparisons = []
@@ -300,7 +289,7 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
             ) from None
         raise StageError(str(error)) from None
     shutil.copyfile(frozen, run_dir / rundir.DATA / "preferences.jsonl")
-    rundir.write_jsonl(run_dir / rundir.DATA / "reference.jsonl", reference_rows(round, frozen))
+    write_jsonl(run_dir / rundir.DATA / "reference.jsonl", reference_rows(round, frozen))
 
 
 def reference_rows(round: Round, frozen: Path) -> Iterable[Row]:
@@ -313,14 +302,14 @@ def reference_rows(round: Round, frozen: Path) -> Iterable[Row]:
     generated = finished_run(round, "generate")
     if generated is not None:
         prompts = {str(prompt.uid): prompt for prompt in choose(round, "ranking")}
-        for row in itertools.islice(rundir.read_jsonl(generated / "responses.jsonl"), n):
+        for row in itertools.islice(read_jsonl(generated / "responses.jsonl"), n):
             prompt = prompts.get(row["prompt_id"])
             if prompt is not None and row["responses"]:
                 text = row["responses"][0]["text"]
                 yield reference_row(row["prompt_id"], prompt.messages, prompt.risk, text)
         return
     needed = ("prompt_id", "messages", "responses")
-    for i, row in enumerate(itertools.islice(rundir.read_jsonl(frozen, required=needed), n)):
+    for i, row in enumerate(itertools.islice(read_jsonl(frozen, required=needed), n)):
         # The first response of half the rows and the last of the others: in a file of pairs the
         # first is often the better one.
         text = row["responses"][0 if i % 2 else -1]
@@ -377,7 +366,7 @@ def prepare_ppo(job: Job, run_dir: Path) -> None:
     for file, chosen in (("prompts", choose(round, "ppo")), ("watch", watch)):
         if chosen:
             rows = map(prompt_row, chosen)
-            rundir.write_jsonl(run_dir / rundir.DATA / f"{file}.jsonl", rows)
+            write_jsonl(run_dir / rundir.DATA / f"{file}.jsonl", rows)
     if round.config.get("ppo", {}).get("ptx_weight"):
         # What was written before this job, so that one that is taken up again gets the same.
         written = list(demonstrations(round.project, until=job.created_at))
@@ -386,7 +375,7 @@ def prepare_ppo(job: Job, run_dir: Path) -> None:
                 "ptx_weight keeps the answers that people wrote likely, but nobody has written one "
                 "that may be trained on; have some written, or set ptx_weight to 0."
             )
-        rundir.write_jsonl(run_dir / rundir.DATA / "ptx.jsonl", written)
+        write_jsonl(run_dir / rundir.DATA / "ptx.jsonl", written)
 
 
 def collect_ppo(job: Job, run_dir: Path, result: Row) -> Write:
@@ -430,7 +419,7 @@ def prepare_evaluate(job: Job, run_dir: Path) -> None:
         raise StageError(
             "There is no held-out prompt to evaluate on; import prompts (15 % of them are held out)."
         )
-    rundir.write_jsonl(run_dir / rundir.DATA / "prompts.jsonl", map(prompt_row, chosen))
+    write_jsonl(run_dir / rundir.DATA / "prompts.jsonl", map(prompt_row, chosen))
     known = {str(prompt.uid) for prompt in chosen}
     temperatures = set(config.to_dict()["temperatures"])
     for name, policy in opponents(round).items():
@@ -440,7 +429,7 @@ def prepare_evaluate(job: Job, run_dir: Path) -> None:
             if row["prompt_id"] in known and row["temperature"] in temperatures
         ]
         if rows:
-            rundir.write_jsonl(run_dir / rundir.DATA / "opponents" / f"{name}.jsonl", rows)
+            write_jsonl(run_dir / rundir.DATA / "opponents" / f"{name}.jsonl", rows)
 
 
 def opponents(round: Round) -> dict[str, Checkpoint]:
@@ -457,7 +446,7 @@ def evaluation_samples(policy: Checkpoint) -> list[Row]:
     folder = finished_run(policy.round, "evaluate")
     if folder is None or not (folder / "samples.jsonl").exists():
         return []
-    return list(rundir.read_jsonl(folder / "samples.jsonl"))
+    return list(read_jsonl(folder / "samples.jsonl"))
 
 
 def collect_evaluate(job: Job, run_dir: Path, result: Row) -> Write:
@@ -489,13 +478,13 @@ def collect_evaluate(job: Job, run_dir: Path, result: Row) -> Write:
 
 def gold_summary(job: Job, run_dir: Path) -> dict[str, Row]:
     """The rubric's Summary for each temperature; it judges all policies' samples by one measure."""
-    from rlhf.training import scoring
+    from rlhf.training.score_summary import Sample, by_temperature, summarize
 
-    prompts = {p["prompt_id"]: p for p in rundir.read_jsonl(run_dir / "data" / "prompts.jsonl")}
+    prompts = {p["prompt_id"]: p for p in read_jsonl(run_dir / "data" / "prompts.jsonl")}
 
-    def judged(path: Path) -> dict[str, list[scoring.Sample]]:
-        rows = rundir.read_jsonl(path) if path.exists() else iter(())
-        return scoring.by_temperature(simulation.gold(prompts, rows))
+    def judged(path: Path) -> dict[str, list[Sample]]:
+        rows = read_jsonl(path) if path.exists() else iter(())
+        return by_temperature(simulation.gold(prompts, rows))
 
     mine = judged(run_dir / "samples.jsonl")
     theirs = {
@@ -503,7 +492,7 @@ def gold_summary(job: Job, run_dir: Path) -> dict[str, Row]:
         for name in ("base", "previous")
     }
     return {
-        temperature: scoring.summarise(
+        temperature: summarize(
             samples,
             {name: found[temperature] for name, found in theirs.items() if temperature in found},
             seed=job.round.seed,
@@ -577,14 +566,14 @@ def prepare_selection(job: Job, run_dir: Path) -> None:
     if not comparisons:
         raise StageError("Nothing waits for people any more, so there is nothing to select from.")
     save(stage_config(job.round, "selection", reward_model=model.path), run_dir / rundir.CONFIG)
-    rundir.write_jsonl(run_dir / rundir.DATA / "comparisons.jsonl", comparisons)
+    write_jsonl(run_dir / rundir.DATA / "comparisons.jsonl", comparisons)
 
 
 def collect_selection(job: Job, run_dir: Path, result: Row) -> Write:
     """The scores on the comparisons, by which `annotation` hands out; it knows no more about them."""
     scores = {
         int(row["comparison_id"]): float(row["score"])
-        for row in rundir.read_jsonl(run_dir / "scores.jsonl", required=("comparison_id", "score"))
+        for row in read_jsonl(run_dir / "scores.jsonl", required=("comparison_id", "score"))
     }
     config = load(configs.SelectionConfig, run_dir / rundir.CONFIG, stored=True)
     model = Checkpoint.objects.filter(project=job.project, path=config.reward_model).first()

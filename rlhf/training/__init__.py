@@ -8,7 +8,7 @@ STARTING = sys.argv[:1] == ["-m"]
 
 if STARTING:
     # Importing torch and transformers makes a million objects that all stay; looking for garbage
-    # among them costs a fifth of the start-up. rundir.run_stage switches the collector on again.
+    # among them costs a fifth of the start-up. run_stage switches the collector on again.
     gc.disable()
     from rlhf.training import lean
 

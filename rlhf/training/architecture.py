@@ -2,6 +2,9 @@
 
 from typing import Any
 
+T5_TYPES = ("t5", "mt5", "umt5")
+"""Encoder-decoders whose encoder transformers loads alone, so that it can be a reward model."""
+
 
 def unwrap_model(model: Any) -> Any:
     """The transformers model inside LoRA's wrapper, or the model itself."""

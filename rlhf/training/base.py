@@ -21,7 +21,11 @@ from torch.nn import functional
 
 from rlhf.training import forward_pass, lean, packing, rundir, settings
 from rlhf.training.configs import BaseConfig
-from rlhf.training.rundir import InputError, MetricsWriter, Stopped, StopRequest, run_stage
+from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.files import read_jsonl, replace_folder
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import MetricsWriter, read_metrics, write_progress, write_result
 from rlhf.training.word_tokenizer import build_tokenizer
 
 if TYPE_CHECKING:  # imported where they are used, after `import_little`
@@ -60,7 +64,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     torch.manual_seed(config.seed)
     model = build_model(config, tokenizer)
     optimisers = build_optimisers(model, config)
-    checkpoint = rundir.find_checkpoint(run_dir)
+    checkpoint = find_checkpoint(run_dir)
     first_step = _resume(checkpoint, model, optimisers) if checkpoint else 0
 
     # 3. Training: `batches[i]` is step i + 1, whatever was interrupted in between.
@@ -85,7 +89,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             if now - progress_at > 0.5 or step == total:
                 eta = (now - started) / (step - first_step) * (total - step)
                 note = {"clean": "learning names", "mix": "learning styles"}[phase]
-                rundir.write_progress(
+                write_progress(
                     run_dir, done=step, total=total, unit="steps", note=note, eta_seconds=eta
                 )
                 progress_at = now
@@ -97,7 +101,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 4. The policy, then the result.
     size = save_policy(model, tokenizer, run_dir / rundir.POLICY)
-    rundir.write_result(
+    write_result(
         run_dir,
         {
             "n_parameters": sum(p.numel() for p in model.parameters()),
@@ -116,7 +120,7 @@ def read_corpus(path: Path) -> list[dict[str, Any]]:
     """The rows of the corpus; InputError names the first line that isn't as docs/formats.md says."""
     rows = []
     for number, row in enumerate(
-        rundir.read_jsonl(path, required=("messages", "response", "phase")), start=1
+        read_jsonl(path, required=("messages", "response", "phase")), start=1
     ):
         where = f"{rundir.DATA}/{path.name} row {number}"
         if row["phase"] not in ("clean", "mix"):
@@ -279,7 +283,7 @@ def save_policy(
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
     )
-    rundir.put_folder(folder, write)
+    replace_folder(folder, write)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -298,7 +302,7 @@ def _save_checkpoint(
             for name, value in state.items():
                 tensors[f"optimiser.{number}.{index}.{name}"] = value
     tensors["step"] = torch.tensor(step)
-    rundir.save_checkpoint(run_dir, lambda folder: save_file(tensors, folder / "state.safetensors"))
+    save_checkpoint(run_dir, lambda folder: save_file(tensors, folder / "state.safetensors"))
 
 
 def _resume(
@@ -321,7 +325,7 @@ def _resume(
 
 def _last_losses(run_dir: Path, loss: float) -> float:
     """The mean loss of the last 20 steps: one batch says little."""
-    losses = [row["loss"] for row in rundir.read_metrics(run_dir)[-20:] if row["loss"] is not None]
+    losses = [row["loss"] for row in read_metrics(run_dir)[-20:] if row["loss"] is not None]
     return sum(losses) / len(losses) if losses else loss
 
 

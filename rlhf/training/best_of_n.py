@@ -13,19 +13,18 @@ from typing import Any
 
 import torch
 
-from rlhf.training import loading, ppo_math, sampling, scoring
+from rlhf.training import ppo_math, sampling
 from rlhf.training.configs import BestOfNConfig
 from rlhf.training.data import read_prompts
-from rlhf.training.rundir import (
-    CONFIG,
-    Stopped,
-    StopRequest,
-    run_stage,
-    write_jsonl,
-    write_progress,
-    write_result,
-)
-from rlhf.training.scorers import RewardModel
+from rlhf.training.intervals import mean_with_interval
+from rlhf.training.language_models import devices
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir.errors import Stopped
+from rlhf.training.rundir.files import write_jsonl
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.settings import load
 
 
@@ -35,17 +34,17 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, prompts, policy, reward models.
     config = load(BestOfNConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir)
-    device = loading.choose_device(config.device)
-    loading.be_deterministic(config.seed, config.threads)
-    dtype = loading.choose_dtype(config.dtype, device)
-    policy = loading.load_policy(config.policy, "policy", device=device, dtype=dtype)
+    device = devices.choose_device(config.device)
+    devices.be_deterministic(config.seed, config.threads)
+    dtype = devices.choose_dtype(config.dtype, device)
+    policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
     given = len(prompts)
     prompts, encoded = policy.fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
     names = {"score": config.reward_model, "test_score": config.test_reward_model}
     scorers = {
-        name: RewardModel.load(path, device=device, dtype=dtype)
+        name: load_reward_model(path, device=device, dtype=dtype)
         for name, path in names.items()
         if path
     }
@@ -92,7 +91,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             values = [
                 expected_best(by, of, n) for by, of in zip(scores["score"], judged, strict=True)
             ]
-            value, interval, count = scoring.mean_with_interval(values, ids, seed=config.seed)
+            value, interval, count = mean_with_interval(values, ids, seed=config.seed)
             point[name] = {"value": value, "ci": list(interval), "n": count}
         curve.append(point)
         rows = []

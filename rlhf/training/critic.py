@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import loading
 from rlhf.training.architecture import hidden_size
 from rlhf.training.forward_pass import trunk_hidden_states
+from rlhf.training.language_models import pretrained
 from rlhf.training.packing import Packed
 
 
@@ -44,7 +44,7 @@ class ModelCritic(nn.Module):
 
     def __init__(self, trunk: Any) -> None:
         super().__init__()
-        loading.without_dropout(trunk)
+        pretrained.disable_dropout(trunk)
         self.trunk = trunk
         self.out = nn.Linear(hidden_size(trunk), 1)
         nn.init.zeros_(self.out.weight)

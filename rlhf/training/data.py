@@ -5,11 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf.training.rundir import BELOW, DATA, InputError, read_jsonl
+from rlhf.training.rundir import DATA
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.files import read_jsonl
 
 Message = dict[str, str]
 
 RISKS = ("harmless", "harmful", "")
+
+BELOW = 1_000
+"""A rank below every rank: of what a top-k ranking leaves out, in memory only."""
 
 
 @dataclass(frozen=True)

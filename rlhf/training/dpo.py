@@ -18,7 +18,10 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from rlhf.training import reward_math, tuning
 from rlhf.training.configs import DPOConfig
 from rlhf.training.data import read_judgments
-from rlhf.training.rundir import CONFIG, InputError, StopRequest, run_stage, write_result
+from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import write_result
 from rlhf.training.settings import load
 
 
@@ -35,7 +38,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, preferences, policy.
     config = load(DPOConfig, run_dir / CONFIG)
     judgments = read_judgments(run_dir, [config.axis])
-    policy = tuning.load_policy(config)
+    policy = tuning.load_trainable_policy(config)
     policy.refuse_encoder_decoder("TRL's DPOTrainer")
 
     # 2. Pairs of which one was ranked above the other. A tie prefers nothing.

@@ -7,22 +7,19 @@ from typing import Any
 
 import torch
 
-from rlhf.training import loading, sampling, scoring
+from rlhf.training import sampling
 from rlhf.training.configs import EvaluateConfig
 from rlhf.training.data import Prompt, read_prompts
-from rlhf.training.rundir import (
-    CONFIG,
-    DATA,
-    InputError,
-    Stopped,
-    StopRequest,
-    read_jsonl,
-    run_stage,
-    write_jsonl,
-    write_progress,
-    write_result,
-)
-from rlhf.training.scorers import RewardModel
+from rlhf.training.language_models import devices
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.rundir import CONFIG, DATA
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.files import read_jsonl, write_jsonl
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import write_progress, write_result
+from rlhf.training.score_summary import by_temperature, summarize
 from rlhf.training.settings import load
 
 OPPONENTS = ("base", "previous")
@@ -34,17 +31,17 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, prompts, policy, reward model.
     config = load(EvaluateConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir)
-    device = loading.choose_device(config.device)
-    loading.be_deterministic(config.seed, config.threads)
-    dtype = loading.choose_dtype(config.dtype, device)
-    policy = loading.load_policy(config.policy, "policy", device=device, dtype=dtype)
+    device = devices.choose_device(config.device)
+    devices.be_deterministic(config.seed, config.threads)
+    dtype = devices.choose_dtype(config.dtype, device)
+    policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
     given = len(prompts)
     prompts, encoded = policy.fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
     opponents = read_opponents(run_dir, {p.prompt_id for p in prompts})
     scorer = (
-        RewardModel.load(config.reward_model, device=device, dtype=dtype)
+        load_reward_model(config.reward_model, device=device, dtype=dtype)
         if config.reward_model
         else None
     )
@@ -101,10 +98,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     if scorer is not None:
         everyone = {"": rows, **opponents}
         judged = judge(scorer, prompts, everyone, config.safety_threshold)
-        mine = scoring.by_temperature(judged[""])
-        theirs = {name: scoring.by_temperature(judged[name]) for name in opponents}
+        mine = by_temperature(judged[""])
+        theirs = {name: by_temperature(judged[name]) for name in opponents}
         summary = {
-            temperature: scoring.summarise(
+            temperature: summarize(
                 samples,
                 {name: groups.get(temperature, []) for name, groups in theirs.items()},
                 seed=config.seed,
@@ -113,7 +110,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         }
         compared = {
             name: {
-                temperature: scoring.summarise(samples, {}, seed=config.seed)
+                temperature: summarize(samples, {}, seed=config.seed)
                 for temperature, samples in groups.items()
             }
             for name, groups in theirs.items()
@@ -160,7 +157,7 @@ def judge(
     everyone: dict[str, list[dict[str, Any]]],
     threshold: float,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Fill in every row's `scores`, and return the rows as judged samples for scoring.summarise.
+    """Fill in every row's `scores`, and return the rows as judged samples for `score_summary.summarize`.
 
     All texts go through the model together: low temperatures and shared opponents repeat them.
     """

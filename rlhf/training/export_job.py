@@ -33,7 +33,10 @@ from rlhf.training.exports.openrlhf import (
     write_openrlhf_prompts,
 )
 from rlhf.training.exports.verl import VERL, verl, verl_command, write_verl_prompts
-from rlhf.training.rundir import CONFIG, EXIT_DONE, EXIT_INPUT, InputError, write_json
+from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.files import write_json
+from rlhf.training.rundir.process import EXIT_DONE, EXIT_INPUT
 from rlhf.training.settings import load
 
 ENGINE_SIDE = Path(__file__).parent / "exports" / "engine_side"
@@ -71,7 +74,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     """Write `RUN_DIR/export/<engine>/` and return it; nothing is left there when it fails."""
     import torch
 
-    from rlhf.training import loading
+    from rlhf.training.language_models.policy import load_policy
 
     config = load(PPOConfig, run_dir / CONFIG, stored=True)
     prompts = read_prompts(run_dir)
@@ -84,7 +87,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     folder = run_dir / "export" / engine
     if folder.exists():
         raise InputError(f"{folder} is there already; move it away first.")
-    policy = loading.load_policy(config.policy, "policy", device=torch.device("cpu"))
+    policy = load_policy(config.policy, "policy", device=torch.device("cpu"))
     policy.refuse_encoder_decoder(engine)
     if config.combine == "lagrange":
         raise InputError(

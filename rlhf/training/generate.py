@@ -5,18 +5,16 @@ from pathlib import Path
 
 import torch
 
-from rlhf.training import loading, sampling
+from rlhf.training import sampling
 from rlhf.training.configs import GenerateConfig
 from rlhf.training.data import read_prompts
-from rlhf.training.rundir import (
-    CONFIG,
-    Stopped,
-    StopRequest,
-    run_stage,
-    write_jsonl,
-    write_progress,
-    write_result,
-)
+from rlhf.training.language_models import devices
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir.errors import Stopped
+from rlhf.training.rundir.files import write_jsonl
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.settings import load
 
 ATTEMPTS = 3
@@ -29,10 +27,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, prompts, policy.
     config = load(GenerateConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir)
-    device = loading.choose_device(config.device)
-    loading.be_deterministic(config.seed, config.threads)
-    dtype = loading.choose_dtype(config.dtype, device)
-    policy = loading.load_policy(config.policy, "policy", device=device, dtype=dtype)
+    device = devices.choose_device(config.device)
+    devices.be_deterministic(config.seed, config.threads)
+    dtype = devices.choose_dtype(config.dtype, device)
+    policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
     given = len(prompts)
     prompts, encoded = policy.fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts

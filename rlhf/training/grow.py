@@ -25,17 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import lean, loading
+from rlhf.training import lean
 from rlhf.training.configs import GrowConfig
-from rlhf.training.rundir import (
-    CONFIG,
-    POLICY,
-    InputError,
-    StopRequest,
-    put_folder,
-    run_stage,
-    write_result,
-)
+from rlhf.training.language_models import devices
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.rundir import CONFIG, POLICY
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.files import replace_folder
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import write_result
 from rlhf.training.settings import load
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -48,8 +46,8 @@ TOLERANCE = 1e-3
 def main(run_dir: Path, stop: StopRequest) -> None:
     began = time.monotonic()
     config = load(GrowConfig, run_dir / CONFIG)
-    loading.be_deterministic(config.seed, config.threads)
-    policy = loading.load_policy(config.policy, "policy", device=torch.device("cpu"))
+    devices.be_deterministic(config.seed, config.threads)
+    policy = load_policy(config.policy, "policy", device=torch.device("cpu"))
     small = policy.model
     large = grow(
         small,
@@ -73,7 +71,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         lean.save(large, new)
         policy.tokenizer.save_pretrained(new)
 
-    put_folder(run_dir / POLICY, write)
+    replace_folder(run_dir / POLICY, write)
     write_result(
         run_dir,
         {

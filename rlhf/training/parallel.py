@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.training import cpu
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir.errors import InputError
 
 T = TypeVar("T")
 

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import loading, parallel, ppo_math, ptx
+from rlhf.training import parallel, ppo_math, ptx
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
+from rlhf.training.language_models import devices
 from rlhf.training.ppo_checkpoint import (
     State,
     load_checkpoint,
@@ -31,21 +32,12 @@ from rlhf.training.ppo_checkpoint import (
     write_checkpoint,
 )
 from rlhf.training.ppo_models import Models, mix, read_inputs
-from rlhf.training.rundir import (
-    AVERAGE,
-    CONFIG,
-    POLICY,
-    InputError,
-    MetricsWriter,
-    Stopped,
-    StopRequest,
-    find_checkpoint,
-    run_stage,
-    save_checkpoint,
-    write_jsonl,
-    write_progress,
-    write_result,
-)
+from rlhf.training.rundir import AVERAGE, CONFIG, POLICY
+from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.files import write_jsonl
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import MetricsWriter, write_progress, write_result
 from rlhf.training.schedule import learning_rate_at
 from rlhf.training.settings import load
 
@@ -91,9 +83,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     config = load(PPOConfig, run_dir / CONFIG)
     prompts, watch = read_inputs(run_dir, config)
     _check_enough(prompts, config)  # before models are loaded, which takes longer
-    loading.be_deterministic(config.seed, config.threads)
+    devices.be_deterministic(config.seed, config.threads)
     group = parallel.init_process_group(
-        loading.choose_device(config.device), sharded=config.sharded
+        devices.choose_device(config.device), sharded=config.sharded
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # until `share_work` knows how many processes there will be

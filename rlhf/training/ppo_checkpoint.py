@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rlhf.training import parallel
 from rlhf.training.ppo_models import Models
-from rlhf.training.rundir import begun_otherwise, read_json, write_json
+from rlhf.training.rundir.checkpoints import settings_changed
+from rlhf.training.rundir.files import read_json, write_json
 
 
 @dataclass
@@ -102,5 +103,5 @@ def _read(folder: Path, name: str, now: Mapping[str, Tensor]) -> dict[str, Tenso
     path = folder / f"{name}.safetensors"
     saved = load_file(path) if path.exists() else {}
     if {n: t.shape for n, t in saved.items()} != {n: t.shape for n, t in now.items()}:
-        raise begun_otherwise(path.name)
+        raise settings_changed(path.name)
     return saved

@@ -16,7 +16,6 @@ from rlhf.training import (
     architecture,
     forward_pass,
     lean,
-    loading,
     packing,
     parallel,
     ppo_math,
@@ -26,9 +25,11 @@ from rlhf.training import (
 from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.data import Prompt, read_prompts
-from rlhf.training.loading import Policy
+from rlhf.training.language_models import devices, pretrained
+from rlhf.training.language_models.policy import Policy, add_lora, load_policy
 from rlhf.training.ppo_reward import Reward
-from rlhf.training.rundir import InputError, put_folder
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.files import replace_folder
 
 FEW_PARAMETERS = 20_000_000
 """Up to so many, several processes take the place of threads by themselves: products are small, and
@@ -56,15 +57,15 @@ class Models:
     def __init__(self, config: PPOConfig, group: parallel.Group = parallel.Group()) -> None:  # noqa: B008 - it never changes
         self.config = config
         self.group = group
-        self.device = loading.choose_device(config.device)
-        self.frozen = loading.choose_dtype(config.dtype, self.device)
+        self.device = devices.choose_device(config.device)
+        self.frozen = devices.choose_dtype(config.dtype, self.device)
         self.half = self.frozen == torch.bfloat16
         self.policy = self._load_policy(self.device, self.frozen)
         self.shared = bool(config.lora_rank) and Path(config.policy) == Path(config.reference)
         # With LoRA on the reference itself, the reference is the policy without its adapters.
         self.reference = self.policy
         if not self.shared:
-            self.reference = loading.load_policy(
+            self.reference = load_policy(
                 config.reference,
                 "reference",
                 device=self.device,
@@ -125,14 +126,14 @@ class Models:
     def _load_policy(self, device: torch.device, frozen: torch.dtype) -> Policy:
         """The policy as the run begins; `frozen` is the precision of weights that are not trained."""
         config = self.config
-        policy = loading.load_policy(
+        policy = load_policy(
             config.policy,
             "policy",
             device=device,
             dtype=frozen if config.lora_rank else torch.float32,
         )
         if config.lora_rank:
-            loading.add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha)
+            add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha)
         return policy
 
     def _new_critic(self) -> nn.Module:
@@ -141,7 +142,7 @@ class Models:
         if reason := self._no_critic():
             print(f"The critic starts from the policy: {reason}.")
             # In float32, whatever the policy is held in.
-            policy = loading.load_policy(self.config.policy, "critic", device=torch.device("cpu"))
+            policy = load_policy(self.config.policy, "critic", device=torch.device("cpu"))
             trunk = policy.model.base_model
         else:
             trunk = self.reward.scorer.plain_trunk()
@@ -155,7 +156,7 @@ class Models:
             return "the reward model has other tokens"
         if forward_pass.looks_ahead(self.reward.scorer.trunk):
             return "the reward model's trunk sees what is not said yet"
-        context = loading.context_length(architecture.unwrap_model(self.reward.scorer.trunk))
+        context = pretrained.context_length(architecture.unwrap_model(self.reward.scorer.trunk))
         if context < self.policy.context:
             return f"the reward model's trunk reads {context} tokens, fewer than the policy"
         return ""
@@ -185,7 +186,7 @@ class Models:
 
     def autocast(self) -> Any:
         """bfloat16 matrix products where the precision asks for them."""
-        return loading.autocast(self.device, self.frozen)
+        return devices.autocast(self.device, self.frozen)
 
     def trained(self) -> list[tuple[str, nn.Parameter]]:
         """The policy's parameters that are trained: all of them, or the adapters."""
@@ -448,7 +449,7 @@ class Models:
             lean.save(model, new)
             self.policy.tokenizer.save_pretrained(new)
 
-        put_folder(folder, write)
+        replace_folder(folder, write)
 
 
 def mix(seed: int, number: int) -> int:

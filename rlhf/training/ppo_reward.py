@@ -16,9 +16,11 @@ from torch import Tensor
 from rlhf.training import parallel, ppo_math, reward_math
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.reward_models.model import RewardModel, member_scores_in_parallel
+from rlhf.training.reward_models.scale import ScoreScale
 from rlhf.training.rewards import rules_of
-from rlhf.training.rundir import InputError
-from rlhf.training.scorers import RewardModel, opinions_in_shares
+from rlhf.training.rundir.errors import InputError
 
 NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
 """Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
@@ -35,9 +37,9 @@ class Reward:
         group: parallel.Group,
     ) -> None:
         self.config, self.group = config, group
-        self.scorer = RewardModel.load(config.reward_model, device=device, dtype=dtype)
+        self.scorer = load_reward_model(config.reward_model, device=device, dtype=dtype)
         self.test_scorer = (
-            RewardModel.load(
+            load_reward_model(
                 config.test_reward_model,
                 device=device,
                 dtype=dtype,
@@ -47,7 +49,7 @@ class Reward:
             else None
         )
         for scorer in self.scorers:
-            scorer.rescale(config.score_scale)
+            scorer.scale.change_unit(config.score_scale)
         self.rules = rules_of(config)
         self.multiplier = self._new_multiplier()
         self._check()
@@ -60,13 +62,15 @@ class Reward:
     @property
     def scales(self) -> list[dict[str, Any]]:
         """What makes the scores of each reward model comparable, as numbers for a file."""
-        return [{"mean": s.mean, "scale": s.scale, "reference": s.reference} for s in self.scorers]
+        return [
+            {"mean": s.scale.mean, "scale": s.scale.deviation, "reference": s.scale.reference}
+            for s in self.scorers
+        ]
 
     @scales.setter
     def scales(self, given: Sequence[dict[str, Any]]) -> None:
-        for scorer, told in zip(self.scorers, given, strict=False):
-            scorer.mean, scorer.scale = told["mean"], told["scale"]
-            scorer.reference = told["reference"]
+        for scorer, scale in zip(self.scorers, given, strict=False):
+            scorer.scale = ScoreScale(scale["mean"], scale["scale"], scale["reference"])
 
     def judge(
         self, prompts: Sequence[Prompt], texts: Sequence[str]
@@ -149,10 +153,10 @@ class Reward:
     def normalise(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
         """Measure mean and deviation of both reward models anew, on these answers."""
         for scorer in self.scorers:
-            said = self._opinions(scorer, [p.messages for p in prompts], texts, standardised=False)
+            said = self._opinions(scorer, [p.messages for p in prompts], texts, standardized=False)
             means = {axis: s.mean(dim=1) for axis, s in said.items()}
-            scorer.standardise(means, [p.risk for p in prompts])
-            scorer.rescale(self.config.score_scale)
+            scorer.scale.fit(means, [p.risk for p in prompts])
+            scorer.scale.change_unit(self.config.score_scale)
 
     def _axes(self, said: dict[str, Tensor], how: str) -> dict[str, Tensor]:
         """One score (B,) for each axis of what the members say (B, M)."""
@@ -192,12 +196,12 @@ class Reward:
         conversations: Sequence[Any],
         texts: Sequence[str],
         *,
-        standardised: bool = True,
+        standardized: bool = True,
     ) -> dict[str, Tensor]:
         """What each member of the scorer says of each axis (B, M)."""
         size = self.config.microbatch_size
-        return opinions_in_shares(
-            scorer, conversations, texts, self.group, batch_size=size, standardised=standardised
+        return member_scores_in_parallel(
+            scorer, conversations, texts, self.group, batch_size=size, standardized=standardized
         )
 
     def _new_multiplier(self) -> ppo_math.Multiplier:

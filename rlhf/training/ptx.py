@@ -8,10 +8,10 @@ back. Here the data is `data/ptx.jsonl`: demonstrations, or texts like those of 
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf.training import loading
 from rlhf.training.data import read_ptx
-from rlhf.training.loading import Policy
-from rlhf.training.rundir import InputError
+from rlhf.training.language_models import conversations
+from rlhf.training.language_models.policy import Policy
+from rlhf.training.rundir.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _text(policy: Policy, text: str, where: str) -> Example:
             "encoder; give messages and a response."
         )
     begin = policy.tokenizer.bos_token_id
-    ids = [*([] if begin is None else [begin]), *loading.encode(policy.tokenizer, text)]
+    ids = [*([] if begin is None else [begin]), *conversations.encode(policy.tokenizer, text)]
     if len(ids) < 2:
         raise InputError(f"{where} is a single token, of which nothing follows; leave it out.")
     return Example(ids[:1], ids[1 : policy.context])

@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.training import parallel
-from rlhf.training.rundir import begun_otherwise, read_json, write_json
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.rundir.checkpoints import settings_changed
+from rlhf.training.rundir.files import read_json, write_json
 
 
 @dataclass
@@ -68,6 +69,6 @@ def put(model: RewardModel, log_reliability: Tensor, saved: dict[str, Tensor]) -
     places |= {"log_nu": model.log_nu, "log_reliability": nn.Parameter(log_reliability.data)}
     trained = [n for n in places if not (model.adapters and n.startswith("trunk.")) or "lora_" in n]
     if {n: t.shape for n, t in saved.items()} != {n: places[n].shape for n in trained}:
-        raise begun_otherwise("model-*.safetensors")
+        raise settings_changed("model-*.safetensors")
     for name, tensor in saved.items():
         places[name].copy_(parallel.distribute_tensor(tensor, places[name]))

@@ -14,8 +14,9 @@ from torch import Tensor
 from rlhf.training import parallel, reward_math
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt
-from rlhf.training.rundir import InputError
-from rlhf.training.scorers import RewardModel, Text
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_models.texts import Text
+from rlhf.training.rundir.errors import InputError
 
 
 @dataclass
@@ -89,7 +90,7 @@ def groups_of(
         key = (judgment.prompt.prompt_id, responses)
         if key not in found:
             conversations = [judgment.prompt.messages] * len(responses)
-            read = model.read_all(conversations, responses)
+            read = model.tokenize(conversations, responses)
             found[key] = Group(judgment.prompt, responses, [], read)
         for axis, name in enumerate(model.axes):
             ranks = judgment.ranks.get(name)
@@ -136,7 +137,7 @@ def with_prior(
     assert mine is not None
     features = mine.new_zeros(len(texts), mine.shape[1])
     features[peers.share] = mine
-    features = model.fit_features(peers.all_reduce(features))
+    features = model.features.fit(peers.all_reduce(features))
     start = 0
     for group in groups:
         group.prior = features[start : start + len(group.texts)]

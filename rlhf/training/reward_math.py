@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlhf.training.rundir import BELOW
+from rlhf.training.data import BELOW
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ the other, so no ranking has to be set aside.
 """
 
 import dataclasses
+import functools
 import math
 import random
 import time
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import loading, parallel, reward_math, reward_report
+from rlhf.training import parallel, reward_math, reward_report
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import read_judgments, read_texts
+from rlhf.training.language_models import devices, pretrained
 from rlhf.training.reward_checkpoint import LeftOff, learnt, put
 from rlhf.training.reward_data import (
     Group,
@@ -29,22 +31,16 @@ from rlhf.training.reward_data import (
     split,
     with_prior,
 )
+from rlhf.training.reward_models.folder import save_reward_model
+from rlhf.training.reward_models.model import RewardModel, member_scores_in_parallel
 from rlhf.training.reward_verdicts import measure, smoothing_of
-from rlhf.training.rundir import (
-    CONFIG,
-    InputError,
-    MetricsWriter,
-    Stopped,
-    StopRequest,
-    find_checkpoint,
-    put_folder,
-    run_stage,
-    save_checkpoint,
-    write_progress,
-    write_result,
-)
+from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.files import replace_folder
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import MetricsWriter, write_progress, write_result
 from rlhf.training.schedule import learning_rate_at
-from rlhf.training.scorers import RewardModel, opinions_in_shares
 from rlhf.training.settings import load
 
 FEW_NUMBERS_RATE = 0.3
@@ -64,8 +60,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     if config.loss == "plackett_luce":
         check_ties(judgments)
     reference = read_texts(run_dir, "reference")
-    device = loading.choose_device(config.device)
-    loading.be_deterministic(config.seed, config.threads)
+    device = devices.choose_device(config.device)
+    devices.be_deterministic(config.seed, config.threads)
     peers = parallel.init_process_group(device, sharded=config.sharded)
     warnings: list[str] = []
 
@@ -117,18 +113,18 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             )
 
         # 4. Scores with a meaning: 0 is the reference policy's mean, 1 its standard deviation.
-        opinions = opinions_in_shares(
+        opinions = member_scores_in_parallel(
             model,
             [p.messages for p, _ in reference],
             [text for _, text in reference],
             peers,
             batch_size=config.batch_size,
-            standardised=False,
+            standardized=False,
         )
         raw = {axis: scores.mean(dim=1) for axis, scores in opinions.items()}
         if not all(bool(torch.isfinite(s).all()) for s in raw.values()):
             raise InputError(f"The {name}-RM diverged to NaN; lower learning_rate.")
-        model.standardise(raw, [p.risk for p, _ in reference])
+        model.scale.fit(raw, [p.risk for p, _ in reference])
         for axis, scores in raw.items():
             if len(scores) > 1 and float(scores.std()) < 1e-3:
                 warnings.append(
@@ -154,7 +150,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 "The rankings of " + ", ".join(doubtful) + " hardly agree with the others'."
             )
         if peers.is_main_process:
-            put_folder(run_dir / name, model.save)
+            replace_folder(run_dir / name, functools.partial(save_reward_model, model))
 
     # 6. The report.
     parallel.destroy_process_group(peers)
@@ -272,9 +268,14 @@ def new_member(
         n_heads=1 if config.ensemble == "models" else config.members,
         adapter_rank=config.adapter_rank if config.ensemble == "adapters" else 0,
         prior=members[0].prior if members else None,
-        dtype=loading.choose_dtype(config.dtype, device),
+        dtype=devices.choose_dtype(config.dtype, device),
     )
-    if config.share_prompts and not model.share_prompts() and name == "train" and not members:
+    if (
+        config.share_prompts
+        and not model.share_prompts_if_possible()
+        and name == "train"
+        and not members
+    ):
         print("This trunk reads every response with its own copy of the prompt.")
     return model
 
@@ -429,8 +430,8 @@ def train(
         )
     if peers.sharded:  # whole again, to be read and saved
         weights = learnt(model, log_reliability)
-        model.trunk = loading.load_trunk(config.trunk, "trunk").to(model.device)
-        loading.without_dropout(model.trunk)
+        model.trunk = pretrained.load_trunk(config.trunk, "trunk").to(model.device)
+        pretrained.disable_dropout(model.trunk)
         put(model, log_reliability, weights)
         model.shares_prompts = shares_prompts
     run.trained.append((model, log_reliability))

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf.training import reward_math, scoring
+from rlhf.training import reward_math
+from rlhf.training.intervals import share_with_interval
 
 LEAKAGE = 0.8
 """Accuracy on people's held-out pairs above which the split is suspected to have leaked: people
@@ -131,7 +132,7 @@ def suspicion(name: str, axis: str, told: dict[str, Any], *, people: bool) -> st
 
 
 def _accuracy(verdicts: Sequence[Verdict], seed: int) -> dict[str, Any]:
-    mean, interval, n_prompts = scoring.share_with_interval(
+    mean, interval, n_prompts = share_with_interval(
         [v.right for v in verdicts], [v.prompt_id for v in verdicts], seed=seed
     )
     human, n_human = agreement(verdicts)

@@ -9,8 +9,8 @@ from rlhf.training import parallel, reward_math, reward_report
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment
 from rlhf.training.reward_data import Group, groups_of
-from rlhf.training.rundir import InputError
-from rlhf.training.scorers import RewardModel, opinions_in_shares
+from rlhf.training.reward_models.model import RewardModel, member_scores_in_parallel
+from rlhf.training.rundir.errors import InputError
 
 
 def measure(
@@ -23,13 +23,13 @@ def measure(
     """A verdict for every decided pair of unseen prompts, and per axis the mean spread of the
     members of an ensemble (in standard deviations of the reference's scores)."""
     groups = groups_of(model, judgments, annotators)
-    said = opinions_in_shares(
+    said = member_scores_in_parallel(
         model,
         [g.prompt.messages for g in groups for _ in g.responses],
         [text for g in groups for text in g.responses],
         peers,
         batch_size=config.batch_size,
-        standardised=False,
+        standardized=False,
     )
     found, keys = verdicts_of(model.axes, groups, said, annotators)
     for other in model.others if config.separate_axes else []:
@@ -41,7 +41,7 @@ def measure(
             keys += pairs
     reward_report.add_agreement(found, keys)
     spread = {
-        axis: float(scores.std(dim=1, unbiased=False).mean()) / model.scale[axis]
+        axis: float(scores.std(dim=1, unbiased=False).mean()) / model.scale.deviation[axis]
         for axis, scores in said.items()
         if scores.shape[1] > 1
     }

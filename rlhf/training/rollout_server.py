@@ -23,8 +23,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rlhf.training.configs import PPOConfig
-from rlhf.training.loading import Policy
-from rlhf.training.rundir import InputError
+from rlhf.training.language_models.policy import Policy
+from rlhf.training.rundir.errors import InputError
 from rlhf.training.sampling import Sampled
 
 URL, TOKEN, FOLDER = "ROLLOUT_SERVER_URL", "ROLLOUT_SERVER_TOKEN", "ROLLOUT_SERVER_FOLDER"

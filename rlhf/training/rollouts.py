@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rlhf.training import architecture, sampling
 from rlhf.training.configs import PPOConfig
-from rlhf.training.loading import Policy
-from rlhf.training.rundir import InputError
+from rlhf.training.language_models.policy import Policy
+from rlhf.training.rundir.errors import InputError
 from rlhf.training.sampling import Sampled
 
 PAGE = 16

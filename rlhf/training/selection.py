@@ -12,21 +12,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlhf.training import loading
 from rlhf.training.configs import SelectionConfig
 from rlhf.training.data import read_comparisons
+from rlhf.training.language_models import devices
 from rlhf.training.reward_math import information
-from rlhf.training.rundir import (
-    CONFIG,
-    InputError,
-    Stopped,
-    StopRequest,
-    run_stage,
-    write_jsonl,
-    write_progress,
-    write_result,
-)
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.files import write_jsonl
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.settings import load
 
 AT_ONCE = 64
@@ -38,9 +33,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, comparisons, the ensemble.
     config = load(SelectionConfig, run_dir / CONFIG)
     comparisons = read_comparisons(run_dir)
-    device = loading.choose_device(config.device)
-    loading.be_deterministic(0, config.threads)
-    scorer = RewardModel.load(config.reward_model, device=device)
+    device = devices.choose_device(config.device)
+    devices.be_deterministic(0, config.threads)
+    scorer = load_reward_model(config.reward_model, device=device)
     asked = [axis for axis in scorer.every_axis if scorer.members_of(axis) > 1]
     if not asked:
         raise InputError(
@@ -55,11 +50,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if stop.requested:  # it begins again rather than resumes
             raise Stopped
         some = comparisons[start : start + AT_ONCE]
-        said = scorer.opinions(
+        said = scorer.member_scores(
             [c.messages for c in some for _ in c.responses],
             [text for c in some for text in c.responses],
             batch_size=config.batch_size,
-            standardised=False,
+            standardized=False,
         )
         first = 0
         for comparison in some:

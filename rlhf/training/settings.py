@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from rlhf.training.rundir import CHECKPOINT, InputError, read_json, write_json
+from rlhf.training.rundir import CHECKPOINT
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.files import read_json, write_json
 
 T = TypeVar("T")
 

@@ -23,8 +23,11 @@ from trl.trainer.sft_trainer import SFTTrainer
 from rlhf.training import tuning
 from rlhf.training.configs import SFTConfig
 from rlhf.training.data import read_demonstrations
-from rlhf.training.loading import Policy
-from rlhf.training.rundir import CONFIG, InputError, StopRequest, run_stage, write_result
+from rlhf.training.language_models.policy import Policy
+from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import write_result
 from rlhf.training.settings import load
 
 IGNORED = -100
@@ -37,7 +40,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     # 1. Configuration, demonstrations, policy.
     config = load(SFTConfig, run_dir / CONFIG)
     given = read_demonstrations(run_dir)
-    policy = tuning.load_policy(config)
+    policy = tuning.load_trainable_policy(config)
 
     # 2. Token ids. Labels are the response's tokens alone, its end among them.
     aside = tuning.held_out([p.prompt_id for p, _ in given], config.heldout_share, config.seed)

@@ -14,25 +14,21 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from rlhf.training import loading
 from rlhf.training.configs import DPOConfig, SFTConfig
-from rlhf.training.loading import Policy
-from rlhf.training.rundir import (
-    POLICY,
-    InputError,
-    MetricsWriter,
-    Stopped,
-    StopRequest,
-    put_folder,
-    write_progress,
-)
+from rlhf.training.language_models import devices
+from rlhf.training.language_models.policy import Policy, load_policy
+from rlhf.training.rundir import POLICY
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.files import replace_folder
+from rlhf.training.rundir.process import StopRequest
+from rlhf.training.rundir.reports import MetricsWriter, write_progress
 
 
-def load_policy(config: SFTConfig | DPOConfig) -> Policy:
+def load_trainable_policy(config: SFTConfig | DPOConfig) -> Policy:
     """The policy in float32, seeded, with a pad token (which no mask depends on)."""
-    device = loading.choose_device(config.device)
-    loading.be_deterministic(config.seed, config.threads)
-    policy = loading.load_policy(config.policy, "policy", device=device)
+    device = devices.choose_device(config.device)
+    devices.be_deterministic(config.seed, config.threads)
+    policy = load_policy(config.policy, "policy", device=device)
     if policy.tokenizer.pad_token is None:
         policy.tokenizer.pad_token = policy.tokenizer.convert_ids_to_tokens(policy.pad_id)
     return policy
@@ -69,7 +65,7 @@ def arguments(
         "report_to": [],
         "disable_tqdm": True,
         "use_cpu": device.type == "cpu",
-        "bf16": loading.choose_dtype(config.dtype, device) == torch.bfloat16,
+        "bf16": devices.choose_dtype(config.dtype, device) == torch.bfloat16,
         "gradient_checkpointing": False,
         "remove_unused_columns": False,
         "max_length": None,
@@ -115,4 +111,4 @@ def finish(policy: Policy, model: Any, books: Books) -> None:
         model.save_pretrained(new)
         policy.tokenizer.save_pretrained(new)
 
-    put_folder(books.run_dir / POLICY, write)
+    replace_folder(books.run_dir / POLICY, write)

@@ -11,6 +11,8 @@ from annotation.models import Judgment, Prompt
 from rlhf import jobs, rounds, simulation, stages
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.training import data, rundir
+from rlhf.training.data import BELOW
+from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.settings import FROZEN, load
 from tests.factories import judged
 from tests.rlhf.machine import CAUTIONS, real_transactions, work
@@ -172,7 +174,7 @@ def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, s
         for p in heldout
         for t in (1.0, 0.3, 0.7)
     ]
-    rundir.write_jsonl(job.run_dir / "samples.jsonl", rows)
+    write_jsonl(job.run_dir / "samples.jsonl", rows)
     reward_models(round)
     policy = Checkpoint.objects.create(
         project=round.project, kind="policy", name="new", path="new", round=round,
@@ -189,7 +191,7 @@ def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, s
 
 
 def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
-    """The real Summary of scoring.py, from samples of the world's own questions."""
+    """The real Summary of score_summary.py, from samples of the world's own questions."""
     policy = Checkpoint.objects.create(
         project=round.project, kind="policy", name="new", path="new", round=round,
         parent=round.start_policy,
@@ -198,13 +200,13 @@ def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
     round.save()
     job = Job.objects.create(project=round.project, round=round, stage="evaluate", epoch=1)
     heldout = stages.choose(round, "heldout")
-    rundir.write_jsonl(tmp_path / "data" / "prompts.jsonl", map(stages.prompt_row, heldout))
+    write_jsonl(tmp_path / "data" / "prompts.jsonl", map(stages.prompt_row, heldout))
     flat = "I'm sorry, but I can't help with that."
     for path, text in (
         (tmp_path / "samples.jsonl", flat),
         (tmp_path / "data" / "opponents" / "base.jsonl", "Sure! You only have to ask."),
     ):
-        rundir.write_jsonl(
+        write_jsonl(
             path,
             [
                 {"prompt_id": str(p.uid), "temperature": t, "index": 0, "text": text, "n_tokens": 9}
@@ -233,4 +235,4 @@ def test_what_a_top_k_ranking_leaves_out_is_read_as_below(project, ada, tmp_path
     lines = [json_line(row) for row in preference_rows(project)]
     (folder / "preferences.jsonl").write_bytes(b"".join(lines))
     [read] = data.read_judgments(tmp_path, ["helpfulness"])
-    assert read.ranks["helpfulness"] == (rundir.BELOW, 1, rundir.BELOW, 2)
+    assert read.ranks["helpfulness"] == (BELOW, 1, BELOW, 2)

@@ -96,7 +96,7 @@ def told_again(model, comparison):
     texts = [r.text for r in comparison.responses.order_by("pk")]
     asked = [comparison.prompt.messages] * len(texts)
     per_axis = []
-    for opinions in model.opinions(asked, texts, standardised=False).values():
+    for opinions in model.member_scores(asked, texts, standardized=False).values():
         members = opinions.tolist()
         told = []
         for a, b in itertools.combinations(members, 2):
@@ -114,7 +114,7 @@ def entropy(p):
 def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
     project, ada, grace, judged_before, waiting
 ):
-    from rlhf.training.scorers import RewardModel
+    from rlhf.training.reward_models.folder import load_reward_model
     from rlhf.training.selection import luck
 
     project.random_share = 0.0
@@ -122,7 +122,7 @@ def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
     round = reward_round(project, grace, judged_before[0], members=4)
     assert round.state == Round.State.DONE, "the job beside the plan keeps no round open"
     folder = round.checkpoints.get(kind="reward_model").path
-    model = RewardModel.load(folder)
+    model = load_reward_model(folder)
     comparisons = list(waiting.comparisons.order_by("pk"))
     expected = {c.pk: told_again(model, c) for c in comparisons}
     for comparison in comparisons:

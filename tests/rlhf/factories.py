@@ -13,6 +13,8 @@ from django.utils import timezone
 from annotation.models import Batch, Event, Project, Snapshot
 from rlhf.models import Checkpoint, Job, Round, Score, Worker
 from rlhf.training import rundir
+from rlhf.training.rundir.files import write_jsonl
+from rlhf.training.rundir.reports import MetricsWriter, write_progress, write_result
 
 CATEGORIES = {
     "how-to": "harmless",
@@ -108,7 +110,7 @@ def score(round, job, policy, judge, metric, value, half, *, n=150, temperature=
 
 def ppo_metrics(run_dir, steps, *, seed=0, torn=False):
     rng = random.Random(seed)
-    with rundir.MetricsWriter(run_dir) as metrics:
+    with MetricsWriter(run_dir) as metrics:
         for step in range(1, steps + 1):
             t = step / 14
             metrics.write(
@@ -156,7 +158,7 @@ def ppo_samples(run_dir, texts=None):
             "October is best: garlic roots before the frost and grows in spring.",
         ),
     ]
-    rundir.write_jsonl(
+    write_jsonl(
         run_dir / "samples.jsonl",
         [
             {
@@ -205,12 +207,10 @@ def evaluation(run_dir, *, n_prompts=16, texts=()):
                         "logprob": -9.5,
                     }
                 )
-    rundir.write_jsonl(run_dir / "data" / "prompts.jsonl", prompts)
-    rundir.write_jsonl(run_dir / "samples.jsonl", samples)
-    rundir.write_jsonl(
-        run_dir / "opponents" / "base.jsonl", [s | {"text": "No idea."} for s in samples]
-    )
-    rundir.write_result(run_dir, {"summary": None, "opponents": {}, "seconds": 21.0})
+    write_jsonl(run_dir / "data" / "prompts.jsonl", prompts)
+    write_jsonl(run_dir / "samples.jsonl", samples)
+    write_jsonl(run_dir / "opponents" / "base.jsonl", [s | {"text": "No idea."} for s in samples])
+    write_result(run_dir, {"summary": None, "opponents": {}, "seconds": 21.0})
 
 
 def rm_result(number=1):
@@ -347,14 +347,14 @@ def flight(project: Project, admin, *, with_opponents=False) -> dict:
         )
         new_job(one, "generate")
         rm = new_job(one, "reward_model")
-        rundir.write_result(rm.run_dir, rm_result(number))
-        with rundir.MetricsWriter(rm.run_dir) as metrics:
+        write_result(rm.run_dir, rm_result(number))
+        with MetricsWriter(rm.run_dir) as metrics:
             for step in range(1, 30):
                 metrics.write(step, train_loss=0.7 - step / 90, train_accuracy=0.5 + step / 110)
         ppo = new_job(one, "ppo")
         ppo_metrics(ppo.run_dir, 12 + number, seed=number)
         ppo_samples(ppo.run_dir)
-        rundir.write_result(
+        write_result(
             ppo.run_dir,
             {"steps": 14, "stop_reason": "steps", "reward": 1.1, "kl": 7.8, "best_step": 14},
         )
@@ -369,10 +369,10 @@ def flight(project: Project, admin, *, with_opponents=False) -> dict:
     passed(third, generate=9, annotate=40, snapshot=1, reward_model=14, ppo=None)
     new_job(third, "generate")
     rm = new_job(third, "reward_model")
-    rundir.write_result(rm.run_dir, rm_result(3))
+    write_result(rm.run_dir, rm_result(3))
     running = new_job(third, "ppo", state="running")
     ppo_metrics(running.run_dir, 9, seed=3, torn=True)
-    rundir.write_progress(
+    write_progress(
         running.run_dir,
         done=9,
         total=14,

@@ -14,7 +14,11 @@ import sys
 import time
 from pathlib import Path
 
-from rlhf.training import rundir
+from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.files import read_jsonl, write_jsonl
+from rlhf.training.rundir.process import run_stage
+from rlhf.training.rundir.reports import MetricsWriter, write_progress, write_result
 
 STEPS = 40
 
@@ -22,7 +26,7 @@ STEPS = 40
 def main(run_dir, stop):
     how = HOW
     if how == "refuses":
-        raise rundir.InputError("data/prompts.jsonl speaks of fish; give it birds.")
+        raise InputError("data/prompts.jsonl speaks of fish; give it birds.")
     if how == "breaks" or (how == "breaks-once" and run_dir.name == "1"):
         raise RuntimeError("a screw came loose")
     if how == "fills":
@@ -32,21 +36,21 @@ def main(run_dir, stop):
     if how == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     first = 0
-    checkpoint = rundir.find_checkpoint(run_dir)
+    checkpoint = find_checkpoint(run_dir)
     if checkpoint:
         first = int((checkpoint / "step").read_text())
-    with rundir.MetricsWriter(run_dir, resume_after=first) as metrics:
+    with MetricsWriter(run_dir, resume_after=first) as metrics:
         for step in range(first + 1, {"slowly": STEPS, "deaf": 100 * STEPS}.get(how, 0) + 1):
             time.sleep(0.05)
             metrics.write(step, process=float(run_dir.name))
-            rundir.write_progress(run_dir, done=step, total=STEPS, unit="steps")
+            write_progress(run_dir, done=step, total=STEPS, unit="steps")
 
             def write(folder, step=step):
                 (folder / "step").write_text(str(step))
 
-            rundir.save_checkpoint(run_dir, write)
+            save_checkpoint(run_dir, write)
             if stop.requested and how != "deaf":
-                raise rundir.Stopped
+                raise Stopped
     rows = [
         {
             "prompt_id": row["prompt_id"],
@@ -56,12 +60,12 @@ def main(run_dir, stop):
                 for word in ("Yes", "No", "Perhaps")
             ],
         }
-        for row in rundir.read_jsonl(run_dir / "data" / "prompts.jsonl")
+        for row in read_jsonl(run_dir / "data" / "prompts.jsonl")
     ]  # fmt: skip
-    rundir.write_jsonl(run_dir / "responses.jsonl", rows)
-    rundir.write_result(run_dir, {"n_prompts": len(rows), "first_step": first})
+    write_jsonl(run_dir / "responses.jsonl", rows)
+    write_result(run_dir, {"n_prompts": len(rows), "first_step": first})
 
 
 if __name__ == "__main__":
     HOW = sys.argv[2] if len(sys.argv) > 2 else "well"
-    rundir.run_stage(main, [str(Path(sys.argv[1]))])
+    run_stage(main, [str(Path(sys.argv[1]))])

@@ -14,6 +14,10 @@ from annotation.models import Batch, Comparison, Event
 from rlhf import jobs, rounds
 from rlhf.models import Job, Round
 from rlhf.training import rundir
+from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
+from rlhf.training.rundir.errors import DISK_FULL
+from rlhf.training.rundir.files import read_json, write_json
+from rlhf.training.rundir.reports import read_metrics
 from tests.rlhf.machine import (
     alive,
     launch,
@@ -158,14 +162,14 @@ def test_a_bug_is_tried_again_and_then_given_up(job, settings):
 
 def test_a_full_disk_is_said_in_a_sentence_that_says_what_to_do(job, settings):
     settings.JOB_MAX_ATTEMPTS = 1
-    assert work("fills").reason == rundir.FULL
+    assert work("fills").reason == DISK_FULL
 
 
 def test_a_full_disk_that_takes_no_error_file_is_said_too(job, settings, monkeypatch):
     settings.JOB_MAX_ATTEMPTS = 1
     usage = jobs.shutil.disk_usage
     monkeypatch.setattr(jobs.shutil, "disk_usage", lambda path: usage(path)._replace(free=4096))
-    assert work("dies").reason == rundir.FULL
+    assert work("dies").reason == DISK_FULL
 
 
 def test_a_full_disk_before_the_process_began_ends_the_claim_at_once(job, settings, monkeypatch):
@@ -183,7 +187,7 @@ def test_a_full_disk_before_the_process_began_ends_the_claim_at_once(job, settin
     monkeypatch.setattr(jobs._Claim, "_prepare", full)
     monkeypatch.setattr(Path, "open", takes_no_log)
     done = work()
-    assert (done.state, done.reason) == ("failed", rundir.FULL)
+    assert (done.state, done.reason) == ("failed", DISK_FULL)
 
 
 def test_what_broke_once_and_works_then_is_done(job):
@@ -283,7 +287,7 @@ def test_a_restart_of_the_database_costs_a_running_process_nothing(job, monkeypa
 def test_another_input_does_not_resume_from_the_old_checkpoint(job):
     claimed = jobs.claim("gpu", owner="hal")
     jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
-    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
     round = Round.objects.get()
     round.config["generate"]["temperature"] = 0.5
     round.save()
@@ -296,10 +300,10 @@ def test_a_setting_that_came_with_a_new_version_does_not_cost_the_checkpoint(job
     claimed = jobs.claim("gpu", owner="hal")
     claim = jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])
     claim._prepare()
-    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
-    config = rundir.read_json(claimed.run_dir / rundir.CONFIG)
+    save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    config = read_json(claimed.run_dir / rundir.CONFIG)
     del config["dtype"]
-    rundir.write_json(claimed.run_dir / rundir.CONFIG, config)
+    write_json(claimed.run_dir / rundir.CONFIG, config)
     claim._write(input_sha256=jobs.input_hash(claimed.run_dir))
     expire(job)
     assert work("slowly").metrics["first_step"] == 30
@@ -308,9 +312,9 @@ def test_a_setting_that_came_with_a_new_version_does_not_cost_the_checkpoint(job
 def test_a_folder_with_a_setting_that_there_is_no_more_is_not_gone_on_from(job):
     claimed = jobs.claim("gpu", owner="hal")
     jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
-    rundir.save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
-    config = rundir.read_json(claimed.run_dir / rundir.CONFIG)
-    rundir.write_json(claimed.run_dir / rundir.CONFIG, config | {"beams": 4})
+    save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
+    config = read_json(claimed.run_dir / rundir.CONFIG)
+    write_json(claimed.run_dir / rundir.CONFIG, config | {"beams": 4})
     expire(job)
     assert work("slowly").metrics["first_step"] == 0
 
@@ -347,7 +351,7 @@ def test_cancelling_a_running_job_lets_it_write_its_checkpoint(job, grace):
     thread.join()
     job.refresh_from_db()
     assert (job.state, job.exit_code, job.attempt) == ("cancelled", 143, 0)
-    assert rundir.find_checkpoint(job.run_dir) is not None
+    assert find_checkpoint(job.run_dir) is not None
     assert Round.objects.get().failed_stage == "generate"
 
 
@@ -376,7 +380,7 @@ def test_a_worker_that_is_stopped_hands_its_job_back_and_the_next_goes_on_from_t
     assert (job.state, job.attempt) == ("queued", 0), "being stopped is no failure"
     done = work("slowly")
     assert done.metrics["first_step"] > 3
-    steps = [row["step"] for row in rundir.read_metrics(done.run_dir)]
+    steps = [row["step"] for row in read_metrics(done.run_dir)]
     assert steps == list(range(1, 41)), "the curve has no gap and no step twice"
     left = list(done.run_dir.parent.glob("*/checkpoint"))
     assert left == [], "a job that is done needs no checkpoint, nor do its earlier claims"
@@ -449,20 +453,20 @@ def test_a_retried_round_goes_on_from_the_checkpoint_of_the_job_that_was_stopped
     assert (done.state, done.epoch) == ("done", 1)
     assert done.pk != job.pk
     assert done.metrics["first_step"] > 3
-    steps = [row["step"] for row in rundir.read_metrics(done.run_dir)]
+    steps = [row["step"] for row in read_metrics(done.run_dir)]
     assert steps == list(range(1, 41))
-    assert rundir.find_checkpoint(job.run_dir) is None, "what it went on from is of no use any more"
+    assert find_checkpoint(job.run_dir) is None, "what it went on from is of no use any more"
 
 
 def test_a_damaged_checkpoint_of_an_earlier_claim_is_passed_over_for_the_one_before(tmp_path):
     for claim, step in (("1", 5), ("2", 9)):
-        rundir.save_checkpoint(
+        save_checkpoint(
             tmp_path / claim, lambda folder, step=step: (folder / "step").write_text(str(step))
         )
     (tmp_path / "2" / rundir.CHECKPOINT / "step").write_text("")
     (tmp_path / "3").mkdir()
     jobs.resume_from_earlier(tmp_path / "3", [tmp_path / "2", tmp_path / "1"])
-    assert (rundir.find_checkpoint(tmp_path / "3") / "step").read_text() == "5"
+    assert (find_checkpoint(tmp_path / "3") / "step").read_text() == "5"
     assert [path.name for path in (tmp_path / "3").iterdir()] == [rundir.CHECKPOINT]
 
 

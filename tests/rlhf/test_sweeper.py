@@ -18,7 +18,8 @@ from annotation.models import Assignment
 from rlhf import jobs, processes, rounds, sweeper, tasks, worker
 from rlhf.models import Checkpoint, Job, Round, Worker
 from rlhf.supervisor import Child, PortBusy, Supervisor, check_port
-from rlhf.training import rundir
+from rlhf.training.rundir.checkpoints import find_checkpoint
+from rlhf.training.rundir.reports import read_metrics
 from tests.factories import BatchFactory, ComparisonFactory
 from tests.rlhf.machine import (
     ROOT,
@@ -250,7 +251,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(base_job, tmp_path):
     try:
         with celery_worker(tmp_path, **lease) as first:
             pid = wait_until(lambda: Job.objects.get().process_id, 60)
-            wait_until(lambda: rundir.find_checkpoint(Job.objects.get().run_dir), 60)
+            wait_until(lambda: find_checkpoint(Job.objects.get().run_dir), 60)
             first.send_signal(signal.SIGKILL)
             wait_until(lambda: not alive(pid), 5)
         stopped_at = Job.objects.get()
@@ -259,7 +260,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(base_job, tmp_path):
             wait_until(lambda: Job.objects.get().has_ended, 90)
         job = Job.objects.get()
         assert (job.state, job.epoch, job.attempt, job.reason) == ("done", 2, 1, "")
-        steps = [row["step"] for row in rundir.read_metrics(job.run_dir)]
+        steps = [row["step"] for row in read_metrics(job.run_dir)]
         assert steps == list(range(1, 401)), "no step is missing and none is there twice"
         assert Round.objects.get().state == Round.State.DONE
         assert Checkpoint.objects.get().state == Checkpoint.State.PROMOTED
@@ -297,7 +298,7 @@ def test_a_worker_that_is_stopped_hands_its_job_back_without_counting_an_attempt
     job = Job.objects.get()
     assert (job.state, job.attempt) == ("queued", 0)
     assert not alive(pid)
-    assert rundir.find_checkpoint(job.run_dir) is not None
+    assert find_checkpoint(job.run_dir) is not None
     assert not Worker.objects.exists()
 
 

@@ -12,6 +12,7 @@ from annotation.models import Batch, Event
 from rlhf import rounds, tasks
 from rlhf.models import Checkpoint, Job, Round, Worker
 from rlhf.training import rundir
+from rlhf.training.rundir.reports import write_progress
 from tests.factories import ComparisonFactory, PromptFactory, SourceFactory
 from tests.rlhf.factories import (
     CONFIG,
@@ -481,7 +482,7 @@ def test_hostile_texts_are_inert_wherever_a_round_shows_them(client, mission, pr
     Job.objects.filter(pk=job.pk).update(state="failed", reason=hostile, owner=hostile[:120])
     (job.run_dir / rundir.LOG).write_text(hostile + "\x1b[31m\x00")
     ppo_samples(job.run_dir, [(hostile, hostile, hostile + " more")])
-    rundir.write_progress(job.run_dir, done=1, total=2, unit=hostile, note=hostile)
+    write_progress(job.run_dir, done=1, total=2, unit=hostile, note=hostile)
     second = mission["rounds"][2]
     evaluate = second.jobs.get(stage="evaluate")
     evaluation(evaluate.run_dir, texts=[hostile] * 16)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.training.exports.job import Job, label
-from rlhf.training.rundir import write_jsonl
+from rlhf.training.rundir.files import write_jsonl
 
 NEMO_RL = "0352cb765e9cd4857dc64856859d21b3130f5bae"
 """The commit whose ppo_math_1B.yaml was read."""

@@ -6,7 +6,7 @@ Names are those of OpenRLHF 0.11.2, checked by `benchmarks/export_schemas.py`.
 from typing import Any
 
 from rlhf.training.exports.job import Job, label
-from rlhf.training.rundir import write_jsonl
+from rlhf.training.rundir.files import write_jsonl
 
 OPENRLHF = "0.11.2"
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from rlhf.training.exports.job import Job, label
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir.errors import InputError
 
 VERL = "0.9.1"
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from rlhf.training.rewards.length import length_window, too_long, too_short
 from rlhf.training.rewards.safety import must_refuse
 from rlhf.training.rewards.wording import in_format, must_not_say, refusal, repetition
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir.errors import InputError
 
 
 class Asked(Protocol):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from rlhf.training.rundir import StopRequest
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.tiny import WORDS, judgment, make_policy, prompt, result_of, run_folder
 
 HARMFUL = 5  # every fifth prompt

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.training.rundir import Stopped, StopRequest, run_stage, save_checkpoint
+from rlhf.training.rundir.checkpoints import save_checkpoint
+from rlhf.training.rundir.errors import Stopped
+from rlhf.training.rundir.process import StopRequest, run_stage
 from tests.rlhf.training.conftest import HARMFUL
 from tests.rlhf.training.tiny import ask, judgment, prompt, run, run_folder
 

@@ -13,9 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlhf.training import rundir, settings
+from rlhf.training import settings
 from rlhf.training.base import Example, build_model, schedule, train_step
 from rlhf.training.configs import BaseConfig
+from rlhf.training.rundir.checkpoints import find_checkpoint
+from rlhf.training.rundir.files import write_jsonl
+from rlhf.training.rundir.reports import read_error, read_metrics, read_progress, read_result
 from rlhf.training.word_tokenizer import build_tokenizer
 from rlhf.world.answers import corpus
 
@@ -36,7 +39,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"
 
 def make_run(run_dir, **changes):
     (run_dir / "data").mkdir(parents=True)
-    rundir.write_jsonl(run_dir / "data" / "corpus.jsonl", corpus(0, 300))
+    write_jsonl(run_dir / "data" / "corpus.jsonl", corpus(0, 300))
     settings.save(BaseConfig(**(TINY | changes)), run_dir / "config.json")
     return run_dir
 
@@ -84,32 +87,32 @@ def test_the_stage_leaves_a_policy_that_transformers_can_load_and_talk_to(finish
 
 
 def test_result_metrics_and_progress_tell_what_happened(finished):
-    result = rundir.read_result(finished)
+    result = read_result(finished)
     assert set(result) == {"n_parameters", "bytes", "loss", "seconds", "steps"}
     assert result["steps"] == 30
-    losses = [row["loss"] for row in rundir.read_metrics(finished)]
+    losses = [row["loss"] for row in read_metrics(finished)]
     assert len(losses) == 30
     assert sum(losses[-5:]) < sum(losses[:5]) - 2.5  # it learns
-    assert rundir.read_progress(finished)["done"] == 30
+    assert read_progress(finished)["done"] == 30
 
 
 def test_a_run_that_was_stopped_and_one_that_was_killed_end_with_the_same_bytes(finished, tmp_path):
     run_dir = make_run(tmp_path / "run")
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
-        steps = len(rundir.read_metrics(run_dir))
+        steps = len(read_metrics(run_dir))
         process = start(run_dir)
         deadline = time.monotonic() + 120
-        while len(rundir.read_metrics(run_dir)) < steps + 3:
+        while len(read_metrics(run_dir)) < steps + 3:
             assert time.monotonic() < deadline, "the run never got going"
             time.sleep(0.005)
         os.kill(process.pid, number)
         process.communicate(timeout=60)
         assert process.returncode == code
-        assert rundir.read_result(run_dir) is None
-    assert rundir.find_checkpoint(run_dir) is not None
+        assert read_result(run_dir) is None
+    assert find_checkpoint(run_dir) is not None
     assert run(run_dir)[0] == 0
     assert digest(run_dir) == digest(finished)
-    steps = [row["step"] for row in rundir.read_metrics(run_dir)]
+    steps = [row["step"] for row in read_metrics(run_dir)]
     assert steps == list(range(1, 31))
 
 
@@ -145,7 +148,7 @@ def test_a_bad_corpus_is_named_in_one_sentence_with_exit_code_2(tmp_path, line, 
     run_dir = make_run(tmp_path / "run")
     (run_dir / "data" / "corpus.jsonl").write_text(line)
     code, output = run(run_dir)
-    error = rundir.read_error(run_dir)
+    error = read_error(run_dir)
     assert (code, error["kind"]) == (2, "input")
     assert says in error["message"]
     assert "Traceback" not in output

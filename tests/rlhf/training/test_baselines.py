@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rlhf.training.rundir import StopRequest
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.conftest import nice
 from tests.rlhf.training.test_stages import rankings
 from tests.rlhf.training.tiny import ask, judgment, prompt, result_of, rows_of, run_folder
@@ -22,9 +22,10 @@ def logprob(folder, prompt_text, text):
     """How likely a policy finds a response, end included; nats."""
     import torch
 
-    from rlhf.training import loading, ppo_math
+    from rlhf.training import ppo_math
+    from rlhf.training.language_models.policy import load_policy
 
-    policy = loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+    policy = load_policy(str(folder), "policy", device=torch.device("cpu"))
     ids = policy.encode_prompt(ask(prompt_text), "p", room=20)
     response = policy.encode_response(text)
     with torch.no_grad():
@@ -139,7 +140,7 @@ def test_conservative_dpo_takes_its_share_of_the_pairs_the_other_way_round(talke
 
 def test_dpo_learns_nothing_from_ties(talker, tmp_path):
     from rlhf.training import dpo
-    from rlhf.training.rundir import InputError
+    from rlhf.training.rundir.errors import InputError
 
     tied = [row | {"ranks": {"helpfulness": [1, 1, 1, 1]}} for row in rankings(4, nice)]
     folder = run_folder(tmp_path, {"policy": talker}, preferences=tied)
@@ -149,7 +150,7 @@ def test_dpo_learns_nothing_from_ties(talker, tmp_path):
 
 def test_a_stopped_trainer_leaves_no_policy(talker, tmp_path):
     from rlhf.training import sft
-    from rlhf.training.rundir import Stopped
+    from rlhf.training.rundir.errors import Stopped
 
     folder = run_folder(
         tmp_path, {"policy": talker, "batch_size": 4, "microbatch_size": 4, "threads": 1},
@@ -208,8 +209,9 @@ def test_the_best_of_n_wins_by_as_much_as_the_greatest_of_n_draws_must(talker, t
     """Drawn and scored once more beside the stage, and counted over all choices of n answers."""
     import torch
 
-    from rlhf.training import best_of_n, loading, sampling
-    from rlhf.training.scorers import RewardModel
+    from rlhf.training import best_of_n, sampling
+    from rlhf.training.language_models.policy import load_policy
+    from rlhf.training.reward_models.folder import load_reward_model
 
     k, sizes, prompts = 6, [1, 2, 3], [prompt(i) | {"prompt_id": f"q{i}"} for i in range(60)]
     config = {"policy": talker, "reward_model": str(taste / "train"), "n": sizes, "samples": k}
@@ -218,13 +220,13 @@ def test_the_best_of_n_wins_by_as_much_as_the_greatest_of_n_draws_must(talker, t
     best_of_n.main(folder, StopRequest())
     curve = result_of(folder)["curve"]
 
-    policy = loading.load_policy(talker, "policy", device=torch.device("cpu"))
+    policy = load_policy(talker, "policy", device=torch.device("cpu"))
     encoded = [policy.encode_prompt(p["messages"], "p", room=40) for p in prompts]
     answers = sampling.sample(
         policy.model, encoded, k=k, max_new_tokens=40, temperature=1.0, stop_ids=policy.stop_ids,
         pad_id=policy.pad_id, generator=torch.Generator().manual_seed(7),
     )  # fmt: skip
-    model = RewardModel.load(taste / "train")
+    model = load_reward_model(taste / "train")
     scores = []
     for p, group in zip(prompts, answers, strict=True):
         said = model.score([p["messages"]] * k, [policy.decode(a.tokens) for a in group])

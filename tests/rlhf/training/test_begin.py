@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from rlhf.training import doctor, loading, ptx
-from rlhf.training.scorers import RewardModel
+from rlhf.training import ptx
+from rlhf.training.doctor.examination import examine
+from rlhf.training.language_models import conversations
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.reward_models.model import RewardModel
 from tests.rlhf.training.tiny import ask, make_policy, prompt, run_folder
 
 BEGIN = "<s>"
@@ -50,7 +53,7 @@ def make(tmp_path):
 
 
 def load(folder):
-    return loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+    return load_policy(str(folder), "policy", device=torch.device("cpu"))
 
 
 QUESTION = ask("please paint my red lamp")
@@ -69,7 +72,7 @@ def test_without_a_template_a_prompt_begins_as_the_tokenizer_begins_a_text(make,
 def test_where_the_tokenizer_adds_nothing_nothing_is_added(make):
     policy = load(make(around=""))
     ids = policy.encode_prompt(QUESTION, "p1", room=8)
-    assert ids == loading.encode(policy.tokenizer, policy.render(QUESTION))
+    assert ids == conversations.encode(policy.tokenizer, policy.render(QUESTION))
     assert policy.tokenizer.bos_token_id not in ids
 
 
@@ -98,7 +101,7 @@ def test_texts_and_demonstrations_that_ppo_keeps_likely_begin_alike(make, tmp_pa
 def test_a_reward_model_reads_it_too_also_where_the_prompt_is_cut(make, max_length):
     options = {"use_prior": False, "max_length": max_length, "device": "cpu"}
     model = RewardModel.new(str(make()), ["helpfulness"], **options)
-    text = model.read(ask("red lamp " * 9), "nice chair")
+    text = model.tokenize([ask("red lamp " * 9)], ["nice chair"])[0]
     assert text.prompt[0] == model.tokenizer.bos_token_id
     assert [*text.prompt, *text.response].count(model.tokenizer.bos_token_id) == 1
     assert len(text.prompt) + len(text.response) <= max_length
@@ -109,5 +112,5 @@ def test_the_doctor_misses_it_only_where_a_template_leaves_it_out(make, tmp_path
         folder = make(template=template)
         config = {"policy": str(folder), "k": 1, "max_new_tokens": 4}
         run = run_folder(tmp_path / "run", config, prompts=[prompt(0)])
-        said = [f.message for f in doctor.examine(run, probe=False).findings]
+        said = [f.message for f in examine(run, probe=False).findings]
         assert any("does not put it there" in message for message in said) == missed

@@ -7,9 +7,16 @@ import sys
 
 import pytest
 
-from rlhf.training import doctor, ppo, reward_model
-from rlhf.training.rundir import InputError, StopRequest, run_stage, save_checkpoint
-from rlhf.training.scorers import RewardModel
+from rlhf.training import ppo, reward_model
+from rlhf.training.doctor import stages
+from rlhf.training.doctor.__main__ import main
+from rlhf.training.doctor.examination import examine
+from rlhf.training.doctor.report import Report
+from rlhf.training.doctor.settings_check import check_settings
+from rlhf.training.reward_models.folder import load_reward_model, save_reward_model
+from rlhf.training.rundir.checkpoints import save_checkpoint
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.process import StopRequest, run_stage
 from tests.rlhf.training.test_bad_input import (
     heads,
     nan,
@@ -34,7 +41,7 @@ def healthy(ready):
 def test_a_healthy_run_gets_figures_and_nothing_is_written(healthy):
     folder = healthy()
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    report = doctor.examine(folder)
+    report = examine(folder)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     assert report.stage == "ppo"
     assert found(report, "error") == []
@@ -65,7 +72,7 @@ def test_as_a_command_it_prints_json_and_says_2_for_errors(ready):
 
 
 def test_the_report_for_people_names_what_it_found(ready, capsys):
-    assert doctor.main([str(ready(prompts_per_step=25)), "--no-samples"]) == 2
+    assert main([str(ready(prompts_per_step=25)), "--no-samples"]) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert "✗ batches 24 prompts are fewer than the 25 of one step" in said
     assert "It can't run like this." in said
@@ -77,7 +84,7 @@ def test_long_prompts_are_an_error_or_left_out(healthy):
         folder = healthy(name=long_prompts, long_prompts=long_prompts)
         with (folder / "data" / "prompts.jsonl").open("a") as file:
             file.write(json.dumps(long) + "\n")
-        report = doctor.examine(folder, probe=False)
+        report = examine(folder, probe=False)
         assert any("1 of 25 prompts leave no room" in m for m in found(report, level))
 
 
@@ -95,7 +102,7 @@ def test_a_template_or_tokenizer_that_loses_something_is_an_error(
     system = [{"role": "system", "content": "be nice"}, *ask("please")]
     rows = [json.loads(line) | {"messages": system} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = doctor.examine(folder)
+    report = examine(folder)
     assert report.exit_code == 2
     assert any(said in message for message in found(report, "error"))
 
@@ -104,7 +111,7 @@ def test_a_template_that_ends_answers_with_another_token_is_an_error(healthy, ta
     model = shutil.copytree(talker, tmp_path / "model")
     template = (model / "chat_template.jinja").read_text()
     (model / "chat_template.jinja").write_text(template.replace("<|end|>", "<|pad|>"))
-    report = doctor.examine(healthy(policy=str(model)), probe=False)
+    report = examine(healthy(policy=str(model)), probe=False)
     assert any("'<|pad|>', which is not among its stop tokens" in m for m in found(report, "error"))
 
 
@@ -118,7 +125,7 @@ def test_rewards_that_are_all_alike_are_a_warning(healthy, taste, tmp_path):
         {n: torch.zeros_like(t) if n == "weight" else t for n, t in tensors.items()},
         flat / "heads.safetensors",
     )
-    report = doctor.examine(healthy(reward_model=str(flat)))
+    report = examine(healthy(reward_model=str(flat)))
     assert any("next to nothing to climb" in m for m in found(report, "warning"))
     assert report.exit_code == 1
 
@@ -126,7 +133,7 @@ def test_rewards_that_are_all_alike_are_a_warning(healthy, taste, tmp_path):
 def test_the_reward_that_is_looked_at_is_the_one_that_ppo_climbs(healthy):
     """Clip, rules and the score of an answer without end are in it, as in a step of PPO."""
     plain, clipped, ruled, unended = (
-        doctor.examine(healthy(name=name, **settings)).figures
+        examine(healthy(name=name, **settings)).figures
         for name, settings in {
             "plain": {},
             "clipped": {"score_clip": 0.01},
@@ -142,23 +149,23 @@ def test_the_reward_that_is_looked_at_is_the_one_that_ppo_climbs(healthy):
 
 
 def test_where_only_ending_pays_it_says_so(healthy):
-    report = doctor.examine(healthy(score_clip=0.01))
+    report = examine(healthy(score_clip=0.01))
     assert any("but for ending there is next to nothing" in m for m in found(report, "warning"))
 
 
 def test_more_memory_than_the_machine_has_is_an_error(healthy, monkeypatch):
     for free in (1e5, 1e6):  # too little for the files already, and for training
-        monkeypatch.setattr(doctor, "available_memory", lambda device_type, free=free: free)
-        report = doctor.examine(healthy(), probe=False)
+        monkeypatch.setattr(stages, "available_memory", lambda device_type, free=free: free)
+        report = examine(healthy(), probe=False)
         assert any("bigger machine" in m for m in found(report, "error"))
 
 
 def test_the_models_beside_a_reward_model_take_memory_too(healthy, taste, tmp_path):
-    model = RewardModel.load(taste / "train")
-    model.others = [RewardModel.load(taste / "train", prior=model.prior) for _ in range(2)]
-    model.save(tmp_path / "ensemble")
+    model = load_reward_model(taste / "train")
+    model.others = [load_reward_model(taste / "train", prior=model.prior) for _ in range(2)]
+    save_reward_model(model, tmp_path / "ensemble")
     one, three = (
-        doctor.examine(healthy(name=name, reward_model=str(path)), probe=False).figures["memory"]
+        examine(healthy(name=name, reward_model=str(path)), probe=False).figures["memory"]
         for name, path in (("one", taste / "train"), ("three", tmp_path / "ensemble"))
     )
     trunk = sum(p.numel() * 4 for p in model.trunk.parameters())
@@ -180,14 +187,14 @@ def rankings(folder, trunk, *, n=12, **settings):
 
 def test_reward_models_get_batches_memory_and_time_checked(talker, tmp_path):
     folder = rankings(tmp_path / "run", talker)
-    report = doctor.examine(folder)
+    report = examine(folder)
     assert (report.stage, found(report, "error")) == ("reward_model", [])
     assert {f.about for f in report.findings} >= {"batches", "lengths", "memory", "time"}
     assert report.figures["seconds"]["run"] > report.figures["seconds"]["update"] > 0
     reward_model.main(folder, StopRequest())
     updates = len(rows_of(folder / "metrics.jsonl"))
     assert sum(report.figures["updates"].values()) == updates == 18
-    few = doctor.examine(rankings(tmp_path / "few", talker, rankings_per_batch=16))
+    few = examine(rankings(tmp_path / "few", talker, rankings_per_batch=16))
     assert any("less than one batch" in m for m in found(few, "warning"))
 
 
@@ -203,7 +210,7 @@ def test_what_the_reward_models_stage_refuses_the_doctor_refuses(breaks, said, t
     (tmp_path / "talker").symlink_to(talker)
     folder = rankings(tmp_path / "run", talker)
     breaks(folder)
-    report = doctor.examine(folder)
+    report = examine(folder)
     assert report.exit_code == 2
     assert any(said in message for message in found(report, "error"))
     with pytest.raises(InputError, match=said):
@@ -215,7 +222,7 @@ def test_a_selection_needs_a_reward_model_of_several_opinions(taste, many, tmp_p
     for rewards, code in ((taste, 2), (many, 0)):
         config = {"reward_model": str(rewards / "train")}
         folder = run_folder(tmp_path / rewards.name, config, comparisons=waiting)
-        assert doctor.examine(folder).exit_code == code
+        assert examine(folder).exit_code == code
 
 
 def test_other_stages_are_recognised(talker, tmp_path):
@@ -226,7 +233,7 @@ def test_other_stages_are_recognised(talker, tmp_path):
         ("sft", {"policy": talker}, {"demonstrations": [prompt(0) | {"response": "yes"}]}),
         ("grow", {"policy": talker, "width": 2}, {}),
     ):
-        report = doctor.examine(run_folder(tmp_path / stage, config, **data), probe=False)
+        report = examine(run_folder(tmp_path / stage, config, **data), probe=False)
         assert (report.stage, found(report, "error")) == (stage, [])
 
 
@@ -360,7 +367,7 @@ def test_what_ppo_refuses_the_doctor_refuses_in_the_same_words(
     monkeypatch.delenv("ROLLOUT_SERVER_URL", raising=False)
     folder = ready(**BESIDE.get(what, {}))
     REFUSED[what](folder, tmp_path)
-    report = doctor.examine(folder)
+    report = examine(folder)
     with pytest.raises(SystemExit) as ended:
         run_stage(ppo.main, [str(folder)])
     said = json.loads((folder / "error.json").read_text())
@@ -372,10 +379,10 @@ def test_what_ppo_refuses_the_doctor_refuses_in_the_same_words(
 
 @pytest.mark.parametrize(("begun", "level"), [(False, "error"), (True, "warning")])
 def test_every_setting_that_does_nothing_is_named_and_stops_no_run_that_was_begun(begun, level):
-    report = doctor.Report("ppo")
+    report = Report("ppo")
     values = {"policy": "p", "reference": "p", "reward_model": "r", "test_reward_model": "t"}
     values |= {"kl_target": 3.0, "ptx_batch_size": 2}
-    config = doctor.check_settings(report, values, begun=begun)
+    config = check_settings(report, values, begun=begun)
     assert (config is not None) == begun
     named = [f.message for f in report.findings if f.level == level]
     assert [message.split()[1] for message in named] == ["ptx_batch_size", "kl_target"]

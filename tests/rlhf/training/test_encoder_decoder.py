@@ -9,10 +9,14 @@ import time
 import pytest
 import torch
 
-from rlhf.training import architecture, loading, ppo, sampling, sft
+from rlhf.training import architecture, ppo, sampling, sft
 from rlhf.training.configs import PPOConfig
-from rlhf.training.rundir import InputError, StopRequest
-from rlhf.training.scorers import RewardModel
+from rlhf.training.language_models import conversations
+from rlhf.training.language_models.policy import add_lora, load_policy
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.conftest import HARMFUL, finish, make_rewards, nice, weights
 from tests.rlhf.training.test_parallel import torchrun
 from tests.rlhf.training.test_ppo_resume import without_clocks
@@ -33,7 +37,7 @@ PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16]]
 
 
 def load(folder):
-    return loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+    return load_policy(str(folder), "policy", device=torch.device("cpu"))
 
 
 def opinionated(policy):
@@ -50,7 +54,7 @@ def policy(request, tmp_path):
     kind, _, adapted = request.param.partition(" ")
     found = opinionated(load(make_t5(tmp_path / "policy", kind=kind)))
     if adapted:
-        loading.add_lora(found, rank=2, alpha=8.0)
+        add_lora(found, rank=2, alpha=8.0)
         for name, parameter in found.model.named_parameters():
             if "lora_B" in name:  # they start at 0, and would change nothing
                 torch.nn.init.normal_(parameter, std=0.3)
@@ -249,7 +253,7 @@ def test_the_loss_of_fine_tuning_a_t5_is_the_responses_mean_however_it_is_divide
     logprobs = []
     for row in rows:
         ids = policy.encode_prompt(row["messages"], "p", room=12)
-        tokens = [*loading.encode(policy.tokenizer, row["response"]), policy.stop_ids[0]]
+        tokens = [*conversations.encode(policy.tokenizer, row["response"]), policy.stop_ids[0]]
         logprobs.append(told_by_transformers(policy.model, ids, tokens, temperature=1.0))
     expected = -float(torch.cat(logprobs).mean())
     lines = []
@@ -367,9 +371,9 @@ def test_the_other_stages_take_a_t5(taught, taste, tmp_path):
 
 
 def test_the_doctor_looks_at_a_t5_and_says_how_prompts_are_read(waiting):
-    from rlhf.training import doctor
+    from rlhf.training.doctor.examination import examine
 
-    report = doctor.examine(waiting())
+    report = examine(waiting())
     said = {finding.about: finding for finding in report.findings}
     assert report.exit_code < 2, report.findings
     assert "its encoder reads a single turn as it stands" in said["template"].message
@@ -399,7 +403,7 @@ def test_a_t5s_encoder_learns_to_score(tmp_path):
     settings = {"prior": False, "learning_rate": 3e-3, "epochs": 8}
     folder = make_rewards(tmp_path / "rewards", trunk, nice, **settings)
     assert result_of(folder)["test"]["helpfulness"]["accuracy"] > 0.7
-    model = RewardModel.load(folder / "train")
+    model = load_reward_model(folder / "train")
     scores = model.score([ask("paint")] * 2, ["nice nice nice", "red red red"])["helpfulness"]
     assert scores[0] > scores[1] + 0.5
     # The prompt beside it changes nothing, padding included.
@@ -415,7 +419,7 @@ def test_its_prior_is_what_the_whole_t5_says_of_the_response(taught):
     policy = load(taught / "policy")
     asked = [prompt(0)["messages"], [*ask("paint"), *ask("sorry")]]
     texts = ["nice red lamp", "burn my kettle please"]
-    features = model.prior_features(model.read_all(asked, texts))
+    features = model.prior_features(model.tokenize(asked, texts))
     for messages, text, found in zip(asked, texts, features, strict=True):
         ids = policy.encode_prompt(messages, "p", room=12)
         logprobs = told_by_transformers(
@@ -428,7 +432,7 @@ def test_its_prior_is_what_the_whole_t5_says_of_the_response(taught):
 def test_a_t5_is_judged_by_a_reward_model_of_its_own_kind(taught, waiting, tmp_path):
     """As in a round: the reward model begins as the policy, prior and all."""
     own = make_rewards(tmp_path / "own", str(taught / "policy"), nice, learning_rate=3e-3, epochs=6)
-    model = RewardModel.load(own / "train")
+    model = load_reward_model(own / "train")
     assert architecture.is_encoder_decoder(model.prior)
     scores = model.score([ask("paint")] * 2, ["nice nice nice", "red red red"])["helpfulness"]
     assert scores[0] > scores[1] + 0.5

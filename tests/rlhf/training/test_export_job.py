@@ -12,8 +12,8 @@ import pytest
 
 from rlhf.training import export_job
 from rlhf.training.configs import PPOConfig
-from rlhf.training.rundir import InputError
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training import engine_names
 from tests.rlhf.training.tiny import ask, rows_of
 
@@ -103,7 +103,7 @@ def test_the_reward_function_gives_what_our_reward_model_gives(engine, ready, ta
     spec.loader.exec_module(module)
     text = "nice nice lamp"
     asked = json.dumps({"messages": ask("please paint my red lamp"), "risk": "harmless"})
-    axes = RewardModel.load(taste / "train").score([ask("please paint my red lamp")], [text])
+    axes = load_reward_model(taste / "train").score([ask("please paint my red lamp")], [text])
     expected = float(axes["helpfulness"] + 0.5 * axes["safety"])
     rendered = "<|user|>please paint my red lamp<|end|><|assistant|>"
     if engine == "openrlhf":
@@ -156,7 +156,7 @@ def test_nemo_rls_environment_gives_what_our_reward_model_gives(ready, taste, ta
 
     log = [message, {"role": "assistant", "content": "nice nice lamp<|end|>"}]
     given = environment.RewardModel({}).step([log, log], [datum["extra_env_info"]] * 2)
-    axes = RewardModel.load(taste / "train").score([line["messages"]], ["nice nice lamp"])
+    axes = load_reward_model(taste / "train").score([line["messages"]], ["nice nice lamp"])
     expected = float(axes["helpfulness"] + 0.5 * axes["safety"])
     assert given.rewards.tolist() == pytest.approx([expected] * 2, abs=1e-5)
     assert given.terminateds.tolist() == [True, True]

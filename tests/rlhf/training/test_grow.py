@@ -5,7 +5,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf.training.grow import grow, sources
-from rlhf.training.rundir import InputError, StopRequest
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.tiny import prompt, result_of, rows_of, run_folder
 
 SHAPE = {

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from rlhf.training import loading
 from rlhf.training.data import Prompt
-from rlhf.training.rundir import InputError
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training.conftest import finish
 
 
@@ -17,7 +17,7 @@ def prompt(name, text):
 
 @pytest.fixture
 def policy(talker):
-    return loading.load_policy(str(talker), "policy", device=torch.device("cpu"))
+    return load_policy(str(talker), "policy", device=torch.device("cpu"))
 
 
 def test_refuse_names_the_prompt_and_leave_out_goes_on_without_it(policy, capsys):

@@ -9,7 +9,8 @@ import re
 import pytest
 import torch
 
-from rlhf.training.rundir import InputError, StopRequest
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.process import StopRequest
 from rlhf.training.settings import FROZEN, MOST_SEED
 from rlhf.world.answers import corpus
 from tests.rlhf.training.test_settings import every_config, needed

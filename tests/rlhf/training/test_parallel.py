@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.training import parallel
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training.conftest import finish
 from tests.rlhf.training.tiny import ROOT, result_of, rows_of, run
 

@@ -17,9 +17,10 @@ from rlhf.training import parallel, ppo
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
 from rlhf.training.ppo_models import Models
+from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.rewards import REWARDS
-from rlhf.training.rundir import InputError, Stopped, StopRequest
-from rlhf.training.scorers import RewardModel
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.process import StopRequest
 from rlhf.training.settings import FROZEN, load
 from tests.rlhf.training.conftest import finish, make_rewards, weights
 from tests.rlhf.training.tiny import make_policy, prompt, rows_of, run, start
@@ -576,8 +577,8 @@ def test_scores_are_measured_anew_on_what_the_reference_says(ready):
     settings = {"combine": "weights", "max_new_tokens": 40, "score_clip": 0.0}
     folder = ready(normalise_samples=200, **settings)
     models = ppo.Models(load(PPOConfig, folder / "config.json"))
-    models.reward.scorer.mean["helpfulness"] += 3.0
-    models.reward.scorer.scale["helpfulness"] *= 5.0
+    models.reward.scorer.scale.mean["helpfulness"] += 3.0
+    models.reward.scorer.scale.deviation["helpfulness"] *= 5.0
     asked, encoded = models.fitting([asked_for(i) for i in range(200)])
     models.normalise(asked, encoded)
     answers = [(p, a) for p, (a,) in zip(asked, models.sample(encoded, 1, seed=9), strict=True)]
@@ -601,7 +602,7 @@ def test_scores_may_keep_the_reward_models_own_unit(ready):
     standard, scorer = said("standard")
     mean, centred = said("mean")
     raw, bare = said("raw")
-    scale, middle = scorer.scale["helpfulness"], scorer.mean["helpfulness"]
+    scale, middle = scorer.scale.deviation["helpfulness"], scorer.scale.mean["helpfulness"]
     assert scale != pytest.approx(1, abs=0.01)
     assert torch.allclose(mean, standard * scale, atol=1e-5)
     assert torch.allclose(raw, standard * scale + middle, atol=1e-5)

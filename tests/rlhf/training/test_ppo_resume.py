@@ -10,7 +10,7 @@ import time
 import pytest
 
 from rlhf.training import ppo
-from rlhf.training.rundir import StopRequest
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.conftest import finish, weights
 from tests.rlhf.training.tiny import rows_of
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from rlhf.training import ppo
 from rlhf.training.configs import PPOConfig
-from rlhf.training.rundir import StopRequest
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.conftest import finish, make_rewards, nice
 from tests.rlhf.training.test_baselines import TAUGHT, demonstrations, logprob
 from tests.rlhf.training.test_stages import rankings
@@ -122,7 +122,7 @@ def test_a_reward_model_read_in_bfloat16_says_nearly_the_same(taste):
     asked = [[{"role": "user", "content": "please paint my red lamp"}]] * 3
     said = [" nice nice lamp", "sorry no", "red nice kettle"]
     exact, rounded = (
-        RewardModel.load(taste / "train", dtype=dtype).score(asked, said)["helpfulness"]
+        load_reward_model(taste / "train", dtype=dtype).score(asked, said)["helpfulness"]
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert not torch.equal(exact, rounded)

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from rlhf.training import loading, ptx
-from rlhf.training.rundir import InputError
+from rlhf.training import ptx
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.rundir.errors import InputError
 from rlhf.training.settings import FROZEN
 from tests.rlhf.training.conftest import finish, weights
 from tests.rlhf.training.test_encoder_decoder import told_by_transformers
@@ -34,7 +35,7 @@ def mean_logprob(policy, rows):
 
 
 def load(folder):
-    return loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+    return load_policy(str(folder), "policy", device=torch.device("cpu"))
 
 
 def test_the_loss_is_what_transformers_says_of_the_examples(ready, talker):

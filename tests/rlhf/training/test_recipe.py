@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf.training import loading, packing, ppo, ppo_math, sampling
+from rlhf.training import packing, ppo, ppo_math, sampling
 from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
-from rlhf.training.reward_folder import PRIOR_FEATURES
-from rlhf.training.rundir import InputError
-from rlhf.training.scorers import RewardModel
+from rlhf.training.language_models import pretrained
+from rlhf.training.language_models.policy import load_policy
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_models.prior import PRIOR_FEATURES
+from rlhf.training.rundir.errors import InputError
 from rlhf.training.settings import load
 from tests.rlhf.training.conftest import finish
 from tests.rlhf.training.test_ppo_options import OPTIONS, OTHERWISE
@@ -95,9 +97,9 @@ def test_a_reward_models_head_begins_as_in_summarize_from_feedback(talker):
 
 
 def test_a_new_critic_values_everything_at_nothing(talker):
-    policy = loading.load_policy(talker, "policy", device=torch.device("cpu"))
+    policy = load_policy(talker, "policy", device=torch.device("cpu"))
     packed, hidden = policy.read([[5, 6, 7]], [[8, 9]])
-    trunk = loading.load_model(talker, "critic", kind="AutoModel")
+    trunk = pretrained.load_model(talker, "critic", kind="AutoModel")
     for critic in (HeadCritic(policy.hidden_size), ModelCritic(trunk)):
         assert critic(hidden, packed).tolist() == [0.0, 0.0]
 
@@ -119,7 +121,7 @@ def test_no_model_keeps_its_dropout(tmp_path):
     )
     assert config.attn_pdrop == config.resid_pdrop == config.embd_pdrop == 0.1
     GPT2LMHeadModel(config).save_pretrained(folder)
-    policy = loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+    policy = load_policy(str(folder), "policy", device=torch.device("cpu"))
     scorer = RewardModel.new(
         str(folder), ("helpfulness",), use_prior=False, max_length=64, device="cpu"
     )

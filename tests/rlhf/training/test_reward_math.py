@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rlhf.training import reward_math
+from rlhf.training.data import BELOW
 from rlhf.training.reward_math import Pair
-from rlhf.training.rundir import BELOW
 
 
 def test_a_ranking_of_three_gives_three_pairs_and_a_tie_is_one_of_them():

@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from rlhf.training import reward_model
 from rlhf.training.configs import RewardModelConfig
-from rlhf.training.rundir import InputError, StopRequest
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.rundir.errors import InputError
+from rlhf.training.rundir.process import StopRequest
 from rlhf.training.settings import FROZEN, IdleError
 from tests.rlhf.training.tiny import (
     WORDS,
@@ -188,8 +190,8 @@ def test_a_ranking_with_too_many_on_one_place_is_refused_by_plackett_luce(talker
 
 
 def test_sharing_prompts_changes_the_time_it_takes_and_nothing_else(talker, tmp_path):
-    shared = RewardModel.load(train(tmp_path / "a", talker) / "train")
-    alone = RewardModel.load(train(tmp_path / "b", talker, share_prompts=False) / "train")
+    shared = load_reward_model(train(tmp_path / "a", talker) / "train")
+    alone = load_reward_model(train(tmp_path / "b", talker, share_prompts=False) / "train")
     texts = [" ".join(WORDS[i : i + 4]) for i in range(8)]
     asked = [ask("please paint my lamp")] * 8
     for axis, scores in shared.score(asked, texts).items():
@@ -214,10 +216,12 @@ def test_smaller_batches_of_texts_are_scored_one_after_another_to_the_same_end(
         largest.append(max(sizes))
     assert largest[0] > 3 == largest[1]
     assert digest(folders[0]) == digest(folders[1])
-    models = [RewardModel.load(folder / "train") for folder in folders]
+    models = [load_reward_model(folder / "train") for folder in folders]
     for axis in ("helpfulness", "safety"):
-        assert models[1].mean[axis] == pytest.approx(models[0].mean[axis], abs=1e-4)
-        assert models[1].scale[axis] == pytest.approx(models[0].scale[axis], rel=1e-4)
+        assert models[1].scale.mean[axis] == pytest.approx(models[0].scale.mean[axis], abs=1e-4)
+        assert models[1].scale.deviation[axis] == pytest.approx(
+            models[0].scale.deviation[axis], rel=1e-4
+        )
 
 
 def test_it_takes_the_threads_and_the_device_that_it_was_given(talker, tmp_path, monkeypatch):
@@ -285,9 +289,9 @@ def test_an_ensemble_tells_every_members_opinion_after_it_was_saved(
     talker, tmp_path, changes, members
 ):
     folder = train(tmp_path, talker, **changes)
-    model = RewardModel.load(folder / "train")
+    model = load_reward_model(folder / "train")
     asked, texts = [ask("please paint my lamp")] * 3, ["nice nice", "sorry no red", "burn"]
-    said = model.opinions(asked, texts)
+    said = model.member_scores(asked, texts)
     assert set(said) == set(model.every_axis) == {"helpfulness", "safety"}
     assert all(scores.shape == (3, members) for scores in said.values())
     told = result_of(folder)["train"]["helpfulness"]
@@ -317,7 +321,7 @@ def test_members_with_adapters_leave_their_trunk_alone_and_each_learns(talker, t
     name = next(name for name in adapters[0] if "lora_B" in name)
     assert not torch.equal(adapters[0][name], adapters[1][name])
     # PPO starts its critic from the first member's trunk, as a plain model.
-    model = RewardModel.load(folder / "train")
+    model = load_reward_model(folder / "train")
     plain = model.plain_trunk()
     model.trunk.set_adapter(model.adapters[0])
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -328,7 +332,7 @@ def test_members_with_adapters_leave_their_trunk_alone_and_each_learns(talker, t
     # A pickle in place of an adapter is not opened.
     found[0].rename(found[0].with_name("adapter_model.bin"))
     with pytest.raises(InputError, match=r"adapter_model\.bin, a pickle"):
-        RewardModel.load(folder / "train")
+        load_reward_model(folder / "train")
 
 
 def test_a_strength_that_the_annotator_chose_is_the_margin_of_the_pair(talker, tmp_path):

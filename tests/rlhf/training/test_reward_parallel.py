@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf.training import reward_model
-from rlhf.training.rundir import Stopped, StopRequest
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.rundir.errors import Stopped
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.test_parallel import put, torchrun
 from tests.rlhf.training.test_reward_options import opinions, train
 from tests.rlhf.training.tiny import ask, result_of, rows_of, run_folder
@@ -55,7 +56,7 @@ def alike(folder, expected, trunk):
             assert moved > 0
             assert torch.allclose(weights[0][name], tensor, atol=0.05 * moved)
         asked, texts = [ask("please paint my lamp")] * 3, ["nice nice", "sorry no red", "burn"]
-        said = [RewardModel.load(f / half).score(asked, texts) for f in (folder, expected)]
+        said = [load_reward_model(f / half).score(asked, texts) for f in (folder, expected)]
         for axis, scores in said[1].items():
             assert torch.allclose(said[0][axis], scores, atol=0.02)
         figures = [result_of(f)[half]["helpfulness"] for f in (folder, expected)]

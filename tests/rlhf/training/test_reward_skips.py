@@ -5,7 +5,8 @@ import json
 import pytest
 
 from rlhf.training import reward_model
-from rlhf.training.rundir import InputError, Stopped, StopRequest
+from rlhf.training.rundir.errors import InputError, Stopped
+from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.test_reward_options import opinions
 from tests.rlhf.training.tiny import result_of, rows_of, run_folder
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rlhf.training import rollout_server, rollouts
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training.conftest import finish, weights
 from tests.rlhf.training.stand_in import KEY, StandIn
 from tests.rlhf.training.test_ppo_resume import without_clocks

@@ -8,7 +8,7 @@ import torch
 
 from rlhf.training import ppo, ppo_math, rollouts
 from rlhf.training.configs import PPOConfig
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training.conftest import finish, weights
 from tests.rlhf.training.test_ppo_resume import without_clocks
 from tests.rlhf.training.tiny import make_t5, rows_of

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rlhf.training import forward_pass, loading, packing, sampling
+from rlhf.training import forward_pass, packing, sampling
+from rlhf.training.language_models.policy import load_policy
 from tests.rlhf.training import small_llamas
 from tests.rlhf.training.tiny import make_policy
 
@@ -11,7 +12,7 @@ from tests.rlhf.training.tiny import make_policy
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     folder = make_policy(tmp_path_factory.mktemp("policy"))
-    return loading.load_policy(str(folder), "policy", device=torch.device("cpu"))
+    return load_policy(str(folder), "policy", device=torch.device("cpu"))
 
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 16]]

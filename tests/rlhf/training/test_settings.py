@@ -7,7 +7,7 @@ import pytest
 
 from rlhf.training import configs, settings
 from rlhf.training.configs import BaseConfig, PPOConfig
-from rlhf.training.rundir import InputError
+from rlhf.training.rundir.errors import InputError
 
 
 def test_a_saved_configuration_is_read_back_equal(tmp_path):

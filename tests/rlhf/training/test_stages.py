@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.training import evaluate, generate, ppo, reward_model
-from rlhf.training.rundir import StopRequest, run_stage
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.rundir.process import StopRequest, run_stage
 from tests.rlhf.training.tiny import (
     WORDS,
     ask,
@@ -116,7 +116,7 @@ def test_a_reward_model_learns_a_rule_from_rankings_and_reports_it(rewards):
 
 def test_reward_models_of_both_halves_load_and_prefer_what_people_preferred(rewards):
     for half in ("train", "test"):
-        model = RewardModel.load(rewards / half)
+        model = load_reward_model(rewards / half)
         scores = model.score(
             [ask("please paint my red lamp")] * 2, ["nice nice nice nice", "blue red lamp sell"]
         )
@@ -125,7 +125,7 @@ def test_reward_models_of_both_halves_load_and_prefer_what_people_preferred(rewa
 
 def test_scores_of_the_reference_have_mean_0_and_deviation_1(rewards):
     rows = references(40)
-    scores = RewardModel.load(rewards / "train").score(
+    scores = load_reward_model(rewards / "train").score(
         [row["messages"] for row in rows], [row["text"] for row in rows]
     )["helpfulness"]
     assert float(scores.mean()) == pytest.approx(0, abs=1e-4)

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from threading import Lock
 
-from rlhf.training.scorers import RewardModel
+from rlhf.training.reward_models.folder import load_reward_model
 
 SETTINGS = json.loads((Path(__file__).parent / "reward.json").read_text(encoding="utf-8"))
-MODEL = RewardModel.load(Path(__file__).parent / "reward_model")
+MODEL = load_reward_model(Path(__file__).parent / "reward_model")
 ONE_AT_A_TIME = Lock()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.training import parallel
-from rlhf.training.rundir import read_error
+from rlhf.training.rundir.reports import read_error
 from tests.rlhf.training.conftest import weights
 from tests.rlhf.training.test_ppo_resume import last_checkpoint, without_clocks
 from tests.rlhf.training.tiny import ROOT, result_of, rows_of, run, start
@@ -141,7 +141,8 @@ def test_bad_input_is_told_once(ready):
 def test_a_gpu_is_not_shared_by_forking(ready, monkeypatch):
     monkeypatch.setattr(parallel, "can_fork", lambda: False)
     from rlhf.training import ppo
-    from rlhf.training.rundir import InputError, StopRequest
+    from rlhf.training.rundir.errors import InputError
+    from rlhf.training.rundir.process import StopRequest
 
     with pytest.raises(InputError, match="processes is 2, and a stage forks on the CPU of a Linux"):
         ppo.main(ready("elsewhere", processes=2), StopRequest())

@@ -1,7 +1,7 @@
-"""From judged samples to the figures of a dashboard: rates, scores and win rates with intervals.
+"""Summaries of judged samples: rates, scores and win rates with intervals.
 
-Nothing but numpy, because the web side imports this too: the reward models and any other judge
-(a person, a rubric) are summarised by the same arithmetic, and so can be compared.
+Nothing but numpy, because the web side imports this too: the scores of reward models and of any
+other judge (a person, a rubric) are summarized by the same arithmetic, and so can be compared.
 
 A judged sample is a mapping with `prompt_id`, `category`, `risk`, `n_tokens`, the scores
 `helpfulness`, `safety` and `preference`, and where the judge can tell, `violation` (of a response
@@ -14,23 +14,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from rlhf.training.intervals import mean_with_interval, share_with_interval
 
 Sample = Mapping[str, Any]
 Figure = dict[str, Any]
 
-RESAMPLES = 2000
-
 
 def by_temperature(rows: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """The rows of `samples.jsonl` under their temperature as text, "1.0" first."""
-    found: dict[str, list[Sample]] = {}
+    """The rows of `samples.jsonl` by their temperature as text, the highest first."""
+    groups: dict[str, list[Sample]] = {}
     for row in rows:
-        found.setdefault(str(float(row["temperature"])), []).append(row)
-    return dict(sorted(found.items(), key=lambda item: -float(item[0])))
+        groups.setdefault(str(float(row["temperature"])), []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: -float(item[0])))
 
 
-def summarise(
+def summarize(
     samples: Sequence[Sample], opponents: Mapping[str, Sequence[Sample]], *, seed: int = 0
 ) -> dict[str, Any]:
     """The Summary of docs/formats.md for samples of one policy at one temperature.
@@ -81,52 +80,14 @@ def win_rate(
     wins: list[float] = []
     prompts: list[str] = []
     for row in samples:
-        met = theirs.get(row["prompt_id"])
-        if met is None or row.get("preference") is None:
+        opposing = theirs.get(row["prompt_id"])
+        if opposing is None or row.get("preference") is None:
             continue
-        other = np.asarray(met)
+        other = np.asarray(opposing)
         mine = float(row["preference"])
         wins.append(float(np.mean((mine > other) + 0.5 * (mine == other))))
         prompts.append(row["prompt_id"])
     return _share(wins, prompts, seed) if wins else None
-
-
-def mean_with_interval(
-    values: Sequence[float], clusters: Sequence[str], *, seed: int = 0, level: float = 0.95
-) -> tuple[float, tuple[float, float], int]:
-    """The mean, its percentile bootstrap interval, and the number of clusters resampled.
-
-    Whole clusters (prompts) are drawn with replacement, because several samples of one prompt
-    say less than as many prompts would. With one cluster the interval is the mean itself.
-    """
-    index = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
-    totals, counts = np.zeros(len(index)), np.zeros(len(index))
-    for value, name in zip(values, clusters, strict=True):
-        totals[index[name]] += value
-        counts[index[name]] += 1
-    mean = float(totals.sum() / counts.sum())
-    rng = np.random.default_rng(seed)
-    n = len(index)
-    drawn: NDArray[np.int64] = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    means = (drawn @ totals) / (drawn @ counts)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return mean, (float(low), float(high)), n
-
-
-def share_with_interval(
-    values: Sequence[float], clusters: Sequence[str], *, seed: int = 0
-) -> tuple[float, tuple[float, float], int]:
-    """`mean_with_interval` of values between 0 and 1.
-
-    Where all are 0, or all 1, a bootstrap can't vary and would claim certainty. The exact bound for
-    a binomial proportion of n clusters says how far the share may be from it (Clopper & Pearson
-    1934).
-    """
-    mean, interval, n = mean_with_interval(values, clusters, seed=seed)
-    if mean in (0.0, 1.0):
-        far = 1 - 0.025 ** (1 / n)
-        interval = (0.0, far) if mean == 0.0 else (1 - far, 1.0)
-    return mean, interval, n
 
 
 def _share(values: Sequence[float], prompts: Sequence[str], seed: int) -> Figure:
@@ -135,17 +96,17 @@ def _share(values: Sequence[float], prompts: Sequence[str], seed: int) -> Figure
 
 
 def _rate(samples: Sequence[Sample], name: str, seed: int) -> Figure | None:
-    told = [s for s in samples if s.get(name) is not None]
-    if not told:
+    known = [s for s in samples if s.get(name) is not None]
+    if not known:
         return None
-    return _share([float(s[name]) for s in told], [s["prompt_id"] for s in told], seed)
+    return _share([float(s[name]) for s in known], [s["prompt_id"] for s in known], seed)
 
 
 def _mean(key: str, samples: Sequence[Sample], name: str, seed: int) -> Figure | None:
-    told = [s for s in samples if s.get(name) is not None]
-    if not told:
+    known = [s for s in samples if s.get(name) is not None]
+    if not known:
         return None
-    values, prompts = [float(s[name]) for s in told], [s["prompt_id"] for s in told]
+    values, prompts = [float(s[name]) for s in known], [s["prompt_id"] for s in known]
     mean, interval, n = mean_with_interval(values, prompts, seed=seed)
     return {key: mean, "ci": list(interval), "n": n}
 

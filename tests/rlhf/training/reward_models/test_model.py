@@ -5,9 +5,12 @@ import random
 import pytest
 import torch
 
-from rlhf.training import forward_pass, packing, scorers
+from rlhf.training import forward_pass, packing
 from rlhf.training.critic import ModelCritic
-from rlhf.training.scorers import RewardModel, Text
+from rlhf.training.reward_models import hidden_states
+from rlhf.training.reward_models.folder import load_reward_model, save_reward_model
+from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_models.texts import Text
 from tests.rlhf.training.tiny import WORDS, ask, make_policy
 
 
@@ -69,7 +72,7 @@ def some_texts(model, *, prompts=3, k=4):
         for _ in range(k):
             conversations.append(question)
             responses.append(" ".join(generator.choices(WORDS, k=generator.randint(1, 9))))
-    return model.read_all(conversations, responses)
+    return model.tokenize(conversations, responses)
 
 
 def gradients(model, texts):
@@ -83,7 +86,7 @@ def test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four
     model = new(policy)
     texts = some_texts(model)
     alone, slow = gradients(model, texts)
-    assert model.share_prompts()
+    assert model.share_prompts_if_possible()
     together, fast = gradients(model, texts)
     assert torch.allclose(alone, together, atol=1e-5)
     for a, b in zip(slow, fast, strict=True):
@@ -92,7 +95,7 @@ def test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four
 
 def test_a_prompt_read_once_by_its_cache_gives_the_same_scores_and_gradients(policy, monkeypatch):
     """As trunks of other kinds are read: a pass for the prompts, then one for the responses."""
-    monkeypatch.setattr(scorers, "has_fast_layers", lambda trunk: False)
+    monkeypatch.setattr(hidden_states, "has_fast_layers", lambda trunk: False)
     test_a_prompt_read_once_gives_the_scores_and_gradients_of_a_prompt_read_four_times(policy)
 
 
@@ -118,14 +121,14 @@ def test_a_small_llama_reads_a_prompt_once_in_a_row_with_its_responses(policy, m
 
 
 def test_sharing_reads_each_distinct_prompt_once(policy, monkeypatch):
-    monkeypatch.setattr(scorers, "has_fast_layers", lambda trunk: False)
+    monkeypatch.setattr(hidden_states, "has_fast_layers", lambda trunk: False)
     model = new(policy)
     texts = some_texts(model, prompts=3, k=4)
     rows = []
     hook = model.trunk.register_forward_pre_hook(
         lambda _, __, kwargs: rows.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    model.share_prompts()
+    model.share_prompts_if_possible()
     rows.clear()
     model.raw_scores(texts, None)
     hook.remove()
@@ -137,19 +140,19 @@ def test_where_every_prompt_is_another_nothing_is_shared(policy):
     model = new(policy)
     texts = some_texts(model, prompts=4, k=1)
     alone = model.raw_scores(texts, None)
-    model.share_prompts()
+    model.share_prompts_if_possible()
     assert torch.equal(model.raw_scores(texts, None), alone)
 
 
 def test_an_encoder_reads_a_prompt_anew_for_every_response(tmp_path):
     model = new(make_encoder(tmp_path))
-    assert not model.share_prompts()
+    assert not model.share_prompts_if_possible()
     assert not model.shares_prompts
 
 
 def test_an_encoder_gets_its_own_marks_around_prompt_and_response(tmp_path):
     model = new(make_encoder(tmp_path), max_length=12)
-    text = model.read(ask("red lamp " * 9), "nice chair")
+    text = model.tokenize([ask("red lamp " * 9)], ["nice chair"])[0]
     marks = model.tokenizer.convert_ids_to_tokens([*text.prompt, *text.response])
     assert marks[0] == "[CLS]"
     assert marks[-4:] == ["[SEP]", "nice", "chair", "[SEP]"]
@@ -160,7 +163,7 @@ def test_an_encoder_gets_its_own_marks_around_prompt_and_response(tmp_path):
 
 def test_a_decoder_gets_no_mark_that_it_does_not_know(policy):
     model = new(policy)
-    text = model.read(ask("red lamp"), "nice")
+    text = model.tokenize([ask("red lamp")], ["nice"])[0]
     assert text.response[-1] == model.tokenizer.eos_token_id
     assert model.tokenizer.decode(text.prompt).endswith("<|assistant|>")
 
@@ -169,7 +172,7 @@ def test_texts_longer_than_the_limit_keep_the_end_of_the_prompt_and_the_start_of
     policy,
 ):
     model = new(policy, max_length=16)
-    text = model.read(ask("red " * 30 + "lamp"), "nice " + "blue " * 30)
+    text = model.tokenize([ask("red " * 30 + "lamp")], ["nice " + "blue " * 30])[0]
     assert isinstance(text, Text)
     assert len(text.prompt) + len(text.response) == 16
     assert "lamp" in model.tokenizer.decode(text.prompt)
@@ -211,7 +214,7 @@ def test_a_long_prompt_and_a_long_response_to_another_fit_into_few_positions(pol
     texts = [Text(tuple(range(20)), (5, 6, 7, 8)[:n]) for n in (2, 3, 4)]
     texts += [Text((3, 4, 5), tuple(range(9, 9 + n))) for n in (9, 12)]
     alone = model.raw_scores(texts, None)
-    assert model.share_prompts()
+    assert model.share_prompts_if_possible()
     together = model.raw_scores(texts, None)
     assert torch.allclose(alone, together, atol=1e-5)
 
@@ -226,10 +229,10 @@ def test_hidden_states_may_be_narrower_than_the_layers(policy, tmp_path):
                          max_position_embeddings=128, **size, **ids)  # fmt: skip
 
     model = new(make_decoder(policy, tmp_path / "trunk", config), use_prior=True)
-    model.save(tmp_path / "saved")
+    save_reward_model(model, tmp_path / "saved")
     asked, said = [ask("paint my lamp")] * 2, ["yes nice", "no"]
-    loaded = RewardModel.load(tmp_path / "saved").score(asked, said)
-    again = RewardModel.load(tmp_path / "saved").score(asked, said)
+    loaded = load_reward_model(tmp_path / "saved").score(asked, said)
+    again = load_reward_model(tmp_path / "saved").score(asked, said)
     assert torch.equal(loaded["safety"], again["safety"])
     assert loaded["safety"][0] != loaded["safety"][1]
     critic = ModelCritic(model.plain_trunk())
@@ -241,15 +244,15 @@ def test_hidden_states_may_be_narrower_than_the_layers(policy, tmp_path):
 def test_its_longest_text_still_has_a_position_for_every_token(kind, tmp_path):
     model = new(make_counting_encoder(kind, tmp_path), max_length=512)
     assert model.max_length == 38  # of 40 positions, 0 and 1 are no token's
-    text = model.read(ask("red lamp " * 40), "nice " * 40)
+    text = model.tokenize([ask("red lamp " * 40)], ["nice " * 40])[0]
     assert len(text.prompt) + len(text.response) == 38
     assert model.response_states([text])[0].isfinite().all()
 
 
 def test_a_model_without_a_prior_ignores_the_one_that_others_have(policy, tmp_path):
     other = new(policy, use_prior=True)
-    new(policy).save(tmp_path)
-    loaded = RewardModel.load(tmp_path, prior=other.prior)
+    save_reward_model(new(policy), tmp_path)
+    loaded = load_reward_model(tmp_path, prior=other.prior)
     assert loaded.prior is None
     assert loaded.score([ask("red lamp")], ["nice"])["safety"].isfinite().all()
 
@@ -274,5 +277,5 @@ def test_every_axis_is_heard_in_the_one_score_whatever_their_names(policy):
     assert said("honesty", "safety") == [3.0, 0.25, -4.0, 0.0]
     assert said("helpfulness", "honesty", "safety") == [2.0, 0.25, -4.0, -1.0]
     # Each in the unit of what it governs.
-    model.reference = {"honesty": {"harmless": {"mean": 1.0, "std": 2.0, "n": 8}}}
+    model.scale.reference = {"honesty": {"harmless": {"mean": 1.0, "std": 2.0, "n": 8}}}
     assert said("honesty", "safety") == [1.0, 0.25, -4.0, -0.5]

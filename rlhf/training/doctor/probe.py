@@ -9,8 +9,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.training.doctor_report import Report
-from rlhf.training.rundir import InputError
+from rlhf.training.doctor.report import Report
+from rlhf.training.rundir.errors import InputError
 
 PROBED_PROMPTS = 12
 PROBED_ANSWERS = 8

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rlhf.training.configs import PPOConfig
-from rlhf.training.doctor_report import Report
+from rlhf.training.doctor.report import Report
 
 
 def check_policy(report: Report, policy: Any, prompts: list[Any]) -> None:
@@ -58,13 +58,15 @@ def check_round_trip(
 
     `apart` is how an encoder-decoder renders a conversation for its encoder.
     """
-    from rlhf.training import loading
+    from rlhf.training.language_models import conversations
 
-    render = apart or functools.partial(loading.render, tokenizer)
+    render = apart or functools.partial(conversations.render, tokenizer)
     lost: list[str] = []
     for prompt in prompts[:200]:
         text = render(prompt.messages)  # InputError where a turn is dropped
-        back = tokenizer.decode(loading.encode(tokenizer, text), clean_up_tokenization_spaces=False)
+        back = tokenizer.decode(
+            conversations.encode(tokenizer, text), clean_up_tokenization_spaces=False
+        )
         if back != text:
             lost.append(prompt.prompt_id)
     if lost:
@@ -85,7 +87,7 @@ def check_round_trip(
         report.add("warning", "template", f"The {what} has no chat template; {said}")
     bos = tokenizer.bos_token
     if bos and prompts and not apart and getattr(tokenizer, "chat_template", None):
-        rendered = loading.render(tokenizer, prompts[0].messages)
+        rendered = conversations.render(tokenizer, prompts[0].messages)
         added = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
         if rendered.startswith(bos + bos):
             report.add("warning", "template", f"The {what}'s template begins with {bos} twice.")
@@ -103,7 +105,7 @@ def check_round_trip(
     if getattr(tokenizer, "chat_template", None) and prompts:
         turns = [*prompts[0].messages, {"role": "assistant", "content": marker}]
         whole = tokenizer.apply_chat_template(turns, tokenize=False)
-        behind = loading.encode(tokenizer, whole[whole.rfind(marker) + len(marker) :])
+        behind = conversations.encode(tokenizer, whole[whole.rfind(marker) + len(marker) :])
         first = next((i for i in behind if i in tokenizer.all_special_ids), None)
         if first is None:
             report.add(

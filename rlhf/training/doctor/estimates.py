@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.training.configs import PPOConfig
-from rlhf.training.doctor_report import Report
+from rlhf.training.doctor.report import Report
 
 FULL_TRAINING_BYTES = 16
 """Per parameter in float32: itself, its gradient, AdamW's two moments (4 bytes each)."""

@@ -1,0 +1,45 @@
+"""Look at a run folder before any compute is spent on it: `python -m rlhf.training.doctor RUN_DIR`.
+
+Says what would go wrong, or go on for long and come to nothing: settings that don't exist, models
+that can't be read, conversations that do not survive template and tokenizer, batches that don't add
+up, rewards that are all alike, memory and time that the machine does not have. Writes nothing into
+the folder. `--json` prints the report for programs.
+
+Exit code: 0 nothing found, 1 warnings, 2 the stage would refuse to run, or could not end well.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rlhf.training.doctor.examination import examine
+from rlhf.training.doctor.report import show
+from rlhf.training.doctor.settings_check import STAGES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", type=Path, help="the run folder (docs/formats.md)")
+    parser.add_argument("--stage", choices=sorted(STAGES), default="", help="else guessed")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--no-samples", action="store_true", help="don't try the policy")
+    given = parser.parse_args(arguments)
+    if not given.run_dir.is_dir():
+        print(f"There is no folder {given.run_dir}.", file=sys.stderr)
+        return 2
+    report = examine(given.run_dir, given.stage, probe=not given.no_samples)
+    if given.json:
+        told = {"exit_code": report.exit_code} | asdict(report)
+        print(json.dumps(told, ensure_ascii=False, indent=1))
+    else:
+        show(report)
+    return report.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Means and shares with confidence intervals, over samples that belong to clusters (prompts).
+
+Nothing but numpy, because the web side imports this too.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+
+
+def mean_with_interval(
+    values: Sequence[float], clusters: Sequence[str], *, seed: int = 0, level: float = 0.95
+) -> tuple[float, tuple[float, float], int]:
+    """The mean, its percentile bootstrap interval, and the number of clusters resampled.
+
+    Whole clusters (prompts) are drawn with replacement, because several samples of one prompt
+    say less than as many prompts would. With one cluster the interval is the mean itself.
+    """
+    index = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    totals, counts = np.zeros(len(index)), np.zeros(len(index))
+    for value, name in zip(values, clusters, strict=True):
+        totals[index[name]] += value
+        counts[index[name]] += 1
+    mean = float(totals.sum() / counts.sum())
+    rng = np.random.default_rng(seed)
+    n = len(index)
+    drawn: NDArray[np.int64] = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    means = (drawn @ totals) / (drawn @ counts)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return mean, (float(low), float(high)), n
+
+
+def share_with_interval(
+    values: Sequence[float], clusters: Sequence[str], *, seed: int = 0
+) -> tuple[float, tuple[float, float], int]:
+    """`mean_with_interval` of values between 0 and 1.
+
+    Where all are 0, or all 1, a bootstrap can't vary and would claim certainty. The exact bound for
+    a binomial proportion of n clusters says how far the share may be from it (Clopper & Pearson
+    1934).
+    """
+    mean, interval, n = mean_with_interval(values, clusters, seed=seed)
+    if mean in (0.0, 1.0):
+        far = 1 - 0.025 ** (1 / n)
+        interval = (0.0, far) if mean == 0.0 else (1 - far, 1.0)
+    return mean, interval, n

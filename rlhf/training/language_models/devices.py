@@ -1,0 +1,43 @@
+"""Device, precision, random seed and threads of a run."""
+
+import contextlib
+from typing import Any
+
+import torch
+
+from rlhf.training.rundir.errors import InputError
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU; `InputError` for any other device than
+    the CPU and the GPUs that are there."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    with contextlib.suppress(RuntimeError):  # what torch has no such name for
+        chosen = torch.device(device)
+        if chosen.type == "cpu" or (chosen.type == "cuda" and (chosen.index or 0) < gpus):
+            return chosen
+    here = f"{gpus} usable GPUs, from cuda:0 on" if gpus else "no usable GPU"
+    raise InputError(
+        f"device is {device!r}, which is neither the CPU nor a GPU that is there (this machine has "
+        f"{here}); set it to 'auto'."
+    )
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Precision for models that are only read: `auto` is bfloat16 on a GPU, else float32."""
+    half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
+    return torch.bfloat16 if half else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+    """Matrix products in `dtype`, where that is bfloat16; weights stay what they are."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def be_deterministic(seed: int, threads: int) -> None:
+    """Fix what a CPU run depends on besides its inputs: the seed and the number of threads."""
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)

@@ -1,0 +1,206 @@
+"""Models and tokenizers from a folder or a hub name; errors are one sentence for a person."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlhf.training import architecture
+from rlhf.training.architecture import T5_TYPES
+from rlhf.training.lean import import_little, understand_meta
+from rlhf.training.rundir.errors import InputError
+
+
+def load_config(name: str, what: str) -> Any:
+    """The configuration of a model folder or hub name."""
+    import_little()
+    from transformers import AutoConfig
+
+    _check_folder(name, what)
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise reading_error(error, name, what) from error
+
+
+def load_language_model(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A decoder-only language model, or an encoder-decoder if its configuration says so."""
+    apart = load_config(name, what).is_encoder_decoder
+    kind = "AutoModelForSeq2SeqLM" if apart else "AutoModelForCausalLM"
+    model = load_model(name, what, kind=kind, dtype=dtype)
+    if apart:
+        _set_start_token(model, name, what)
+    return model
+
+
+def _set_start_token(model: Any, name: str, what: str) -> None:
+    """See to it that the configuration knows what the decoder begins with."""
+    given = (model.config, getattr(model, "generation_config", None))
+    found = [getattr(place, "decoder_start_token_id", None) for place in given]
+    start = next((token for token in found if token is not None), None)
+    if start is None:
+        raise InputError(
+            f"The {what} {name!r} is an encoder-decoder without a decoder_start_token_id; its "
+            "responses can't begin. Set it in config.json (T5: the pad token's id)."
+        )
+    model.config.decoder_start_token_id = start
+
+
+def load_trunk(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A model without its head, to put a head of one's own on. Of a T5 it is the encoder."""
+    config = load_config(name, what)
+    # PromptLike by type: a T5's encoder that was saved by itself no longer calls itself a part.
+    if config.model_type in T5_TYPES:
+        return load_model(name, what, kind="AutoModelForTextEncoding", dtype=dtype)
+    if config.is_encoder_decoder:
+        raise InputError(
+            f"The {what} {name!r} is an encoder-decoder ({config.model_type}), of which only T5's "
+            "encoder can carry a head; take a decoder, an encoder or a T5."
+        )
+    return load_model(name, what, kind="AutoModel", dtype=dtype)
+
+
+def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A transformers model through the auto class `kind`; `InputError` in one sentence otherwise."""
+    import_little()
+    import transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    _check_folder(name, what)
+    read = partial(
+        getattr(transformers, kind).from_pretrained,
+        name,
+        dtype=dtype,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    try:
+        try:
+            model, told = read()
+        except NotImplementedError:  # of the meta device, perhaps, of which lean leaves a part out
+            if not understand_meta():
+                raise
+            model, told = read()
+    except Exception as error:
+        raise reading_error(error, name, what) from error
+    # transformers fills in what is missing with random numbers and goes on. Without its head a
+    # language model is a different one; a trunk may do without what only its own task needed.
+    if missing := sorted(told["missing_keys"]) if kind != "AutoModel" else []:
+        raise InputError(
+            f"The {what} {name!r} lacks {len(missing)} of its weights, {missing[0]} first; save it "
+            "again as a whole language model."
+        )
+    check_finite(model, name, what)
+    return model
+
+
+def load_tokenizer(name: str, what: str) -> Any:
+    """The tokenizer beside a model."""
+    import_little()
+    from transformers import AutoTokenizer
+
+    _check_folder(name, what)
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise reading_error(error, name, f"tokenizer of the {what}") from error
+
+
+def context_length(model: Any) -> int:
+    """The longest sequence the model can read; very long when it doesn't say."""
+    for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+        value = getattr(model.config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value - architecture.first_position(model)
+    return 1 << 30
+
+
+def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
+    """Every token that ends a response, from the generation settings and the tokenizer."""
+    found: list[int] = []
+    settings = getattr(model, "generation_config", None)
+    for given in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
+        for token in given if isinstance(given, list) else [given]:
+            if token is not None and token not in found:
+                found.append(token)
+    if not found:
+        raise InputError(
+            f"The tokenizer of {name!r} has no end-of-sequence token; a response could never end. "
+            "Set eos_token in its tokenizer_config.json."
+        )
+    return found
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch dropout off for good, in training mode too.
+
+    With dropout the log-probabilities of the update are those of another policy than the one that
+    was sampled from (summarize_from_feedback_details, detail 12).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    config = getattr(model, "config", None)
+    for key in ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop"):
+        if config is not None and hasattr(config, key):
+            setattr(config, key, 0.0)
+    for module in model.modules():  # plain numbers: T5 and BART keep theirs under these names too
+        for key in ("attention_dropout", "dropout", "activation_dropout"):
+            if isinstance(getattr(module, key, None), float):
+                setattr(module, key, 0.0)
+
+
+def _check_folder(name: str, what: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"The {what} folder {name!r} has no config.json; is it a model?")
+        check_weights(path, what)
+    elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
+        raise InputError(f"The {what} folder {name!r} does not exist.")
+
+
+def check_weights(path: Path, what: str) -> None:
+    if not path.is_dir():
+        raise InputError(f"The {what} folder {str(path)!r} does not exist.")
+    found = sorted(path.glob("*.safetensors"))
+    if not found:
+        other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+        if other:
+            raise InputError(
+                f"The {what} {str(path)!r} holds {other[0]}, a pickle, which can run code when it "
+                "is opened; save the model as safetensors first."
+            )
+        raise InputError(f"The {what} folder {str(path)!r} has no *.safetensors file.")
+    for file in found:
+        with file.open("rb") as opened:
+            start = opened.read(9)
+        # A pickle under another name: protocol 2 and up, or the zip archive that torch.save makes.
+        if (start[:1] == b"\x80" and start[8:9] != b"{") or start[:4] == b"PK\x03\x04":
+            raise InputError(
+                f"{file.name} of the {what} {str(path)!r} is a pickle by another name, which can "
+                "run code when it is opened; save the model as safetensors first."
+            )
+
+
+def check_finite(model: nn.Module, name: str, what: str) -> None:
+    for parameter_name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(
+                f"The {what} {name!r} holds NaN or infinity in {parameter_name}; "
+                "take a checkpoint from before it broke."
+            )
+
+
+def reading_error(error: Exception, name: str, what: str) -> InputError:
+    if Path(name).is_dir():
+        reason = " ".join(str(error).split())[:200]
+        return InputError(f"The {what} in {name!r} can't be read: {reason}")
+    return InputError(
+        f"The {what} {name!r} is not a folder here and can't be had from the model hub "
+        f"({type(error).__name__}); give the path of a local model folder, or check name and network."
+    )

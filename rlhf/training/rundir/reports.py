@@ -1,0 +1,110 @@
+"""What a running stage reports: metrics per step, progress, the result or the error."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rlhf.training.rundir import ERROR, METRICS, PROGRESS, RESULT
+from rlhf.training.rundir.files import read_json_if_there, write_json, write_jsonl
+
+
+class MetricsWriter:
+    """Appends one line per step to `metrics.jsonl`, each flushed as it is written.
+
+    `resume_after` is the last step of the checkpoint that a stage resumes from: later lines, which
+    the killed process wrote and the resumed one will write again, are dropped. 0 starts afresh.
+    """
+
+    def __init__(self, run_dir: Path, *, resume_after: int = 0) -> None:
+        self._run_dir, self._resume_after = run_dir, resume_after
+        self._file: IO[str] | None = None
+
+    def _open(self) -> IO[str]:
+        kept = [row for row in read_metrics(self._run_dir) if row["step"] <= self._resume_after]
+        write_jsonl(self._run_dir / METRICS, kept if self._resume_after else [])
+        return (self._run_dir / METRICS).open("a", encoding="utf-8")
+
+    def write(self, step: int, **metrics: float | int | str | None) -> None:
+        """One line: the step, the time (seconds since the epoch) and the named numbers."""
+        if self._file is None:  # not sooner: bad input found until now overwrites nothing
+            self._file = self._open()
+        row = {"step": step, "time": round(time.time(), 3)}
+        row |= {name: _finite(value) for name, value in metrics.items()}
+        self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _finite(value: Any) -> Any:
+    # A NaN loss is news, not a reason to write a file that no browser can read.
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            return None
+        return float(f"{value:.6g}")
+    return value
+
+
+def read_metrics(run_dir: Path, *, after_step: int = -1) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` with a step beyond `after_step`; `[]` when there is no file.
+
+    A torn line (the process was killed while writing it) is ignored.
+    """
+    try:
+        text = (run_dir / METRICS).read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in text.split("\n"):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] > after_step:
+            rows.append(row)
+    return rows
+
+
+def write_progress(
+    run_dir: Path,
+    *,
+    done: int,
+    total: int,
+    unit: str,
+    note: str = "",
+    eta_seconds: float | None = None,
+) -> None:
+    """Replace `progress.json`, which the page shows. `eta_seconds` is None while it isn't known."""
+    eta = None if eta_seconds is None else round(max(0.0, eta_seconds), 1)
+    progress = {"done": done, "total": total, "unit": unit, "note": note, "eta_seconds": eta}
+    write_json(run_dir / PROGRESS, progress)
+
+
+def read_progress(run_dir: Path) -> dict[str, Any] | None:
+    """What `write_progress` wrote last, or None when nothing was written yet."""
+    return read_json_if_there(run_dir / PROGRESS)
+
+
+def write_result(run_dir: Path, result: Mapping[str, Any]) -> None:
+    """Write `result.json`. Call it last: its presence means that the stage succeeded."""
+    write_json(run_dir / RESULT, dict(result))
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """What the stage found, or None when it has not succeeded (yet)."""
+    return read_json_if_there(run_dir / RESULT)
+
+
+def read_error(run_dir: Path) -> dict[str, Any] | None:
+    """`{"kind", "message"}` of a stage that failed, or None."""
+    return read_json_if_there(run_dir / ERROR)
