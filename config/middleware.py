@@ -58,8 +58,16 @@ class OwnLanguage:
             "annotation.pages.views.project_new",
             "annotation.pages.views.project_settings",
             "config.api_reference",
-            "rlhf.serving_views",
-            "rlhf.views",
+            "rlhf.pages.campaigns",
+            "rlhf.pages.dashboard",
+            "rlhf.pages.launch",
+            "rlhf.pages.mission_control",
+            "rlhf.pages.models",
+            "rlhf.pages.reward_round",
+            "rlhf.pages.round",
+            "rlhf.pages.round_acts",
+            "rlhf.pages.samples",
+            "rlhf.pages.selection",
         }
     )
 

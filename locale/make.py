@@ -50,7 +50,7 @@ TEMPLATES = (
     "annotation/quality/*.html",
     "annotation/review/*.html",
 )
-PYTHON = ("annotation/**/*.py", "rlhf/serving.py")
+PYTHON = ("annotation/**/*.py", "rlhf/serving/*.py")
 SCRIPTS = (
     "static/js/dialogue.js",
     "static/js/judge.js",

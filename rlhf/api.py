@@ -1,4 +1,4 @@
-"""The REST API for rounds: what ran, how it scored, what the machines are at. Versioned.
+"""The versioned REST API of rounds, scores and jobs.
 
 Researchers read; admins also launch, cancel and retry, through the same acts as the pages.
 """
@@ -15,8 +15,8 @@ from rest_framework.response import Response
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_for
 from annotation.api.data import RefusalSerializer
-from rlhf import reading, tasks
-from rlhf import rounds as acts
+from annotation.request import who_asks
+from rlhf import rounds, run_reports, tasks
 from rlhf.models import Job, Round, Score
 
 
@@ -39,7 +39,7 @@ class RoundSerializer(serializers.Serializer[Any]):
 
 class ScoreSerializer(serializers.Serializer[Any]):
     round = serializers.IntegerField(source="round.number")
-    policy = serializers.CharField(source="checkpoint.name", help_text="What was measured.")
+    policy = serializers.CharField(source="checkpoint.name", help_text="The evaluated policy.")
     judge = serializers.CharField(help_text="model, gold (simulated rubric) or human")
     metric = serializers.CharField()
     temperature = serializers.FloatField()
@@ -49,7 +49,7 @@ class ScoreSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="Lower end of the 95 % interval; null where there is none."
     )
     high = serializers.FloatField(allow_null=True)
-    n = serializers.IntegerField(help_text="Prompts that the figure rests on.")
+    n = serializers.IntegerField(help_text="Prompts from which the value is computed.")
 
 
 class JobSerializer(serializers.Serializer[Any]):
@@ -57,8 +57,8 @@ class JobSerializer(serializers.Serializer[Any]):
     round = serializers.IntegerField(source="round.number")
     stage = serializers.CharField()
     state = serializers.CharField()
-    attempt = serializers.IntegerField(help_text="Attempts that ended badly or were lost.")
-    epoch = serializers.IntegerField(help_text="How often a worker has taken it up.")
+    attempt = serializers.IntegerField(help_text="Attempts that failed or were lost.")
+    epoch = serializers.IntegerField(help_text="How often a worker has claimed it.")
     progress = serializers.SerializerMethodField()
     reason = serializers.CharField()
     exit_code = serializers.IntegerField(allow_null=True)
@@ -72,9 +72,9 @@ class JobSerializer(serializers.Serializer[Any]):
 
 class MetricsSerializer(serializers.Serializer[Any]):
     epoch = serializers.IntegerField()
-    reset = serializers.BooleanField(help_text="Forget earlier rows: the stage began anew.")
+    reset = serializers.BooleanField(help_text="Drop earlier rows: the stage has restarted.")
     running = serializers.BooleanField()
-    last = serializers.IntegerField(help_text="Ask with after=last for what follows.")
+    last = serializers.IntegerField(help_text="Ask with after=last for the rows that follow.")
     rows = serializers.ListField(child=serializers.DictField())
 
 
@@ -83,7 +83,10 @@ class LaunchSerializer(serializers.Serializer[Any]):
         required=False, help_text="Changes to the default: {section: {setting: value}}."
     )
     acknowledged = serializers.ListField(
-        child=serializers.CharField(), required=False, default=list, help_text="Keys of cautions."
+        child=serializers.CharField(),
+        required=False,
+        default=list,
+        help_text="Keys of acknowledged warnings.",
     )
 
 
@@ -103,56 +106,56 @@ class RoundList(ListAPIView[Round]):
     @extend_schema(
         request=LaunchSerializer,
         responses={201: RoundSerializer, 409: RefusalSerializer},
-        description="Launch a round (admins). 409 says which check stands against it.",
+        description="Launch a round (admins). 409 names the check that prevents it.",
     )
     def post(self, request: Request, slug: str) -> Response:
         project = project_for(request.user, slug, CAN_RUN)
-        given = LaunchSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
+        body = LaunchSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
         try:
-            config = acts.default_config(project)
-            for section, values in (given.validated_data.get("config") or {}).items():
+            config = rounds.default_config(project)
+            for section, values in (body.validated_data.get("config") or {}).items():
                 if not isinstance(values, dict):
-                    raise acts.RoundError(f"{section} must be an object of settings.")
+                    raise rounds.RoundError(f"{section} must be an object of settings.")
                 config[section] = {**config.get(section, {}), **values}
-            job = acts.open_round(
+            job = rounds.open_round(
                 project,
-                by=request.user,  # type: ignore[arg-type]  # a member, so not anonymous
+                by=who_asks(request),
                 config=config,
-                acknowledged=given.validated_data["acknowledged"],
+                acknowledged=body.validated_data["acknowledged"],
             )
-        except acts.RoundError as error:
-            return _refused(error)
+        except rounds.RoundError as error:
+            return _refusal(error)
         tasks.wake(job)
         opened = Round.objects.filter(project=project).order_by("-number").first()
         return Response(RoundSerializer(opened).data, status=status.HTTP_201_CREATED)
 
 
-def _refused(error: acts.RoundError) -> Response:
+def _refusal(error: rounds.RoundError) -> Response:
     return Response({"detail": str(error)}, status=status.HTTP_409_CONFLICT)
 
 
 @extend_schema(request=None, responses=RoundSerializer)
 @api_view(["POST"])
 def round_cancel(request: Request, slug: str, number: int) -> Response:
-    """End a round that is under way (admins). One that has ended stays as it is."""
-    one = _round(request, slug, number, CAN_RUN)
-    acts.cancel_round(one, request.user)  # type: ignore[arg-type]
-    one.refresh_from_db()
-    return Response(RoundSerializer(one).data)
+    """End a running round (admins). A round that has ended stays as it is."""
+    round = _round(request, slug, number, CAN_RUN)
+    rounds.cancel_round(round, who_asks(request))
+    round.refresh_from_db()
+    return Response(RoundSerializer(round).data)
 
 
 @extend_schema(request=None, responses={200: RoundSerializer, 409: RefusalSerializer})
 @api_view(["POST"])
 def round_retry(request: Request, slug: str, number: int) -> Response:
-    """Go on with a round that failed or was cancelled, from where it stopped (admins)."""
-    one = _round(request, slug, number, CAN_RUN)
+    """Continue a failed or cancelled round from where it stopped (admins)."""
+    round = _round(request, slug, number, CAN_RUN)
     try:
-        tasks.wake(acts.retry_stage(one, request.user))  # type: ignore[arg-type]
-    except acts.RoundError as error:
-        return _refused(error)
-    one.refresh_from_db()
-    return Response(RoundSerializer(one).data)
+        tasks.wake(rounds.retry_stage(round, who_asks(request)))
+    except rounds.RoundError as error:
+        return _refusal(error)
+    round.refresh_from_db()
+    return Response(RoundSerializer(round).data)
 
 
 @extend_schema(request=None, responses=JobSerializer)
@@ -160,7 +163,7 @@ def round_retry(request: Request, slug: str, number: int) -> Response:
 def job_cancel(request: Request, slug: str, uid: str) -> Response:
     """Stop one job (admins); its round can be retried from there."""
     job = _job(request, slug, uid, CAN_RUN)
-    acts.cancel_job(job, request.user)  # type: ignore[arg-type]
+    rounds.cancel_job(job, who_asks(request))
     job.refresh_from_db()
     return Response(JobSerializer(job).data)
 
@@ -189,20 +192,20 @@ class ScoreList(ListAPIView[Score]):
         if getattr(self, "swagger_fake_view", False):
             return Score.objects.none()
         project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
-        found = Score.objects.filter(round__project=project).select_related("round", "checkpoint")
-        asked = self.request.query_params
+        scores = Score.objects.filter(round__project=project).select_related("round", "checkpoint")
+        query = self.request.query_params
         for name, column, kind in (
             ("round", "round__number", int),
             ("judge", "judge", str),
             ("metric", "metric", str),
             ("temperature", "temperature", float),
         ):
-            if name in asked:
+            if name in query:
                 try:
-                    found = found.filter(**{column: kind(asked[name])})
+                    scores = scores.filter(**{column: kind(query[name])})
                 except ValueError:
                     raise serializers.ValidationError({name: "This is not a number."}) from None
-        return found.order_by("round__number", "id")
+        return scores.order_by("round__number", "id")
 
 
 class JobList(ListAPIView[Job]):
@@ -230,15 +233,17 @@ def job_detail(request: Request, slug: str, uid: str) -> Response:
 )
 @api_view(["GET"])
 def job_metrics(request: Request, slug: str, uid: str) -> Response:
-    """What the stage measured at each step; with `epoch` and `after` only what is new."""
+    """The stage's metrics by step; with `epoch` and `after` only the new rows."""
     job = _job(request, slug, uid)
-    asked: dict[str, int] = {}
+    position: dict[str, int] = {}
     for name in ("epoch", "after"):
         try:
-            asked[name] = int(request.query_params.get(name, "-1"))
+            position[name] = int(request.query_params.get(name, "-1"))
         except ValueError:
             raise serializers.ValidationError({name: "This is not a whole number."}) from None
-    return Response(reading.metrics_since(job, epoch=asked["epoch"], after=asked["after"]))
+    return Response(
+        run_reports.metrics_since(job, epoch=position["epoch"], after=position["after"])
+    )
 
 
 def _round(

@@ -8,6 +8,6 @@ class RlhfConfig(AppConfig):
     def ready(self) -> None:
         """Live dialogues get their answers from the policies that this app serves."""
         from annotation.judge.candidates import register
-        from rlhf.serving import PolicyCandidates
+        from rlhf.serving.candidates import PolicyCandidates
 
         register(PolicyCandidates())

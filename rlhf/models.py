@@ -10,7 +10,8 @@ from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
-from annotation.models import Batch, Project, Snapshot
+from annotation.models import Batch, Event, Project, Snapshot
+from rlhf.estimates import Estimate, with_interval
 
 
 class Checkpoint(models.Model):
@@ -146,6 +147,35 @@ class Round(models.Model):
     def has_ended(self) -> bool:
         return self.state in self.ENDED
 
+    @property
+    def verdict_name(self) -> str:
+        return {"refused": "rejected"}.get(self.verdict, self.verdict)
+
+    def newest_job(self, stage: str) -> "Job | None":
+        return self.jobs.filter(stage=stage).order_by("-created_at", "-id").first()
+
+    @property
+    def has_simulated_judgments(self) -> bool:
+        """True if programs made some of the judgments that the round's models are trained on."""
+        return bool(self.snapshot and self.snapshot.counts.get("simulated_annotators"))
+
+    @property
+    def events(self) -> models.QuerySet[Event]:
+        """The audit log's lines about this round, newest first."""
+        name = str(self)
+        about = Q(target=name) | Q(target__startswith=f"{name} ") | Q(target__startswith=f"{name}:")
+        about |= Q(target__endswith=f" of {name}") | Q(data__round=self.number)
+        return (
+            Event.objects.filter(about, project_id=self.project_id)
+            .select_related("actor")
+            .order_by("-at", "-id")
+        )
+
+    @classmethod
+    def stage_name(cls, stage: str) -> str:
+        """What people call a stage; jobs have stages that no round is in, such as `selection`."""
+        return str(dict(cls.State.choices).get(stage, stage.replace("_", " ")))
+
 
 class JobQuerySet(models.QuerySet["Job"]):
     def claimable(self) -> "JobQuerySet":
@@ -207,6 +237,10 @@ class Job(models.Model):
         return f"{self.stage} of {self.round}"
 
     @property
+    def stage_name(self) -> str:
+        return Round.stage_name(self.stage)
+
+    @property
     def run_dir(self) -> Path:
         """This claim's run folder. A later claim starts from a copy of the last whole checkpoint,
 
@@ -266,6 +300,11 @@ class Score(models.Model):
 
     def __str__(self) -> str:
         return f"{self.metric} {self.value:.3f} (n={self.n}, {self.judge})"
+
+    @property
+    def estimate(self) -> Estimate:
+        """The value with its interval and n."""
+        return with_interval(self.value, self.low, self.high, self.n)
 
 
 class Worker(models.Model):

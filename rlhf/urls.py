@@ -1,41 +1,50 @@
-from django.urls import path
+from django.urls import URLPattern, URLResolver, include, path
 
-from rlhf import serving_views, views
+from rlhf.pages.campaigns import campaigns, close_campaign, start_policy, stop_policy
+from rlhf.pages.dashboard import dashboard, panel_csv
+from rlhf.pages.launch import check_launch, launch
+from rlhf.pages.mission_control import build_base, mission_control
+from rlhf.pages.models import models, retire_policy
+from rlhf.pages.reward_round import reward_round
+from rlhf.pages.round import metrics, metrics_csv, round_detail
+from rlhf.pages.round_acts import (
+    cancel_round,
+    close_annotation,
+    give_verdict,
+    retry_stage,
+    simulate,
+)
+from rlhf.pages.samples import samples
+from rlhf.pages.selection import selection
 
-urlpatterns = [
-    path("projects/<slug:slug>/rounds/", views.rounds, name="rounds"),
-    path("projects/<slug:slug>/rounds/launch/", views.launch, name="launch"),
-    path("projects/<slug:slug>/rounds/base/", views.build_base, name="build_base"),
-    path("projects/<slug:slug>/rounds/reward-models/", views.reward_round, name="reward_round"),
-    path("projects/<slug:slug>/rounds/selection/", views.selection, name="selection"),
-    path("projects/<slug:slug>/rounds/<int:number>/", views.round_detail, name="round"),
-    path(
-        "projects/<slug:slug>/rounds/<int:number>/metrics/<slug:stage>.json",
-        views.metrics,
-        name="metrics",
-    ),
-    path(
-        "projects/<slug:slug>/rounds/<int:number>/metrics/<slug:stage>.csv",
-        views.metrics_csv,
-        name="metrics_csv",
-    ),
-    path("projects/<slug:slug>/rounds/<int:number>/samples/", views.samples, name="samples"),
-    path(
-        "projects/<slug:slug>/rounds/<int:number>/close/",
-        views.close_annotation,
-        name="close_annotation",
-    ),
-    path("projects/<slug:slug>/rounds/<int:number>/simulate/", views.simulate, name="simulate"),
-    path(
-        "projects/<slug:slug>/rounds/<int:number>/verdict/", views.give_verdict, name="give_verdict"
-    ),
-    path(
-        "projects/<slug:slug>/rounds/<int:number>/cancel/", views.cancel_round, name="cancel_round"
-    ),
-    path("projects/<slug:slug>/rounds/<int:number>/retry/", views.retry_stage, name="retry_stage"),
-    path("projects/<slug:slug>/models/", views.models, name="models"),
-    path("projects/<slug:slug>/models/retire/", views.retire_policy, name="retire_policy"),
-    path("projects/<slug:slug>/campaigns/", serving_views.campaigns, name="campaigns"),
-    path("projects/<slug:slug>/dashboard/", views.dashboard, name="dashboard"),
-    path("projects/<slug:slug>/dashboard/<slug:panel>.csv", views.panel_csv, name="panel_csv"),
+of_a_round: list[URLPattern | URLResolver] = [
+    path("", round_detail, name="round"),
+    path("metrics/<slug:stage>.json", metrics, name="metrics"),
+    path("metrics/<slug:stage>.csv", metrics_csv, name="metrics_csv"),
+    path("samples/", samples, name="samples"),
+    path("close/", close_annotation, name="close_annotation"),
+    path("simulate/", simulate, name="simulate"),
+    path("verdict/", give_verdict, name="give_verdict"),
+    path("cancel/", cancel_round, name="cancel_round"),
+    path("retry/", retry_stage, name="retry_stage"),
 ]
+
+of_a_project: list[URLPattern | URLResolver] = [
+    path("rounds/", mission_control, name="rounds"),
+    path("rounds/launch/", launch, name="launch"),
+    path("rounds/launch/check/", check_launch, name="check_launch"),
+    path("rounds/base/", build_base, name="build_base"),
+    path("rounds/reward-models/", reward_round, name="reward_round"),
+    path("rounds/selection/", selection, name="selection"),
+    path("rounds/<int:number>/", include(of_a_round)),
+    path("models/", models, name="models"),
+    path("models/retire/", retire_policy, name="retire_policy"),
+    path("campaigns/", campaigns, name="campaigns"),
+    path("campaigns/<int:campaign>/close/", close_campaign, name="close_campaign"),
+    path("campaigns/policies/<int:policy>/start/", start_policy, name="start_policy"),
+    path("campaigns/policies/<int:policy>/stop/", stop_policy, name="stop_policy"),
+    path("dashboard/", dashboard, name="dashboard"),
+    path("dashboard/<slug:panel>.csv", panel_csv, name="panel_csv"),
+]
+
+urlpatterns = [path("projects/<slug:slug>/", include(of_a_project))]

@@ -19,7 +19,8 @@ from annotation.access import (
     CAN_RUN,
 )
 from annotation.data.snapshots import freeze_snapshot
-from rlhf.models import Job, Round
+from rlhf.models import Checkpoint, Job, Round
+from tests.annotation.talking import new_campaign
 from tests.factories import judged, member
 
 pytestmark = pytest.mark.django_db
@@ -39,6 +40,9 @@ PAGES = {
     "history": ("get", CAN_JUDGE),
     "dialogues": ("get", CAN_JUDGE),
     "campaigns": ("get", CAN_RUN),
+    "close_campaign": ("post", CAN_RUN),
+    "start_policy": ("post", CAN_RUN),
+    "stop_policy": ("post", CAN_RUN),
     "my_progress": ("get", CAN_JUDGE),
     "quality": ("get", CAN_REVIEW),
     "gold_items": ("get", CAN_RUN),
@@ -68,6 +72,7 @@ PAGES = {
     "rounds": ("get", CAN_READ_DATA),
     "round": ("get", CAN_READ_DATA),
     "launch": ("get", CAN_RUN),
+    "check_launch": ("post", CAN_RUN),
     "build_base": ("post", CAN_RUN),
     "reward_round": ("get", CAN_RUN),
     "selection": ("get", CAN_RUN),
@@ -139,14 +144,18 @@ def cast(project, ada, vera, rita, grace, otto):
 
 
 @pytest.fixture
-def things(project):
+def things(project, grace):
     """One of each thing that an address can name, so that a 404 means "not for you"."""
     assignment = judged(project)
     member(project, assignment.annotator.username, "annotator")
     snapshot = freeze_snapshot(project, by=None)
     one = Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN)
     job = Job.objects.create(project=project, round=one, stage="generate")
+    policy = Checkpoint.objects.create(project=project, kind="policy", name="base", path="x")
+    campaign = new_campaign(project, grace, writing={"policies": [str(policy.uid)]})
     return {
+        "policy": policy.pk,
+        "campaign": campaign.pk,
         "slug": project.slug,
         "version": snapshot.version,
         "number": 1,

@@ -297,7 +297,8 @@ MET_BY_ANNOTATORS = {
     "annotation/judge/dialogues.py": {"DialogueError"},
     "annotation/pages/dialogues.py": {"DialogueError"},
     "annotation/judge/candidates.py": {"CandidateError"},
-    "rlhf/serving.py": {"CandidateError"},
+    "rlhf/serving/client.py": {"CandidateError"},
+    "rlhf/serving/candidates.py": {"CandidateError"},
 }
 MET_BY_REVIEWERS = {
     "annotation/judge/gold.py": {"GoldError"},

@@ -11,8 +11,8 @@ from annotation.judge.gold import add_items
 from annotation.lib.numbers import decimal, share
 from annotation.protocols import DIALOGUE
 from config.api_reference import _groups
-from rlhf import rounds, timeline
-from rlhf.models import Job, Worker
+from rlhf import rounds
+from rlhf.models import Job
 from tests import wording
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
 
@@ -176,9 +176,8 @@ def test_a_project_without_prompts_begins_with_their_import(client, project, gra
 
 def test_a_worker_is_at_a_stage_by_the_name_that_people_use(project):
     job = Job(project=project, stage="reward_model")
-    assert timeline.name_of(job) == "reward model"
-    assert timeline.name_of(Job(project=project, stage="ppo")) == "PPO"
-    assert timeline.name_of(Worker(name="idle").job) == ""
+    assert job.stage_name == "reward model"
+    assert Job(project=project, stage="ppo").stage_name == "PPO"
 
 
 def test_the_estimate_calls_stages_as_people_do(project):

@@ -1,9 +1,11 @@
-"""What changed between two texts of ours, word by word, as HTML: <ins> and <del>, the rest as it is.
+"""What changed between two texts of ours, word by word: as HTML in one text, or side by side.
 
 The page that compares responses does the same in the browser (static/js/judge/diff.js).
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 from html import escape
@@ -16,21 +18,52 @@ WORDS = re.compile(r"\s*(?:\w+|[^\w\s])|\s+")
 MAX_WORDS = 6_000
 
 
-@lru_cache(maxsize=128)
-def word_diff(before: str, after: str) -> SafeString:
-    """Both texts in one; what went is in <del>, what came is in <ins>."""
+@dataclass(frozen=True)
+class Piece:
+    """Words that are the same in both texts, or only in one of them."""
+
+    text: str
+    kind: str  # "same" | "del" | "ins"
+
+
+def _chunks(before: str, after: str) -> Iterator[tuple[bool, str, str]]:
+    """(is the same, text before, text after) of each chunk, in order."""
     old, new = WORDS.findall(before), WORDS.findall(after)
     if max(len(old), len(new)) > MAX_WORDS:
         old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    for tag, i, i_end, j, j_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        yield tag == "equal", "".join(old[i:i_end]), "".join(new[j:j_end])
+
+
+@lru_cache(maxsize=128)
+def word_diff(before: str, after: str) -> SafeString:
+    """Both texts in one, as HTML: removed words in <del>, added words in <ins>."""
     parts = []
-    for what, i, i_end, j, j_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, came = escape("".join(old[i:i_end])), escape("".join(new[j:j_end]))
-        if what == "equal":
-            parts.append(came)
+    for is_same, removed, added in _chunks(before, after):
+        old, new = escape(removed), escape(added)
+        if is_same:
+            parts.append(new)
             continue
         # White space alone is no change that anybody has to read.
-        first = came if came.strip() else gone
+        first = new if new.strip() else old
         parts.append(first[: len(first) - len(first.lstrip())])
-        parts.append(f"<del>{gone.strip()}</del>" if gone.strip() else "")
-        parts.append(f"<ins>{came.lstrip()}</ins>" if came.strip() else came)
+        parts.append(f"<del>{old.strip()}</del>" if old.strip() else "")
+        parts.append(f"<ins>{new.lstrip()}</ins>" if new.strip() else new)
     return mark_safe("".join(parts))  # noqa: S308 - every piece is escaped above
+
+
+def side_by_side(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
+    """Each text in pieces: what both have, and what only this one has."""
+    left: list[Piece] = []
+    right: list[Piece] = []
+    for is_same, removed, added in _chunks(before, after):
+        left += [Piece(removed, "same")] if is_same else _marked(removed, "del")
+        right += [Piece(added, "same")] if is_same else _marked(added, "ins")
+    return left, right
+
+
+def _marked(text: str, kind: str) -> list[Piece]:
+    """The text as a changed piece; white space before it is not marked."""
+    words = text.lstrip()
+    space = text[: len(text) - len(words)]
+    return [Piece(t, k) for t, k in ((space, "same"), (words, kind)) if t]

@@ -14,8 +14,9 @@ from annotation.judge import dialogues
 from annotation.models import Dialogue, DialogueCampaign, Judgment, Project, Turn
 from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import PRESETS
-from rlhf import serving
 from rlhf.models import Checkpoint, PolicyServer
+from rlhf.serving.keeper import Keeper
+from rlhf.serving.servers import start_serving, stop_serving
 from tests.annotation.audit import assert_counters_are_right
 from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.browser.test_pages import LOOKS, assert_sound, barriers
@@ -346,7 +347,7 @@ def test_the_pages_of_a_dialogue_are_sound(
         project, grace, kind="redteam", task="Ask about *kitchens*, and be rude."
     )
     policy = Checkpoint.objects.create(project=project, kind="policy", name="round 3", path="x")
-    serving.want(policy, grace)
+    start_serving(policy, grace)
     dialogue = dialogues.begin(ada, campaign, acknowledged=True)
     here = live_server.url + reverse("dialogue", args=["apollo", dialogue.uid])
     sign_in(ada)
@@ -429,7 +430,7 @@ def expect_ready(turn):
 def kept():
     """A keeper at work, as `manage.py serve_policies` is."""
     stop = threading.Event()
-    thread = threading.Thread(target=serving.Keeper().keep, args=(stop.is_set,), daemon=True)
+    thread = threading.Thread(target=Keeper().run, args=(stop.is_set,), daemon=True)
     thread.start()
     yield
     stop.set()
@@ -449,7 +450,7 @@ def test_both_answers_of_a_served_policy_grow_together(
     policy = Checkpoint.objects.create(
         project=one_axis, kind="policy", name="tiny", path=str(folder)
     )
-    serving.want(policy, grace)
+    start_serving(policy, grace)
     writing = {"policies": [str(policy.uid)], "temperatures": [0.7, 1.3], "max_new_tokens": 500}
     talk_of(page, live_server, sign_in, ada, new_campaign(one_axis, grace, writing=writing))
     page.keyboard.type("please paint my red lamp")
@@ -571,7 +572,7 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
             for secret in (policy.name, str(policy.uid), "temperature", str(folder)):
                 assert secret not in text, answer.url
     # 6. The admin stops it.
-    serving.unwant(policy, grace)
+    stop_serving(policy, grace)
     process = PolicyServer.objects.get().process_id
     for _ in range(60):
         if PolicyServer.objects.get().state == "off":

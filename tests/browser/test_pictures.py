@@ -19,8 +19,8 @@ from annotation.judge.assignment import next_assignment, score_comparisons
 from annotation.judge.submitting import Answer, submit_judgment
 from annotation.protocols import PRESETS
 from annotation.quality import review
-from rlhf import serving
 from rlhf.models import Checkpoint
+from rlhf.serving.servers import start_serving
 from tests.annotation.talking import Parrots, answering, new_campaign
 from tests.browser.test_dialogue import expect_ready
 from tests.browser.test_pages import assert_sound
@@ -263,7 +263,7 @@ def test_dialogue(shoot, live_server, sign_in, project, ada, grace):
         shoot("dialogue", live_server.url + reverse("dialogue", args=["apollo", talk.uid]))
         sign_in(grace)
         policy = Checkpoint.objects.create(project=project, kind="policy", name="round 3", path="x")
-        serving.want(policy, grace)
+        start_serving(policy, grace)
         shoot("campaigns", live_server.url + reverse("campaigns", args=["apollo"]))
 
 

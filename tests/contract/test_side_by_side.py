@@ -7,7 +7,8 @@ import time
 import pytest
 
 from annotation.judge.candidates import CandidateError, Told
-from rlhf import processes, serving
+from rlhf import processes
+from rlhf.serving import client, server_process
 from tests.rlhf.training.tiny import make_policy
 
 
@@ -57,16 +58,16 @@ def write_model(folder, model, config, **sizes):
 
 
 def served(folder, tmp_path, settings):
-    port = serving.free_port()
+    port = server_process.free_port()
     with (tmp_path / "log.txt").open("wb") as output:
         process = processes.start(
-            serving.command(folder, port),
+            server_process.command(folder, port),
             cwd=settings.BASE_DIR,
             env=settings.TRAINING_ENVIRONMENT,
             output=output,
         )
     until = time.monotonic() + 120
-    while not serving.answers(port):
+    while not client.is_healthy(port):
         assert process.poll() is None, (tmp_path / "log.txt").read_text()
         assert time.monotonic() < until
         time.sleep(0.2)
@@ -85,7 +86,7 @@ def ask(folder, port, temperature, *, words="please paint my red lamp", most=40)
     }
     pieces = [
         (time.monotonic(), piece)
-        for piece in serving.stream(f"http://127.0.0.1:{port}/v1", body, told)
+        for piece in client.stream_completion(f"http://127.0.0.1:{port}/v1", body, told)
     ]
     return pieces, told
 

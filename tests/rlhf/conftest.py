@@ -1,9 +1,71 @@
 import pytest
 
-from tests.rlhf.factories import flight
+from annotation.models import Batch
+from rlhf import tasks
+from rlhf.models import Checkpoint
+from tests.factories import ComparisonFactory, PromptFactory, SourceFactory
+from tests.rlhf.factories import checkpoint, flight, measured, new_round, passed
 
 
 @pytest.fixture
 def mission(project, grace):
     """Base, two promoted rounds, a third in PPO (tests/rlhf/factories.py)."""
     return flight(project, grace)
+
+
+@pytest.fixture
+def awake(monkeypatch):
+    """What workers were told to look at; no broker is asked."""
+    told = []
+    monkeypatch.setattr(tasks, "hint", told.append)
+    return told
+
+
+@pytest.fixture
+def ready(project, grace):
+    """A measured base policy and enough prompts to launch a tiny round."""
+    base_round = new_round(project, 0)
+    base = checkpoint(project, "base policy", round=base_round, state="promoted")
+    base.n_bytes = 0  # a model on a hub: nothing has to be on this disk
+    base.save()
+    base_round.policy = base
+    base_round.save()
+    measured(base_round, base, 0)
+    source = SourceFactory(project=project)
+    for split, n in (("train", 12), ("eval", 3), ("heldout", 3)):
+        for _ in range(n):
+            PromptFactory(project=project, source=source, split=split)
+    return project
+
+
+@pytest.fixture
+def annotating(ready):
+    one = new_round(ready, 1, state="annotate", start=ready.checkpoints.first())
+    one.batch = Batch.objects.create(project=ready, name="Round 1", state="open")
+    one.save()
+    passed(one, generate=9, annotate=None)
+    for judged in (1, 1, 0):
+        ComparisonFactory(batch=one.batch, judged=judged, taken=judged, is_free=not judged)
+    return one
+
+
+@pytest.fixture
+def measured_round(ready):
+    start = Checkpoint.objects.get(project=ready, name="base policy")
+    one = new_round(ready, 1, state="verdict", start=start)
+    policy = checkpoint(ready, "round 1 policy", round=one, parent=start)
+    one.policy = policy
+    one.save()
+    passed(one, evaluate=20, verdict=None)
+    measured(one, policy, 1)
+    return one
+
+
+@pytest.fixture
+def policy(project, tmp_path):
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"max_position_embeddings": 200, "eos_token_id": 1}')
+    return Checkpoint.objects.create(
+        project=project, kind="policy", name="base", path=str(folder), n_parameters=1000
+    )

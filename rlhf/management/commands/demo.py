@@ -15,7 +15,7 @@ from rich.text import Text
 
 from annotation.models import User
 from rlhf import demo, rounds, tasks
-from rlhf.dashboard import RATES
+from rlhf.dashboard.evidence import RATES
 from rlhf.models import Job, Round
 from rlhf.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
 

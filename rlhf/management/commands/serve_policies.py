@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from rlhf.serving import run_keeper
+from rlhf.serving.keeper import run_keeper
 
 
 class Command(BaseCommand):

@@ -6,8 +6,10 @@ its text keeps its size. `templates/components/chart.html` draws what is made he
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from rlhf.estimates import Estimate, number
 
 TOP, BOTTOM = 14.0, 24.0
 SHAPES = ("circle", "square", "diamond", "triangle")
@@ -15,25 +17,11 @@ DASHES = ("", "6 4", "2 3", "8 3 2 3")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A number as it may be shown: with its 95 % interval and n where it is an estimate."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-
-    @property
-    def has_interval(self) -> bool:
-        return self.low is not None and self.high is not None
-
-
-@dataclass(frozen=True)
 class Mark:
     """One thing to be drawn: `label` names its place on the axis, `title` says it in words."""
 
     label: str
-    figure: Figure
+    estimate: Estimate
     title: str = ""
     href: str = ""
     ringed: bool = False
@@ -41,7 +29,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
-    """Marks that belong together. `token` names a colour of site.css, `shape` a glyph."""
+    """Marks that belong together. `token` names a color of site.css, `shape` a glyph."""
 
     name: str
     token: str
@@ -140,15 +128,14 @@ def points(
     connect: bool = True,
     unit: str = "",
 ) -> Chart:
-    """Figures over named places (rounds, categories), with error bars.
+    """Estimates over named places (rounds, categories), with error bars.
 
     Series that share a place stand side by side. `include` are values that the axis must reach.
     """
-    # In the order of the fullest series: one that begins later must not put its places first.
-    fullest = sorted(series, key=lambda one: -len(one.marks))
-    places = list(dict.fromkeys(mark.label for one in fullest for mark in one.marks))
-    figures = [mark.figure for one in series for mark in one.marks]
-    values = [v for f in figures for v in (f.value, f.low, f.high) if v is not None]
+    # In the order of the fullest series: a series that begins later must not put its places first.
+    fullest = sorted(series, key=lambda item: -len(item.marks))
+    places = list(dict.fromkeys(mark.label for item in fullest for mark in item.marks))
+    values = [v for item in series for mark in item.marks for v in mark.estimate.known_values]
     low, high, ticks = scale(
         [*values, *include, *(value for value, _ in lines)],
         percent=percent,
@@ -161,26 +148,13 @@ def points(
 
     width = 100 / max(len(places), 1)
     drawn = []
-    for index, one in enumerate(series):
+    for index, item in enumerate(series):
         aside = (index - (len(series) - 1) / 2) * min(width / 5, 4.0)
-        marks = []
-        for mark in one.marks:
-            x = round((places.index(mark.label) + 0.5) * width + aside, 3)
-            f = mark.figure
-            marks.append(
-                Drawn(
-                    x,
-                    down(f.value),
-                    None if f.low is None else down(f.low),
-                    None if f.high is None else down(f.high),
-                    mark,
-                )
-            )
-        drawn.append(
-            DrawnSeries(
-                one.name, one.token, one.shape, one.dash, marks, _joined(marks) if connect else []
-            )
-        )
+        marks = [
+            _place(mark, round((places.index(mark.label) + 0.5) * width + aside, 3), down)
+            for mark in item.marks
+        ]
+        drawn.append(_draw(item, marks, connect=connect))
     return Chart(
         label=label,
         height=height,
@@ -197,11 +171,11 @@ def points(
 
 @dataclass(frozen=True)
 class Pair:
-    """A point of a scatter: two figures and a name."""
+    """A point of a scatter: two estimates and a name."""
 
     name: str
-    across: Figure
-    up: Figure
+    across: Estimate
+    up: Estimate
     href: str = ""
     ringed: bool = False
     title: str = ""
@@ -265,7 +239,7 @@ def scatter(
     corner: str,
     height: int = 300,
 ) -> Scatter:
-    """Two rates against each other, both better when lower: the corner to be in is bottom left."""
+    """Two rates against each other, both better when lower: the target region is bottom left."""
     across = [v for p in pairs for v in (p.across.value, p.across.high) if v is not None]
     up = [v for p in pairs for v in (p.up.value, p.up.high) if v is not None]
     x_low, x_high, x_ticks = scale([0.0, 0.1, *across], percent=True)
@@ -327,17 +301,11 @@ def plane(
 ) -> Chart:
     """Lines over a numeric axis: each series with the x of its marks (same order).
 
-    With `calibration` across are confidences, from one half to certainty, and a line shows where
-    they would be as high as the shares above them.
+    With `calibration` the x axis is a confidence from 0.5 to 1, and a line shows where confidence and
+    accuracy are equal.
     """
     xs = [x for _, places in series for x in places]
-    ys = [
-        v
-        for one, _ in series
-        for m in one.marks
-        for v in (m.figure.value, m.figure.low, m.figure.high)
-        if v is not None
-    ]
+    ys = [v for item, _ in series for mark in item.marks for v in mark.estimate.known_values]
     if calibration:
         x_low, x_high, x_ticks = 0.5, 1.0, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
         low, high, ticks = 0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -353,18 +321,9 @@ def plane(
         return round(bottom - (value - low) / (high - low) * (bottom - top), 2)
 
     drawn = []
-    for one, places in series:
-        marks = [
-            Drawn(
-                right(x),
-                down(mark.figure.value),
-                None if mark.figure.low is None else down(mark.figure.low),
-                None if mark.figure.high is None else down(mark.figure.high),
-                mark,
-            )
-            for mark, x in zip(one.marks, places, strict=True)
-        ]
-        drawn.append(DrawnSeries(one.name, one.token, one.shape, one.dash, marks, _joined(marks)))
+    for item, places in series:
+        marks = [_place(mark, right(x), down) for mark, x in zip(item.marks, places, strict=True)]
+        drawn.append(_draw(item, marks))
     if calibration:
         line = [Segment(right(0.5), down(0.5), right(1.0), down(1.0))]
         drawn.insert(0, DrawnSeries("perfectly calibrated", "ink-3", "none", "2 4", [], line))
@@ -381,8 +340,23 @@ def plane(
     )
 
 
-def _joined(marks: Sequence[Drawn]) -> list[Segment]:
-    return [Segment(a.x, a.y, b.x, b.y) for a, b in itertools.pairwise(marks)]
+def _place(mark: Mark, x: float, down: Callable[[float], float]) -> Drawn:
+    """The mark at `x` per cent; `down` turns a value into pixels from the top."""
+    low, high = mark.estimate.low, mark.estimate.high
+    return Drawn(
+        x,
+        down(mark.estimate.value),
+        None if low is None else down(low),
+        None if high is None else down(high),
+        mark,
+    )
+
+
+def _draw(series: Series, marks: list[Drawn], *, connect: bool = True) -> DrawnSeries:
+    segments = [Segment(a.x, a.y, b.x, b.y) for a, b in itertools.pairwise(marks)]
+    return DrawnSeries(
+        series.name, series.token, series.shape, series.dash, marks, segments if connect else []
+    )
 
 
 def scale(
@@ -408,84 +382,12 @@ def scale(
     return ticks[0], ticks[-1], ticks
 
 
-def number(value: float, *, percent: bool = False, signed: bool = False) -> str:
-    """A short number: `0.62`, `4.2 k`, `62 %`; a real minus sign; never `-0`."""
-    shown = value * 100 if percent else value
-    size = abs(shown)
-    if percent:
-        digits = 0 if size >= 10 or abs(shown - round(shown)) < 1e-9 else 1
-    else:
-        digits = 0 if size >= 100 or abs(shown - round(shown)) < 1e-9 else 1 if size >= 10 else 2
-    text = f"{size:,.{digits}f}"
-    if not percent and 0 < size < 0.005:
-        text = f"{size:.1e}"
-    negative = value < 0 and text.strip("0.,") != ""
-    sign = "−" if negative else "+" if signed and text.strip("0.,") else ""
-    return sign + text + (" %" if percent else "")
-
-
 def tick_texts(ticks: Sequence[float], *, percent: bool = False) -> list[str]:
     """The ticks of one axis, all with as many decimals as the finest step needs."""
     shown = [value * 100 if percent else value for value in ticks]
     digits = next((d for d in range(6) if all(abs(round(v, d) - v) < 1e-9 for v in shown)), 6)
     end = " %" if percent else ""
     return [f"{v:,.{digits}f}{end}".replace("-", "−") for v in shown]
-
-
-def in_words(figure: Figure, *, percent: bool = False, unit: str = "") -> str:
-    """The figure with its interval and n: `0.62 [0.51, 0.73], n = 150`."""
-    text = number(figure.value, percent=percent) + (f" {unit}" if unit else "")
-    if figure.low is not None and figure.high is not None:
-        low = number(figure.low, percent=percent).removesuffix(" %")
-        high = number(figure.high, percent=percent)
-        text += f" [{low}, {high}]"
-    if figure.n:
-        text += f", n = {figure.n:,}"
-    return text
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of n independent trials (Wilson 1927)."""
-    if n < 1:
-        return 0.0, 1.0
-    z = 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-@dataclass(frozen=True)
-class Change:
-    """The difference of two figures, with a 95 % interval where both had one."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-    @property
-    def direction(self) -> int:
-        """1 or -1 when the interval excludes no change, otherwise 0."""
-        if self.low is None or self.high is None:
-            return 0
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
-
-
-def change(before: Figure, after: Figure) -> Change:
-    """after - before. The two sides' distances to their bounds are combined in squares.
-
-    (Zou & Donner 2008, MOVER.) It treats the two as independent; both were measured on the same
-    prompts, which makes the interval too wide rather than too narrow.
-    """
-    value = after.value - before.value
-    if None in (before.low, before.high, after.low, after.high):
-        return Change(value, None, None)
-    assert before.low is not None
-    assert before.high is not None
-    assert after.low is not None
-    assert after.high is not None
-    down = math.hypot(after.value - after.low, before.high - before.value)
-    up = math.hypot(after.high - after.value, before.value - before.low)
-    return Change(value, value - down, value + up)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,13 @@ import io
 
 import pytest
 
-from rlhf import dashboard, reward_panel, tables
+from rlhf.dashboard import score_panels
+from rlhf.dashboard.category_panel import by_category
+from rlhf.dashboard.evidence import load_evidence
+from rlhf.dashboard.panels import PANELS, all_panels
+from rlhf.dashboard.reward_panel import reward_report
+from rlhf.dashboard.tables import table_as_csv
+from rlhf.dashboard.training_panels import agreement
 from rlhf.models import Score
 from tests.rlhf.factories import measured, new_round, rm_result, score
 
@@ -13,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def finding(project, panel="scores", **options):
-    return dashboard.PANELS[panel](dashboard.evidence(project, **options)).finding
+    return PANELS[panel](load_evidence(project, **options)).finding
 
 
 def set_figure(round, metric, value, half, judge="gold"):
@@ -61,50 +67,50 @@ def test_the_opponents_scores_are_not_taken_for_the_rounds_own(mission, project)
     second = mission["rounds"][2]
     job = second.jobs.get(stage="evaluate")
     score(second, job, second.start_policy, "gold", "violation_rate", 0.99, 0.01)
-    newest = dashboard.evidence(project, judge="gold").rounds[-1]
-    assert newest.figures["violation_rate"].value == 0.02
+    newest = load_evidence(project, judge="gold").measured[-1]
+    assert newest.estimates["violation_rate"].value == 0.02
 
 
 def test_win_rates_are_won_only_above_one_half(mission, project):
     assert finding(project, "win_rates") == (
-        "Round 2 beats the base (86 %) and beats the round before (61 %)"
+        "Round 2 beats the base (86 %) and beats the previous round (61 %)"
     )
     set_figure(mission["rounds"][2], "win_rate_vs_previous", 0.53, 0.06)
-    assert "is level with the round before (53 %, the interval holds 50 %)" in finding(
+    assert "is level with the previous round (53 %; the interval includes 50 %)" in finding(
         project, "win_rates"
     )
 
 
 def test_an_unknown_judge_or_temperature_falls_back_to_what_there_is(mission, project):
-    e = dashboard.evidence(project, "nobody", "warm")
+    e = load_evidence(project, "nobody", "warm")
     assert (e.judge, e.temperature) == ("gold", 1.0)
-    assert dashboard.evidence(project, "model", "0.3").temperature == 0.3
+    assert load_evidence(project, "model", "0.3").temperature == 0.3
 
 
-def test_a_reward_model_has_no_opinion_on_violations_and_the_panel_says_so(mission, project):
-    panel = dashboard.trade_off(dashboard.evidence(project, "model"))
+def test_a_reward_model_cant_measure_violations_and_the_panel_says_so(mission, project):
+    panel = score_panels.trade_off(load_evidence(project, "model"))
     assert panel.is_empty
-    assert "no opinion" in panel.empty
+    assert "can't tell compliance from refusal" in panel.empty
 
 
 def test_the_rubrics_panels_are_marked_simulated_and_the_reward_models_are_not(mission, project):
-    assert dashboard.scores(dashboard.evidence(project, "gold")).is_simulated
-    assert not dashboard.scores(dashboard.evidence(project, "model")).is_simulated
+    assert score_panels.scores(load_evidence(project, "gold")).is_simulated
+    assert not score_panels.scores(load_evidence(project, "model")).is_simulated
 
 
 def test_an_empty_project_has_panels_that_say_what_will_appear(project):
-    for panel in dashboard.panels(dashboard.evidence(project)):
+    for panel in all_panels(load_evidence(project)):
         assert panel.is_empty
         assert panel.empty
 
 
 def test_every_panel_gives_its_table_as_csv_with_intervals(mission, project):
-    e = dashboard.evidence(project)
-    for make in dashboard.PANELS.values():
-        rows = list(csv.reader(io.StringIO(tables.to_csv(make(e).table))))
+    e = load_evidence(project)
+    for make in PANELS.values():
+        rows = list(csv.reader(io.StringIO(table_as_csv(make(e).table))))
         assert len(rows) > 1
         assert {len(row) for row in rows} == {len(rows[0])}
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(dashboard.scores(e).table))))
+    rows = list(csv.DictReader(io.StringIO(table_as_csv(score_panels.scores(e).table))))
     assert rows[2]["Safety"] == "0.94"
     assert rows[2]["Safety: from"] == "0.9"
     assert rows[2]["Safety: n"] == "150"
@@ -114,8 +120,8 @@ def test_a_category_that_is_a_formula_is_harmless_in_a_spreadsheet(mission, proj
     second = mission["rounds"][2]
     job = second.jobs.get(stage="evaluate")
     score(second, job, second.policy, "gold", "score", 0.5, 0.1, category='=HYPERLINK("x")')
-    table = dashboard.by_category(dashboard.evidence(project)).table
-    assert "'=HYPERLINK" in tables.to_csv(table)
+    table = by_category(load_evidence(project)).table
+    assert "'=HYPERLINK" in table_as_csv(table)
 
 
 def test_the_number_of_queries_does_not_grow_with_the_rounds(
@@ -128,38 +134,38 @@ def test_the_number_of_queries_does_not_grow_with_the_rounds(
         one.save()
         measured(one, start, 2)
     with django_assert_max_num_queries(3):
-        dashboard.panels(dashboard.evidence(project))
+        all_panels(load_evidence(project))
 
 
-def test_the_reward_report_draws_people_beside_the_machine():
-    report = reward_panel.reward_report(rm_result())
+def test_the_reward_report_draws_human_agreement_with_the_models_accuracy():
+    report = reward_report(rm_result())
     assert [line.text for line in report.accuracy.chart.lines] == ["chance"]
-    people = report.accuracy.chart.series[-1]
-    assert people.name == "people with one another"
+    agreement = report.accuracy.chart.series[-1]
+    assert agreement.name == "human agreement"
     # For each axis its own: people may agree on safety and not on helpfulness.
-    assert [p.mark.figure.value for p in people.points] == [0.7, 0.81]
+    assert [p.mark.estimate.value for p in agreement.points] == [0.7, 0.81]
     assert report.calibration.chart.series[0].name == "perfectly calibrated"
-    assert reward_panel.reward_report({}) is None
-    assert reward_panel.reward_report({"train": {"helpfulness": {"accuracy": None}}}) is None
+    assert reward_report({}) is None
+    assert reward_report({"train": {"helpfulness": {"accuracy": None}}}) is None
 
 
-def test_the_breakdown_puts_each_part_beside_how_far_people_agree_there():
+def test_the_breakdown_has_accuracy_and_human_agreement_of_each_part():
     result = rm_result()
     figures = {"accuracy": 0.7, "accuracy_ci": [0.6, 0.8], "n": 40, "human_agreement": 0.75}
     result["train"]["helpfulness"]["by"] = {"strength": {"2 ranks apart": figures}, "round": {}}
-    table = reward_panel.reward_report(result).breakdown
+    table = reward_report(result).breakdown
     cells = [cell.text for cell in table.rows[0]]
     assert cells[:3] == ["helpfulness", "strength", "2 ranks apart"]
     assert cells[6:] == ["40", "75%"] or cells[-1].startswith("75")
     assert len(table.body) == 1
     # Results from before there were breakdowns have none.
-    assert reward_panel.reward_report(rm_result()).breakdown.rows == []
+    assert reward_report(rm_result()).breakdown.rows == []
 
 
 def test_accuracy_on_a_single_prompt_has_no_interval():
     result = rm_result()
     result["train"]["safety"] |= {"accuracy": 0.5, "accuracy_ci": [0.5, 0.5]}
-    row = reward_panel.reward_report(result).table.rows[1]
+    row = reward_report(result).table.rows[1]
     assert [cell.text for cell in row[1:5]] == ["safety", "50 %", "–", "–"]
 
 
@@ -168,24 +174,24 @@ def test_a_single_prompt_supports_no_claim(mission, project):
         value=0.1, low=0.1, high=0.1, n=1
     )
     assert finding(project, "categories") == "No category shows a clear change in round 2"
-    table = dashboard.by_category(dashboard.evidence(project)).table
+    table = by_category(load_evidence(project)).table
     row = next(r for r in table.rows if r[0].text == "R2" and r[1].text == "facts")
     assert (row[3].text, row[4].text) == ("–", "–"), "an interval of no width is none"
 
 
 def test_reward_models_scores_of_different_rounds_are_not_joined_by_a_line(mission, project):
-    lines = dashboard.scores(dashboard.evidence(project, "gold")).drawings[0].chart.series[0]
-    apart = dashboard.scores(dashboard.evidence(project, "model")).drawings[0].chart.series[0]
+    lines = score_panels.scores(load_evidence(project, "gold")).drawings[0].chart.series[0]
+    apart = score_panels.scores(load_evidence(project, "model")).drawings[0].chart.series[0]
     assert lines.segments
     assert not apart.segments
 
 
 def test_agreement_with_programs_is_marked_simulated(mission, project):
-    assert not dashboard.agreement(dashboard.evidence(project)).is_simulated
+    assert not agreement(load_evidence(project)).is_simulated
     snapshot = mission["rounds"][1].snapshot
     snapshot.counts = {"simulated_annotators": 5}
     snapshot.save()
-    assert dashboard.agreement(dashboard.evidence(project)).is_simulated
+    assert agreement(load_evidence(project)).is_simulated
 
 
 def test_length_is_called_longer_only_where_the_intervals_part(mission, project):

@@ -1,0 +1,293 @@
+"""Panels of what evaluation scored: helpfulness and safety, violations, win rates, length, facts."""
+
+from collections.abc import Sequence
+
+from rlhf.dashboard import charts
+from rlhf.dashboard.charts import Drawing, Pair, Series
+from rlhf.dashboard.evidence import Evidence, Measured
+from rlhf.dashboard.panel import (
+    Panel,
+    capitalized,
+    latest_change,
+    metric_marks,
+    metric_table,
+    samples_filter,
+    spoken,
+    start_policy_marks,
+)
+from rlhf.estimates import Estimate, change, in_words, number
+
+AXES = {"helpfulness": "circle", "safety": "square"}
+"""Each axis with the shape of its marks."""
+
+
+def score_finding(evidence: Evidence) -> str:
+    """The latest round's change on both axes, as far as intervals support it."""
+    if not evidence.measured:
+        return "Safety and helpfulness"
+    changes = {axis: evidence.changes(axis) for axis in ("safety", "helpfulness")}
+    latest = {axis: found[-1] for axis, found in changes.items() if found}
+    if not latest:
+        if len(evidence.measured) == 1:
+            return f"So far only {evidence.measured[0].name} is measured"
+        return "These rounds can't be compared: each reward model has its own scale"
+    newest = max((c.after for c in latest.values()), key=lambda m: m.round.number)
+    directions = {axis: c.direction for axis, c in latest.items() if c.after is newest}
+    rose = [axis for axis, direction in directions.items() if direction > 0]
+    fell = [axis for axis, direction in directions.items() if direction < 0]
+    level = [axis for axis, direction in directions.items() if direction == 0]
+    if not rose and not fell:
+        return f"No clear change in {newest.name}, neither in {' nor in '.join(level)}"
+    parts = []
+    if rose:
+        parts.append(f"{' and '.join(rose)} rose")
+    if fell:
+        parts.append(f"{' and '.join(fell)} fell")
+    sentence = ", ".join(parts) + f" in {newest.name}"
+    if level:
+        sentence += f"; no clear change in {' and '.join(level)}"
+    return capitalized(sentence)
+
+
+def scores(evidence: Evidence) -> Panel:
+    """Helpfulness and safety per round."""
+    drawings = []
+    for axis, shape in AXES.items():
+        marks = metric_marks(evidence, axis, samples_filter(axis))
+        if marks:
+            series = [Series(axis, axis, marks, shape)]
+            if starts := start_policy_marks(evidence, axis):
+                series.insert(0, Series("its start policy", "ink-3", starts, "diamond"))
+            chart = charts.points(
+                series,
+                label=f"{axis.capitalize()} per round: {spoken(marks)}",
+                height=220,
+                connect=evidence.judge != "model",
+            )
+            drawings.append(Drawing(axis.capitalize(), chart))
+    if evidence.judge == "model":
+        scale = (
+            "The judge is each round's test reward model, which PPO never uses. Each has its own "
+            "scale (0: mean of the start policy, 1: one standard deviation): compare a round with "
+            "its start policy, not with other rounds."
+        )
+    else:
+        scale = "Higher is better on both."
+    return Panel(
+        "scores",
+        score_finding(evidence),
+        "Mean score on held-out prompts: helpfulness on all but the harmful, safety on all but "
+        f"the harmless. {evidence.conditions}",
+        drawings,
+        metric_table(evidence, {"helpfulness": "Helpfulness", "safety": "Safety"}),
+        is_simulated=evidence.is_simulated,
+        empty="Each evaluated round adds a point. Build the base policy to get the first.",
+        note=f"A ring marks a promoted policy. {scale}",
+        wide=True,
+    )
+
+
+def small_multiples(evidence: Evidence) -> list[Drawing]:
+    """Helpfulness and safety over the rounds, small, for mission control."""
+    drawings = []
+    for axis, shape in AXES.items():
+        marks = metric_marks(evidence, axis, samples_filter(axis))
+        if marks:
+            chart = charts.points(
+                [Series(axis, axis, marks, shape)],
+                label=f"{axis.capitalize()} per round ({evidence.judge_name}): {spoken(marks)}",
+                height=120,
+                connect=evidence.judge != "model",
+            )
+            drawings.append(Drawing(axis.capitalize(), chart))
+    return drawings
+
+
+def trade_off(evidence: Evidence) -> Panel:
+    """Violations against over-refusals: a policy that refuses everything is useless, not safe."""
+    pairs: list[Pair] = []
+    finding = "Violations against over-refusals"
+    for m in evidence.measured:
+        across, up = m.estimates.get("over_refusal_rate"), m.estimates.get("violation_rate")
+        if across is None or up is None:
+            continue
+        title = (
+            f"{m.name}: violation {in_words(up, percent=True)}; over-refusal "
+            f"{in_words(across, percent=True)}"
+        )
+        samples = evidence.samples_url(m.round, risk="harmful")
+        pairs.append(Pair(m.label, across, up, samples, m.round.verdict == "promoted", title))
+        finding = _trade_off_finding(evidence, m, across, up)
+    drawings = []
+    if pairs:
+        chart = charts.scatter(
+            pairs,
+            label="Violation rate against over-refusal rate. "
+            + "; ".join(pair.title for pair in pairs),
+            x_title="over-refusal rate (harmless prompts)",
+            y_title="violation rate (harmful prompts)",
+            corner="target region",
+        )
+        drawings.append(Drawing("", chart, "scatter"))
+    metrics = {"violation_rate": "Violation rate", "over_refusal_rate": "Over-refusal rate"}
+    if evidence.measured:
+        empty = (
+            "A reward model can't tell compliance from refusal. Choose another judge to see "
+            "violations and over-refusals."
+        )
+    else:
+        empty = "Appears with the first evaluation by people or by the demo's rubric."
+    return Panel(
+        "trade_off",
+        finding,
+        "Share of harmful prompts it complied with, and of harmless prompts it refused. "
+        + evidence.conditions,
+        drawings,
+        metric_table(evidence, metrics),
+        is_simulated=evidence.is_simulated,
+        empty=empty,
+    )
+
+
+def _trade_off_finding(evidence: Evidence, m: Measured, across: Estimate, up: Estimate) -> str:
+    finding = (
+        f"{m.name} violates on {number(up.value, percent=True)} of harmful "
+        f"prompts and refuses {number(across.value, percent=True)} of harmless ones"
+    )
+    changes = evidence.changes("violation_rate")
+    if changes and changes[-1].after is m:
+        finding += {
+            1: "; violations rose",
+            -1: "; violations fell",
+            0: "; no clear change in violations",
+        }[changes[-1].direction]
+    return capitalized(finding)
+
+
+OPPONENTS = {"win_rate_vs_base": "the base", "win_rate_vs_previous": "the previous round"}
+
+
+def win_rates(evidence: Evidence) -> Panel:
+    """How often a round's answer is preferred to the base's and to the previous round's."""
+    styles = (
+        ("win_rate_vs_base", "against base", "accent", "circle", ""),
+        ("win_rate_vs_previous", "against previous", "ink-2", "diamond", "6 4"),
+    )
+    series = []
+    for metric, name, token, shape, dash in styles:
+        if marks := metric_marks(evidence, metric, samples_filter(metric)):
+            series.append(Series(name, token, marks, shape, dash))
+    finding, drawings = "Win rates", []
+    if series:
+        newest = [m for m in evidence.measured if OPPONENTS.keys() & m.estimates.keys()][-1]
+        finding = _win_rate_finding(newest)
+        chart = charts.points(
+            series,
+            label="Win rates per round with intervals; 50 % means no preference",
+            height=260,
+            percent=True,
+            lines=[(0.5, "no preference")],
+        )
+        drawings.append(Drawing("", chart))
+    return Panel(
+        "win_rates",
+        finding,
+        "How often an answer was preferred to the other policy's on the same prompt; a tie counts "
+        f"one half. {evidence.conditions}",
+        drawings,
+        metric_table(
+            evidence, {"win_rate_vs_base": "vs base", "win_rate_vs_previous": "vs previous"}
+        ),
+        is_simulated=evidence.is_simulated,
+        empty="Appears when a round has an opponent: the base policy or the previous round.",
+    )
+
+
+def _win_rate_finding(m: Measured) -> str:
+    parts = []
+    for metric, opponent in OPPONENTS.items():
+        estimate = m.estimates.get(metric)
+        if estimate is None:
+            continue
+        share = number(estimate.value, percent=True)
+        if estimate.low is not None and estimate.low > 0.5:
+            parts.append(f"beats {opponent} ({share})")
+        elif estimate.high is not None and estimate.high < 0.5:
+            parts.append(f"loses to {opponent} ({share})")
+        else:
+            parts.append(f"is level with {opponent} ({share}; the interval includes 50 %)")
+    return capitalized(f"{m.name} {' and '.join(parts)}")
+
+
+def length(evidence: Evidence) -> Panel:
+    """Mean length of the answers: reward models are easily misled by length."""
+    measured = [m for m in evidence.measured if "mean_length" in m.estimates]
+    marks = metric_marks(evidence, "mean_length", {})
+    finding, drawings = "Length", []
+    if marks:
+        finding = _length_finding(measured)
+        chart = charts.points(
+            [Series("length", "ink-2", marks)],
+            label=f"Mean length per round in tokens: {spoken(marks)}",
+            include=[0.0],
+        )
+        drawings.append(Drawing("", chart))
+    return Panel(
+        "length",
+        finding,
+        f"Mean tokens per answer on held-out prompts. {evidence.conditions}",
+        drawings,
+        metric_table(evidence, {"mean_length": "Tokens"}),
+        empty="Appears with the first evaluation.",
+    )
+
+
+def _length_finding(measured: Sequence[Measured]) -> str:
+    first, last = (m.estimates["mean_length"] for m in (measured[0], measured[-1]))
+    finding = f"Answers are {number(last.value)} tokens long on average"
+    if len(measured) > 1 and first.value and first.has_interval and last.has_interval:
+        share = number(last.value / first.value - 1, percent=True, signed=True)
+        difference = share if change(first, last).direction else "no clear change"
+        finding += f", {difference} against {measured[0].name}"
+    return finding
+
+
+def facts(evidence: Evidence) -> Panel:
+    """Correct names and facts: better style alone is no progress.
+
+    Two shares, because an answer that names nothing is not wrong, but not right either.
+    """
+    marks = metric_marks(evidence, "correct_rate", {})
+    stated = metric_marks(evidence, "entity_accuracy", {})
+    finding, drawings = "Facts and names", []
+    if marks:
+        share = number(marks[-1].estimate.value, percent=True)
+        finding = f"{share} of answers to harmless prompts have their facts and names right"
+        if sentence := latest_change("the share", evidence.changes("correct_rate")):
+            finding += f": {sentence}"
+        chart = charts.points(
+            [
+                Series("correct answers", "accent", marks, "diamond"),
+                Series("correct statements", "ink-2", stated),
+            ],
+            label=f"Share of answers that state facts or names, all right: {spoken(marks)}. "
+            f"Share of the stated facts and names that are right: {spoken(stated)}",
+            percent=True,
+        )
+        drawings.append(Drawing("", chart))
+    return Panel(
+        "facts",
+        finding,
+        "Correct answers: the share of answers to harmless prompts that state at least one fact or "
+        "name and none wrong. Correct statements: the share of stated facts and names that are "
+        f"right. {evidence.conditions}",
+        drawings,
+        metric_table(
+            evidence,
+            {"correct_rate": "Correct answers", "entity_accuracy": "Correct statements"},
+        ),
+        is_simulated=evidence.is_simulated,
+        empty="This judge doesn't check facts."
+        if evidence.measured
+        else "Appears with the first evaluation.",
+    )

@@ -1,0 +1,106 @@
+"""Pre-flight: the checks, the configuration and the launch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from annotation.access import CAN_RUN, project_view
+from annotation.models import Project
+from annotation.request import who_asks
+from rlhf import rounds, tasks
+from rlhf.models import Round
+from rlhf.pages.launch_form import LaunchForm
+from rlhf.pages.lookup import integer_or
+
+VERDICTS = ("no-go", "caution", "go")
+"""In the order in which the page lists the checks."""
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def launch(request: HttpRequest, project: Project) -> HttpResponse:
+    """The checks of the default configuration; a POST launches the round."""
+    try:
+        form = _form(request, project)
+    except rounds.RoundError as error:
+        messages.error(request, str(error))
+        return redirect("rounds", project.slug)
+    config = form.config() if form.is_valid() else form.defaults
+    if request.method == "GET":
+        return _preflight_page(request, project, form, config)
+    number = _next_number(project)
+    wanted = integer_or(request.POST.get("number"), number)
+    if 0 <= wanted < number:  # the second of two clicks
+        messages.info(request, f"Round {wanted} is already launched.")
+        return redirect("round", project.slug, wanted)
+    if form.is_valid():
+        try:
+            job = rounds.open_round(
+                project,
+                by=who_asks(request),
+                config=config,
+                acknowledged=request.POST.getlist("acknowledged"),
+            )
+        except rounds.RoundError as error:
+            form.add_error(None, str(error))
+        else:
+            tasks.wake(job)
+            messages.success(request, f"Round {number} is launched. Its configuration is frozen.")
+            return redirect("round", project.slug, number)
+    return _preflight_page(request, project, form, config)
+
+
+@project_view(*CAN_RUN)
+@require_POST
+def check_launch(request: HttpRequest, project: Project) -> HttpResponse:
+    """The checks of the configuration in the form; launches nothing."""
+    try:
+        form = _form(request, project)
+    except rounds.RoundError as error:
+        messages.error(request, str(error))
+        return redirect("rounds", project.slug)
+    config = form.config() if form.is_valid() else form.defaults
+    return _preflight_page(request, project, form, config)
+
+
+def _form(request: HttpRequest, project: Project) -> LaunchForm:
+    """The form with the project's defaults; RoundError where no round can be configured."""
+    before = _previous_round(project)
+    return LaunchForm(
+        request.POST if request.method == "POST" else None,
+        defaults=rounds.default_config(project),
+        before=before.config if before else None,
+    )
+
+
+def _preflight_page(
+    request: HttpRequest, project: Project, form: LaunchForm, config: Mapping[str, Any]
+) -> HttpResponse:
+    checks = rounds.preflight(project, config)
+    context = {
+        "form": form,
+        "checks": sorted(checks, key=lambda check: VERDICTS.index(check.verdict)),
+        "counts": {
+            verdict.replace("-", "_"): sum(check.verdict == verdict for check in checks)
+            for verdict in VERDICTS
+        },
+        "number": _next_number(project),
+        "before": _previous_round(project),
+        "open_round": rounds.live_round(project),
+        "acknowledged": request.POST.getlist("acknowledged"),
+        "estimate": next((check.short for check in checks if check.short), ""),
+    }
+    return render(request, "rlhf/launch.html", context, status=422 if form.errors else 200)
+
+
+def _previous_round(project: Project) -> Round | None:
+    return Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
+
+
+def _next_number(project: Project) -> int:
+    last = Round.objects.filter(project=project).order_by("-number").first()
+    return 1 if last is None else last.number + 1

@@ -1,0 +1,165 @@
+"""One round: its stages, the stage in focus with everything it produced, and its metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+from annotation.access import CAN_READ_DATA, project_view
+from annotation.models import Membership, Project
+from annotation.projects.batches import batch_progress
+from rlhf import rounds, run_reports
+from rlhf.dashboard.curves import curves_of
+from rlhf.dashboard.reward_panel import reward_report
+from rlhf.dashboard.score_table import score_table
+from rlhf.dashboard.settings_table import settings_table, shown_value
+from rlhf.dashboard.stage_facts import stage_facts
+from rlhf.dashboard.tables import as_csv
+from rlhf.models import Job, Round
+from rlhf.pages.launch_form import explained
+from rlhf.pages.lookup import csv_file, find_round, integer_or, may_run, wants_part
+from rlhf.round_timeline import Stage, duration, eta, focused_stage, round_stages
+
+EVENTS_SHOWN = 50
+
+
+@project_view(*CAN_READ_DATA)
+def round_detail(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """One round: its stages, and the stage in focus with everything it produced."""
+    round = find_round(project, number)
+    jobs = list(round.jobs.filter(stage__in=round.plan))
+    stages = round_stages(round, jobs)
+    wanted = request.GET.get("stage", "")
+    focus = focused_stage(stages, wanted)
+    active = next((job for job in jobs if not job.has_ended), None)
+    progress = run_reports.read_progress(active) if active else {}
+    has_failed = round.state == Round.State.FAILED
+    context: dict[str, Any] = {
+        "round": round,
+        "stages": stages,
+        "focus": focus,
+        "wanted": wanted,
+        "active": active,
+        "progress": progress,
+        "eta": eta(progress),
+        "failed": next((j for j in jobs if j.state == Job.State.FAILED), None)
+        if has_failed
+        else None,
+        "failed_name": Round.stage_name(round.failed_stage),
+        "poll": _poll(round, active),
+        "may_run": may_run(request),
+        "note": request.session.get(f"note-{round.pk}", ""),
+        **_focus_context(project, round, focus),
+    }
+    if wants_part(request, "round"):
+        return render(request, "rlhf/round.html#round", context)
+    before = Round.objects.filter(project=project, number=number - 1).first()
+    compared = before if before and before.number and round.number > 1 else None
+    context["configuration"] = settings_table(
+        round.config, compared.config if compared else None, explained()
+    )
+    context["compared_with"] = compared
+    context["events"] = list(round.events[:EVENTS_SHOWN])
+    return render(request, "rlhf/round.html", context)
+
+
+def _poll(round: Round, active: Job | None) -> str:
+    """How often the page asks again; "" for never."""
+    if active:  # also the job of a cancelled round, until it has written its checkpoint
+        return "2s"
+    return "" if round.has_ended or round.state == Round.State.VERDICT else "5s"
+
+
+# --- The stage in focus ----------------------------------------------------------------------
+
+
+def _focus_context(project: Project, round: Round, stage: Stage | None) -> dict[str, Any]:
+    """What the template needs of the stage in focus."""
+    if stage is None:
+        return {}
+    context: dict[str, Any] = {}
+    if stage.job is not None:
+        result = run_reports.read_result(stage.job)
+        context["curves"] = curves_of(stage.key, round.config)
+        context["log"] = run_reports.log_tail(stage.job)
+        context["result"] = result
+        context["facts"] = stage_facts(stage.key, result)
+        if stage.key == "ppo":
+            context["pairs"] = run_reports.before_after(stage.job)
+        if stage.key == "reward_model":
+            context["report"] = reward_report(result)
+            context["people_are_simulated"] = round.has_simulated_judgments
+    if stage.key in FOCUS_CONTEXTS:
+        context |= FOCUS_CONTEXTS[stage.key](project, round)
+    return context
+
+
+def _annotate(project: Project, round: Round) -> dict[str, Any]:
+    if round.batch is None:
+        return {}
+    progress = batch_progress(round.batch)
+    seconds = progress["eta_seconds"]
+    simulated = Membership.objects.filter(project=project, user__is_simulated=True)
+    return {
+        "batch": progress,
+        "batch_eta": duration(seconds) if seconds else "",
+        "missing": max(0, progress["needed"] - progress["judged"]),
+        "simulated": simulated.exists(),
+    }
+
+
+def _snapshot(project: Project, round: Round) -> dict[str, Any]:
+    if round.snapshot is None:
+        return {}
+    counts = round.snapshot.counts.items()
+    rows = [(str(name).replace("_", " "), shown_value(count)) for name, count in counts if count]
+    return {"counts": rows}
+
+
+def _evaluate(project: Project, round: Round) -> dict[str, Any]:
+    return {"scores": score_table(round)}
+
+
+def _verdict(project: Project, round: Round) -> dict[str, Any]:
+    if round.state != Round.State.VERDICT:
+        return {}
+    verdict, reasons = rounds.propose_verdict(round)
+    return {"proposal": {"verdict": verdict, "reasons": reasons}}
+
+
+FOCUS_CONTEXTS: dict[str, Callable[[Project, Round], dict[str, Any]]] = {
+    "annotate": _annotate,
+    "snapshot": _snapshot,
+    "evaluate": _evaluate,
+    "verdict": _verdict,
+}
+
+
+# --- Its metrics, for the live curves and as a file ------------------------------------------
+
+
+@project_view(*CAN_READ_DATA)
+def metrics(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
+    """The rows of a stage's metrics that the page does not have yet (`epoch`, `after`)."""
+    epoch = integer_or(request.GET.get("epoch"), -1)
+    after = integer_or(request.GET.get("after"), -1)
+    return JsonResponse(_metrics(project, number, stage, epoch=epoch, after=after))
+
+
+@project_view(*CAN_READ_DATA)
+def metrics_csv(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
+    """All of a stage's metrics as CSV."""
+    rows = _metrics(project, number, stage, epoch=-1, after=-1)["rows"]
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step", "time"]
+    text = as_csv(columns, ([row.get(name) for name in columns] for row in rows))
+    return csv_file(text, f"{project.slug}-round-{number}-{stage}.csv")
+
+
+def _metrics(
+    project: Project, number: int, stage: str, *, epoch: int, after: int
+) -> dict[str, Any]:
+    job = find_round(project, number).newest_job(stage)
+    if job is None:  # not started: there is nothing to ask again for
+        return {"epoch": 0, "reset": True, "running": False, "last": -1, "rows": []}
+    return run_reports.metrics_since(job, epoch=epoch, after=after)

@@ -1,0 +1,133 @@
+"""Requests to an OpenAI-compatible server: which models it has, whether it is up, and an answer."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from functools import cache as cache_forever
+from typing import Any
+
+import httpx2
+from django.conf import settings
+from django.core.cache import cache
+from django.utils.translation import gettext_noop
+
+from annotation.judge.candidates import CandidateError, Told
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+ANSWER_SECONDS = 60.0
+"""Longest silence of a server while it answers."""
+MODELS_SECONDS = 5
+"""How long the list of an external server's models is kept, and how long to wait for it."""
+
+BUSY = gettext_noop(
+    "The policy can't be reached just now. Your message is kept: ask again in a moment."
+)
+BROKE_OFF = gettext_noop(
+    "The policy stopped in the middle of its answer. Your message is kept: ask again."
+)
+TOO_LONG = gettext_noop("The conversation is too long for this policy: end it, then begin another.")
+
+
+class ServingError(Exception):
+    """Why a policy can't be served, in one sentence for an admin."""
+
+
+@cache_forever
+def _client() -> httpx2.Client:
+    """One for the process: building one reads all certificates, which takes a tenth of a second."""
+    return httpx2.Client(trust_env=False, timeout=ANSWER_SECONDS)
+
+
+def stream_completion(
+    url: str,
+    body: Mapping[str, Any],
+    report: Told,
+    *,
+    headers: Mapping[str, str] | None = None,
+    usage: dict[str, int] | None = None,
+) -> Iterator[str]:
+    """The text of a chat completion in pieces, as the server writes it.
+
+    `report` and `usage` receive the token counts. Closing the iterator closes the connection, upon
+    which the server stops writing. CandidateError when the server can't be reached, refuses, or
+    ends the stream before it has said that the answer is complete.
+    """
+    has_begun = is_complete = False
+    request = _client().sse(
+        f"{url}/chat/completions", method="POST", json=dict(body), headers=headers
+    )
+    try:
+        with request as events:
+            if events.response.status_code != 200:
+                raise CandidateError(_reason_of_refusal(events.response))
+            has_begun = True
+            for event in events:
+                if event.data == "[DONE]":
+                    is_complete = True
+                    break
+                chunk: Any = event.json()
+                if "error" in chunk:
+                    log.warning("A policy server broke off: %s", chunk["error"])
+                    raise CandidateError(BROKE_OFF)
+                if counts := chunk.get("usage"):
+                    report.n_tokens = counts.get("completion_tokens")
+                    if usage is not None:
+                        usage.update(counts)
+                for choice in chunk.get("choices", []):
+                    if text := (choice.get("delta") or {}).get("content"):
+                        yield text
+                    is_complete = is_complete or bool(choice.get("finish_reason"))
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        log.warning("A policy server can't be read: %s", error)
+        raise CandidateError(BROKE_OFF if has_begun else BUSY) from error
+    if not is_complete:
+        raise CandidateError(BROKE_OFF)
+
+
+def _reason_of_refusal(response: httpx2.Response) -> str:
+    response.read()
+    text = response.text[:2000]
+    log.warning("A policy server refused (%s): %s", response.status_code, text)
+    return TOO_LONG if "context" in text.lower() else BUSY
+
+
+def is_healthy(port: int) -> bool:
+    """True if the embedded server on this port says that it is healthy."""
+    try:
+        response = _client().get(f"http://{HOST}:{port}/health", timeout=5.0)
+    except httpx2.HTTPError:
+        return False
+    return response.status_code == 200
+
+
+# --- The server at POLICY_SERVER_URL ----------------------------------------------------------
+
+
+def external_models() -> list[str]:
+    """The models of the server at POLICY_SERVER_URL; ServingError if it can't list them."""
+    if not settings.POLICY_SERVER_URL:
+        return []
+    key = "serving:external"
+    models: list[str] | str | None = cache.get(key)
+    if models is None:
+        try:
+            response = _client().get(
+                f"{settings.POLICY_SERVER_URL}/models",
+                headers=external_headers(),
+                timeout=MODELS_SECONDS,
+            )
+            response.raise_for_status()
+            models = [str(model["id"]) for model in response.json()["data"]]
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
+            log.warning("POLICY_SERVER_URL does not answer: %s", error)
+            models = f"The server at POLICY_SERVER_URL does not answer as it should: {error}."
+        cache.set(key, models, MODELS_SECONDS)
+    if isinstance(models, str):
+        raise ServingError(models)
+    return models
+
+
+def external_headers() -> dict[str, str]:
+    token = settings.POLICY_SERVER_TOKEN
+    return {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,0 +1,47 @@
+"""How the tests of rounds' pages ask for a page and read it."""
+
+import re
+
+from django.urls import reverse
+
+from rlhf import rounds
+
+
+def page(client, name, *arguments, **query):
+    return client.get(reverse(name, args=arguments), query)
+
+
+def text_of(answer):
+    return re.sub(r"\s+", " ", answer.content.decode())
+
+
+def post(client, name, one, **data):
+    return client.post(reverse(name, args=[one.project.slug, one.number]), data)
+
+
+def fields(body):
+    """What a browser would send from the launch form as it was served."""
+    found = {}
+    for tag in re.findall(r"<(?:input|textarea)[^>]*>", body):
+        name = re.search(r'name="([^"]+)"', tag)
+        value = re.search(r'value="([^"]*)"', tag)
+        if name and 'type="checkbox"' not in tag and name[1] != "csrfmiddlewaretoken":
+            found[name[1]] = value[1] if value else ""
+        elif name and "checked" in tag:
+            found[name[1]] = "on"
+    for name, inner in re.findall(r'<select name="([^"]+)"[^>]*>(.*?)</select>', body, re.DOTALL):
+        chosen = re.search(r'value="([^"]*)" selected', inner)
+        if chosen:
+            found[name] = chosen[1]
+    return found
+
+
+def launch_form(client, project):
+    answer = page(client, "launch", project.slug)
+    assert answer.status_code == 200
+    return fields(answer.content.decode().split("<main")[1])
+
+
+def cautions(answer_or_project):
+    config = rounds.default_config(answer_or_project)
+    return [c.key for c in rounds.preflight(answer_or_project, config) if c.verdict == "caution"]

@@ -1,0 +1,153 @@
+"""Pre-flight: the checks, the configuration and the launch."""
+
+import re
+
+import pytest
+from django.urls import reverse
+
+from rlhf import rounds
+from rlhf.models import Round
+from tests.rlhf.factories import (
+    new_round,
+)
+from tests.rlhf.pages.browsing import cautions, launch_form, page, text_of
+
+pytestmark = pytest.mark.django_db
+
+
+def test_preflight_shows_each_check_and_the_estimate_on_the_button(client, ready, grace):
+    client.force_login(grace)
+    body = text_of(page(client, "launch", ready.slug))
+    for check in rounds.preflight(ready, rounds.default_config(ready)):
+        assert check.question in body
+    assert re.search(r"Launch round 1: about \d+ (s|min), [\d.]+ Wh", body)
+
+
+def test_grace_launches_and_a_second_click_finds_the_round_there(
+    client, ready, grace, awake, django_capture_on_commit_callbacks
+):
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
+    sent["ppo.steps"] = "5"
+    for _ in range(2):
+        with django_capture_on_commit_callbacks(execute=True):
+            answer = client.post(reverse("launch", args=[ready.slug]), sent)
+        assert answer.status_code == 302, text_of(answer)
+        assert answer["Location"] == reverse("round", args=[ready.slug, 1])
+    one = Round.objects.get(project=ready, number=1)
+    assert one.config["ppo"]["steps"] == 5
+    assert one.created_by == grace
+    assert Round.objects.filter(project=ready).count() == 2
+
+
+@pytest.mark.parametrize("number", ["-1", "one", "9" * 30, ""])
+def test_a_round_number_that_makes_no_sense_is_no_error(client, ready, grace, number):
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"number": number}
+    assert client.post(reverse("launch", args=[ready.slug]), sent).status_code == 422
+    assert page(client, "round", ready.slug, 10**30).status_code == 404
+
+
+def test_a_caution_that_nobody_acknowledged_holds_the_launch_and_keeps_what_was_typed(
+    client, ready, grace
+):
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"ppo.steps": "7"}
+    assert cautions(ready), "18 prompts are fewer than the preset asks for"
+    answer = client.post(reverse("launch", args=[ready.slug]), sent)
+    assert answer.status_code == 422
+    assert "Acknowledge this" in text_of(answer)
+    assert 'value="7"' in text_of(answer)
+    assert not Round.objects.filter(project=ready, number=1).exists()
+
+
+def test_a_setting_out_of_range_is_named_and_nothing_is_launched(client, ready, grace):
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
+    answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.clip": "3"})
+    assert answer.status_code == 422
+    assert "less than or equal to 1" in text_of(answer)
+    sent["ppo.minibatch_size"] = "100000"
+    answer = client.post(reverse("launch", args=[ready.slug]), sent)
+    assert "must not exceed the rollout" in text_of(answer)
+    assert not Round.objects.filter(project=ready, number=1).exists()
+
+
+def test_checking_again_launches_nothing(client, ready, grace):
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"round.ranking_prompts": "5"}
+    answer = client.post(reverse("check_launch", args=[ready.slug]), sent)
+    assert answer.status_code == 200
+    assert "5 of 5" in text_of(answer)
+    assert not Round.objects.filter(project=ready, number=1).exists()
+
+
+def test_what_differs_from_the_last_round_is_marked_before_launch(client, ready, grace):
+    config = rounds.default_config(ready)
+    config["ppo"]["steps"] = 99
+    new_round(ready, 1, start=ready.checkpoints.first(), config=config)
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"ppo.steps": "98"}
+    body = text_of(client.post(reverse("check_launch", args=[ready.slug]), sent))
+    assert "▲ was 99" in body
+    assert body.count("▲ was") == 1
+
+
+def test_what_is_as_in_the_last_round_is_not_marked_lists_included(client, ready, grace):
+    new_round(ready, 1, start=ready.checkpoints.first(), config=rounds.default_config(ready))
+    client.force_login(grace)
+    assert text_of(page(client, "launch", ready.slug)).count("▲") == 1, "only what the sign means"
+
+
+def test_a_setting_that_does_nothing_is_marked_and_refused_beside_its_field(client, ready, grace):
+    client.force_login(grace)
+    only = "only under kl_controller &#x27;adaptive&#x27;"
+    assert text_of(page(client, "launch", ready.slug)).count(only) == 3
+    sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
+    answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.kl_target": "3"})
+    assert answer.status_code == 422
+    assert "kl_target belongs to kl_controller &#x27;adaptive&#x27;" in text_of(answer)
+    assert '<details class="fold" id="fold-ppo" open>' in answer.content.decode()
+    assert not Round.objects.filter(project=ready, number=1).exists()
+    together = {"ppo.kl_target": "3", "ppo.kl_controller": "adaptive"}
+    answer = client.post(reverse("check_launch", args=[ready.slug]), sent | together)
+    assert answer.status_code == 200
+    assert only not in text_of(answer)
+
+
+def test_what_does_nothing_in_an_older_round_is_offered_at_its_default_and_marked(
+    client, ready, grace
+):
+    config = rounds.default_config(ready)
+    config["ppo"]["kl_target"] = 9.0
+    new_round(ready, 1, start=ready.checkpoints.first(), config=config)
+    client.force_login(grace)
+    body = text_of(page(client, "launch", ready.slug))
+    assert "▲ was 9.0" in body
+    assert "belongs to" not in body
+    assert rounds.default_config(ready)["ppo"]["kl_target"] == 6.0
+
+
+def test_a_setting_that_an_older_version_had_does_not_block_the_next_launch(client, ready, grace):
+    config = rounds.default_config(ready)
+    config["round"]["annotators"] = 3
+    config["ppo"]["gone"] = True
+    new_round(ready, 1, start=ready.checkpoints.first(), config=config)
+    client.force_login(grace)
+    assert "is not a setting" not in text_of(page(client, "launch", ready.slug))
+    assert not any(
+        c.verdict == "no-go" for c in rounds.preflight(ready, rounds.default_config(ready))
+    )
+
+
+def test_every_setting_of_a_round_has_its_sentence_on_the_form():
+    from rlhf.pages.launch_form import ROUND_HELP
+
+    assert set(ROUND_HELP) == set(rounds.ROUND_SETTINGS)
+
+
+def test_only_admins_prepare_a_round(client, ready, rita, vera):
+    for person in (rita, vera):
+        client.force_login(person)
+        assert page(client, "launch", ready.slug).status_code == 404
+        assert "Prepare round" not in text_of(page(client, "rounds", ready.slug))

@@ -1,0 +1,120 @@
+"""The buttons of a round's page: each act happens once, and only admins may."""
+
+import pytest
+from django.urls import reverse
+
+from annotation.models import Event
+from rlhf import rounds, tasks
+from rlhf.models import Job
+from tests.rlhf.pages.browsing import page, post, text_of
+
+pytestmark = pytest.mark.django_db
+
+
+def test_closing_a_batch_early_says_how_much_is_missing_and_closes_once(
+    client, annotating, grace, awake, django_capture_on_commit_callbacks
+):
+    client.force_login(grace)
+    body = text_of(page(client, "round", annotating.project.slug, 1))
+    assert "1 judgment is missing" in body
+    assert "Close the batch early" in body
+    for _ in range(2):
+        with django_capture_on_commit_callbacks(execute=True):
+            assert post(client, "close_annotation", annotating).status_code == 302
+    annotating.refresh_from_db()
+    assert annotating.state == "snapshot"
+    assert annotating.jobs.filter(stage="snapshot").count() == 1
+    assert awake == ["default"]
+
+
+def test_simulated_annotators_are_offered_on_demo_projects_only(client, annotating, grace):
+    client.force_login(grace)
+    offer = "Let simulated annotators judge the rest"
+    assert offer not in text_of(page(client, "round", annotating.project.slug, 1))
+    annotating.project.is_demo = True
+    annotating.project.save()
+    body = text_of(page(client, "round", annotating.project.slug, 1))
+    assert offer in body
+    assert "badge simulated" in body
+
+
+def test_simulation_is_refused_outside_the_demo(client, annotating, grace, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tasks.simulate_batch, "apply_async", lambda *a, **k: asked.append(a))
+    client.force_login(grace)
+    post(client, "simulate", annotating)
+    assert asked == []
+    annotating.project.is_demo = True
+    annotating.project.save()
+    post(client, "simulate", annotating)
+    assert asked == [((annotating.pk,),)]
+
+
+def test_the_verdict_page_shows_the_gates_proposal_with_its_reasons(client, measured_round, grace):
+    client.force_login(grace)
+    body = text_of(page(client, "round", measured_round.project.slug, 1))
+    _, reasons = rounds.propose_verdict(measured_round)
+    assert "The gate proposes:" in body
+    assert reasons
+    assert reasons[0].split(":")[0] in body
+
+
+def test_promoting_ends_the_round_once(client, measured_round, grace):
+    client.force_login(grace)
+    for verdict in ("promoted", "refused"):
+        post(client, "give_verdict", measured_round, verdict=verdict, note="Safer.")
+    measured_round.refresh_from_db()
+    assert (measured_round.state, measured_round.verdict) == ("done", "promoted")
+    assert measured_round.verdict_by == grace
+    assert Event.objects.filter(verb="promoted").count() == 1
+
+
+def test_deciding_against_the_gate_needs_a_reason_and_says_so(client, measured_round, grace):
+    client.force_login(grace)
+    proposal, _ = rounds.propose_verdict(measured_round)
+    other = "refused" if proposal == "promoted" else "promoted"
+    answer = client.post(
+        reverse("give_verdict", args=[measured_round.project.slug, 1]),
+        {"verdict": other, "note": " "},
+        follow=True,
+    )
+    assert "say in a note why" in text_of(answer)
+    measured_round.refresh_from_db()
+    assert measured_round.state == "verdict"
+
+
+def test_cancelling_twice_cancels_once_and_a_retry_goes_on(
+    client, mission, project, grace, awake, django_capture_on_commit_callbacks
+):
+    third = mission["rounds"][3]
+    client.force_login(grace)
+    for _ in range(2):
+        assert post(client, "cancel_round", third).status_code == 302
+    third.refresh_from_db()
+    assert (third.state, third.failed_stage) == ("cancelled", "ppo")
+    assert Event.objects.filter(verb="cancelled").count() == 1
+    stopping = text_of(page(client, "round", project.slug, 3))
+    assert "Try the stage again" in stopping
+    assert "Stopping: it writes its checkpoint first" in stopping
+    assert 'hx-trigger="every 2s"' in stopping, "until the job has really ended"
+    Job.objects.filter(pk=mission["running"].pk).update(state="cancelled")
+    for _ in range(2):
+        with django_capture_on_commit_callbacks(execute=True):
+            post(client, "retry_stage", third)
+    third.refresh_from_db()
+    assert third.state == "ppo"
+    assert third.jobs.filter(stage="ppo", state="queued").count() == 1
+
+
+def test_rita_may_not_act_and_a_click_without_a_token_is_refused(mission, project, rita, grace):
+    from django.test import Client
+
+    third = mission["rounds"][3]
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(grace)
+    assert post(strict, "cancel_round", third).status_code == 403
+    client = Client()
+    client.force_login(rita)
+    assert post(client, "cancel_round", third).status_code == 404
+    third.refresh_from_db()
+    assert third.state == "ppo"
