@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
 from annotation.lib.prepared import Prepared
-from annotation.models import Membership, Project
+from annotation.models import Membership, Project, User
 
 Role = Membership.Role
 
@@ -48,6 +48,21 @@ def role_in(user: Any, project: Project) -> str:
     if membership is None or membership.user_id != user.pk:
         membership = Membership.objects.filter(user=user, project=project).first()
     return membership.role if membership else ""
+
+
+def role_of(request: HttpRequest) -> str:
+    """The role of who asks, in the project that `project_view` fetched for them."""
+    role: str = request.role  # type: ignore[attr-defined]
+    return role
+
+
+def may_create_projects(user: User) -> bool:
+    """Staff, and whoever is admin of a project already."""
+    return (
+        user.is_staff
+        or user.is_superuser
+        or Membership.objects.filter(user=user, role=Role.ADMIN).exists()
+    )
 
 
 def project_view(

@@ -52,11 +52,13 @@ class OwnLanguage:
     # Modules of such pages, and single ones.
     ENGLISH = frozenset(
         {
+            "annotation.pages.account.token_list",
+            "annotation.pages.account.token_revoke",
             "annotation.pages.assignment",
-            "annotation.pages.campaigns",
+            "annotation.pages.batches",
             "annotation.pages.data",
-            "annotation.pages.views.project_new",
-            "annotation.pages.views.project_settings",
+            "annotation.pages.projects.project_new",
+            "annotation.pages.projects.project_settings",
             "config.api_reference",
             "rlhf.pages.campaigns",
             "rlhf.pages.dashboard",

@@ -34,7 +34,7 @@ PAGES = {
     "assignment_rules": ("get", CAN_RUN),
     "api:assignment_rules": ("get", CAN_RUN),
     "api:assignment_person": ("get", CAN_RUN),
-    "campaign_new": ("get", CAN_RUN),
+    "batch_new": ("get", CAN_RUN),
     "judge": ("get", CAN_JUDGE),
     "judge_undo": ("post", CAN_JUDGE),
     "history": ("get", CAN_JUDGE),
@@ -104,8 +104,8 @@ OWN_PAGES = {
     "shortcuts",
     "preferences",
     "project_new",
-    "campaign_close",  # These name a batch: tests/annotation/projects/test_campaigns.py says who may.
-    "campaign_open",
+    "batch_close",  # These name a batch: tests/annotation/projects/test_campaigns.py says who may.
+    "batch_open",
     "judge_one",
     "judge_after",
     # What one person judged, and one case: tests/annotation/pages/test_quality_pages.py.

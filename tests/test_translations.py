@@ -304,7 +304,9 @@ MET_BY_REVIEWERS = {
     "annotation/judge/gold.py": {"GoldError"},
     "annotation/quality/review.py": {"JudgmentError"},
     "annotation/quality/people.py": {"QualityError"},
-    "annotation/pages/quality.py": {"JudgmentError", "GoldError", "ValidationError"},
+    "annotation/pages/quality.py": {"ValidationError"},
+    "annotation/pages/gold.py": {"GoldError", "ValidationError"},
+    "annotation/pages/review.py": {"JudgmentError"},
 }
 MET = MET_BY_ANNOTATORS | MET_BY_REVIEWERS
 
@@ -322,8 +324,9 @@ def test_every_sentence_that_refuses_somebody_who_judges_goes_through_the_catalo
     assert [ast.unparse(one) for one in said] == []
 
 
-def test_what_the_pages_of_quality_report_goes_through_the_catalogue():
-    tree = ast.parse((Path(settings.BASE_DIR) / "annotation/pages/quality.py").read_text())
+@pytest.mark.parametrize("page", ["quality", "gold", "review", "judge", "dialogues"])
+def test_what_the_translated_pages_report_goes_through_the_catalogue(page):
+    tree = ast.parse((Path(settings.BASE_DIR) / f"annotation/pages/{page}.py").read_text())
     said = [
         part
         for node in ast.walk(tree)

@@ -1,22 +1,44 @@
-"""Pages about how one person works: their preferences, and the guidelines with what changed."""
+"""Pages about how one person works: preferences, API tokens and their own progress."""
+
+from datetime import timedelta
+from statistics import median
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import Count
-from django.http import HttpRequest, HttpResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+)
 from django.shortcuts import redirect, render
-from django.utils import translation
+from django.urls import reverse
+from django.utils import timezone, translation
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+)
 
-from annotation.access import project_view
-from annotation.judge.assignment import release_unwanted
-from annotation.lib.word_diff import word_diff
-from annotation.models import Judgment, Project, User
-from annotation.pages.project_forms import PreferencesForm
-from annotation.projects.guidelines import mark_seen
-from annotation.request import save_asked, who_asks, whole_number
+from annotation import tokens
+from annotation.access import CAN_JUDGE, project_view
+from annotation.judge.assignment import (
+    release_unwanted,
+)
+from annotation.models import (
+    ApiToken,
+    Assignment,
+    Batch,
+    Judgment,
+    Membership,
+    Project,
+    User,
+)
+from annotation.pages.account_forms import PreferencesForm, TokenForm
+from annotation.quality import people as quality
+from annotation.request import save_asked, who_asks
 
 
 @login_required
@@ -34,43 +56,110 @@ def preferences(request: HttpRequest) -> HttpResponse:
     return render(request, "annotation/account/preferences.html", {"form": form}, status=status)
 
 
-@project_view()
-def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
-    """The guidelines in force, and every version with what it changed."""
-    judgments = dict(
-        Judgment.objects.current()
-        .of_project(project)
-        .values_list("guideline_version")
-        .annotate(n=Count("pk"))
+@require_POST
+@login_required
+def shortcuts(request: HttpRequest) -> HttpResponse:
+    """Switch single-key shortcuts on or off for this person (WCAG 2.1.4)."""
+    user = who_asks(request)
+    user.shortcuts_enabled = request.POST.get("enabled") == "on"
+    user.save(update_fields=["shortcuts_enabled"])
+    back = request.POST.get("back", "")
+    if not url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
+        back = reverse("home")
+    return redirect(back)
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def token_list(request: HttpRequest) -> HttpResponse:
+    """Tokens of the person who asks. A new one is shown in the answer that made it, never again."""
+    form, plain = TokenForm(request.POST or None), ""
+    if request.method == "POST":
+        if form.is_valid():
+            _, plain = tokens.create_token(
+                request.user, name=form.cleaned_data["name"], days=form.cleaned_data["days"] or None
+            )
+            form = TokenForm()
+        else:
+            return render(
+                request, "annotation/account/tokens.html", _token_page(request, form), status=422
+            )
+    return render(
+        request, "annotation/account/tokens.html", _token_page(request, form) | {"plain": plain}
     )
-    versions = list(project.guideline_versions.order_by("version"))
-    rows = [
-        {
-            "version": version,
-            "before": before,
-            "html": word_diff(before.text, version.text) if before else "",
-            "n": judgments.get(version.version, 0),
-        }
-        for before, version in zip([None, *versions], versions, strict=False)
+
+
+def _token_page(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
+    mine = ApiToken.objects.filter(user=request.user)
+    return {"form": form, "tokens": mine, "api_root": request.build_absolute_uri("/api/v1/")}
+
+
+@login_required
+@require_POST
+def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:
+    found = ApiToken.objects.filter(user=request.user, token_key=prefix).first()
+    if found is None:
+        raise Http404("You have no such token.")
+    tokens.revoke_token(found)
+    messages.success(request, f"Revoked {found.name}. Whatever used it is refused from now on.")
+    return redirect("tokens")
+
+
+# With fewer shared comparisons a share of them says more about the others than about oneself.
+ENOUGH_SHARED = 20
+
+
+@project_view(*CAN_JUDGE)
+@require_GET
+def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
+    """How much one has judged, how fast and how far one agrees; nothing about gold, no names."""
+    me = who_asks(request)
+    found = quality.assessed(project, lately=True)
+    profile = found.profiles.get(me.pk)
+    others = [
+        of.agreement.value
+        for who, of in found.profiles.items()
+        if who != me.pk and of.agreement.value is not None and of.agreement.n >= ENOUGH_SHARED
     ]
+    mine = Judgment.objects.of_project(project).filter(
+        current_for__isnull=False, assignment__annotator=me, assignment__is_ruling=False
+    )
+    seconds = [s for s in mine.values_list("seconds", flat=True) if s is not None]
+    days = _days(mine)
     return render(
         request,
-        "annotation/projects/guidelines.html",
+        "annotation/account/progress.html",
         {
             "project": project,
-            "rows": rows[::-1],
-            "n": judgments.get(project.guideline_version, 0),
+            "membership": Membership.objects.filter(user=me, project=project).first(),
+            "n": mine.count(),
+            "n_skipped": Assignment.objects.filter(
+                annotator=me,
+                comparison__batch__project=project,
+                state=Assignment.State.SKIPPED,
+                is_ruling=False,
+            ).count(),
+            "median_seconds": median(seconds) if seconds else None,
+            "agreement": profile.agreement
+            if profile and profile.agreement.n >= ENOUGH_SHARED
+            else None,
+            "compares": bool(profile and profile.n_pairs),
+            "enough": ENOUGH_SHARED,
+            "team": median(others) if len(others) >= 2 else None,
+            "days": days,
+            "most": max((n for _, n in days), default=0),
+            "is_open": project.batches.filter(state=Batch.State.OPEN).exists(),
         },
     )
 
 
-@project_view()
-@require_POST
-def guidelines_seen(request: HttpRequest, project: Project) -> HttpResponse:
-    """This person has read what changed in the guidelines."""
-    membership = project.memberships.get(user=who_asks(request))
-    mark_seen(membership, whole_number(request.POST.get("version")))
-    back = request.POST.get("back", "")
-    if url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
-        return redirect(back)
-    return redirect("judge", project.slug)
+def _days(mine: Any) -> list[tuple[Any, int]]:
+    """Judgments a day over the last fourteen days, today last."""
+    today = timezone.localdate()
+    per_day = dict.fromkeys((today - timedelta(days=13 - i) for i in range(14)), 0)
+    since = timezone.now() - timedelta(days=15)
+    for at in mine.filter(created_at__gte=since).values_list("created_at", flat=True):
+        day = timezone.localtime(at).date()
+        if day in per_day:
+            per_day[day] += 1
+    return list(per_day.items())

@@ -72,10 +72,10 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
 
 def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
     """The fields that only some protocols have, as parts of an answer in letters."""
-    return votes_in(post, assignment.comparison.batch, list(letters_of(assignment).values()))
+    return posted_parts(post, assignment.comparison.batch, list(letters_of(assignment).values()))
 
 
-def votes_in(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
+def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
     """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
     rules, face = batch.rules, batch.face
     said: dict[str, Any] = {}
@@ -136,12 +136,12 @@ def is_box(one: Attribute) -> bool:
 # --- What is shown -----------------------------------------------------------------------------------------
 
 
-def shown(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
+def questions(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
     """What the page needs beside the texts: the questions, and what was answered so far."""
-    return shown_in(assignment.comparison.batch, list(letters_of(assignment).values()), draft)
+    return questions_in(assignment.comparison.batch, list(letters_of(assignment).values()), draft)
 
 
-def shown_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
+def questions_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
     """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
     rules, face = batch.rules, batch.face
     asks = face not in WRITING and rules.asks_per_response
@@ -228,7 +228,7 @@ def fields_of(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
 # --- An answer as lines of text ------------------------------------------------------------------------------
 
 
-def told(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, str]]:
+def summary(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, str]]:
     """What was said, one line for each question: `{"key", "name", "line"}`."""
     batch = assignment.comparison.batch
     face, rules = batch.face, batch.rules

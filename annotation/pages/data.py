@@ -1,4 +1,4 @@
-"""Pages of data: prompts and their import, snapshots and their download, API tokens."""
+"""Pages of data: prompts and their import, snapshots and their download."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,7 +6,6 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Count, Q, QuerySet
@@ -17,8 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
-from annotation import tokens
-from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view
+from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view, role_of
 from annotation.data import import_formats, imports, preferences
 from annotation.data.downloads import archive_answer, csv_answer, file_answer
 from annotation.data.freezing import freeze, latest
@@ -29,62 +27,30 @@ from annotation.data.snapshots import (
     snapshot_file,
 )
 from annotation.lib.markdown import render_markdown
-from annotation.models import ApiToken, Event, Freezing, Project, Prompt, Snapshot, Source
-from annotation.pages.data_forms import FreezeForm, ImportForm, PromptFilterForm, TokenForm
+from annotation.models import Event, Freezing, Project, Prompt, Snapshot, Source
+from annotation.pages.data_forms import FreezeForm, ImportForm, PromptFilterForm
 from annotation.protocols import called, is_mark
 from annotation.request import whole_number
 
 PROMPTS_A_PAGE = 50
+
+
 # A page that carried every name would weigh more than its prompts; any other can be typed.
 CATEGORIES_SUGGESTED = 100
+
+
 PREVIEW_ROWS = 12
+
+
 # A cell of a table shows the beginning of a text; the whole text is in the download.
 SHOWN_CHARACTERS = 2_000
+
+
 SEARCHED_TURNS = 12
+
+
 # Of a version, the pairs that are searched for words: more would keep somebody waiting.
 SEARCHED_PAIRS = 20_000
-
-
-# --- API tokens -------------------------------------------------------------------------------------
-
-
-@login_required
-@require_http_methods(["GET", "POST"])
-def token_list(request: HttpRequest) -> HttpResponse:
-    """Tokens of the person who asks. A new one is shown in the answer that made it, never again."""
-    form, plain = TokenForm(request.POST or None), ""
-    if request.method == "POST":
-        if form.is_valid():
-            _, plain = tokens.create_token(
-                request.user, name=form.cleaned_data["name"], days=form.cleaned_data["days"] or None
-            )
-            form = TokenForm()
-        else:
-            return render(
-                request, "annotation/account/tokens.html", _token_page(request, form), status=422
-            )
-    return render(
-        request, "annotation/account/tokens.html", _token_page(request, form) | {"plain": plain}
-    )
-
-
-def _token_page(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
-    mine = ApiToken.objects.filter(user=request.user)
-    return {"form": form, "tokens": mine, "api_root": request.build_absolute_uri("/api/v1/")}
-
-
-@login_required
-@require_POST
-def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:
-    found = ApiToken.objects.filter(user=request.user, token_key=prefix).first()
-    if found is None:
-        raise Http404("You have no such token.")
-    tokens.revoke_token(found)
-    messages.success(request, f"Revoked {found.name}. Whatever used it is refused from now on.")
-    return redirect("tokens")
-
-
-# --- Prompts -----------------------------------------------------------------------------------------
 
 
 @project_view(*CAN_READ_DATA)
@@ -244,14 +210,11 @@ def _told(report: import_formats.ImportReport, kind: str) -> str:
     return " ".join(told)
 
 
-# --- Snapshots ------------------------------------------------------------------------------------------
-
-
 @project_view(*CAN_READ_DATA)
 @require_http_methods(["GET", "POST"])
 def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
     """The versions, and the form that freezes another one."""
-    can_export = request.role in CAN_EXPORT  # type: ignore[attr-defined]
+    can_export = role_of(request) in CAN_EXPORT
     form = FreezeForm(project=project)
     if request.method == "POST":
         if not can_export:
@@ -354,7 +317,7 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
         f"{template}#preview" if request.htmx else template,  # type: ignore[attr-defined]
         {
             "snapshot": found,
-            "can_export": request.role in CAN_EXPORT,  # type: ignore[attr-defined]
+            "can_export": role_of(request) in CAN_EXPORT,
             "axes": axes,
             "axis": axis,
             "q": words,

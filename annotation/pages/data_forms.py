@@ -1,4 +1,4 @@
-"""Forms of the data pages: what may be asked for, and the words it is asked in."""
+"""Forms of the data pages: filters, import and freezing."""
 
 from typing import Any
 
@@ -16,6 +16,8 @@ KINDS = [("prompts", "Prompts"), ("comparisons", "Comparisons with judgments")]
 
 
 NOT_FILTERED = "so the list is not filtered by it."
+
+
 NO_CHOICE = {"invalid_choice": f"“%(value)s” is none of the choices, {NOT_FILTERED}"}
 
 
@@ -170,17 +172,3 @@ class FreezeForm(forms.Form):
         if given.get("choosing") and "batches" in given and not given["batches"]:
             self.add_error("batches", "Tick the batches that go in; none is ticked.")
         return given
-
-
-class TokenForm(forms.Form):
-    """A name to know a token by, and how long it works."""
-
-    name = forms.CharField(
-        max_length=80, label="Name", help_text="What will use it, for example “notebook”."
-    )
-    days = forms.TypedChoiceField(
-        label="Works for",
-        coerce=int,
-        choices=[(30, "30 days"), (90, "90 days"), (365, "a year"), (0, "until revoked")],
-        initial=90,
-    )

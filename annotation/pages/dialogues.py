@@ -26,7 +26,7 @@ from annotation.judge.candidates import candidates
 from annotation.judge.submitting import MAX_REASON, JudgmentConflict, JudgmentError
 from annotation.lib.markdown import render_markdown
 from annotation.models import Batch, Dialogue, DialogueCampaign, Project, Turn
-from annotation.pages import answer_form as faces
+from annotation.pages import answer_form
 from annotation.projects.guidelines import news_for
 from annotation.request import measured_seconds, who_asks, whole_number
 
@@ -91,22 +91,21 @@ def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     if request.method != "POST":
         # What changed in the guidelines is shown once, before anything is said under the new ones.
         news = news_for(project.memberships.get(user=who_asks(request)))
-        return render(request, "annotation/dialogues/dialogue.html", _talk(one) | {"news": news})
+        return render(request, "annotation/dialogues/talk.html", _talk(one) | {"news": news})
     act = request.POST.get("act", "")
     try:
-        said = _act(request, one, act)
+        ACTS.get(act, _unknown_act)(request, one)
     except (acts.DialogueError, JudgmentError) as error:
         one.refresh_from_db()
         typed = request.POST.get("text") if act == "say" else None
-        context = _talk(one, draft=typed, said=_said(request, one) if act == "choose" else None)
+        context = _talk(one, draft=typed, said=_posted(request, one) if act == "choose" else None)
         status = 409 if isinstance(error, JudgmentConflict) else 422
         context["problem"] = str(error)
-        return render(request, "annotation/dialogues/dialogue.html", context, status=status)
+        return render(request, "annotation/dialogues/talk.html", context, status=status)
     if act == "draft":
         return HttpResponse(status=204)
-    if said:
-        messages.success(request, said)
     if act == "end":
+        messages.success(request, _("The dialogue is ended. Thank you."))
         return redirect("dialogues", project.slug)
     return redirect("dialogue", project.slug, one.uid)
 
@@ -181,35 +180,55 @@ def _writing(turn: Turn) -> bool:
     return turn.state == State.WRITING
 
 
-def _act(request: HttpRequest, dialogue: Dialogue, act: str) -> str:
-    """Do it; what to tell the person afterwards, "" if the page says it all."""
-    if act == "say":
-        acts.say(dialogue, request.POST.get("text", ""), key=_key(request))
-    elif act == "choose":
-        acts.choose(
-            dialogue,
-            _said(request, dialogue),
-            number=whole_number(request.POST.get("number")),
-            key=_key(request),
-        )
-    elif act == "again":
-        acts.ask_again(dialogue)
-    elif act == "undo":
-        acts.take_back(dialogue)
-    elif act == "draft":
-        acts.keep_draft(dialogue, request.POST.get("text", ""))
-    elif act == "end":
-        acts.end(dialogue)
-        return _("The dialogue is ended. Thank you.")
-    else:
-        raise acts.DialogueError(_("The page asked for something unknown; load it again."))
-    return ""
+# --- What the buttons do --------------------------------------------------------------------------
 
 
-def _said(request: HttpRequest, dialogue: Dialogue) -> dict[str, Any]:
+def _say(request: HttpRequest, dialogue: Dialogue) -> None:
+    acts.say(dialogue, request.POST.get("text", ""), key=_key(request))
+
+
+def _choose(request: HttpRequest, dialogue: Dialogue) -> None:
+    number = whole_number(request.POST.get("number"))
+    acts.choose(dialogue, _posted(request, dialogue), number=number, key=_key(request))
+
+
+def _ask_again(request: HttpRequest, dialogue: Dialogue) -> None:
+    acts.ask_again(dialogue)
+
+
+def _take_back(request: HttpRequest, dialogue: Dialogue) -> None:
+    acts.take_back(dialogue)
+
+
+def _keep_draft(request: HttpRequest, dialogue: Dialogue) -> None:
+    acts.keep_draft(dialogue, request.POST.get("text", ""))
+
+
+def _end(request: HttpRequest, dialogue: Dialogue) -> None:
+    acts.end(dialogue)
+
+
+def _unknown_act(request: HttpRequest, dialogue: Dialogue) -> None:
+    raise acts.DialogueError(_("The page asked for something unknown; load it again."))
+
+
+ACTS = {
+    "say": _say,
+    "choose": _choose,
+    "again": _ask_again,
+    "undo": _take_back,
+    "draft": _keep_draft,
+    "end": _end,
+}
+
+
+# --- What the page shows --------------------------------------------------------------------------
+
+
+def _posted(request: HttpRequest, dialogue: Dialogue) -> dict[str, Any]:
     """The form's fields (annotation/pages/answer_form.py) as an answer in letters."""
     return {
-        **faces.votes_in(request.POST, dialogue.campaign.batch, LETTERS),
+        **answer_form.posted_parts(request.POST, dialogue.campaign.batch, LETTERS),
         "reason": request.POST.get("reason", ""),
         "seconds": measured_seconds(request.POST.get("seconds", "")),
     }
@@ -234,7 +253,7 @@ def _talk(
         texts = turn.partial if _writing(turn) else [one["text"] for one in turn.candidates]
     serving = candidates().serving(campaign)
     over = acts.why_over(dialogue, turns)
-    asked = faces.shown_in(batch, LETTERS, said)
+    asked = answer_form.questions_in(batch, LETTERS, said)
     return {
         **asked,
         "project": project,

@@ -164,11 +164,11 @@ def test_old_figures_give_way_to_new_ones_by_themselves(
     where = f"{live_server.url}/projects/apollo/quality/"
     watched.goto(where)
     watched.get_by_text("By category").click()
-    assert watched.locator("#anew").count() == 0
+    assert watched.locator("#recalculating").count() == 0
     judged(apollo, by=ada, ranks=(1, 2, 3, 4))
-    with watched.expect_response(f"{where}?anew=1"):
+    with watched.expect_response(f"{where}?recalculated=1"):
         watched.goto(where)
-    expect(watched.locator("#anew")).to_have_count(0)
+    expect(watched.locator("#recalculating")).to_have_count(0)
     assert watched.url == where
     assert watched.locator("#figures").count() == 1
     assert watched.locator("h1").count() == 1

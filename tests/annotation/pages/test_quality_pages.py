@@ -433,9 +433,9 @@ def test_nobody_waits_for_figures_that_take_long_to_reckon(
     judged(project, by=ada, ranks=(1, 2, 3, 4))
     old = page()
     assert "being reckoned anew" in old
-    assert 'hx-get="?anew=1"' in old
+    assert 'hx-get="?recalculated=1"' in old
     assert len(reckoned) == 2
-    new = page("?anew=1")
+    new = page("?recalculated=1")
     assert len(reckoned) == 3
     assert "being reckoned anew" not in new + page()
     assert len(reckoned) == 3
@@ -461,10 +461,10 @@ def test_nobody_waits_for_them_on_a_persons_page_or_on_a_case_either(
     person = client.get(pages["person"]).content.decode()
     assert "being reckoned anew" in person
     first, second = (client.get(pages["case"]).content.decode() for _ in range(2))
-    assert "quality/?anew=1" in first, "one page has them reckoned"
-    assert "quality/?anew=1" not in second, "and not each that is opened"
+    assert "quality/?recalculated=1" in first, "one page has them reckoned"
+    assert "quality/?recalculated=1" not in second, "and not each that is opened"
     assert reckoned == []
-    assert "being reckoned anew" not in client.get(f"{pages['person']}?anew=1").content.decode()
+    assert "being reckoned anew" not in client.get(f"{pages['person']}?recalculated=1").content.decode()
     assert reckoned == [1]
 
 

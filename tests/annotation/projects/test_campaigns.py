@@ -88,7 +88,7 @@ def test_responses_of_another_project_cannot_be_taken(client, grace, otto, proje
 def test_only_an_admin_closes_and_only_a_campaign(client, grace, rita, otto, project):
     PromptFactory(project=project)
     batch = start_campaign(project, "x", preset="demonstrate", n=1, overlap=1, by=grace)
-    url = reverse("campaign_close", args=["apollo", batch.pk])
+    url = reverse("batch_close", args=["apollo", batch.pk])
     for person in (rita, otto):
         client.force_login(person)
         assert client.post(url).status_code == 404
@@ -97,7 +97,7 @@ def test_only_an_admin_closes_and_only_a_campaign(client, grace, rita, otto, pro
     batch.refresh_from_db()
     assert batch.state == Batch.State.CLOSED
     of_a_round = BatchFactory(project=project)
-    page = client.post(reverse("campaign_close", args=["apollo", of_a_round.pk]), follow=True)
+    page = client.post(reverse("batch_close", args=["apollo", of_a_round.pk]), follow=True)
     assert "belongs to a round" in page.content.decode()
     of_a_round.refresh_from_db()
     assert of_a_round.state == Batch.State.OPEN
@@ -115,8 +115,8 @@ def test_who_writes_is_told_of_no_key_that_compares_responses(client, ada, grace
 def test_closing_asks_first_and_can_be_taken_back(client, grace, rita, project):
     PromptFactory(project=project)
     batch = start_campaign(project, "Essays", preset="demonstrate", n=1, overlap=1, by=grace)
-    close = reverse("campaign_close", args=["apollo", batch.pk])
-    again = reverse("campaign_open", args=["apollo", batch.pk])
+    close = reverse("batch_close", args=["apollo", batch.pk])
+    again = reverse("batch_open", args=["apollo", batch.pk])
     client.force_login(grace)
     page = client.get("/projects/apollo/").content.decode()
     asked = re.search(r'<details class="confirm".*?</details>', page, re.DOTALL)[0]
@@ -139,7 +139,7 @@ def test_closing_asks_first_and_can_be_taken_back(client, grace, rita, project):
     batch.refresh_from_db()
     assert batch.state == Batch.State.OPEN
     of_a_round = BatchFactory(project=project, state="closed")
-    url = reverse("campaign_open", args=["apollo", of_a_round.pk])
+    url = reverse("batch_open", args=["apollo", of_a_round.pk])
     assert url not in client.get("/projects/apollo/").content.decode()
     assert "belongs to a round" in client.post(url, follow=True).content.decode()
     of_a_round.refresh_from_db()

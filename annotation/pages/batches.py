@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.access import CAN_RUN, project_view
 from annotation.models import Batch, Project, User
-from annotation.pages.campaign_forms import CampaignForm
+from annotation.pages.batch_forms import CampaignForm
 from annotation.projects.batches import BatchError
 from annotation.projects.campaigns import close_campaign, reopen_campaign, start_campaign
 from annotation.request import who_asks
@@ -17,7 +17,7 @@ from annotation.request import who_asks
 
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
-def campaign_new(request: HttpRequest, project: Project) -> HttpResponse:
+def batch_new(request: HttpRequest, project: Project) -> HttpResponse:
     form = CampaignForm(request.POST or None, project=project)
     if request.method == "POST" and form.is_valid():
         given = form.cleaned_data
@@ -40,7 +40,7 @@ def campaign_new(request: HttpRequest, project: Project) -> HttpResponse:
     status = 422 if form.errors else 200
     return render(
         request,
-        "annotation/projects/campaign_new.html",
+        "annotation/projects/batch_new.html",
         {"project": project, "form": form},
         status=status,
     )
@@ -48,14 +48,14 @@ def campaign_new(request: HttpRequest, project: Project) -> HttpResponse:
 
 @project_view(*CAN_RUN)
 @require_POST
-def campaign_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+def batch_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     said = "is closed; what comes in late is kept as an extra."
     return _act(request, project, pk, close_campaign, said)
 
 
 @project_view(*CAN_RUN)
 @require_POST
-def campaign_open(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+def batch_open(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     return _act(request, project, pk, reopen_campaign, "is open again.")
 
 

@@ -1,0 +1,55 @@
+"""Forms of a person's own pages: preferences and API tokens."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.conf import settings
+from django.utils.translation import gettext_lazy as _
+
+from annotation.models import User
+
+
+class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
+    """How one person works; everybody has their own."""
+
+    class Meta:
+        model = User
+        fields = ("language", "shortcuts_enabled", "harmful_material", "break_minutes")
+        labels: ClassVar[dict[str, Any]] = {
+            "language": _("Language"),
+            "shortcuts_enabled": _("Single keys while judging"),
+            "harmful_material": _("Comparisons known to be about harmful things"),
+            "break_minutes": _("Minutes of unbroken work until a break is suggested"),
+        }
+        help_texts: ClassVar[dict[str, Any]] = {
+            "language": _("Prompts and responses stay in the language they were written in."),
+            "shortcuts_enabled": _("Switch them off if they get in the way of your own tools."),
+            "harmful_material": _("You need not say why, and nobody is told what you chose."),
+            "break_minutes": _("0 switches the reminder off."),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        language = self.fields["language"]
+        assert isinstance(language, forms.TypedChoiceField)
+        language.choices = [("", _("As this browser asks")), *settings.LANGUAGES]
+
+    def clean_break_minutes(self) -> int:
+        minutes: int = self.cleaned_data["break_minutes"]
+        if minutes and not 10 <= minutes <= 240:
+            raise forms.ValidationError(_("Give 10 to 240 minutes, or 0 for no reminder."))
+        return minutes
+
+
+class TokenForm(forms.Form):
+    """A name to know a token by, and how long it works."""
+
+    name = forms.CharField(
+        max_length=80, label="Name", help_text="What will use it, for example “notebook”."
+    )
+    days = forms.TypedChoiceField(
+        label="Works for",
+        coerce=int,
+        choices=[(30, "30 days"), (90, "90 days"), (365, "a year"), (0, "until revoked")],
+        initial=90,
+    )

@@ -1,0 +1,239 @@
+"""The page of gold items: how often they come, and the upload that adds more."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext, gettext_lazy, ngettext
+from django.views.decorators.http import require_http_methods
+
+from annotation.access import CAN_RUN, project_view
+from annotation.judge import gold
+from annotation.judge.submitting import (
+    LETTERS,
+    ranking_line,
+)
+from annotation.models import (
+    Event,
+    GoldItem,
+    Project,
+)
+from annotation.protocols import SAFE_OR_NOT, called, is_mark
+from annotation.request import save_asked, who_asks, whole_number
+
+ROWS_A_PAGE = 40
+
+
+MAX_GOLD_BYTES = 5_000_000
+
+
+# A button's act to the field of the item that it switches.
+ITEM_SWITCHES = {"mixed": "is_mixed", "qualification": "is_qualification", "active": "is_active"}
+
+
+class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Project
+        fields = ["gold_every", "qualification_pass"]
+        labels = {
+            "gold_every": gettext_lazy("One gold item in every … comparisons"),
+            "qualification_pass": gettext_lazy("Qualification: per cent right to pass"),
+        }
+        help_texts = {
+            "gold_every": gettext_lazy("From 2 to 100; 0 mixes none in. 10 is a common choice."),
+            "qualification_pass": gettext_lazy(
+                "0 lets everybody begin at once. Whoever has judged here before takes the round as "
+                "well, unless you waive it."
+            ),
+        }
+
+    def clean_gold_every(self) -> int:
+        every = int(self.cleaned_data["gold_every"])
+        if every == 1:
+            raise forms.ValidationError(
+                gettext("With 1 there would be no work at all; 2 is the least.")
+            )
+        return every
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if self.instance.interface not in gold.KNOWABLE:
+            if given.get("gold_every"):
+                self.add_error("gold_every", gettext(gold.NOTHING_KNOWN))
+            if given.get("qualification_pass"):
+                reasons = (gettext(gold.NOTHING_KNOWN), gettext("Nobody could pass."))
+                self.add_error("qualification_pass", " ".join(reasons))
+        elif given.get("qualification_pass") and not gold.for_qualification(self.instance):
+            self.add_error(
+                "qualification_pass", gettext("Mark some items for the qualification round first.")
+            )
+        return given
+
+
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
+    """The items, how often they come, and the file that adds more."""
+    form, problem = GoldForm(instance=project), ""
+    act = request.POST.get("act", "") if request.method == "POST" else ""
+    if act == "settings":
+        form = GoldForm(request.POST, instance=project)
+        if form.is_valid():
+            _save_settings(request, project, form)
+            return redirect("gold_items", project.slug)
+    elif act == "import":
+        try:
+            _import_items(request, project)
+        except gold.GoldError as error:
+            problem = str(error)
+        else:
+            return redirect("gold_items", project.slug)
+    elif act in ITEM_SWITCHES:
+        _switch_item(request, project, ITEM_SWITCHES[act])
+        return redirect("gold_items", project.slug)
+    elif act:
+        raise Http404("There is no such act.")
+    active = project.gold_items.filter(is_active=True)
+    items = project.gold_items.select_related("prompt", "created_by").order_by("-pk")
+    page = Paginator(items, ROWS_A_PAGE).get_page(request.GET.get("page"))
+    return render(
+        request,
+        "annotation/gold/items.html",
+        {
+            "form": form,
+            "problem": problem,
+            "given": request.POST.get("rows", "") if problem else "",
+            "page": page,
+            "rows": [(item, _known(project, item)) for item in page],
+            "n_mixed": active.filter(is_mixed=True).count(),
+            "n_qualification": active.filter(is_qualification=True).count(),
+            "axes": project.axis_keys if project.interface in gold.ORDERED else [],
+            "attributes": project.rules.attributes,
+            "asks_safety": project.rules.safety,
+            "example": _example(project),
+            "project": Project.objects.get(pk=project.pk),
+        },
+        status=422 if form.errors or problem else 200,
+    )
+
+
+def _save_settings(request: HttpRequest, project: Project, form: GoldForm) -> None:
+    save_asked(form)
+    gold.sow_everywhere(project)
+    if project.qualification_pass:
+        gold.open_round(project)
+    fields = form.changed_data
+    Event.record(project, who_asks(request), "changed project", project.name, fields=fields)
+    messages.success(request, gettext("Saved."))
+
+
+def _import_items(request: HttpRequest, project: Project) -> None:
+    n_added, n_known = gold.add_items(project, _rows(request), who_asks(request))
+    message = ngettext("Added %(n)s gold item.", "Added %(n)s gold items.", n_added)
+    message %= {"n": n_added}
+    if n_known:
+        message += " " + gettext("%(n)s were there already.") % {"n": n_known}
+    messages.success(request, message)
+
+
+def _switch_item(request: HttpRequest, project: Project, field: str) -> None:
+    item = get_object_or_404(project.gold_items, pk=whole_number(request.POST.get("item")))
+    is_on = not getattr(item, field)
+    setattr(item, field, is_on)
+    item.save(update_fields=[field])
+    gold.sow_everywhere(project)
+    Event.record(project, who_asks(request), "changed gold item", item.pk, **{field: is_on})
+
+
+def _rows(request: HttpRequest) -> Iterator[Any]:
+    """Rows of the chosen file or of the text: a JSON list, or one object a line."""
+    file = request.FILES.get("file")
+    if file is not None:
+        if file.size is None or file.size > MAX_GOLD_BYTES:
+            raise gold.GoldError(gettext("The file is larger than 5 MB; divide it."))
+        try:
+            text = file.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise gold.GoldError(gettext("The file is not UTF-8 text.")) from error
+    else:
+        text = request.POST.get("rows", "")
+    text = text.strip()
+    if not text:
+        raise gold.GoldError(gettext("Choose a file, or write at least one row."))
+    if text.startswith("["):
+        yield from _json(text)
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield _json(line, number)
+
+
+def _json(text: str, line: int = 1) -> Any:
+    """What a text says; `line` is where in the file it begins."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        message = gettext(
+            "Line %(line)s, character %(column)s: this is not JSON. Look for a missing quote, comma "
+            "or bracket just before it."
+        ) % {"line": line + error.lineno - 1, "column": error.colno}
+        raise gold.GoldError(message) from error
+    except (ValueError, RecursionError) as error:
+        message = gettext(
+            "Line %(line)s is not JSON that can be read: a number is too long, or brackets lie too "
+            "deep in one another."
+        )
+        raise gold.GoldError(message % {"line": line}) from error
+
+
+def _example(project: Project) -> str:
+    """A row as one might write it, of what this project asks."""
+    row: dict[str, Any] = {"prompt": "What is 2 + 2?", "responses": ["4", "5"]}
+    if project.interface in gold.ORDERED:
+        row["ranks"] = [1, 2]
+    else:
+        row["marks"] = {mark.key: [mark.high, mark.low] for mark in project.rules.attributes[:1]}
+        row |= {"safe": [True, True]} if project.rules.safety else {}
+    return json.dumps(row)
+
+
+def _known(project: Project, item: GoldItem) -> list[dict[str, str]]:
+    """What is known of an item, a line for each axis and mark."""
+    marks = [
+        {
+            "key": measure,
+            "name": called(measure),
+            "line": ", ".join(
+                f"{LETTERS[place]} {_mark_in_words(measure, value)}"
+                for place, value in enumerate(values)
+                if value is not None
+            ),
+        }
+        for measure, values in item.expected.items()
+        if is_mark(measure)
+    ]
+    return marks + [
+        {
+            "key": axis["key"],
+            "name": gettext(axis["name"]),
+            "line": ranking_line(
+                {
+                    LETTERS[i]: rank
+                    for i, rank in enumerate(item.expected.get(axis["key"], ()))
+                    if rank is not None
+                }
+            ),
+        }
+        for axis in project.axes
+    ]
+
+
+def _mark_in_words(measure: str, value: int) -> str:
+    if measure != SAFE_OR_NOT:
+        return str(value)
+    return gettext("safe") if value else gettext("unsafe")

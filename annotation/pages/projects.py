@@ -1,0 +1,257 @@
+"""A project's own pages: its overview, settings and members, its guidelines, and new projects."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db import transaction
+from django.db.models import Count, Q
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
+
+from annotation.access import CAN_JUDGE, CAN_RUN, may_create_projects, project_view, role_of
+from annotation.judge.assignment import (
+    release,
+    selection,
+    waiting,
+)
+from annotation.lib.word_diff import word_diff
+from annotation.models import (
+    Assignment,
+    Batch,
+    Event,
+    Judgment,
+    Membership,
+    Project,
+    User,
+)
+from annotation.pages.project_forms import MemberForm, NewProjectForm, ProjectForm
+from annotation.pages.workload import capped, has_open_dialogues, judged_by, judged_today
+from annotation.projects.batches import batch_progress
+from annotation.projects.guidelines import change_guidelines, mark_seen
+from annotation.protocols import COMPARING, DIALOGUE
+from annotation.quality.people import outlook
+from annotation.request import who_asks, whole_number
+
+BATCHES_SHOWN = 20
+
+
+@project_view()
+def project(request: HttpRequest, project: Project) -> HttpResponse:
+    # Progress is counted for each batch that is shown, so older ones only on request.
+    own_batches = project.batches.filter(is_imported=False, qualification=None)
+    shows_all = request.GET.get("batches") == "all"
+    n_batches = own_batches.count()
+    batches = list(own_batches if shows_all else own_batches[:BATCHES_SHOWN])
+    # Annotators must not learn how an engine scores a comparison, or that it does.
+    sees_selection = role_of(request) in (Membership.Role.ADMIN, Membership.Role.RESEARCHER)
+    user = who_asks(request)
+    return render(
+        request,
+        "annotation/projects/overview.html",
+        {
+            "project": project,
+            "batches": [_batch_row(batch, sees_selection=sees_selection) for batch in batches],
+            "n_batches": n_batches,
+            "shows_all": shows_all or n_batches <= BATCHES_SHOWN,
+            "is_moving": any(batch.state == Batch.State.OPEN for batch in batches),
+            "people": _people(project),
+            "waiting": capped(waiting(user, project)),
+            "mine": judged_by(user, project).count(),
+            "mine_today": judged_today(user, project),
+            "n_prompts": project.prompts.count(),
+            "random_percent": round(100 * project.random_share),
+            "may_judge": role_of(request) in CAN_JUDGE,
+            "campaigns": has_open_dialogues(project),
+        },
+    )
+
+
+def _batch_row(batch: Batch, *, sees_selection: bool) -> tuple[Batch, Any, Any, Any]:
+    """A batch with its progress and, while it is open, its outlook and how it is selected."""
+    progress, is_open = batch_progress(batch), batch.state == Batch.State.OPEN
+    return (
+        batch,
+        progress,
+        outlook(batch, progress) if is_open and batch.face != DIALOGUE else None,
+        selection(batch) if is_open and sees_selection and batch.face in COMPARING else None,
+    )
+
+
+def _people(project: Project) -> dict[str, int]:
+    counts: dict[str, int] = project.memberships.aggregate(
+        **{role: Count("pk", filter=Q(role=role)) for role in Membership.Role.values},
+        simulated=Count("pk", filter=Q(user__is_simulated=True)),
+    )
+    return counts
+
+
+@login_required
+def project_new(request: HttpRequest) -> HttpResponse:
+    if not may_create_projects(who_asks(request)):
+        raise Http404("Only staff and admins of a project start new projects.")
+    form = NewProjectForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        with transaction.atomic():
+            project = form.save()
+            Membership.objects.create(
+                user=who_asks(request), project=project, role=Membership.Role.ADMIN
+            )
+            Event.record(project, request.user, "created project", project.name)
+        messages.success(request, f"{project.name} is there. Add people, then import prompts.")
+        return redirect("project_settings", project.slug)
+    return render(request, "annotation/projects/new.html", {"form": form})
+
+
+@project_view(*CAN_RUN)
+def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
+    """The project's form and its members; each button has its own act."""
+    form, member_form = ProjectForm(instance=project), MemberForm()
+    act = request.POST.get("act", "") if request.method == "POST" else ""
+    done = False
+    if act == "save":
+        form = ProjectForm(request.POST, instance=project)
+        done = _save_settings(request, form)
+    elif act == "add":
+        member_form = MemberForm(request.POST)
+        done = _add_member(request, project, member_form)
+    elif act == "remove":
+        done = _remove_member(request, project)
+    if done:
+        return redirect("project_settings", project.slug)
+    # An invalid form changed the instance in memory: the frame shows the project as it is.
+    request.project = Project.objects.get(pk=project.pk)  # type: ignore[attr-defined]
+    members = project.memberships.select_related("user").order_by("role", "user__username")
+    return render(
+        request,
+        "annotation/projects/settings.html",
+        {"project": project, "form": form, "member_form": member_form, "members": members},
+        status=422 if act else 200,
+    )
+
+
+# --- What the buttons of the settings do: each returns whether its form was valid -------------------
+
+
+def _save_settings(request: HttpRequest, form: ProjectForm) -> bool:
+    if not form.is_valid():
+        return False
+    n_again = _save_project(form, who_asks(request))
+    note = f" {n_again} comparisons are judged once more." if n_again else ""
+    messages.success(request, f"Saved.{note}")
+    return True
+
+
+def _add_member(request: HttpRequest, project: Project, form: MemberForm) -> bool:
+    if not form.is_valid():
+        return False
+    user, role = form.cleaned_data["who"], form.cleaned_data["role"]
+    if problem := _set_role(project, user, role, who_asks(request)):
+        messages.error(request, problem)
+    else:
+        messages.success(request, f"{user} is now {role} here.")
+    return True
+
+
+def _remove_member(request: HttpRequest, project: Project) -> bool:
+    pk = whole_number(request.POST.get("membership"))
+    user = get_object_or_404(project.memberships, pk=pk).user
+    if problem := _set_role(project, user, None, who_asks(request)):
+        messages.error(request, problem)
+    else:
+        messages.success(request, f"{user} left the project; their judgments stay.")
+    return True
+
+
+@transaction.atomic
+def _save_project(form: ProjectForm, by: User) -> int:
+    """Save what changed; how many comparisons are judged once more because the guidelines did."""
+    project, changed = form.save(commit=False), list(form.changed_data)
+    n_again = 0
+    if "guidelines" in changed:
+        share = (form.cleaned_data.get("judge_again") or 0) / 100
+        n_again = change_guidelines(project, project.guidelines, by=by, share=share)
+    # The guidelines are written above, under a lock and with their version. Columns that this form
+    # does not ask for may have been changed meanwhile.
+    columns = {*ProjectForm.Meta.fields, "interface", "protocol", "axes"} - {"guidelines"}
+    project.save(update_fields=columns)
+    if changed:
+        Event.record(project, by, "changed project", project.name, fields=changed)
+    return n_again
+
+
+@transaction.atomic
+def _set_role(project: Project, who: User, role: str | None, by: User) -> str:
+    """Give somebody a role or, with None, remove them. Returns the problem, "" when it is done."""
+    admins = list(
+        project.memberships.select_for_update()
+        .filter(role=Membership.Role.ADMIN)
+        .values_list("user_id", flat=True)
+    )
+    if role != Membership.Role.ADMIN and admins == [who.pk]:
+        return f"{who} is the project's only admin; make somebody else admin first."
+    member = project.memberships.filter(user=who).first()
+    if role is None:
+        project.memberships.filter(user=who).delete()
+        assignments = Assignment.objects.open_for(who)
+        for assignment in assignments.filter(comparison__batch__project=project):
+            release(assignment)
+        knows_gold = member is not None and member.knows_gold
+        Event.record(project, by, "removed member", who, user=who.pk, knows_gold=knows_gold)
+    else:
+        member = member or Membership(
+            user=who,
+            project=project,
+            # Somebody who knew the gold items still knows them after leaving and coming back.
+            knows_gold=project.events.filter(
+                verb="removed member", data__user=who.pk, data__knows_gold=True
+            ).exists(),
+        )
+        member.role = role
+        member.save(update_fields=["role"] if member.pk else None)
+        Event.record(project, by, "set role", who, role=role)
+    return ""
+
+
+@project_view()
+def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
+    """The guidelines in force, and every version with what it changed."""
+    judgments = dict(
+        Judgment.objects.current()
+        .of_project(project)
+        .values_list("guideline_version")
+        .annotate(n=Count("pk"))
+    )
+    versions = list(project.guideline_versions.order_by("version"))
+    rows = [
+        {
+            "version": version,
+            "before": before,
+            "html": word_diff(before.text, version.text) if before else "",
+            "n": judgments.get(version.version, 0),
+        }
+        for before, version in zip([None, *versions], versions, strict=False)
+    ]
+    return render(
+        request,
+        "annotation/projects/guidelines.html",
+        {
+            "project": project,
+            "rows": rows[::-1],
+            "n": judgments.get(project.guideline_version, 0),
+        },
+    )
+
+
+@project_view()
+@require_POST
+def guidelines_seen(request: HttpRequest, project: Project) -> HttpResponse:
+    """This person has read what changed in the guidelines."""
+    membership = project.memberships.get(user=who_asks(request))
+    mark_seen(membership, whole_number(request.POST.get("version")))
+    back = request.POST.get("back", "")
+    if url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
+        return redirect(back)
+    return redirect("judge", project.slug)

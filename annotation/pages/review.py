@@ -1,0 +1,380 @@
+"""Pages of the review queue: its cases, and one case with its votes and the decision."""
+
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext
+from django.views.decorators.http import require_GET, require_http_methods
+
+from annotation.access import CAN_REVIEW, project_view
+from annotation.judge.submitting import (
+    MAX_REWRITE,
+    Answer,
+    JudgmentError,
+    in_letters,
+    letters_of,
+)
+from annotation.models import (
+    Assignment,
+    Judgment,
+    Project,
+    Response,
+    ReviewCase,
+    User,
+)
+from annotation.pages import answer_form
+from annotation.protocols import COMPARING, PAIR, RANK, RATE, SAFE_OR_NOT, mark_on
+from annotation.quality import people as quality
+from annotation.quality import review
+from annotation.request import who_asks, whole_number
+from annotation.statistics.reliability import Profile
+
+# One key for each of ReviewCase.GROUNDS.
+GROUND_KEYS = "gfouex"
+
+
+@project_view(*CAN_REVIEW)
+@require_GET
+def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
+    """What needs a decision, the most urgent first, and what was decided lately."""
+    review.refresh(project)
+    reason = _queue_reason(request)
+    cases = review.queue(project, who_asks(request), reason=reason)
+    page = Paginator(cases.select_related("comparison__prompt", "comparison__batch"), 30).get_page(
+        request.GET.get("page")
+    )
+    decided = (
+        review.readable(project, who_asks(request))
+        .filter(state=ReviewCase.State.DECIDED)
+        .select_related("comparison__prompt", "decided_by")
+        .order_by("-decided_at")[:10]
+    )
+    return render(
+        request,
+        "annotation/review/queue.html",
+        {
+            "page": page,
+            "rows": [(case, _reasons(case)) for case in page],
+            "decided": [(case, _ground(case)) for case in decided],
+            "reason": reason,
+            "filter": _filter(reason),
+            "reasons": [(key, gettext(name)) for key, name in ReviewCase.REASONS.items()],
+            "first": cases.first(),
+            "avoids": who_asks(request).harmful_material == User.HarmfulMaterial.AVOID,
+        },
+    )
+
+
+@project_view(*CAN_REVIEW)
+@require_http_methods(["GET", "POST"])
+def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
+    """One comparison with every vote on it; a decision by keyboard, and back."""
+    case = get_object_or_404(
+        project.review_cases.select_related(
+            "comparison__prompt", "comparison__batch__project", "decided_by"
+        ),
+        uid=uid,
+    )
+    problem, reason = "", _queue_reason(request)
+    votes = review.votes_on(case.comparison)
+    if request.method == "POST":
+        act = CASE_ACTS.get(request.POST.get("act", ""), _decide)
+        try:
+            next_case = act(request, case, votes, reason)
+        except JudgmentError as error:
+            problem = str(error)
+        else:
+            return redirect(_case_or_queue_url(project, next_case, reason))
+    posted = request.POST.copy()
+    if posted.get("seen", _seen(votes)) != _seen(votes):
+        posted.pop("choice", None)  # The number that was chosen may be somebody else's vote now.
+    context = _case_context(project, case, votes, who_asks(request), posted, reason)
+    context |= {"problem": problem, "posted": posted, "filter": _filter(reason)}
+    return render(request, "annotation/review/case.html", context, status=422 if problem else 200)
+
+
+# --- What the buttons of a case do: each returns the case to show next, or None for the queue -----
+
+
+def _undo(
+    request: HttpRequest, case: ReviewCase, votes: list[Judgment], reason: str
+) -> ReviewCase | None:
+    review.undo(case, who_asks(request))
+    messages.success(request, gettext("Taken back: the votes count again, and it is open."))
+    return case
+
+
+def _ask_one_more(
+    request: HttpRequest, case: ReviewCase, votes: list[Judgment], reason: str
+) -> ReviewCase | None:
+    try:
+        quality.ask_again(case.comparison, who_asks(request), "review")
+    except quality.QualityError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, gettext("One more person is asked."))
+    return case
+
+
+def _decide(
+    request: HttpRequest, case: ReviewCase, votes: list[Judgment], reason: str
+) -> ReviewCase | None:
+    posted = request.POST
+    choice, note = posted.get("choice", ""), posted.get("note", "")
+    try:
+        key = UUID(posted.get("key", ""))
+    except ValueError as error:
+        raise JudgmentError(gettext("The form has no valid key; load the page again.")) from error
+    if posted.get("seen", _seen(votes)) != _seen(votes):
+        raise JudgmentError(
+            gettext("The votes changed while you read them: here they are as they are now.")
+        )
+    if choice == "own":
+        answer = _own_answer(request, case, note)
+    elif choice == "consensus":
+        answer = _consensus(case, votes) or Answer()
+    elif 1 <= whole_number(choice) <= len(votes):
+        answer = review.as_answer(votes[whole_number(choice) - 1])
+    else:
+        raise JudgmentError(gettext("Choose a vote, the consensus or an answer of your own."))
+    ground, me = posted.get("ground", ""), who_asks(request)
+    review.decide(case, me, answer=answer, ground=ground, key=key, note=note)
+    messages.success(request, gettext("Decided. The votes are kept beside it."))
+    next_case: ReviewCase | None = review.queue(case.project, me, reason=reason).first()
+    return next_case
+
+
+CASE_ACTS = {"undo": _undo, "again": _ask_one_more}
+
+
+def _own_answer(request: HttpRequest, case: ReviewCase, note: str) -> Answer:
+    reviewed = _reviewed(case)
+    takes_reason = case.comparison.batch.rules.reason != "none"
+    answer = answer_form.posted(request.POST, reviewed) | {"reason": note if takes_reason else ""}
+    return Answer.from_letters(reviewed, answer)
+
+
+def _case_or_queue_url(project: Project, case: ReviewCase | None, reason: str) -> str:
+    if case is None:
+        return reverse("review_queue", args=[project.slug]) + _filter(reason)
+    return reverse("review_case", args=[project.slug, case.uid]) + _filter(reason)
+
+
+def _queue_reason(request: HttpRequest) -> str:
+    """The reason that the queue is narrowed to; "" for none, and for what is no reason."""
+    reason = request.GET.get("reason", "")
+    return reason if reason in ReviewCase.REASONS else ""
+
+
+def _filter(reason: str) -> str:
+    """What addresses of the queue and of its cases end with, so that the filter goes along."""
+    return f"?reason={reason}" if reason else ""
+
+
+def _seen(votes: list[Judgment]) -> str:
+    """Which votes a page shows, in their order: a choice names one by its number."""
+    return "-".join(str(vote.pk) for vote in votes)
+
+
+def _reviewed(case: ReviewCase) -> Assignment:
+    """The comparison as a reviewer sees it: responses in the order of their ids. Never saved."""
+    ids = list(case.comparison.responses.order_by("pk").values_list("pk", flat=True))
+    return Assignment(comparison=case.comparison, shown_order=ids)
+
+
+def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
+    """The answer that everybody's votes give together, weighed by reliability.
+
+    None where an answer is more than that, how strongly or why, and where a part is undecided.
+    """
+    rules, face = case.comparison.batch.rules, case.comparison.batch.face
+    says_only_which = face == PAIR and len(rules.scale.levels) == 1
+    if not (face in (RANK, RATE) or says_only_which) or rules.reason == "required":
+        return None
+    figures, _ = quality.figures_of(case.project, at_once=True)
+    # Each person's reliability may be some minutes old; the votes are the current ones.
+    current_votes = quality.votes_of(case.project, comparison=case.comparison)[0]
+    weighed = figures.known.weighing(current_votes)
+    ranks = {}
+    for axis in case.project.axis_keys if face in COMPARING else ():
+        ranking = weighed.consensus(axis, case.comparison_id)
+        if ranking is not None:
+            ranks[axis] = {str(pk): rank for pk, rank in ranking.ranks.items()}
+            if says_only_which and len(set(ranking.ranks.values())) == 1 and not rules.scale.tie:
+                return None
+    ratings: dict[str, dict[str, int]] = {}
+    safety: dict[str, dict[str, Any]] = {}
+    keys = [str(pk) for pk in _reviewed(case).shown_order]
+    people = [(vote.assignment.annotator_id, vote.ratings, vote.safety) for vote in votes]
+    each_response = quality.said_of_each(weighed, keys, people)
+    for key, response in zip(keys, each_response, strict=True):
+        values = {measure: mark.value for measure, mark in response.marks.items()}
+        for attribute in rules.attributes:
+            value = values.get(mark_on(attribute.key))
+            if value is not None:
+                ratings.setdefault(key, {})[attribute.key] = value
+            elif attribute.is_required:
+                return None
+        if rules.safety:
+            is_safe, harms = values.get(SAFE_OR_NOT), response.main_harms
+            if is_safe is None or (not is_safe and rules.harms and not harms):
+                return None
+            safety[key] = {"safe": bool(is_safe), "harms": [] if is_safe else harms}
+    answer = Answer(ranks=ranks, ratings=ratings, safety=safety)
+    return answer if ranks or ratings or safety else None
+
+
+def _case_context(
+    project: Project,
+    case: ReviewCase,
+    votes: list[Judgment],
+    me: User,
+    posted: QueryDict,
+    reason: str,
+) -> dict[str, Any]:
+    reviewed = _reviewed(case)
+    letters = letters_of(reviewed)
+    consensus = _consensus(case, votes)
+    ruling = _ruling(case)
+    own_answer: dict[str, Any] = {}
+    if posted.get("choice") == "own":
+        own_answer = answer_form.posted(posted, reviewed)
+    elif ruling is not None:
+        own_answer = in_letters(reviewed, ruling)
+    questions = answer_form.questions(reviewed, own_answer)
+    figures, is_current = quality.figures_of(project, at_once=True)
+    queue = review.queue(project, me, reason=reason)
+    return {
+        "case": case,
+        "recalculates": not is_current and quality.may_reckon(project),
+        "project": project,
+        "reasons": _reasons(case),
+        "is_covered": me.covers(case.comparison.prompt),
+        "messages_of_prompt": case.comparison.prompt.messages,
+        "responses": _responses(reviewed, votes, questions),
+        "seen": _seen(votes),
+        "votes": _votes(reviewed, votes, figures.profiles),
+        "consensus": _consensus_lines(reviewed, consensus) if consensus else [],
+        "ruling": ruling,
+        "ruling_lines": _lines(reviewed, ruling) if ruling else [],
+        "draft": own_answer,
+        "orders": _orders(project, letters, own_answer) if questions["face"] == RANK else [],
+        "limits": {"rewrite": MAX_REWRITE},
+        "ground_name": _ground(case),
+        "grounds": [
+            (value, gettext(name), key)
+            for (value, name), key in zip(ReviewCase.GROUNDS.items(), GROUND_KEYS, strict=True)
+        ],
+        "numbers": range(1, len(letters) + 1),
+        **{name: questions[name] for name in ("face", "rules", "pairs", "asks_votes")},
+        "key": uuid.uuid4(),
+        "may_decide": all(vote.assignment.annotator_id != me.pk for vote in votes),
+        "after": queue.exclude(pk=case.pk).first(),
+        "n_left": queue.count(),
+    }
+
+
+def _ruling(case: ReviewCase) -> Judgment | None:
+    return (
+        Judgment.objects.filter(
+            current_for__isnull=False,
+            assignment__comparison=case.comparison_id,
+            assignment__is_ruling=True,
+        )
+        .select_related("assignment")
+        .first()
+    )
+
+
+def _responses(
+    reviewed: Assignment, votes: list[Judgment], questions: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Each response with its text, the flags that people raised, and what is asked of it."""
+    letters = letters_of(reviewed)
+    texts = dict(Response.objects.filter(pk__in=reviewed.shown_order).values_list("pk", "text"))
+    flag_names: dict[str, list[str]] = {}
+    for vote in votes:
+        for pk, flags in vote.flags.items():
+            names = [gettext(Judgment.FLAGS.get(flag["kind"], flag["kind"])) for flag in flags]
+            flag_names.setdefault(pk, []).extend(name.lower() for name in names)
+    return [
+        {
+            "letter": letters[str(pk)],
+            "text": texts[pk],
+            "flags": _tallied(flag_names.get(str(pk), [])),
+            "asked": questions["votes"].get(letters[str(pk)]),
+        }
+        for pk in reviewed.shown_order
+    ]
+
+
+def _votes(
+    reviewed: Assignment, votes: list[Judgment], profiles: Mapping[Any, Profile]
+) -> list[dict[str, Any]]:
+    rows = []
+    for number, vote in enumerate(votes, start=1):
+        profile = profiles.get(vote.assignment.annotator_id)
+        rows.append(
+            {
+                "number": number,
+                "lines": _lines(reviewed, vote),
+                "text": vote.rewrite,
+                "reason": vote.reason,
+                "conflicts": vote.conflicts,
+                "reliability": profile.reliability if profile else None,
+            }
+        )
+    return rows
+
+
+def _lines(reviewed: Assignment, judgment: Judgment) -> list[dict[str, str]]:
+    return answer_form.summary(reviewed, in_letters(reviewed, judgment))
+
+
+def _consensus_lines(reviewed: Assignment, consensus: Answer) -> list[dict[str, str]]:
+    letters = letters_of(reviewed)
+    ranks = {
+        axis: {letters[pk]: rank for pk, rank in ranks.items() if pk in letters}
+        for axis, ranks in consensus.ranks.items()
+    }
+    ratings = {letters[pk]: marks for pk, marks in consensus.ratings.items()}
+    safety = {letters[pk]: vote for pk, vote in consensus.safety.items()}
+    return answer_form.summary(reviewed, {"ranks": ranks, "ratings": ratings, "safety": safety})
+
+
+def _orders(
+    project: Project, letters: dict[str, str], answer: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Each axis with the rank of each letter in the reviewer's own answer."""
+    ranks = answer.get("ranks", {})
+    return [
+        {
+            **axis,
+            "ranks": [
+                (letter, ranks.get(axis["key"], {}).get(letter)) for letter in letters.values()
+            ],
+        }
+        for axis in project.axes
+    ]
+
+
+def _tallied(flags: list[str]) -> list[str]:
+    """Each flag once, with how many people raised it."""
+    return [f"{flag} × {n}" if n > 1 else flag for flag, n in Counter(flags).items()]
+
+
+def _reasons(case: ReviewCase) -> list[str]:
+    return [gettext(ReviewCase.REASONS.get(reason, reason)) for reason in case.reasons]
+
+
+def _ground(case: ReviewCase) -> str:
+    """Why it was decided so; nothing while it is open."""
+    return gettext(ReviewCase.GROUNDS[case.ground]) if case.ground in ReviewCase.GROUNDS else ""

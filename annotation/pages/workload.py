@@ -1,0 +1,38 @@
+"""How much somebody has judged in a project, and what waits for them there."""
+
+from typing import Any
+
+from django.utils import timezone
+
+from annotation.judge.assignment import WAITING_COUNTED
+from annotation.lib.prepared import Prepared
+from annotation.models import Batch, Judgment, Project, User
+
+
+def judged_by(user: Any, project: Any) -> Any:
+    return Judgment.objects.current().filter(
+        assignment__annotator=user, assignment__comparison__batch__project=project
+    )
+
+
+_judged_since = Prepared(
+    lambda user, project, start: judged_by(user, project).filter(created_at__gte=start)
+)
+
+
+def judged_today(user: User, project: Project) -> int:
+    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    return _judged_since.count(user=user.pk, project=project.pk, start=midnight)
+
+
+def capped(n: int) -> int | str:
+    """A number of waiting comparisons as text: those beyond WAITING_COUNTED are not counted."""
+    return n if n < WAITING_COUNTED else f"{n}+"
+
+
+def has_open_dialogues(project: Project) -> bool:
+    """Whether a dialogue campaign is open, in which people talk to a policy."""
+    is_open: bool = project.batches.filter(
+        state=Batch.State.OPEN, dialogue_campaign__isnull=False
+    ).exists()
+    return is_open
