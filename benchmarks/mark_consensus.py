@@ -15,7 +15,10 @@ from statistics import fmean, median
 
 import numpy as np
 
-from annotation.statistics.reliability import Rating, assess, consensus_of_marks, dawid_skene
+from annotation.statistics.consensus import consensus_of_marks
+from annotation.statistics.dawid_skene import dawid_skene
+from annotation.statistics.labels import Rating
+from annotation.statistics.reliability import assess
 
 MARK = "mark:quality"
 CASES = ((30, 3, 0, 3), (30, 3, 1, 3), (100, 8, 2, 2), (300, 8, 2, 3), (300, 8, 2, 5))

@@ -20,7 +20,8 @@ from typing import Any, Literal
 import numpy as np
 
 from annotation.statistics.agreement import agreement, coincidences, ordinal_alpha
-from annotation.statistics.reliability import Vote, assess
+from annotation.statistics.labels import Vote
+from annotation.statistics.reliability import assess
 
 Figures = dict[str, float]
 Metric = Literal["nominal", "ordinal", "interval"]

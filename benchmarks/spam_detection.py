@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from annotation.protocols import SAFE_OR_NOT, mark_on
-from annotation.statistics.reliability import Rating, Vote, assess
+from annotation.statistics.labels import Rating, Vote
+from annotation.statistics.reliability import assess
 from rlhf.world.annotators import AXES, SimulatedAnnotator, ranks_of
 from rlhf.world.answers import answer, draw_style
 from rlhf.world.prompts import WorldPrompt, make_prompts

@@ -24,7 +24,10 @@ from annotation.judge.answer_parts import marks_by_place
 from annotation.models import Judgment, Project, User
 from annotation.models import Response as ModelResponse
 from annotation.quality import people as quality
-from annotation.statistics.reliability import Estimate, Habit, MarkConsensus, Marked, Quality
+from annotation.statistics.consensus import MarkConsensus
+from annotation.statistics.estimates import Estimate, Habit
+from annotation.statistics.marks import Marked
+from annotation.statistics.reliability import Quality
 
 CHUNK = 500
 

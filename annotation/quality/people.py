@@ -39,15 +39,10 @@ from annotation.projects.batches import Progress, batch_progress
 from annotation.protocols import BELOW, SAFE_OR_NOT
 from annotation.statistics import reliability
 from annotation.statistics.agreement import agreement_by_annotator, agreement_in_all
-from annotation.statistics.reliability import (
-    Known,
-    MarkConsensus,
-    Profile,
-    Quality,
-    Rating,
-    Vote,
-    consensus_of_marks,
-)
+from annotation.statistics.consensus import MarkConsensus, consensus_of_marks
+from annotation.statistics.labels import Rating, Vote
+from annotation.statistics.profiles import Profile
+from annotation.statistics.reliability import Known, Quality
 
 CACHE_VERSION = 1
 """Part of every cache key: raise it when what is cached has another shape or is computed otherwise."""

@@ -78,8 +78,8 @@ class Gatherer:
             if not ranks or sum(rank is not None for rank in ranks) < 2:
                 continue
             self._rankings[axis].setdefault(comparison, []).append(tuple(ranks))
-            of = self._by.setdefault(axis, {}).setdefault(comparison, [])
-            of.append(str(row.get("annotator", "")))
+            raters = self._by.setdefault(axis, {}).setdefault(comparison, [])
+            raters.append(str(row.get("annotator", "")))
             self._people.setdefault(axis, set()).add(str(row.get("annotator", "")))
             self._judgments[axis] = self._judgments.get(axis, 0) + 1
 
@@ -87,13 +87,13 @@ class Gatherer:
         response = blake2b(
             row["response"].encode("utf-8", "surrogatepass"), digest_size=16
         ).digest()
-        said = {mark_on(key): value for key, value in row["attributes"].items()}
+        marks = {mark_on(key): value for key, value in row["attributes"].items()}
         if row["safe"] is not None:
-            said[SAFE_OR_NOT] = int(row["safe"])
+            marks[SAFE_OR_NOT] = int(row["safe"])
         person = str(row.get("annotator", ""))
-        for measure, value in said.items():
-            of_prompt = self._marks.setdefault(measure, {}).setdefault(str(row["prompt_id"]), {})
-            of_prompt.setdefault(response, []).append((person, value))
+        for measure, value in marks.items():
+            by_response = self._marks.setdefault(measure, {}).setdefault(str(row["prompt_id"]), {})
+            by_response.setdefault(response, []).append((person, value))
             self._people.setdefault(measure, set()).add(person)
             # The rows of one judgment follow one another.
             if self._last.get(measure) != row["judgment_id"]:
@@ -106,16 +106,16 @@ class Gatherer:
             axis: _figures([given for given in comparisons.values() if len(given) > 1])
             for axis, comparisons in self._rankings.items()
         } | {
-            measure: _mark_figures([[*of.values()] for of in prompts.values()])
+            measure: _mark_figures([[*responses.values()] for responses in prompts.values()])
             for measure, prompts in self._marks.items()
         }
         return {
             measure: {
-                **of,
+                **values,
                 "n_judgments": self._judgments.get(measure, 0),
                 "n_annotators": len(self._people.get(measure, ())),
             }
-            for measure, of in figures.items()
+            for measure, values in figures.items()
         }
 
     def by_annotator(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -123,9 +123,9 @@ class Gatherer:
 
         Each person's agreement with the others. Of an axis alpha belongs to the group and is not
         given. Of a mark `alpha` and `alpha_ci` are those of the pairs of marks of which one is this
-        person's: as if the others were one person, who is drawn anew for each response.
+        person's: as if the others were one person, drawn again for each response.
         """
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+        figures: dict[str, dict[str, dict[str, Any]]] = {}
         for axis, comparisons in self._rankings.items():
             tables: dict[str, list[Tally]] = {}
             for comparison, rankings in comparisons.items():
@@ -142,11 +142,11 @@ class Gatherer:
                     if others and (tally := agreed(others))[1]:
                         tables[person].append(tally)
             for person, tallies in tables.items():
-                found.setdefault(person, {})[axis] = _rates(tallies)
+                figures.setdefault(person, {})[axis] = _rates(tallies)
         for measure, prompts in self._marks.items():
-            for person, figures in _marks_by_annotator([*prompts.values()]).items():
-                found.setdefault(person, {})[measure] = figures
-        return found
+            for person, values in _marks_by_annotator([*prompts.values()]).items():
+                figures.setdefault(person, {})[measure] = values
+        return figures
 
 
 def agreement_by_category(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -190,20 +190,19 @@ def agreement(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def _figures(comparisons: list[list[Ranks]]) -> dict[str, Any]:
     """Every figure over comparisons with two or more rankings each."""
-    told = [(list(_units(given)), agreed(combinations(given, 2))) for given in comparisons]
-    return _told(told, "ranked", "rank")
+    counted = [(list(_units(given)), agreed(combinations(given, 2))) for given in comparisons]
+    return _all_figures(counted, "ranked", "rank")
 
 
 def _mark_figures(comparisons: list[list[list[Mark]]]) -> dict[str, Any]:
     """Every figure over the marks of the responses of each comparison."""
-    told = []
+    counted = []
     for responses in comparisons:
         units = [[value for _, value in given] for given in responses if len(given) > 1]
         same = [_same(unit) for unit in units]
-        told.append(
-            (units, (float(sum(n for n, _ in same)), sum(of for _, of in same), 0.0, 0)),
-        )
-    return _told(told, "marked", "mark")
+        n_same, n_pairs = sum(n for n, _ in same), sum(n for _, n in same)
+        counted.append((units, (float(n_same), n_pairs, 0.0, 0)))
+    return _all_figures(counted, "marked", "mark")
 
 
 def _same(values: list[int]) -> tuple[int, int]:
@@ -214,13 +213,15 @@ def _same(values: list[int]) -> tuple[int, int]:
 
 def _marks_by_annotator(prompts: list[dict[bytes, list[Mark]]]) -> dict[str, dict[str, Any]]:
     """Each person's marks against those of the others: the share that is the same, and alpha."""
-    values = sorted({value for of in prompts for given in of.values() for _, value in given})
+    values = sorted(
+        {value for by_response in prompts for given in by_response.values() for _, value in given}
+    )
     index, size = {value: place for place, value in enumerate(values)}, len(values)
     tallies: dict[str, list[Tally]] = {}
     matrices: dict[str, list[Floats]] = {}
-    for of in prompts:
+    for by_response in prompts:
         here: dict[str, tuple[list[int], Floats]] = {}
-        for given in of.values():
+        for given in by_response.values():
             for person, value in given:
                 counted, matrix = here.setdefault(person, ([0, 0], np.zeros((size, size))))
                 others = [other for by, other in given if by != person]
@@ -235,7 +236,7 @@ def _marks_by_annotator(prompts: list[dict[bytes, list[Mark]]]) -> dict[str, dic
             if counted[1]:
                 tallies[person].append((float(counted[0]), counted[1], 0.0, 0))
                 matrices.setdefault(person, []).append(matrix.ravel())
-    found = {}
+    figures_of = {}
     for person, table in tallies.items():
         figures = {"alpha": None, "alpha_ci": None, **_rates(table)}
         if person in matrices:
@@ -245,11 +246,13 @@ def _marks_by_annotator(prompts: list[dict[bytes, list[Mark]]]) -> dict[str, dic
             if len(stacked) > 1:
                 drawn = resampled_sums(stacked).reshape(-1, size, size)
                 figures["alpha_ci"] = _interval(ordinal_alphas(drawn))
-        found[person] = figures
-    return found
+        figures_of[person] = figures
+    return figures_of
 
 
-def _told(comparisons: list[tuple[list[list[int]], Tally]], was: str, value: str) -> dict[str, Any]:
+def _all_figures(
+    comparisons: list[tuple[list[list[int]], Tally]], was: str, value: str
+) -> dict[str, Any]:
     """Every figure, from the units and the tally of each comparison; `was` and `value` are words."""
     kept = [(units, tally) for units, tally in comparisons if units]
     empty = dict.fromkeys(("alpha", "alpha_ci", "pairwise", "pairwise_ci", "tau", "tau_ci"))
@@ -315,11 +318,11 @@ def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
     points, n, taus, n_taus = 0.0, 0, 0.0, 0
     for one, other in couples:
         both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-        of = alike = against = tied_one = tied_other = 0
+        pairs = alike = against = tied_one = tied_other = 0
         for (a1, b1), (a2, b2) in combinations(both, 2):
             if a1 == a2 == BELOW or b1 == b2 == BELOW:
                 continue
-            of += 1
+            pairs += 1
             tied_one += a1 == a2
             tied_other += b1 == b2
             if a1 != a2 and b1 != b2:
@@ -329,9 +332,9 @@ def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
                     against += 1
             points += 1.0 if (a1 == a2) and (b1 == b2) else 0.5 if (a1 == a2) or (b1 == b2) else 0.0
         points += alike
-        n += of
-        if of > tied_one and of > tied_other:
-            taus += (alike - against) / math.sqrt((of - tied_one) * (of - tied_other))
+        n += pairs
+        if pairs > tied_one and pairs > tied_other:
+            taus += (alike - against) / math.sqrt((pairs - tied_one) * (pairs - tied_other))
             n_taus += 1
     return points, n, taus, n_taus
 

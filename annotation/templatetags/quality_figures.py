@@ -5,7 +5,7 @@ from django.utils.translation import gettext
 
 from annotation.lib import numbers as figures
 from annotation.lib.numbers import share
-from annotation.statistics.reliability import Estimate, Habit
+from annotation.statistics.estimates import Estimate, Habit
 
 register = template.Library()
 

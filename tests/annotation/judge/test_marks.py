@@ -20,7 +20,9 @@ from annotation.protocols import PRESETS
 from annotation.quality import people as quality
 from annotation.quality import review
 from annotation.statistics.agreement import agreement, agreement_by_annotator, agreement_by_category
-from annotation.statistics.reliability import Rating, assess, consensus_of_marks
+from annotation.statistics.consensus import consensus_of_marks
+from annotation.statistics.labels import Rating
+from annotation.statistics.reliability import assess
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, member
 
 pytestmark = pytest.mark.django_db

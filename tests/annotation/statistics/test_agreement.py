@@ -119,7 +119,7 @@ def test_figures_load_no_library_that_takes_seconds():
     """A process's first figures came after pandas and scipy, for one number of each table."""
     program = """
 import sys
-from annotation.agreement import agreement
+from annotation.statistics.agreement import agreement
 told = {"prompt_id": "p", "responses": ["a", "b"]}
 rows = [{**told, "annotator": who, "ranks": {"x": [1, 2]}} for who in ("ada", "ben")]
 assert agreement(rows)["x"]["alpha"] == 1

@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 
 from annotation.protocols import BELOW
-from annotation.statistics.reliability import (
-    Known,
-    Vote,
-    assess,
-    consensus,
-    dawid_skene,
-    holm,
-    pairs_of,
-)
+from annotation.statistics.consensus import consensus
+from annotation.statistics.dawid_skene import dawid_skene
+from annotation.statistics.estimates import holm
+from annotation.statistics.labels import Vote, pairs_of
+from annotation.statistics.reliability import Known, assess
 
 # Dawid & Skene 1979, Table 1: 45 patients; observer 1 saw each three times, the others once.
 PATIENTS = """
