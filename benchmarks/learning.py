@@ -36,6 +36,7 @@ from safetensors.torch import load_file
 
 from benchmarks.walk_seeds import Row, Walk, as_rows, read_preset
 from rlhf.training import sampling
+from rlhf.training.configs import PPOConfig
 from rlhf.training.language_models.policy import load_policy
 from rlhf.training.reward_models.folder import load_reward_model
 from rlhf.world import rubric
@@ -175,7 +176,7 @@ class Study(Walk):
         return self.stage(
             name,
             "ppo",
-            self.preset["ppo"] | models | settings,
+            PPOConfig.merged(self.preset["ppo"], models | settings),
             prompts=as_rows(prompts),
             watch=as_rows(self.prompts("watch_prompts", "eval", "watch1")),
         )

@@ -20,6 +20,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from rlhf.training.configs import CONFIGS
 from rlhf.training.score_summary import by_temperature, summarize
 from rlhf.world import rubric
 from rlhf.world.annotators import annotator_team
@@ -61,8 +62,10 @@ def read_preset(arguments: argparse.Namespace) -> Row:
     preset = tomllib.loads(path.read_text())
     for change in arguments.set:
         name, value = change.split("=", 1)
-        section, setting = name.split(".")
-        preset.setdefault(section, {})[setting] = json.loads(value)
+        section, _, key = name.partition(".")
+        values, changes = preset.setdefault(section, {}), {key: json.loads(value)}
+        config = CONFIGS.get(section)
+        preset[section] = config.merged(values, changes) if config else values | changes
     return preset
 
 

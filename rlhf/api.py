@@ -113,11 +113,8 @@ class RoundList(ListAPIView[Round]):
         body = LaunchSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         try:
-            config = rounds.default_config(project)
-            for section, values in (body.validated_data.get("config") or {}).items():
-                if not isinstance(values, dict):
-                    raise rounds.RoundError(f"{section} must be an object of settings.")
-                config[section] = {**config.get(section, {}), **values}
+            changes = body.validated_data.get("config") or {}
+            config = rounds.with_changes(rounds.default_config(project), changes)
             job = rounds.open_round(
                 project,
                 by=who_asks(request),

@@ -11,7 +11,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ from rlhf import jobs, stages
 from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.stages import FILLED_IN, STAGES
 from rlhf.training.architecture import T5_TYPES
+from rlhf.training.configs import CONFIGS
+from rlhf.training.settings import nested
 
 State = Round.State
 Config = dict[str, dict[str, Any]]
@@ -116,12 +118,11 @@ def default_config(project: Project, preset_name: str = "") -> Config:
 def _offered(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """What of a last round's section is offered again: an older version's may hold other settings."""
     config = STAGES[section].config if section in STAGES else None
-    names = {field.name for field in fields(config)} if config else set(ROUND_SETTINGS)
-    known = {name: value for name, value in values.items() if name in names}
     if config is None:
-        return known
-    kept = config.without_idle(known | stages.placeholders(config))
-    return {name: kept[name] for name in known}
+        return {name: value for name, value in values.items() if name in ROUND_SETTINGS}
+    known, _ = config.split_known(values)
+    kept = config.flattened(config.without_idle(known | stages.placeholders(config)))
+    return nested({key: kept[key] for key in known})
 
 
 def base_config(project: Project, preset_name: str = "") -> Config:
@@ -146,6 +147,21 @@ def full_settings(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise RoundError(f"{stage}: {error}.") from None
     return {name: value for name, value in values.to_dict().items() if name not in FILLED_IN}
+
+
+def with_changes(config: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]) -> Config:
+    """The configuration with some settings changed, whichever way their keys are written: in nested
+    tables, with dots, or as in earlier versions. RoundError names an unknown one."""
+    changed = {section: dict(values) for section, values in config.items()}
+    for section, values in changes.items():
+        if not isinstance(values, Mapping):
+            raise RoundError(f"{section} must be an object of settings.")
+        before, stage = changed.get(section, {}), CONFIGS.get(section)
+        try:
+            changed[section] = stage.merged(before, values) if stage else {**before, **values}
+        except ValueError as error:
+            raise RoundError(f"{section}: {error}.") from None
+    return changed
 
 
 def checked_config(config: Mapping[str, Mapping[str, Any]], plan: Sequence[str]) -> Config:
@@ -216,7 +232,11 @@ def preflight(project: Project, config: Mapping[str, Mapping[str, Any]]) -> list
             for purpose in ("ranking", "ppo", "watch", "heldout")
         ),
         _check_sources(project),
-        *([_check_written(project)] if config.get("ppo", {}).get("ptx_weight") else []),
+        *(
+            [_check_written(project)]
+            if CONFIGS["ppo"].value_in(config.get("ppo", {}), "ptx.weight")
+            else []
+        ),
         _check_people(project, sizes),
         _check_disk(project, config),
         _check_workers(),
@@ -329,7 +349,7 @@ def _check_sources(project: Project) -> Check:
 
 
 def _check_written(project: Project) -> Check:
-    question = "Are there written answers for ptx_weight to keep likely?"
+    question = "Are there written answers for ptx.weight to keep likely?"
     if any(True for _ in demonstrations(project)):
         return Check("written", question, "Yes.", "go")
     return Check(
@@ -337,7 +357,7 @@ def _check_written(project: Project) -> Check:
         question,
         "No.",
         "caution",
-        fix="Have some written before PPO begins, or set ptx_weight to 0.",
+        fix="Have some written before PPO begins, or set ptx.weight to 0.",
     )
 
 
@@ -404,9 +424,9 @@ WORK: dict[str, tuple[tuple[str, str, float], ...]] = {
     "reward_model": (("round", "ranking_prompts", 360), ("reward_model", "epochs", 2)),
     "ppo": (
         ("ppo", "steps", 14),
-        ("ppo", "prompts_per_step", 128),
-        ("ppo", "samples_per_prompt", 1),
-        ("ppo", "max_new_tokens", 64),
+        ("ppo", "rollout.prompts_per_step", 128),
+        ("ppo", "rollout.samples_per_prompt", 1),
+        ("ppo", "rollout.max_new_tokens", 64),
     ),
     "evaluate": (
         ("round", "heldout_prompts", 150),
@@ -456,7 +476,9 @@ def _bigger(stage: str, reference: Mapping[str, Any], config: Mapping[str, Any])
     """How many times as much work a stage has under `config` as under `reference`."""
 
     def number(source: Mapping[str, Any], section: str, name: str, default: float) -> float:
-        value = source.get(section, {}).get(name, default)
+        values = source.get(section, {})
+        known = CONFIGS[section].split_known(values)[0] if section in CONFIGS else values
+        value = known.get(name, default)
         return float(value) if isinstance(value, int | float) and value > 0 else default
 
     return math.prod(number(config, *what) / number(reference, *what) for what in WORK[stage])

@@ -367,13 +367,13 @@ def prepare_ppo(job: Job, run_dir: Path) -> None:
         if chosen:
             rows = map(prompt_row, chosen)
             write_jsonl(run_dir / rundir.DATA / f"{file}.jsonl", rows)
-    if round.config.get("ppo", {}).get("ptx_weight"):
+    if configs.PPOConfig.value_in(round.config.get("ppo", {}), "ptx.weight"):
         # What was written before this job, so that one that is taken up again gets the same.
         written = list(demonstrations(round.project, until=job.created_at))
         if not written:
             raise StageError(
-                "ptx_weight keeps the answers that people wrote likely, but nobody has written one "
-                "that may be trained on; have some written, or set ptx_weight to 0."
+                "ptx.weight keeps the answers that people wrote likely, but nobody has written one "
+                "that may be trained on; have some written, or set ptx.weight to 0."
             )
         write_jsonl(run_dir / rundir.DATA / "ptx.jsonl", written)
 

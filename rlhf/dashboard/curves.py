@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.training.configs import PPOConfig
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -88,15 +90,15 @@ def curves_of(stage: str, config: dict[str, Any]) -> tuple[Curve, ...]:
     curves = CURVES.get(stage, ())
     if stage != "ppo":
         return curves
-    settings = config.get("ppo") or {}
+    settings, _ = PPOConfig.split_known(config.get("ppo") or {})
     more = []
-    for rule in settings.get("rules") or {}:
+    for rule in settings.get("rule_rewards.weights") or {}:
         line = ((f"rule_{rule}", str(rule).replace("_", " "), "accent", ""),)
         more.append(Curve(f"rule_{rule}", f"Rule: {line[0][1]}", "points per response", line))
-    if settings.get("ptx_weight"):
+    if settings.get("ptx.weight"):
         ptx = (("ptx_loss", "loss on demonstrations", "accent", ""),)
         more.append(Curve("ptx", "Pretraining loss (PTX)", "nats per token", ptx))
-    if settings.get("combine") == "lagrange":
+    if settings.get("reward.combine") == "lagrange":
         cost = (("cost", "mean cost", "safety", ""),)
         multiplier = (("multiplier", "multiplier", "accent", ""),)
         more.append(Curve("cost", "Cost", "standard deviations", cost))

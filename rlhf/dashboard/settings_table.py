@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.models import Round
+from rlhf.training.configs import CONFIGS
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def settings_table(
             values = {"value": values}
             section_before: Any = {"value": (before or {}).get(section)}
         else:
-            section_before = (before or {}).get(section) or {}
+            values = by_key(section, values)
+            section_before = by_key(section, (before or {}).get(section) or {})
         rows = []
         for name, value in values.items():
             was = section_before.get(name) if isinstance(section_before, dict) else None
@@ -49,6 +51,15 @@ def settings_table(
             )
         sections.append((section, rows))
     return sections
+
+
+def by_key(section: str, values: Any) -> Any:
+    """`{key: value}` of a section, with dotted keys for settings in groups, so that rounds of earlier
+    versions can be compared."""
+    if section not in CONFIGS or not isinstance(values, dict):
+        return values
+    known, unknown = CONFIGS[section].split_known(values)
+    return known | unknown
 
 
 def shown_value(value: Any) -> str:

@@ -1,6 +1,5 @@
 """The launch form, built from the fields of the stages' configuration classes."""
 
-import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,16 +9,13 @@ from typing import Any
 from django import forms
 
 from rlhf.stages import FILLED_IN, placeholders
-from rlhf.training import configs
-from rlhf.training.settings import IdleError, StageConfig
+from rlhf.training.configs import CONFIGS
+from rlhf.training.settings import IdleError, nested
 
-STAGES: dict[str, type[StageConfig]] = {
-    "base": configs.BaseConfig,
-    "generate": configs.GenerateConfig,
-    "reward_model": configs.RewardModelConfig,
-    "ppo": configs.PPOConfig,
-    "evaluate": configs.EvaluateConfig,
+STAGES = {
+    stage: CONFIGS[stage] for stage in ("base", "generate", "reward_model", "ppo", "evaluate")
 }
+"""The stages of a round with settings, in its order."""
 # The sizes of a round; no stage has them, so their sentences and limits are here.
 ROUND_HELP = {
     "ranking_prompts": "Prompts that people rank the answers to, from the train split.",
@@ -51,7 +47,7 @@ UP_FRONT = (
     "round.overlap",
     "generate.k",
     "ppo.steps",
-    "ppo.kl_weight",
+    "ppo.kl.weight",
     "round.heldout_prompts",
 )
 NAMES = {
@@ -59,34 +55,58 @@ NAMES = {
     "round.overlap": "Judgments per comparison",
     "generate.k": "Answers per prompt",
     "ppo.steps": "PPO steps",
-    "ppo.kl_weight": "KL penalty",
+    "ppo.kl.weight": "KL penalty",
     "round.heldout_prompts": "Held-out prompts",
 }
 
 
 @cache
 def explained() -> dict[str, dict[str, str]]:
-    """`{section: {setting: the sentence beside it}}`."""
-    found = {
-        stage: {
-            field.name: str(field.metadata.get("help", "")) for field in dataclasses.fields(config)
-        }
+    """`{section: {key of a setting: its help text}}`."""
+    help_texts = {
+        stage: {key: known.help for key, known in config.settings().items()}
         for stage, config in STAGES.items()
     }
-    return {"round": dict(ROUND_HELP), **found}
+    return {"round": dict(ROUND_HELP), **help_texts}
+
+
+def by_key(section: str, values: Any) -> dict[str, Any]:
+    """`{key: value}` of a section's settings, with dotted keys for those in groups."""
+    if not isinstance(values, Mapping):
+        return {}
+    return STAGES[section].split_known(values)[0] if section in STAGES else dict(values)
 
 
 @dataclass(frozen=True)
 class Knob:
-    """One setting in the page: its form field with what it was in the round before, and, where it
-    does nothing beside the others, under which of them it would."""
+    """One setting on the page: its form field, its value in the last round, and what it requires
+    where it has no effect."""
 
     field: forms.BoundField
     name: str
     help: str
     before: str
     is_changed: bool
-    only_under: str
+    requires: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The settings of one stage (or of the round) that are folded, by group."""
+
+    name: str
+    groups: list[tuple[str, list[Knob]]]
+    """(heading, settings); the heading of settings outside of groups is ""."""
+
+    @property
+    def knobs(self) -> list[Knob]:
+        """All settings of the section."""
+        return [knob for _, knobs in self.groups for knob in knobs]
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether one of its fields was refused."""
+        return any(knob.field.errors for knob in self.knobs)
 
 
 class ListField(forms.CharField):
@@ -126,39 +146,43 @@ class LaunchForm(forms.Form):
     @property
     def up_front(self) -> list[Knob]:
         """The few settings that most people change."""
-        only_under = self._only_under()
-        return [self._knob(key, only_under) for key in UP_FRONT if key in self.fields]
+        requirements = self._requirements()
+        return [self._knob(key, requirements) for key in UP_FRONT if key in self.fields]
 
     @property
-    def folded(self) -> list[tuple[str, list[Knob]]]:
-        """All others, by section."""
-        sections: dict[str, list[Knob]] = {}
-        only_under = self._only_under()
+    def folded(self) -> list[Section]:
+        """All others, by section and group."""
+        sections: dict[str, dict[str, list[Knob]]] = {}
+        requirements = self._requirements()
         for key in self.fields:
             if key not in UP_FRONT:
-                knob = self._knob(key, only_under)
-                sections.setdefault(key.partition(".")[0], []).append(knob)
-        order = ["round", *STAGES]
-        return sorted(sections.items(), key=lambda item: order.index(item[0]))
+                section, _, name = key.partition(".")
+                title = STAGES[section].settings()[name].group if section in STAGES else ""
+                groups = sections.setdefault(section, {})
+                groups.setdefault(title, []).append(self._knob(key, requirements))
+        return [
+            Section(section, list(sections[section].items()))
+            for section in ("round", *STAGES)
+            if section in sections
+        ]
 
-    def _only_under(self) -> dict[str, str]:
-        """For each setting that does nothing beside the present ones: under which it would."""
+    def _requirements(self) -> dict[str, str]:
+        """For each setting without effect: what it requires."""
         sent = getattr(self, "cleaned_data", {}) if self.is_bound else {}
-        found = {}
+        texts = {}
         for section, config_class in STAGES.items():
-            values = {**self.defaults.get(section, {}), **placeholders(config_class)}
+            values = by_key(section, self.defaults.get(section)) | placeholders(config_class)
             for key, value in sent.items():
                 if key.startswith(f"{section}."):
                     values[key.partition(".")[2]] = value
-            for name, switch in config_class.switched_off(values).items():
-                found[f"{section}.{name}"] = switch.says
-        return found
+            for name, requirement in config_class.unmet(values).items():
+                texts[f"{section}.{name}"] = requirement.text
+        return texts
 
-    def _knob(self, key: str, only_under: Mapping[str, str]) -> Knob:
+    def _knob(self, key: str, requirements: Mapping[str, str]) -> Knob:
         section, _, name = key.partition(".")
         field = self[key]
-        was = (self.before or {}).get(section)
-        before = was.get(name) if isinstance(was, Mapping) else None
+        before = by_key(section, (self.before or {}).get(section)).get(name)
         if self.is_bound and key in getattr(self, "cleaned_data", {}):
             value = self.cleaned_data[key]
         else:
@@ -171,7 +195,7 @@ class LaunchForm(forms.Form):
             explained().get(section, {}).get(name, ""),
             shown if before is not None else "",
             changed,
-            only_under.get(key, ""),
+            requirements.get(key, ""),
         )
 
     def clean(self) -> dict[str, Any]:
@@ -195,41 +219,40 @@ class LaunchForm(forms.Form):
 
     def config(self) -> dict[str, Any]:
         """`{section: {setting: value}}`: the defaults with what the form changed."""
-        found = {
-            section: dict(values) if isinstance(values, Mapping) else values
+        config = {
+            section: by_key(section, values) if isinstance(values, Mapping) else values
             for section, values in self.defaults.items()
         }
         for key, value in self.cleaned_data.items():
             section, _, name = key.partition(".")
-            initial = self.fields[key].initial
-            if name in self.defaults[section] or _plain(value) != _plain(initial):
-                found[section][name] = value
-        return found
+            if name in config[section] or _plain(value) != _plain(self.fields[key].initial):
+                config[section][name] = value
+        return {
+            section: nested(values) if section in STAGES else values
+            for section, values in config.items()
+        }
 
 
 def _settings(
     defaults: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, Any, Mapping[str, Any], Any]]:
-    """(section, name, value, limits, type) of all that a person may set."""
+    """(section, key, value, limits, type) of all that a person may set."""
     for section, values in defaults.items():
-        if section not in ("round", *STAGES):
-            continue
-        config_class = STAGES.get(section)
-        if config_class is None:
+        if section == "round":
             for name, value in values.items():
                 if type(value) in (int, float, bool, str):
                     yield section, name, value, ROUND_LIMITS.get(name, {}), type(value)
-            continue
-        hints = typing.get_type_hints(config_class)
-        for field in dataclasses.fields(config_class):
-            required = (
-                field.default is dataclasses.MISSING
-                and field.default_factory is dataclasses.MISSING
-            )
-            if required or field.name in FILLED_IN or hints[field.name] == dict[str, float]:
-                continue
-            value = values.get(field.name, field.default)
-            yield section, field.name, value, field.metadata, hints[field.name]
+        elif section in STAGES:
+            given = by_key(section, values)
+            for key, known in STAGES[section].settings().items():
+                if known.is_required or key in FILLED_IN or known.hint == dict[str, float]:
+                    continue
+                limits = {
+                    "minimum": known.minimum,
+                    "maximum": known.maximum,
+                    "choices": known.choices,
+                }
+                yield section, key, given.get(key, known.default), limits, known.hint
 
 
 def _field(name: str, value: Any, limits: Mapping[str, Any], hint: Any) -> forms.Field:

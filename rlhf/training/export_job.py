@@ -18,13 +18,12 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import read_prompts
-from rlhf.training.exports.job import Asked, Job
+from rlhf.training.exports.job import Job, TrackedSettings
 from rlhf.training.exports.nemo_rl import NEMO_RL, nemo_rl, nemo_rl_command, write_nemo_rl_prompts
 from rlhf.training.exports.openrlhf import (
     OPENRLHF,
@@ -89,7 +88,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
         raise InputError(f"{folder} is there already; move it away first.")
     policy = load_policy(config.policy, "policy", device=torch.device("cpu"))
     policy.refuse_encoder_decoder(engine)
-    if config.combine == "lagrange":
+    if config.reward.combine == "lagrange":
         raise InputError(
             "combine is 'lagrange', whose multiplier changes while it learns, and no engine asks for "
             "that; export it with 'threshold' or 'weights'."
@@ -97,13 +96,13 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     if not (Path(config.reward_model) / "reward_model.json").is_file():
         raise InputError(f"{config.reward_model!r} has no reward_model.json; is it a reward model?")
     prompts, encoded = policy.fitting(
-        prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
+        prompts, room=config.rollout.max_new_tokens, long_prompts=config.rollout.long_prompts
     )
     try:
         folder.mkdir(parents=True)
-        asked = Asked(config)
+        tracked = TrackedSettings(config)
         job = Job(
-            config=asked,
+            config=tracked,
             prompts=prompts,
             watch=watch,
             longest=max(map(len, encoded)),
@@ -119,17 +118,23 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
         told.write_prompts(job)
         for program in told.programs:
             shutil.copyfile(ENGINE_SIDE / program, folder / program)
-        names = ("combine", "safety_threshold", "weights", "score_clip")
+        reward = config.reward
         write_json(
             folder / "reward.json",
-            {n: getattr(config, n) for n in names} | {"stop": list(job.stop)},
+            {
+                "combine": reward.combine,
+                "safety_threshold": reward.safety_threshold,
+                "weights": reward.weights,
+                "score_clip": reward.clip,
+                "stop": list(job.stop),
+            },
         )
         settings = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
-        given = {"policy", "reward_model", "long_prompts", *names}
-        default = {
-            f.name: f.default if f.default_factory is MISSING else f.default_factory()
-            for f in fields(PPOConfig)
-        }
+        in_reward_json = ("combine", "safety_threshold", "weights", "clip")
+        passed_on = {"policy", "reward_model", "rollout.long_prompts"}
+        passed_on |= {f"reward.{name}" for name in in_reward_json}
+        values = config.flat()
+        known = PPOConfig.settings()
         write_json(
             folder / "export.json",
             {
@@ -137,9 +142,9 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
                 "version": told.version,
                 "settings": settings,
                 "left_behind": {
-                    name: getattr(config, name)
-                    for name in sorted(left | (set(default) - asked.names - given))
-                    if getattr(config, name) != default[name]
+                    key: values[key]
+                    for key in sorted(left | (set(known) - tracked.keys - passed_on))
+                    if values[key] != known[key].default
                 },
             },
         )

@@ -92,7 +92,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     models = Models(config, group)
     prompts, encoded = models.fitting(prompts)
     ptx_examples = (
-        ptx.read(run_dir, models.policy, config.long_prompts) if config.ptx_weight else []
+        ptx.read(run_dir, models.policy, config.rollout.long_prompts) if config.ptx.weight else []
     )
     if watch:
         watch, _ = models.fitting(watch)
@@ -103,7 +103,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     controller = _controller(config)
 
     # 2. Go on where a killed run left off.
-    state = State(kl_weight=config.kl_weight, multiplier=config.multiplier)
+    state = State(kl_weight=config.kl.weight, multiplier=config.lagrange.multiplier)
     best: dict[str, Tensor] = {}
     within_budget: dict[str, Tensor] = {}
     average: dict[str, Tensor] = {}
@@ -113,8 +113,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         controller.weight = state.kl_weight
         models.reward.multiplier.value = state.multiplier
         models.reward.scales = state.scales
-    elif config.normalise_samples:
-        some = choose(len(prompts), config.normalise_samples, 0, mix(config.seed, -2))
+    elif config.reward.normalize_samples:
+        some = choose(len(prompts), config.reward.normalize_samples, 0, mix(config.seed, -2))
         models.normalise([prompts[i] for i in some], [encoded[i] for i in some])
         state.scales = models.reward.scales
     if checkpoint is None and watch:
@@ -128,7 +128,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
         # 3. Look at the watch prompts: does the test-RM still agree that things get better?
         watch_means: dict[str, float] = {}
-        if watch and state.step % config.watch_every == 0:
+        if watch and state.step % config.tripwire.watch_every == 0:
             _, means = models.sample_and_judge(watch, seed=config.seed)
             state.watched.append((state.step, means["reward"], means["test"]))
             watch_means = {"watch_reward": means["reward"]}
@@ -139,19 +139,21 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 # reference is the safest.
                 if len(state.watched) == 1 or means["test"] > liked_best(state) + CLEARLY:
                     state.best_step = state.step
-                    if config.tripwire_evaluations:
+                    if config.tripwire.evaluations:
                         best = models.trained_weights()
-                if tripped(state.watched, config.tripwire_evaluations, config.tripwire_drop):
+                if tripped(state.watched, config.tripwire.evaluations, config.tripwire.drop):
                     state.stop_reason = "tripwire"
                     models.restore(best)
                     break
 
         # 4. The policy answers the next prompts: by our own decoder, which keeps log-probabilities
         #    and values, or by another engine.
-        chosen = choose(len(prompts), config.prompts_per_step, step - 1, config.seed)
-        rows = [i for i in chosen for _ in range(config.samples_per_prompt)]
+        chosen = choose(len(prompts), config.rollout.prompts_per_step, step - 1, config.seed)
+        rows = [i for i in chosen for _ in range(config.rollout.samples_per_prompt)]
         sampled = models.sample(
-            [encoded[i] for i in chosen], config.samples_per_prompt, seed=mix(config.seed, step)
+            [encoded[i] for i in chosen],
+            config.rollout.samples_per_prompt,
+            seed=mix(config.seed, step),
         )
         answers = [answer for some in sampled for answer in some]
         queries = [encoded[i] for i in rows]
@@ -179,18 +181,18 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         kl = ppo_math.kl_k1(logprobs, reference_logprobs) * mask
         mean_kl_k1 = float(kl.sum(dim=1).mean())  # nats per response, as k3 for the curves
         mean_kl_k3 = float((ppo_math.kl_k3(logprobs, reference_logprobs) * mask).sum(dim=1).mean())
-        if config.kl_budget and (mean_kl_k1 <= config.kl_budget or not within_budget):
+        if config.kl.budget and (mean_kl_k1 <= config.kl.budget or not within_budget):
             within_budget, state.within_step = models.trained_weights(), state.step
         kl_weight = controller.weight
         rewards = ppo_math.token_rewards(scores, kl, mask, kl_weight=kl_weight)
-        if config.whiten_rewards:
+        if config.advantage.whiten_rewards:
             rewards = ppo_math.whiten(rewards, mask, shift_mean=False)
 
         # 8. Advantages and returns, by generalised advantage estimation.
         advantages, returns = ppo_math.advantages_and_returns(
-            rewards, values, mask, gamma=config.gamma, lam=config.lam
+            rewards, values, mask, gamma=config.advantage.gamma, lam=config.advantage.lam
         )
-        if config.whiten_advantages:
+        if config.advantage.whiten:
             advantages = ppo_math.whiten(advantages, mask)
         rollout = Rollout(
             queries, responses, mask, logprobs, advantages, returns, values, importance
@@ -204,7 +206,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             rollout,
             config,
             step=step,
-            train_policy=step > config.critic_warmup_steps,
+            train_policy=step > config.critic.warmup_steps,
             rates=_rates(config, step),
             ptx_examples=ptx_examples,
             skipped_before=state.skipped_in_a_row,
@@ -218,13 +220,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             broken = broken or "weights after an update"
             average = roll_back(run_dir, models, optimizer, state.rollbacks, broken)
         models.follow()  # the reference, where it is a running average of the policy
-        if config.ema_decay:
-            average = running_average(average, models.trained_weights(), config.ema_decay)
+        if config.ema.decay:
+            average = running_average(average, models.trained_weights(), config.ema.decay)
         ended = time.monotonic()
 
         # 10. The KL controller, the books, a checkpoint.
         controller.update(mean_kl_k1, len(answers))
-        if config.combine == "lagrange":
+        if config.reward.combine == "lagrange":
             models.reward.multiplier.update(score_means["cost"])
             state.multiplier = models.reward.multiplier.value
         state.step, state.kl_weight = step, controller.weight
@@ -262,7 +264,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 eta_seconds=state.seconds / step * (config.steps - step),
             )
         # The rollout was beyond the budget: the last policy that was not is the one to keep.
-        if config.kl_budget and mean_kl_k1 > config.kl_budget:
+        if config.kl.budget and mean_kl_k1 > config.kl.budget:
             state.stop_reason = "kl_budget"
             models.restore(within_budget)
         stopping = group.any(stop.requested)
@@ -281,7 +283,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     kept_step = {"tripwire": state.best_step, "kl_budget": state.within_step}.get(
         state.stop_reason, state.step
     )
-    if not state.stop_reason and config.ema_export == "policy":
+    if not state.stop_reason and config.ema.export == "policy":
         models.restore(average)
     if watch:
         after, means = models.sample_and_judge(watch, seed=config.seed)
@@ -298,7 +300,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         return
     metrics.close()
     models.save(run_dir / POLICY, refined)
-    if config.ema_export == "beside" and average:
+    if config.ema.export == "beside" and average:
         models.save(run_dir / AVERAGE, average)
     write_result(
         run_dir,
@@ -348,18 +350,20 @@ def update(
     shuffler = torch.Generator().manual_seed(mix(config.seed, step))
     drawer = random.Random(mix(config.seed, step))
     stopped = False
-    for _ in range(config.epochs):
+    for _ in range(config.optimizer.epochs):
         order = torch.randperm(rows, generator=shuffler).tolist()
-        for minibatch in _minibatches(order, config.minibatch_size):
+        for minibatch in _minibatches(order, config.optimizer.minibatch_size):
             optimizer.zero_grad(set_to_none=True)
             stats = _losses(models, rollout, minibatch, config, train_policy=train_policy)
             if ptx_examples and train_policy:
-                drawn = drawer.sample(ptx_examples, min(config.ptx_batch_size, len(ptx_examples)))
-                stats["ptx_loss"] = _ptx_loss(models, drawn, config.ptx_weight)
+                drawn = drawer.sample(ptx_examples, min(config.ptx.batch_size, len(ptx_examples)))
+                stats["ptx_loss"] = _ptx_loss(models, drawn, config.ptx.weight)
             models.group.all_reduce_gradients(optimizer_parameters)
-            norm = parallel.clip_gradients([p for _, p in models.trained()], config.max_grad_norm)
+            norm = parallel.clip_gradients(
+                [p for _, p in models.trained()], config.optimizer.max_grad_norm
+            )
             critic_norm = parallel.clip_gradients(
-                list(models.critic.parameters()), config.max_grad_norm
+                list(models.critic.parameters()), config.optimizer.max_grad_norm
             )
             # A gradient that is not finite would poison every weight: skip, count, go on.
             numbers = stats | {"policy's gradient": norm, "critic's gradient": critic_norm}
@@ -373,7 +377,7 @@ def update(
                 continue
             in_a_row = 0
             # Far enough from the policy that sampled: its samples say nothing more.
-            if config.approx_kl_stop and stats["approx_kl"] > config.approx_kl_stop:
+            if config.loss.approx_kl_stop and stats["approx_kl"] > config.loss.approx_kl_stop:
                 stopped = True
                 break
             optimizer.step()
@@ -429,10 +433,10 @@ def _losses(
             old,
             advantages,
             mask,
-            clip=config.clip,
-            clip_high=config.clip_high or None,
-            dual_clip=config.dual_clip or None,
-            per_sequence=config.loss_average == "sequences",
+            clip=config.loss.clip,
+            clip_high=config.loss.clip_high or None,
+            dual_clip=config.loss.dual_clip or None,
+            per_sequence=config.loss.average == "sequences",
             importance=None if importance is None else importance[rows, :width],
         )
         value_loss = ppo_math.value_loss(
@@ -440,16 +444,18 @@ def _losses(
             rollout.values[rows, :width],
             rollout.returns[rows, :width],
             mask,
-            clip=config.value_clip,
+            clip=config.critic.value_clip,
         )
         entropy = entropies.mean()
         # A microbatch weighs as much as its tokens (or responses) in the whole minibatch.
         by_tokens = counts * float(mask.sum()) / tokens
         by_rows = counts * len(rows) / len(minibatch)
-        policy_weight = by_rows if config.loss_average == "sequences" else by_tokens
+        policy_weight = by_rows if config.loss.average == "sequences" else by_tokens
         loss = value_loss * by_tokens
         if train_policy:
-            loss = loss + policy_loss * policy_weight - config.entropy_bonus * entropy * by_tokens
+            loss = (
+                loss + policy_loss * policy_weight - config.loss.entropy_bonus * entropy * by_tokens
+            )
         loss.backward()
         approximate = ppo_math.approximate_kl(logprobs.detach(), old, mask)
         stats["policy_loss"] += float(policy_loss.detach()) * policy_weight
@@ -561,18 +567,18 @@ def running_average(
 
 
 def _check_enough(prompts: Sequence[Prompt], config: PPOConfig) -> None:
-    if len(prompts) < config.prompts_per_step:
+    if len(prompts) < config.rollout.prompts_per_step:
         raise InputError(
             f"data/prompts.jsonl has {len(prompts)} prompts that can be used, fewer than the "
-            f"{config.prompts_per_step} of one step; add prompts or lower prompts_per_step."
+            f"{config.rollout.prompts_per_step} of one step; add prompts or lower prompts_per_step."
         )
 
 
 def _controller(config: PPOConfig) -> ppo_math.FixedKL | ppo_math.AdaptiveKL:
-    if config.kl_controller == "fixed":
-        return ppo_math.FixedKL(config.kl_weight)
+    if config.kl.controller == "fixed":
+        return ppo_math.FixedKL(config.kl.weight)
     return ppo_math.AdaptiveKL(
-        config.kl_weight, config.kl_target, config.kl_horizon, config.kl_error_clip
+        config.kl.weight, config.kl.target, config.kl.horizon, config.kl.error_clip
     )
 
 
@@ -584,14 +590,14 @@ def _rates(config: PPOConfig, step: int) -> tuple[float, float]:
         return learning_rate_at(
             step - 1 - late,
             peak=peak,
-            warmup=config.warmup_steps,
+            warmup=config.optimizer.warmup_steps,
             total=config.steps - late,
-            floor=config.learning_rate_floor,
+            floor=config.optimizer.learning_rate_floor,
         )
 
-    late = config.critic_warmup_steps
-    policy = rate(config.learning_rate, late) if step > late else 0.0
-    return policy, rate(config.value_learning_rate, 0)
+    late = config.critic.warmup_steps
+    policy = rate(config.optimizer.learning_rate, late) if step > late else 0.0
+    return policy, rate(config.critic.learning_rate, 0)
 
 
 def _minibatches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -61,7 +61,7 @@ class Models:
         self.frozen = devices.choose_dtype(config.dtype, self.device)
         self.half = self.frozen == torch.bfloat16
         self.policy = self._load_policy(self.device, self.frozen)
-        self.shared = bool(config.lora_rank) and Path(config.policy) == Path(config.reference)
+        self.shared = bool(config.lora.rank) and Path(config.policy) == Path(config.reference)
         # With LoRA on the reference itself, the reference is the policy without its adapters.
         self.reference = self.policy
         if not self.shared:
@@ -70,7 +70,7 @@ class Models:
                 "reference",
                 device=self.device,
                 # In bfloat16 a running average would not move: its steps are too small.
-                dtype=torch.float32 if config.reference_ema else self.frozen,
+                dtype=torch.float32 if config.ema.reference_decay else self.frozen,
             )
             self.reference.model.requires_grad_(requires_grad=False)
             if self.reference.tokenizer.get_vocab() != self.policy.tokenizer.get_vocab():
@@ -98,7 +98,7 @@ class Models:
         self.sampler = self._new_sampler()
         # The reference's own weights where they follow the policy's.
         self.followed: dict[str, Tensor] = {}
-        if config.reference_ema:
+        if config.ema.reference_decay:
             self.followed = self._reference_weights()
 
     def share_work(self, threads: int) -> None:
@@ -115,7 +115,7 @@ class Models:
             )
         if not wanted:
             few = sum(p.numel() for p in self.policy.model.parameters()) <= FEW_PARAMETERS
-            alone = not on_cpu or not few or config.rollouts != "own"
+            alone = not on_cpu or not few or config.rollout.engine != "own"
             wanted = 1 if alone else min(threads, MOST_PROCESSES)
         self.group = self.reward.group = parallel.fork(self.group, wanted)
         if self.group.workers:
@@ -130,15 +130,15 @@ class Models:
             config.policy,
             "policy",
             device=device,
-            dtype=frozen if config.lora_rank else torch.float32,
+            dtype=frozen if config.lora.rank else torch.float32,
         )
-        if config.lora_rank:
-            add_lora(policy, rank=config.lora_rank, alpha=config.lora_alpha)
+        if config.lora.rank:
+            add_lora(policy, rank=config.lora.rank, alpha=config.lora.alpha)
         return policy
 
     def _new_critic(self) -> nn.Module:
-        if self.config.critic == "head":
-            return HeadCritic(self.policy.hidden_size, self.config.critic_trains_policy)
+        if self.config.critic.kind == "head":
+            return HeadCritic(self.policy.hidden_size, self.config.critic.trains_policy)
         if reason := self._no_critic():
             print(f"The critic starts from the policy: {reason}.")
             # In float32, whatever the policy is held in.
@@ -163,22 +163,22 @@ class Models:
 
     def _new_sampler(self) -> rollouts.Sampler:
         config = self.config
-        if config.importance_cap and self.keeps_logprobs:
+        if config.loss.importance_cap and self.keeps_logprobs:
             raise InputError(
                 "importance_cap weighs what was sampled by other arithmetic than it is trained with, "
                 "but our own decoder in float32 tells the very numbers that are trained on; leave it "
                 "at 0."
             )
-        if config.rollouts == "own":
+        if config.rollout.engine == "own":
             value_of = self.critic if self.keeps_values else None
-            return rollouts.OwnDecoder(self.policy, config, self.group.share, value_of)
+            return rollouts.OwnDecoder(self.policy, config.rollout, self.group.share, value_of)
         if self.group.size > 1:
             raise InputError(
-                f"rollouts {config.rollouts!r} work in one process, and there are {self.group.size}; "
+                f"rollouts {config.rollout.engine!r} work in one process, and there are {self.group.size}; "
                 "set rollouts to 'own'."
             )
-        if config.rollouts == "continuous":
-            return rollouts.ContinuousBatching(self.policy, config)
+        if config.rollout.engine == "continuous":
+            return rollouts.ContinuousBatching(self.policy, config.rollout)
         from rlhf.training import rollout_server  # HTTP is for those who want it
 
         rollouts.refuse_encoder_decoder(self.policy, "server")
@@ -228,7 +228,7 @@ class Models:
         with torch.no_grad():
             for name, parameter in self.trained() if self.followed else []:
                 mine = parallel.to_local(self.followed[name])
-                mine.lerp_(parallel.to_local(parameter), 1 - self.config.reference_ema)
+                mine.lerp_(parallel.to_local(parameter), 1 - self.config.ema.reference_decay)
 
     def put_reference(self, weights: dict[str, Tensor]) -> None:
         """Put back what it has followed to, whole as a checkpoint has it."""
@@ -261,15 +261,17 @@ class Models:
                 {"params": list(self.critic.parameters())},
             ],
             lr=0.0,
-            eps=self.config.adam_epsilon,
-            weight_decay=self.config.weight_decay,
+            eps=self.config.optimizer.adam_epsilon,
+            weight_decay=self.config.optimizer.weight_decay,
             fused=True,
         )
 
     def fitting(self, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[list[int]]]:
         """The prompts that leave room for a response, and their token ids."""
         return self.policy.fitting(
-            prompts, room=self.config.max_new_tokens, long_prompts=self.config.long_prompts
+            prompts,
+            room=self.config.rollout.max_new_tokens,
+            long_prompts=self.config.rollout.long_prompts,
         )
 
     def sample(
@@ -290,7 +292,7 @@ class Models:
         seed = mix(self.config.seed, -2)
         with self.sharded_reference.unsharded(), self.autocast(), self.as_reference() as reference:
             reference.model.eval()
-            own = rollouts.OwnDecoder(reference, self.config, self.group.share, None)
+            own = rollouts.OwnDecoder(reference, self.config.rollout, self.group.share, None)
             sampled = own.sample(encoded, 1, seed=seed)[self.group.share]
         sampled = self.group.all_gather(sampled, len(encoded))
         ended = [i for i, (answer,) in enumerate(sampled) if answer.finished]
@@ -319,7 +321,7 @@ class Models:
         In bfloat16, sampling with a cache and reading in one go round differently, as do two
         programs, and the ratio of the first update must be 1.
         """
-        return self.config.rollouts == "own" and not self.half
+        return self.config.rollout.engine == "own" and not self.half
 
     @property
     def keeps_values(self) -> bool:
@@ -388,19 +390,22 @@ class Models:
             "sampler_gap": float(ppo_math.masked_mean((old - said).abs(), mask)),
             "sampler_kl": float(ppo_math.masked_mean(ppo_math.kl_k3(said, old), mask)),
         }
-        if self.config.rollouts == "server" and not told["sampler_gap"] < rollouts.FAR_APART:
+        if self.config.rollout.engine == "server" and not told["sampler_gap"] < rollouts.FAR_APART:
             raise InputError(
                 f"The rollout server's log-probabilities are {told['sampler_gap']:.2g} nats per token "
                 "from the policy's: it serves other weights, or tells them at another temperature "
                 "(start vLLM with --logprobs-mode processed_logprobs)."
             )
-        cap = self.config.importance_cap
+        cap = self.config.loss.importance_cap
         return ppo_math.truncated_importance(old, said, cap=cap) if cap else None, told
 
     def microbatches(self, sizes: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
         """Rows in forward passes of similar length; `sizes` are tokens, by row."""
         return packing.microbatches_by_length(
-            sizes, rows, size=self.config.microbatch_size, tokens=self.config.microbatch_tokens
+            sizes,
+            rows,
+            size=self.config.optimizer.microbatch_size,
+            tokens=self.config.optimizer.microbatch_tokens,
         )
 
     @contextlib.contextmanager
@@ -425,8 +430,8 @@ class Models:
         picked, entropies = ppo_math.read_logits(
             policy.logits(hidden),
             packed.tokens,
-            temperature=self.config.temperature if temperature is None else temperature,
-            train_entropy=self.config.entropy_bonus != 0,
+            temperature=self.config.rollout.temperature if temperature is None else temperature,
+            train_entropy=self.config.loss.entropy_bonus != 0,
         )
         return packed, hidden, picked, entropies
 
@@ -435,14 +440,14 @@ class Models:
 
         `weights` are those of shards, which no process has all of; empty where this one has.
         """
-        if self.half and self.config.lora_rank:
+        if self.half and self.config.lora.rank:
             # Merged into rounded weights, most of what small adapters say would be rounded away.
             weights = weights or self.trained_weights()
         if weights:  # beside the models that are there already, a GPU may have no room for it
             self.policy = self._load_policy(torch.device("cpu"), torch.float32)
             self.restore(weights)
         model = self.policy.model
-        if self.config.lora_rank:
+        if self.config.lora.rank:
             model = model.merge_and_unload()
 
         def write(new: Path) -> None:

@@ -49,8 +49,8 @@ class Reward:
             else None
         )
         for scorer in self.scorers:
-            scorer.scale.change_unit(config.score_scale)
-        self.rules = rules_of(config)
+            scorer.scale.change_unit(config.reward.scale)
+        self.rules = rules_of(config.rule_rewards)
         self.multiplier = self._new_multiplier()
         self._check()
 
@@ -79,33 +79,33 @@ class Reward:
         curves."""
         risks = [p.risk for p in prompts]
         said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
-        axes = self._axes(said, self.config.ensemble)
+        axes = self._axes(said, self.config.reward.ensemble)
         total = self._combined(self.scorer, axes, risks, self.multiplier)
         told = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
         for axis, s in said.items():
             if s.shape[1] > 1:
                 told[f"disagreement_{axis}"] = float(s.std(dim=1, unbiased=False).mean())
-        if self.config.combine == "lagrange":
+        if self.config.reward.combine == "lagrange":
             told["cost"] = -float(axes["safety"].mean())
             told["multiplier"] = self.multiplier.value
         for rule, points in self._points(prompts, texts).items():
             told[f"rule_{rule}"] = float(points.mean())
-            total = total + self.config.rules[rule] * points
+            total = total + self.config.rule_rewards.weights[rule] * points
         return total, told
 
     def by_ending(self, scores: Tensor, lengths: Sequence[int], finished: Tensor) -> Tensor:
         """Scores (B,) after what responses of `lengths` tokens lose for being nearly too long, and
         with a fixed score for those that did not end; on the device of `finished` (B,)."""
         config = self.config
-        if config.overlong_buffer:
+        if config.reward.overlong_buffer:
             scores = scores - ppo_math.overlong_penalty(
                 torch.tensor(lengths),
-                longest=config.max_new_tokens,
-                buffer=config.overlong_buffer,
-                penalty=config.overlong_penalty,
+                longest=config.rollout.max_new_tokens,
+                buffer=config.reward.overlong_buffer,
+                penalty=config.reward.overlong_penalty,
             )
         return ppo_math.replace_unfinished(
-            scores.to(finished.device), finished, config.no_eos_score
+            scores.to(finished.device), finished, config.reward.no_eos_score
         )
 
     def watch(
@@ -127,18 +127,18 @@ class Reward:
             return self._combined(scorer, self._axes(said, how), risks, self._new_multiplier())
 
         def mean(scores: Tensor) -> float:
-            ended = ppo_math.replace_unfinished(scores, finished, self.config.no_eos_score)
+            ended = ppo_math.replace_unfinished(scores, finished, self.config.reward.no_eos_score)
             return float(ended.mean())
 
         said = self._opinions(self.scorer, conversations, texts)
-        scores = watched(self.scorer, said, self.config.ensemble)
+        scores = watched(self.scorer, said, self.config.reward.ensemble)
         means = {"reward": mean(scores), "test": 0.0}
         if self.test_scorer is not None:
             more = self._opinions(self.test_scorer, conversations, texts)
             means["test"] = mean(watched(self.test_scorer, more, "mean"))
         for rule, points in self._points(prompts, texts).items():
-            scores = scores + self.config.rules[rule] * points
-        rewards = ppo_math.replace_unfinished(scores, finished, self.config.no_eos_score)
+            scores = scores + self.config.rule_rewards.weights[rule] * points
+        rewards = ppo_math.replace_unfinished(scores, finished, self.config.reward.no_eos_score)
         axes = self._axes(said, "mean")
         rows = [
             {
@@ -156,11 +156,11 @@ class Reward:
             said = self._opinions(scorer, [p.messages for p in prompts], texts, standardized=False)
             means = {axis: s.mean(dim=1) for axis, s in said.items()}
             scorer.scale.fit(means, [p.risk for p in prompts])
-            scorer.scale.change_unit(self.config.score_scale)
+            scorer.scale.change_unit(self.config.reward.scale)
 
     def _axes(self, said: dict[str, Tensor], how: str) -> dict[str, Tensor]:
         """One score (B,) for each axis of what the members say (B, M)."""
-        penalty = self.config.ensemble_penalty
+        penalty = self.config.reward.ensemble_penalty
         return {
             axis: reward_math.combine_members(s, how, penalty=penalty) for axis, s in said.items()
         }
@@ -173,17 +173,17 @@ class Reward:
         multiplier: ppo_math.Multiplier,
     ) -> Tensor:
         """One score (B,) of the axes' scores, before any rule."""
-        if self.config.combine == "lagrange":
+        if self.config.reward.combine == "lagrange":
             total = multiplier.reward(axes["helpfulness"], axes["safety"])
-        elif self.config.combine == "threshold":
-            total = scorer.combine(axes, risks, threshold=self.config.safety_threshold)
+        elif self.config.reward.combine == "threshold":
+            total = scorer.combine(axes, risks, threshold=self.config.reward.safety_threshold)
         else:
             total = sum(
-                (self.config.weights.get(axis, 1.0) * s for axis, s in axes.items()),
+                (self.config.reward.weights.get(axis, 1.0) * s for axis, s in axes.items()),
                 start=torch.zeros(len(risks)),
             )
-        if self.config.score_clip:
-            total = total.clamp(-self.config.score_clip, self.config.score_clip)
+        if self.config.reward.clip:
+            total = total.clamp(-self.config.reward.clip, self.config.reward.clip)
         return total
 
     def _points(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, Tensor]:
@@ -199,7 +199,7 @@ class Reward:
         standardized: bool = True,
     ) -> dict[str, Tensor]:
         """What each member of the scorer says of each axis (B, M)."""
-        size = self.config.microbatch_size
+        size = self.config.optimizer.microbatch_size
         return member_scores_in_parallel(
             scorer, conversations, texts, self.group, batch_size=size, standardized=standardized
         )
@@ -207,7 +207,9 @@ class Reward:
     def _new_multiplier(self) -> ppo_math.Multiplier:
         """The multiplier of `lagrange` as the run begins."""
         config = self.config
-        return ppo_math.Multiplier(config.multiplier, config.cost_limit, config.multiplier_rate)
+        return ppo_math.Multiplier(
+            config.lagrange.multiplier, config.lagrange.cost_limit, config.lagrange.rate
+        )
 
     def _check(self) -> None:
         """`InputError` where a reward model lacks what the configuration asks of it."""
@@ -215,20 +217,20 @@ class Reward:
         for name, scorer in zip(("reward model", "test reward model"), self.scorers, strict=False):
             axes = scorer.every_axis
             scored = f"the {name} scores {' and '.join(axes)} only"
-            if config.combine == "lagrange" and not {"helpfulness", "safety"} <= set(axes):
+            if config.reward.combine == "lagrange" and not {"helpfulness", "safety"} <= set(axes):
                 raise InputError(
                     "combine is 'lagrange', which needs a helpfulness and a safety score, but "
                     f"{scored}; set combine to 'weights', or train it on both axes."
                 )
-            if unknown := sorted(set(config.weights) - set(axes)):
+            if unknown := sorted(set(config.reward.weights) - set(axes)):
                 raise InputError(
                     f"weights has {unknown[0]!r}, but {scored}; leave it out, or train it on that "
                     "axis."
                 )
         members = max(self.scorer.members_of(axis) for axis in self.scorer.every_axis)
-        if config.ensemble != "mean" and members == 1:
+        if config.reward.ensemble != "mean" and members == 1:
             raise InputError(
-                f"ensemble is {config.ensemble!r}, but the reward model has one member, which agrees "
+                f"ensemble is {config.reward.ensemble!r}, but the reward model has one member, which agrees "
                 "with itself; set ensemble to 'mean', or train one with more members."
             )
 

@@ -35,7 +35,7 @@ AT_ONCE = 64
 MOST_BYTES = 1 << 26
 """The longest answer that is read."""
 
-ON_LORA = "start vLLM with --enable-lora, --max-lora-rank of at least lora_rank, and "
+ON_LORA = "start vLLM with --enable-lora, --max-lora-rank of at least lora.rank, and "
 ON_LORA += "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
 
 
@@ -47,14 +47,16 @@ class Server:
     """
 
     def __init__(self, policy: Policy, config: PPOConfig) -> None:
-        if not config.lora_rank:
+        if not config.lora.rank:
             raise InputError(
-                "rollouts 'server' hand LoRA adapters to the server before each rollout, but "
-                "lora_rank is 0, and all weights can't be sent over its HTTP interface; set "
-                "lora_rank, or rollouts to 'own' or 'continuous'."
+                "rollout.engine = server sends LoRA adapters to the server before each rollout, but "
+                "lora.rank is 0, and all weights can't be sent over its HTTP interface; set "
+                "lora.rank, or rollout.engine to own or continuous."
             )
         self.policy, self.config = policy, config
-        self.link = Link(os.environ.get(URL, ""), os.environ.get(TOKEN, ""), config.server_timeout)
+        self.link = Link(
+            os.environ.get(URL, ""), os.environ.get(TOKEN, ""), config.rollout.server_timeout
+        )
         self._check_model()
         try:
             self.folder = tempfile.TemporaryDirectory(
@@ -118,8 +120,8 @@ class Server:
                 "prompt": list(prompt),
                 "n": k,
                 "seed": seed,
-                "max_tokens": self.config.max_new_tokens,
-                "temperature": self.config.temperature,
+                "max_tokens": self.config.rollout.max_new_tokens,
+                "temperature": self.config.rollout.temperature,
                 # A model's generation_config.json would set these otherwise.
                 "top_p": 1.0,
                 "top_k": -1,
@@ -162,7 +164,7 @@ class Server:
         ends = [i for i, token in enumerate(tokens) if token in self.policy.stop_ids]
         if ends and ends[0] != len(tokens) - 1:
             raise self._wrong("went on after a token that ends a response")
-        if not ends and len(tokens) < self.config.max_new_tokens:
+        if not ends and len(tokens) < self.config.rollout.max_new_tokens:
             raise self._wrong(
                 f"ended a response after {len(tokens)} tokens (finish_reason "
                 f"{choice.get('finish_reason')!r}) without a token that ends one; give it a larger "

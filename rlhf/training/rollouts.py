@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlhf.training import architecture, sampling
-from rlhf.training.configs import PPOConfig
+from rlhf.training.configs.ppo_groups import RolloutSettings
 from rlhf.training.language_models.policy import Policy
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.sampling import Sampled
@@ -47,11 +47,11 @@ class OwnDecoder:
     def __init__(
         self,
         policy: Policy,
-        config: PPOConfig,
+        settings: RolloutSettings,
         share: slice,
         value_of: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        self.policy, self.config = policy, config
+        self.policy, self.settings = policy, settings
         self.share, self.value_of = share, value_of
 
     def sample(self, prompts: Sequence[Sequence[int]], k: int, *, seed: int) -> list[list[Sampled]]:
@@ -59,12 +59,12 @@ class OwnDecoder:
             self.policy.model,
             prompts,
             k=k,
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
             stop_ids=self.policy.stop_ids,
             pad_id=self.policy.pad_id,
             generator=torch.Generator(device=self.policy.device).manual_seed(seed),
-            batch_size=self.config.decode_batch_size,
+            batch_size=self.settings.decode_batch_size,
             value_of=self.value_of,
             share=self.share,
         )
@@ -83,15 +83,15 @@ class ContinuousBatching:
     steps overlap with the host's work, nothing is promised.
     """
 
-    def __init__(self, policy: Policy, config: PPOConfig) -> None:
+    def __init__(self, policy: Policy, settings: RolloutSettings) -> None:
         refuse_encoder_decoder(policy, "continuous")
-        self.policy, self.config = policy, config
+        self.policy, self.settings = policy, settings
 
     def sample(self, prompts: Sequence[Sequence[int]], k: int, *, seed: int) -> list[list[Sampled]]:
         manager = self._manager(max(map(len, prompts)), k, seed)
         try:
             names = manager.add_requests(
-                [list(p) for p in prompts], max_new_tokens=self.config.max_new_tokens
+                [list(p) for p in prompts], max_new_tokens=self.settings.max_new_tokens
             )
             manager.start()
             told: dict[str, Any] = {}
@@ -116,14 +116,14 @@ class ContinuousBatching:
         from transformers import GenerationConfig
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-        rows = self.config.decode_batch_size
-        pages = -(-(longest + self.config.max_new_tokens) // PAGE) + 1
+        rows = self.settings.decode_batch_size
+        pages = -(-(longest + self.settings.max_new_tokens) // PAGE) + 1
         model = architecture.unwrap_model(self.policy.model)
         try:
             return model.init_continuous_batching(
                 generation_config=GenerationConfig(
                     do_sample=True,
-                    temperature=self.config.temperature,
+                    temperature=self.settings.temperature,
                     top_k=0,
                     top_p=1.0,
                     num_return_sequences=k,

@@ -1,15 +1,17 @@
-"""What a stage's configuration is made of: fields that explain themselves, limits, `config.json`.
+"""What a stage's configuration is made of: settings with help texts, limits, groups, `config.json`.
 
-`config.json` in a run folder holds exactly the fields of the stage's class; `load` refuses an
-unknown key, a missing required one and a value out of range, each in one sentence. Each field is a
-`setting` (or `required`), which carries the sentence that the web forms and `docs/settings.md` show
-beside it, the range that is checked, and under which other settings it does anything at all.
+A configuration is a frozen dataclass of settings and of groups of settings. A setting's key is its
+place: `seed`, or `kl.weight` in a group. `config.json`, TOML presets and a round's frozen settings
+hold groups as nested tables; `from_dict` also takes dotted keys and the keys of earlier versions.
 
-A setting that is changed and does nothing beside the others is refused: whoever changed it expects
-something of it. Only what was begun or frozen before goes on with it, since nothing comes of it.
+Each field is a `setting` (or `required`, or `group`), which carries the help text of the web forms and
+`docs/settings.md`, the range that is checked, and the other settings that it requires. A setting that
+is changed although what it requires is off has no effect, and is refused. Only runs that were started
+or frozen with one go on.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import sys
@@ -18,7 +20,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from rlhf.training.rundir import CHECKPOINT
 from rlhf.training.rundir.errors import InputError
@@ -27,67 +29,68 @@ from rlhf.training.rundir.files import read_json, write_json
 T = TypeVar("T")
 
 MOST = 10**12
-"""No whole number is larger, unless its setting says otherwise: beyond, what counts in 64 bits fails
+"""No whole number is larger, unless its setting says otherwise: a larger one overflows 64-bit counters
 in the middle of a run."""
 
 MOST_SEED = 2**63 - 1
-"""What every generator takes."""
+"""The largest seed that every random number generator takes."""
 
 FROZEN = "GROUND_CONTROL_FROZEN"
-"""Set in the environment of a stage that a worker starts: a round froze its settings, perhaps under
-an earlier version, and nobody can mend them any more."""
+"""Set in the environment of a stage that a worker starts: the settings were frozen by a round, perhaps
+under an earlier version, and can no longer be changed."""
 
 
-# --- Under which other settings a setting does anything ---------------------------------------
+# --- What a setting requires ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Switch:
-    """Values of other settings without which a setting does nothing."""
+class Requirement:
+    """Values of other settings without which a setting has no effect."""
 
-    names: tuple[str, ...]
-    says: str
-    """What to read behind "only under"."""
-    is_on: Callable[[Mapping[str, Any]], bool]
+    keys: tuple[str, ...]
+    text: str
+    """What follows "requires"."""
+    is_met: Callable[[Mapping[str, Any]], bool]
+    """From `{key: value}` of the whole configuration."""
 
 
-def chosen(name: str, *values: Any) -> Switch:
+def chosen(key: str, *choices: Any) -> Requirement:
     """The other setting has one of these values."""
-    says = f"{name} {' or '.join(map(repr, values))}"
-    return Switch((name,), says, lambda settings: settings[name] in values)
+    text = f"{key} = {' or '.join(map(str, choices))}"
+    return Requirement((key,), text, lambda values: values[key] in choices)
 
 
-def above(name: str, least: float) -> Switch:
+def above(key: str, least: float) -> Requirement:
     """The other setting is a larger number."""
-    return Switch((name,), f"{name} above {least:g}", lambda settings: settings[name] > least)
+    return Requirement((key,), f"{key} > {least:g}", lambda values: values[key] > least)
 
 
-def given(name: str) -> Switch:
+def given(key: str) -> Requirement:
     """The other setting is not empty."""
-    return Switch((name,), f"a {name}", lambda settings: bool(settings[name]))
+    return Requirement((key,), key, lambda values: bool(values[key]))
 
 
-def several(name: str) -> Switch:
+def several(key: str) -> Requirement:
     """The other setting holds more than one value."""
-    return Switch((name,), f"several {name}", lambda settings: len(settings[name]) > 1)
+    return Requirement((key,), f"several {key}", lambda values: len(values[key]) > 1)
 
 
-def naming(name: str, word: str) -> Switch:
+def naming(key: str, entry: str) -> Requirement:
     """The other setting has an entry of this name."""
-    return Switch((name,), f"{name} with {word!r}", lambda settings: word in settings[name])
+    return Requirement((key,), f"{entry!r} in {key}", lambda values: entry in values[key])
 
 
-def either(*switches: Switch) -> Switch:
+def either(*options: Requirement) -> Requirement:
     """One of them is enough."""
-    return Switch(
-        tuple(name for switch in switches for name in switch.names),
-        " or ".join(switch.says for switch in switches),
-        lambda settings: any(switch.is_on(settings) for switch in switches),
+    return Requirement(
+        tuple(key for option in options for key in option.keys),
+        " or ".join(option.text for option in options),
+        lambda values: any(option.is_met(values) for option in options),
     )
 
 
 class IdleError(ValueError):
-    """Settings that would do nothing. `reasons` has a sentence (without its full stop) for each."""
+    """Settings without effect. `reasons` is `{key: sentence without its full stop}`."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         super().__init__(next(iter(reasons.values())))
@@ -104,10 +107,10 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[Any, ...] | None = None,
-    under: Switch | tuple[Switch, ...] = (),
+    requires: Requirement | tuple[Requirement, ...] = (),
 ) -> T:
-    """A field with a default, a sentence that explains it, the values it may take (inclusive), and
-    the switches that must all be on for it to do anything."""
+    """A field with a default, a help text, its range (inclusive), and all that it requires to have an
+    effect."""
     if type(default) is int and maximum is None:
         maximum = MOST
     # Typed as T, like dataclasses.field itself, so that `seed: int = setting(0, …)` checks.
@@ -116,7 +119,7 @@ def setting(
         "minimum": minimum,
         "maximum": maximum,
         "choices": choices,
-        "under": (under,) if isinstance(under, Switch) else under,
+        "requires": (requires,) if isinstance(requires, Requirement) else requires,
     }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -128,101 +131,237 @@ def required(help: str) -> Any:
     return dataclasses.field(metadata={"help": help})
 
 
-def default_of(field: "dataclasses.Field[Any]") -> Any:
-    """A field's default; MISSING for a required one."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
+@dataclass(frozen=True, kw_only=True)
+class SettingGroup:
+    """Settings that belong together. The stage's configuration checks their values."""
+
+
+G = TypeVar("G", bound=SettingGroup)
+
+
+def group(kind: type[G], title: str) -> G:
+    """A field that holds a group of settings; `title` is its heading."""
+    return dataclasses.field(default_factory=kind, metadata={"title": title})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a stage: what is known of it before it has a value."""
+
+    key: str
+    """Its place, such as `seed` or `kl.weight`."""
+    group: str
+    """The heading of its group; "" outside of groups."""
+    hint: Any
+    """Its type."""
+    default: Any
+    """`dataclasses.MISSING` where `config.json` must give a value."""
+    help: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Any, ...] | None = None
+    requires: tuple[Requirement, ...] = ()
+
+    @property
+    def is_required(self) -> bool:
+        """Whether `config.json` must give it."""
+        return self.default is dataclasses.MISSING
+
+
+def _settings(kind: type, prefix: str = "", title: str = "") -> dict[str, Setting]:
+    """The settings of a configuration or group class by key: its own, inherited ones, groups."""
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    inherited = {
+        field.name
+        for base in kind.__mro__[1:]
+        if dataclasses.is_dataclass(base)
+        for field in dataclasses.fields(base)
+    }
+    groups = {name for name, field in fields.items() if "title" in field.metadata}
+    found: dict[str, Setting] = {}
+    for name in sorted(fields, key=lambda name: (name in groups, name in inherited)):
+        field = fields[name]
+        if name in groups:
+            found |= _settings(hints[name], f"{name}.", field.metadata["title"])
+            continue
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        key = prefix + name
+        found[key] = Setting(key, title, hints[name], default, **field.metadata)
+    return found
+
+
+# --- A stage's configuration ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
     """What every stage's configuration can do. Values are checked when it is made.
 
-    `stored`: it is not made now but read again, and may hold what does nothing.
+    `stored`: it is read again, and may hold settings without effect.
     """
+
+    OLD_KEYS: ClassVar[Mapping[str, str]] = {}
+    """Keys that earlier versions wrote into run folders and rounds, and where each setting is now."""
 
     stored: dataclasses.InitVar[bool] = False
 
     def __post_init__(self, stored: bool) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _fits(value, hints[field.name]):
-                expected = _type_name(hints[field.name])
-                raise ValueError(f"{field.name} must be {expected}, got {_number(value)}")
-            if hints[field.name] is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
-            _check_limits(field.name, value, field.metadata)
+        for key, known in self.settings().items():
+            *path, name = key.split(".")
+            owner = functools.reduce(getattr, path, self)
+            value = getattr(owner, name)
+            if not _fits(value, known.hint):
+                raise ValueError(f"{key} must be {_type_name(known.hint)}, got {_number(value)}")
+            if known.hint is float and type(value) is int:
+                object.__setattr__(owner, name, float(value))
+            _check_limits(known, value)
         self.check()
-        if not stored and (reasons := self.idle(vars(self))):
+        if not stored and (reasons := self.idle(self.flat())):
             raise IdleError(reasons)
 
     def check(self) -> None:
-        """Rules that concern more than one field: raise ValueError with one sentence."""
+        """Rules that concern more than one setting: raise ValueError with one sentence."""
 
     @classmethod
-    def switched_off(cls, values: Mapping[str, Any]) -> dict[str, Switch]:
-        """The settings that do nothing beside `values`, each with the switch that is off.
+    @functools.cache
+    def settings(cls) -> dict[str, Setting]:
+        """`{key: setting}` of all settings, groups last."""
+        return _settings(cls)
+
+    @classmethod
+    def groups(cls) -> dict[str, type[SettingGroup]]:
+        """The classes of the groups by the name of their field."""
+        hints = typing.get_type_hints(cls)
+        return {f.name: hints[f.name] for f in dataclasses.fields(cls) if "title" in f.metadata}
+
+    @classmethod
+    def split_known(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`{key: value}` of the settings in `values`, and of what is not a setting.
+
+        `values` may hold nested tables, dotted keys and keys of earlier versions. ValueError where a
+        setting is given twice.
+        """
+        groups = cls.groups()
+        known: dict[str, Any] = {}
+        unknown: dict[str, Any] = {}
+        for name, value in values.items():
+            # An earlier version's key may be the name of a group today, but never holds a table.
+            in_group = name in groups and isinstance(value, Mapping)
+            for key, content in (
+                {f"{name}.{inner}": v for inner, v in value.items()} if in_group else {name: value}
+            ).items():
+                key = key if in_group else cls.OLD_KEYS.get(key, key)
+                if key not in cls.settings():
+                    unknown[key] = content
+                elif key in known:
+                    raise ValueError(f"{key} is given twice")
+                else:
+                    known[key] = content
+        return known, unknown
+
+    @classmethod
+    def flattened(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`{key: value}` of the settings in `values`; ValueError names an unknown one."""
+        known, unknown = cls.split_known(values)
+        if unknown:
+            raise ValueError(f"{next(iter(unknown))!r} is not a setting of {cls.__name__}")
+        return known
+
+    @classmethod
+    def merged(cls, values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` with `changes`, as nested tables, whichever way their keys are written."""
+        return nested(cls.flattened(values) | cls.flattened(changes))
+
+    @classmethod
+    def value_in(cls, values: Mapping[str, Any], key: str) -> Any:
+        """The setting's value in `values`, which may hold unknown keys; its default if it is absent."""
+        return cls.split_known(values)[0].get(key, cls.settings()[key].default)
+
+    @classmethod
+    def with_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`{key: value}` of every setting; what `values` lacks is at its default."""
+        defaults = {key: known.default for key, known in cls.settings().items()}
+        return defaults | cls.flattened(values)
+
+    @classmethod
+    def unmet(cls, values: Mapping[str, Any]) -> dict[str, Requirement]:
+        """The settings that have no effect with `values`, each with the requirement that is not met.
 
         What `values` lacks is at its default; a required setting counts as given.
         """
-        everything = {f.name: default_of(f) for f in dataclasses.fields(cls)} | dict(values)
+        everything = cls.with_defaults(values)
         found = {}
-        for field in dataclasses.fields(cls):
-            off = [s for s in field.metadata.get("under", ()) if not s.is_on(everything)]
-            if off:
-                found[field.name] = off[0]
+        for key, known in cls.settings().items():
+            missing = [r for r in known.requires if not r.is_met(everything)]
+            if missing:
+                found[key] = missing[0]
         return found
 
     @classmethod
     def idle(cls, values: Mapping[str, Any]) -> dict[str, str]:
-        """What in `values` is changed and does nothing beside the rest: for each a sentence."""
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        defaults = {name: default_of(field) for name, field in fields.items()}
-        everything = defaults | dict(values)
-        switches = {
-            n for f in fields.values() for s in f.metadata.get("under", ()) for n in s.names
-        }
-        found = {}
-        for name, switch in cls.switched_off(values).items():
-            # Who switches off what is off already expects nothing of it.
-            off = name in switches and not everything[name]
-            if not off and _plain(everything[name]) != _plain(defaults[name]):
-                others = dict.fromkeys(switch.names)
+        """The settings in `values` that are changed and have no effect: `{key: sentence}`."""
+        known = cls.settings()
+        everything = cls.with_defaults(values)
+        switches = {key for s in known.values() for r in s.requires for key in r.keys}
+        reasons = {}
+        for key, requirement in cls.unmet(values).items():
+            # To switch off what is off already is no mistake.
+            is_off = key in switches and not everything[key]
+            if not is_off and _plain(everything[key]) != _plain(known[key].default):
+                others = dict.fromkeys(requirement.keys)
                 state = " and ".join(f"{other} is {_shown(everything[other])}" for other in others)
-                back = _shown(defaults[name])
-                found[name] = (
-                    f"{name} belongs to {switch.says}, and {state}; leave it "
+                back = _shown(known[key].default)
+                reasons[key] = (
+                    f"{key} requires {requirement.text}, and {state}; leave it "
                     f"{back if back == 'empty' else f'at {back}'} or change {' or '.join(others)}"
                 )
-        return found
+        return reasons
 
     @classmethod
     def without_idle(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """`values` with what does nothing put back to its default."""
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        kept = dict(values)
-        for _ in fields:  # what is put back may switch others off
-            kept |= {name: default_of(fields[name]) for name in cls.idle(kept)}
-        return kept
+        """`values` as nested tables, with settings without effect at their defaults."""
+        known = cls.settings()
+        kept = cls.flattened(values)
+        for _ in known:  # a setting that goes back to its default may switch off others
+            kept |= {key: known[key].default for key in cls.idle(kept)}
+        return nested(kept)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, stored: bool = False) -> Self:
-        """Build from a mapping; ValueError names an unknown, missing, impossible or, unless it was
-        `stored`, idle setting."""
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in fields:
-                raise ValueError(f"{name!r} is not a setting of {cls.__name__}")
-        for name, field in fields.items():
-            if name not in values and default_of(field) is dataclasses.MISSING:
-                raise ValueError(f"{cls.__name__} needs {name!r}: {field.metadata['help']}")
-        return cls(**values, stored=stored)
+        """Build from a mapping. ValueError names a setting that is unknown, missing, out of range or,
+        unless `stored`, without effect."""
+        flat = cls.flattened(values)
+        for key, known in cls.settings().items():
+            if known.is_required and key not in flat:
+                raise ValueError(f"{cls.__name__} needs {key!r}: {known.help}")
+        groups = cls.groups()
+        arguments = {
+            name: groups[name](**value) if name in groups else value
+            for name, value in nested(flat).items()
+        }
+        return cls(**arguments, stored=stored)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as `config.json` has them."""
+        """The settings as `config.json` has them, groups as nested tables."""
         return dataclasses.asdict(self)
+
+    def flat(self) -> dict[str, Any]:
+        """`{key: value}` of every setting."""
+        return {key: functools.reduce(getattr, key.split("."), self) for key in self.settings()}
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"kl.weight": 0.2}` as `{"kl": {"weight": 0.2}}`."""
+    tables: dict[str, Any] = {}
+    for key, value in flat.items():
+        name, _, inner = key.partition(".")
+        if inner:
+            tables.setdefault(name, {})[inner] = value
+        else:
+            tables[name] = value
+    return tables
 
 
 # --- config.json ------------------------------------------------------------------------------
@@ -233,19 +372,19 @@ C = TypeVar("C", bound=StageConfig)
 def load(config_class: type[C], path: Path, *, stored: bool = False) -> C:
     """Read a `config.json`; `InputError` says in one sentence what is wrong with it.
 
-    A stage refuses what does nothing, unless its run was begun (it has a checkpoint) or frozen with
-    it: then it says so and goes on. `stored`: whoever reads it only wants to know what was run.
+    A stage refuses settings without effect, unless its run was started (it has a checkpoint) or
+    frozen with them: then it prints a warning. `stored`: the caller only reads what was run.
     """
     values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path.name} must hold a JSON object.")
-    begun = FROZEN in os.environ or (path.parent / CHECKPOINT).exists()
+    started = FROZEN in os.environ or (path.parent / CHECKPOINT).exists()
     try:
-        config = config_class.from_dict(values, stored=stored or begun)
+        config = config_class.from_dict(values, stored=stored or started)
     except ValueError as error:
         raise InputError(f"{path.name}: {error}.") from None
     for reason in [] if stored else config.idle(values).values():
-        print(f"This does nothing here: {reason}.")
+        print(f"This has no effect here: {reason}.")
     return config
 
 
@@ -291,16 +430,20 @@ def _type_name(hint: Any) -> str:
     return "null" if hint is type(None) else names.get(hint, str(hint))
 
 
-def _check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    minimum, maximum = limits.get("minimum"), limits.get("maximum")
+def _check_limits(known: Setting, value: Any) -> None:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if minimum is not None and value < minimum:
-            raise ValueError(f"{name} must be {_number(minimum)} or more, got {_number(value)}")
-        if maximum is not None and value > maximum:
-            raise ValueError(f"{name} must be {_number(maximum)} or less, got {_number(value)}")
-    choices = limits.get("choices")
-    if choices is not None and value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+        if known.minimum is not None and value < known.minimum:
+            raise ValueError(
+                f"{known.key} must be {_number(known.minimum)} or more, got {_number(value)}"
+            )
+        if known.maximum is not None and value > known.maximum:
+            raise ValueError(
+                f"{known.key} must be {_number(known.maximum)} or less, got {_number(value)}"
+            )
+    if known.choices is not None and value not in known.choices:
+        raise ValueError(
+            f"{known.key} must be one of {', '.join(map(str, known.choices))}, got {value!r}"
+        )
 
 
 def _number(value: Any) -> str:

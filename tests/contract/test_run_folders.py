@@ -1,5 +1,7 @@
 """What Django writes into a run folder, training reads: real rows on one side, its loaders on the other."""
 
+import json
+import shutil
 from datetime import timedelta
 
 import pytest
@@ -11,6 +13,7 @@ from annotation.models import Judgment, Prompt
 from rlhf import jobs, rounds, simulation, stages
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.training import data, rundir
+from rlhf.training.configs import PPOConfig
 from rlhf.training.data import BELOW
 from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.settings import FROZEN, load
@@ -73,13 +76,34 @@ def test_a_round_that_was_frozen_with_what_does_nothing_goes_on_with_all_of_it(
 ):
     reward_models(round)
     Prompt.objects.filter(project=round.project, split="eval").delete()  # nothing to watch
-    round.config["ppo"] |= {"kl_target": 9.0, "tripwire_drop": 0.7}
+    round.config["ppo"]["kl"]["target"] = 9.0
+    round.config["ppo"]["tripwire"]["drop"] = 0.7
     round.config["reward_model"] |= {"adapter_rank": 3}
     monkeypatch.setenv(FROZEN, "1")  # as a worker starts the stage
     assert jobs.environment(Job(stage="ppo"))[FROZEN] == "1"
     config = prepared(round, "ppo", tmp_path / "ppo")
-    assert (config.kl_target, config.tripwire_drop, config.test_reward_model) == (9.0, 0.7, "")
+    assert (config.kl.target, config.tripwire.drop, config.test_reward_model) == (9.0, 0.7, "")
     assert prepared(round, "reward_model", tmp_path / "rm").adapter_rank == 3
+
+
+def test_a_round_that_was_frozen_with_flat_keys_goes_on_with_the_same_configuration(
+    round, tmp_path
+):
+    """Rounds and run folders of earlier versions hold every PPO setting on one level."""
+    reward_models(round)
+    now = prepared(round, "ppo", tmp_path / "now")
+    old_keys = {key: old for old, key in PPOConfig.OLD_KEYS.items()}
+
+    def flat(values):
+        return {old_keys.get(k, k): v for k, v in PPOConfig.flattened(values).items()}
+
+    round.config["ppo"] = flat(round.config["ppo"])
+    assert "kl_weight" in round.config["ppo"]
+    assert prepared(round, "ppo", tmp_path / "frozen") == now
+    folder = tmp_path / "earlier version"
+    shutil.copytree(tmp_path / "now", folder)
+    (folder / "config.json").write_text(json.dumps(flat(now.to_dict())))
+    assert jobs._given("ppo", folder) == jobs._given("ppo", tmp_path / "now")
 
 
 def test_base_reads_its_corpus(project, grace_user, tmp_path):
@@ -141,7 +165,7 @@ def test_ppo_without_watch_prompts_is_given_no_reward_model_that_would_watch_the
 
 def test_ppo_reads_what_people_wrote_where_it_is_to_stay_likely(round, tmp_path):
     reward_models(round)
-    round.config["ppo"]["ptx_weight"] = 0.5
+    round.config["ppo"]["ptx"]["weight"] = 0.5
     round.save()
     with pytest.raises(stages.StageError, match="nobody has written one"):
         prepared(round, "ppo", tmp_path / "without")
@@ -150,7 +174,7 @@ def test_ppo_reads_what_people_wrote_where_it_is_to_stay_likely(round, tmp_path)
         assignment__comparison__prompt__split="train",
     ).latest("pk")
     Judgment.objects.filter(pk=judgment.pk).update(rewrite="Better like this.")
-    assert prepared(round, "ppo", tmp_path / "with").ptx_weight == 0.5
+    assert prepared(round, "ppo", tmp_path / "with").ptx.weight == 0.5
     [(prompt, text)] = data.read_ptx(tmp_path / "with")
     assert text == "Better like this."
     assert prompt.messages == judgment.assignment.comparison.prompt.messages

@@ -36,9 +36,10 @@ def test_grace_launches_and_cancels_over_the_api(client, ready, grace, awake):
     refused = launch()
     assert refused.status_code == 409
     assert "Acknowledge" in refused.json()["detail"]
-    made = launch(acknowledged=cautions(ready), config={"ppo": {"steps": 3}})
+    made = launch(acknowledged=cautions(ready), config={"ppo": {"steps": 3, "kl_weight": 0.1}})
     assert made.status_code == 201, made.json()
-    assert made.json()["config"]["ppo"]["steps"] == 3
+    frozen = made.json()["config"]["ppo"]
+    assert (frozen["steps"], frozen["kl"]["weight"]) == (3, 0.1)
     assert launch(acknowledged=cautions(ready)).status_code == 409
     assert client.post(f"{base}1/cancel/").json()["state"] == "cancelled"
     assert client.post(f"{base}1/retry/").json()["state"] == "generate"

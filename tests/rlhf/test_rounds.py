@@ -61,12 +61,12 @@ def at_stage(project, stage, base, **fields):
 
 def test_a_setting_that_does_nothing_is_a_no_go(project, base):
     config = small_config(project)
-    config["ppo"] |= {"ptx_batch_size": 3}
+    config["ppo"]["ptx"] = {"batch_size": 3}
     check = checks(project, config)["settings"]
     assert check.verdict == "no-go"
-    assert "ptx_batch_size belongs to ptx_weight above 0" in check.answer
+    assert "ptx.batch_size requires ptx.weight > 0" in check.answer
     # A round's own models are filled in later; what belongs to them is no mistake.
-    config["ppo"] = {"tripwire_drop": 0.5}
+    config["ppo"] = {"tripwire": {"drop": 0.5}}
     assert checks(project, config)["settings"].verdict == "go"
 
 
@@ -110,7 +110,7 @@ def test_what_cannot_become_a_reward_model_is_said_before_anybody_judges(
 def test_who_wants_written_answers_kept_likely_is_told_when_there_are_none(project, base):
     config = small_config(project)
     assert "written" not in checks(project, config)
-    config["ppo"]["ptx_weight"] = 0.5
+    config["ppo"]["ptx"] = {"weight": 0.5}
     assert checks(project, config)["written"].verdict == "caution"
     written = judged(project, split="train").judgment
     Judgment.objects.filter(pk=written.pk).update(rewrite="Better like this.")
@@ -154,7 +154,7 @@ def test_more_judges_than_people_are_a_no_go(project, base):
 @pytest.mark.parametrize(
     ("section", "name", "value", "says"),
     [
-        ("ppo", "kl_weight", -1, "kl_weight must be 0 or more"),
+        ("ppo", "kl", {"weight": -1}, "kl.weight must be 0 or more"),
         ("ppo", "stepz", 3, "'stepz' is not a setting"),
         ("generate", "k", 1, "k must be between 2 and 9"),
         ("generate", "k", "four", "k must be a whole number"),
@@ -202,7 +202,7 @@ def test_opening_freezes_numbers_and_writes_who_did_it(project, base, grace):
     job = launch(project, grace)
     round = job.round
     assert (round.number, round.state, round.start_policy) == (1, "generate", base)
-    assert round.config["ppo"]["kl_weight"] == 0.2, "every setting is on record"
+    assert round.config["ppo"]["kl"]["weight"] == 0.2, "every setting is on record"
     assert "policy" not in round.config["ppo"], "which model is on the row, not in the settings"
     assert Event.objects.get(verb="launched").actor == grace
 

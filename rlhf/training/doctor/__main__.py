@@ -14,9 +14,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from rlhf.training.configs import CONFIGS
 from rlhf.training.doctor.examination import examine
 from rlhf.training.doctor.report import show
-from rlhf.training.doctor.settings_check import STAGES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run_dir", type=Path, help="the run folder (docs/formats.md)")
-    parser.add_argument("--stage", choices=sorted(STAGES), default="", help="else guessed")
+    parser.add_argument("--stage", choices=sorted(CONFIGS), default="", help="else guessed")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--no-samples", action="store_true", help="don't try the policy")
     given = parser.parse_args(arguments)

@@ -132,16 +132,19 @@ def check_round_trip(
 
 def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
     """Prompts, rollouts, minibatches, microbatches: do they add up?"""
-    if n_prompts < config.prompts_per_step:
+    if n_prompts < config.rollout.prompts_per_step:
         report.add(
             "error",
             "batches",
-            f"{n_prompts} prompts are fewer than the {config.prompts_per_step} of one step; add "
+            f"{n_prompts} prompts are fewer than the {config.rollout.prompts_per_step} of one step; add "
             "prompts or lower prompts_per_step.",
         )
         return
-    passes = config.steps * config.prompts_per_step / n_prompts
-    updates = max(1, round(config.responses_per_step / config.minibatch_size)) * config.epochs
+    passes = config.steps * config.rollout.prompts_per_step / n_prompts
+    updates = (
+        max(1, round(config.responses_per_step / config.optimizer.minibatch_size))
+        * config.optimizer.epochs
+    )
     report.figures["passes"] = passes
     report.figures["updates"] = updates * config.steps
     report.add(
@@ -150,7 +153,9 @@ def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
         f"{config.steps} steps of {config.responses_per_step} responses, {updates} updates each; "
         f"every prompt is seen {passes:.2g} times.",
     )
-    if config.minibatch_size < 8 and config.whiten_rewards:
+    if config.optimizer.minibatch_size < 8 and config.advantage.whiten_rewards:
         report.add("warning", "batches", "Whitening rewards wants minibatches of 8 or more.")
-    if config.approx_kl_stop == 0 and config.epochs > 4:
-        report.add("warning", "batches", f"{config.epochs} epochs with approx_kl_stop off drift.")
+    if config.loss.approx_kl_stop == 0 and config.optimizer.epochs > 4:
+        report.add(
+            "warning", "batches", f"{config.optimizer.epochs} epochs with approx_kl_stop off drift."
+        )

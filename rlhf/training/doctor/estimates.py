@@ -73,15 +73,15 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
     ):
         parts[name] = _bytes(*_modules_of(scorer))
     if models.device.type == "cpu":  # whole copies: of the best weights, and of their average
-        best = watched and models.reward.test_scorer is not None and config.tripwire_evaluations > 0
-        parts["copies"] = 4 * trainable * (best + (config.ema_decay > 0))
-    tokens = config.microbatch_size * (longest + config.max_new_tokens)
-    logits = config.microbatch_size * config.max_new_tokens * shape.vocab_size * 4
+        best = watched and models.reward.test_scorer is not None and config.tripwire.evaluations > 0
+        parts["copies"] = 4 * trainable * (best + (config.ema.decay > 0))
+    tokens = config.optimizer.microbatch_size * (longest + config.rollout.max_new_tokens)
+    logits = config.optimizer.microbatch_size * config.rollout.max_new_tokens * shape.vocab_size * 4
     parts["activations"] = tokens * layers * hidden * 16 * width + 3 * logits
     heads = getattr(shape, "num_key_value_heads", getattr(shape, "num_attention_heads", 1))
     per_head = getattr(shape, "head_dim", None) or hidden // max(shape.num_attention_heads, 1)
-    rows = min(config.decode_batch_size, config.responses_per_step)
-    reach = longest + config.max_new_tokens
+    rows = min(config.rollout.decode_batch_size, config.responses_per_step)
+    reach = longest + config.rollout.max_new_tokens
     parts["cache"] = 2 * layers * rows * reach * heads * per_head * width
     return {name: float(value) for name, value in parts.items()}
 
@@ -133,10 +133,12 @@ def estimate_ppo_time(report: Report, models: Any, prompts: list[Any], scoring: 
     import torch
 
     config, policy = models.config, models.policy
-    rows = min(config.microbatch_size, 16)
+    rows = min(config.optimizer.microbatch_size, 16)
     chosen = [prompts[i % len(prompts)] for i in range(rows)]
-    _, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
-    length = max(1, round(report.figures.get("mean_response_tokens", config.max_new_tokens)))
+    _, encoded = policy.fitting(chosen, room=config.rollout.max_new_tokens, long_prompts="refuse")
+    length = max(
+        1, round(report.figures.get("mean_response_tokens", config.rollout.max_new_tokens))
+    )
     answers = [[policy.pad_id] * length] * rows
     for _ in range(2):  # the first warms up
         began = time.monotonic()
@@ -152,7 +154,7 @@ def estimate_ppo_time(report: Report, models: Any, prompts: list[Any], scoring: 
     responses = config.responses_per_step
     generate = responses * length / max(report.figures.get("tokens_per_second", 1e9), 1e-9)
     passes = responses / rows
-    step = generate + responses * scoring + passes * (2 * forward + both * config.epochs)
+    step = generate + responses * scoring + passes * (2 * forward + both * config.optimizer.epochs)
     report.figures["seconds"] = {"step": step, "run": step * config.steps, "generate": generate}
     report.add(
         "ok",

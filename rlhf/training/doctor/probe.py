@@ -43,10 +43,12 @@ class Probed:
         return [p for p, group in zip(self.prompts, self.answers, strict=True) for _ in group]
 
 
-def some_prompts(policy: Any, prompts: list[Any], config: Any) -> tuple[list[Any], list[list[int]]]:
+def some_prompts(
+    policy: Any, prompts: list[Any], max_new_tokens: int
+) -> tuple[list[Any], list[list[int]]]:
     """A few of the prompts, evenly spread, and their token ids."""
     chosen = prompts[:: max(1, len(prompts) // PROBED_PROMPTS)][:PROBED_PROMPTS]
-    kept, encoded = policy.fitting(chosen, room=config.max_new_tokens, long_prompts="refuse")
+    kept, encoded = policy.fitting(chosen, room=max_new_tokens, long_prompts="refuse")
     return kept, encoded
 
 
@@ -65,26 +67,25 @@ def ppo_reward(models: Any, probed: Probed) -> Any:
     return models.reward.by_ending(scores, [len(a.tokens) for a in probed.flat], finished)
 
 
-def combined(scorer: Any, probed: Probed, config: Any) -> Any:
+def combined(scorer: Any, probed: Probed, threshold: float) -> Any:
     """One score (answers,) by a reward model alone."""
     axes = scorer.score([p.messages for p in probed.asked], probed.texts)
-    threshold = getattr(config, "safety_threshold", 0.15)
     return scorer.combine(axes, [p.risk for p in probed.asked], threshold=threshold)
 
 
-def with_no_eos_score(probed: Probed, scores: Any, config: Any) -> Any:
-    """The scores with that of an answer that did not end, where the stage has one for it."""
+def with_no_eos_score(probed: Probed, scores: Any, no_eos_score: float | None) -> Any:
+    """The scores, with `no_eos_score` for answers that did not end (None: as they are)."""
     import torch
 
     from rlhf.training import ppo_math
 
-    if not hasattr(config, "no_eos_score"):
+    if no_eos_score is None:
         return scores
     finished = torch.tensor([answer.finished for answer in probed.flat])
-    return ppo_math.replace_unfinished(scores.cpu(), finished, config.no_eos_score)
+    return ppo_math.replace_unfinished(scores.cpu(), finished, no_eos_score)
 
 
-def report_answers(report: Report, probed: Probed, config: Any) -> None:
+def report_answers(report: Report, probed: Probed, max_new_tokens: int) -> None:
     """How long the answers are, whether they end and whether they differ."""
     flat = probed.flat
     tokens = sum(len(a.tokens) for a in flat)
@@ -101,7 +102,7 @@ def report_answers(report: Report, probed: Probed, config: Any) -> None:
         report.add(
             "warning",
             "answers",
-            f"Only {ended:.0%} of {len(flat)} sampled answers ended within {config.max_new_tokens} "
+            f"Only {ended:.0%} of {len(flat)} sampled answers ended within {max_new_tokens} "
             "tokens; raise max_new_tokens, or teach the policy to end first (sft).",
         )
     elif distinct < 0.3:

@@ -74,7 +74,7 @@ def examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -
         if (path := getattr(config, name, ""))
     }
     if probe and fitting and room > 1:
-        chosen, encoded = some_prompts(policy, fitting, config)
+        chosen, encoded = some_prompts(policy, fitting, room)
         began = time.monotonic()
         answers = sampling.sample(
             policy.model,
@@ -87,9 +87,11 @@ def examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -
             generator=torch.Generator(device=policy.device).manual_seed(config.seed),
         )
         probed = Probed(chosen, encoded, answers, policy, time.monotonic() - began)
-        report_answers(report, probed, config)
+        report_answers(report, probed, room)
+        threshold = getattr(config, "safety_threshold", 0.15)
+        no_eos_score = getattr(config, "no_eos_score", None)
         rewards = {
-            name: with_no_eos_score(probed, combined(scorer, probed, config), config)
+            name: with_no_eos_score(probed, combined(scorer, probed, threshold), no_eos_score)
             for name, scorer in scorers.items()
         }
         report_rewards(report, probed, rewards)
@@ -123,35 +125,37 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
     check_policy(report, policy, prompts)
 
     # 2. Lengths and batches.
-    room, long_prompts = config.max_new_tokens, config.long_prompts
+    room, long_prompts = config.rollout.max_new_tokens, config.rollout.long_prompts
     fitting, longest = check_lengths(report, policy, prompts, room, long_prompts)
     if watch:
         kept, _ = models.fitting(watch)
         report.add("ok", "watch", f"{len(kept)} prompts are watched.")
     check_batches(report, len(fitting), config)
-    if config.ptx_weight:
+    if config.ptx.weight:
         examples = ptx.read(run_dir, policy, long_prompts)
         report.add("ok", "ptx", f"{len(examples)} examples are kept likely.")
 
     # 3. Answers and their rewards, as a step would sample and judge them.
     scoring = 0.0
     if probe and fitting:
-        if config.normalise_samples and checkpoint is None:
-            some = [fitting[i % len(fitting)] for i in range(config.normalise_samples)]
+        if config.reward.normalize_samples and checkpoint is None:
+            some = [fitting[i % len(fitting)] for i in range(config.reward.normalize_samples)]
             models.normalise(*models.fitting(some))
-        chosen, encoded = some_prompts(policy, fitting, config)
+        chosen, encoded = some_prompts(policy, fitting, room)
         began = time.monotonic()
         answers = models.sample(encoded, PROBED_ANSWERS, seed=mix(config.seed, -3))
         probed = Probed(chosen, encoded, answers, policy, time.monotonic() - began)
-        report_answers(report, probed, config)
+        report_answers(report, probed, room)
         began = time.monotonic()
         rewards = {"reward_model": ppo_reward(models, probed)}
         scoring = (time.monotonic() - began) / len(probed.flat)
         if (
             models.reward.test_scorer is not None
         ):  # it only watches: its own opinion, without the rules
-            second = combined(models.reward.test_scorer, probed, config)
-            rewards["test_reward_model"] = with_no_eos_score(probed, second, config)
+            second = combined(models.reward.test_scorer, probed, config.reward.safety_threshold)
+            rewards["test_reward_model"] = with_no_eos_score(
+                probed, second, config.reward.no_eos_score
+            )
         report_rewards(report, probed, rewards)
         asked = [ids for ids in encoded for _ in range(PROBED_ANSWERS)]
         old, _, _, mask = models.read(asked, probed.flat)

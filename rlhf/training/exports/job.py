@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
+from rlhf.training.settings import SettingGroup
 
 
-class Asked:
-    """A run's settings, noting which of them somebody asked for."""
+class TrackedSettings:
+    """A run's settings. `keys` are those that an engine's function has read."""
 
-    def __init__(self, config: PPOConfig) -> None:
-        self.config = config
-        self.names: set[str] = set()
+    def __init__(self, settings: Any, prefix: str = "", keys: set[str] | None = None) -> None:
+        self._settings, self._prefix = settings, prefix
+        self.keys: set[str] = set() if keys is None else keys
 
     def __getattr__(self, name: str) -> Any:
-        self.names.add(name)
-        return getattr(self.config, name)
+        value = getattr(self._settings, name)
+        if isinstance(value, SettingGroup):
+            return TrackedSettings(value, f"{name}.", self.keys)
+        self.keys.add(f"{self._prefix}{name}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Job:
     """What is exported, and for what machine."""
 
     config: Any
-    """The settings, as `Asked`: what an engine's function does not ask for is left behind."""
+    """The settings, as `TrackedSettings`: what an engine's function does not read is left behind."""
     prompts: Sequence[Prompt]
     watch: Sequence[Prompt]
     longest: int
@@ -42,7 +45,7 @@ class Job:
     def passes(self) -> int:
         """Passes over the prompts that come to at least the run's steps."""
         config = self.config
-        return max(1, math.ceil(config.steps * config.prompts_per_step / len(self.prompts)))
+        return max(1, math.ceil(config.steps * config.rollout.prompts_per_step / len(self.prompts)))
 
 
 def label(prompt: Prompt) -> str:

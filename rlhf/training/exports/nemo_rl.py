@@ -21,46 +21,46 @@ def nemo_rl(job: Job) -> tuple[dict[str, Any], set[str]]:
     A rollout's batch is counted in prompts, a training batch in responses.
     """
     config, folder = job.config, job.folder
-    micro = max(1, config.microbatch_size // job.gpus)
-    length = job.longest + config.max_new_tokens
+    micro = max(1, config.optimizer.microbatch_size // job.gpus)
+    length = job.longest + config.rollout.max_new_tokens
     overrides: dict[str, Any] = {
-        "ppo.num_prompts_per_step": config.prompts_per_step,
-        "ppo.num_generations_per_prompt": config.samples_per_prompt,
+        "ppo.num_prompts_per_step": config.rollout.prompts_per_step,
+        "ppo.num_generations_per_prompt": config.rollout.samples_per_prompt,
         "ppo.max_num_steps": config.steps,
         "ppo.max_num_epochs": job.passes,
-        "ppo.ppo_epochs": config.epochs,
-        "ppo.policy_training_start_step": config.critic_warmup_steps,
+        "ppo.ppo_epochs": config.optimizer.epochs,
+        "ppo.policy_training_start_step": config.critic.warmup_steps,
         "ppo.seed": config.seed,
-        "ppo.val_period": config.watch_every if job.watch else 0,
+        "ppo.val_period": config.tripwire.watch_every if job.watch else 0,
         "ppo.val_at_start": False,
-        "ppo.skip_reference_policy_logprobs_calculation": config.kl_weight == 0,
+        "ppo.skip_reference_policy_logprobs_calculation": config.kl.weight == 0,
         "ppo.reward_shaping.enabled": False,
         "ppo.reward_scaling.enabled": False,
         "ppo.adv_estimator.name": "gae",
-        "ppo.adv_estimator.gae_lambda": config.lam,
-        "ppo.adv_estimator.gae_gamma": config.gamma,
-        "ppo.adv_estimator.normalize_advantages": config.whiten_advantages,
-        "loss_fn.reference_policy_kl_penalty": config.kl_weight,
+        "ppo.adv_estimator.gae_lambda": config.advantage.lam,
+        "ppo.adv_estimator.gae_gamma": config.advantage.gamma,
+        "ppo.adv_estimator.normalize_advantages": config.advantage.whiten,
+        "loss_fn.reference_policy_kl_penalty": config.kl.weight,
         "loss_fn.reference_policy_kl_type": "k1",
         "loss_fn.use_kl_in_reward": True,
-        "loss_fn.ratio_clip_min": config.clip,
-        "loss_fn.ratio_clip_max": config.clip_high or config.clip,
-        "loss_fn.ratio_clip_c": config.dual_clip or None,
-        "loss_fn.token_level_loss": config.loss_average == "tokens",
-        "value_loss_fn.cliprange": config.value_clip,
+        "loss_fn.ratio_clip_min": config.loss.clip,
+        "loss_fn.ratio_clip_max": config.loss.clip_high or config.loss.clip,
+        "loss_fn.ratio_clip_c": config.loss.dual_clip or None,
+        "loss_fn.token_level_loss": config.loss.average == "tokens",
+        "value_loss_fn.cliprange": config.critic.value_clip,
         "policy.model_name": folder / "policy",
-        "policy.train_global_batch_size": config.minibatch_size,
+        "policy.train_global_batch_size": config.optimizer.minibatch_size,
         "policy.train_micro_batch_size": micro,
         "policy.max_total_sequence_length": length,
         "policy.precision": "float32" if config.dtype == "float32" else "bfloat16",
-        "policy.max_grad_norm": config.max_grad_norm or 1e6,  # there is no switch
+        "policy.max_grad_norm": config.optimizer.max_grad_norm or 1e6,  # there is no switch
         "policy.dtensor_cfg.tensor_parallel_size": job.tensor_parallel,
-        "policy.dtensor_cfg.lora_cfg.enabled": bool(config.lora_rank),
-        "policy.generation.max_new_tokens": config.max_new_tokens,
-        "policy.generation.temperature": config.temperature,
+        "policy.dtensor_cfg.lora_cfg.enabled": bool(config.lora.rank),
+        "policy.generation.max_new_tokens": config.rollout.max_new_tokens,
+        "policy.generation.temperature": config.rollout.temperature,
         "policy.generation.vllm_cfg.tensor_parallel_size": job.tensor_parallel,
         "value.model_name": folder / "policy",
-        "value.max_grad_norm": config.max_grad_norm or 1e6,
+        "value.max_grad_norm": config.optimizer.max_grad_norm or 1e6,
         "value.dtensor_cfg.tensor_parallel_size": job.tensor_parallel,
         "data.max_input_seq_length": job.longest,
         "data.train.dataset_name": "ResponseDataset",
@@ -74,18 +74,18 @@ def nemo_rl(job: Job) -> tuple[dict[str, Any], set[str]]:
         "cluster.num_nodes": 1,
     }
     for model, rate in (
-        ("policy", config.learning_rate),
-        ("value", config.value_learning_rate),
+        ("policy", config.optimizer.learning_rate),
+        ("value", config.critic.learning_rate),
     ):
         overrides |= {
             f"{model}.optimizer.kwargs.lr": rate,
-            f"{model}.optimizer.kwargs.weight_decay": config.weight_decay,
-            f"{model}.optimizer.kwargs.eps": config.adam_epsilon,
+            f"{model}.optimizer.kwargs.weight_decay": config.optimizer.weight_decay,
+            f"{model}.optimizer.kwargs.eps": config.optimizer.adam_epsilon,
         }
-    if config.lora_rank:
+    if config.lora.rank:
         overrides |= {
-            "policy.dtensor_cfg.lora_cfg.dim": config.lora_rank,
-            "policy.dtensor_cfg.lora_cfg.alpha": config.lora_alpha,
+            "policy.dtensor_cfg.lora_cfg.dim": config.lora.rank,
+            "policy.dtensor_cfg.lora_cfg.alpha": config.lora.alpha,
         }
     if job.watch:
         overrides |= {
@@ -94,9 +94,17 @@ def nemo_rl(job: Job) -> tuple[dict[str, Any], set[str]]:
         }
     else:
         overrides |= {"data.validation": None, "checkpointing.metric_name": None}
-    left = {"whiten_rewards", "rules", "no_eos_score", "entropy_bonus"}
-    left |= {"learning_rate_floor", "warmup_steps"}  # its schedule counts updates, not rollouts
-    left |= {"kl_controller", "kl_target", "kl_horizon"}  # its KL weight is fixed
+    left = {
+        "advantage.whiten_rewards",
+        "rule_rewards.weights",
+        "reward.no_eos_score",
+        "loss.entropy_bonus",
+    }
+    left |= {
+        "optimizer.learning_rate_floor",
+        "optimizer.warmup_steps",
+    }  # its schedule counts updates, not rollouts
+    left |= {"kl.controller", "kl.target", "kl.horizon"}  # its KL weight is fixed
     if config.reference != config.policy:
         left.add("reference")
     return overrides, left

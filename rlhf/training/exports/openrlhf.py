@@ -25,35 +25,35 @@ def openrlhf(job: Job) -> tuple[dict[str, Any], set[str]]:
         "data.input_key": "input",
         "data.label_key": "label",
         "data.apply_chat_template": True,
-        "data.max_len": job.longest + config.max_new_tokens,
-        "rollout.max_new_tokens": config.max_new_tokens,
-        "rollout.batch_size": config.prompts_per_step,
-        "rollout.n_samples_per_prompt": config.samples_per_prompt,
-        "rollout.micro_batch_size": max(1, config.microbatch_size // job.gpus),
-        "rollout.temperature": config.temperature,
-        "train.batch_size": config.minibatch_size,
-        "train.micro_batch_size": max(1, config.microbatch_size // job.gpus),
-        "train.max_epochs": config.epochs,
+        "data.max_len": job.longest + config.rollout.max_new_tokens,
+        "rollout.max_new_tokens": config.rollout.max_new_tokens,
+        "rollout.batch_size": config.rollout.prompts_per_step,
+        "rollout.n_samples_per_prompt": config.rollout.samples_per_prompt,
+        "rollout.micro_batch_size": max(1, config.optimizer.microbatch_size // job.gpus),
+        "rollout.temperature": config.rollout.temperature,
+        "train.batch_size": config.optimizer.minibatch_size,
+        "train.micro_batch_size": max(1, config.optimizer.microbatch_size // job.gpus),
+        "train.max_epochs": config.optimizer.epochs,
         "train.num_episodes": job.passes,
         "train.seed": config.seed,
-        "actor.adam.lr": config.learning_rate,
-        "actor.adam.eps": config.adam_epsilon,
-        "actor.adam.weight_decay": config.weight_decay,
-        "actor.min_lr_ratio": config.learning_rate_floor,
-        "actor.lr_warmup_ratio": min(1.0, config.warmup_steps / config.steps),
-        "actor.eps_clip": config.clip,
+        "actor.adam.lr": config.optimizer.learning_rate,
+        "actor.adam.eps": config.optimizer.adam_epsilon,
+        "actor.adam.weight_decay": config.optimizer.weight_decay,
+        "actor.min_lr_ratio": config.optimizer.learning_rate_floor,
+        "actor.lr_warmup_ratio": min(1.0, config.optimizer.warmup_steps / config.steps),
+        "actor.eps_clip": config.loss.clip,
         "actor.loss_agg_mode": "token-mean"
-        if config.loss_average == "tokens"
+        if config.loss.average == "tokens"
         else "seq-mean-token-mean",
-        "critic.adam.lr": config.value_learning_rate,
-        "critic.adam.eps": config.adam_epsilon,
-        "critic.adam.weight_decay": config.weight_decay,
-        "critic.value_clip": config.value_clip,
-        "critic.freezing_steps": config.critic_warmup_steps or -1,
+        "critic.adam.lr": config.critic.learning_rate,
+        "critic.adam.eps": config.optimizer.adam_epsilon,
+        "critic.adam.weight_decay": config.optimizer.weight_decay,
+        "critic.value_clip": config.critic.value_clip,
+        "critic.freezing_steps": config.critic.warmup_steps or -1,
         "algo.advantage.estimator": "gae",
-        "algo.advantage.gamma": config.gamma,
-        "algo.advantage.lambd": config.lam,
-        "algo.kl.init_coef": config.kl_weight,
+        "algo.advantage.gamma": config.advantage.gamma,
+        "algo.advantage.lambd": config.advantage.lam,
+        "algo.kl.init_coef": config.kl.weight,
         "algo.kl.estimator": "k1",
         "ds.zero_stage": 3,
         "actor.num_nodes": 1,
@@ -71,31 +71,31 @@ def openrlhf(job: Job) -> tuple[dict[str, Any], set[str]]:
         "ckpt.path": folder / "checkpoints",
         "ckpt.save_hf": True,
     }
-    if config.max_grad_norm:
+    if config.optimizer.max_grad_norm:
         arguments |= {
-            "actor.max_norm": config.max_grad_norm,
-            "critic.max_norm": config.max_grad_norm,
+            "actor.max_norm": config.optimizer.max_grad_norm,
+            "critic.max_norm": config.optimizer.max_grad_norm,
         }
-    if config.score_clip:
-        arguments["reward.clip_range"] = [-config.score_clip, config.score_clip]
-    if config.dual_clip:
-        arguments["actor.dual_clip"] = config.dual_clip
-    if config.entropy_bonus:
-        arguments["actor.entropy_coef"] = config.entropy_bonus
-    if config.kl_controller == "adaptive":
+    if config.reward.clip:
+        arguments["reward.clip_range"] = [-config.reward.clip, config.reward.clip]
+    if config.loss.dual_clip:
+        arguments["actor.dual_clip"] = config.loss.dual_clip
+    if config.loss.entropy_bonus:
+        arguments["actor.entropy_coef"] = config.loss.entropy_bonus
+    if config.kl.controller == "adaptive":
         arguments |= {
-            "algo.kl.target": config.kl_target,
-            "algo.kl.horizon": round(config.kl_horizon),
+            "algo.kl.target": config.kl.target,
+            "algo.kl.horizon": round(config.kl.horizon),
         }
-    if config.lora_rank:
-        arguments |= {"ds.lora.rank": config.lora_rank, "ds.lora.alpha": round(config.lora_alpha)}
-    left = {"whiten_rewards", "rules", "clip_high"}
-    if config.no_eos_score < 0:  # a negative coefficient replaces the reward of a cut answer
-        arguments["reward.stop_properly_penalty_coef"] = config.no_eos_score
+    if config.lora.rank:
+        arguments |= {"ds.lora.rank": config.lora.rank, "ds.lora.alpha": round(config.lora.alpha)}
+    left = {"advantage.whiten_rewards", "rule_rewards.weights", "loss.clip_high"}
+    if config.reward.no_eos_score < 0:  # a negative coefficient replaces the reward of a cut answer
+        arguments["reward.stop_properly_penalty_coef"] = config.reward.no_eos_score
     else:
-        left.add("no_eos_score")
-    if not config.whiten_advantages:  # it always whitens
-        left.add("whiten_advantages")
+        left.add("reward.no_eos_score")
+    if not config.advantage.whiten:  # it always whitens
+        left.add("advantage.whiten")
     if config.reference != config.policy:  # its reference is what its actor starts from
         left.add("reference")
     return arguments, left

@@ -1,9 +1,9 @@
 """Rule-based rewards: plain functions of prompts and responses, by name.
 
 Each takes the prompts (their `messages` and `risk`) and the responses to them, and returns one
-number per response, 0 for indifferent. `PPOConfig.rules` maps a name to the weight with which it is
+number per response, 0 for indifferent. `rule_rewards.weights` of `PPOConfig` maps a name to the weight with which it is
 added to the score, and each rule has a curve of its own. What a rule needs to know besides is a
-keyword with a default; `SETTINGS` says which field of `PPOConfig` fills it. To add one: copy the
+keyword with a default; `SETTINGS` says which setting of the group `rule_rewards` fills it. To add one: copy the
 nearest sibling, add its row here, copy its test.
 """
 
@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from rlhf.training.configs.ppo_groups import RuleSettings
 from rlhf.training.rewards.length import length_window, too_long, too_short
 from rlhf.training.rewards.safety import must_refuse
 from rlhf.training.rewards.wording import in_format, must_not_say, refusal, repetition
@@ -46,17 +47,17 @@ SETTINGS: dict[str, dict[str, str]] = {
 }
 
 
-def rules_of(config: Any) -> dict[str, Reward]:
-    """The rules that `config.rules` names, each with its settings filled in; `InputError` where there
-    is none of a name."""
-    if unknown := sorted(set(config.rules) - set(REWARDS)):
+def rules_of(settings: RuleSettings) -> dict[str, Reward]:
+    """The rules that have a weight, each with its settings filled in; `InputError` names an unknown
+    one."""
+    if unknown := sorted(set(settings.weights) - set(REWARDS)):
         raise InputError(
             f"There is no rule {unknown[0]!r}; there are {', '.join(sorted(REWARDS))}."
         )
     return {
         name: functools.partial(
             REWARDS[name],
-            **{word: getattr(config, given) for word, given in SETTINGS.get(name, {}).items()},
+            **{word: getattr(settings, given) for word, given in SETTINGS.get(name, {}).items()},
         )
-        for name in config.rules
+        for name in settings.weights
     }

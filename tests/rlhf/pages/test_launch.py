@@ -64,10 +64,10 @@ def test_a_caution_that_nobody_acknowledged_holds_the_launch_and_keeps_what_was_
 def test_a_setting_out_of_range_is_named_and_nothing_is_launched(client, ready, grace):
     client.force_login(grace)
     sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
-    answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.clip": "3"})
+    answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.loss.clip": "3"})
     assert answer.status_code == 422
     assert "less than or equal to 1" in text_of(answer)
-    sent["ppo.minibatch_size"] = "100000"
+    sent["ppo.optimizer.minibatch_size"] = "100000"
     answer = client.post(reverse("launch", args=[ready.slug]), sent)
     assert "must not exceed the rollout" in text_of(answer)
     assert not Round.objects.filter(project=ready, number=1).exists()
@@ -101,15 +101,15 @@ def test_what_is_as_in_the_last_round_is_not_marked_lists_included(client, ready
 
 def test_a_setting_that_does_nothing_is_marked_and_refused_beside_its_field(client, ready, grace):
     client.force_login(grace)
-    only = "only under kl_controller &#x27;adaptive&#x27;"
+    only = "requires kl.controller = adaptive"
     assert text_of(page(client, "launch", ready.slug)).count(only) == 3
     sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
-    answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.kl_target": "3"})
+    answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.kl.target": "3"})
     assert answer.status_code == 422
-    assert "kl_target belongs to kl_controller &#x27;adaptive&#x27;" in text_of(answer)
+    assert "kl.target requires kl.controller = adaptive" in text_of(answer)
     assert '<details class="fold" id="fold-ppo" open>' in answer.content.decode()
     assert not Round.objects.filter(project=ready, number=1).exists()
-    together = {"ppo.kl_target": "3", "ppo.kl_controller": "adaptive"}
+    together = {"ppo.kl.target": "3", "ppo.kl.controller": "adaptive"}
     answer = client.post(reverse("check_launch", args=[ready.slug]), sent | together)
     assert answer.status_code == 200
     assert only not in text_of(answer)
@@ -119,13 +119,13 @@ def test_what_does_nothing_in_an_older_round_is_offered_at_its_default_and_marke
     client, ready, grace
 ):
     config = rounds.default_config(ready)
-    config["ppo"]["kl_target"] = 9.0
+    config["ppo"]["kl"]["target"] = 9.0
     new_round(ready, 1, start=ready.checkpoints.first(), config=config)
     client.force_login(grace)
     body = text_of(page(client, "launch", ready.slug))
     assert "▲ was 9.0" in body
-    assert "belongs to" not in body
-    assert rounds.default_config(ready)["ppo"]["kl_target"] == 6.0
+    assert "leave it at" not in body
+    assert rounds.default_config(ready)["ppo"]["kl"]["target"] == 6.0
 
 
 def test_a_setting_that_an_older_version_had_does_not_block_the_next_launch(client, ready, grace):

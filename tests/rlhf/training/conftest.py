@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from rlhf.training.configs import PPOConfig
 from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.tiny import WORDS, judgment, make_policy, prompt, result_of, run_folder
 
@@ -72,7 +73,8 @@ def many(talker, tmp_path_factory):
 
 @pytest.fixture
 def ready(talker, taste, tmp_path):
-    """A run folder waiting to be run, with settings of its own."""
+    """A run folder waiting to be run, with settings of its own, by dotted or short keys."""
+    short = {key: old for old, key in PPOConfig.OLD_KEYS.items()}
 
     def make(name="run", **settings):
         config = {
@@ -91,7 +93,7 @@ def ready(talker, taste, tmp_path):
         risks = ["harmful" if i % HARMFUL == 0 else "harmless" for i in range(24)]
         return run_folder(
             tmp_path / name,
-            config | settings,
+            config | {short.get(key, key): value for key, value in settings.items()},
             prompts=[prompt(i, risk=risk) for i, risk in enumerate(risks)],
             watch=[prompt(300 + i) for i in range(6)],
             ptx=[prompt(i) | {"response": "sorry no blue kettle"} for i in range(8)],

@@ -67,7 +67,7 @@ def test_as_a_command_it_prints_json_and_says_2_for_errors(ready):
     told = json.loads(done.stdout)
     assert told["exit_code"] == 2
     assert told["findings"][0]["message"] == (
-        "'kl_wieght' is not a setting of ppo; did you mean 'kl_weight'?"
+        "'kl_wieght' is not a setting of ppo; did you mean 'kl.weight'?"
     )
 
 
@@ -385,4 +385,4 @@ def test_every_setting_that_does_nothing_is_named_and_stops_no_run_that_was_begu
     config = check_settings(report, values, begun=begun)
     assert (config is not None) == begun
     named = [f.message for f in report.findings if f.level == level]
-    assert [message.split()[1] for message in named] == ["ptx_batch_size", "kl_target"]
+    assert [message.split()[1] for message in named] == ["kl.target", "ptx.batch_size"]

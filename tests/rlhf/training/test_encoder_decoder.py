@@ -307,9 +307,9 @@ def test_at_the_first_update_the_ratio_is_1(waiting, changed, near):
     assert line["clip_fraction"] == 0
     assert line["kl"] < 1e-3
     assert line["updates"] == 1
-    config = PPOConfig(**json.loads((folder / "config.json").read_text()))
+    config = PPOConfig.from_dict(json.loads((folder / "config.json").read_text()))
     models = ppo.Models(config)
-    if config.critic == "model":
+    if config.critic.kind == "model":
         assert architecture.is_encoder_decoder(models.critic.trunk)
 
 

@@ -1,6 +1,5 @@
 """A PPO run handed to OpenRLHF, verl or NeMo-RL: names that their releases know, data and rewards that work."""
 
-import dataclasses
 import importlib.util
 import json
 import shlex
@@ -65,8 +64,8 @@ def test_every_setting_is_translated_or_named_as_left_behind(engine, ready):
     written = {v for v in told["settings"].values() if isinstance(v, float | int)}
     for value in (0.00123, 0.00456, 0.17, 0.19, 0.98, 0.91, 0.037, 0.83, 3, 0.011, 7):
         assert value in written, value
-    assert {"tripwire_drop", "approx_kl_stop", "test_reward_model"} <= set(told["left_behind"])
-    assert set(told["left_behind"]) <= {f.name for f in dataclasses.fields(PPOConfig)}
+    assert {"tripwire.drop", "loss.approx_kl_stop", "test_reward_model"} <= set(told["left_behind"])
+    assert set(told["left_behind"]) <= set(PPOConfig.settings())
     command = shlex.split((out / "launch.sh").read_text().split("exec", 1)[1].replace("\\\n", " "))
     assert command[:2] == ["python3", "start.py" if engine == "nemo-rl" else "-m"]
 
@@ -82,10 +81,12 @@ def test_what_an_engine_does_not_ask_for_is_named_even_where_it_is_switched_off(
         seed=5,
     )
     _, told = exported(folder, engine)
-    assert {"ema_decay", "ensemble", "score_scale", "overlong_buffer"} <= set(told["left_behind"])
+    left_behind = set(told["left_behind"])
+    assert {"ema.decay", "reward.ensemble", "reward.scale"} <= left_behind
+    assert "reward.overlong_buffer" in left_behind
     assert "seed" not in told["left_behind"]
     translated = "ppo.adv_estimator.normalize_advantages" in told["settings"]
-    assert ("whiten_advantages" in told["left_behind"]) is not translated
+    assert ("advantage.whiten" in left_behind) is not translated
 
 
 def test_a_multiplier_that_learns_is_refused_and_nothing_is_written(ready):

@@ -1,6 +1,5 @@
 """Every option of the smaller stages does something, as those of PPO and of the reward models do."""
 
-import dataclasses
 import hashlib
 import importlib
 import json
@@ -140,7 +139,7 @@ DECODED = ("Generate", "Evaluate", "Selection", "BestOfN")
 
 
 def others(stage):
-    names = {field.name for field in dataclasses.fields(CONFIGS[stage])} - set(OPTIONS[stage])
+    names = set(CONFIGS[stage].settings()) - set(OPTIONS[stage])
     return names - ({"batch_size"} if stage in DECODED else set())
 
 
@@ -148,7 +147,7 @@ def test_every_option_of_every_stage_is_tried():
     assert set(CONFIGS) == set(MODULES) | set(ELSEWHERE)
     for stage in MODULES:
         assert others(stage) <= set(MACHINERY), stage
-        assert set(OPTIONS[stage]) <= {f.name for f in dataclasses.fields(CONFIGS[stage])}, stage
+        assert set(OPTIONS[stage]) <= set(CONFIGS[stage].settings()), stage
     tests = ROOT / "tests" / "rlhf" / "training"
     code = "\n".join(path.read_text() for path in tests.glob("*.py"))
     there = set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))
@@ -268,10 +267,10 @@ def test_an_option_changes_what_comes_of_the_stage(started, known, stage, option
 
 def test_every_option_with_a_switch_is_tried_while_it_is_off():
     assert set(IDLE) == {
-        (stage, field.name)
+        (stage, key)
         for stage in MODULES
-        for field in dataclasses.fields(CONFIGS[stage])
-        if field.metadata.get("under")
+        for key, known in CONFIGS[stage].settings().items()
+        if known.requires
     }
 
 
@@ -280,7 +279,7 @@ def test_what_does_nothing_is_refused_by_hand_and_changes_nothing_in_a_frozen_ru
     started, monkeypatch, stage, option
 ):
     changes = IDLE[stage, option]
-    with pytest.raises(InputError, match=f"{option} belongs to"):
+    with pytest.raises(InputError, match=f"{option} requires"):
         started(stage, "refused", **changes)
     monkeypatch.setenv(FROZEN, "1")
     beside = {name: value for name, value in changes.items() if name != option}

@@ -1,7 +1,6 @@
 """PPO on a tiny random model: it learns, stops when it should, resumes exactly, and every option
 does something."""
 
-import dataclasses
 import itertools
 import json
 import math
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 
 from rlhf.training import parallel, ppo
 from rlhf.training.configs import PPOConfig
+from rlhf.training.configs.ppo_groups import EMASettings, KLSettings, LoRASettings
 from rlhf.training.data import Prompt
 from rlhf.training.ppo_models import Models
 from rlhf.training.reward_models.model import RewardModel
@@ -76,7 +76,7 @@ def test_a_run_past_its_kl_budget_stops_and_keeps_its_policy(ready):
     assert measured[-1] > 0.5 >= max(measured[:-1])
     assert result["kept_step"] == result["steps"] - 2
     kept = json.loads((folder / "config.json").read_text()) | {"policy": str(folder / "policy")}
-    models = ppo.Models(PPOConfig(**kept))
+    models = ppo.Models(PPOConfig.from_dict(kept))
     _, encoded = models.fitting([asked_for(i) for i in range(24)])
     number = len(lines) - 1  # the last rollout within the budget, drawn once more
     some = [encoded[i] for i in ppo.choose(24, 12, number - 1, 0)]
@@ -93,7 +93,9 @@ def test_a_policy_that_begins_beyond_its_kl_budget_is_handed_on_as_it_came(ready
     folder = ready(steps=3, kl_budget=0.01, reference=str(other))
     result = finish(folder)
     assert (result["stop_reason"], result["steps"], result["kept_step"]) == ("kl_budget", 1, 0)
-    began = load_file(PPOConfig(**json.loads((folder / "config.json").read_text())).policy + FILE)
+    began = load_file(
+        PPOConfig.from_dict(json.loads((folder / "config.json").read_text())).policy + FILE
+    )
     handed_on = load_file(str(folder / "policy") + FILE)
     assert all(torch.equal(began[name], handed_on[name]) for name in handed_on)
 
@@ -114,7 +116,7 @@ def test_one_unlikely_token_neither_ends_a_run_nor_raises_the_kl_weight(ready, m
     lines = rows_of(folder / "metrics.jsonl")
     assert all(line["kl"] > 1e4 and line["kl_k1"] < 1 for line in lines)
     # Each line has the weight by which its rewards were made, so the first has the first.
-    began = json.loads((folder / "config.json").read_text()).get("kl_weight", PPOConfig.kl_weight)
+    began = json.loads((folder / "config.json").read_text()).get("kl_weight", KLSettings().weight)
     assert lines[0]["kl_weight"] == began > lines[1]["kl_weight"] > lines[2]["kl_weight"]
 
 
@@ -298,7 +300,7 @@ def test_lora_with_the_reference_as_its_own_base_starts_at_kl_0_and_merges(ready
 
 
 def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, capsys):
-    config = PPOConfig(**json.loads((ready() / "config.json").read_text()))
+    config = PPOConfig.from_dict(json.loads((ready() / "config.json").read_text()))
     models = ppo.Models(config)
     before = models.trained_weights()
     mask = torch.ones(6, 2, dtype=torch.bool)
@@ -320,7 +322,7 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, ca
         train_policy=True,
         rates=(1e-3, 1e-3),
     )
-    assert told["skipped"] == config.epochs
+    assert told["skipped"] == config.optimizer.epochs
     assert told["updates"] == 0
     after = models.trained_weights()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -331,7 +333,7 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, ca
 
 def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     folder = ready(steps=2, checkpoint_every=2, ema_decay=0.5, reference_ema=0.5)
-    config = PPOConfig(**json.loads((folder / "config.json").read_text()))
+    config = PPOConfig.from_dict(json.loads((folder / "config.json").read_text()))
     models = ppo.Models(config)
     optimizer = models.optimizer()
     with pytest.raises(InputError, match=r"\(policy loss\), 1 times, and there is no checkpoint"):
@@ -438,7 +440,7 @@ def test_weights_that_break_again_and_again_end_the_run_with_a_sentence(ready, m
 
 
 def test_updates_left_out_in_a_row_are_counted_over_rollouts(ready):
-    config = PPOConfig(**json.loads((ready() / "config.json").read_text()))
+    config = PPOConfig.from_dict(json.loads((ready() / "config.json").read_text()))
     models = ppo.Models(config)
     optimizer = models.optimizer()
     mask = torch.ones(12, 2, dtype=torch.bool)
@@ -448,7 +450,11 @@ def test_updates_left_out_in_a_row_are_counted_over_rollouts(ready):
         advantages[broken_rows] = math.nan
         some, zeros = [[5, 6]] * 12, torch.zeros(12, 2)
         rollout = ppo.Rollout(some, some, mask, zeros - 5, advantages, zeros, zeros)
-        one_each = dataclasses.replace(config, minibatch_size=1, epochs=1, approx_kl_stop=0.0)
+        one_each = PPOConfig.from_dict(
+            PPOConfig.merged(
+                config.to_dict(), {"minibatch_size": 1, "epochs": 1, "approx_kl_stop": 0.0}
+            )
+        )
         return ppo.update(
             models,
             optimizer,
@@ -569,7 +575,13 @@ def test_a_reference_of_another_shape_cannot_follow(ready, tmp_path):
     with pytest.raises(InputError, match="averages weights, and the reference has no"):
         finish(ready(reference=str(other), reference_ema=0.5))
     with pytest.raises(ValueError, match="needs the policy itself as reference"):
-        PPOConfig(policy="p", reference="q", reward_model="r", reference_ema=0.5, lora_rank=2)
+        PPOConfig(
+            policy="p",
+            reference="q",
+            reward_model="r",
+            ema=EMASettings(reference_decay=0.5),
+            lora=LoRASettings(rank=2),
+        )
 
 
 def test_scores_are_measured_anew_on_what_the_reference_says(ready):
@@ -686,7 +698,7 @@ def test_while_the_critic_warms_up_its_gradient_does_not_reach_the_policy(ready,
 def test_rewards_of_fewer_than_eight_responses_are_not_whitened():
     few = {"prompts_per_step": 7, "minibatch_size": 7, "whiten_rewards": True}
     with pytest.raises(ValueError, match="needs 8 responses"):
-        PPOConfig(policy="p", reference="p", reward_model="r", **few)
+        PPOConfig.from_dict({"policy": "p", "reference": "p", "reward_model": "r", **few})
 
 
 def test_the_multiplier_follows_the_cost_and_a_resumed_run_goes_on_from_it(ready):
@@ -743,7 +755,10 @@ def test_a_setting_that_would_do_nothing_is_refused_before_the_first_step(
         assert not (folder / "metrics.jsonl").exists()
 
     refused("test_reward_model is given, but there is no data/watch.jsonl")
-    refused("weights belongs to combine 'weights', and combine is 'threshold'", weights={"x": 2.0})
+    refused(
+        "reward.weights requires reward.combine = weights, and reward.combine is 'threshold'",
+        weights={"x": 2.0},
+    )
     weighed = {"combine": "weights", "weights": {"safety": 1.0, "saftey": 2.0}}
     refused("has 'saftey', but the reward model scores helpfulness and safety only", **weighed)
     lacking = {"combine": "weights", "weights": {"safety": 1.0}}

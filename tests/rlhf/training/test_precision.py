@@ -22,7 +22,7 @@ TRAINERS = {"threads": 1, "batch_size": 8, "microbatch_size": 4}
 
 
 def models_of(folder):
-    return ppo.Models(PPOConfig(**json.loads((folder / "config.json").read_text())))
+    return ppo.Models(PPOConfig.from_dict(json.loads((folder / "config.json").read_text())))
 
 
 def size(*models):

@@ -1,6 +1,5 @@
 """docs/ppo_recipe.md tells the truth, and what it calls fixed is as it says."""
 
-import dataclasses
 import re
 import tomllib
 
@@ -21,7 +20,7 @@ from tests.rlhf.training.conftest import finish
 from tests.rlhf.training.test_ppo_options import OPTIONS, OTHERWISE
 from tests.rlhf.training.tiny import ROOT, rows_of
 
-FIELDS = {field.name: field for field in dataclasses.fields(PPOConfig)}
+SETTINGS = PPOConfig.settings()
 
 
 def tables():
@@ -32,31 +31,30 @@ def tables():
         yield [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def default_of(field):
-    if field.default_factory is not dataclasses.MISSING:
-        return f"`{field.default_factory()!r}`"
-    return "required" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+def default_of(setting):
+    return "required" if setting.is_required else f"`{setting.default!r}`"
 
 
-def test_every_field_is_on_the_page_once_with_the_value_that_it_has():
+def test_every_setting_is_on_the_page_once_with_the_value_that_it_has():
     with_source, _, beside = tables()
     told = {row[1].strip("`"): row[2] for row in with_source}
     told |= {row[0].strip("`"): row[1] for row in beside}
     assert len(told) == len(with_source) + len(beside)
-    assert told == {name: default_of(field) for name, field in FIELDS.items()}
+    assert told == {key: default_of(setting) for key, setting in SETTINGS.items()}
 
 
-def test_every_detail_with_a_field_is_changed_to_see_that_the_policy_changes():
+def test_every_detail_with_a_setting_is_changed_to_see_that_the_policy_changes():
     with_source, _, beside = tables()
     assert {row[1].strip("`") for row in with_source} == set(OPTIONS)
     assert {row[0].strip("`") for row in beside} == OTHERWISE
 
 
 def test_the_page_says_what_the_preset_for_larger_policies_starts_from():
-    preset = tomllib.loads((ROOT / "rlhf/training/presets/small.toml").read_text())["ppo"]
+    toml = (ROOT / "rlhf/training/presets/small.toml").read_text()
+    preset = PPOConfig.flattened(tomllib.loads(toml)["ppo"])
     told = {row[1].strip("`"): row[3].strip("`") for row in next(tables())}
     for name, value in told.items():
-        wanted = FIELDS[name].type(preset[name]) if name in preset else ""
+        wanted = SETTINGS[name].hint(preset[name]) if name in preset else ""
         assert value == (repr(wanted) if name in preset else ""), name
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from rlhf.training.configs import PPOConfig
+from rlhf.training.configs.ppo_groups import RuleSettings
 from rlhf.training.data import Prompt
 from rlhf.training.rewards import REWARDS, SETTINGS, rules_of
 
@@ -65,15 +66,12 @@ def test_a_format_must_be_met_by_the_whole_response():
 
 
 def test_a_rule_takes_its_settings_from_the_configuration():
-    config = PPOConfig(
-        policy="p",
-        reference="p",
-        reward_model="r",
-        rules={"must_not_say": 1.0, "length_window": 1.0},
+    settings = RuleSettings(
+        weights={"must_not_say": 1.0, "length_window": 1.0},
         forbidden_phrases=("fool",),
         least_words=2,
     )
-    rules = rules_of(config)
+    rules = rules_of(settings)
     assert set(rules) == {"must_not_say", "length_window"}
     assert rules["must_not_say"]([None], ["You fool"]) == [-1.0]
     assert rules["length_window"]([None], ["fool"]) == [-0.5]
@@ -83,12 +81,12 @@ def test_a_rule_takes_its_settings_from_the_configuration():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"rules": {"must_not_say": 1.0}}, "must_not_say needs forbidden_phrases"),
-        ({"rules": {"format": 1.0}}, "format needs format_pattern"),
-        ({"format_pattern": "("}, "no regular expression"),
+        ({"rules": {"must_not_say": 1.0}}, "must_not_say needs rule_rewards.forbidden_phrases"),
+        ({"rules": {"format": 1.0}}, "format needs rule_rewards.format_pattern"),
+        ({"format_pattern": "("}, "not a regular expression"),
         ({"least_words": 9, "most_words": 3}, "must not exceed"),
     ],
 )
 def test_a_rule_that_could_never_work_is_refused_in_one_sentence(given, says):
     with pytest.raises(ValueError, match=says):
-        PPOConfig(policy="p", reference="p", reward_model="r", **given)
+        PPOConfig.from_dict({"policy": "p", "reference": "p", "reward_model": "r", **given})

@@ -197,7 +197,7 @@ def test_an_address_is_http_and_holds_no_secret(ready, monkeypatch, address, sai
 
 def test_all_weights_are_not_sent_over_http(ready, stand_in):
     stand_in()
-    with pytest.raises(InputError, match="lora_rank is 0"):
+    with pytest.raises(InputError, match=r"lora\.rank is 0"):
         models_of(ready(rollouts="server"))
 
 

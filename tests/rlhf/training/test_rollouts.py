@@ -17,7 +17,7 @@ PROMPTS = [[5, 6, 7, 8, 9], [6, 7], [8, 9, 5]] * 4
 
 
 def models_of(folder):
-    return ppo.Models(PPOConfig(**json.loads((folder / "config.json").read_text())))
+    return ppo.Models(PPOConfig.from_dict(json.loads((folder / "config.json").read_text())))
 
 
 def nudge(models, by=0.02):
