@@ -1,4 +1,4 @@
-"""Who may open an account, and what signing out leaves behind."""
+"""Who may sign up, and what happens at sign-out."""
 
 from allauth.account.adapter import DefaultAccountAdapter
 from django.conf import settings
@@ -9,13 +9,13 @@ from annotation.models import User
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
-    """Accounts are made by an admin, unless SIGNUP_OPEN says that strangers may sign up."""
+    """An admin creates accounts, unless SIGNUP_OPEN lets strangers sign up."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return bool(settings.SIGNUP_OPEN)
 
     def logout(self, request: HttpRequest) -> None:
-        """Who goes gives back what they have not begun: others need not wait for its lease."""
+        """Releases the person's unopened assignments, so that nobody has to wait for the lease."""
         if isinstance(request.user, User):
             release_on_leaving(request.user)
         super().logout(request)

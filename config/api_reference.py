@@ -1,7 +1,6 @@
-"""The API reference as a page of the product, made from the OpenAPI description.
+"""The API reference as a page of the product, generated from the OpenAPI schema.
 
-Swagger UI needs inline styles, which the content security policy does not allow anywhere; a page
-made from the same description needs none, and looks like the rest.
+Swagger UI needs inline styles, which the content security policy does not allow.
 """
 
 from functools import cache
@@ -13,21 +12,23 @@ from django.shortcuts import render
 from drf_spectacular.generators import SchemaGenerator
 
 from annotation.api.pagination import MAX_ROWS
+from annotation.lib.languages import english_only
 
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
+@english_only
 @login_required
 def api_reference(request: HttpRequest) -> HttpResponse:
-    """Every endpoint with its parameters, body, answers and a curl line."""
+    """Every endpoint with its parameters, body, responses and a curl command."""
     root = request.build_absolute_uri("/").rstrip("/")
-    context = {"groups": _groups(), "root": root, "most": f"{MAX_ROWS:,}"}
+    context = {"groups": _groups(), "root": root, "max_rows": f"{MAX_ROWS:,}"}
     return render(request, "api_reference.html", context)
 
 
 @cache
 def _groups() -> list[dict[str, Any]]:
-    """Endpoints by the noun they are about, in the order of the addresses."""
+    """Endpoints grouped by noun, in the order of their addresses."""
     schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     parts = schema.get("components", {}).get("schemas", {})
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -47,7 +48,7 @@ def _endpoint(
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     answers = []
     for code, answer in operation.get("responses", {}).items():
-        if code in ("400", "default"):  # The same everywhere: the page says it once.
+        if code in ("400", "default"):  # The same for every endpoint: the page describes it once.
             continue
         kinds = answer.get("content", {})
         kind = next(iter(kinds), "")
@@ -62,14 +63,14 @@ def _endpoint(
         "id": operation["operationId"],
         "method": method.upper(),
         "path": path,
-        "summary": _said(operation).split("\n\n")[0],
-        "rest": "\n\n".join(_said(operation).split("\n\n")[1:]),
+        "summary": _description(operation).split("\n\n")[0],
+        "rest": "\n\n".join(_description(operation).split("\n\n")[1:]),
         "parameters": [
             {
                 "name": parameter["name"],
                 "where": parameter["in"],
                 "type": _type(parameter.get("schema", {}), parts),
-                "help": _said(parameter),
+                "help": _description(parameter),
             }
             for parameter in operation.get("parameters", [])
         ],
@@ -78,9 +79,9 @@ def _endpoint(
     }
 
 
-def _said(of: dict[str, Any]) -> str:
-    """A description without the marks of the docstring that it comes from."""
-    text: str = of.get("description", "")
+def _description(item: dict[str, Any]) -> str:
+    """The item's description without the backticks of its docstring."""
+    text: str = item.get("description", "")
     return text.replace("`", "")
 
 
@@ -88,15 +89,15 @@ def _resolve(schema: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     for wrapped in (schema.get("allOf") or schema.get("oneOf") or [])[:1]:
         return _resolve(wrapped, parts)
     if "$ref" in schema:
-        found: dict[str, Any] = parts[schema["$ref"].rsplit("/", 1)[-1]]
-        return found
+        part: dict[str, Any] = parts[schema["$ref"].rsplit("/", 1)[-1]]
+        return part
     return schema
 
 
 def _fields(
     schema: dict[str, Any], parts: dict[str, Any], prefix: str = "", depth: int = 0
 ) -> list[dict[str, Any]]:
-    """Fields of an object, those of objects inside it indented by their names."""
+    """Fields of an object; those of nested objects have dotted names."""
     schema = _resolve(schema, parts)
     if schema.get("type") == "array":
         return _fields(schema.get("items", {}), parts, f"{prefix}[].", depth)
@@ -109,7 +110,7 @@ def _fields(
                 "name": f"{prefix}{name}",
                 "type": _type(field, parts),
                 "required": name in required,
-                "help": _said(field),
+                "help": _description(field),
             }
         )
         if depth < 3:

@@ -1,4 +1,4 @@
-"""A cache that can't be reached is empty: pages then take longer, and that is all."""
+"""A cache that can't be reached counts as empty: pages are slower, and nothing fails."""
 
 import logging
 from collections.abc import Callable
@@ -11,31 +11,31 @@ log = logging.getLogger(__name__)
 
 
 class RedisCache(redis.RedisCache):
-    """Django's, for keeping what can be reckoned anew and for counting how often somebody asks.
+    """Django's Redis cache, for values that can be computed again and for rate limits.
 
-    While Redis is away nothing is kept, nothing is found and nothing is counted: sign-ins and
-    requests are then not held back, because otherwise nobody could sign in at all.
+    While Redis can't be reached nothing is stored or counted. Rate limits are then off, because
+    otherwise nobody could sign in.
     """
 
     def add(self, *args: Any, **kwargs: Any) -> bool:
-        return bool(_unless_away(super().add, args, kwargs, instead=True))
+        return bool(_or_default(super().add, args, kwargs, default=True))
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return _unless_away(super().get, (key, default, version), {}, instead=default)
+        return _or_default(super().get, (key, default, version), {}, default=default)
 
     def set(self, *args: Any, **kwargs: Any) -> None:
-        _unless_away(super().set, args, kwargs, instead=None)
+        _or_default(super().set, args, kwargs, default=None)
 
     def touch(self, *args: Any, **kwargs: Any) -> bool:
-        return bool(_unless_away(super().touch, args, kwargs, instead=False))
+        return bool(_or_default(super().touch, args, kwargs, default=False))
 
     def delete(self, *args: Any, **kwargs: Any) -> bool:
-        return bool(_unless_away(super().delete, args, kwargs, instead=False))
+        return bool(_or_default(super().delete, args, kwargs, default=False))
 
 
-def _unless_away(act: Callable[..., Any], args: Any, kwargs: Any, *, instead: Any) -> Any:
+def _or_default(method: Callable[..., Any], args: Any, kwargs: Any, *, default: Any) -> Any:
     try:
-        return act(*args, **kwargs)
+        return method(*args, **kwargs)
     except (ConnectionError, TimeoutError) as error:
         log.warning("The cache can't be reached: %s", error)
-        return instead
+        return default

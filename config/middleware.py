@@ -1,4 +1,4 @@
-"""What every answer carries, whichever app made it."""
+"""Middleware for every response: caching, language, and forms sent after signing out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ from config.labels import label_of
 def private_pages(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Pages for a signed-in person are never stored by a browser or proxy on a shared machine."""
+    """No browser or proxy on a shared machine stores the pages of a signed-in person."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
@@ -29,49 +29,24 @@ def private_pages(
     return middleware
 
 
-def readable(
+def reject_null_bytes(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """An address with a zero byte is refused at once: PostgreSQL breaks where it is looked up."""
+    """400 for an address with a null byte, which PostgreSQL can't look up."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if "\0" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
-            raise BadRequest("a zero byte in the address")
+            raise BadRequest("a null byte in the address")
         return get_response(request)
 
     return middleware
 
 
 class OwnLanguage:
-    """Who chose a language gets it in every browser; everybody else gets what the browser asks for.
+    """A person who chose a language gets it in every browser; others get what the browser prefers.
 
-    Pages that are in no catalogue yet (`locale/make.py` lists those that are) stay English as a
-    whole: translated by the words that they share with others, half of each would be German.
+    Pages marked by `annotation.lib.languages.english_only` are English for everybody.
     """
-
-    # Modules of such pages, and single ones.
-    ENGLISH = frozenset(
-        {
-            "annotation.pages.account.token_list",
-            "annotation.pages.account.token_revoke",
-            "annotation.pages.assignment",
-            "annotation.pages.batches",
-            "annotation.pages.data",
-            "annotation.pages.projects.project_new",
-            "annotation.pages.projects.project_settings",
-            "config.api_reference",
-            "rlhf.pages.campaigns",
-            "rlhf.pages.dashboard",
-            "rlhf.pages.launch",
-            "rlhf.pages.mission_control",
-            "rlhf.pages.models",
-            "rlhf.pages.reward_round",
-            "rlhf.pages.round",
-            "rlhf.pages.round_acts",
-            "rlhf.pages.samples",
-            "rlhf.pages.selection",
-        }
-    )
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]):
         self.get_response = get_response
@@ -82,7 +57,7 @@ class OwnLanguage:
         return self.get_response(request)
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
-        if not self.ENGLISH.isdisjoint({view.__module__, f"{view.__module__}.{view.__name__}"}):
+        if getattr(view, "is_english_only", False):
             self._use(request, "en")
 
     def _use(self, request: HttpRequest, language: str) -> None:
@@ -93,10 +68,10 @@ class OwnLanguage:
 def signed_out(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Who sends a form after their session ended gets it back with all they typed.
+    """A form sent after the session ended comes back with everything that was typed.
 
-    The way to the sign-in page would drop it, and lead back to an address that may only take forms.
-    A part of a page (htmx) is told 401: the sign-in page has no place in the middle of another one.
+    A redirect to the sign-in page would lose it, and lead back to an address that may only take
+    forms. A request of htmx gets 401: the sign-in page has no place in the middle of another page.
     """
     sign_in = resolve_url(settings.LOGIN_URL)
 
@@ -107,7 +82,7 @@ def signed_out(
             response.status_code != 302
             or not response.get("Location", "").startswith(f"{sign_in}?")
             or (request.method in ("GET", "HEAD") and not is_part)
-            # A password is typed again rather than sent back to lie in a page.
+            # A password is typed again, never sent back in a page.
             or any("password" in name for name in request.POST)
         ):
             return response
@@ -121,7 +96,7 @@ def signed_out(
         ]
         context = {
             "sent": sent,
-            "files": [file.name for _, of in request.FILES.lists() for file in of],
+            "files": [file.name for _, files in request.FILES.lists() for file in files],
             "back": _page_before(request),
         }
         return render(request, "signed_out.html", context, status=401)
@@ -130,7 +105,7 @@ def signed_out(
 
 
 def _page_before(request: HttpRequest) -> str:
-    """The page of ours that the form was on; "/" where the browser doesn't say."""
+    """Our page that had the form; "/" where the browser doesn't say."""
     before = request.headers.get("Referer", "")
     if not url_has_allowed_host_and_scheme(before, allowed_hosts={request.get_host()}):
         return "/"

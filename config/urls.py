@@ -3,11 +3,11 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from config import refusals
+from config import error_responses
 from config.api_reference import api_reference
 
 urlpatterns = [
-    # Before the pages, so that a program's question is not held against each of their addresses.
+    # Before the pages, so that an API request is not matched against each of their patterns.
     path("api/v1/docs/", api_reference, name="api_reference"),
     path("api/v1/", include("config.api_urls")),
     path("", include("annotation.urls")),
@@ -16,7 +16,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
-# Not a pattern that takes whatever is left: Django could then no longer add a slash that is missing.
-handler400 = refusals.bad_request
-handler404 = refusals.not_found
-handler500 = refusals.server_error
+# Handlers, not a catch-all pattern: with one, Django could no longer add a missing slash.
+handler400 = error_responses.bad_request
+handler404 = error_responses.not_found
+handler500 = error_responses.server_error

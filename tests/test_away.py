@@ -6,7 +6,7 @@ import pytest
 from django.db import InterfaceError, OperationalError
 from django.test import RequestFactory
 
-from config import refusals
+from config import error_responses
 from config.cache import RedisCache
 
 
@@ -19,11 +19,11 @@ class Connection:
 
 
 def answer(monkeypatch, path, error, *, usable=False):
-    monkeypatch.setattr(refusals, "connection", Connection(usable))
+    monkeypatch.setattr(error_responses, "connection", Connection(usable))
     try:
         raise error
     except type(error):
-        return refusals.server_error(RequestFactory().get(path))
+        return error_responses.server_error(RequestFactory().get(path))
 
 
 @pytest.mark.parametrize("error", [OperationalError("gone"), InterfaceError("closed")])

@@ -13,7 +13,7 @@ import pytest
 from babel.messages.pofile import read_po
 from django.conf import settings
 from django.test import Client
-from django.urls import reverse
+from django.urls import URLResolver, reverse
 from django.utils import timezone
 from django.utils.html import escape
 
@@ -548,3 +548,25 @@ def test_a_forgotten_password_promises_an_e_mail_only_where_one_is_sent(
         if language == "de":
             told = left_english(re.sub("</?code>", "", page))
             assert set(told) <= {"E-Mail-Adresse"}, "allauth's own word"
+
+
+def pages_of(patterns):
+    for entry in patterns:
+        if isinstance(entry, URLResolver):
+            yield from pages_of(entry.url_patterns)
+        else:
+            yield entry
+
+
+def test_pages_without_a_translation_stay_english_as_a_whole():
+    """Half translated by the words that they share with others, they would be hard to read."""
+    import annotation.urls
+    import rlhf.urls
+
+    untranslated = {page.name for page in pages_of(rlhf.urls.urlpatterns)}
+    untranslated |= {"project_new", "project_settings", "assignment_rules", "tokens", "prompts"}
+    untranslated |= {"batch_new", "prompt_import", "snapshots", "snapshot"}
+    pages = [*pages_of(annotation.urls.urlpatterns), *pages_of(rlhf.urls.urlpatterns)]
+    english = {page.name for page in pages if getattr(page.callback, "is_english_only", False)}
+    assert untranslated <= english
+    assert not english & {"home", "project", "judge_one", "dialogue", "quality", "review_case"}

@@ -27,6 +27,7 @@ from annotation.access import CAN_JUDGE, project_view
 from annotation.judge.assignment import (
     release_unwanted,
 )
+from annotation.lib.languages import english_only
 from annotation.models import (
     ApiToken,
     Assignment,
@@ -69,6 +70,7 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
     return redirect(back)
 
 
+@english_only
 @login_required
 @require_http_methods(["GET", "POST"])
 def token_list(request: HttpRequest) -> HttpResponse:
@@ -94,6 +96,7 @@ def _token_page(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
     return {"form": form, "tokens": mine, "api_root": request.build_absolute_uri("/api/v1/")}
 
 
+@english_only
 @login_required
 @require_POST
 def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:

@@ -5,11 +5,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from annotation.access import CAN_RUN, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.projects.assignment_forms import Form, RulesForm, batches, people, save
 from annotation.request import who_asks
 
 
+@english_only
 @project_view(*CAN_RUN)
 def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
     """Rules, people and batches, each with its own button; a form with a fault saves nothing."""

@@ -8,6 +8,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.access import CAN_RUN, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Batch, Project, User
 from annotation.pages.batch_forms import CampaignForm
 from annotation.projects.batches import BatchError
@@ -15,6 +16,7 @@ from annotation.projects.campaigns import close_campaign, reopen_campaign, start
 from annotation.request import who_asks
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
 def batch_new(request: HttpRequest, project: Project) -> HttpResponse:
@@ -46,6 +48,7 @@ def batch_new(request: HttpRequest, project: Project) -> HttpResponse:
     )
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def batch_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
@@ -53,6 +56,7 @@ def batch_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse
     return _act(request, project, pk, close_campaign, said)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def batch_open(request: HttpRequest, project: Project, pk: int) -> HttpResponse:

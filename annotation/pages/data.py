@@ -26,6 +26,7 @@ from annotation.data.snapshots import (
     pair_file,
     snapshot_file,
 )
+from annotation.lib.languages import english_only
 from annotation.lib.markdown import render_markdown
 from annotation.models import Event, Freezing, Project, Prompt, Snapshot, Source
 from annotation.pages.data_forms import FreezeForm, ImportForm, PromptFilterForm
@@ -53,6 +54,7 @@ SEARCHED_TURNS = 12
 SEARCHED_PAIRS = 20_000
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 @require_GET
 def prompts(request: HttpRequest, project: Project) -> HttpResponse:
@@ -134,6 +136,7 @@ def _clipped(message: dict[str, str]) -> dict[str, Any]:
     }
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
@@ -150,6 +153,7 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
 def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
@@ -210,6 +214,7 @@ def _told(report: import_formats.ImportReport, kind: str) -> str:
     return " ".join(told)
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 @require_http_methods(["GET", "POST"])
 def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
@@ -292,6 +297,7 @@ def _axes_first(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
     return [of for of in found if not of[2]] or found
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 @require_GET
 def snapshot(request: HttpRequest, project: Project, version: int) -> HttpResponse:
@@ -446,6 +452,7 @@ def _lineage(found: Snapshot) -> dict[str, Any]:
     }
 
 
+@english_only
 @project_view(*CAN_EXPORT)
 @require_GET
 def snapshot_download(
@@ -455,6 +462,7 @@ def snapshot_download(
     return file_answer(get_object_or_404(Snapshot, project=project, version=version), name)
 
 
+@english_only
 @project_view(*CAN_EXPORT)
 @require_GET
 def snapshot_archive(request: HttpRequest, project: Project, version: int) -> StreamingHttpResponse:
@@ -462,6 +470,7 @@ def snapshot_archive(request: HttpRequest, project: Project, version: int) -> St
     return archive_answer(get_object_or_404(Snapshot, project=project, version=version))
 
 
+@english_only
 @project_view(*CAN_EXPORT)
 @require_GET
 def snapshot_csv(

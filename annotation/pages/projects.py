@@ -17,6 +17,7 @@ from annotation.judge.assignment import (
     selection,
     waiting,
 )
+from annotation.lib.languages import english_only
 from annotation.lib.word_diff import word_diff
 from annotation.models import (
     Assignment,
@@ -88,6 +89,7 @@ def _people(project: Project) -> dict[str, int]:
     return counts
 
 
+@english_only
 @login_required
 def project_new(request: HttpRequest) -> HttpResponse:
     if not may_create_projects(who_asks(request)):
@@ -105,6 +107,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
     return render(request, "annotation/projects/new.html", {"form": form})
 
 
+@english_only
 @project_view(*CAN_RUN)
 def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
     """The project's form and its members; each button has its own act."""

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.access import CAN_RUN, project_view
 from annotation.judge.dialogues import DialogueError, open_campaign
+from annotation.lib.languages import english_only
 from annotation.models import Batch, DialogueCampaign, Project, Turn, User
 from annotation.projects.batches import close_batch
 from annotation.request import who_asks
@@ -22,6 +23,7 @@ from rlhf.serving.servers import health, start_serving, stop_serving
 POLICIES_SHOWN = 50
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
 def campaigns(request: HttpRequest, project: Project) -> HttpResponse:
@@ -54,6 +56,7 @@ def campaigns(request: HttpRequest, project: Project) -> HttpResponse:
     return render(request, "rlhf/campaigns.html", context, status=422 if form.errors else 200)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def close_campaign(request: HttpRequest, project: Project, campaign: int) -> HttpResponse:
@@ -64,6 +67,7 @@ def close_campaign(request: HttpRequest, project: Project, campaign: int) -> Htt
     return redirect("campaigns", project.slug)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def start_policy(request: HttpRequest, project: Project, policy: int) -> HttpResponse:
@@ -75,6 +79,7 @@ def start_policy(request: HttpRequest, project: Project, policy: int) -> HttpRes
     return redirect("campaigns", project.slug)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def stop_policy(request: HttpRequest, project: Project, policy: int) -> HttpResponse:

@@ -4,6 +4,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from annotation.access import CAN_READ_DATA, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Project
 from rlhf.dashboard.evidence import JUDGES, Evidence, load_evidence
 from rlhf.dashboard.panels import PANELS, all_panels
@@ -16,6 +17,7 @@ def _evidence(request: HttpRequest, project: Project) -> Evidence:
     return load_evidence(project, request.GET.get("judge", ""), request.GET.get("temperature", ""))
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     """Safety and helpfulness per round, with the panels that explain them."""
@@ -30,6 +32,7 @@ def dashboard(request: HttpRequest, project: Project) -> HttpResponse:
     return render(request, "rlhf/dashboard.html", context)
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def panel_csv(request: HttpRequest, project: Project, panel: str) -> HttpResponse:
     """One panel's table."""

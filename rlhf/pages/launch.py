@@ -9,6 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.access import CAN_RUN, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
 from rlhf import rounds, tasks
@@ -20,6 +21,7 @@ VERDICTS = ("no-go", "caution", "go")
 """In the order in which the page lists the checks."""
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
 def launch(request: HttpRequest, project: Project) -> HttpResponse:
@@ -54,6 +56,7 @@ def launch(request: HttpRequest, project: Project) -> HttpResponse:
     return _preflight_page(request, project, form, config)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def check_launch(request: HttpRequest, project: Project) -> HttpResponse:

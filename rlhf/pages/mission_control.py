@@ -6,6 +6,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
 from rlhf import rounds, tasks
@@ -16,6 +17,7 @@ from rlhf.models import Round
 from rlhf.pages.lookup import may_run, wants_part
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def mission_control(request: HttpRequest, project: Project) -> HttpResponse:
     """What waits for a person, and every round in one line."""
@@ -29,6 +31,7 @@ def mission_control(request: HttpRequest, project: Project) -> HttpResponse:
     return render(request, f"rlhf/mission_control.html{part}", context)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def build_base(request: HttpRequest, project: Project) -> HttpResponse:

@@ -6,6 +6,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
 from rlhf import rounds
@@ -13,6 +14,7 @@ from rlhf.dashboard.lineage import project_models
 from rlhf.pages.lookup import may_run
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def models(request: HttpRequest, project: Project) -> HttpResponse:
     """Every model with its lineage; only those who run rounds see where its files are."""
@@ -25,6 +27,7 @@ def models(request: HttpRequest, project: Project) -> HttpResponse:
     return render(request, "rlhf/models.html", context)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def retire_policy(request: HttpRequest, project: Project) -> HttpResponse:

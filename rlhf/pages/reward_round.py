@@ -7,11 +7,13 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_RUN, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Batch, Project
 from annotation.request import who_asks
 from rlhf import rounds, tasks
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
 def reward_round(request: HttpRequest, project: Project) -> HttpResponse:

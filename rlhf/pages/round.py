@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
 from annotation.access import CAN_READ_DATA, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Membership, Project
 from annotation.projects.batches import batch_progress
 from rlhf import rounds, run_reports
@@ -24,6 +25,7 @@ from rlhf.round_timeline import Stage, duration, eta, focused_stage, round_stage
 EVENTS_SHOWN = 50
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def round_detail(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """One round: its stages, and the stage in focus with everything it produced."""
@@ -139,6 +141,7 @@ FOCUS_CONTEXTS: dict[str, Callable[[Project, Round], dict[str, Any]]] = {
 # --- Its metrics, for the live curves and as a file ------------------------------------------
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def metrics(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
     """The rows of a stage's metrics that the page does not have yet (`epoch`, `after`)."""
@@ -147,6 +150,7 @@ def metrics(request: HttpRequest, project: Project, number: int, stage: str) -> 
     return JsonResponse(_metrics(project, number, stage, epoch=epoch, after=after))
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def metrics_csv(request: HttpRequest, project: Project, number: int, stage: str) -> HttpResponse:
     """All of a stage's metrics as CSV."""

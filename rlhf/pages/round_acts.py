@@ -7,6 +7,7 @@ from django.views.decorators.http import require_POST
 from kombu.exceptions import OperationalError
 
 from annotation.access import CAN_RUN, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
 from rlhf import rounds, tasks
@@ -14,6 +15,7 @@ from rlhf.models import Round
 from rlhf.pages.lookup import find_round
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def close_annotation(request: HttpRequest, project: Project, number: int) -> HttpResponse:
@@ -32,6 +34,7 @@ def close_annotation(request: HttpRequest, project: Project, number: int) -> Htt
     return redirect("round", project.slug, number)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def simulate(request: HttpRequest, project: Project, number: int) -> HttpResponse:
@@ -51,6 +54,7 @@ def simulate(request: HttpRequest, project: Project, number: int) -> HttpRespons
     return redirect(f"{round.get_absolute_url()}?stage=annotate")
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def give_verdict(request: HttpRequest, project: Project, number: int) -> HttpResponse:
@@ -72,6 +76,7 @@ def give_verdict(request: HttpRequest, project: Project, number: int) -> HttpRes
     return redirect("rounds", project.slug)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def cancel_round(request: HttpRequest, project: Project, number: int) -> HttpResponse:
@@ -86,6 +91,7 @@ def cancel_round(request: HttpRequest, project: Project, number: int) -> HttpRes
     return redirect("round", project.slug, number)
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_POST
 def retry_stage(request: HttpRequest, project: Project, number: int) -> HttpResponse:

@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 
 from annotation.access import CAN_READ_DATA, project_view
+from annotation.lib.languages import english_only
 from annotation.models import Project
 from rlhf import run_reports
 from rlhf.pages.lookup import find_round
@@ -59,6 +60,7 @@ def _number_text(text: str) -> str:
         return ""
 
 
+@english_only
 @project_view(*CAN_READ_DATA)
 def samples(request: HttpRequest, project: Project, number: int) -> HttpResponse:
     """The answers of a round's evaluation, optionally with an opponent's next to them."""

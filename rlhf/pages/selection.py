@@ -8,6 +8,7 @@ from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_RUN, project_view
 from annotation.judge.assignment import random_sample
+from annotation.lib.languages import english_only
 from annotation.models import Batch, Project
 from annotation.request import who_asks
 from rlhf import rounds, stages, tasks
@@ -15,6 +16,7 @@ from rlhf import rounds, stages, tasks
 JOBS_SHOWN = 5
 
 
+@english_only
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
 def selection(request: HttpRequest, project: Project) -> HttpResponse:
