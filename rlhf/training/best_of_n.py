@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rlhf.training import ppo_math, sampling
+from rlhf.training import reward_shaping, sampling
 from rlhf.training.configs import BestOfNConfig
 from rlhf.training.data import read_prompts
 from rlhf.training.intervals import mean_with_interval
@@ -79,7 +79,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         axes = axes or parts
         total = scorer.combine(parts, [p.risk for p in asked], threshold=config.safety_threshold)
         finished = torch.tensor([a.finished for group in answers for a in group])
-        total = ppo_math.replace_unfinished(total, finished, config.no_eos_score)
+        total = reward_shaping.replace_unfinished(total, finished, config.no_eos_score)
         scores[name] = total.reshape(len(prompts), -1).tolist()
 
     # 4. For each n: what the best of n answers is worth, and which one it is.

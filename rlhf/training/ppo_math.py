@@ -1,9 +1,9 @@
-"""The arithmetic of PPO on language models: tensors in, tensors out, nothing else.
+"""The arithmetic of PPO on language models: KL estimators and controllers, advantages, losses.
 
 Shapes: B rows (one response each), T response positions. `mask` is a bool tensor (B, T), true on
-the tokens that were really sampled, the end-of-sequence token included; it is made from lengths,
-never from `token != pad`, because many tokenizers pad with the end-of-sequence token.
-Log-probabilities are in nats, at the temperature that was sampled with.
+the sampled tokens, including the end-of-sequence token. It is made from lengths, never from
+`token != pad`, because many tokenizers pad with the end-of-sequence token. Log-probabilities are in
+nats, at the sampling temperature.
 """
 
 import math
@@ -69,7 +69,7 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_weight: float)
 def advantages_and_returns(
     rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (Schulman et al. 2016, eq. 16); both results are (B, T).
+    """Generalized advantage estimation (Schulman et al. 2016, eq. 16); both results are (B, T).
 
     The value after the last real token is 0: a response that ended has no future, and one that
     ran out of tokens is treated alike, since its score is the length penalty.
@@ -154,9 +154,9 @@ def selected_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     return picked - torch.logsumexp(logits.float(), dim=-1)
 
 
-class _Read(torch.autograd.Function):
-    """`read_logits` with one tensor of the vocabulary's size kept for the backward pass, where
-    plain operations keep three and write five."""
+class _LogprobsAndEntropy(torch.autograd.Function):
+    """`logprobs_and_entropy`, which saves one tensor of the vocabulary's size for the backward pass;
+    plain operations save three and write five."""
 
     @staticmethod
     def forward(
@@ -182,9 +182,9 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, d_picked: Tensor, d_entropy: Tensor) -> Any:
-        probabilities, tokens, *told = context.saved_tensors
+        probabilities, tokens, *saved = context.saved_tensors
         if context.train_entropy:  # dH/dz = -p (log p + H)
-            entropy, logprobs = told
+            entropy, logprobs = saved
             factor = logprobs.add(entropy[:, None]).mul_(d_entropy[:, None]).add_(d_picked[:, None])
             grad = probabilities * factor.neg_()
         else:
@@ -195,26 +195,26 @@ class _Read(torch.autograd.Function):
         return grad.to(context.dtype), None, None, None
 
 
-def read_logits(
+def logprobs_and_entropy(
     logits: Tensor, tokens: Tensor, *, temperature: float = 1.0, train_entropy: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of `tokens` (N,) and entropy in nats under softmax(`logits` / temperature).
+    """Log-probability of `tokens` (N,) and entropy, in nats, under softmax(`logits` / temperature).
 
-    `logits` is (N, V); both results are (N,). The entropy passes no gradient back unless
-    `train_entropy`, which saves a good part of the backward pass.
+    `logits` is (N, V); both results are (N,). The entropy has a gradient only with `train_entropy`:
+    without it the backward pass is cheaper.
     """
-    picked, entropy = _Read.apply(logits, tokens, temperature, train_entropy)
+    picked, entropy = _LogprobsAndEntropy.apply(logits, tokens, temperature, train_entropy)
     return picked, entropy
 
 
 @dataclass
 class FixedKL:
-    """A KL weight that stays what it is."""
+    """A constant KL weight."""
 
     weight: float
 
     def update(self, kl: float, n: int) -> None:
-        """Nothing to learn from the observed KL."""
+        """Keeps the weight, whatever the observed KL."""
 
 
 @dataclass
@@ -235,63 +235,3 @@ class AdaptiveKL:
             return
         error = min(max(kl / self.target - 1, -self.error_clip), self.error_clip)
         self.weight *= 1 + error * n / self.horizon
-
-
-@dataclass
-class Multiplier:
-    """The Lagrange multiplier of a bound on the mean cost (Dai et al. 2023, "Safe RLHF",
-    arXiv 2310.12773, eq. 10 and 11): max over policies, min over multiplier of E[reward] -
-    multiplier * (E[cost] - limit).
-
-    Its logarithm is what moves, so it stays positive; the paper moves it by `value` times as much,
-    by which a multiplier that has become small would take long to come back. `rate` 0 keeps it as
-    it is.
-    """
-
-    value: float
-    limit: float
-    rate: float
-
-    def update(self, cost: float) -> None:
-        """Grow where the mean cost of a rollout is above the limit, shrink where it is below."""
-        if math.isfinite(cost):
-            step = self.rate * (cost - self.limit)
-            self.value = min(max(self.value * math.exp(min(max(step, -5.0), 5.0)), 1e-6), 1e4)
-
-    def reward(self, helpfulness: Tensor, safety: Tensor) -> Tensor:
-        """(B,) helpfulness - multiplier * cost, with cost = -safety, on the scale of one score.
-
-        Dividing by 1 + multiplier keeps the advantages' scale while the multiplier moves.
-        """
-        return (helpfulness + self.value * safety) / (1 + self.value)
-
-
-def combine_scores(
-    helpfulness: Tensor,
-    safety: Tensor,
-    harmful: Tensor,
-    *,
-    threshold: float,
-) -> tuple[Tensor, Tensor]:
-    """Llama 2's rule (Touvron et al. 2023, section 3.2.3): which scorer speaks for each response.
-
-    All are (B,). Safety governs where the prompt is known to be harmful (`harmful`, bool) or the
-    safety score is low (sigmoid(safety) < threshold); helpfulness governs elsewhere. The scores
-    are logits, standardised on the reference policy's samples. Returns the governing scores and
-    the bool tensor of where safety governed. A threshold of 0 leaves the prompt's risk alone to
-    decide.
-    """
-    low = torch.sigmoid(safety) < threshold
-    governed = harmful | low
-    return torch.where(governed, safety, helpfulness), governed
-
-
-def overlong_penalty(lengths: Tensor, *, longest: int, buffer: int, penalty: float) -> Tensor:
-    """What responses of `lengths` (B,) tokens lose: nothing up to `longest` - `buffer`, then evenly
-    more, up to `penalty` at `longest` (Yu et al. 2025, "DAPO", soft overlong punishment)."""
-    return penalty * (lengths - (longest - buffer)).clamp(min=0) / buffer
-
-
-def replace_unfinished(scores: Tensor, finished: Tensor, penalty: float) -> Tensor:
-    """Scores (B,) with `penalty` in place of those of responses that did not end (bool (B,))."""
-    return torch.where(finished, scores, penalty)

@@ -427,7 +427,7 @@ class Models:
         response tokens, the log-probabilities (N,) of those and the entropies (N,), in nats, at the
         sampling temperature if no other is given."""
         packed, hidden = policy.read([prompts[i] for i in rows], [responses[i] for i in rows])
-        picked, entropies = ppo_math.read_logits(
+        picked, entropies = ppo_math.logprobs_and_entropy(
             policy.logits(hidden),
             packed.tokens,
             temperature=self.config.rollout.temperature if temperature is None else temperature,

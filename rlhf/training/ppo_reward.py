@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import parallel, ppo_math, reward_math
+from rlhf.training import parallel, reward_math, reward_shaping
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
 from rlhf.training.reward_models.folder import load_reward_model
@@ -98,13 +98,13 @@ class Reward:
         with a fixed score for those that did not end; on the device of `finished` (B,)."""
         config = self.config
         if config.reward.overlong_buffer:
-            scores = scores - ppo_math.overlong_penalty(
+            scores = scores - reward_shaping.overlong_penalty(
                 torch.tensor(lengths),
                 longest=config.rollout.max_new_tokens,
                 buffer=config.reward.overlong_buffer,
                 penalty=config.reward.overlong_penalty,
             )
-        return ppo_math.replace_unfinished(
+        return reward_shaping.replace_unfinished(
             scores.to(finished.device), finished, config.reward.no_eos_score
         )
 
@@ -127,7 +127,9 @@ class Reward:
             return self._combined(scorer, self._axes(said, how), risks, self._new_multiplier())
 
         def mean(scores: Tensor) -> float:
-            ended = ppo_math.replace_unfinished(scores, finished, self.config.reward.no_eos_score)
+            ended = reward_shaping.replace_unfinished(
+                scores, finished, self.config.reward.no_eos_score
+            )
             return float(ended.mean())
 
         said = self._opinions(self.scorer, conversations, texts)
@@ -138,7 +140,9 @@ class Reward:
             means["test"] = mean(watched(self.test_scorer, more, "mean"))
         for rule, points in self._points(prompts, texts).items():
             scores = scores + self.config.rule_rewards.weights[rule] * points
-        rewards = ppo_math.replace_unfinished(scores, finished, self.config.reward.no_eos_score)
+        rewards = reward_shaping.replace_unfinished(
+            scores, finished, self.config.reward.no_eos_score
+        )
         axes = self._axes(said, "mean")
         rows = [
             {
@@ -170,7 +174,7 @@ class Reward:
         scorer: RewardModel,
         axes: dict[str, Tensor],
         risks: Sequence[str],
-        multiplier: ppo_math.Multiplier,
+        multiplier: reward_shaping.Multiplier,
     ) -> Tensor:
         """One score (B,) of the axes' scores, before any rule."""
         if self.config.reward.combine == "lagrange":
@@ -204,10 +208,10 @@ class Reward:
             scorer, conversations, texts, self.group, batch_size=size, standardized=standardized
         )
 
-    def _new_multiplier(self) -> ppo_math.Multiplier:
+    def _new_multiplier(self) -> reward_shaping.Multiplier:
         """The multiplier of `lagrange` as the run begins."""
         config = self.config
-        return ppo_math.Multiplier(
+        return reward_shaping.Multiplier(
             config.lagrange.multiplier, config.lagrange.cost_limit, config.lagrange.rate
         )
 

@@ -77,12 +77,12 @@ def with_no_eos_score(probed: Probed, scores: Any, no_eos_score: float | None) -
     """The scores, with `no_eos_score` for answers that did not end (None: as they are)."""
     import torch
 
-    from rlhf.training import ppo_math
+    from rlhf.training import reward_shaping
 
     if no_eos_score is None:
         return scores
     finished = torch.tensor([answer.finished for answer in probed.flat])
-    return ppo_math.replace_unfinished(scores.cpu(), finished, no_eos_score)
+    return reward_shaping.replace_unfinished(scores.cpu(), finished, no_eos_score)
 
 
 def report_answers(report: Report, probed: Probed, max_new_tokens: int) -> None:

@@ -103,5 +103,5 @@ def _logprobs(
             prompts, responses, pad_id=pad_id, device=device, share_rows=True, share_prompts=True
         )
     logits = forward_pass.logits(prior, forward_pass.hidden_states(prior, packed))
-    logprobs = packed.unpack(ppo_math.read_logits(logits, packed.tokens)[0])
+    logprobs = packed.unpack(ppo_math.logprobs_and_entropy(logits, packed.tokens)[0])
     return logprobs, torch.tensor([len(t.response) for t in texts], device=device)

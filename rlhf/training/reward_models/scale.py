@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlhf.training import ppo_math
+from rlhf.training import reward_shaping
 
 
 @dataclass
@@ -73,7 +73,7 @@ class ScoreScale:
             return torch.stack(list(scores.values())).mean(dim=0)
         harmful = torch.tensor([risk == "harmful" for risk in risks], dtype=torch.bool)
         safe = scores["safety"]
-        _, governed = ppo_math.combine_scores(safe, safe, harmful, threshold=threshold)
+        _, governed = reward_shaping.combine_scores(safe, safe, harmful, threshold=threshold)
         rest = torch.stack([self._whiten(scores[axis], axis, "harmless") for axis in others])
         return torch.where(governed, self._whiten(safe, "safety", "harmful"), rest.mean(dim=0))
 

@@ -55,12 +55,6 @@ def test_the_score_lands_on_the_last_real_token_and_the_kl_on_every_one():
     close(rewards, [[-0.1, 2.8, 0.0], [-0.1, -0.1, -1.1]])
 
 
-def test_an_unfinished_response_has_its_score_replaced_not_lowered():
-    scores = torch.tensor([5.0, 5.0, -7.0])
-    finished = torch.tensor([True, False, False])
-    assert ppo_math.replace_unfinished(scores, finished, -2.0).tolist() == [5.0, -2.0, -2.0]
-
-
 def test_whitening_looks_at_real_tokens_only():
     values = rows([1.0, 3.0, 100.0])
     mask = torch.tensor([[True, True, False]])
@@ -141,7 +135,7 @@ def test_selected_logprobs_are_those_of_the_whole_softmax():
 
 
 def test_entropy_of_a_fair_choice_among_four():
-    _, entropy = ppo_math.read_logits(torch.zeros(1, 4), torch.tensor([2]))
+    _, entropy = ppo_math.logprobs_and_entropy(torch.zeros(1, 4), torch.tensor([2]))
     close(entropy, [math.log(4)])
 
 
@@ -161,37 +155,6 @@ def test_a_kl_that_is_not_a_number_leaves_the_weight_alone():
     assert controller.weight == 0.1
 
 
-def test_safety_speaks_for_harmful_prompts_and_for_responses_that_look_unsafe():
-    helpful, safe = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.5, -3.0, 0.5])
-    harmful = torch.tensor([True, False, False])
-    # sigmoid(-3) = 0.047 is below 0.15.
-    scores, governed = ppo_math.combine_scores(helpful, safe, harmful, threshold=0.15)
-    assert scores.tolist() == [0.5, -3.0, 1.0]
-    assert governed.tolist() == [True, True, False]
-    scores, _ = ppo_math.combine_scores(helpful, safe, harmful, threshold=0.0)
-    assert scores.tolist() == [0.5, 1.0, 1.0]
-
-
-def test_the_multiplier_grows_while_the_cost_is_above_its_limit_and_shrinks_below():
-    multiplier = ppo_math.Multiplier(value=2.0, limit=0.5, rate=1.0)
-    multiplier.update(1.5)
-    assert multiplier.value == pytest.approx(2 * math.e)
-    multiplier.update(-0.5)
-    assert multiplier.value == pytest.approx(2.0)
-    multiplier.update(float("nan"))
-    assert multiplier.value == pytest.approx(2.0)
-    fixed = ppo_math.Multiplier(value=2.0, limit=0.0, rate=0.0)
-    fixed.update(9.0)
-    assert fixed.value == 2.0
-
-
-def test_reward_less_cost_by_hand():
-    # helpfulness 3, cost 1 (safety -1), multiplier 2: (3 - 2) / 3.
-    multiplier = ppo_math.Multiplier(value=2.0, limit=0.0, rate=0.1)
-    total = multiplier.reward(torch.tensor([3.0]), torch.tensor([-1.0]))
-    assert total.item() == pytest.approx(1 / 3)
-
-
 def test_the_upper_clip_may_be_wider_than_the_lower():
     # Ratios 1.5 and 0.5 with advantages +1 and -1, clipped at 1.28 and 0.8.
     logprobs = torch.tensor([[math.log(1.5), math.log(0.5)]])
@@ -202,13 +165,6 @@ def test_the_upper_clip_may_be_wider_than_the_lower():
     assert clipped.item() == 1
     even, _ = ppo_math.policy_loss(logprobs, old, advantages, mask, clip=0.2)
     assert even.item() == pytest.approx((-1.2 + 0.8) / 2)
-
-
-def test_the_penalty_rises_evenly_over_the_last_tokens():
-    # Of 20 tokens the last 8: nothing to 12, half at 16, all at 20.
-    lengths = torch.tensor([3, 12, 16, 20])
-    lost = ppo_math.overlong_penalty(lengths, longest=20, buffer=8, penalty=3.0)
-    assert lost.tolist() == [0.0, 0.0, 1.5, 3.0]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -229,7 +185,7 @@ def test_reading_logits_has_the_gradient_of_plain_operations(temperature, train_
         return ppo_math.selected_logprobs(scaled, tokens), entropy
 
     def ours(logits):
-        return ppo_math.read_logits(
+        return ppo_math.logprobs_and_entropy(
             logits, tokens, temperature=temperature, train_entropy=train_entropy
         )
 

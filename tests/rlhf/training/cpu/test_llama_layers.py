@@ -29,7 +29,7 @@ def test_fast_layers_have_the_values_and_gradients_of_transformers(
         assert cpu.has_fast_layers(model.base_model) == fast
         model.zero_grad()
         hidden = forward_pass.hidden_states(model, packed)
-        loss = (hidden * weights).sum() + ppo_math.read_logits(
+        loss = (hidden * weights).sum() + ppo_math.logprobs_and_entropy(
             forward_pass.logits(model, hidden), packed.tokens
         )[0].sum()
         loss.backward()
