@@ -30,7 +30,8 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup()
 
-from annotation.data.import_formats import ComparisonItem, read_comparisons  # noqa: E402
+from annotation.data.import_formats.read_file import read_comparisons  # noqa: E402
+from annotation.data.import_formats.report import ComparisonItem  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]

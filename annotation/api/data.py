@@ -23,10 +23,11 @@ from rest_framework.response import Response
 from rest_framework.throttling import UserRateThrottle
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_for
-from annotation.data import import_formats, imports, preferences
+from annotation.data import imports, preferences
 from annotation.data.downloads import archive_answer, file_answer
 from annotation.data.exports import json_line
 from annotation.data.freezing import freeze
+from annotation.data.import_formats.formats import PROMPT_FORMATS
 from annotation.data.ratings_and_demonstrations import rating_rows, statements
 from annotation.data.snapshots import SnapshotError
 from annotation.models import Batch, Freezing, Membership, Project, Prompt, Snapshot
@@ -97,7 +98,7 @@ class PromptImportSerializer(serializers.Serializer[Any]):
         help_text="Prompts in any of the forms that the import page reads.",
     )
     format = serializers.ChoiceField(
-        choices=["auto", *import_formats.PROMPT_FORMATS], required=False, default="auto"
+        choices=["auto", *PROMPT_FORMATS], required=False, default="auto"
     )
     sign_off = serializers.BooleanField(
         required=False, default=False, help_text="You read the licence and allow training on it."

@@ -1,9 +1,9 @@
-"""Prompts and comparisons in, from files that other people made. All of a file, or nothing of it.
+"""Prompts and comparisons written from files that other people made: all of a file, or nothing of it.
 
-annotation/data/import_formats.py reads and checks; what is here writes, in one transaction, when nothing
+annotation/data/import_formats/ reads and checks; this module writes, in one transaction, when nothing
 is wrong. Imported comparisons become a closed batch with judgments by the user `(imported)`: the
-same rows that the judging pages make, written in bulk in `_write_comparisons` (the one place
-besides judging.py that writes a Judgment) with the counters that judging would have left behind.
+same rows that the judging pages write, in bulk, with the same counters. `_write_comparisons` is the
+one place besides annotation/judge/submitting.py that writes a Judgment.
 """
 
 import hashlib
@@ -18,13 +18,9 @@ from django.db import transaction
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
-from annotation.data.import_formats import (
-    ComparisonItem,
-    ImportReport,
-    PromptItem,
-    read_comparisons,
-    read_prompts,
-)
+from annotation.data.import_formats.read_file import read_comparisons, read_prompts
+from annotation.data.import_formats.report import ComparisonItem, ImportReport, PromptItem
+from annotation.data.sources import check_source, create_source
 from annotation.models import (
     Assignment,
     Batch,
@@ -39,8 +35,10 @@ from annotation.models import (
 )
 
 CHUNK = 500
-# A space keeps it out of reach of anybody who signs up.
+# The space makes it a name that nobody can sign up with.
 IMPORTED_USERNAME = "(imported)"
+
+KeyedItem = tuple[uuid.UUID, ComparisonItem]
 
 
 def import_prompts(
@@ -64,15 +62,17 @@ def import_prompts(
     check_source(source, report, sign_off=sign_off)
     if report.ok:
         with transaction.atomic():
-            lock_project(project)
+            Project.objects.lock(project.pk)  # two imports of one file can't both be first
             known = known_prompts(project, [item.sha256 for item in items])
             new = [item for item in items if item.sha256 not in known]
             report.n_duplicates += len(items) - len(new)
             report.n_imported = len(new)
             if new:
-                report.source = _make_source(project, source, report, by, sign_off=sign_off)
+                report.source = create_source(
+                    project, source, by=by, sign_off=sign_off, report=report
+                )
                 write_prompts(project, report.source, new, split)
-                _record(project, by, "imported prompts", report)
+                _record_import(project, by, "imported prompts", report)
     report.seconds = time.monotonic() - started
     return report
 
@@ -90,8 +90,8 @@ def import_comparisons(
 ) -> ImportReport:
     """Write every comparison of the file, with its judgment, as a closed batch; or none.
 
-    A judgment's idempotency key follows from its content, so that a file taken in twice adds
-    nothing. A batch holds each prompt once: where a file compares a prompt's answers again, the
+    A judgment's idempotency key follows from its content, so that a file imported twice adds
+    nothing. A batch has each prompt once: where a file compares a prompt's responses again, the
     later comparisons go to a second batch ("part 2"), and so on. `split` is where prompts that are
     new to the project go: "train", or "auto" for a share held out by the text's hash.
     """
@@ -100,21 +100,23 @@ def import_comparisons(
     check_source(source, report, sign_off=sign_off)
     if report.ok:
         with transaction.atomic():
-            lock_project(project)
-            keyed = {_key(project, item): item for item in items}
-            known = _known_judgments(list(keyed))
-            new = {key: item for key, item in keyed.items() if key not in known}
-            report.n_duplicates += len(keyed) - len(new)
+            Project.objects.lock(project.pk)  # two imports of one file can't both be first
+            items_by_key = {_judgment_key(project, item): item for item in items}
+            known = _known_judgments(list(items_by_key))
+            new = {key: item for key, item in items_by_key.items() if key not in known}
+            report.n_duplicates += len(items_by_key) - len(new)
             report.n_imported = len(new)
             if new:
-                report.source = _make_source(project, source, report, by, sign_off=sign_off)
+                report.source = create_source(
+                    project, source, by=by, sign_off=sign_off, report=report
+                )
                 report.batches = _write_comparisons(project, report.source, new, split)
-                _record(project, by, "imported comparisons", report)
+                _record_import(project, by, "imported comparisons", report)
     report.seconds = time.monotonic() - started
     return report
 
 
-def _record(project: Project, by: User | None, verb: str, report: ImportReport) -> None:
+def _record_import(project: Project, by: User | None, verb: str, report: ImportReport) -> None:
     source = report.source
     assert source is not None
     Event.record(
@@ -122,48 +124,6 @@ def _record(project: Project, by: User | None, verb: str, report: ImportReport) 
     )
     if source.is_signed_off:
         Event.record(project, by, "signed off source", source.name, source=source.pk)
-
-
-def check_source(source: Mapping[str, str], report: ImportReport, *, sign_off: bool) -> None:
-    """Add to the report what is wrong with a source's name, licence and link."""
-    if not source.get("name", "").strip():
-        report.add(None, "Name the source: a dataset without a name and licence can't be traced.")
-    for key, limit in (("name", 120), ("licence", 120), ("url", 200)):
-        if len(source.get(key, "")) > limit:
-            report.add(None, f"The source's {key} is longer than {limit} characters.")
-    if sign_off and not source.get("licence", "").strip():
-        report.add(None, "Name the licence: a source is signed off for training under one.")
-    url = source.get("url", "")
-    if url and not url.startswith(("https://", "http://")):
-        report.add(None, "The source's link does not begin with https:// or http://.")
-
-
-def lock_project(project: Project) -> None:
-    """One import of a project at a time, so that two of the same file cannot both be first."""
-    Project.objects.lock(project.pk)
-
-
-def _make_source(
-    project: Project,
-    source: Mapping[str, str],
-    report: ImportReport,
-    by: User | None,
-    *,
-    sign_off: bool,
-) -> Source:
-    return Source.objects.create(
-        project=project,
-        name=source["name"].strip(),
-        licence=source.get("licence", "").strip(),
-        url=source.get("url", "").strip(),
-        note=source.get("note", ""),
-        n_rows=report.n_rows,
-        n_duplicates=report.n_duplicates,
-        sha256=report.sha256,
-        created_by=by,
-        signed_off_by=by if sign_off else None,
-        signed_off_at=timezone.now() if sign_off else None,
-    )
 
 
 def _chunks(items: Sequence[Any], size: int = CHUNK) -> Iterator[Sequence[Any]]:
@@ -188,21 +148,21 @@ def _known_judgments(keys: Sequence[uuid.UUID]) -> set[uuid.UUID]:
     return known
 
 
-def _key(project: Project, item: ComparisonItem) -> uuid.UUID:
+def _judgment_key(project: Project, item: ComparisonItem) -> uuid.UUID:
     return uuid.uuid5(uuid.NAMESPACE_OID, f"import {project.pk} {item.digest()}")
 
 
 def write_prompts(
     project: Project, source: Source, items: Iterable[PromptItem], split: str
 ) -> dict[str, int]:
-    """New prompts in bulk; their ids by hash. bulk_create skips save(), so sha256 is given here."""
+    """Create new prompts in bulk; their ids by hash."""
     prompts = Prompt.objects.bulk_create(
         [
             Prompt(
                 project=project,
                 source=source,
                 messages=item.messages,
-                sha256=item.sha256,
+                sha256=item.sha256,  # bulk_create skips save(), which would set it
                 category=item.category,
                 risk=item.risk,
                 split=item.split or (Prompt.split_for(item.sha256) if split == "auto" else split),
@@ -220,29 +180,14 @@ def write_prompts(
 def _write_comparisons(
     project: Project, source: Source, items: Mapping[uuid.UUID, ComparisonItem], split: str
 ) -> list[Batch]:
-    """Batches, comparisons, responses, assignments and judgments in bulk, as judging would leave them."""
-    hashes = {item.prompt.sha256: item.prompt for item in items.values()}
-    prompt_ids = known_prompts(project, list(hashes))
-    new = [prompt for sha256, prompt in hashes.items() if sha256 not in prompt_ids]
+    """Batches, comparisons, responses, assignments and judgments in bulk, as judging leaves them."""
+    prompts = {item.prompt.sha256: item.prompt for item in items.values()}
+    prompt_ids = known_prompts(project, list(prompts))
+    new = [prompt for sha256, prompt in prompts.items() if sha256 not in prompt_ids]
     prompt_ids |= write_prompts(project, source, new, split)
-
-    seen: Counter[str] = Counter()
-    parts: list[list[tuple[uuid.UUID, ComparisonItem]]] = []
-    for key, item in items.items():
-        part = seen[item.prompt.sha256]
-        seen[item.prompt.sha256] += 1
-        if part == len(parts):
-            parts.append([])
-        parts[part].append((key, item))
-
-    person, created = User.objects.get_or_create(
-        username=IMPORTED_USERNAME, defaults={"is_active": False}
-    )
-    if created:
-        person.set_unusable_password()
-        person.save(update_fields=["password"])
+    annotator = _imported_user()
     batches = []
-    for number, part_items in enumerate(parts, start=1):
+    for number, part in enumerate(_parts(items), start=1):
         now = timezone.now()
         batch = Batch.objects.create(
             project=project,
@@ -253,8 +198,8 @@ def _write_comparisons(
             opened_at=now,
             closed_at=now,
         )
-        for chunk in _chunks(part_items):
-            _write_judged(project, source, batch, person, prompt_ids, chunk)
+        for chunk in _chunks(part):
+            _write_judged(project, source, batch, annotator, prompt_ids, chunk)
         Assignment.objects.filter(comparison__batch=batch).update(
             judgment_id=Subquery(
                 Judgment.objects.filter(assignment=OuterRef("pk")).values("pk")[:1]
@@ -264,13 +209,36 @@ def _write_comparisons(
     return batches
 
 
+def _parts(items: Mapping[uuid.UUID, ComparisonItem]) -> list[list[KeyedItem]]:
+    """The comparisons in as few parts as possible, each with every prompt at most once."""
+    n_seen: Counter[str] = Counter()
+    parts: list[list[KeyedItem]] = []
+    for key, item in items.items():
+        part = n_seen[item.prompt.sha256]
+        n_seen[item.prompt.sha256] += 1
+        if part == len(parts):
+            parts.append([])
+        parts[part].append((key, item))
+    return parts
+
+
+def _imported_user() -> User:
+    user, created = User.objects.get_or_create(
+        username=IMPORTED_USERNAME, defaults={"is_active": False}
+    )
+    if created:
+        user.set_unusable_password()
+        user.save(update_fields=["password"])
+    return user
+
+
 def _write_judged(
     project: Project,
     source: Source,
     batch: Batch,
-    person: User,
+    annotator: User,
     prompt_ids: Mapping[str, int],
-    items: Sequence[tuple[uuid.UUID, ComparisonItem]],
+    items: Sequence[KeyedItem],
 ) -> None:
     comparisons = Comparison.objects.bulk_create(
         Comparison(
@@ -283,7 +251,7 @@ def _write_judged(
         )
         for _, item in items
     )
-    # Files put the better answer first; stored in an order that follows from the texts alone, so
+    # Files put the better response first; stored in an order that follows from the texts alone, so
     # that nothing downstream can learn from the position.
     orders = [_order(item) for _, item in items]
     responses = iter(
@@ -302,12 +270,12 @@ def _write_judged(
     for comparison, (key, item), order in zip(comparisons, items, orders, strict=True):
         ids = {index: next(responses).pk for index in order}
         ranks = {
-            axis: {str(ids[i]): rank for i, rank in enumerate(given) if rank is not None}
-            for axis, given in item.ranks.items()
+            axis: {str(ids[i]): rank for i, rank in enumerate(axis_ranks) if rank is not None}
+            for axis, axis_ranks in item.ranks.items()
         }
         assignment = Assignment(
             comparison=comparison,
-            annotator=person,
+            annotator=annotator,
             state=Assignment.State.JUDGED,
             shown_order=[ids[index] for index in order],
             leased_at=now,
@@ -329,6 +297,6 @@ def _write_judged(
 
 
 def _order(item: ComparisonItem) -> list[int]:
-    """Indices of the responses in an order that tells nothing about their ranks."""
+    """Indices of the responses in an order that does not depend on their ranks."""
     digests = [hashlib.sha256(text.encode()).digest() for text, _ in item.responses]
     return sorted(range(len(digests)), key=lambda index: digests[index])

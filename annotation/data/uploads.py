@@ -1,7 +1,7 @@
-"""Batches that a program makes and fills over the API: prompts with responses that nobody has judged.
+"""Batches that a program creates and fills over the API: prompts with responses to be judged.
 
-Every act has a key of the client's own. The same key with the same content is the same act, however
-often it arrives; with another content it is refused.
+Every request has a key of the client's own. The same key with the same content is the same request,
+however often it arrives; with other content it is refused.
 """
 
 import hashlib
@@ -11,18 +11,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
 
-from annotation.data.import_formats import (
-    BadRow,
-    GivenResponse,
-    ImportReport,
-    PromptItem,
-    unjudged,
-)
-from annotation.data.imports import check_source, known_prompts, lock_project, write_prompts
+from annotation.data.import_formats.report import ImportReport, PromptItem, RowError
+from annotation.data.import_formats.unjudged import UnjudgedResponse, read_unjudged
+from annotation.data.imports import known_prompts, write_prompts
+from annotation.data.sources import check_source, create_source
 from annotation.judge import gold
-from annotation.models import Batch, Event, Project, Prompt, Source, Upload, User
+from annotation.models import Batch, Event, Project, Prompt, Upload, User
 from annotation.projects.batches import (
     BatchError,
     ResponseText,
@@ -36,11 +31,11 @@ from annotation.protocols import COMPARING, DIALOGUE, PRESETS, RESPONSES
 MAX_ROWS = 5_000
 MAX_COMPARISONS = 1_000_000
 
-Item = tuple[PromptItem, list[GivenResponse]]
+Item = tuple[PromptItem, list[UnjudgedResponse]]
 
 
 class UploadConflict(BatchError):
-    """The same key came with another content."""
+    """The same key came with other content."""
 
 
 class RowsRefused(BatchError):
@@ -63,15 +58,15 @@ def make_batch(
     priority: int = 0,
     by: User,
 ) -> tuple[Batch, bool]:
-    """A batch in draft under the project's protocol or a preset's; and whether it was made just now.
+    """A draft batch under the project's protocol or a preset's; and whether this call created it.
 
     `source` (`name`, `licence`, `url`) says whose prompts and responses these are; `sign_off` that
-    `by` read the licence and allows training. BatchError says what can't be.
+    `by` read the license and allows training. Raises BatchError when the batch is not possible.
     """
     digest = _digest(name, dict(source), sign_off, preset, overlap, priority)
     with transaction.atomic():
-        lock_project(project)
-        earlier = _earlier(project, key, digest)
+        Project.objects.lock(project.pk)
+        earlier = _earlier_upload(project, key, digest)
         if earlier is not None:
             return earlier.batch, False
         report = ImportReport()
@@ -81,20 +76,12 @@ def make_batch(
         batch = create_batch(project, name, overlap=overlap, by=by)
         batch.is_by_hand, batch.priority = True, priority
         if preset:
-            _check_fits(preset, project)
+            _check_preset_fits(preset, project)
             batch.interface = PRESETS[preset].interface
             batch.protocol = PRESETS[preset].protocol.as_json()
         if batch.face == DIALOGUE:
             raise BatchError("A live dialogue has no batch of prompts: people write them.")
-        batch.source = Source.objects.create(
-            project=project,
-            name=source["name"].strip(),
-            licence=source.get("licence", "").strip(),
-            url=source.get("url", "").strip(),
-            created_by=by,
-            signed_off_by=by if sign_off else None,
-            signed_off_at=timezone.now() if sign_off else None,
-        )
+        batch.source = create_source(project, source, by=by, sign_off=sign_off)
         batch.save()
         Upload.objects.create(project=project, batch=batch, key=key, sha256=digest, created_by=by)
     return batch, True
@@ -103,53 +90,40 @@ def make_batch(
 def add_rows(
     batch: Batch, key: UUID, rows: Sequence[Mapping[str, Any]], *, by: User
 ) -> tuple[dict[str, int], bool]:
-    """Add a comparison per row, all or none: what was added, and whether that was done just now.
+    """Add a comparison per row, all or none: what was added, and whether this call added it.
 
     A row is `{"prompt": text} or {"messages": […]}` with `responses` (texts, or objects with `text`,
     `source`, `sampling`) and, if wished, `category`, `risk`, `split`, `skill`, `priority`, `id`. A
-    prompt that the project has already stays as it is. RowsRefused names the rows that can't be.
+    prompt that the project has already stays as it is. RowsRefused names the wrong rows.
     """
     digest = _digest(batch.pk, list(rows))
     report = ImportReport(n_rows=len(rows))
-    items = _read(batch, rows, report)  # Outside the transaction: it may take a while.
+    items = _read_rows(batch, rows, report)  # Outside the transaction: it may take a while.
     with transaction.atomic():
-        lock_project(batch.project)
-        earlier = _earlier(batch.project, key, digest)
+        Project.objects.lock(batch.project_id)
+        earlier = _earlier_upload(batch.project, key, digest)
         if earlier is not None:
             return earlier.answer, False
         batch.refresh_from_db()
-        _check_own(batch)
+        _check_is_uploaded(batch)
         if batch.state == Batch.State.CLOSED:
-            raise BatchError(f"The batch {batch.name} is closed; make a new one.")
+            raise BatchError(f"The batch {batch.name} is closed; create a new one.")
         known = known_prompts(batch.project, [item.sha256 for _, (item, _) in items])
-        there = set(batch.comparisons.values_list("prompt_id", flat=True))
+        compared = set(batch.comparisons.values_list("prompt_id", flat=True))
         for number, (item, _) in items:
-            if known.get(item.sha256) in there:
-                report.add(number, "the batch compares responses to this prompt already.")
+            if known.get(item.sha256) in compared:
+                report.add_problem(number, "the batch already compares responses to this prompt.")
         if not report.ok:
             raise RowsRefused(report)
-        if len(there) + len(items) > MAX_COMPARISONS:
-            raise BatchError(f"A batch has at most {MAX_COMPARISONS:,} comparisons; make another.")
-        assert batch.source is not None  # make_batch saw to it
-        new = [item for _, (item, _) in items if item.sha256 not in known]
-        pks = known | write_prompts(batch.project, batch.source, new, "train")
-        prompts = Prompt.objects.in_bulk(list(pks.values()))
-        add_comparisons(
-            batch,
-            (
-                (
-                    prompts[pks[item.sha256]],
-                    [ResponseText(one.text, one.source, one.sampling) for one in responses],
-                )
-                for _, (item, responses) in items
-            ),
-        )
-        if batch.state == Batch.State.OPEN and batch.project.gold_every:
-            gold.sow(batch)
+        if len(compared) + len(items) > MAX_COMPARISONS:
+            raise BatchError(
+                f"A batch has at most {MAX_COMPARISONS:,} comparisons; create another."
+            )
+        n_new = _write_rows(batch, [item for _, item in items], known)
         answer = {
             "rows": len(rows),
-            "new_prompts": len(new),
-            "comparisons": len(there) + len(items),
+            "new_prompts": n_new,
+            "comparisons": len(compared) + len(items),
         }
         Upload.objects.create(
             project=batch.project, batch=batch, key=key, sha256=digest, answer=answer, created_by=by
@@ -158,24 +132,45 @@ def add_rows(
     return answer, True
 
 
+def _write_rows(batch: Batch, items: Sequence[Item], known: Mapping[str, int]) -> int:
+    """Write the new prompts and a comparison per item; how many prompts are new."""
+    assert batch.source is not None  # make_batch sets it
+    new = [prompt for prompt, _ in items if prompt.sha256 not in known]
+    prompt_ids = {**known, **write_prompts(batch.project, batch.source, new, "train")}
+    prompts = Prompt.objects.in_bulk(list(prompt_ids.values()))
+    add_comparisons(
+        batch,
+        (
+            (
+                prompts[prompt_ids[prompt.sha256]],
+                [ResponseText(r.text, r.source, r.sampling) for r in responses],
+            )
+            for prompt, responses in items
+        ),
+    )
+    if batch.state == Batch.State.OPEN and batch.project.gold_every:
+        gold.sow(batch)
+    return len(new)
+
+
 def open_uploaded(batch: Batch, by: User) -> Batch:
-    """Put it in front of people. Opening an open one changes nothing."""
-    _check_own(batch)
+    """Hand it out to people. Opening an open batch changes nothing."""
+    _check_is_uploaded(batch)
     return open_batch(batch, by)
 
 
 def close_uploaded(batch: Batch, by: User) -> Batch:
-    """Stop handing it out. Closing a closed one changes nothing."""
-    _check_own(batch)
+    """Stop handing it out. Closing a closed batch changes nothing."""
+    _check_is_uploaded(batch)
     return close_batch(batch, by)
 
 
-def _check_own(batch: Batch) -> None:
+def _check_is_uploaded(batch: Batch) -> None:
     if not batch.uploads.exists():
-        raise BatchError(f"{batch.name} was not made over the API; whoever made it fills it.")
+        raise BatchError(f"{batch.name} was not created over the API, so the API can't change it.")
 
 
-def _check_fits(preset: str, project: Project) -> None:
+def _check_preset_fits(preset: str, project: Project) -> None:
     chosen = PRESETS[preset]
     axes = [axis["key"] for axis in chosen.axes]
     if chosen.interface in COMPARING and axes != project.axis_keys:
@@ -185,37 +180,37 @@ def _check_fits(preset: str, project: Project) -> None:
         )
 
 
-def _read(
+def _read_rows(
     batch: Batch, rows: Sequence[Mapping[str, Any]], report: ImportReport
 ) -> list[tuple[int, Item]]:
-    """The rows with their numbers, from 1; RowsRefused where any can't be."""
+    """The rows with their numbers, from 1; RowsRefused where any is wrong."""
     fewest, most = RESPONSES[batch.face]
     items: list[tuple[int, Item]] = []
-    first: dict[str, int] = {}
+    first_rows: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         try:
-            item, responses = unjudged(dict(row), report, fewest=fewest, most=most)
-        except BadRow as bad:
-            report.add(number, str(bad))
+            prompt, responses = read_unjudged(dict(row), report, fewest=fewest, most=most)
+        except RowError as error:
+            report.add_problem(number, str(error))
             continue
-        if item.sha256 in first:
-            report.add(
-                number, f"its prompt is that of row {first[item.sha256]}; give each prompt once."
+        first_row = first_rows.setdefault(prompt.sha256, number)
+        if first_row != number:
+            report.add_problem(
+                number, f"its prompt is that of row {first_row}; give each prompt once."
             )
-        first.setdefault(item.sha256, number)
-        items.append((number, (item, responses)))
+        items.append((number, (prompt, responses)))
     if not report.ok:
         raise RowsRefused(report)
     return items
 
 
-def _earlier(project: Project, key: UUID, digest: str) -> Upload | None:
-    found = Upload.objects.select_related("batch").filter(project=project, key=key).first()
-    if found is not None and found.sha256 != digest:
-        raise UploadConflict("This key was used for another request; take a new one.")
-    return found
+def _earlier_upload(project: Project, key: UUID, digest: str) -> Upload | None:
+    upload = Upload.objects.select_related("batch").filter(project=project, key=key).first()
+    if upload is not None and upload.sha256 != digest:
+        raise UploadConflict("This key was used for another request; use a new one.")
+    return upload
 
 
-def _digest(*sent: Any) -> str:
-    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"), default=str)
+def _digest(*content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()

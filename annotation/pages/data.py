@@ -7,28 +7,29 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view, role_of
-from annotation.data import import_formats, imports, preferences
+from annotation.data import imports, preferences
 from annotation.data.downloads import archive_answer, csv_answer, file_answer
 from annotation.data.freezing import freeze, latest
+from annotation.data.import_formats.read_file import read_comparisons, read_prompts
+from annotation.data.import_formats.report import ImportReport
 from annotation.data.snapshots import (
     SnapshotError,
     config_name,
     pair_file,
     snapshot_file,
 )
+from annotation.data.sources import sign_off_source
 from annotation.lib.languages import english_only
 from annotation.lib.markdown import render_markdown
-from annotation.models import Event, Freezing, Project, Prompt, Snapshot, Source
+from annotation.models import Freezing, Project, Prompt, Snapshot, Source
 from annotation.pages.data_forms import FreezeForm, ImportForm, PromptFilterForm
 from annotation.protocols import called, is_mark
 from annotation.request import whole_number
@@ -145,10 +146,7 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
     if not source.licence:
         messages.error(request, f"Name the licence of {source.name} before you sign it off.")
     elif not source.is_signed_off:
-        source.signed_off_by, source.signed_off_at = request.user, timezone.now()  # type: ignore[assignment]
-        with transaction.atomic():
-            source.save(update_fields=["licence", "signed_off_by", "signed_off_at"])
-            Event.record(project, request.user, "signed off source", source.name, source=source.pk)
+        sign_off_source(source, request.user)  # type: ignore[arg-type]  # a member, so not anonymous
         messages.success(request, f"{source.name} may now be used for training.")
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")
 
@@ -195,22 +193,20 @@ def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
     return redirect(where)
 
 
-def _check(project: Project, given: dict[str, Any], kind: str) -> import_formats.ImportReport:
+def _check(project: Project, given: dict[str, Any], kind: str) -> ImportReport:
     chosen = given.get("format") or "auto"
     if kind == "comparisons":
         axis = given.get("axis") or project.axis_keys[0]
-        return import_formats.read_comparisons(
-            given["file"], axis=axis, axes=project.axis_keys, format=chosen
-        )[1]
-    return import_formats.read_prompts(given["file"], format=chosen)[1]
+        return read_comparisons(given["file"], axis=axis, axes=project.axis_keys, format=chosen)[1]
+    return read_prompts(given["file"], format=chosen)[1]
 
 
-def _told(report: import_formats.ImportReport, kind: str) -> str:
+def _told(report: ImportReport, kind: str) -> str:
     noun = kind if report.n_imported != 1 else kind.removesuffix("s")
     told = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
     if report.n_duplicates:
-        told.append(f"{report.n_duplicates:,} were there already.")
-    told += [f"{n:,} × {remark}." for n, remark in report.remarks]
+        told.append(f"{report.n_duplicates:,} duplicates skipped.")
+    told += [f"{remark}." for remark in report.remarks]
     return " ".join(told)
 
 

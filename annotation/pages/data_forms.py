@@ -4,12 +4,12 @@ from typing import Any
 
 from django import forms
 
-from annotation.data.import_formats import (
+from annotation.data.import_formats.formats import (
     COMPARISON_FORMATS,
     FORMAT_NAMES,
-    MAX_FILE,
     PROMPT_FORMATS,
 )
+from annotation.data.import_formats.rows import MAX_FILE
 from annotation.models import Batch, Project, Prompt
 
 KINDS = [("prompts", "Prompts"), ("comparisons", "Comparisons with judgments")]

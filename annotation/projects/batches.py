@@ -108,7 +108,7 @@ def add_comparisons(batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText
     with transaction.atomic():
         state = Batch.objects.select_for_update().values_list("state", flat=True).get(pk=batch.pk)
         if state == Batch.State.CLOSED:
-            raise BatchError(f"The batch {batch.name} is closed; make a new one.")
+            raise BatchError(f"The batch {batch.name} is closed; create a new one.")
         there = set(batch.comparisons.values_list("prompt_id", flat=True))
         twice = next((prompt for prompt, _ in ready if prompt.pk in there), None)
         if twice is not None:

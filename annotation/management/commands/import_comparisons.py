@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from annotation.data.import_formats import COMPARISON_FORMATS
+from annotation.data.import_formats.formats import COMPARISON_FORMATS
 from annotation.data.imports import import_comparisons
 from annotation.management.commands.import_prompts import (
     add_source_arguments,

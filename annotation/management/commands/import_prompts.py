@@ -5,7 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from annotation.data.import_formats import PROMPT_FORMATS, ImportReport
+from annotation.data.import_formats.formats import PROMPT_FORMATS
+from annotation.data.import_formats.report import ImportReport
 from annotation.data.imports import import_prompts
 from annotation.models import Project, User
 
@@ -69,10 +70,10 @@ def tell(command: BaseCommand, report: ImportReport, noun: str) -> None:
         raise CommandError(f"Nothing was imported: {report.n_problems} problems.")
     command.stdout.write(
         f"Imported {report.n_imported} {noun} from {report.n_rows} rows "
-        f"({report.format_name}) in {report.seconds:.2f} s; {report.n_duplicates} were there already."
+        f"({report.format_name}) in {report.seconds:.2f} s; {report.n_duplicates} duplicates skipped."
     )
-    for n, remark in report.remarks:
-        command.stdout.write(f"  {n} × {remark}")
+    for remark in report.remarks:
+        command.stdout.write(f"  {remark}")
     if report.source and not report.source.is_signed_off:
         command.stdout.write("  Nobody has signed the source off: training does not see it yet.")
 

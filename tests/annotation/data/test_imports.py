@@ -1,14 +1,11 @@
-"""Files that other people made: read as they are meant, refused with the line and the reason."""
+"""Files that other people made: all of a file is written, or nothing of it."""
 
-import gzip
 import io
 import json
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotation.data import import_formats
-from annotation.data.import_formats import ImportReport, read_comparisons, read_prompts
 from annotation.data.imports import import_comparisons, import_prompts
 from annotation.data.preferences import pairs, preference_rows
 from annotation.data.snapshots import freeze_snapshot
@@ -33,17 +30,6 @@ def lines(*rows):
     return io.BytesIO("\n".join(json.dumps(row) for row in rows).encode())
 
 
-def texts(file, **options):
-    items, report = read_prompts(file, **options)
-    assert report.ok, report.problems
-    return [item.text for item in items]
-
-
-def refusals(file, **options):
-    _, report = read_prompts(file, **options)
-    return [(problem.line, problem.reason) for problem in report.problems]
-
-
 def add(project, file, rita, **options):
     return import_prompts(project, file, source=SOURCE, by=rita, sign_off=True, **options)
 
@@ -52,179 +38,6 @@ def take(project, file, rita, axis="helpfulness", **options):
     return import_comparisons(
         project, file, axis=axis, source=SOURCE, by=rita, sign_off=True, **options
     )
-
-
-# --- Forms of prompts -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("row", "form", "text"),
-    [
-        ({"prompt": "Why?"}, "plain", "Why?"),
-        ({"text": "Why?"}, "plain", "Why?"),
-        ({"messages": [{"role": "user", "content": "Why?"}]}, "conversation", "Why?"),
-        ({"prompt": [{"role": "user", "content": "Why?"}]}, "conversation", "Why?"),
-        ({"instruction": "Sum up.", "input": "A text."}, "instructions", "Sum up.\n\nA text."),
-        (
-            {"instruction": "Sum up.", "instances": [{"input": "A text.", "output": "T."}]},
-            "instructions",
-            "Sum up.\n\nA text.",
-        ),
-        ({"turns": ["First?", "Second?"]}, "turns", "First?"),
-        ({"prompt": {"text": "Why?", "role": "prompter", "replies": []}}, "tree", "Why?"),
-        (
-            {
-                "chosen": "\n\nHuman: Hi\n\nAssistant: A",
-                "rejected": "\n\nHuman: Hi\n\nAssistant: B",
-            },
-            "transcript",
-            "Hi",
-        ),
-        ({"prompt": "Human: Hi\n\nAssistant:", "chosen": "A", "rejected": "B"}, "transcript", "Hi"),
-    ],
-)
-def test_each_form_of_prompt_is_recognised(row, form, text):
-    items, report = read_prompts(lines(row))
-    assert (report.format, [item.text for item in items]) == (form, [text])
-
-
-def test_a_transcripts_turns_keep_their_order_and_its_answer_stays_out():
-    said = "\n\nHuman: Hi\n\nAssistant: Hello: what\n\nis it?\n\nHuman: Help\n\nAssistant: "
-    items, _ = read_prompts(lines({"chosen": said + "Yes", "rejected": said + "No"}))
-    assert items[0].messages == [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello: what\n\nis it?"},
-        {"role": "user", "content": "Help"},
-    ]
-
-
-def test_an_answer_after_the_last_question_is_not_part_of_the_prompt():
-    row = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
-    items, report = read_prompts(lines(row))
-    assert items[0].messages == [{"role": "user", "content": "Q"}]
-    assert sum(report.notes.values()) == 1
-
-
-def test_a_spreadsheets_csv_is_read_with_its_quotes_separators_and_byte_order_mark():
-    excel = (
-        '\ufeff"Prompt";Category;Risk\r\n"Say ""hi"";\r\nplease";greeting;harmless\r\n\r\nBye;;\r\n'
-    )
-    items, report = read_prompts(io.BytesIO(excel.encode()))
-    assert [item.text for item in items] == ['Say "hi";\r\nplease', "Bye"]
-    assert (items[0].category, items[0].risk, report.n_rows) == ("greeting", "harmless", 2)
-    assert texts(io.BytesIO("prompt\tid\nWhy?\t7\n".encode("utf-16"))) == ["Why?"]
-
-
-def test_gzip_and_json_arrays_are_read_too():
-    assert texts(io.BytesIO(gzip.compress(b'{"prompt": "Why?"}\n'))) == ["Why?"]
-    assert texts(io.BytesIO(b'[{"prompt": "Why?"}, {"prompt": "How?"}]')) == ["Why?", "How?"]
-
-
-# --- What is wrong, and where ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        ("{", "not valid JSON"),
-        ('"a text"', "one JSON object"),
-        ("[1]", "one JSON object"),
-        ('{"prompt": 3}', "not a text"),
-        ('{"prompt": "  "}', "empty"),
-        ('{"other": "x"}', "prompt is missing"),
-        ('{"prompt": NaN}', "NaN"),
-        ('{"prompt": "a", "risk": "maybe"}', "risk"),
-        ('{"prompt": "a", "split": "some"}', "split"),
-        ('{"prompt": "a", "category": "%s"}' % ("x" * 61), "longer than 60"),
-        ('{"prompt": "a\\u0000b"}', "NUL"),
-        ('{"prompt": "a\\ud800b"}', "surrogate"),
-        ('{"prompt": "%s"}' % ("x" * (import_formats.MAX_TEXT + 1)), "characters long"),
-        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
-        ('{"prompt": %s}' % ("9" * 5000), "not valid JSON"),
-    ],
-)
-def test_a_bad_line_is_named_with_its_number_and_reason(bad, reason):
-    file = io.BytesIO(f'{{"prompt": "fine"}}\n\n{bad}\n{{"prompt": "also fine"}}\n'.encode())
-    [(line, told)] = refusals(file)
-    assert line == 3
-    assert reason in told
-
-
-@pytest.mark.parametrize(
-    ("messages", "reason"),
-    [
-        ([], "not a list of messages"),
-        ("text", "not a list of messages"),
-        ([{"role": "user"}], "the content of message 1 of messages is missing"),
-        ([{"role": "user", "content": 3}], "is not a text"),
-        ([{"role": "robot", "content": "x"}], "no role"),
-        ([{"role": ["user"], "content": "x"}], "no role"),
-        ([{"role": "assistant", "content": "x"}], "says nothing"),
-        ([{"role": "user", "content": " "}], "is empty"),
-        ([{"role": "user", "content": [{"type": "image"}]}], "not text"),
-        ([{"role": "user", "content": "x"}] * 201, "200 is the most"),
-        (["x"], "not an object"),
-    ],
-)
-def test_a_bad_conversation_is_refused(messages, reason):
-    [(line, told)] = refusals(lines({"messages": messages}))
-    assert line == 1
-    assert reason in told
-
-
-def test_a_misspelt_column_is_said_to_be_missing():
-    [(line, told)] = refusals(
-        lines({"prompt": "How do I water a fern?"}, {"promt": "And a cactus?"})
-    )
-    assert (line, told) == (2, "prompt is missing.")
-    data = lines(
-        {"prompt": "hi", "chosen": "yes", "rejected": "no"}, {"prompt": "hi", "choosen": "yes"}
-    )
-    [problem] = read_comparisons(data, axis="helpfulness", axes=AXES)[1].problems
-    assert (problem.line, problem.reason) == (2, "chosen is missing.")
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "empty"),
-        (b" \n ", "empty"),
-        (b"PK\x03\x04rest", "spreadsheet"),
-        (b"PAR1rest", "Parquet"),
-        (b"name,age\nx,3\n", "names no known column"),
-        (b"\x1f\x8b\x08broken", "damaged"),
-        (b"prompt\ncaf\xe9\n", "Line 2 is not UTF-8"),
-        (b"[1, 2", "begins with ["),
-        (gzip.compress(b"\n" * 20_000_000), "unpacks to more"),
-    ],
-)
-def test_a_file_that_cannot_be_read_says_why_in_one_sentence(data, reason):
-    [(line, told)] = refusals(io.BytesIO(data))
-    assert line is None
-    assert reason in told
-
-
-def test_csv_problems_are_counted_from_the_line_where_a_row_begins():
-    file = io.BytesIO(b'prompt,category\n"two\nlines",a\nshort\n"open,b\n')
-    assert [line for line, _ in refusals(file)] == [4, 5]
-
-
-def test_a_line_that_is_not_utf8_is_named():
-    file = io.BytesIO(b'{"prompt": "fine"}\n{"prompt": "caf\xe9"}\n')
-    assert refusals(file) == [(2, "not UTF-8; save the file as UTF-8.")]
-
-
-def test_the_first_fifty_problems_are_listed_and_all_are_counted():
-    _, report = read_prompts(io.BytesIO(b"{\n" * 70))
-    assert (report.n_problems, len(report.problems)) == (70, 50)
-
-
-def test_too_many_rows_and_too_large_a_file_are_refused(monkeypatch):
-    monkeypatch.setattr(import_formats, "MAX_ROWS", 2)
-    assert "more than 2 rows" in refusals(lines(*[{"prompt": str(n)} for n in range(4)]))[0][1]
-    monkeypatch.setattr(import_formats, "MAX_FILE", 10)
-    assert "larger than" in refusals(io.BytesIO(b'{"prompt": "Why?"}'))[0][1]
 
 
 # --- All of it or nothing --------------------------------------------------------------------------------
@@ -266,7 +79,7 @@ def test_a_source_without_a_name_is_refused(project, rita):
     bare = import_prompts(
         project, lines({"prompt": "A"}), source={"name": "x"}, by=rita, sign_off=True
     )
-    assert "Name the licence" in str(bare.problems[0])
+    assert "Name the license" in str(bare.problems[0])
     odd = {"name": "x", "url": "javascript:alert(1)"}
     report = import_prompts(project, lines({"prompt": "A"}), source=odd, by=rita)
     assert "https://" in str(report.problems[0])
@@ -380,16 +193,6 @@ def test_a_prompt_compared_twice_goes_to_a_second_batch(project, rita):
     assert len(best_and_worst(project)) == 2
 
 
-def test_equal_answers_and_early_partings_are_left_out_and_counted(project, rita):
-    apart = {"chosen": "\n\nHuman: A\n\nAssistant: x", "rejected": "\n\nHuman: B\n\nAssistant: y"}
-    same = {"prompt": "Q", "chosen": "a", "rejected": "a"}
-    _, report = read_comparisons(lines(HH, apart), axis="safety", axes=AXES)
-    assert report.ok
-    assert sum(report.left_out.values()) == 1
-    _, report = read_comparisons(lines(TRL, same), axis="safety", axes=AXES)
-    assert sum(report.left_out.values()) == 1
-
-
 def tree(*replies):
     return {
         "message_tree_id": "t",
@@ -426,14 +229,6 @@ def test_a_trees_ranked_replies_become_k_way_comparisons(project, rita):
     multi = Prompt.objects.get(messages__2__content="More?")
     assert [m["role"] for m in multi.messages] == ["user", "assistant", "user"]
     assert sum(report.notes.values()) == 1
-
-
-def test_a_tree_without_ranks_is_left_out_and_one_that_is_broken_is_refused():
-    _, report = read_comparisons(lines(tree(reply("x", 0))), axis="safety", axes=AXES)
-    assert (report.ok, sum(report.left_out.values())) == (True, 1)
-    broken = tree({"text": "x", "role": "assistant", "rank": "first"}, reply("y", 0))
-    _, report = read_comparisons(lines(broken), axis="safety", axes=AXES)
-    assert "whole number" in report.problems[0].reason
 
 
 def test_a_snapshots_own_rows_can_be_taken_in_again(project, rita):
@@ -475,24 +270,6 @@ def test_what_a_top_k_ranking_left_out_stays_behind_when_it_is_taken_in_again(pr
     assert take(project, lines(row | {"unranked": "below"}), rita).n_imported == 1
     rows = list(preference_rows(project))
     assert sorted(p["rejected"][0]["content"] for p in pairs(rows, "helpfulness")) == ["b", "c"]
-
-
-def test_a_priority_without_end_is_refused(project, rita):
-    odd = io.BytesIO(b'{"prompt": "x", "priority": 1' + b"0" * 400 + b"}")
-    report = read_prompts(odd)[1]
-    assert "priority is not a number" in str(report.problems[0])
-
-
-def test_a_file_that_is_read_to_its_end_meanwhile_takes_no_room_from_another():
-    long = "x" * 200_000
-    one, other = (
-        import_formats._csv_rows(f"prompt\n{text}\n{text}\n".encode(), ImportReport())
-        for text in ("short", long)
-    )
-    next(one)
-    next(other)
-    assert [row["prompt"] for _, row in one] == ["short"]
-    assert [row["prompt"] for _, row in other] == [long]
 
 
 # --- The commands ------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_a_batch_is_made_filled_opened_judged_and_closed(ask, made, grace, ada, 
     late = ask(grace, f"{made}comparisons/", rows_body(row(5)))
     assert (late.status_code, late.json()["detail"]) == (
         409,
-        "The batch Winter is closed; make a new one.",
+        "The batch Winter is closed; create a new one.",
     )
     verbs = set(Event.objects.values_list("verb", flat=True))
     assert {"created batch", "uploaded comparisons", "opened batch", "closed batch"} <= verbs
@@ -117,7 +117,7 @@ def test_sent_twice_is_done_once_and_another_content_is_refused(ask, made, grace
     assert first.json() == second.json()
     refused = ask(grace, f"{made}comparisons/", body | {"rows": [row(3)]})
     assert refused.status_code == 409
-    assert refused.json()["detail"] == "This key was used for another request; take a new one."
+    assert refused.json()["detail"] == "This key was used for another request; use a new one."
     assert ask(grace, "", batch_body(key=body["key"])).status_code == 409, "nor for another act"
     ask(grace, f"{made}close/", method="post")
     assert ask(grace, f"{made}comparisons/", body).status_code == 200, "what was done was done"
@@ -133,8 +133,8 @@ def test_sent_twice_is_done_once_and_another_content_is_refused(ask, made, grace
         (row(2, responses=["a", 7]), "response 2 is a text, or an object with text, source and"),
         (row(2, responses=["a", {"text": "b", "model": "x"}]), "response 2 is a text, or an object"),
         (row(2, responses=["a", "a"]), "all responses are the same text"),
-        (row(2, responses=["a", "\0"]), "response 2 holds a NUL character"),
-        (row(2, responses=["a", "\ud800"]), "response 2 holds half of a surrogate pair"),
+        (row(2, responses=["a", "\0"]), "response 2 contains a NUL character"),
+        (row(2, responses=["a", "\ud800"]), "response 2 contains half of a surrogate pair"),
         (row(2, responses=["a", {"text": "b", "sampling": {"x": "y" * 3000}}]), "sampling of response 2"),
         (row(2, responses=["a", {"text": "b", "source": "y" * 201}]), "source of response 2 is longer"),
         (row(2, prompt=" "), "prompt is empty."),
@@ -167,7 +167,7 @@ def test_a_prompt_is_compared_once_in_a_batch_and_keeps_its_split(ask, made, gra
     assert held.split == "heldout"
     refused = ask(grace, f"{made}comparisons/", rows_body(row(3), row(2)))
     assert refused.json()["detail"] == (
-        "Row 2: the batch compares responses to this prompt already."
+        "Row 2: the batch already compares responses to this prompt."
     )
 
 
@@ -186,7 +186,7 @@ def test_how_many_responses_goes_by_how_people_are_asked(ask, grace, project):
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [
-        ({"source": SOURCE | {"licence": ""}}, 422, "Name the licence"),
+        ({"source": SOURCE | {"licence": ""}}, 422, "Name the license"),
         ({"source": SOURCE | {"name": " "}}, 400, "may not be blank"),
         ({"source": SOURCE | {"url": "javascript:alert(1)"}}, 400, "valid URL"),
         ({"preset": "llama2"}, 422, "The preset llama2 compares on"),
@@ -214,7 +214,7 @@ def test_a_rounds_batch_is_the_rounds_and_an_empty_one_opens_for_nobody(ask, mad
     for act, body in (("comparisons/", rows_body(row(1))), ("open/", None), ("close/", None)):
         answer = ask(grace, f"{theirs.pk}/{act}", body, method="post")
         assert answer.status_code == 409
-        assert "Round 3 was not made over the API" in answer.json()["detail"]
+        assert "Round 3 was not created over the API" in answer.json()["detail"]
     assert "has no comparisons yet" in ask(grace, f"{made}open/", method="post").json()["detail"]
 
 

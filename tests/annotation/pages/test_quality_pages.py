@@ -464,7 +464,10 @@ def test_nobody_waits_for_them_on_a_persons_page_or_on_a_case_either(
     assert "quality/?recalculated=1" in first, "one page has them reckoned"
     assert "quality/?recalculated=1" not in second, "and not each that is opened"
     assert reckoned == []
-    assert "being reckoned anew" not in client.get(f"{pages['person']}?recalculated=1").content.decode()
+    assert (
+        "being reckoned anew"
+        not in client.get(f"{pages['person']}?recalculated=1").content.decode()
+    )
     assert reckoned == [1]
 
 

@@ -1,0 +1,87 @@
+"""Pairs of a better and a worse response: Human/Assistant transcripts, and TRL's columns."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from annotation.data.import_formats.fields import checked_text
+from annotation.data.import_formats.messages import (
+    checked_messages,
+    prompt_item,
+    shared_beginning,
+    transcript,
+    until_last_user_turn,
+)
+from annotation.data.import_formats.report import (
+    ComparisonItem,
+    ImportReport,
+    Row,
+    RowError,
+    SkipRow,
+)
+from annotation.models import Message
+
+IDENTICAL = "both responses are identical"
+
+
+def transcript_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonItem]:
+    if isinstance(row.get("prompt"), str):
+        prompt = until_last_user_turn(transcript(row["prompt"], "prompt"))
+        chosen = checked_text(row.get("chosen"), "chosen", may_be_empty=True).strip()
+        rejected = checked_text(row.get("rejected"), "rejected", may_be_empty=True).strip()
+    else:
+        prompt, chosen, rejected = _split_conversations(
+            transcript(row.get("chosen"), "chosen"), transcript(row.get("rejected"), "rejected")
+        )
+    yield _comparison(row, prompt, chosen, rejected, axis, report)
+
+
+def trl_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonItem]:
+    prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
+    if prompt is None:  # TRL's implicit prompt: the turns that both conversations start with
+        messages, chosen, rejected = _split_conversations(
+            checked_messages(chosen, "chosen"), checked_messages(rejected, "rejected")
+        )
+    elif isinstance(prompt, str):
+        messages = [Message(role="user", content=checked_text(prompt, "prompt"))]
+    else:
+        messages = checked_messages(prompt, "prompt")
+    yield _comparison(
+        row, messages, _response(chosen, "chosen"), _response(rejected, "rejected"), axis, report
+    )
+
+
+def _response(value: Any, what: str) -> str:
+    if isinstance(value, str):
+        return checked_text(value, what, may_be_empty=True)
+    messages = checked_messages(value, what)
+    if len(messages) != 1 or messages[0]["role"] != "assistant":
+        raise RowError(f"{what} is not one message of the assistant.")
+    return messages[0]["content"]
+
+
+def _split_conversations(
+    chosen: list[Message], rejected: list[Message]
+) -> tuple[list[Message], str, str]:
+    """The shared conversation, and the last response of each."""
+    if chosen == rejected:
+        raise SkipRow(IDENTICAL)
+    shared = shared_beginning(chosen, rejected)
+    endings = (chosen[len(shared) :], rejected[len(shared) :])
+    if not all(len(ending) == 1 and ending[0]["role"] == "assistant" for ending in endings):
+        raise SkipRow("the two conversations differ before the last response")
+    return shared, endings[0][0]["content"], endings[1][0]["content"]
+
+
+def _comparison(
+    row: Row, prompt: list[Message], chosen: str, rejected: str, axis: str, report: ImportReport
+) -> ComparisonItem:
+    if chosen == rejected:
+        raise SkipRow(IDENTICAL)
+    if prompt and prompt[-1]["role"] != "user":
+        raise RowError("the prompt does not end with the user's turn.")
+    for text in (chosen, rejected):
+        if not text.strip():
+            report.notes["a response is empty; it was imported, as a model may say nothing"] += 1
+    return ComparisonItem(
+        prompt_item(row, prompt, report), [(chosen, ""), (rejected, "")], {axis: [1, 2]}
+    )

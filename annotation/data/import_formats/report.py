@@ -1,0 +1,113 @@
+"""What reading a file results in: items, and a report of what is wrong, skipped or worth knowing."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from annotation.models import Batch, Message, Source
+
+Row = dict[str, Any]
+
+SHOWN_PROBLEMS = 50
+
+
+class RowError(ValueError):
+    """What is wrong with one row; the message is shown next to its line number."""
+
+
+class SkipRow(Exception):
+    """The row is valid and has nothing to import; the report counts it under this message."""
+
+
+class FileError(Exception):
+    """The whole file cannot be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason not to import a file; `line` is None when it concerns the whole file."""
+
+    line: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.line is None else f"Line {self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class PromptItem:
+    """One checked prompt."""
+
+    messages: list[Message]
+    sha256: str
+    category: str = ""
+    risk: str = ""
+    split: str = ""
+    external_id: str = ""
+    skill: str = ""
+    priority: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class ComparisonItem:
+    """One checked comparison: a prompt, its responses as (text, source), dense ranks per axis.
+
+    `rest_below`: responses without a rank are below all ranked ones (a top-k ranking).
+    """
+
+    prompt: PromptItem
+    responses: list[tuple[str, str]]
+    ranks: dict[str, list[int | None]]
+    rest_below: bool = False
+
+    def digest(self) -> str:
+        """Equal for the same prompt, responses and ranks, in any order of the responses."""
+        answers = sorted(
+            [text, *((axis, ranks[index]) for axis, ranks in sorted(self.ranks.items()))]
+            for index, (text, _) in enumerate(self.responses)
+        )
+        content = [self.prompt.sha256, answers, *(["below"] if self.rest_below else [])]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+@dataclass
+class ImportReport:
+    """What a file contains, what is wrong with it, and what was written."""
+
+    format: str = ""
+    format_name: str = ""
+    n_rows: int = 0
+    n_imported: int = 0
+    n_duplicates: int = 0
+    n_problems: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Valid rows that were not imported, by reason."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What changed or is missing in imported rows."""
+    sha256: str = ""
+    seconds: float = 0.0
+    source: Source | None = None
+    batches: list[Batch] = field(default_factory=list)
+    examples: list[Any] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.n_problems
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was skipped and what to know, each with its number of rows."""
+        skipped = [f"{n:,} skipped: {reason}" for reason, n in self.skipped.items()]
+        return skipped + [f"{n:,}: {note}" for note, n in self.notes.items()]
+
+    def add_problem(self, line: int | None, reason: str) -> None:
+        self.n_problems += 1
+        if len(self.problems) < SHOWN_PROBLEMS:
+            self.problems.append(Problem(line, reason))
