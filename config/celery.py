@@ -40,4 +40,4 @@ app.conf.update(
     enable_utc=True,
     timezone="UTC",
 )
-app.autodiscover_tasks(["rlhf"])
+app.autodiscover_tasks(["rlhf.workers"])

@@ -16,8 +16,11 @@ from rest_framework.response import Response
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_for
 from annotation.api.data import RefusalSerializer
 from annotation.request import who_asks
-from rlhf import rounds, run_reports, tasks
+from rlhf import rounds, run_reports
+from rlhf.errors import RoundError
 from rlhf.models import Job, Round, Score
+from rlhf.round_config import default_config, with_changes
+from rlhf.workers import tasks
 
 
 class RoundSerializer(serializers.Serializer[Any]):
@@ -114,21 +117,21 @@ class RoundList(ListAPIView[Round]):
         body.is_valid(raise_exception=True)
         try:
             changes = body.validated_data.get("config") or {}
-            config = rounds.with_changes(rounds.default_config(project), changes)
+            config = with_changes(default_config(project), changes)
             job = rounds.open_round(
                 project,
                 by=who_asks(request),
                 config=config,
                 acknowledged=body.validated_data["acknowledged"],
             )
-        except rounds.RoundError as error:
+        except RoundError as error:
             return _refusal(error)
         tasks.wake(job)
         opened = Round.objects.filter(project=project).order_by("-number").first()
         return Response(RoundSerializer(opened).data, status=status.HTTP_201_CREATED)
 
 
-def _refusal(error: rounds.RoundError) -> Response:
+def _refusal(error: RoundError) -> Response:
     return Response({"detail": str(error)}, status=status.HTTP_409_CONFLICT)
 
 
@@ -149,7 +152,7 @@ def round_retry(request: Request, slug: str, number: int) -> Response:
     round = _round(request, slug, number, CAN_RUN)
     try:
         tasks.wake(rounds.retry_stage(round, who_asks(request)))
-    except rounds.RoundError as error:
+    except RoundError as error:
         return _refusal(error)
     round.refresh_from_db()
     return Response(RoundSerializer(round).data)

@@ -26,8 +26,14 @@ from annotation.models import (
     content_hash,
 )
 from annotation.protocols import is_mark
-from rlhf import rounds, simulation, stages, tasks
+from rlhf import rounds, simulation
+from rlhf.code_version import code_version
+from rlhf.errors import RoundError
 from rlhf.models import Job, Round
+from rlhf.preflight import preflight
+from rlhf.round_config import default_config
+from rlhf.verdict import propose_verdict
+from rlhf.workers import tasks
 from rlhf.world.prompts import SPLITS, make_prompts
 
 Role = Membership.Role
@@ -174,15 +180,13 @@ class Walk:
         return report(self.project, preset=self.preset, seed=self.seed)
 
     def _round(self, number: int, by: User) -> None:
-        config = rounds.default_config(self.project, self.preset)
+        config = default_config(self.project, self.preset)
         cautions = [
-            check.key
-            for check in rounds.preflight(self.project, config)
-            if check.verdict == "caution"
+            check.key for check in preflight(self.project, config) if check.verdict == "caution"
         ]
         try:
             job = rounds.open_round(self.project, by=by, config=config, acknowledged=cautions)
-        except rounds.RoundError as error:
+        except RoundError as error:
             raise WalkError(f"Round {number} can't be launched: {error}") from None
         tasks.wake(job)
         round = self._wait_for(number, Round.State.ANNOTATE)
@@ -198,7 +202,7 @@ class Walk:
         self.judged = (0, 0)
         tasks.wake(rounds.close_annotation(round, by))
         round = self._wait_for(number, Round.State.VERDICT)
-        verdict, reasons = rounds.propose_verdict(round)
+        verdict, reasons = propose_verdict(round)
         rounds.give_verdict(round, verdict, " ".join(reasons), by)
         self.said(f"Round {number}: {verdict}. {' '.join(reasons)}")
 
@@ -240,7 +244,7 @@ def report(project: Project, *, preset: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "annotators": "simulated",
         "gold": "the rubric that plays the simulated annotators; reward models never see it",
-        "code_version": stages.code_version(),
+        "code_version": code_version(),
         "rounds": entries,
     }
 

@@ -1,8 +1,9 @@
 """Rounds of training: what was launched, which job is at it, what came out, how it scored."""
 
 import uuid
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -10,8 +11,22 @@ from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
+from annotation.lib.heartbeat import stale_before
 from annotation.models import Batch, Event, Project, Snapshot
 from rlhf.estimates import Estimate, with_interval
+
+
+class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
+    def promoted_policies(self, project: Project) -> "CheckpointQuerySet":
+        """The policies that were promoted and not rolled back, newest first."""
+        promoted = self.filter(
+            project=project, kind=Checkpoint.Kind.POLICY, state=Checkpoint.State.PROMOTED
+        )
+        return promoted.order_by("-created_at", "-pk")
+
+    def current_policy(self, project: Project) -> "Checkpoint | None":
+        """The policy that the next round starts from: the one promoted last."""
+        return self.promoted_policies(project).first()
 
 
 class Checkpoint(models.Model):
@@ -51,12 +66,33 @@ class Checkpoint(models.Model):
     code_version = models.CharField(max_length=60, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
+    objects = CheckpointQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at"]
         indexes = [models.Index(fields=["project", "kind", "-created_at"])]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def root(self) -> "Checkpoint":
+        """The base policy that this model descends from."""
+        model = self
+        while model.parent is not None:
+            model = model.parent
+        return model
+
+    @property
+    def response_source(self) -> str:
+        """`Response.source` of the responses that this policy wrote; annotators never see it."""
+        return f"policy {self.uid}"
+
+
+class RoundQuerySet(models.QuerySet["Round"]):
+    def live(self, project: Project) -> "Round | None":
+        """The project's round that has not ended yet, if there is one."""
+        return self.filter(project=project).exclude(state__in=Round.ENDED).first()
 
 
 class Round(models.Model):
@@ -131,6 +167,8 @@ class Round(models.Model):
         default=dict, help_text="{stage: [started, ended]} in ISO 8601; ended may be null."
     )
 
+    objects = RoundQuerySet.as_manager()
+
     class Meta:
         ordering = ["-number"]
         constraints = [
@@ -176,6 +214,21 @@ class Round(models.Model):
         """What people call a stage; jobs have stages that no round is in, such as `selection`."""
         return str(dict(cls.State.choices).get(stage, stage.replace("_", " ")))
 
+    @classmethod
+    def stage_in_sentence(cls, stage: str) -> str:
+        """The name of a stage in the middle of a sentence."""
+        name = cls.stage_name(stage)
+        return name if name == "PPO" else name.lower()
+
+    def newest_model(self, kind: str) -> Checkpoint | None:
+        """The newest model of a kind that this round made."""
+        return self.checkpoints.filter(kind=kind).order_by("-created_at", "-pk").first()
+
+    def last_done(self, stage: str) -> "Job | None":
+        """The last job of a stage that is done; its run folder has what the stage left."""
+        done = self.jobs.filter(stage=stage, state=Job.State.DONE)
+        return done.order_by("-created_at", "-pk").first()
+
 
 class JobQuerySet(models.QuerySet["Job"]):
     def claimable(self) -> "JobQuerySet":
@@ -185,6 +238,10 @@ class JobQuerySet(models.QuerySet["Job"]):
             Q(state=Job.State.QUEUED, not_before__lte=now)
             | Q(state=Job.State.RUNNING, lease_until__lt=now)
         )
+
+    def expired(self) -> "JobQuerySet":
+        """Running under a lease that ran out."""
+        return self.filter(state=Job.State.RUNNING, lease_until__lt=timezone.now())
 
 
 class Job(models.Model):
@@ -242,9 +299,10 @@ class Job(models.Model):
 
     @property
     def run_dir(self) -> Path:
-        """This claim's run folder. A later claim starts from a copy of the last whole checkpoint,
+        """This claim's run folder.
 
-        so that a process which outlived its lease cannot write into its successor's files.
+        A later claim starts from a copy of the last whole checkpoint, so that a process which
+        outlived its lease cannot write into its successor's files.
         """
         return Path(settings.RUNS_DIR) / str(self.uid) / str(self.epoch)
 
@@ -270,7 +328,8 @@ class Score(models.Model):
     """What evaluation found: one number with its interval and sample size.
 
     `judge` is "model" (the round's reward model), "gold" (the simulated annotators' rubric, demo
-    projects only) or "human". `policy_round` is the round whose policy was measured.
+    projects only) or "human". `checkpoint` is the policy that was measured: the round's own, or one
+    of its opponents.
     """
 
     class Judge(models.TextChoices):
@@ -307,8 +366,17 @@ class Score(models.Model):
         return with_interval(self.value, self.low, self.high, self.n)
 
 
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def online(self, queue: str, *, idle: bool = False) -> "list[Worker]":
+        """The workers of a queue that reported within ONLINE_WITHIN; only those without a job if `idle`."""
+        online = self.filter(seen_at__gte=stale_before(Worker.ONLINE_WITHIN))
+        if idle:
+            online = online.filter(job=None)
+        return [worker for worker in online if queue in worker.queues.split(",")]
+
+
 class Worker(models.Model):
-    """A process that takes jobs: when it was last heard of, and what it is at."""
+    """A process that takes jobs: when it last reported, and which job it does."""
 
     name = models.CharField(max_length=120, unique=True)
     queues = models.CharField(max_length=120, blank=True)
@@ -317,11 +385,12 @@ class Worker(models.Model):
     seen_at = models.DateTimeField(default=timezone.now)
     job = models.ForeignKey(Job, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
 
+    ONLINE_WITHIN: ClassVar[timedelta] = timedelta(seconds=30)
+
+    objects = WorkerQuerySet.as_manager()
+
     def __str__(self) -> str:
         return self.name
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "seen_at": self.seen_at, "job": self.job_id}
 
 
 class PolicyServer(models.Model):

@@ -11,8 +11,10 @@ from annotation.judge.gold import add_items
 from annotation.lib.numbers import decimal, share
 from annotation.protocols import DIALOGUE
 from config.api_reference import _groups
-from rlhf import rounds
+from rlhf.computing_cost import round_cost
 from rlhf.models import Job
+from rlhf.preflight import check_sources
+from rlhf.round_config import preset
 from tests import wording
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, SourceFactory, judged
 
@@ -137,7 +139,7 @@ def test_nobody_is_asked_to_sign_off_what_is_never_data(client, with_gold, grace
     page = client.get("/projects/apollo/prompts/").content.decode()
     assert "never data" in page
     assert "/sign-off/" not in page
-    assert rounds._check_sources(with_gold).verdict == "go"
+    assert check_sources(with_gold).verdict == "go"
     SourceFactory(project=with_gold, name="Scraped", signed_off_at=None)
     assert "1 source waits for a sign-off" in client.get("/").content.decode()
 
@@ -181,7 +183,7 @@ def test_a_worker_is_at_a_stage_by_the_name_that_people_use(project):
 
 
 def test_the_estimate_calls_stages_as_people_do(project):
-    estimate = rounds.estimate(project, rounds.preset("tiny"))
+    estimate = round_cost(project, preset("tiny"))
     assert "reward model" in estimate.evidence
     assert "reward_model" not in estimate.evidence
 

@@ -12,10 +12,14 @@ from annotation.access import CAN_RUN, project_view
 from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
-from rlhf import rounds, tasks
+from rlhf import rounds
+from rlhf.errors import RoundError
 from rlhf.models import Round
 from rlhf.pages.launch_form import LaunchForm
 from rlhf.pages.lookup import integer_or
+from rlhf.preflight import preflight
+from rlhf.round_config import FrozenConfig, default_config
+from rlhf.workers import tasks
 
 VERDICTS = ("no-go", "caution", "go")
 """In the order in which the page lists the checks."""
@@ -28,10 +32,10 @@ def launch(request: HttpRequest, project: Project) -> HttpResponse:
     """The checks of the default configuration; a POST launches the round."""
     try:
         form = _form(request, project)
-    except rounds.RoundError as error:
+    except RoundError as error:
         messages.error(request, str(error))
         return redirect("rounds", project.slug)
-    config = form.config() if form.is_valid() else form.defaults
+    config = form.frozen if form.is_valid() else form.defaults
     if request.method == "GET":
         return _preflight_page(request, project, form, config)
     number = _next_number(project)
@@ -47,7 +51,7 @@ def launch(request: HttpRequest, project: Project) -> HttpResponse:
                 config=config,
                 acknowledged=request.POST.getlist("acknowledged"),
             )
-        except rounds.RoundError as error:
+        except RoundError as error:
             form.add_error(None, str(error))
         else:
             tasks.wake(job)
@@ -63,10 +67,10 @@ def check_launch(request: HttpRequest, project: Project) -> HttpResponse:
     """The checks of the configuration in the form; launches nothing."""
     try:
         form = _form(request, project)
-    except rounds.RoundError as error:
+    except RoundError as error:
         messages.error(request, str(error))
         return redirect("rounds", project.slug)
-    config = form.config() if form.is_valid() else form.defaults
+    config = form.frozen if form.is_valid() else form.defaults
     return _preflight_page(request, project, form, config)
 
 
@@ -75,15 +79,19 @@ def _form(request: HttpRequest, project: Project) -> LaunchForm:
     before = _previous_round(project)
     return LaunchForm(
         request.POST if request.method == "POST" else None,
-        defaults=rounds.default_config(project),
+        project=project,
+        defaults=default_config(project),
         before=before.config if before else None,
     )
 
 
 def _preflight_page(
-    request: HttpRequest, project: Project, form: LaunchForm, config: Mapping[str, Any]
+    request: HttpRequest,
+    project: Project,
+    form: LaunchForm,
+    config: Mapping[str, Any] | FrozenConfig,
 ) -> HttpResponse:
-    checks = rounds.preflight(project, config)
+    checks = preflight(project, config)
     context = {
         "form": form,
         "checks": sorted(checks, key=lambda check: VERDICTS.index(check.verdict)),
@@ -93,7 +101,7 @@ def _preflight_page(
         },
         "number": _next_number(project),
         "before": _previous_round(project),
-        "open_round": rounds.live_round(project),
+        "open_round": Round.objects.live(project),
         "acknowledged": request.POST.getlist("acknowledged"),
         "estimate": next((check.short for check in checks if check.short), ""),
     }

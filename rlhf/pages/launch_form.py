@@ -8,39 +8,19 @@ from typing import Any
 
 from django import forms
 
-from rlhf.stages import FILLED_IN, placeholders
-from rlhf.training.configs import CONFIGS
-from rlhf.training.settings import IdleError, nested
+from annotation.models import Project
+from rlhf.models import Round
+from rlhf.round_config import (
+    FILLED_IN,
+    NARROWED,
+    SECTIONS,
+    FrozenConfig,
+    SettingsError,
+    freeze,
+    placeholders,
+)
+from rlhf.training.settings import Setting, nested
 
-STAGES = {
-    stage: CONFIGS[stage] for stage in ("base", "generate", "reward_model", "ppo", "evaluate")
-}
-"""The stages of a round with settings, in its order."""
-# The sizes of a round; no stage has them, so their sentences and limits are here.
-ROUND_HELP = {
-    "ranking_prompts": "Prompts that people rank the answers to, from the train split.",
-    "harmful_share": "Share of them that ask for something harmful.",
-    "overlap": "How many people judge each comparison.",
-    "agreement_share": "Share of comparisons that one more person judges, to measure agreement.",
-    "reference_prompts": "Prompts whose answers say what a score of 0 means.",
-    "ppo_prompts": "Prompts that PPO practises on, from the train split.",
-    "ppo_harmful_share": "Share of them that ask for something harmful.",
-    "watch_prompts": "Prompts that only the test-RM looks at.",
-    "heldout_prompts": "Held-out prompts that the dashboard's figures rest on.",
-    "kl_reference": "What the KL penalty holds the policy to: base or previous.",
-}
-ROUND_LIMITS: dict[str, dict[str, Any]] = {
-    "ranking_prompts": {"minimum": 1},
-    "harmful_share": {"minimum": 0.0, "maximum": 1.0},
-    "overlap": {"minimum": 1, "maximum": 50},
-    "agreement_share": {"minimum": 0.0, "maximum": 1.0},
-    "reference_prompts": {"minimum": 1},
-    "ppo_prompts": {"minimum": 1},
-    "ppo_harmful_share": {"minimum": 0.0, "maximum": 1.0},
-    "watch_prompts": {"minimum": 1},
-    "heldout_prompts": {"minimum": 1},
-    "kl_reference": {"choices": ("base", "previous")},
-}
 # What most people change; the rest is folded.
 UP_FRONT = (
     "round.ranking_prompts",
@@ -63,18 +43,15 @@ NAMES = {
 @cache
 def explained() -> dict[str, dict[str, str]]:
     """`{section: {key of a setting: its help text}}`."""
-    help_texts = {
-        stage: {key: known.help for key, known in config.settings().items()}
-        for stage, config in STAGES.items()
+    return {
+        section: {key: known.help for key, known in config.settings().items()}
+        for section, config in SECTIONS.items()
     }
-    return {"round": dict(ROUND_HELP), **help_texts}
 
 
 def by_key(section: str, values: Any) -> dict[str, Any]:
     """`{key: value}` of a section's settings, with dotted keys for those in groups."""
-    if not isinstance(values, Mapping):
-        return {}
-    return STAGES[section].split_known(values)[0] if section in STAGES else dict(values)
+    return SECTIONS[section].split_known(values)[0] if isinstance(values, Mapping) else {}
 
 
 @dataclass(frozen=True)
@@ -129,17 +106,23 @@ class ListField(forms.CharField):
 
 
 class LaunchForm(forms.Form):
-    """A round's configuration. `defaults` is what the round would get; `before` the last round's."""
+    """A round's configuration. `defaults` is what the round would get; `before` the last round's.
+
+    Once it is valid, `frozen` is the configuration that can be launched.
+    """
+
+    frozen: FrozenConfig
 
     def __init__(
         self,
         data: Mapping[str, Any] | None = None,
         *,
+        project: Project,
         defaults: Mapping[str, Any],
         before: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data)
-        self.defaults, self.before = defaults, before
+        self.project, self.defaults, self.before = project, defaults, before
         for section, name, value, limits, hint in _settings(defaults):
             self.fields[f"{section}.{name}"] = _field(name, value, limits, hint)
 
@@ -157,12 +140,12 @@ class LaunchForm(forms.Form):
         for key in self.fields:
             if key not in UP_FRONT:
                 section, _, name = key.partition(".")
-                title = STAGES[section].settings()[name].group if section in STAGES else ""
+                title = SECTIONS[section].settings()[name].group
                 groups = sections.setdefault(section, {})
                 groups.setdefault(title, []).append(self._knob(key, requirements))
         return [
             Section(section, list(sections[section].items()))
-            for section in ("round", *STAGES)
+            for section in SECTIONS
             if section in sections
         ]
 
@@ -170,7 +153,7 @@ class LaunchForm(forms.Form):
         """For each setting without effect: what it requires."""
         sent = getattr(self, "cleaned_data", {}) if self.is_bound else {}
         texts = {}
-        for section, config_class in STAGES.items():
+        for section, config_class in SECTIONS.items():
             values = by_key(section, self.defaults.get(section)) | placeholders(config_class)
             for key, value in sent.items():
                 if key.startswith(f"{section}."):
@@ -200,37 +183,22 @@ class LaunchForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         super().clean()
-        # Rules that concern several settings: the classes know them.
         if not self.errors:
-            config = self.config()
-            for stage, config_class in STAGES.items():
-                values = config.get(stage)
-                if values is None or stage not in self.defaults:
-                    continue
-                try:
-                    config_class.from_dict({**values, **placeholders(config_class)})
-                except IdleError as error:
-                    for name, reason in error.reasons.items():
-                        key = f"{stage}.{name}"
-                        self.add_error(key if key in self.fields else None, f"{reason}.")
-                except ValueError as error:
-                    self.add_error(None, f"{stage}: {error}.")
+            try:
+                self.frozen = freeze(self.config(), Round.FULL_PLAN, self.project)
+            except SettingsError as error:
+                for key, reason in error.reasons.items():
+                    self.add_error(key if key in self.fields else None, reason)
         return self.cleaned_data
 
     def config(self) -> dict[str, Any]:
         """`{section: {setting: value}}`: the defaults with what the form changed."""
-        config = {
-            section: by_key(section, values) if isinstance(values, Mapping) else values
-            for section, values in self.defaults.items()
-        }
+        config = {section: by_key(section, values) for section, values in self.defaults.items()}
         for key, value in self.cleaned_data.items():
             section, _, name = key.partition(".")
             if name in config[section] or _plain(value) != _plain(self.fields[key].initial):
                 config[section][name] = value
-        return {
-            section: nested(values) if section in STAGES else values
-            for section, values in config.items()
-        }
+        return {section: nested(values) for section, values in config.items()}
 
 
 def _settings(
@@ -238,21 +206,17 @@ def _settings(
 ) -> Iterator[tuple[str, str, Any, Mapping[str, Any], Any]]:
     """(section, key, value, limits, type) of all that a person may set."""
     for section, values in defaults.items():
-        if section == "round":
-            for name, value in values.items():
-                if type(value) in (int, float, bool, str):
-                    yield section, name, value, ROUND_LIMITS.get(name, {}), type(value)
-        elif section in STAGES:
-            given = by_key(section, values)
-            for key, known in STAGES[section].settings().items():
-                if known.is_required or key in FILLED_IN or known.hint == dict[str, float]:
-                    continue
-                limits = {
-                    "minimum": known.minimum,
-                    "maximum": known.maximum,
-                    "choices": known.choices,
-                }
-                yield section, key, given.get(key, known.default), limits, known.hint
+        given = by_key(section, values)
+        for key, known in SECTIONS[section].settings().items():
+            if known.is_required or key in FILLED_IN or known.hint == dict[str, float]:
+                continue
+            yield section, key, given.get(key, known.default), limits_of(section, known), known.hint
+
+
+def limits_of(section: str, known: Setting) -> Mapping[str, Any]:
+    """`minimum`, `maximum` and `choices` of a setting: its class's, narrowed where a round takes less."""
+    low, high = NARROWED.get((section, known.key), (known.minimum, known.maximum))
+    return {"minimum": low, "maximum": high, "choices": known.choices}
 
 
 def _field(name: str, value: Any, limits: Mapping[str, Any], hint: Any) -> forms.Field:

@@ -9,12 +9,14 @@ from annotation.access import CAN_READ_DATA, CAN_RUN, project_view
 from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
-from rlhf import rounds, tasks
+from rlhf import rounds
 from rlhf.dashboard.evidence import load_evidence
 from rlhf.dashboard.score_panels import small_multiples
+from rlhf.errors import RoundError
 from rlhf.mission_control import load_mission
 from rlhf.models import Round
 from rlhf.pages.lookup import may_run, wants_part
+from rlhf.workers import tasks
 
 
 @english_only
@@ -42,7 +44,7 @@ def build_base(request: HttpRequest, project: Project) -> HttpResponse:
         return redirect("rounds", project.slug)
     try:
         job = rounds.open_base_round(project, by=who_asks(request), policy=model_name)
-    except rounds.RoundError as error:
+    except RoundError as error:
         messages.error(request, str(error))
     else:
         tasks.wake(job)

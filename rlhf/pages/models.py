@@ -11,6 +11,8 @@ from annotation.models import Project
 from annotation.request import who_asks
 from rlhf import rounds
 from rlhf.dashboard.lineage import project_models
+from rlhf.errors import RoundError
+from rlhf.models import Checkpoint
 from rlhf.pages.lookup import may_run
 
 
@@ -40,9 +42,9 @@ def retire_policy(request: HttpRequest, project: Project) -> HttpResponse:
         return redirect("models", project.slug)
     try:
         rounds.retire_policy(policy, note, who_asks(request))
-    except rounds.RoundError as error:
+    except RoundError as error:
         messages.error(request, str(error))
     else:
-        start = rounds.start_policy(project)
+        start = Checkpoint.objects.current_policy(project)
         messages.success(request, f"{policy} is retired; the next round starts from {start}.")
     return redirect("models", project.slug)

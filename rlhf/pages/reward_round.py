@@ -10,7 +10,9 @@ from annotation.access import CAN_RUN, project_view
 from annotation.lib.languages import english_only
 from annotation.models import Batch, Project
 from annotation.request import who_asks
-from rlhf import rounds, tasks
+from rlhf import rounds
+from rlhf.errors import RoundError
+from rlhf.workers import tasks
 
 
 @english_only
@@ -28,7 +30,7 @@ def reward_round(request: HttpRequest, project: Project) -> HttpResponse:
         chosen = [batch for batch in batches if str(batch.pk) in wanted]
         try:
             job = rounds.open_reward_round(project, chosen, who_asks(request))
-        except rounds.RoundError as error:
+        except RoundError as error:
             messages.error(request, str(error))
         else:
             tasks.wake(job)

@@ -10,7 +10,7 @@ from annotation.access import CAN_READ_DATA, project_view
 from annotation.lib.languages import english_only
 from annotation.models import Membership, Project
 from annotation.projects.batches import batch_progress
-from rlhf import rounds, run_reports
+from rlhf import run_reports
 from rlhf.dashboard.curves import curves_of
 from rlhf.dashboard.reward_panel import reward_report
 from rlhf.dashboard.score_table import score_table
@@ -21,6 +21,7 @@ from rlhf.models import Job, Round
 from rlhf.pages.launch_form import explained
 from rlhf.pages.lookup import csv_file, find_round, integer_or, may_run, wants_part
 from rlhf.round_timeline import Stage, duration, eta, focused_stage, round_stages
+from rlhf.verdict import propose_verdict
 
 EVENTS_SHOWN = 50
 
@@ -126,7 +127,7 @@ def _evaluate(project: Project, round: Round) -> dict[str, Any]:
 def _verdict(project: Project, round: Round) -> dict[str, Any]:
     if round.state != Round.State.VERDICT:
         return {}
-    verdict, reasons = rounds.propose_verdict(round)
+    verdict, reasons = propose_verdict(round)
     return {"proposal": {"verdict": verdict, "reasons": reasons}}
 
 

@@ -10,9 +10,11 @@ from annotation.access import CAN_RUN, project_view
 from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
-from rlhf import rounds, tasks
+from rlhf import rounds
+from rlhf.errors import RoundError
 from rlhf.models import Round
 from rlhf.pages.lookup import find_round
+from rlhf.workers import tasks
 
 
 @english_only
@@ -23,7 +25,7 @@ def close_annotation(request: HttpRequest, project: Project, number: int) -> Htt
     round = find_round(project, number)
     try:
         job = rounds.close_annotation(round, who_asks(request))
-    except rounds.RoundError as error:
+    except RoundError as error:
         messages.error(request, str(error))
     else:
         tasks.wake(job)
@@ -66,7 +68,7 @@ def give_verdict(request: HttpRequest, project: Project, number: int) -> HttpRes
         return redirect("round", project.slug, number)
     try:
         rounds.give_verdict(round, verdict, note, who_asks(request))
-    except rounds.RoundError as error:
+    except RoundError as error:
         messages.error(request, str(error))
         request.session[f"note-{round.pk}"] = note  # the typed text is kept
         return redirect(f"{round.get_absolute_url()}?stage=verdict")
@@ -102,7 +104,7 @@ def retry_stage(request: HttpRequest, project: Project, number: int) -> HttpResp
         return redirect("round", project.slug, number)
     try:
         job = rounds.retry_stage(round, who_asks(request))
-    except rounds.RoundError as error:
+    except RoundError as error:
         messages.error(request, str(error))
     else:
         tasks.wake(job)

@@ -11,7 +11,10 @@ from annotation.judge.assignment import random_sample
 from annotation.lib.languages import english_only
 from annotation.models import Batch, Project
 from annotation.request import who_asks
-from rlhf import rounds, stages, tasks
+from rlhf.errors import RoundError
+from rlhf.selection import select_now, selection_cost, selections, why_not_select
+from rlhf.stages.selection import MAX_SCORED, newest_ensemble, waiting_comparisons
+from rlhf.workers import tasks
 
 JOBS_SHOWN = 5
 
@@ -23,24 +26,24 @@ def selection(request: HttpRequest, project: Project) -> HttpResponse:
     """How many comparisons wait and are scored; a POST has the waiting ones scored."""
     if request.method == "POST":
         try:
-            job = rounds.select_now(project, who_asks(request))
-        except rounds.RoundError as error:
+            job = select_now(project, who_asks(request))
+        except RoundError as error:
             messages.error(request, str(error))
         else:
             tasks.wake(job)
             messages.success(request, "The waiting comparisons are being scored.")
         return redirect("selection", project.slug)
-    waiting = stages.waiting_comparisons(project)
+    waiting = waiting_comparisons(project)
     n_waiting = waiting.count()
     batches = Batch.objects.filter(pk__in=waiting.values("batch")).order_by("-opened_at")
     context = {
-        "model": stages.ensemble(project),
+        "model": newest_ensemble(project),
         "n_waiting": n_waiting,
         "n_scored": waiting.filter(score__gt=0).count(),
-        "n_most": stages.MOST_SELECTED,
-        "why_not": rounds.why_not_select(project),
-        "cost": rounds.selection_cost(project, n_waiting),
-        "jobs": rounds.selections(project).select_related("round")[:JOBS_SHOWN],
+        "n_most": MAX_SCORED,
+        "why_not": why_not_select(project),
+        "cost": selection_cost(project, n_waiting),
+        "jobs": selections(project).select_related("round")[:JOBS_SHOWN],
         "random_percent": round(100 * project.random_share),
         "random_samples": [(batch, *_random_sample_counts(batch)) for batch in batches],
     }

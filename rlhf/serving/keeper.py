@@ -19,7 +19,7 @@ from django.db import DatabaseError, connection
 from django.db.models import Q
 from django.utils import timezone
 
-from rlhf import processes
+from rlhf.launchers import processes
 from rlhf.models import PolicyServer
 from rlhf.serving import client, server_process
 from rlhf.serving.client import ServingError

@@ -4,8 +4,11 @@ import random
 
 import pytest
 
-from rlhf import jobs, rounds, simulation, stages
+from rlhf import rounds, simulation
 from rlhf.models import Checkpoint, Job, Round
+from rlhf.round_config import default_config
+from rlhf.stages import STAGES
+from rlhf.workers.next_job import run_next_job
 from tests.rlhf.machine import CAUTIONS, real_transactions
 from tests.rlhf.training.tiny import WORDS, make_t5, prompt, run, run_folder
 
@@ -39,12 +42,12 @@ def test_a_t5_is_ranked_modelled_refined_and_measured(taught, db):
     )
     Round.objects.filter(pk=base.pk).update(policy=policy)
     simulation.team(project)
-    config = rounds.default_config(project, "ci")
+    config = default_config(project, "ci")
     config["ppo"] |= {"steps": 2}
     job = rounds.open_round(project, by=grace, config=config, acknowledged=CAUTIONS)
 
     def work(queue):
-        job = jobs.run_next(queue, owner="hal", then=rounds.advance)
+        job = run_next_job(queue, owner="hal")
         assert job is not None
         assert job.state == Job.State.DONE, (job.stage, job.error)
         return job.stage
@@ -55,7 +58,7 @@ def test_a_t5_is_ranked_modelled_refined_and_measured(taught, db):
     rounds.close_annotation(round, grace)
     done = [work("default")]
     while waiting := Job.objects.filter(round=round, state=Job.State.QUEUED).first():
-        done.append(work(stages.STAGES[waiting.stage].queue))
+        done.append(work(STAGES[waiting.stage].queue))
     assert {"reward_model", "ppo", "evaluate"} <= set(done)
     round.refresh_from_db()
     assert round.policy is not None

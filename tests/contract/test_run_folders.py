@@ -10,8 +10,15 @@ from django.utils import timezone
 from annotation.data.exports import json_line
 from annotation.data.preferences import preference_rows
 from annotation.models import Judgment, Prompt
-from rlhf import jobs, rounds, simulation, stages
+from rlhf import rounds, simulation
+from rlhf.errors import StageError
+from rlhf.launchers.local import environment
 from rlhf.models import Checkpoint, Job, Round
+from rlhf.round_config import SECTIONS, default_config
+from rlhf.run_folders import stage_input
+from rlhf.stages import STAGES
+from rlhf.stages.ppo import prepare_ppo
+from rlhf.stages.prompts import choose, prompt_row
 from rlhf.training import data, rundir
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import BELOW
@@ -46,7 +53,7 @@ def round(project, grace_user, monkeypatch):
     )
     Round.objects.filter(pk=base.pk).update(policy=policy)
     simulation.team(project)
-    config = rounds.default_config(project, "ci")
+    config = default_config(project, "ci")
     config["round"]["agreement_share"] = 0.25
     job = rounds.open_round(project, by=grace_user, config=config, acknowledged=CAUTIONS)
     work()
@@ -60,8 +67,8 @@ def round(project, grace_user, monkeypatch):
 def prepared(round, stage, tmp_path):
     job = Job(project=round.project, round=round, stage=stage)
     (tmp_path / "data").mkdir(parents=True, exist_ok=True)
-    stages.STAGES[stage].prepare(job, tmp_path)
-    return load(stages.STAGES[stage].config, tmp_path / "config.json")
+    STAGES[stage].prepare(job, tmp_path)
+    return load(SECTIONS[stage], tmp_path / "config.json")
 
 
 def reward_models(round):
@@ -80,7 +87,7 @@ def test_a_round_that_was_frozen_with_what_does_nothing_goes_on_with_all_of_it(
     round.config["ppo"]["tripwire"]["drop"] = 0.7
     round.config["reward_model"] |= {"adapter_rank": 3}
     monkeypatch.setenv(FROZEN, "1")  # as a worker starts the stage
-    assert jobs.environment(Job(stage="ppo"))[FROZEN] == "1"
+    assert environment(Job(stage="ppo"))[FROZEN] == "1"
     config = prepared(round, "ppo", tmp_path / "ppo")
     assert (config.kl.target, config.tripwire.drop, config.test_reward_model) == (9.0, 0.7, "")
     assert prepared(round, "reward_model", tmp_path / "rm").adapter_rank == 3
@@ -103,7 +110,7 @@ def test_a_round_that_was_frozen_with_flat_keys_goes_on_with_the_same_configurat
     folder = tmp_path / "earlier version"
     shutil.copytree(tmp_path / "now", folder)
     (folder / "config.json").write_text(json.dumps(flat(now.to_dict())))
-    assert jobs._given("ppo", folder) == jobs._given("ppo", tmp_path / "now")
+    assert stage_input("ppo", folder) == stage_input("ppo", tmp_path / "now")
 
 
 def test_base_reads_its_corpus(project, grace_user, tmp_path):
@@ -167,7 +174,7 @@ def test_ppo_reads_what_people_wrote_where_it_is_to_stay_likely(round, tmp_path)
     reward_models(round)
     round.config["ppo"]["ptx"]["weight"] = 0.5
     round.save()
-    with pytest.raises(stages.StageError, match="nobody has written one"):
+    with pytest.raises(StageError, match="nobody has written one"):
         prepared(round, "ppo", tmp_path / "without")
     judgment = Judgment.objects.filter(
         assignment__comparison__batch__project=round.project,
@@ -181,8 +188,8 @@ def test_ppo_reads_what_people_wrote_where_it_is_to_stay_likely(round, tmp_path)
     # What is written after the job began is not for it, or it could not be taken up again.
     later = Job(project=round.project, round=round, stage="ppo", created_at=judgment.created_at)
     later.created_at -= timedelta(seconds=1)
-    with pytest.raises(stages.StageError, match="nobody has written one"):
-        stages.prepare_ppo(later, tmp_path / "without")
+    with pytest.raises(StageError, match="nobody has written one"):
+        prepare_ppo(later, tmp_path / "without")
 
 
 def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, settings):
@@ -192,7 +199,7 @@ def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, s
     job = Job.objects.create(
         project=round.project, round=base_round, stage="evaluate", state="done", epoch=1
     )
-    heldout = stages.choose(round, "heldout")
+    heldout = choose(round, "heldout")
     rows = [
         {"prompt_id": str(p.uid), "temperature": t, "text": "So it is.", "n_tokens": 3, "index": 0}
         for p in heldout
@@ -223,8 +230,8 @@ def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
     round.policy = policy
     round.save()
     job = Job.objects.create(project=round.project, round=round, stage="evaluate", epoch=1)
-    heldout = stages.choose(round, "heldout")
-    write_jsonl(tmp_path / "data" / "prompts.jsonl", map(stages.prompt_row, heldout))
+    heldout = choose(round, "heldout")
+    write_jsonl(tmp_path / "data" / "prompts.jsonl", map(prompt_row, heldout))
     flat = "I'm sorry, but I can't help with that."
     for path, text in (
         (tmp_path / "samples.jsonl", flat),
@@ -239,7 +246,7 @@ def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
             ],
         )
     result = {"summary": {"1.0": {"helpfulness": {"score": 0.5, "ci": [0.1, 0.9], "n": 9}}}}
-    write = stages.STAGES["evaluate"].collect(job, tmp_path, result)
+    write = STAGES["evaluate"].collect(job, tmp_path, result)
     write()
     write()  # taken up again: the same rows, not twice as many
     gold = {s.metric: s for s in round.scores.filter(judge="gold", temperature=1.0, category="")}

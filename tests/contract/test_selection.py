@@ -16,10 +16,14 @@ from annotation.projects.batches import (
     create_batch,
     open_batch,
 )
-from rlhf import jobs, rounds
+from rlhf import rounds
 from rlhf.models import Checkpoint, Job, Round
+from rlhf.round_config import default_config
+from rlhf.selection import select
+from rlhf.stages.selection import prepare_selection
 from rlhf.training import configs, rundir
 from rlhf.training.settings import load
+from rlhf.workers.next_job import run_next_job
 from tests.factories import BatchFactory, PromptFactory, SourceFactory, judged, member
 from tests.rlhf.machine import own_data_folder, ready, real_transactions
 from tests.rlhf.training.tiny import WORDS, make_policy
@@ -71,12 +75,12 @@ def waiting(project, judged_before):
 
 def reward_round(project, grace, batch, members):
     """A round of reward models alone, as its page launches it, with real programs for real jobs."""
-    everything = rounds.default_config(project, "ci")
+    everything = default_config(project, "ci")
     config = {name: everything[name] for name in ("round", "reward_model")}
     config["reward_model"] |= {"members": members, "epochs": 1, "max_length": 64, "prior": False}
     job = rounds.open_reward_round(project, [batch], grace, config)
     for queue in ("default", "gpu", "gpu", "gpu"):
-        job = jobs.run_next(queue, owner="hal", then=rounds.advance) or job
+        job = run_next_job(queue, owner="hal") or job
         assert job.state == Job.State.DONE, job.reason
     return Round.objects.get(pk=job.round_id)
 
@@ -163,13 +167,13 @@ def test_the_share_of_random_stays_random_whatever_the_ensemble_says(
 def test_one_opinion_disagrees_with_nobody_so_the_queue_stays_as_it_is(
     project, grace, judged_before, waiting
 ):
-    everything = rounds.default_config(project, "ci")
+    everything = default_config(project, "ci")
     assert everything["reward_model"]["members"] == 1
     Checkpoint.objects.create(
         project=project, kind="reward_model", name="alone", path="x", config={"members": 1}
     )
     round = Round.objects.create(project=project, number=1, state="reward_model")
-    assert rounds.select(round) is None
+    assert select(round) is None
     assert set(Comparison.objects.values_list("score", flat=True)) == {0.0}
 
 
@@ -180,9 +184,9 @@ def test_what_the_ensemble_cannot_read_is_said_and_the_round_goes_on(
         project=project, kind="reward_model", name="lost", path="gone", config={"members": 3}
     )
     round = Round.objects.create(project=project, number=1, state="ppo", plan=["ppo"])
-    assert rounds.select(round).stage == "selection"
-    assert rounds.select(round) is None, "one that waits is enough"
-    job = jobs.run_next("gpu", owner="hal", then=rounds.advance)
+    assert select(round).stage == "selection"
+    assert select(round) is None, "one that waits is enough"
+    job = run_next_job("gpu", owner="hal")
     assert job.state == Job.State.FAILED
     assert "'gone' does not exist" in job.reason
     assert Round.objects.get(pk=round.pk).state == "ppo"
@@ -210,11 +214,11 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
     client.post(page)
     client.post(page)  # twice is once
     job = Job.objects.get(stage="selection")
-    assert "It is being done already." in client.get(page).content.decode()
-    assert jobs.run_next("gpu", owner="hal", then=rounds.advance) == job
+    assert "Scoring is already running." in client.get(page).content.decode()
+    assert run_next_job("gpu", owner="hal") == job
     after = client.get(page).content.decode()
     assert "12 of them with a score" in after or "11 of them with a score" in after
-    assert "by the last time" in after
+    assert "as in the last run" in after
     assert Event.objects.filter(verb="asked what would teach most").count() == 1
     # Half is handed out at random: the fair sample ends where the last of those was drawn.
     project.random_share = 0.5
@@ -226,7 +230,7 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
     # What went wrong is said as well.
     Checkpoint.objects.filter(kind="reward_model").update(path="gone")
     client.post(page)
-    jobs.run_next("gpu", owner="hal", then=rounds.advance)
+    run_next_job("gpu", owner="hal")
     assert "does not exist" in client.get(page).content.decode()
 
 
@@ -249,7 +253,6 @@ def test_the_projects_page_says_what_decides_to_those_who_do_not_judge_blind(
 
 
 def test_selection_reads_what_the_web_side_wrote(project, waiting, tmp_path):
-    from rlhf import stages
     from rlhf.training.data import read_comparisons
 
     Checkpoint.objects.create(
@@ -257,7 +260,7 @@ def test_selection_reads_what_the_web_side_wrote(project, waiting, tmp_path):
     )
     round = Round.objects.create(project=project, number=1, state="reward_model")
     (tmp_path / "run" / rundir.DATA).mkdir(parents=True)
-    stages.prepare_selection(Job(project=project, round=round), tmp_path / "run")
+    prepare_selection(Job(project=project, round=round), tmp_path / "run")
     rows = {int(row.comparison_id): row for row in read_comparisons(tmp_path / "run")}
     comparisons = list(waiting.comparisons.order_by("pk"))
     assert set(rows) == {c.pk for c in comparisons}

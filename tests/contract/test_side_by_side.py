@@ -7,7 +7,7 @@ import time
 import pytest
 
 from annotation.judge.candidates import CandidateError, Told
-from rlhf import processes
+from rlhf.launchers import processes
 from rlhf.serving import client, server_process
 from tests.rlhf.training.tiny import make_policy
 

@@ -1,8 +1,8 @@
 import pytest
 
 from annotation.models import Batch
-from rlhf import tasks
 from rlhf.models import Checkpoint
+from rlhf.workers import tasks
 from tests.factories import ComparisonFactory, PromptFactory, SourceFactory
 from tests.rlhf.factories import checkpoint, flight, measured, new_round, passed
 
@@ -17,7 +17,7 @@ def mission(project, grace):
 def awake(monkeypatch):
     """What workers were told to look at; no broker is asked."""
     told = []
-    monkeypatch.setattr(tasks, "hint", told.append)
+    monkeypatch.setattr(tasks, "wake_queue", told.append)
     return told
 
 

@@ -13,8 +13,10 @@ from django.db import connection
 from django.utils import timezone
 
 from annotation.models import Prompt
-from rlhf import jobs, rounds
+from rlhf import rounds
 from rlhf.models import Checkpoint, Worker
+from rlhf.round_config import default_config
+from rlhf.workers.next_job import run_next_job
 from tests.factories import PromptFactory, SourceFactory
 
 # See tests/annotation/judge/test_concurrency.py: on PostgreSQL emptying the tables must cascade.
@@ -48,7 +50,7 @@ def ready(project, *, n=12, policy="policies/base"):
 
 def small_config(project):
     """The smallest round: few prompts, one step."""
-    config = rounds.default_config(project, "ci")
+    config = default_config(project, "ci")
     config["round"] |= {"ranking_prompts": 6, "reference_prompts": 3, "overlap": 1}
     config["round"] |= {"ppo_prompts": 4, "watch_prompts": 2, "heldout_prompts": 4}
     return config
@@ -68,7 +70,7 @@ def program(how="well"):
 
 def work(how="well", *, owner="hal", queue="gpu", **options):
     """One worker's look at the queue."""
-    return jobs.run_next(queue, owner=owner, then=rounds.advance, command=program(how), **options)
+    return run_next_job(queue, owner=owner, command=program(how), **options)
 
 
 def wait_until(condition, seconds=20.0, every=0.05):

@@ -11,13 +11,15 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from annotation.models import Batch, Comparison, Event
-from rlhf import jobs, rounds
+from rlhf import job_run, jobs, rounds
 from rlhf.models import Job, Round
+from rlhf.run_folders import input_hash, resume_from_earlier
 from rlhf.training import rundir
 from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
 from rlhf.training.rundir.errors import DISK_FULL
 from rlhf.training.rundir.files import read_json, write_json
 from rlhf.training.rundir.reports import read_metrics
+from rlhf.workers.next_job import run_next_job
 from tests.rlhf.machine import (
     alive,
     launch,
@@ -167,8 +169,8 @@ def test_a_full_disk_is_said_in_a_sentence_that_says_what_to_do(job, settings):
 
 def test_a_full_disk_that_takes_no_error_file_is_said_too(job, settings, monkeypatch):
     settings.JOB_MAX_ATTEMPTS = 1
-    usage = jobs.shutil.disk_usage
-    monkeypatch.setattr(jobs.shutil, "disk_usage", lambda path: usage(path)._replace(free=4096))
+    usage = job_run.shutil.disk_usage
+    monkeypatch.setattr(job_run.shutil, "disk_usage", lambda path: usage(path)._replace(free=4096))
     assert work("dies").reason == DISK_FULL
 
 
@@ -184,7 +186,7 @@ def test_a_full_disk_before_the_process_began_ends_the_claim_at_once(job, settin
         return opened(self, *args, **kwargs)
 
     opened = Path.open
-    monkeypatch.setattr(jobs._Claim, "_prepare", full)
+    monkeypatch.setattr(job_run, "prepare_run_folder", full)
     monkeypatch.setattr(Path, "open", takes_no_log)
     done = work()
     assert (done.state, done.reason) == ("failed", DISK_FULL)
@@ -207,7 +209,7 @@ def test_the_process_sees_no_secret_and_no_hub(job, settings, monkeypatch, tmp_p
         return [sys.executable, "-c", script, str(out)]
 
     monkeypatch.setenv("SECRET_KEY", "hush")
-    jobs.run_next("gpu", owner="hal", then=rounds.advance, command=command)
+    run_next_job("gpu", owner="hal", command=command)
     text = out.read_text()
     assert '"HF_HUB_OFFLINE": "1"' in text
     assert "hush" not in text
@@ -246,7 +248,7 @@ def test_a_late_result_of_an_old_claim_is_ignored(job, settings):
         taken.append(jobs.claim("gpu", owner="eve"))
         return program()(job, run_dir)
 
-    jobs.run_next("gpu", owner="zombie", then=rounds.advance, command=command)
+    run_next_job("gpu", owner="zombie", command=command)
     row = Job.objects.get()
     assert (row.state, row.owner, row.epoch) == ("running", "eve", 2)
     assert not Comparison.objects.exists()
@@ -256,15 +258,14 @@ def test_a_late_result_of_an_old_claim_is_ignored(job, settings):
 def test_a_result_whose_news_was_lost_is_not_computed_twice(job):
     """The worker died between the end of the process and the commit."""
     claimed = jobs.claim("gpu", owner="hal")
-    claim = jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])
-    claim._prepare()
+    job_run.prepare_run_folder(claimed)
     subprocess.run(program()(claimed, claimed.run_dir), check=True)
     expire(job)
 
     def never(job, run_dir):
         raise AssertionError("the process was started again")
 
-    done = jobs.run_next("gpu", owner="eve", then=rounds.advance, command=never)
+    done = run_next_job("gpu", owner="eve", command=never)
     assert (done.state, done.epoch) == ("done", 2)
     assert Comparison.objects.count() == 6
 
@@ -286,7 +287,7 @@ def test_a_restart_of_the_database_costs_a_running_process_nothing(job, monkeypa
 
 def test_another_input_does_not_resume_from_the_old_checkpoint(job):
     claimed = jobs.claim("gpu", owner="hal")
-    jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
+    job_run.prepare_run_folder(claimed)
     save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
     round = Round.objects.get()
     round.config["generate"]["temperature"] = 0.5
@@ -298,20 +299,19 @@ def test_another_input_does_not_resume_from_the_old_checkpoint(job):
 def test_a_setting_that_came_with_a_new_version_does_not_cost_the_checkpoint(job):
     """The folder of before lacks the setting: there it was what its default does."""
     claimed = jobs.claim("gpu", owner="hal")
-    claim = jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])
-    claim._prepare()
+    job_run.prepare_run_folder(claimed)
     save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
     config = read_json(claimed.run_dir / rundir.CONFIG)
     del config["dtype"]
     write_json(claimed.run_dir / rundir.CONFIG, config)
-    claim._write(input_sha256=jobs.input_hash(claimed.run_dir))
+    jobs.write(claimed, input_sha256=input_hash(claimed.run_dir))
     expire(job)
     assert work("slowly").metrics["first_step"] == 30
 
 
 def test_a_folder_with_a_setting_that_there_is_no_more_is_not_gone_on_from(job):
     claimed = jobs.claim("gpu", owner="hal")
-    jobs._Claim(claimed, rounds.advance, lambda: False, lambda job, run_dir: [])._prepare()
+    job_run.prepare_run_folder(claimed)
     save_checkpoint(claimed.run_dir, lambda folder: (folder / "step").write_text("30"))
     config = read_json(claimed.run_dir / rundir.CONFIG)
     write_json(claimed.run_dir / rundir.CONFIG, config | {"beams": 4})
@@ -324,7 +324,7 @@ def test_a_job_whose_worker_dies_again_and_again_is_given_up_with_a_reason(job, 
     for epoch in (1, 2, 3):
         assert jobs.claim("gpu", owner=f"worker {epoch}").epoch == epoch
         expire(job)
-        assert bool(jobs.bury_lost(rounds.advance)) == (epoch == 3)
+        assert bool(rounds.fail_expired()) == (epoch == 3)
     job.refresh_from_db()
     assert (job.state, job.attempt) == ("failed", 3)
     assert "died 3 times" in job.reason
@@ -391,7 +391,7 @@ def test_cancelling_a_job_whose_worker_has_died_ends_it(job, grace):
     rounds.cancel_job(job, grace)
     expire(job)
     assert jobs.claim("gpu", owner="eve") is None
-    jobs.bury_lost(rounds.advance)
+    rounds.fail_expired()
     job.refresh_from_db()
     assert job.state == Job.State.CANCELLED
 
@@ -419,7 +419,7 @@ def test_a_job_that_breaks_after_it_was_asked_to_stop_is_cancelled_and_not_left_
         rounds.cancel_round(job.round, grace)
         return program("breaks")(job, run_dir)
 
-    jobs.run_next("gpu", owner="hal", then=rounds.advance, command=command)
+    run_next_job("gpu", owner="hal", command=command)
     job.refresh_from_db()
     assert (job.state, job.attempt) == ("cancelled", 0)
     assert job.ended_at
@@ -431,9 +431,7 @@ def test_a_job_that_is_asked_to_stop_while_its_worker_stops_is_cancelled(job, gr
         rounds.cancel_job(job, grace)
         return program("slowly")(job, run_dir)
 
-    jobs.run_next(
-        "gpu", owner="hal", then=rounds.advance, command=command, should_stop=lambda: True
-    )
+    run_next_job("gpu", owner="hal", command=command, should_stop=lambda: True)
     job.refresh_from_db()
     assert job.state == Job.State.CANCELLED
     assert Round.objects.get().state == Round.State.CANCELLED
@@ -442,7 +440,7 @@ def test_a_job_that_is_asked_to_stop_while_its_worker_stops_is_cancelled(job, gr
 def test_a_retried_round_goes_on_from_the_checkpoint_of_the_job_that_was_stopped(
     job, grace, monkeypatch
 ):
-    monkeypatch.setattr(jobs, "PROGRESS_SECONDS", 0.1)  # else it is done before it is stopped
+    monkeypatch.setattr(job_run, "PROGRESS_SECONDS", 0.1)  # else it is done before it is stopped
     thread = threading.Thread(target=lambda: (work("slowly"), connection.close()))
     thread.start()
     wait_until(lambda: (Job.objects.get().progress or {}).get("done", 0) > 3)
@@ -465,7 +463,7 @@ def test_a_damaged_checkpoint_of_an_earlier_claim_is_passed_over_for_the_one_bef
         )
     (tmp_path / "2" / rundir.CHECKPOINT / "step").write_text("")
     (tmp_path / "3").mkdir()
-    jobs.resume_from_earlier(tmp_path / "3", [tmp_path / "2", tmp_path / "1"])
+    resume_from_earlier(tmp_path / "3", [tmp_path / "2", tmp_path / "1"])
     assert (find_checkpoint(tmp_path / "3") / "step").read_text() == "5"
     assert [path.name for path in (tmp_path / "3").iterdir()] == [rundir.CHECKPOINT]
 
@@ -475,7 +473,7 @@ def test_a_round_retried_while_its_old_job_still_stops_belongs_to_the_new_job(jo
     rounds.cancel_round(Round.objects.get(), grace)
     again = rounds.retry_stage(Round.objects.get(), grace)
     expire(job)
-    jobs.bury_lost(rounds.advance)
+    rounds.fail_expired()
     job.refresh_from_db()
     assert job.state == Job.State.CANCELLED
     assert Round.objects.get().state == Round.State.GENERATE, "the old job's end is no news for it"
@@ -491,7 +489,7 @@ def test_what_finishes_after_its_round_was_cancelled_makes_no_batch_until_it_is_
         rounds.cancel_round(job.round, grace)
         return ["true"]
 
-    jobs.run_next("gpu", owner="hal", then=rounds.advance, command=command)
+    run_next_job("gpu", owner="hal", command=command)
     job.refresh_from_db()
     assert job.state == Job.State.CANCELLED
     assert not Batch.objects.exists()

@@ -9,8 +9,13 @@ from django.db import connection
 from django.utils import timezone
 
 from annotation.models import Batch, Event, Judgment, Membership, Prompt
-from rlhf import rounds, stages
+from rlhf import rounds
+from rlhf.errors import RoundError
 from rlhf.models import Checkpoint, Job, Round, Score
+from rlhf.preflight import preflight
+from rlhf.round_config import default_config
+from rlhf.stages.prompts import PURPOSES, choose
+from rlhf.verdict import propose_verdict
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -38,7 +43,7 @@ def base(project, ada):
 
 
 def checks(project, config=None):
-    return {c.key: c for c in rounds.preflight(project, config or small_config(project))}
+    return {c.key: c for c in preflight(project, config or small_config(project))}
 
 
 def at_stage(project, stage, base, **fields):
@@ -76,14 +81,16 @@ def test_a_project_that_is_ready_gets_a_go_for_everything_once_workers_live(proj
     found = checks(project)
     assert {key for key, c in found.items() if c.verdict == "no-go"} == set()
     assert found["workers"].verdict == "go"
-    assert found["ranking"].evidence.startswith("12 there, 4 of them known to be harmful; 6 wanted")
+    assert found["ranking"].evidence.startswith(
+        "12 available, 4 of them known to be harmful; 6 wanted"
+    )
     assert "Wh at" in found["estimate"].evidence
 
 
 def test_without_a_policy_nothing_can_be_launched(project, ada, grace):
     ready(project).delete()
     assert checks(project)["policy"].verdict == "no-go"
-    with pytest.raises(rounds.RoundError, match="Build the base policy"):
+    with pytest.raises(RoundError, match="Build the base policy"):
         launch(project, grace)
     assert not Round.objects.exists()
 
@@ -123,7 +130,7 @@ def test_a_caution_must_be_acknowledged_by_name(project, base, grace):
     assert "workers" in cautions
     for missing in cautions:
         named = [key for key in cautions if key != missing]
-        with pytest.raises(rounds.RoundError, match="Acknowledge this"):
+        with pytest.raises(RoundError, match="Acknowledge this"):
             rounds.open_round(project, by=grace, config=config, acknowledged=named)
     assert rounds.open_round(project, by=grace, config=config, acknowledged=cautions)
 
@@ -140,7 +147,7 @@ def test_prompts_of_an_unsigned_source_are_not_counted_and_named(project, base):
     for _ in range(5):
         PromptFactory(project=project, source=unsigned)
     found = checks(project)
-    assert found["ranking"].evidence.startswith("12 there")
+    assert found["ranking"].evidence.startswith("12 available")
     assert found["sources"].verdict == "caution"
     assert "scraped.jsonl" in found["sources"].answer
 
@@ -158,10 +165,10 @@ def test_more_judges_than_people_are_a_no_go(project, base):
         ("ppo", "stepz", 3, "'stepz' is not a setting"),
         ("generate", "k", 1, "k must be between 2 and 9"),
         ("generate", "k", "four", "k must be a whole number"),
-        ("round", "harmful_share", 1.5, "harmful_share must be between 0 and 1"),
+        ("round", "harmful_share", 1.5, "harmful_share must be 1 or less"),
         ("round", "ppo_prompts", "many", "must be a whole number"),
-        ("round", "kl_reference", "yesterday", "must be base or previous"),
-        ("round", "moon", "full", "'moon' is not a setting of a round"),
+        ("round", "kl_reference", "yesterday", "kl_reference must be one of base, previous"),
+        ("round", "moon", "full", "'moon' is not a setting of RoundConfig"),
         ("warp", "speed", 9, "'warp' is not a part"),
     ],
 )
@@ -170,12 +177,12 @@ def test_an_impossible_setting_is_refused_in_one_sentence(
 ):
     config = small_config(project)
     config.setdefault(section, {})[name] = value
-    with pytest.raises(rounds.RoundError, match=says):
+    with pytest.raises(RoundError, match=says):
         rounds.open_round(project, by=grace, config=config, acknowledged=CAUTIONS)
 
 
 def test_the_estimate_learns_from_what_has_run_in_this_project(project, base):
-    config = rounds.default_config(project, "tiny")
+    config = default_config(project, "tiny")
     guess = checks(project, config)["estimate"]
     assert guess.verdict == "caution", "nothing has run here: the demo's times may be far off"
     assert "a guess" in guess.evidence
@@ -185,12 +192,12 @@ def test_the_estimate_learns_from_what_has_run_in_this_project(project, base):
         project=project, round=round, stage="evaluate", state="done",
         started_at=now - timedelta(seconds=3000), ended_at=now,
     )  # fmt: skip
-    told = checks(project, config)["estimate"]
-    assert told.verdict == "go"
+    estimate = checks(project, config)["estimate"]
+    assert estimate.verdict == "go"
     # 100 times as long as the demo's 30 s, and so are the other stages.
-    assert "evaluate 50 min" in told.evidence
-    assert "PPO 2.1 h" in told.evidence
-    assert "own evaluate" in told.evidence
+    assert "evaluate 50 min" in estimate.evidence
+    assert "PPO 2.1 h" in estimate.evidence
+    assert "from earlier runs of evaluate" in estimate.evidence
     config["round"]["heldout_prompts"] *= 2
     assert "evaluate 1.7 h" in checks(project, config)["estimate"].evidence
 
@@ -209,7 +216,7 @@ def test_opening_freezes_numbers_and_writes_who_did_it(project, base, grace):
 
 def test_only_one_round_is_under_way_at_a_time(project, base, grace):
     launch(project, grace)
-    with pytest.raises(rounds.RoundError, match="Round 1 is in generate"):
+    with pytest.raises(RoundError, match="Round 1 is in generate"):
         launch(project, grace)
 
 
@@ -221,7 +228,7 @@ def test_of_eight_admins_who_launch_at_once_one_succeeds(project, base, grace):
         gate.wait()
         try:
             launch(project, grace)
-        except rounds.RoundError as error:
+        except RoundError as error:
             errors.append(str(error))
         finally:
             connection.close()
@@ -240,10 +247,10 @@ def test_of_eight_admins_who_launch_at_once_one_succeeds(project, base, grace):
 
 def test_the_chosen_prompts_are_the_same_whenever_it_is_asked(project, base, grace):
     round = launch(project, grace).round
-    before = {purpose: stages.choose(round, purpose) for purpose in stages.PURPOSES}
+    before = {purpose: choose(round, purpose) for purpose in PURPOSES}
     for _ in range(20):
         PromptFactory(project=project, source=Prompt.objects.first().source)
-    assert {purpose: stages.choose(round, purpose) for purpose in stages.PURPOSES} == before
+    assert {purpose: choose(round, purpose) for purpose in PURPOSES} == before
     assert len(before["ranking"]) == 6
 
 
@@ -253,30 +260,30 @@ def test_training_sees_no_held_out_watch_or_unsigned_prompt(project, base, grace
         PromptFactory(project=project, source=unsigned)
     round = launch(project, grace, ranking_prompts=100, ppo_prompts=100).round
     for purpose in ("ranking", "ppo"):
-        for prompt in stages.choose(round, purpose):
+        for prompt in choose(round, purpose):
             assert (prompt.split, prompt.source.is_signed_off) == ("train", True)
-    assert {p.split for p in stages.choose(round, "watch")} == {"eval"}
-    assert {p.split for p in stages.choose(round, "heldout")} == {"heldout"}
+    assert {p.split for p in choose(round, "watch")} == {"eval"}
+    assert {p.split for p in choose(round, "heldout")} == {"heldout"}
 
 
 def test_what_was_judged_in_an_earlier_round_is_not_ranked_again(project, base, grace):
     first = launch(project, grace).round
-    asked = set(stages.choose(first, "ranking"))
+    asked = set(choose(first, "ranking"))
     batch = BatchFactory(project=project, created_at=timezone.now())
     for prompt in asked:
         ComparisonFactory(batch=batch, prompt=prompt)
     rounds.cancel_round(first, grace)
     second = launch(project, grace).round
-    assert not asked & set(stages.choose(second, "ranking"))
-    assert set(stages.choose(first, "ranking")) == asked, "the first round's choice has not moved"
+    assert not asked & set(choose(second, "ranking"))
+    assert set(choose(first, "ranking")) == asked, "the first round's choice has not moved"
 
 
 def test_the_share_of_harmful_prompts_is_kept_and_gaps_are_filled(project, base, grace):
     round = launch(project, grace, ranking_prompts=8, harmful_share=0.5).round
-    harmful = [p for p in stages.choose(round, "ranking") if p.risk == "harmful"]
+    harmful = [p for p in choose(round, "ranking") if p.risk == "harmful"]
     assert len(harmful) == 4
     round.config["round"] |= {"ranking_prompts": 12, "harmful_share": 0.9}
-    assert len(stages.choose(round, "ranking")) == 12, "all four harmful ones and eight others"
+    assert len(choose(round, "ranking")) == 12, "all four harmful ones and eight others"
 
 
 # --- From stage to stage ----------------------------------------------------------------------
@@ -286,7 +293,7 @@ def test_closing_annotation_needs_a_judgment_and_happens_once(project, base, gra
     batch = BatchFactory(project=project)
     comparison = ComparisonFactory(batch=batch)
     round = at_stage(project, "annotate", base, batch=batch)
-    with pytest.raises(rounds.RoundError, match="Nobody has judged anything"):
+    with pytest.raises(RoundError, match="Nobody has judged anything"):
         rounds.close_annotation(round, grace)
     comparison.judged = 1
     comparison.save()
@@ -319,7 +326,7 @@ def test_the_base_is_promoted_when_it_has_been_measured(project, grace):
     assert rounds.advance(job) is None
     round.refresh_from_db()
     assert round.state == Round.State.DONE
-    assert rounds.start_policy(project) == round.policy
+    assert Checkpoint.objects.current_policy(project) == round.policy
 
 
 def test_asking_for_the_base_twice_makes_one_round(project, grace):
@@ -337,7 +344,7 @@ def test_without_held_out_prompts_the_base_is_built_and_not_measured(project, gr
 def test_a_model_by_name_is_ready_at_once_where_there_is_nothing_to_measure_with(project, grace):
     assert rounds.open_base_round(project, grace, policy="org/some-model") is None
     assert Round.objects.get().state == Round.State.DONE
-    assert rounds.start_policy(project).path == "org/some-model"
+    assert Checkpoint.objects.current_policy(project).path == "org/some-model"
 
 
 def test_a_model_by_name_is_measured_and_not_built(project, grace):
@@ -368,7 +375,7 @@ def test_a_named_model_takes_the_place_of_a_base_that_could_not_be_built(project
 
 
 def test_a_folder_that_is_not_there_is_refused_before_anything_is_made(project, grace, tmp_path):
-    with pytest.raises(rounds.RoundError, match=r"no folder .*/nowhere"):
+    with pytest.raises(RoundError, match=r"no folder .*/nowhere"):
         rounds.open_base_round(project, grace, policy=f"{tmp_path}/nowhere")
     assert not Round.objects.exists()
 
@@ -382,7 +389,7 @@ def test_a_project_s_admin_names_no_folder_outside_those_that_are_meant_for_mode
 ):
     (tmp_path / "link").symlink_to("/etc")
     named = str(tmp_path / "link") if named == "link" else named
-    with pytest.raises(rounds.RoundError, match=r"MODEL_FOLDERS|no folder and no hub"):
+    with pytest.raises(RoundError, match=r"MODEL_FOLDERS|no folder and no hub"):
         rounds.open_base_round(project, grace, policy=named)
     assert not Round.objects.exists()
 
@@ -421,7 +428,7 @@ BETTER = {
 
 
 def test_a_clear_win_without_a_price_is_proposed_for_promotion(project, base):
-    proposal, reasons = rounds.propose_verdict(scored(project, base, "gold", BEFORE, BETTER))
+    proposal, reasons = propose_verdict(scored(project, base, "gold", BEFORE, BETTER))
     assert proposal == "promoted"
     assert "80% against the previous policy [74%, 86%] (n=150)" in reasons[0]
     assert "simulated" in reasons[0]
@@ -436,7 +443,7 @@ def test_a_clear_win_without_a_price_is_proposed_for_promotion(project, base):
     ],
 )
 def test_a_doubtful_win_or_a_price_is_proposed_for_refusal(project, base, worse):
-    proposal = rounds.propose_verdict(scored(project, base, "gold", BEFORE, BETTER | worse))[0]
+    proposal = propose_verdict(scored(project, base, "gold", BEFORE, BETTER | worse))[0]
     assert proposal == "refused"
 
 
@@ -444,13 +451,13 @@ def test_a_win_on_a_handful_of_prompts_is_not_clear(project, base):
     """With a few prompts a bootstrap can hardly vary: one prompt has an interval of no width."""
     round = scored(project, base, "gold", {}, {"win_rate_vs_previous": (0.75, 0.75, 0.75)})
     Score.objects.update(n=1)
-    verdict, reasons = rounds.propose_verdict(round)
+    verdict, reasons = propose_verdict(round)
     assert verdict == "refused"
     assert "too few prompts" in reasons[0]
 
 
 def test_a_round_without_an_opponent_is_not_promoted_by_itself(project, base):
-    proposal, reasons = rounds.propose_verdict(at_stage(project, "verdict", base))
+    proposal, reasons = propose_verdict(at_stage(project, "verdict", base))
     assert proposal == "refused"
     assert reasons == ["Nothing compares this policy with the previous one."]
 
@@ -460,17 +467,19 @@ def test_the_verdict_ends_the_round_and_is_on_record(project, base, grace):
     rounds.give_verdict(round, "promoted", "", grace)
     round.refresh_from_db()
     assert (round.state, round.verdict, round.verdict_by) == ("done", "promoted", grace)
-    assert rounds.start_policy(project) == round.policy
-    with pytest.raises(rounds.RoundError, match="not waiting for a verdict"):
+    assert Checkpoint.objects.current_policy(project) == round.policy
+    with pytest.raises(RoundError, match="not waiting for a verdict"):
         rounds.give_verdict(round, "promoted", "", grace)
 
 
 def test_deciding_against_the_gate_needs_a_reason(project, base, grace):
     round = scored(project, base, "gold", BEFORE, BETTER)
-    with pytest.raises(rounds.RoundError, match="say in a note why"):
+    with pytest.raises(RoundError, match="say in a note why"):
         rounds.give_verdict(round, "refused", " ", grace)
     rounds.give_verdict(round, "refused", "It calls everybody “dear”.", grace)
-    assert rounds.start_policy(project) == base, "the next round starts where this one did"
+    assert Checkpoint.objects.current_policy(project) == base, (
+        "the next round starts where this one did"
+    )
 
 
 # --- Imported preferences ---------------------------------------------------------------------
@@ -483,7 +492,7 @@ def test_a_reward_round_asks_nobody_and_takes_only_its_own_project(project, base
     assert job.round.config["round"]["batches"] == [batch.pk]
     foreign = BatchFactory()
     rounds.cancel_round(job.round, grace)
-    with pytest.raises(rounds.RoundError, match="another project"):
+    with pytest.raises(RoundError, match="another project"):
         rounds.open_reward_round(project, [foreign], grace)
 
 

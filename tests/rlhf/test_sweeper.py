@@ -15,11 +15,14 @@ from django.utils import timezone
 
 from annotation.judge.assignment import next_assignment
 from annotation.models import Assignment
-from rlhf import jobs, processes, rounds, sweeper, tasks, worker
+from rlhf import jobs, rounds
+from rlhf.launchers import processes
 from rlhf.models import Checkpoint, Job, Round, Worker
-from rlhf.supervisor import Child, PortBusy, Supervisor, check_port
 from rlhf.training.rundir.checkpoints import find_checkpoint
 from rlhf.training.rundir.reports import read_metrics
+from rlhf.workers import presence, sweeper, tasks
+from rlhf.workers.presence import worker_name
+from rlhf.workers.supervisor import Child, PortBusy, Supervisor, check_port
 from tests.factories import BatchFactory, ComparisonFactory
 from tests.rlhf.machine import (
     ROOT,
@@ -40,7 +43,7 @@ pytestmark = real_transactions
 @pytest.fixture
 def hints(monkeypatch):
     sent: list[str] = []
-    monkeypatch.setattr(tasks, "hint", sent.append)
+    monkeypatch.setattr(tasks, "wake_queue", sent.append)
     return sent
 
 
@@ -83,37 +86,37 @@ def test_a_sweeper_goes_on_after_a_restart_of_the_database(cut, settings):
 
 
 def test_a_worker_shows_again_after_a_restart_of_the_database(monkeypatch, cut):
-    monkeypatch.setattr(worker, "SECONDS", 0.01)
-    real, cuts = jobs.worker_seen, iter([cut])
+    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.01)
+    real, cuts = presence.report, iter([cut])
 
     def seen(name, **fields):
         if threading.current_thread().name == "presence":
             next(cuts, lambda: None)()
         real(name, **fields)
 
-    monkeypatch.setattr(jobs, "worker_seen", seen)
-    presence = worker.Presence(["gpu"])
-    presence.start()
+    monkeypatch.setattr(presence, "report", seen)
+    mine = presence.Presence(["gpu"])
+    mine.start()
     began = Worker.objects.get().seen_at
     wait_until(lambda: Worker.objects.get().seen_at > began)
-    presence.stop()
+    mine.stop()
     assert not Worker.objects.exists()
 
 
 def test_a_worker_that_starts_before_the_database_shows_once_that_is_there(monkeypatch):
-    monkeypatch.setattr(worker, "SECONDS", 0.01)
-    real, away = jobs.worker_seen, [OperationalError("starting up")]
+    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.01)
+    real, away = presence.report, [OperationalError("starting up")]
 
     def seen(name, **fields):
         if away:
             raise away.pop()
         real(name, **fields)
 
-    monkeypatch.setattr(jobs, "worker_seen", seen)
-    presence = worker.Presence(["gpu"])
-    presence.start()
+    monkeypatch.setattr(presence, "report", seen)
+    mine = presence.Presence(["gpu"])
+    mine.start()
     wait_until(Worker.objects.exists)
-    presence.stop()
+    mine.stop()
 
 
 def test_a_worker_that_lost_the_database_looks_again_and_waits_for_work(
@@ -123,17 +126,17 @@ def test_a_worker_that_lost_the_database_looks_again_and_waits_for_work(
     ready(project)
     job = launch(project, grace)
     monkeypatch.setattr(tasks, "AWAY_SECONDS", 0.01)
-    mine = a_worker(jobs.this_worker("gpu"), "gpu", job=job)
+    mine = a_worker(worker_name("gpu"), "gpu", job=job)
     looks = []
 
-    def run_next(queue, **options):
+    def run_next_job(queue, **options):
         looks.append(queue)
         if len(looks) == 1:
             cut()
         Job.objects.first()
 
-    monkeypatch.setattr(jobs, "run_next", run_next)
-    tasks.look("gpu")
+    monkeypatch.setattr(tasks, "run_next_job", run_next_job)
+    tasks.run_due_jobs("gpu")
     mine.refresh_from_db()
     assert (looks, mine.job) == (["gpu", "gpu"], None)
 
@@ -339,7 +342,7 @@ def test_what_dies_at_once_is_started_ever_less_often(tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's help is Linux's")
 def test_children_die_with_a_parent_that_was_killed(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from rlhf import processes;"
+        "import sys, time; from pathlib import Path; from rlhf.launchers import processes;"
         "p = processes.start([sys.executable, '-c', 'import time; time.sleep(60)'], cwd=Path('.'));"
         "print(p.pid, flush=True); time.sleep(60)"
     )

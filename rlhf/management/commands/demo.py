@@ -14,10 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from annotation.models import User
-from rlhf import demo, rounds, tasks
+from rlhf import demo, rounds
 from rlhf.dashboard.evidence import RATES
+from rlhf.errors import RoundError
 from rlhf.models import Job, Round
-from rlhf.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
+from rlhf.round_config import preset
+from rlhf.workers import tasks
+from rlhf.workers.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
 
 
 class Command(BaseCommand):
@@ -34,8 +37,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            rounds.preset(options["preset"])
-        except rounds.RoundError as error:
+            preset(options["preset"])
+        except RoundError as error:
             raise CommandError(str(error)) from None
         most = 2**31 - 1 - max(options["rounds"], 0)  # each round has the next seed, of 31 bits
         if not 0 <= options["seed"] <= most:

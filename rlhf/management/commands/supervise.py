@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from rlhf.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
+from rlhf.workers.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
 
 
 class Command(BaseCommand):

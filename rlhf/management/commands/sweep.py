@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from rlhf import sweeper
+from rlhf.workers import sweeper
 
 
 class Command(BaseCommand):

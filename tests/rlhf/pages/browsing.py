@@ -4,7 +4,8 @@ import re
 
 from django.urls import reverse
 
-from rlhf import rounds
+from rlhf.preflight import preflight
+from rlhf.round_config import default_config
 
 
 def page(client, name, *arguments, **query):
@@ -43,5 +44,5 @@ def launch_form(client, project):
 
 
 def cautions(answer_or_project):
-    config = rounds.default_config(answer_or_project)
-    return [c.key for c in rounds.preflight(answer_or_project, config) if c.verdict == "caution"]
+    config = default_config(answer_or_project)
+    return [c.key for c in preflight(answer_or_project, config) if c.verdict == "caution"]

@@ -5,6 +5,8 @@ from django.urls import reverse
 
 from annotation.models import Event
 from rlhf import rounds
+from rlhf.errors import RoundError
+from rlhf.models import Checkpoint
 from tests.rlhf.factories import (
     checkpoint,
     rm_result,
@@ -40,10 +42,10 @@ def test_a_promotion_taken_back_lets_the_next_round_start_from_the_policy_before
     url = reverse("retire_policy", args=[project.slug])
     answer = client.post(url, {"model": second.uid, "note": " "}, follow=True)
     assert "Say in a sentence why" in text_of(answer)
-    assert rounds.start_policy(project) == second
+    assert Checkpoint.objects.current_policy(project) == second
     answer = client.post(url, {"model": second.uid, "note": "It flatters."}, follow=True)
     assert "the next round starts from round-1" in text_of(answer)
-    assert rounds.start_policy(project) == first
+    assert Checkpoint.objects.current_policy(project) == first
     event = Event.objects.get(verb="took back")
     assert (event.actor, event.data["note"]) == (grace, "It flatters.")
     answer = client.post(url, {"model": second.uid, "note": "Again."}, follow=True)
@@ -52,8 +54,8 @@ def test_a_promotion_taken_back_lets_the_next_round_start_from_the_policy_before
 
 
 def test_the_only_promoted_policy_stays(client, ready, grace):
-    only = rounds.start_policy(ready)
-    with pytest.raises(rounds.RoundError, match="the only one"):
+    only = Checkpoint.objects.current_policy(ready)
+    with pytest.raises(RoundError, match="the only one"):
         rounds.retire_policy(only, "Away with it.", grace)
     client.force_login(grace)
     assert "Take the promotion back" not in text_of(page(client, "models", ready.slug))

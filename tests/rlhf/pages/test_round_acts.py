@@ -4,8 +4,9 @@ import pytest
 from django.urls import reverse
 
 from annotation.models import Event
-from rlhf import rounds, tasks
 from rlhf.models import Job
+from rlhf.verdict import propose_verdict
+from rlhf.workers import tasks
 from tests.rlhf.pages.browsing import page, post, text_of
 
 pytestmark = pytest.mark.django_db
@@ -53,7 +54,7 @@ def test_simulation_is_refused_outside_the_demo(client, annotating, grace, monke
 def test_the_verdict_page_shows_the_gates_proposal_with_its_reasons(client, measured_round, grace):
     client.force_login(grace)
     body = text_of(page(client, "round", measured_round.project.slug, 1))
-    _, reasons = rounds.propose_verdict(measured_round)
+    _, reasons = propose_verdict(measured_round)
     assert "The gate proposes:" in body
     assert reasons
     assert reasons[0].split(":")[0] in body
@@ -71,7 +72,7 @@ def test_promoting_ends_the_round_once(client, measured_round, grace):
 
 def test_deciding_against_the_gate_needs_a_reason_and_says_so(client, measured_round, grace):
     client.force_login(grace)
-    proposal, _ = rounds.propose_verdict(measured_round)
+    proposal, _ = propose_verdict(measured_round)
     other = "refused" if proposal == "promoted" else "promoted"
     answer = client.post(
         reverse("give_verdict", args=[measured_round.project.slug, 1]),

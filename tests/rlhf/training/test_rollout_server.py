@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlhf.launchers.local import environment
 from rlhf.training import rollout_server, rollouts
 from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training.conftest import finish, weights
@@ -209,10 +210,9 @@ def test_a_redirect_is_not_followed(ready, stand_in):
 
 
 def test_only_ppo_is_told_where_the_server_is(settings):
-    from rlhf import jobs
 
     settings.ROLLOUT_ENVIRONMENT = {"ROLLOUT_SERVER_TOKEN": KEY}
-    seen = {stage: jobs.environment(SimpleNamespace(stage=stage)) for stage in ("ppo", "evaluate")}
+    seen = {stage: environment(SimpleNamespace(stage=stage)) for stage in ("ppo", "evaluate")}
     assert seen["ppo"]["ROLLOUT_SERVER_TOKEN"] == KEY
     assert KEY not in seen["evaluate"].values()
     assert "PATH" in seen["evaluate"]

@@ -1,4 +1,4 @@
-"""What workers do when they are woken. A message says "look at the queue", nothing else."""
+"""What workers do when they are woken. A message says "run what is due in this queue", no more."""
 
 import logging
 import time
@@ -11,10 +11,11 @@ from django.db import DatabaseError, connection, transaction
 from kombu.exceptions import OperationalError
 
 from annotation.models import Event
-from rlhf import jobs, rounds, simulation
+from rlhf import jobs, simulation
 from rlhf.models import Job, Round
-from rlhf.stages import STAGES
-from rlhf.worker import Presence
+from rlhf.stages import QUEUES, STAGES
+from rlhf.workers.next_job import run_next_job
+from rlhf.workers.presence import Presence, set_job, worker_name
 
 log = logging.getLogger(__name__)
 presence: Presence | None = None
@@ -22,26 +23,32 @@ AWAY_SECONDS = 2.0
 
 
 @shared_task  # type: ignore[untyped-decorator]
-def look(queue: str) -> None:
-    """Do every job of the queue that is due, one after the other."""
-    owner = presence.name if presence else jobs.this_worker(queue)
+def run_due_jobs(queue: str) -> None:
+    """Run the queue's due jobs, one after the other.
+
+    - No job is due: it ends, and the next message wakes the worker again.
+    - A job has ended: the queues that have work now are woken, and it goes on.
+    - The worker is asked to stop: it ends; a running job goes back to the queue.
+    - The database can't be reached: it waits and tries again.
+    """
+    owner = presence.name if presence else worker_name(queue)
     was_away = False
     while not stopping():
         try:
             if was_away:
-                # Or nobody would wake this worker any more: its row has it at what it lost.
-                jobs.worker_at(owner, None)
+                # Its row still names the job that it lost, and a busy worker is not woken.
+                set_job(owner, None)
                 was_away = False
-            job = jobs.run_next(queue, owner=owner, then=rounds.advance, should_stop=stopping)
+            job = run_next_job(queue, owner=owner, should_stop=stopping)
         except DatabaseError:
-            log.warning("The database can't be reached; looking again.", exc_info=True)
+            log.warning("The database can't be reached; trying again.", exc_info=True)
             connection.close_if_unusable_or_obsolete()
             was_away = True
             time.sleep(AWAY_SECONDS)
             continue
         if job is None:
             return
-        hint_all()
+        wake_all()
 
 
 @shared_task  # type: ignore[untyped-decorator]
@@ -54,42 +61,43 @@ def simulate_batch(round_id: int) -> None:
 
 
 def wake(job: Job | None) -> None:
-    """Tell a worker, once this transaction is written, that there is something to do."""
+    """Wake a worker for a new job, once this transaction is committed."""
     if job is not None:
-        transaction.on_commit(lambda: hint(STAGES[job.stage].queue))
+        transaction.on_commit(lambda: wake_queue(STAGES[job.stage].queue))
 
 
-def hint(queue: str) -> None:
-    """Send the message now. A broker that can't be reached is no harm: the sweeper tries again."""
+def wake_queue(queue: str) -> None:
+    """Send the message now. If the broker can't be reached, the sweeper sends it again later."""
     try:
-        look.apply_async((queue,), queue=queue, retry=False)
+        run_due_jobs.apply_async((queue,), queue=queue, retry=False)
     except (OperationalError, OSError):
         log.warning("The broker can't be reached; the sweeper will wake the workers.")
 
 
-def hint_all() -> None:
-    for queue in {stage.queue for stage in STAGES.values()}:
-        if jobs.due(queue):
-            hint(queue)
+def wake_all() -> None:
+    """Wake a worker of every queue that has due jobs."""
+    for queue in QUEUES:
+        if jobs.due(queue).exists():
+            wake_queue(queue)
 
 
 def stopping() -> bool:
     """Whether this worker was asked to stop (Celery keeps False, or an exit code that may be 0)."""
-    asked = (worker_state.should_stop, worker_state.should_terminate)
-    return any(code is not None and code is not False for code in asked)
+    codes = (worker_state.should_stop, worker_state.should_terminate)
+    return any(code is not None and code is not False for code in codes)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
-def _arrive(sender: Any, **_: Any) -> None:
+def _start_presence(sender: Any, **_: Any) -> None:
     global presence
     queues = sorted(sender.app.amqp.queues.consume_from)
     presence = Presence(queues)
     presence.start()
     for queue in queues:
-        hint(queue)
+        wake_queue(queue)
 
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
-def _leave(**_: Any) -> None:
+def _stop_presence(**_: Any) -> None:
     if presence:
         presence.stop()

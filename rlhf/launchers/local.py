@@ -1,0 +1,36 @@
+"""Launching a stage on this machine: the program, what it sees of the environment, how it is stopped."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+from django.conf import settings
+
+from rlhf.launchers import processes
+from rlhf.models import Job
+from rlhf.training import rundir
+from rlhf.training.settings import FROZEN
+
+Command = Callable[[Job, Path], list[str]]
+
+
+def training_command(job: Job, run_dir: Path) -> list[str]:
+    """The program that does a stage in its run folder."""
+    python = settings.TRAINING_PYTHON or sys.executable
+    return [python, "-m", f"rlhf.training.{job.stage}", str(run_dir)]
+
+
+def environment(job: Job) -> dict[str, str]:
+    """The environment of the program: no secrets. It says that the settings are frozen, and PPO
+    alone gets the address of the server for its rollouts."""
+    variables: dict[str, str] = settings.TRAINING_ENVIRONMENT | {FROZEN: "1"}
+    return variables | (settings.ROLLOUT_ENVIRONMENT if job.stage == "ppo" else {})
+
+
+def launch(job: Job, run_dir: Path, command: Command = training_command) -> "Popen[bytes]":
+    """Start the program of a job's stage; its output goes to the run folder's log."""
+    with (run_dir / rundir.LOG).open("ab") as log:
+        return processes.start(
+            command(job, run_dir), cwd=settings.BASE_DIR, env=environment(job), output=log
+        )

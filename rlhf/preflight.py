@@ -1,0 +1,223 @@
+"""Pre-flight: what is checked before a round is launched, each question with its answer."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from django.conf import settings
+
+from annotation.data.ratings_and_demonstrations import demonstrations
+from annotation.models import Project, Prompt, Source
+from rlhf.computing_cost import round_cost
+from rlhf.errors import RoundError
+from rlhf.models import Checkpoint, Round, Worker
+from rlhf.round_config import FrozenConfig, RoundConfig, freeze
+from rlhf.stages import QUEUES
+from rlhf.stages.prompts import pool
+from rlhf.training.architecture import T5_TYPES
+
+Verdict = Literal["go", "caution", "no-go"]
+
+MIN_RANKING = 4
+"""Fewer prompts than this can't be split into those that train and those that measure."""
+
+FEW_HELDOUT = 30
+"""Fewer prompts than this don't tell a small change from chance."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question before launch, the answer, and the evidence for it. `fix` says what to do.
+
+    `short` is the text of the launch button: the estimate's time and energy.
+    """
+
+    key: str
+    question: str
+    answer: str
+    verdict: Verdict
+    evidence: str = ""
+    fix: str = ""
+    short: str = ""
+
+
+def preflight(
+    project: Project, config: Mapping[str, Mapping[str, Any]] | FrozenConfig
+) -> list[Check]:
+    """The checks before a launch. A no-go can't be launched; a warning must be acknowledged."""
+    question = "Is the configuration valid?"
+    try:
+        frozen = freeze(config, Round.FULL_PLAN, project)
+    except RoundError as error:
+        # The other questions need a valid configuration.
+        return [Check("settings", question, str(error), "no-go", fix="Change that setting.")]
+    sizes: RoundConfig = frozen.sections["round"]
+    return [
+        Check("settings", question, "Yes.", "go"),
+        _check_policy(project),
+        _check_live(project),
+        *(_check_prompts(project, purpose, sizes) for purpose in _PROMPT_QUESTIONS),
+        check_sources(project),
+        *([_check_written(project)] if frozen.sections["ppo"].ptx.weight else []),
+        _check_people(project, sizes.overlap),
+        _check_disk(project),
+        _check_workers(),
+        _check_estimate(project, frozen),
+    ]
+
+
+def _check_policy(project: Project) -> Check:
+    question = "Is there a policy to start from?"
+    policy = Checkpoint.objects.current_policy(project)
+    if policy is None:
+        return Check(
+            "policy", question, "No.", "no-go", fix="Build the base policy, or name a model."
+        )
+    if policy.n_bytes and not Path(policy.path).is_dir():
+        return Check(
+            "policy", question, f"{policy.name} is missing from the disk.", "no-go", policy.path
+        )
+    if model_type := _encoder_decoder_without_heads(Path(policy.path)):
+        answer = (
+            f"{policy.name} is a {model_type}: of the encoder-decoders only T5 models can become "
+            "the reward model."
+        )
+        fix = "Name a decoder-only model or a T5."
+        return Check("policy", question, answer, "no-go", policy.path, fix)
+    return Check("policy", question, policy.name, "go", policy.path)
+
+
+def _encoder_decoder_without_heads(folder: Path) -> str:
+    """The type of an encoder-decoder that can't carry a reward model's heads; "" for all others.
+
+    Also "" where the folder does not say (a name on the hub): then the stage refuses it.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = str(config["model_type"])
+        return kind if config.get("is_encoder_decoder") and kind not in T5_TYPES else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _check_live(project: Project) -> Check:
+    question = "Is no other round running?"
+    live = Round.objects.live(project)
+    if live:
+        fix = "Wait until it ends, or cancel it."
+        answer = f"{live} is in {Round.stage_in_sentence(live.state)}."
+        return Check("live", question, answer, "no-go", fix=fix)
+    return Check("live", question, "None is.", "go")
+
+
+_PROMPT_QUESTIONS = {
+    "ranking": ("ranking_prompts", "Are there enough prompts that nobody has judged yet?"),
+    "ppo": ("ppo_prompts", "Are there enough PPO training prompts?"),
+    "watch": ("watch_prompts", "Are there validation prompts to watch PPO with?"),
+    "heldout": ("heldout_prompts", "Are there enough held-out prompts to measure with?"),
+}
+
+
+def _check_prompts(project: Project, purpose: str, sizes: RoundConfig) -> Check:
+    name, question = _PROMPT_QUESTIONS[purpose]
+    wanted: int = getattr(sizes, name)
+    prompts = pool(project, purpose)
+    if purpose == "ranking":
+        prompts = prompts.filter(comparisons__isnull=True)
+    n = prompts.count()
+    harmful = prompts.filter(risk=Prompt.Risk.HARMFUL).count()
+    evidence = f"{n:,} available, {harmful:,} of them known to be harmful; {wanted:,} wanted"
+    answer = f"{min(n, wanted):,} of {wanted:,}"
+    fix = "Import more prompts and sign off their source, or ask for fewer."
+    smallest = MIN_RANKING if purpose == "ranking" else 0 if purpose == "watch" else 1
+    if n < smallest:
+        return Check(purpose, question, answer, "no-go", evidence, fix)
+    if purpose == "watch" and not n:
+        answer = "None: the test reward model can't watch, and the tripwire is off."
+        return Check(purpose, question, answer, "caution", evidence, fix)
+    if n < wanted:
+        return Check(purpose, question, answer, "caution", evidence, fix)
+    if purpose == "heldout" and wanted < FEW_HELDOUT:
+        answer += ": too few to tell a small change from chance"
+        return Check(purpose, question, answer, "caution", evidence, "Ask for 100 or more.")
+    return Check(purpose, question, answer, "go", evidence)
+
+
+def check_sources(project: Project) -> Check:
+    """Whether every source of prompts is signed off."""
+    question = "Is every source signed off?"
+    waiting = Source.objects.waiting().filter(project=project, prompts__isnull=False)
+    names = list(waiting.distinct().values_list("name", flat=True)[:5])
+    if names:
+        answer = f"Not yet: {', '.join(names)}. Their prompts are left out."
+        fix = "Sign them off on the prompts page."
+        return Check("sources", question, answer, "caution", fix=fix)
+    licensed = Source.objects.filter(project=project).exclude(licence="")
+    licenses = sorted(set(licensed.values_list("licence", flat=True)))
+    evidence = f"Licenses: {', '.join(licenses) or 'none named'}"
+    return Check("sources", question, "Yes.", "go", evidence)
+
+
+def _check_written(project: Project) -> Check:
+    question = "Are there written answers for ptx.weight to keep likely?"
+    if any(True for _ in demonstrations(project)):
+        return Check("written", question, "Yes.", "go")
+    fix = "Have some written before PPO begins, or set ptx.weight to 0."
+    return Check("written", question, "No.", "caution", fix=fix)
+
+
+def _check_people(project: Project, overlap: int) -> Check:
+    question = "Are there enough annotators?"
+    can_judge = project.memberships.filter(role__in=("annotator", "reviewer", "admin"))
+    n = can_judge.count()
+    if n < overlap:
+        answer = f"{n}, but each comparison needs {overlap} judgments by different people."
+        fix = "Add annotators or lower the overlap."
+        return Check("people", question, answer, "no-go", fix=fix)
+    simulated = can_judge.filter(user__is_simulated=True).count()
+    evidence = f"{simulated} of them simulated" if simulated else ""
+    return Check("people", question, f"{n}", "go", evidence)
+
+
+def _check_disk(project: Project) -> Check:
+    question = "Is there enough disk space?"
+    policy = Checkpoint.objects.current_policy(project)
+    size = policy.n_bytes if policy else 0
+    # Policy, two reward models, checkpoints of PPO with weights, critic and optimizer, new and old.
+    needed = 12 * size + 200 * 2**20
+    free = shutil.disk_usage(settings.DATA_DIR).free
+    evidence = f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.1f} GiB needed"
+    if free < needed:
+        fix = "`manage.py prune_runs` lists the run folders that can be removed."
+        return Check("disk", question, "No.", "no-go", evidence, fix)
+    if free < 3 * needed:
+        return Check("disk", question, "Just enough.", "caution", evidence)
+    return Check("disk", question, "Yes.", "go", evidence)
+
+
+def _check_workers() -> Check:
+    question = "Is a worker online for each queue?"
+    missing = [queue for queue in QUEUES if not Worker.objects.online(queue)]
+    if missing:
+        answer = f"No worker of the queue {' or of the queue '.join(missing)} is online."
+        fix = "Start one (manage.py supervise); the round waits until then."
+        return Check("workers", question, answer, "caution", fix=fix)
+    n = sum(len(Worker.objects.online(queue)) for queue in QUEUES)
+    return Check("workers", question, "Yes.", "go", f"{n} workers online")
+
+
+def _check_estimate(project: Project, frozen: FrozenConfig) -> Check:
+    question = "How much computing does it take?"
+    cost = round_cost(project, frozen.to_dict())
+    is_risky = cost.seconds > 24 * 3600 or cost.is_guess
+    return Check(
+        "estimate",
+        question,
+        cost.sentence,
+        "caution" if is_risky else "go",
+        cost.evidence,
+        short=cost.short,
+    )

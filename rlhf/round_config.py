@@ -1,0 +1,278 @@
+"""A round's configuration: a section for the round itself and one for each stage, frozen at launch.
+
+`freeze` checks it once; what comes out (`FrozenConfig`, and the JSON on the round's row) is trusted.
+To add a stage's settings, add its name to `SECTIONS`: form, checks and docs follow from its class.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from django.conf import settings
+
+from annotation.models import MAX_RESPONSES, Project
+from rlhf.errors import RoundError
+from rlhf.models import Checkpoint, Round
+from rlhf.training.configs import CONFIGS
+from rlhf.training.settings import IdleError, StageConfig, nested, setting
+
+Config = dict[str, dict[str, Any]]
+
+PRESETS = Path(__file__).parent / "training" / "presets"
+
+FILLED_IN = (
+    "policy",
+    "reference",
+    "reward_model",
+    "test_reward_model",
+    "trunk",
+    "seed",
+    "threads",
+    "axes",
+    "corpus",
+    "corpus_clean_share",
+    "batches",
+)
+"""Settings that name models, the machine or what another page chose: never a person's on this form."""
+
+
+MAX_OVERLAP = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundConfig(StageConfig):
+    """How many prompts a round uses, for what, and how many people judge."""
+
+    ranking_prompts: int = setting(
+        360, "Prompts that people rank the responses to, from the train split.", minimum=1
+    )
+    harmful_share: float = setting(
+        0.0,
+        "Share of the ranked prompts that ask for something harmful; 0 takes them as they come.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    overlap: int = setting(
+        1, "How many people judge each comparison.", minimum=1, maximum=MAX_OVERLAP
+    )
+    agreement_share: float = setting(
+        0.0,
+        "Share of comparisons that one more person judges, to measure agreement.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    reference_prompts: int = setting(
+        200, "Prompts whose responses set the zero of the reward model's scores.", minimum=1
+    )
+    ppo_prompts: int = setting(2600, "PPO training prompts, from the train split.", minimum=1)
+    ppo_harmful_share: float = setting(
+        0.0,
+        "Share of the PPO training prompts that ask for something harmful; 0 takes them as they come.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    watch_prompts: int = setting(
+        48,
+        "Validation prompts that the test reward model watches PPO with; 0 turns the tripwire off.",
+        minimum=0,
+    )
+    heldout_prompts: int = setting(
+        150, "Held-out prompts that the dashboard's figures are measured on.", minimum=1
+    )
+    kl_reference: str = setting(
+        "base",
+        "The policy that the KL penalty is measured against: base or previous.",
+        choices=("base", "previous"),
+    )
+    corpus: int = setting(30_000, "Rows that the base policy is trained on.", minimum=1)
+    corpus_clean_share: float = setting(
+        0.6, "Share of these rows that are without fault.", minimum=0.0, maximum=1.0
+    )
+    batches: tuple[int, ...] = setting(
+        (), "Batches that the reward models learn from; empty means every closed batch."
+    )
+
+    @classmethod
+    def of(cls, round: Round) -> Self:
+        """The settings that a round was launched with; what an older version lacked is at its default."""
+        stored, _ = cls.split_known(round.config.get("round", {}))
+        values = _with_overlap(stored, round.project, round.plan)
+        return cls.from_dict(values, stored=True)
+
+
+SECTIONS: dict[str, type[StageConfig]] = {
+    "round": RoundConfig,
+    **{
+        stage: CONFIGS[stage]
+        for stage in ("base", "generate", "reward_model", "ppo", "evaluate", "selection")
+    },
+}
+"""The class behind each section of a round's configuration, in the order of its stages."""
+
+NARROWED: dict[tuple[str, str], tuple[int, int]] = {("generate", "k"): (2, MAX_RESPONSES)}
+"""(smallest, largest) of a stage's setting where a round takes less than the stage by itself."""
+
+
+class SettingsError(RoundError):
+    """Settings that can't be launched: `{"section.setting": sentence}`, or the section alone."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons)
+
+
+@dataclass(frozen=True)
+class FrozenConfig:
+    """A complete configuration that was checked by `freeze`, as objects of the classes in SECTIONS."""
+
+    sections: Mapping[str, Any]
+
+    def to_dict(self) -> Config:
+        """`{section: {setting: value}}` as the round's row has it, without what is filled in later."""
+        return {name: without_filled_in(config) for name, config in self.sections.items()}
+
+
+def freeze(
+    config: Mapping[str, Mapping[str, Any]] | FrozenConfig, plan: Sequence[str], project: Project
+) -> FrozenConfig:
+    """Check a configuration and fill in every default; SettingsError for an unknown or impossible one."""
+    if isinstance(config, FrozenConfig):
+        return config
+    names = ["round", *(stage for stage in plan if stage in SECTIONS)]
+    for section in config:
+        if section not in names:
+            reason = f"{section!r} is not a part of this round's configuration."
+            raise SettingsError(reason, {section: reason})
+    values = {name: dict(config.get(name, {})) for name in names}
+    values["round"] = _with_overlap(values["round"], project, plan)
+    frozen: dict[str, StageConfig] = {}
+    refused: list[SettingsError] = []
+    for name in names:
+        try:
+            frozen[name] = parsed(name, values[name])
+        except SettingsError as error:
+            refused.append(error)
+    for (section, name), (low, high) in NARROWED.items():
+        if section in frozen and not low <= getattr(frozen[section], name) <= high:
+            reason = f"{section}: {name} must be between {low} and {high}."
+            refused.append(SettingsError(reason, {f"{section}.{name}": reason}))
+    if refused:
+        reasons = {key: reason for error in refused for key, reason in error.reasons.items()}
+        raise SettingsError(str(refused[0]), reasons)
+    return FrozenConfig(frozen)
+
+
+def parsed(section: str, values: Mapping[str, Any]) -> StageConfig:
+    """A section as an object of its class, with placeholders for what is filled in later."""
+    config_class = SECTIONS[section]
+    chosen = {name: value for name, value in values.items() if name not in FILLED_IN}
+    try:
+        return config_class.from_dict(chosen | placeholders(config_class))
+    except IdleError as error:
+        reasons = {f"{section}.{name}": f"{reason}." for name, reason in error.reasons.items()}
+        raise SettingsError(f"{section}: {error}.", reasons) from None
+    except ValueError as error:
+        reason = f"{section}: {error}."
+        raise SettingsError(reason, {section: reason}) from None
+
+
+def without_filled_in(config: StageConfig) -> dict[str, Any]:
+    """The settings of a section that a person may choose."""
+    return {name: value for name, value in config.to_dict().items() if name not in FILLED_IN}
+
+
+def placeholders(config_class: type[StageConfig]) -> dict[str, str]:
+    """Something in place of every model that is filled in later, so that the rest can be checked."""
+    models = ("policy", "reference", "reward_model", "test_reward_model", "trunk")
+    return {name: "…" for name in models if name in config_class.__dataclass_fields__}
+
+
+def _with_overlap(
+    values: Mapping[str, Any], project: Project, plan: Sequence[str]
+) -> dict[str, Any]:
+    """The project's overlap where none is given; none at all in a round that asks nobody."""
+    if "generate" not in plan:
+        return {name: value for name, value in values.items() if name != "overlap"}
+    return {"overlap": min(project.overlap, MAX_OVERLAP), **values}
+
+
+# --- What is offered --------------------------------------------------------------------------
+
+
+def preset(name: str) -> Config:
+    """The sections of `rlhf/training/presets/<name>.toml`; RoundError if there is no such file."""
+    path = PRESETS / f"{name}.toml"
+    if not name.isidentifier() or not path.exists():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise RoundError(f"There is no preset {name!r}; there are {known}.")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def default_config(project: Project, preset_name: str = "") -> Config:
+    """What a round would be launched with: every setting of every stage, the preset's or the default.
+
+    What was chosen for the last round is offered again, except for settings that do nothing, which
+    earlier versions accepted: their default is offered, and the page marks the change.
+    """
+    last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
+    if last and not preset_name:
+        return {
+            section: _offered(section, values)
+            for section, values in last.config.items()
+            if section in ("round", *Round.FULL_PLAN) and section in SECTIONS
+        }
+    chosen = preset(preset_name or _preset_for(project))
+    if not project.is_demo:
+        chosen.setdefault("round", {})["overlap"] = min(project.overlap, MAX_OVERLAP)
+    chosen.setdefault("generate", {})["k"] = project.responses_per_comparison
+    return {
+        section: without_filled_in(parsed(section, chosen.get(section, {})))
+        for section in ("round", *Round.FULL_PLAN)
+        if section in SECTIONS
+    }
+
+
+def _offered(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a last round's section is offered again: an older version's may hold other settings."""
+    config_class = SECTIONS[section]
+    known, _ = config_class.split_known(values)
+    kept = config_class.flattened(config_class.without_idle(known | placeholders(config_class)))
+    return nested({key: kept[key] for key in known if key not in FILLED_IN})
+
+
+def with_changes(config: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]) -> Config:
+    """The configuration with some settings changed, whichever way their keys are written: in nested
+    tables, with dots, or as in earlier versions. RoundError names an unknown one."""
+    changed = {section: dict(values) for section, values in config.items()}
+    for section, values in changes.items():
+        if not isinstance(values, Mapping):
+            raise RoundError(f"{section} must be an object of settings.")
+        before, config_class = changed.get(section, {}), SECTIONS.get(section)
+        try:
+            changed[section] = (
+                config_class.merged(before, values) if config_class else {**before, **values}
+            )
+        except ValueError as error:
+            raise RoundError(f"{section}: {error}.") from None
+    return changed
+
+
+def base_config(project: Project, preset_name: str = "") -> Config:
+    """The configuration of the round that builds and measures the base policy."""
+    chosen = preset(preset_name or _preset_for(project))
+    base, sizes = chosen.get("base", {}), chosen.get("round", {})
+    corpus = {name: sizes[name] for name in ("corpus", "corpus_clean_share") if name in sizes}
+    seed = {"seed": base["seed"]} if "seed" in base else {}
+    return {
+        "round": without_filled_in(parsed("round", sizes)) | corpus,
+        "base": without_filled_in(parsed("base", base)) | seed,
+        "evaluate": without_filled_in(parsed("evaluate", chosen.get("evaluate", {}))),
+    }
+
+
+def _preset_for(project: Project) -> str:
+    policy = Checkpoint.objects.current_policy(project)
+    large = policy is not None and policy.n_parameters == 0 and not project.is_demo
+    return "small" if large else str(settings.DEMO_PRESET)

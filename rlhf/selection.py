@@ -1,0 +1,64 @@
+"""When an ensemble scores what waits for people, so that they judge first where it disagrees most."""
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from annotation.models import Event, Project, User
+from rlhf import computing_cost, jobs
+from rlhf.errors import RoundError
+from rlhf.models import Job, Round
+from rlhf.stages.selection import MAX_SCORED, newest_ensemble, waiting_comparisons
+
+
+def select(round: Round) -> Job | None:
+    """Let the newest ensemble score the waiting comparisons; None where there is nothing to score.
+
+    The job belongs to the round and is no stage of its plan: the round goes on whatever comes of it.
+    """
+    project = round.project
+    if newest_ensemble(project) is None or not waiting_comparisons(project).exists():
+        return None
+    if selections(project).filter(state=Job.State.QUEUED).exists():
+        return None
+    return jobs.enqueue(round, "selection")
+
+
+def select_now(project: Project, by: User | None) -> Job:
+    """`select` by an admin, also for batches that belong to no round. RoundError where it can't be."""
+    with transaction.atomic():
+        Project.objects.lock(project.pk)
+        if reason := why_not_select(project):
+            raise RoundError(reason)
+        model = newest_ensemble(project)
+        assert model is not None
+        # The job belongs to the round that the model came from: it uses that round's settings.
+        job = jobs.enqueue(model.round or project.rounds.latest("number"), "selection")
+        Event.record(project, by, "asked what would teach most", model, job=str(job.uid))
+    return job
+
+
+def why_not_select(project: Project) -> str:
+    """Why the waiting comparisons can't be scored now, in a sentence; "" if they can."""
+    if newest_ensemble(project) is None:
+        return (
+            "No reward model here has several members whose opinions could differ: launch a round, "
+            "or train reward models, with Members of 2 or more."
+        )
+    if not project.rounds.exists():
+        return "There is no round here yet: build the base policy first."
+    if not waiting_comparisons(project).exists():
+        return "Nothing waits for people: open a batch first."
+    if selections(project).filter(state__in=[Job.State.QUEUED, Job.State.RUNNING]).exists():
+        return "Scoring is already running."
+    return ""
+
+
+def selections(project: Project) -> QuerySet[Job]:
+    """The project's jobs that score what waits for people, newest first."""
+    return Job.objects.filter(project=project, stage="selection").order_by("-created_at", "-pk")
+
+
+def selection_cost(project: Project, n: int) -> str:
+    """What scoring `n` comparisons will take, in a sentence."""
+    last = selections(project).filter(state=Job.State.DONE).first()
+    return computing_cost.selection_cost(last, min(n, MAX_SCORED))

@@ -1,0 +1,152 @@
+"""Measuring a policy: held-out prompts and the opponents' samples in, scores out."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf import simulation
+from rlhf.errors import StageError
+from rlhf.models import Checkpoint, Job, Round, Score
+from rlhf.stages.prompts import choose, prompt_row
+from rlhf.stages.stage import Row, Write, stage_config
+from rlhf.training import configs, rundir
+from rlhf.training.rundir.files import read_jsonl, write_jsonl
+from rlhf.training.score_summary import Sample, by_temperature, summarize
+from rlhf.training.settings import save
+
+
+def prepare_evaluate(job: Job, run_dir: Path) -> None:
+    """Held-out prompts, and the responses of the base and the previous policy to the same prompts.
+
+    The judge is the test reward model, which PPO has never seen.
+    """
+    round = job.round
+    if round.policy is None:
+        raise StageError("The round has no policy to evaluate yet.")
+    judge = round.newest_model(Checkpoint.Kind.TEST_REWARD_MODEL)
+    config = stage_config(
+        round,
+        configs.EvaluateConfig,
+        "evaluate",
+        policy=round.policy.path,
+        reward_model=judge.path if judge else "",
+    )
+    save(config, run_dir / rundir.CONFIG)
+    prompts = choose(round, "heldout")
+    if not prompts:
+        raise StageError(
+            "There is no held-out prompt to evaluate on; import prompts (15 % of them are held out)."
+        )
+    write_jsonl(run_dir / rundir.DATA / "prompts.jsonl", map(prompt_row, prompts))
+    prompt_ids = {str(prompt.uid) for prompt in prompts}
+    for name, policy in opponents(round).items():
+        rows = [
+            row
+            for row in evaluation_samples(policy)
+            if row["prompt_id"] in prompt_ids and row["temperature"] in config.temperatures
+        ]
+        if rows:
+            write_jsonl(run_dir / rundir.DATA / "opponents" / f"{name}.jsonl", rows)
+
+
+def opponents(round: Round) -> dict[str, Checkpoint]:
+    """The policies that the round's is compared with: the base, and the one it started from."""
+    if round.policy is None or round.policy.parent is None:
+        return {}
+    return {"base": round.policy.root, "previous": round.policy.parent}
+
+
+def evaluation_samples(policy: Checkpoint) -> list[Row]:
+    """The samples of the round that measured this policy; [] if none did."""
+    job = policy.round.last_done("evaluate") if policy.round else None
+    if job is None or not (job.run_dir / "samples.jsonl").exists():
+        return []
+    return list(read_jsonl(job.run_dir / "samples.jsonl"))
+
+
+def collect_evaluate(job: Job, run_dir: Path, result: Row) -> Write:
+    """Score rows: the reward model's opinion and, in the demo's world, the rubric's."""
+    round, policy = job.round, job.round.policy
+    assert policy is not None
+    rows = score_rows(job, policy, Score.Judge.MODEL, result.get("summary") or {})
+    # `previous` last and once: where it is the base itself, one set of rows is enough.
+    for name, opponent in {o.pk: (n, o) for n, o in opponents(round).items()}.values():
+        summary = result.get("opponents", {}).get(name) or {}
+        rows += score_rows(job, opponent, Score.Judge.MODEL, summary)
+    if round.project.is_demo:
+        result["gold"] = rubric_summary(job, run_dir)
+        rows += score_rows(job, policy, Score.Judge.GOLD, result["gold"])
+
+    def write() -> None:
+        judges = [Score.Judge.MODEL, Score.Judge.GOLD]
+        Score.objects.filter(round=round, judge__in=judges).delete()
+        Score.objects.bulk_create(rows)
+
+    return write
+
+
+def rubric_summary(job: Job, run_dir: Path) -> dict[str, Row]:
+    """The rubric's Summary for each temperature; it judges all policies' samples by one measure."""
+    prompts = {p["prompt_id"]: p for p in read_jsonl(run_dir / "data" / "prompts.jsonl")}
+
+    def judged(path: Path) -> dict[str, list[Sample]]:
+        rows = read_jsonl(path) if path.exists() else iter(())
+        return by_temperature(simulation.gold(prompts, rows))
+
+    own = judged(run_dir / "samples.jsonl")
+    theirs = {
+        name: judged(run_dir / rundir.DATA / "opponents" / f"{name}.jsonl")
+        for name in ("base", "previous")
+    }
+    return {
+        temperature: summarize(
+            samples,
+            {name: rows[temperature] for name, rows in theirs.items() if temperature in rows},
+            seed=job.round.seed,
+        )
+        for temperature, samples in own.items()
+    }
+
+
+def score_rows(
+    job: Job, checkpoint: Checkpoint, judge: str, summaries: Mapping[str, Row]
+) -> list[Score]:
+    """A Summary of docs/formats.md as rows; a figure that the judge can't tell makes none."""
+    rows = []
+    for temperature, summary in summaries.items():
+        for metric, category, figure in _figures(summary):
+            value = figure.get("score", figure.get("value"))
+            if value is None:
+                continue
+            low, high = figure.get("ci") or (None, None)
+            rows.append(
+                Score(
+                    round=job.round,
+                    job=job,
+                    checkpoint=checkpoint,
+                    judge=judge,
+                    metric=metric,
+                    temperature=float(temperature),
+                    category=category[:60],
+                    value=value,
+                    low=low,
+                    high=high,
+                    n=figure.get("n") or 0,
+                )
+            )
+    return rows
+
+
+def _figures(summary: Row) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(metric, category or "", figure) of one temperature."""
+    figures: Iterable[tuple[str, str, Any]] = (
+        (metric, "", figure) for metric, figure in summary.items() if metric != "by_category"
+    )
+    by_category: list[tuple[str, str, Any]] = []
+    for category, of_category in summary.get("by_category", {}).items():
+        if category:
+            wins = of_category.get("win_rate_vs_base")
+            by_category += [("score", category, of_category), ("win_rate_vs_base", category, wins)]
+    for metric, category, figure in (*figures, *by_category):
+        if isinstance(figure, Mapping):
+            yield metric, category, figure

@@ -1,0 +1,98 @@
+"""Training reward models: frozen preferences in, a training and a test reward model out."""
+
+import itertools
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from annotation.data import snapshots
+from rlhf.errors import StageError
+from rlhf.models import Checkpoint, Job, Round
+from rlhf.round_config import RoundConfig
+from rlhf.stages.model_folders import new_checkpoint
+from rlhf.stages.prompts import choose
+from rlhf.stages.stage import Row, Write, stage_config, start_policy, written_config
+from rlhf.training import configs, rundir
+from rlhf.training.rundir.files import read_jsonl, write_jsonl
+from rlhf.training.settings import save
+
+
+def prepare_reward_model(job: Job, run_dir: Path) -> None:
+    """The frozen preferences, as a researcher downloads them, and samples of the starting policy."""
+    round = job.round
+    if round.snapshot is None:
+        raise StageError("The round has no snapshot of preferences yet.")
+    config = stage_config(
+        round,
+        configs.RewardModelConfig,
+        "reward_model",
+        trunk=start_policy(round).root.path,
+        axes=tuple(round.project.axis_keys),
+    )
+    save(config, run_dir / rundir.CONFIG)
+    try:
+        frozen = snapshots.snapshot_file(round.snapshot, f"{snapshots.JUDGMENTS}.jsonl")
+    except snapshots.SnapshotError as error:
+        if not round.snapshot.counts.get("judgments"):
+            raise StageError(
+                f"Version {round.snapshot.version} of the data ranks nothing: it holds ratings or "
+                "written answers, and a reward model learns from rankings."
+            ) from None
+        raise StageError(str(error)) from None
+    shutil.copyfile(frozen, run_dir / rundir.DATA / "preferences.jsonl")
+    write_jsonl(run_dir / rundir.DATA / "reference.jsonl", reference_rows(round, frozen))
+
+
+def reference_rows(round: Round, frozen: Path) -> Iterable[Row]:
+    """What the scores are shifted and scaled by: one sample of the starting policy per prompt.
+
+    The first response to a ranked prompt is as good a sample of the policy as any other. A round
+    without a generate stage (imported preferences) takes the responses that were ranked.
+    """
+    n = RoundConfig.of(round).reference_prompts
+    generated = round.last_done("generate")
+    if generated is not None:
+        prompts = {str(prompt.uid): prompt for prompt in choose(round, "ranking")}
+        path = generated.run_dir / "responses.jsonl"
+        for row in itertools.islice(read_jsonl(path), n):
+            prompt = prompts.get(row["prompt_id"])
+            if prompt is not None and row["responses"]:
+                text = row["responses"][0]["text"]
+                yield _reference_row(row["prompt_id"], prompt.messages, prompt.risk, text)
+        return
+    needed = ("prompt_id", "messages", "responses")
+    for i, row in enumerate(itertools.islice(read_jsonl(frozen, required=needed), n)):
+        # The first response of half the rows and the last of the others: in a file of pairs the
+        # first is often the better one.
+        text = row["responses"][0 if i % 2 else -1]
+        yield _reference_row(row["prompt_id"], row["messages"], row.get("risk", ""), text)
+
+
+def _reference_row(prompt_id: str, messages: Any, risk: str, text: str) -> Row:
+    return {"prompt_id": prompt_id, "messages": messages, "risk": risk, "text": text}
+
+
+def collect_reward_model(job: Job, run_dir: Path, result: Row) -> Write:
+    config = written_config(run_dir)
+    checkpoints = [
+        new_checkpoint(
+            job,
+            kind,
+            f"round {job.round.number} {words}",
+            run_dir / part,
+            parent=start_policy(job.round).root,
+            config=config,
+            metrics={part: result.get(part), "calibration": result.get("calibration")},
+        )
+        for kind, words, part in (
+            (Checkpoint.Kind.REWARD_MODEL, "reward model", "train"),
+            (Checkpoint.Kind.TEST_REWARD_MODEL, "test reward model", "test"),
+        )
+    ]
+
+    def write() -> None:
+        for checkpoint in checkpoints:
+            checkpoint.save()
+
+    return write

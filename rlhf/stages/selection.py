@@ -1,0 +1,91 @@
+"""Scoring by disagreement: the comparisons that wait for people in, a score for each out.
+
+The stage is in no round's plan: `rlhf/selection.py` says when it runs.
+"""
+
+from pathlib import Path
+
+from django.db.models import Q, QuerySet
+
+from annotation.judge.assignment import score_comparisons
+from annotation.models import Batch, Comparison, Project
+from annotation.protocols import COMPARING
+from rlhf.errors import StageError
+from rlhf.models import Checkpoint, Job
+from rlhf.stages.stage import Row, Write, stage_config, written_config
+from rlhf.training import configs, rundir
+from rlhf.training.rundir.files import read_jsonl, write_jsonl
+from rlhf.training.settings import save
+
+MAX_SCORED = 20_000
+"""Comparisons that one job scores: drawn at random where more wait, and the rest next time."""
+
+
+def prepare_selection(job: Job, run_dir: Path) -> None:
+    """The comparisons that wait for people, and the ensemble that scores them."""
+    model = newest_ensemble(job.project)
+    if model is None:
+        raise StageError("No reward model has several members, so nothing can disagree.")
+    waiting = waiting_comparisons(job.project).select_related("prompt")
+    ages = policy_ages(job.project)
+    rows = []
+    for comparison in waiting.prefetch_related("responses").order_by("shuffle", "pk")[:MAX_SCORED]:
+        responses = sorted(comparison.responses.all(), key=lambda response: response.pk)
+        rows.append(
+            {
+                "comparison_id": str(comparison.pk),
+                "messages": comparison.prompt.messages,
+                "responses": [response.text for response in responses],
+                "age": min((ages.get(response.source, 0) for response in responses), default=0),
+            }
+        )
+    if not rows:
+        raise StageError("Nothing waits for people any more, so there is nothing to select from.")
+    config = stage_config(job.round, configs.SelectionConfig, "selection", reward_model=model.path)
+    save(config, run_dir / rundir.CONFIG)
+    write_jsonl(run_dir / rundir.DATA / "comparisons.jsonl", rows)
+
+
+def collect_selection(job: Job, run_dir: Path, result: Row) -> Write:
+    """The scores on the comparisons, by which `annotation` hands out; it knows no more about them."""
+    rows = read_jsonl(run_dir / "scores.jsonl", required=("comparison_id", "score"))
+    scores = {int(row["comparison_id"]): float(row["score"]) for row in rows}
+    path = written_config(run_dir)["reward_model"]
+    model = Checkpoint.objects.filter(project=job.project, path=path).first()
+    by = str(model) if model else "reward model"
+
+    def write() -> None:
+        for batch in Batch.objects.filter(project=job.project, state=Batch.State.OPEN):
+            free = set(batch.comparisons.filter(is_free=True).values_list("pk", flat=True))
+            of_batch = {pk: score for pk, score in scores.items() if pk in free}
+            if of_batch:
+                score_comparisons(batch, of_batch, by=by)
+
+    return write
+
+
+def newest_ensemble(project: Project) -> Checkpoint | None:
+    """The project's newest reward model that has several members, whose opinions can differ."""
+    models = Checkpoint.objects.filter(project=project, kind=Checkpoint.Kind.REWARD_MODEL)
+    return models.filter(config__members__gt=1).order_by("-created_at", "-pk").first()
+
+
+def waiting_comparisons(project: Project) -> QuerySet[Comparison]:
+    """What people may still be handed in order to say which response is better."""
+    return Comparison.objects.filter(
+        Q(batch__interface__in=COMPARING)
+        # A batch without its own interface has the project's.
+        | Q(batch__interface="", batch__project__interface__in=COMPARING),
+        batch__project=project,
+        batch__state=Batch.State.OPEN,
+        batch__qualification=None,
+        is_free=True,
+        is_live=False,
+        gold=None,
+    )
+
+
+def policy_ages(project: Project) -> dict[str, int]:
+    """How many promoted policies are newer, by the label of the responses that a policy wrote."""
+    promoted = Checkpoint.objects.promoted_policies(project)
+    return {policy.response_source: age for age, policy in enumerate(promoted)}

@@ -1,0 +1,78 @@
+"""A round's configuration: one class says what a setting may be, on the page and behind it."""
+
+import dataclasses
+
+import pytest
+
+from rlhf.models import Round
+from rlhf.pages.launch_form import LaunchForm
+from rlhf.round_config import (
+    NARROWED,
+    SECTIONS,
+    RoundConfig,
+    SettingsError,
+    default_config,
+    freeze,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_form_s_limits_are_those_of_the_classes(project):
+    form = LaunchForm(project=project, defaults=default_config(project, "tiny"))
+    assert len(form.fields) > 80
+    for key, field in form.fields.items():
+        section, _, name = key.partition(".")
+        known = SECTIONS[section].settings()[name]
+        low, high = NARROWED.get((section, name), (known.minimum, known.maximum))
+        if known.choices:
+            assert [value for value, _ in field.choices] == list(known.choices), key
+        elif hasattr(field, "min_value"):
+            assert (field.min_value, field.max_value) == (low, high), key
+
+
+def test_every_setting_of_a_round_is_on_the_form_but_what_is_filled_in(project):
+    form = LaunchForm(project=project, defaults=default_config(project, "tiny"))
+    on_form = {key.partition(".")[2] for key in form.fields if key.startswith("round.")}
+    fields = {field.name for field in dataclasses.fields(RoundConfig)}
+    assert fields - on_form == {"corpus", "corpus_clean_share", "batches"}
+
+
+def test_the_largest_overlap_of_the_form_can_be_launched_and_one_more_cannot(project):
+    config = default_config(project, "tiny")
+    field = LaunchForm(project=project, defaults=config).fields["round.overlap"]
+    config["round"]["overlap"] = field.max_value
+    assert freeze(config, Round.FULL_PLAN, project).sections["round"].overlap == field.max_value
+    config["round"]["overlap"] += 1
+    with pytest.raises(SettingsError, match="overlap must be 20 or less"):
+        freeze(config, Round.FULL_PLAN, project)
+
+
+def test_a_frozen_configuration_holds_every_setting_and_no_model(project):
+    frozen = freeze({"ppo": {"steps": 3}}, Round.FULL_PLAN, project).to_dict()
+    assert frozen["ppo"]["steps"] == 3
+    assert frozen["ppo"]["kl"]["weight"] == 0.2
+    assert frozen["round"]["overlap"] == project.overlap
+    assert "policy" not in frozen["ppo"]
+    assert "corpus" not in frozen["round"]
+
+
+def test_every_section_that_is_wrong_is_named_at_once(project):
+    config = {"ppo": {"steps": -1}, "round": {"harmful_share": 2.0}}
+    with pytest.raises(SettingsError) as refused:
+        freeze(config, Round.FULL_PLAN, project)
+    assert set(refused.value.reasons) == {"ppo", "round"}
+
+
+def test_a_round_of_an_older_version_is_read_with_defaults_for_what_it_lacks(project):
+    old = {"round": {"ranking_prompts": 6, "annotators": 5}}
+    round = Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN, config=old)
+    sizes = RoundConfig.of(round)
+    assert (sizes.ranking_prompts, sizes.kl_reference) == (6, "base")
+    assert sizes.overlap == project.overlap
+
+
+def test_a_project_that_asks_more_people_than_a_round_may_is_offered_the_most(project):
+    project.overlap = 99
+    project.save()
+    assert default_config(project, "tiny")["round"]["overlap"] == 20
