@@ -40,8 +40,10 @@ from rlhf.training import reward_model, sampling
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt
 from rlhf.training.language_models.policy import load_policy
+from rlhf.training.reward_data import add_prior_features, group_judgments
 from rlhf.training.reward_math import disagreement, information
 from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_run import RewardRun
 from rlhf.training.rundir.process import StopRequest
 from rlhf.world import rubric
 from rlhf.world.prompts import Split, WorldPrompt, make_prompts
@@ -201,13 +203,13 @@ class Study:
         torch.manual_seed(self.seed)
         members: list[RewardModel] = []
         with tempfile.TemporaryDirectory() as folder:
-            run = reward_model.Run(Path(folder), config, StopRequest(), 1)
-            for axes, seed in reward_model.plans_of(config):
+            run = RewardRun(Path(folder), config, StopRequest(), 1)
+            for axes, seed in reward_model.members_of(config):
                 member = reward_model.new_member(
                     config, axes, seed, torch.device("cpu"), members, "train"
                 )
-                groups = reward_model.groups_of(member, judgments, ["rubric"])
-                reward_model.with_prior(member, groups, config.batch_size)
+                groups = group_judgments(member, judgments, ["rubric"])
+                add_prior_features(member, groups, config.batch_size)
                 reward_model.train(member, groups, 1, "train", run, config)
                 members.append(member)
             run.close()

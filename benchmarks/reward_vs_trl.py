@@ -39,7 +39,9 @@ from rlhf.training import reward_model
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt
 from rlhf.training.intervals import mean_with_interval
+from rlhf.training.reward_data import group_judgments
 from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_run import RewardRun
 from rlhf.training.rundir.process import StopRequest
 from rlhf.training.word_tokenizer import build_tokenizer
 from rlhf.world import rubric
@@ -245,15 +247,15 @@ def ours(
         )
         for number, r in enumerate(training)
     ]
-    groups = reward_model.groups_of(model, judgments, ["rubric"])
+    groups = group_judgments(model, judgments, ["rubric"])
     steps = -(-len(groups) // config.rankings_per_batch) * config.epochs
     with tempfile.TemporaryDirectory() as folder:
-        run = reward_model.Run(Path(folder), config, StopRequest(), steps)
+        run = RewardRun(Path(folder), config, StopRequest(), steps)
         prepared, worked = time.perf_counter(), time.process_time()
         reward_model.train(model, groups, 1, "train", run, config)
         ended, worked = time.perf_counter(), time.process_time() - worked
         run.close()
-    n_pairs = config.epochs * sum(len(o.pairs) for g in groups for o in g.opinions)
+    n_pairs = config.epochs * sum(len(j.pairs) for g in groups for j in g.judgments)
     conversations = [r.messages for r in heldout for _ in r.texts]
     flat = model.score(conversations, [t for r in heldout for t in r.texts])["helpfulness"]
     places = itertools.accumulate([0, *(len(r.texts) for r in heldout)])

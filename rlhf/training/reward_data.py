@@ -1,4 +1,4 @@
-"""What a reward model learns from: rankings, grouped by the responses that they are about.
+"""What a reward model learns from: rankings, grouped by the responses that they rank.
 
 All judgments of the same responses to one prompt are one group, so that its texts are read once.
 """
@@ -20,14 +20,15 @@ from rlhf.training.rundir.errors import InputError
 
 
 @dataclass
-class Opinion:
-    """One judgment of one axis on the responses of a group."""
+class AxisJudgment:
+    """One judgment of the responses of a group on one axis."""
 
     axis: int
-    """Its place among the model's axes, as `annotator` is the place among the annotators."""
+    """Index among the model's axes."""
     annotator: int
+    """Index among the annotators."""
     pairs: list[reward_math.Pair]
-    """Of places among the group's responses."""
+    """Of indices among the group's responses."""
     ranks: tuple[int | None, ...]
     """Of the group's responses; None where a response was not ranked."""
     weight: float
@@ -36,19 +37,26 @@ class Opinion:
 
 
 @dataclass
-class Group:
-    """The responses to one prompt with all judgments of exactly these: read once for all."""
+class RankedGroup:
+    """Responses to one prompt with all judgments of exactly these."""
 
     prompt: Prompt
     responses: tuple[str, ...]
-    opinions: list[Opinion]
+    judgments: list[AxisJudgment]
     texts: list[Text]
-    prior: Tensor | None = None
-    """(texts, 3) what a prior finds of them, once `with_prior` has asked it."""
+    features: Tensor | None = None
+    """(texts, 3) the prior's features of them, once `add_prior_features` has computed them."""
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a judgment compares two of the responses."""
+        return any(judgment.pairs for judgment in self.judgments)
 
 
-def split(prompt_ids: Sequence[str], config: RewardModelConfig) -> tuple[set[str], set[str]]:
-    """Prompt ids for the train-RM and for the test-RM, the same for the same ids and seed.
+def split_prompts(
+    prompt_ids: Sequence[str], config: RewardModelConfig
+) -> tuple[set[str], set[str]]:
+    """Prompt ids for the train-RM and for the test-RM, the same for the same ids and random seed.
 
     By the order of hashes, so that a prompt tends to stay on its side when others are added.
     """
@@ -64,11 +72,11 @@ def split(prompt_ids: Sequence[str], config: RewardModelConfig) -> tuple[set[str
 
 
 def check_ties(judgments: Sequence[Judgment]) -> None:
-    """`InputError` for a ranking with more responses on one place than can be summed over."""
+    """`InputError` for a ranking with more responses on one rank than can be summed over."""
     for judgment in judgments:
         for axis, ranks in judgment.ranks.items():
-            places = Counter(rank for rank in ranks if rank is not None)
-            tied = max((n for rank, n in places.items() if rank != max(places)), default=0)
+            counts = Counter(rank for rank in ranks if rank is not None)
+            tied = max((n for rank, n in counts.items() if rank != max(counts)), default=0)
             if tied > reward_math.MOST_TIED:
                 raise InputError(
                     f"A ranking for prompt {judgment.prompt.prompt_id} has {tied} responses on one "
@@ -77,84 +85,89 @@ def check_ties(judgments: Sequence[Judgment]) -> None:
                 )
 
 
-def groups_of(
+def group_judgments(
     model: RewardModel, judgments: Sequence[Judgment], annotators: Sequence[str]
-) -> list[Group]:
-    """Judgments by what was judged; each group's distinct responses are read once."""
+) -> list[RankedGroup]:
+    """Judgments by the responses that they rank; each group's distinct responses are read once."""
     number = {name: i for i, name in enumerate(annotators)}
-    found: dict[tuple[str, tuple[str, ...]], Group] = {}
+    groups: dict[tuple[str, tuple[str, ...]], RankedGroup] = {}
     for judgment in judgments:
         # The same responses in another order are the same group.
         responses = tuple(sorted(set(judgment.responses)))
-        place = {text: i for i, text in enumerate(responses)}
         key = (judgment.prompt.prompt_id, responses)
-        if key not in found:
-            conversations = [judgment.prompt.messages] * len(responses)
-            read = model.tokenize(conversations, responses)
-            found[key] = Group(judgment.prompt, responses, [], read)
-        for axis, name in enumerate(model.axes):
-            ranks = judgment.ranks.get(name)
-            if ranks is None:
-                continue
-            label, strength = judgment.strength.get(name, ("", None))
-            pairs = [
-                reward_math.Pair(
-                    place[judgment.responses[p.better]],
-                    place[judgment.responses[p.worse]],
-                    p.tie,
-                    p.margin if strength is None or p.tie else strength,
-                )
-                for p in reward_math.pairs_of(ranks, judgment.responses)
-            ]
-            placed: list[int | None] = [None] * len(responses)
-            for text, rank in zip(judgment.responses, ranks, strict=True):
-                placed[place[text]] = rank
-            found[key].opinions.append(
-                Opinion(
-                    axis,
-                    number[judgment.annotator],
-                    pairs,
-                    tuple(placed),
-                    judgment.weight,
-                    judgment.round,
-                    label,
-                )
-            )
-    return list(found.values())
+        if key not in groups:
+            texts = model.tokenize([judgment.prompt.messages] * len(responses), responses)
+            groups[key] = RankedGroup(judgment.prompt, responses, [], texts)
+        groups[key].judgments += [
+            _on_axis(judgment, axis, name, responses, number[judgment.annotator])
+            for axis, name in enumerate(model.axes)
+            if judgment.ranks.get(name) is not None
+        ]
+    return list(groups.values())
 
 
-def with_prior(
+def _on_axis(
+    judgment: Judgment, axis: int, name: str, responses: tuple[str, ...], annotator: int
+) -> AxisJudgment:
+    """A judgment on one axis, by indices among a group's distinct `responses`."""
+    index = {text: i for i, text in enumerate(responses)}
+    level, strength = judgment.strength.get(name, ("", None))
+    pairs = [
+        reward_math.Pair(
+            index[judgment.responses[p.better]],
+            index[judgment.responses[p.worse]],
+            p.tie,
+            p.margin if strength is None or p.tie else strength,
+        )
+        for p in reward_math.pairs_of(judgment.ranks[name], judgment.responses)
+    ]
+    ranks: list[int | None] = [None] * len(responses)
+    for text, rank in zip(judgment.responses, judgment.ranks[name], strict=True):
+        ranks[index[text]] = rank
+    return AxisJudgment(
+        axis, annotator, pairs, tuple(ranks), judgment.weight, judgment.round, level
+    )
+
+
+def add_prior_features(
     model: RewardModel,
-    groups: Sequence[Group],
+    groups: Sequence[RankedGroup],
     batch_size: int,
-    peers: parallel.Group = parallel.Group(),  # noqa: B008 - it never changes
+    processes: parallel.Group = parallel.Group(),  # noqa: B008 - it never changes
 ) -> None:
-    """Compute the prior's features once per text; these texts say what is usual."""
+    """Compute the prior's features once per text; on these texts the features are standardized."""
     if model.prior is None:
         return
-    texts = [t for g in groups for t in g.texts]
-    mine = model.prior_features(texts[peers.share], batch_size=batch_size)
+    texts = [text for group in groups for text in group.texts]
+    mine = model.prior_features(texts[processes.share], batch_size=batch_size)
     assert mine is not None
     features = mine.new_zeros(len(texts), mine.shape[1])
-    features[peers.share] = mine
-    features = model.features.fit(peers.all_reduce(features))
+    features[processes.share] = mine
+    features = model.features.fit(processes.all_reduce(features))
     start = 0
     for group in groups:
-        group.prior = features[start : start + len(group.texts)]
+        group.features = features[start : start + len(group.texts)]
         start += len(group.texts)
 
 
-def batches_of(groups: list[Group], size: int, generator: random.Random) -> list[list[Group]]:
-    """A shuffled order in which the groups of one batch are of similar length."""
-    shuffled = generator.sample(groups, len(groups))
-    batches = []
-    for start in range(0, len(shuffled), 8 * size):
-        near = sorted(
-            shuffled[start : start + 8 * size],
-            key=lambda g: max(len(t.prompt) + len(t.response) for t in g.texts),
-        )
-        batches += [near[i : i + size] for i in range(0, len(near), size)]
-    generator.shuffle(batches)
+def shuffled_batches(
+    groups: Sequence[RankedGroup], config: RewardModelConfig
+) -> list[list[RankedGroup]]:
+    """The batches of all epochs, shuffled; the groups of one batch are of similar length."""
+    generator = random.Random(config.seed)
+    size = config.rankings_per_batch
+    batches: list[list[RankedGroup]] = []
+    for _ in range(config.epochs):
+        shuffled = generator.sample(groups, len(groups))
+        of_epoch = []
+        for start in range(0, len(shuffled), 8 * size):
+            sorted_chunk = sorted(
+                shuffled[start : start + 8 * size],
+                key=lambda g: max(len(t.prompt) + len(t.response) for t in g.texts),
+            )
+            of_epoch += [sorted_chunk[i : i + size] for i in range(0, len(sorted_chunk), size)]
+        generator.shuffle(of_epoch)
+        batches += of_epoch
     return batches
 
 

@@ -180,9 +180,9 @@ def estimate_reward_time(
     batch = sides["train"][: config.rankings_per_batch]
     some = [t for g in batch for t in g.texts]
     began = time.monotonic()
-    reward_data.with_prior(model, batch, config.batch_size)
+    reward_data.add_prior_features(model, batch, config.batch_size)
     reading = (time.monotonic() - began) / len(some)
-    priors = [g.prior for g in batch if g.prior is not None]
+    priors = [g.features for g in batch if g.features is not None]
     for _ in range(2):  # the first warms up
         began = time.monotonic()
         scores = model.raw_scores(some, torch.cat(priors) if priors else None)

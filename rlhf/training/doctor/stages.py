@@ -183,14 +183,14 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
     if checkpoint is not None:
         report.add("ok", "checkpoint", "It would go on from its checkpoint.")
     ids = sorted({j.prompt.prompt_id for j in judgments})
-    halves = dict(zip(("train", "test"), reward_data.split(ids, config), strict=True))
+    halves = dict(zip(("train", "test"), reward_data.split_prompts(ids, config), strict=True))
     annotators = sorted({j.annotator for j in judgments})
 
     # 2. The first model of all that would be trained.
     device = devices.choose_device(config.device)
     here = available_memory(device.type)
     devices.be_deterministic(config.seed, config.threads)
-    plans = reward_model.plans_of(config)
+    plans = reward_model.members_of(config)
     axes, seed = plans[0]
     model = reward_model.new_member(config, axes, seed, device, [], "train")
     check_round_trip(report, model.tokenizer, "trunk", [j.prompt for j in judgments], [])
@@ -198,10 +198,10 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
     # 3. Lengths and batches.
     sides = {}
     for name, mine in halves.items():
-        groups = reward_data.groups_of(
+        groups = reward_data.group_judgments(
             model, [j for j in judgments if j.prompt.prompt_id in mine], annotators
         )
-        sides[name] = [g for g in groups if any(o.pairs for o in g.opinions)]
+        sides[name] = [g for g in groups if g.has_pairs]
         if not sides[name]:
             report.add(
                 "error",

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from rlhf.training import reward_model
 from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.reward_run import RewardRun
 from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.test_parallel import put, torchrun
@@ -79,14 +80,14 @@ def test_two_processes_learn_the_reward_models_of_one(talker, tmp_path, sharded)
 def stopped(folder, after):
     """Stop a run after so many steps, as SIGTERM would."""
     stop = StopRequest()
-    told = reward_model.Run.told
+    record = RewardRun.record
 
     def counting(self, *given, **metrics):
-        told(self, *given, **metrics)
+        record(self, *given, **metrics)
         stop.requested = self.step >= after
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(reward_model.Run, "told", counting)
+    patch.setattr(RewardRun, "record", counting)
     with patch.context(), pytest.raises(Stopped):
         reward_model.main(folder, stop)
     patch.undo()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rlhf.training import reward_model
+from rlhf.training.reward_run import RewardRun
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.test_reward_options import opinions
@@ -36,7 +37,7 @@ def test_an_update_that_is_not_finite_is_left_out_counted_and_told(talker, tmp_p
     counts = [row["skipped_updates"] for row in rows_of(folder / "metrics.jsonl")]
     assert counts == sorted(counts)
     assert counts[-1] == 3
-    said = [line for line in capsys.readouterr().out.splitlines() if "was left out" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if "skipped, not finite" in line]
     assert len(said) == 3
     assert "not finite: loss" in said[0]
 
@@ -61,14 +62,14 @@ def test_what_was_left_out_before_a_stop_counts_after_it(talker, tmp_path):
     straight = waiting(tmp_path / "straight", talker, heavy=[3, 5])
     reward_model.main(straight, StopRequest())
     folder = waiting(tmp_path / "stopped", talker, heavy=[3, 5])
-    stop, told = StopRequest(), reward_model.Run.told
+    stop, record = StopRequest(), RewardRun.record
     patch = pytest.MonkeyPatch()
 
     def counting(self, *given, **metrics):
-        told(self, *given, **metrics)
+        record(self, *given, **metrics)
         stop.requested = self.step >= 16  # within the second of the two models
 
-    patch.setattr(reward_model.Run, "told", counting)
+    patch.setattr(RewardRun, "record", counting)
     with patch.context(), pytest.raises(Stopped):
         reward_model.main(folder, stop)
     patch.undo()
