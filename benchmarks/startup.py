@@ -44,6 +44,7 @@ def prepare(work: Path) -> dict[str, Path]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from rlhf.training.reward_models.folder import save_reward_model
     from rlhf.training.reward_models.model import RewardModel
     from rlhf.training.rundir.files import write_json, write_jsonl
     from rlhf.training.word_tokenizer import build_tokenizer
@@ -66,7 +67,7 @@ def prepare(work: Path) -> dict[str, Path]:
     axes = ("helpfulness", "safety")
     scorer = RewardModel.new(policy, axes, use_prior=True, max_length=256, device="cpu")
     scorer.fit_features(torch.randn(8, 3))
-    scorer.save(work / "reward_model")
+    save_reward_model(scorer, work / "reward_model")
     prompts = [
         {
             "prompt_id": f"p{i}",

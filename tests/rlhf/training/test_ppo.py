@@ -17,6 +17,7 @@ from rlhf.training.configs import PPOConfig
 from rlhf.training.configs.ppo_groups import EMASettings, KLSettings, LoRASettings
 from rlhf.training.data import Prompt
 from rlhf.training.ppo_models import Models
+from rlhf.training.reward_models.folder import save_reward_model
 from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.rewards import REWARDS
 from rlhf.training.rundir.errors import InputError, Stopped
@@ -621,8 +622,8 @@ def test_scores_may_keep_the_reward_models_own_unit(ready):
     # Llama 2's rule whitens by the same samples, so there the unit of what governs is no matter.
     for other, scores in ((centred, mean), (bare, raw)):
         assert torch.allclose(
-            other._whiten(scores, "helpfulness", "harmless"),
-            scorer._whiten(standard, "helpfulness", "harmless"),
+            other.scale._whiten(scores, "helpfulness", "harmless"),
+            scorer.scale._whiten(standard, "helpfulness", "harmless"),
             atol=1e-4,
         )
 
@@ -650,9 +651,10 @@ def test_a_critic_never_sees_what_is_not_said_yet(kind, ready, talker, taste, tm
     tokenizer.save_pretrained(trunk)
     rewards = taste / "train"
     if kind != "alike":
-        RewardModel.new(
+        model = RewardModel.new(
             str(trunk), ["helpfulness", "safety"], use_prior=False, max_length=64, device="cpu"
-        ).save(rewards := tmp_path / "rewards")
+        )
+        save_reward_model(model, rewards := tmp_path / "rewards")
     folder = ready(critic="model", reward_model=str(rewards), test_reward_model="")
     models = Models(load(PPOConfig, folder / "config.json"))
     torch.nn.init.normal_(models.critic.out.weight)
