@@ -66,7 +66,7 @@ def prepare(work: Path) -> dict[str, Path]:
     tokenizer.save_pretrained(policy)
     axes = ("helpfulness", "safety")
     scorer = RewardModel.new(policy, axes, use_prior=True, max_length=256, device="cpu")
-    scorer.fit_features(torch.randn(8, 3))
+    scorer.features.fit(torch.randn(8, 3))
     save_reward_model(scorer, work / "reward_model")
     prompts = [
         {

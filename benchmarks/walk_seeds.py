@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.training.configs import CONFIGS
-from rlhf.training.score_summary import by_temperature, summarize
+from rlhf.training.score_summary import group_by_temperature, summarize
 from rlhf.world import rubric
 from rlhf.world.annotators import annotator_team
 from rlhf.world.prompts import Split, WorldPrompt, make_prompts
@@ -193,8 +193,10 @@ class Walk:
             **{f"opponents/{name}": rows for name, rows in opponents.items()},
         )
         rows = read(out / "samples.jsonl")
-        judged = by_temperature(self.gold(rows))
-        others = {name: by_temperature(self.gold(theirs)) for name, theirs in opponents.items()}
+        judged = group_by_temperature(self.gold(rows))
+        others = {
+            name: group_by_temperature(self.gold(theirs)) for name, theirs in opponents.items()
+        }
         summary = {
             temperature: summarize(
                 samples, {name: groups[temperature] for name, groups in others.items()}

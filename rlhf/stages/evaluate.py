@@ -11,7 +11,7 @@ from rlhf.stages.prompts import choose, prompt_row
 from rlhf.stages.stage import Row, Write, stage_config
 from rlhf.training import configs, rundir
 from rlhf.training.rundir.files import read_jsonl, write_jsonl
-from rlhf.training.score_summary import Sample, by_temperature, summarize
+from rlhf.training.score_summary import Sample, group_by_temperature, summarize
 from rlhf.training.settings import save
 
 
@@ -91,7 +91,7 @@ def rubric_summary(job: Job, run_dir: Path) -> dict[str, Row]:
 
     def judged(path: Path) -> dict[str, list[Sample]]:
         rows = read_jsonl(path) if path.exists() else iter(())
-        return by_temperature(simulation.gold(prompts, rows))
+        return group_by_temperature(simulation.gold(prompts, rows))
 
     own = judged(run_dir / "samples.jsonl")
     theirs = {

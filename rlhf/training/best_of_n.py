@@ -1,8 +1,8 @@
-"""The best of n answers by the reward model: `python -m rlhf.training.best_of_n RUN_DIR`.
+"""The best of n responses by the reward model: `python -m rlhf.training.best_of_n RUN_DIR`.
 
 The baseline that costs no training. Its KL divergence from the policy is at most log n - (n - 1)/n
-(Stiennon et al. 2020, appendix G.3; exact when no two answers score alike), so it has a place on the
-same axes as a PPO run.
+(Stiennon et al. 2020, appendix G.3; exact when no two responses score alike), so that it can
+be plotted with PPO runs.
 """
 
 import math
@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlhf.training import reward_shaping, sampling
 from rlhf.training.configs import BestOfNConfig
-from rlhf.training.data import read_prompts
+from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.intervals import mean_with_interval
 from rlhf.training.language_models import devices
 from rlhf.training.language_models.policy import load_policy
 from rlhf.training.reward_models.folder import load_reward_model
+from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.files import write_jsonl
@@ -49,14 +51,14 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if path
     }
 
-    # 2. Answers.
-    def told(done: int) -> None:
-        if stop.requested:  # a minute's work at most: it begins again rather than resumes
+    # 2. Responses.
+    def report_progress(done: int) -> None:
+        if stop.requested:  # a minute's work at most: it starts over instead of resuming
             raise Stopped
         seconds = (time.monotonic() - began) / done * (len(prompts) - done)
         write_progress(run_dir, done=done, total=len(prompts), unit="prompts", eta_seconds=seconds)
 
-    answers = sampling.sample(
+    responses = sampling.sample(
         policy.model,
         encoded,
         k=config.samples or 2 * max(config.n),
@@ -66,51 +68,43 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         pad_id=policy.pad_id,
         generator=torch.Generator(device=device).manual_seed(config.seed),
         batch_size=config.batch_size,
-        on_batch=told,
+        on_batch=report_progress,
     )
 
-    # 3. Scores. One that did not end is worth what PPO makes it worth.
-    texts = [[policy.decode(a.tokens) for a in group] for group in answers]
-    asked = [prompt for prompt, group in zip(prompts, texts, strict=True) for _ in group]
+    # 3. Scores. A response that did not end gets the score that PPO would give it.
+    texts = [[policy.decode(r.tokens) for r in of_prompt] for of_prompt in responses]
     scores: dict[str, list[list[float]]] = {}
-    axes: dict[str, torch.Tensor] = {}
+    axes: dict[str, Tensor] = {}
     for name, scorer in scorers.items():
-        parts = scorer.score([p.messages for p in asked], [t for group in texts for t in group])
-        axes = axes or parts
-        total = scorer.combine(parts, [p.risk for p in asked], threshold=config.safety_threshold)
-        finished = torch.tensor([a.finished for group in answers for a in group])
-        total = reward_shaping.replace_unfinished(total, finished, config.no_eos_score)
-        scores[name] = total.reshape(len(prompts), -1).tolist()
+        by_axis, scores[name] = score_responses(scorer, prompts, responses, texts, config)
+        axes = axes or by_axis
 
-    # 4. For each n: what the best of n answers is worth, and which one it is.
+    # 4. For each n: the expected score of the best of n responses, and which one it is.
     ids = [p.prompt_id for p in prompts]
     curve = []
     for n in config.n:
         point: dict[str, Any] = {"n": n, "kl": kl_bound(n)}
-        for name, judged in scores.items():
+        for name, of_scorer in scores.items():
             values = [
-                expected_best(by, of, n) for by, of in zip(scores["score"], judged, strict=True)
+                expected_best(chosen_by, values, n)
+                for chosen_by, values in zip(scores["score"], of_scorer, strict=True)
             ]
             value, interval, count = mean_with_interval(values, ids, seed=config.seed)
             point[name] = {"value": value, "ci": list(interval), "n": count}
         curve.append(point)
-        rows = []
-        for i, prompt in enumerate(prompts):
-            best = max(range(n), key=scores["score"][i].__getitem__)
-            answer, place = answers[i][best], i * len(answers[i]) + best
-            rows.append(
-                {
-                    "prompt_id": prompt.prompt_id,
-                    "temperature": config.temperature,
-                    "index": 0,
-                    "text": texts[i][best],
-                    "n_tokens": len(answer.tokens),
-                    "finished": answer.finished,
-                    "scores": {axis: float(s[place]) for axis, s in axes.items()},
-                    "logprob": sum(answer.logprobs),
+        best = [max(range(n), key=of_prompt.__getitem__) for of_prompt in scores["score"]]
+        write_jsonl(
+            run_dir / f"samples-{n}.jsonl",
+            [
+                sample_row(prompt, responses[i][best[i]], texts[i][best[i]], config)
+                | {
+                    "scores": {
+                        axis: float(s[i * len(texts[i]) + best[i]]) for axis, s in axes.items()
+                    }
                 }
-            )
-        write_jsonl(run_dir / f"samples-{n}.jsonl", rows)
+                for i, prompt in enumerate(prompts)
+            ],
+        )
     write_result(
         run_dir,
         {
@@ -122,21 +116,57 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
 
 
+def sample_row(
+    prompt: Prompt, response: sampling.Sampled, text: str, config: BestOfNConfig
+) -> dict[str, Any]:
+    """A row of samples.jsonl (docs/formats.md) whose scores are still to be filled in."""
+    return {
+        "prompt_id": prompt.prompt_id,
+        "temperature": config.temperature,
+        "index": 0,
+        "text": text,
+        "n_tokens": len(response.tokens),
+        "finished": response.finished,
+        "scores": None,
+        "logprob": sum(response.logprobs),
+    }
+
+
+def score_responses(
+    scorer: RewardModel,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[sampling.Sampled]],
+    texts: Sequence[Sequence[str]],
+    config: BestOfNConfig,
+) -> tuple[dict[str, Tensor], list[list[float]]]:
+    """The scores of all responses on each axis (responses,), and for each prompt the combined scores
+    of its responses."""
+    prompt_of = [p for p, of_prompt in zip(prompts, texts, strict=True) for _ in of_prompt]
+    flat = [text for of_prompt in texts for text in of_prompt]
+    by_axis = scorer.score([p.messages for p in prompt_of], flat)
+    risks = [p.risk for p in prompt_of]
+    total = scorer.combine(by_axis, risks, threshold=config.safety_threshold)
+    finished = torch.tensor([r.finished for of_prompt in responses for r in of_prompt])
+    total = reward_shaping.replace_unfinished(total, finished, config.no_eos_score)
+    return by_axis, total.reshape(len(prompts), -1).tolist()
+
+
 def kl_bound(n: int) -> float:
     """KL divergence of the best of `n` from the policy itself, in nats per response."""
     return math.log(n) - (n - 1) / n
 
 
-def expected_best(by: Sequence[float], of: Sequence[float], n: int) -> float:
-    """The mean of `of` over all choices of `n` answers, at the one of them that `by` puts first.
+def expected_best(chosen_by: Sequence[float], values: Sequence[float], n: int) -> float:
+    """The mean of `values` over all choices of `n` responses, each at the response of them that has
+    the highest `chosen_by`.
 
-    Exact over the sampled answers, so all of them count for every n (Nakano et al. 2021, "WebGPT",
-    appendix I): of N in ascending order the i-th (from 1) is the best of C(i - 1, n - 1) choices
-    of C(N, n).
+    Exact over the sampled responses, so that all of them count for every n (Nakano et al. 2021,
+    "WebGPT", appendix I): of N in ascending order the i-th (from 1) is the best of C(i - 1, n - 1)
+    choices of C(N, n).
     """
-    order = sorted(range(len(by)), key=by.__getitem__)
-    total = math.comb(len(by), n)
-    return sum(math.comb(i, n - 1) / total * of[place] for i, place in enumerate(order))
+    order = sorted(range(len(chosen_by)), key=chosen_by.__getitem__)
+    total = math.comb(len(chosen_by), n)
+    return sum(math.comb(i, n - 1) / total * values[index] for i, index in enumerate(order))
 
 
 if __name__ == "__main__":

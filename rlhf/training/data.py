@@ -19,7 +19,7 @@ BELOW = 1_000
 
 @dataclass(frozen=True)
 class Prompt:
-    """One conversation that waits for an answer."""
+    """One conversation that ends with the user's turn."""
 
     prompt_id: str
     messages: list[Message]
@@ -29,7 +29,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What one person said about the K responses to one prompt; `ranks` as in docs/formats.md."""
+    """One person's judgment of the K responses to one prompt; `ranks` as in docs/formats.md."""
 
     prompt: Prompt
     annotator: str
@@ -43,7 +43,7 @@ class Judgment:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The responses to one prompt that somebody may be asked to compare.
+    """The responses to one prompt that people may be asked to compare.
 
     `age` is how many policies are newer than the one that wrote them.
     """
@@ -74,7 +74,7 @@ def read_prompts(run_dir: Path, name: str = "prompts") -> list[Prompt]:
 def read_comparisons(run_dir: Path) -> list[Comparison]:
     """The rows of `data/comparisons.jsonl`; `InputError` when there are none."""
     path = run_dir / DATA / "comparisons.jsonl"
-    found = []
+    comparisons = []
     rows = read_jsonl(path, required=("comparison_id", "messages", "responses"))
     for number, row in enumerate(rows, start=1):
         where = f"data/{path.name} line {number}"
@@ -84,10 +84,12 @@ def read_comparisons(run_dir: Path) -> list[Comparison]:
         if type(age) is not int or age < 0:
             raise InputError(f"{where}: age must be a whole number, 0 or more, got {age!r}.")
         prompt = _prompt({"prompt_id": row["comparison_id"]} | row, where)
-        found.append(Comparison(str(prompt.prompt_id), prompt.messages, tuple(responses), age))
-    if not found:
+        comparisons.append(
+            Comparison(str(prompt.prompt_id), prompt.messages, tuple(responses), age)
+        )
+    if not comparisons:
         raise InputError(f"data/{path.name} has no comparisons; give at least one.")
-    return found
+    return comparisons
 
 
 def read_texts(run_dir: Path, name: str) -> list[tuple[Prompt, str]]:
@@ -108,41 +110,41 @@ def read_texts(run_dir: Path, name: str) -> list[tuple[Prompt, str]]:
 def read_demonstrations(run_dir: Path) -> list[tuple[Prompt, str]]:
     """Conversations with the answer that should be given (`data/demonstrations.jsonl`)."""
     path = run_dir / DATA / "demonstrations.jsonl"
-    found = []
+    demonstrations = []
     for number, row in enumerate(read_jsonl(path, required=("messages", "response")), start=1):
         where = f"data/{path.name} line {number}"
         response = row["response"]
         if not isinstance(response, str) or not response.strip():
             raise InputError(f"{where}: response must be text that isn't empty.")
-        found.append((_prompt({"prompt_id": f"line {number}"} | row, where), response))
-    if not found:
+        demonstrations.append((_prompt({"prompt_id": f"line {number}"} | row, where), response))
+    if not demonstrations:
         raise InputError(f"data/{path.name} has no demonstrations; write or correct some answers.")
-    return found
+    return demonstrations
 
 
 def read_ptx(run_dir: Path) -> list[tuple[Prompt | None, str]]:
-    """What PPO keeps likely (`data/ptx.jsonl`): each line is a conversation with its `response`, or
-    a `text` by itself, whose prompt is None."""
+    """The texts of PPO-ptx (`data/ptx.jsonl`): each line is a conversation with its `response`, or a
+    `text` alone, whose prompt is None."""
     path = run_dir / DATA / "ptx.jsonl"
     if not path.exists():
         raise InputError(
             "ptx_weight asks for data/ptx.jsonl, which is missing; put demonstrations or texts there, "
             "or set ptx_weight to 0."
         )
-    found: list[tuple[Prompt | None, str]] = []
+    examples: list[tuple[Prompt | None, str]] = []
     for number, row in enumerate(read_jsonl(path), start=1):
         where = f"data/{path.name} line {number}"
-        alone = "messages" not in row
-        text = row.get("text" if alone else "response")
+        is_text = "messages" not in row
+        text = row.get("text" if is_text else "response")
         if not isinstance(text, str) or not text.strip():
             raise InputError(
                 f"{where} needs messages and a response, or a text, none of them empty."
             )
-        prompt = None if alone else _prompt({"prompt_id": f"line {number}"} | row, where)
-        found.append((prompt, text))
-    if not found:
+        prompt = None if is_text else _prompt({"prompt_id": f"line {number}"} | row, where)
+        examples.append((prompt, text))
+    if not examples:
         raise InputError("data/ptx.jsonl is empty; put demonstrations or texts there.")
-    return found
+    return examples
 
 
 def read_judgments(run_dir: Path, axes: Sequence[str]) -> list[Judgment]:
@@ -165,8 +167,10 @@ def read_judgments(run_dir: Path, axes: Sequence[str]) -> list[Judgment]:
 def _decides(judgment: Judgment, axis: str) -> bool:
     # Only ties, or different ranks for one and the same text, are no preference.
     ranked = zip(judgment.ranks.get(axis, ()), judgment.responses, strict=False)
-    given = {(rank, text) for rank, text in ranked if rank is not None}
-    return len({rank for rank, _ in given}) > 1 and len({text for _, text in given}) > 1
+    ranked_texts = {(rank, text) for rank, text in ranked if rank is not None}
+    return (
+        len({rank for rank, _ in ranked_texts}) > 1 and len({text for _, text in ranked_texts}) > 1
+    )
 
 
 def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
@@ -184,20 +188,20 @@ def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
             raise InputError(f"{where}: ranks must map each axis to one rank per response.")
         ranks = {}
         for axis in axes:
-            given = row["ranks"].get(axis)
-            if given is None:  # the annotator said nothing about this axis
+            ranks_of_axis = row["ranks"].get(axis)
+            if ranks_of_axis is None:  # the annotator did not rank on this axis
                 continue
-            if not isinstance(given, list) or len(given) != len(responses):
+            if not isinstance(ranks_of_axis, list) or len(ranks_of_axis) != len(responses):
                 raise InputError(
                     f"{where}: ranks.{axis} must hold one rank for each of the "
                     f"{len(responses)} responses."
                 )
-            if any(r is not None and type(r) is not int for r in given):
+            if any(r is not None and type(r) is not int for r in ranks_of_axis):
                 raise InputError(f"{where}: ranks.{axis} must be whole numbers or null.")
-            if row.get("unranked") == "below" and any(rank is not None for rank in given):
-                # A top-k ranking: the rest is worse, in no order.
-                given = [BELOW if rank is None else rank for rank in given]
-            ranks[axis] = tuple(given)
+            if row.get("unranked") == "below" and any(rank is not None for rank in ranks_of_axis):
+                # A top-k ranking: the other responses are worse, in no order.
+                ranks_of_axis = [BELOW if rank is None else rank for rank in ranks_of_axis]
+            ranks[axis] = tuple(ranks_of_axis)
         weight = row.get("weight", 1.0)
         if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
             raise InputError(f"{where}: weight must be 0 or more, got {weight!r}.")
@@ -216,15 +220,15 @@ def _strength(levels: Any, margins: Any, where: str) -> dict[str, tuple[str, flo
     """Per axis where a strength was chosen: its level in words, and the margin it stands for."""
     if not isinstance(levels, dict) or not isinstance(margins, dict):
         raise InputError(f"{where}: strength and margin must map an axis to a number or null.")
-    found = {}
+    strengths = {}
     for axis, level in levels.items():
         margin = margins.get(axis)
         if level is None or margin is None:
             continue
         if type(margin) not in (int, float) or not 0 <= margin < float("inf"):
             raise InputError(f"{where}: margin.{axis} must be 0 or more, got {margin!r}.")
-        found[str(axis)] = (f"strength {level}", float(margin))
-    return found
+        strengths[str(axis)] = (f"strength {level}", float(margin))
+    return strengths
 
 
 def _prompt(row: dict[str, Any], where: str) -> Prompt:

@@ -1,6 +1,6 @@
-"""Refine a policy by preferences without reward model or sampling: `python -m rlhf.training.dpo RUN_DIR`.
+"""Refine a policy on preferences without a reward model or sampling: `python -m rlhf.training.dpo RUN_DIR`.
 
-Direct preference optimisation (Rafailov et al. 2023, "Direct preference optimization: your language
+Direct preference optimization (Rafailov et al. 2023, "Direct preference optimization: your language
 model is secretly a reward model"), by TRL's DPOTrainer, on the frozen preferences that the reward
 models learn from: the baseline that a PPO run is compared with.
 """
@@ -8,6 +8,7 @@ models learn from: the baseline that a PPO run is compared with.
 import copy
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from rlhf.training import reward_math, tuning
 from rlhf.training.configs import DPOConfig
-from rlhf.training.data import read_judgments
+from rlhf.training.data import Judgment, read_judgments
+from rlhf.training.language_models.policy import Policy
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.process import StopRequest, run_stage
@@ -26,7 +28,7 @@ from rlhf.training.settings import load
 
 
 class Trainer(DPOTrainer):  # type: ignore[misc,unused-ignore]
-    """TRL's, on token ids as they are."""
+    """TRL's trainer, on a dataset that is tokenized already."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
@@ -41,53 +43,29 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     policy = tuning.load_trainable_policy(config)
     policy.refuse_encoder_decoder("TRL's DPOTrainer")
 
-    # 2. Pairs of which one was ranked above the other. A tie prefers nothing.
-    aside = tuning.held_out(
-        [j.prompt.prompt_id for j in judgments], config.heldout_share, config.seed
-    )
-    rows: dict[bool, list[dict[str, list[int]]]] = {True: [], False: []}
-    left_out = 0
-    for judgment in judgments:
-        ranks = judgment.ranks.get(config.axis)
-        if ranks is None or judgment.weight == 0:
-            continue
-        encoded = [policy.encode_response(text) for text in judgment.responses]
-        for pair in reward_math.pairs_of(ranks, judgment.responses):
-            if pair.tie:
-                continue
-            chosen, rejected = encoded[pair.better], encoded[pair.worse]
-            ids = policy.encode_unless_left_out(
-                judgment.prompt,
-                room=max(len(chosen), len(rejected)),
-                long_prompts=config.long_prompts,
-            )
-            if ids is None:
-                left_out += 1
-                continue
-            rows[judgment.prompt.prompt_id in aside].append(
-                {"prompt_ids": ids, "chosen_ids": chosen, "rejected_ids": rejected}
-            )
-    if not rows[False]:
+    # 2. Pairs of which one response was ranked above the other. A tie prefers neither.
+    training, held_out, left_out = encode_pairs(policy, judgments, config)
+    if not training:
         raise InputError(
             f"data/preferences.jsonl has no pair on {config.axis} to learn from that counts and "
             "fits the model's context; rank more responses, or set long_prompts."
         )
 
-    # 3. Training, and how often the held-out preference is the likelier one relative to the start.
+    # 3. Training, and how often the preferred response of a held-out pair became the likelier one.
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=policy.model,
             ref_model=copy.deepcopy(policy.model).requires_grad_(requires_grad=False),
             args=TrainerConfig(
-                **tuning.arguments(config, folder, len(rows[False]), policy.device),
+                **tuning.arguments(config, folder, len(training), policy.device),
                 **losses(config),
                 beta=config.beta,
             ),
-            train_dataset=Dataset.from_list(rows[False]),
-            eval_dataset=Dataset.from_list(rows[True]) if rows[True] else None,
+            train_dataset=Dataset.from_list(training),
+            eval_dataset=Dataset.from_list(held_out) if held_out else None,
             processing_class=policy.tokenizer,
         )
-        books = tuning.Books(
+        progress = tuning.ProgressCallback(
             run_dir,
             stop,
             {
@@ -98,18 +76,18 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 "rewards/margins": "margin",
             },
         )
-        trainer.add_callback(books)
+        trainer.add_callback(progress)
         trainer.train()
-        measured = trainer.evaluate() if rows[True] and not stop.requested else {}
+        measured = trainer.evaluate() if held_out and not stop.requested else {}
 
     # 4. The policy, the result.
-    tuning.finish(policy, trainer.model, books)
-    last = books.losses[-20:]
+    tuning.finish(policy, trainer.model, progress)
+    last = progress.losses[-20:]
     write_result(
         run_dir,
         {
-            "n_pairs": len(rows[False]),
-            "n_heldout": len(rows[True]),
+            "n_pairs": len(training),
+            "n_heldout": len(held_out),
             "n_left_out": left_out,
             "steps": trainer.state.global_step,
             "loss": sum(last) / len(last),
@@ -120,12 +98,48 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
 
 
-def losses(config: DPOConfig) -> dict[str, Any]:
-    """TRL's arguments for conservative DPO (Mitchell 2023): with a share e of labels the wrong way
-    round, (1 - e) S + e F, S being the loss of a pair as it is labelled and F of the pair turned.
+Row = dict[str, list[int]]
 
-    TRL's `label_smoothing` does nothing to its `sigmoid`, S; it is that of `robust`, which is
-    ((1 - e) S - e F) / (1 - 2e) (Chowdhury et al. 2024). The two add up to the one that is meant.
+
+def encode_pairs(
+    policy: Policy, judgments: Sequence[Judgment], config: DPOConfig
+) -> tuple[list[Row], list[Row], int]:
+    """Decided pairs as token ids: those to train on, those of held-out prompts, and how many pairs
+    were left out because they do not fit the model's context."""
+    held_out_prompts = tuning.held_out(
+        [j.prompt.prompt_id for j in judgments], config.heldout_share, config.seed
+    )
+    training: list[Row] = []
+    held_out: list[Row] = []
+    left_out = 0
+    for judgment in judgments:
+        ranks = judgment.ranks.get(config.axis)
+        if ranks is None or judgment.weight == 0:
+            continue
+        encoded = [policy.encode_response(text) for text in judgment.responses]
+        for pair in reward_math.pairs_of(ranks, judgment.responses):
+            if pair.tie:
+                continue
+            chosen, rejected = encoded[pair.better], encoded[pair.worse]
+            prompt_ids = policy.encode_unless_left_out(
+                judgment.prompt,
+                room=max(len(chosen), len(rejected)),
+                long_prompts=config.long_prompts,
+            )
+            if prompt_ids is None:
+                left_out += 1
+                continue
+            rows = held_out if judgment.prompt.prompt_id in held_out_prompts else training
+            rows.append({"prompt_ids": prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected})
+    return training, held_out, left_out
+
+
+def losses(config: DPOConfig) -> dict[str, Any]:
+    """TRL's arguments for conservative DPO (Mitchell 2023): with a share e of wrong labels,
+    (1 - e) S + e F, where S is the loss of a pair as labeled and F that of the swapped pair.
+
+    TRL's `label_smoothing` has no effect on its `sigmoid`, S; it changes `robust`, which is
+    ((1 - e) S - e F) / (1 - 2e) (Chowdhury et al. 2024). A weighted sum of the two is that loss.
     """
     share = config.label_smoothing
     if not share:

@@ -11,7 +11,7 @@ from rlhf.training import sampling
 from rlhf.training.configs import EvaluateConfig
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.language_models import devices
-from rlhf.training.language_models.policy import load_policy
+from rlhf.training.language_models.policy import Policy, load_policy
 from rlhf.training.reward_models.folder import load_reward_model
 from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.rundir import CONFIG, DATA
@@ -19,7 +19,7 @@ from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.files import read_jsonl, write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_progress, write_result
-from rlhf.training.score_summary import by_temperature, summarize
+from rlhf.training.score_summary import group_by_temperature, summarize
 from rlhf.training.settings import load
 
 OPPONENTS = ("base", "previous")
@@ -47,13 +47,64 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
 
     # 2. Several samples of every prompt at every temperature.
-    total = len(prompts) * len(config.temperatures)
-    generator = torch.Generator(device=device).manual_seed(config.seed)
-    rows: list[dict[str, Any]] = []
-    for round_number, temperature in enumerate(config.temperatures):
+    rows = sample_rows(policy, prompts, encoded, config, run_dir, stop)
 
-        def told(done: int, before: int = round_number * len(prompts)) -> None:
-            if stop.requested:  # a minute's work at most: it begins again rather than resumes
+    # 3. The reward model's scores of these samples and of the opponents', on the same scale.
+    summary: dict[str, Any] | None = None
+    opponent_summaries: dict[str, Any] = {}
+    if scorer is not None:
+        judged = judge(scorer, prompts, {"": rows, **opponents}, config.safety_threshold)
+        by_temperature = {name: group_by_temperature(judged[name]) for name in judged}
+        ours = by_temperature.pop("")
+        summary = {
+            temperature: summarize(
+                samples,
+                {name: groups.get(temperature, []) for name, groups in by_temperature.items()},
+                seed=config.seed,
+            )
+            for temperature, samples in ours.items()
+        }
+        opponent_summaries = {
+            name: {
+                temperature: summarize(samples, {}, seed=config.seed)
+                for temperature, samples in groups.items()
+            }
+            for name, groups in by_temperature.items()
+        }
+
+    # 4. Samples, opponents' samples, result.
+    write_jsonl(run_dir / "samples.jsonl", rows)
+    for name, samples in opponents.items():
+        write_jsonl(run_dir / "opponents" / f"{name}.jsonl", samples)
+    write_result(
+        run_dir,
+        {
+            "summary": summary,
+            "opponents": opponent_summaries,
+            "n_left_out": given - len(prompts),
+            "seconds": time.monotonic() - began,
+        },
+    )
+
+
+def sample_rows(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    encoded: Sequence[Sequence[int]],
+    config: EvaluateConfig,
+    run_dir: Path,
+    stop: StopRequest,
+) -> list[dict[str, Any]]:
+    """The rows of `samples.jsonl`, without scores: several samples of every prompt at every
+    temperature."""
+    began = time.monotonic()
+    total = len(prompts) * len(config.temperatures)
+    generator = torch.Generator(device=policy.device).manual_seed(config.seed)
+    rows: list[dict[str, Any]] = []
+    for number, temperature in enumerate(config.temperatures):
+
+        def report_progress(done: int, before: int = number * len(prompts)) -> None:
+            if stop.requested:  # a minute's work at most: it starts over instead of resuming
                 raise Stopped
             elapsed = time.monotonic() - began
             write_progress(
@@ -75,99 +126,61 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             pad_id=policy.pad_id,
             generator=generator,
             batch_size=config.batch_size,
-            on_batch=told,
+            on_batch=report_progress,
         )
         rows += [
             {
                 "prompt_id": prompt.prompt_id,
                 "temperature": temperature,
                 "index": index,
-                "text": policy.decode(answer.tokens),
-                "n_tokens": len(answer.tokens),
-                "finished": answer.finished,
+                "text": policy.decode(response.tokens),
+                "n_tokens": len(response.tokens),
+                "finished": response.finished,
                 "scores": None,
-                "logprob": sum(answer.logprobs),
+                "logprob": sum(response.logprobs),
             }
-            for prompt, group in zip(prompts, sampled, strict=True)
-            for index, answer in enumerate(group)
+            for prompt, responses in zip(prompts, sampled, strict=True)
+            for index, response in enumerate(responses)
         ]
-
-    # 3. The reward model's opinion of these samples and of the opponents', by the same scale.
-    summary: dict[str, Any] | None = None
-    compared: dict[str, Any] = {}
-    if scorer is not None:
-        everyone = {"": rows, **opponents}
-        judged = judge(scorer, prompts, everyone, config.safety_threshold)
-        mine = by_temperature(judged[""])
-        theirs = {name: by_temperature(judged[name]) for name in opponents}
-        summary = {
-            temperature: summarize(
-                samples,
-                {name: groups.get(temperature, []) for name, groups in theirs.items()},
-                seed=config.seed,
-            )
-            for temperature, samples in mine.items()
-        }
-        compared = {
-            name: {
-                temperature: summarize(samples, {}, seed=config.seed)
-                for temperature, samples in groups.items()
-            }
-            for name, groups in theirs.items()
-        }
-
-    # 4. Samples, opponents' samples, result.
-    write_jsonl(run_dir / "samples.jsonl", rows)
-    for name, samples in opponents.items():
-        write_jsonl(run_dir / "opponents" / f"{name}.jsonl", samples)
-    seconds = time.monotonic() - began
-    write_result(
-        run_dir,
-        {
-            "summary": summary,
-            "opponents": compared,
-            "n_left_out": given - len(prompts),
-            "seconds": seconds,
-        },
-    )
+    return rows
 
 
 def read_opponents(run_dir: Path, known: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """The samples of other policies for these prompts, by name; absent files are no opponents."""
-    found = {}
+    """The samples of other policies for these prompts, by name; a missing file is no opponent."""
+    opponents = {}
     for name in OPPONENTS:
         path = run_dir / DATA / "opponents" / f"{name}.jsonl"
         if not path.exists():
             continue
-        needed = ("prompt_id", "temperature", "text", "n_tokens")
-        rows = [dict(row) for row in read_jsonl(path, required=needed)]
+        required = ("prompt_id", "temperature", "text", "n_tokens")
+        rows = [dict(row) for row in read_jsonl(path, required=required)]
         rows = [row for row in rows if row["prompt_id"] in known]
         if not rows:
             raise InputError(
                 f"data/opponents/{name}.jsonl has no sample for any prompt of data/prompts.jsonl; "
                 "evaluate both policies on the same prompts."
             )
-        found[name] = rows
-    return found
+        opponents[name] = rows
+    return opponents
 
 
 def judge(
     scorer: RewardModel,
     prompts: Sequence[Prompt],
-    everyone: dict[str, list[dict[str, Any]]],
+    samples_by_policy: dict[str, list[dict[str, Any]]],
     threshold: float,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Fill in every row's `scores`, and return the rows as judged samples for `score_summary.summarize`.
+    """Fill in every row's `scores`, and return the rows as judged samples for `score_summary`.
 
-    All texts go through the model together: low temperatures and shared opponents repeat them.
+    All texts are scored together: low temperatures and shared opponents repeat them.
     """
     by_id = {p.prompt_id: p for p in prompts}
-    rows = [row for samples in everyone.values() for row in samples]
-    asked = [by_id[row["prompt_id"]] for row in rows]
-    scores = scorer.score([p.messages for p in asked], [row["text"] for row in rows])
-    total = scorer.combine(scores, [p.risk for p in asked], threshold=threshold)
+    rows = [row for samples in samples_by_policy.values() for row in samples]
+    prompt_of = [by_id[row["prompt_id"]] for row in rows]
+    scores = scorer.score([p.messages for p in prompt_of], [row["text"] for row in rows])
+    total = scorer.combine(scores, [p.risk for p in prompt_of], threshold=threshold)
     judged = []
-    for i, (row, prompt) in enumerate(zip(rows, asked, strict=True)):
+    for i, (row, prompt) in enumerate(zip(rows, prompt_of, strict=True)):
         row["scores"] = {axis: float(s[i]) for axis, s in scores.items()}
         judged.append(
             {
@@ -181,11 +194,11 @@ def judge(
                 "preference": float(total[i]),
             }
         )
-    result, start = {}, 0
-    for name, samples in everyone.items():
-        result[name] = judged[start : start + len(samples)]
+    by_policy, start = {}, 0
+    for name, samples in samples_by_policy.items():
+        by_policy[name] = judged[start : start + len(samples)]
         start += len(samples)
-    return result
+    return by_policy
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Our own loop fits one machine. Tensor and pipeline parallelism belong to engines made for them, so a
 PPO run folder can be handed to one: the policy and the reward model are copied, prompts are written
-in the form that the engine reads, and every setting of `PPOConfig` is translated, or named among
-what the engine has no counterpart for. Names are those of one version of each engine
+in the form that the engine reads, and every setting of `PPOConfig` is translated, or listed among
+those without a counterpart in the engine. Names are those of one version of each engine
 (`rlhf/training/exports/`); `benchmarks/export_schemas.py` checks them against an unpacked release or
 a checkout.
 
@@ -13,7 +13,6 @@ this package installed. A folder that exists is not written over.
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -34,16 +33,16 @@ from rlhf.training.exports.openrlhf import (
 from rlhf.training.exports.verl import VERL, verl, verl_command, write_verl_prompts
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import InputError
-from rlhf.training.rundir.files import write_json
+from rlhf.training.rundir.files import link_tree, write_json
 from rlhf.training.rundir.process import EXIT_DONE, EXIT_INPUT
 from rlhf.training.settings import load
 
 ENGINE_SIDE = Path(__file__).parent / "exports" / "engine_side"
-"""Programs that the engine runs, copied as they are."""
+"""Programs that the engine runs; they are copied unchanged."""
 
 
 class Engine(NamedTuple):
-    """How a run is told to one engine."""
+    """How a run is exported for one engine."""
 
     version: str
     translate: Callable[[Job], tuple[dict[str, Any], set[str]]]
@@ -78,23 +77,10 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     config = load(PPOConfig, run_dir / CONFIG, stored=True)
     prompts = read_prompts(run_dir)
     watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
-    for name, number in (("gpus", gpus), ("tensor-parallel", tensor_parallel)):
-        if number < 1:
-            raise InputError(f"{name} must be 1 or more, got {number}.")
-    if gpus % tensor_parallel:
-        raise InputError(f"tensor-parallel ({tensor_parallel}) must divide gpus ({gpus}).")
     folder = run_dir / "export" / engine
-    if folder.exists():
-        raise InputError(f"{folder} is there already; move it away first.")
+    _check(config, folder, gpus=gpus, tensor_parallel=tensor_parallel)
     policy = load_policy(config.policy, "policy", device=torch.device("cpu"))
     policy.refuse_encoder_decoder(engine)
-    if config.reward.combine == "lagrange":
-        raise InputError(
-            "combine is 'lagrange', whose multiplier changes while it learns, and no engine asks for "
-            "that; export it with 'threshold' or 'weights'."
-        )
-    if not (Path(config.reward_model) / "reward_model.json").is_file():
-        raise InputError(f"{config.reward_model!r} has no reward_model.json; is it a reward model?")
     prompts, encoded = policy.fitting(
         prompts, room=config.rollout.max_new_tokens, long_prompts=config.rollout.long_prompts
     )
@@ -111,66 +97,82 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
             gpus=gpus,
             tensor_parallel=tensor_parallel,
         )
-        told = ENGINES[engine]
-        settings, left = told.translate(job)
-        copy_model(config.policy, folder / "policy")
-        copy_model(config.reward_model, folder / "reward_model")
-        told.write_prompts(job)
-        for program in told.programs:
-            shutil.copyfile(ENGINE_SIDE / program, folder / program)
-        reward = config.reward
-        write_json(
-            folder / "reward.json",
-            {
-                "combine": reward.combine,
-                "safety_threshold": reward.safety_threshold,
-                "weights": reward.weights,
-                "score_clip": reward.clip,
-                "stop": list(job.stop),
-            },
-        )
-        settings = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
-        in_reward_json = ("combine", "safety_threshold", "weights", "clip")
-        passed_on = {"policy", "reward_model", "rollout.long_prompts"}
-        passed_on |= {f"reward.{name}" for name in in_reward_json}
-        values = config.flat()
-        known = PPOConfig.settings()
-        write_json(
-            folder / "export.json",
-            {
-                "engine": engine,
-                "version": told.version,
-                "settings": settings,
-                "left_behind": {
-                    key: values[key]
-                    for key in sorted(left | (set(known) - tracked.keys - passed_on))
-                    if values[key] != known[key].default
-                },
-            },
-        )
-        script = '#!/bin/sh\nset -e\ncd "$(dirname "$0")"\nexec ' + " \\\n  ".join(
-            map(shlex.quote, told.command(settings))
-        )
-        (folder / "launch.sh").write_text(script + "\n", encoding="utf-8")
-        (folder / "launch.sh").chmod(0o755)
+        _write(job, engine, tracked, config)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
+def _check(config: PPOConfig, folder: Path, *, gpus: int, tensor_parallel: int) -> None:
+    """`InputError` for what no engine can take."""
+    for name, number in (("gpus", gpus), ("tensor-parallel", tensor_parallel)):
+        if number < 1:
+            raise InputError(f"{name} must be 1 or more, got {number}.")
+    if gpus % tensor_parallel:
+        raise InputError(f"tensor-parallel ({tensor_parallel}) must divide gpus ({gpus}).")
+    if folder.exists():
+        raise InputError(f"{folder} is there already; move it away first.")
+    if config.reward.combine == "lagrange":
+        raise InputError(
+            "combine is 'lagrange', whose multiplier changes while it learns, and no engine asks for "
+            "that; export it with 'threshold' or 'weights'."
+        )
+    if not (Path(config.reward_model) / "reward_model.json").is_file():
+        raise InputError(f"{config.reward_model!r} has no reward_model.json; is it a reward model?")
+
+
+def _write(job: Job, engine: str, tracked: TrackedSettings, config: PPOConfig) -> None:
+    """Fill the export's folder: models, prompts, programs, settings and the launch script."""
+    chosen = ENGINES[engine]
+    settings, without_counterpart = chosen.translate(job)
+    copy_model(config.policy, job.folder / "policy")
+    copy_model(config.reward_model, job.folder / "reward_model")
+    chosen.write_prompts(job)
+    for program in chosen.programs:
+        shutil.copyfile(ENGINE_SIDE / program, job.folder / program)
+    reward = config.reward
+    write_json(
+        job.folder / "reward.json",
+        {
+            "combine": reward.combine,
+            "safety_threshold": reward.safety_threshold,
+            "weights": reward.weights,
+            "score_clip": reward.clip,
+            "stop": list(job.stop),
+        },
+    )
+    settings = {n: str(v) if isinstance(v, Path) else v for n, v in settings.items()}
+    in_reward_json = ("combine", "safety_threshold", "weights", "clip")
+    exported = {"policy", "reward_model", "rollout.long_prompts"}
+    exported |= {f"reward.{name}" for name in in_reward_json}
+    values = config.flat()
+    known = PPOConfig.settings()
+    write_json(
+        job.folder / "export.json",
+        {
+            "engine": engine,
+            "version": chosen.version,
+            "settings": settings,
+            "left_behind": {
+                key: values[key]
+                for key in sorted(without_counterpart | (set(known) - tracked.keys - exported))
+                if values[key] != known[key].default
+            },
+        },
+    )
+    script = '#!/bin/sh\nset -e\ncd "$(dirname "$0")"\nexec ' + " \\\n  ".join(
+        map(shlex.quote, chosen.command(settings))
+    )
+    (job.folder / "launch.sh").write_text(script + "\n", encoding="utf-8")
+    (job.folder / "launch.sh").chmod(0o755)
+
+
 def copy_model(source: str, target: Path) -> None:
     """A model folder's copy; hard links where the file system has them, since weights are large."""
-
-    def link(one: str, other: str) -> None:
-        try:
-            os.link(one, other)
-        except OSError:
-            shutil.copy2(one, other)
-
     if not Path(source).is_dir():
         raise InputError(f"{source!r} is not a folder; an engine is given copies of local models.")
-    shutil.copytree(source, target, copy_function=link)
+    link_tree(Path(source), target)
 
 
 def main(arguments: list[str] | None = None) -> int:

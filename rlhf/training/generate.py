@@ -1,7 +1,9 @@
 """The policy answers prompts, for people to rank: `python -m rlhf.training.generate RUN_DIR`."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -9,7 +11,7 @@ from rlhf.training import sampling
 from rlhf.training.configs import GenerateConfig
 from rlhf.training.data import read_prompts
 from rlhf.training.language_models import devices
-from rlhf.training.language_models.policy import load_policy
+from rlhf.training.language_models.policy import Policy, load_policy
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.files import write_jsonl
@@ -18,7 +20,8 @@ from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.settings import load
 
 ATTEMPTS = 3
-"""How often a prompt with too few distinct answers is asked again before fewer are accepted."""
+"""Rounds of sampling in which a prompt may reach its number of distinct responses; then fewer are
+accepted."""
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -35,18 +38,65 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     prompts, encoded = policy.fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
-    generator = torch.Generator(device=device).manual_seed(config.seed)
 
-    # 2. Ask; ask those again that gave the same answer twice, because identical texts can't be
-    #    ranked.
-    answers: list[dict[str, sampling.Sampled]] = [{} for _ in prompts]
-    waiting = list(range(len(prompts)))
+    # 2. Distinct responses: identical texts can't be ranked.
+    responses = sample_distinct(policy, encoded, config, run_dir, stop)
+
+    # 3. The first k of each prompt.
+    rows = [
+        {
+            "prompt_id": prompt.prompt_id,
+            "responses": [
+                {
+                    "text": text,
+                    "logprob": sum(response.logprobs),
+                    "n_tokens": len(response.tokens),
+                    "finished": response.finished,
+                }
+                for text, response in list(by_text.items())[: config.k]
+            ],
+        }
+        for prompt, by_text in zip(prompts, responses.by_text, strict=True)
+    ]
+    write_jsonl(run_dir / "responses.jsonl", rows)
+    seconds = time.monotonic() - began
+    write_result(
+        run_dir,
+        {
+            "n_prompts": len(rows),
+            "n_left_out": given - len(rows),
+            "n_responses": sum(len(row["responses"]) for row in rows),
+            "tokens_per_second": responses.n_tokens / seconds,
+            "seconds": seconds,
+        },
+    )
+
+
+class DistinctResponses(NamedTuple):
+    """The responses to each prompt, by their text, and how many tokens were sampled for them."""
+
+    by_text: list[dict[str, sampling.Sampled]]
+    n_tokens: int
+
+
+def sample_distinct(
+    policy: Policy,
+    encoded: Sequence[Sequence[int]],
+    config: GenerateConfig,
+    run_dir: Path,
+    stop: StopRequest,
+) -> DistinctResponses:
+    """Sample responses to every prompt, and again to those with too few distinct ones."""
+    began = time.monotonic()
+    generator = torch.Generator(device=policy.device).manual_seed(config.seed)
+    by_text: list[dict[str, sampling.Sampled]] = [{} for _ in encoded]
+    waiting = list(range(len(encoded)))
     n_tokens = 0
 
-    def told(done: int) -> None:
-        if stop.requested:  # a minute's work at most: it begins again rather than resumes
+    def report_progress(done: int) -> None:
+        if stop.requested:  # a minute's work at most: it starts over instead of resuming
             raise Stopped
-        total = len(prompts)
+        total = len(encoded)
         finished = total - len(waiting) + done
         write_progress(
             run_dir,
@@ -67,44 +117,16 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             pad_id=policy.pad_id,
             generator=generator,
             batch_size=config.batch_size,
-            on_batch=told,
+            on_batch=report_progress,
         )
-        for i, group in zip(waiting, sampled, strict=True):
-            n_tokens += sum(len(answer.tokens) for answer in group)
-            for answer in group:
-                answers[i].setdefault(policy.decode(answer.tokens), answer)
-        waiting = [i for i in waiting if len(answers[i]) < config.k]
+        for i, responses in zip(waiting, sampled, strict=True):
+            n_tokens += sum(len(response.tokens) for response in responses)
+            for response in responses:
+                by_text[i].setdefault(policy.decode(response.tokens), response)
+        waiting = [i for i in waiting if len(by_text[i]) < config.k]
         if not waiting:
             break
-
-    # 3. The first k distinct answers of each prompt.
-    rows = [
-        {
-            "prompt_id": prompt.prompt_id,
-            "responses": [
-                {
-                    "text": text,
-                    "logprob": sum(answer.logprobs),
-                    "n_tokens": len(answer.tokens),
-                    "finished": answer.finished,
-                }
-                for text, answer in list(found.items())[: config.k]
-            ],
-        }
-        for prompt, found in zip(prompts, answers, strict=True)
-    ]
-    write_jsonl(run_dir / "responses.jsonl", rows)
-    seconds = time.monotonic() - began
-    write_result(
-        run_dir,
-        {
-            "n_prompts": len(rows),
-            "n_left_out": given - len(rows),
-            "n_responses": sum(len(row["responses"]) for row in rows),
-            "tokens_per_second": n_tokens / seconds,
-            "seconds": seconds,
-        },
-    )
+    return DistinctResponses(by_text, n_tokens)
 
 
 if __name__ == "__main__":

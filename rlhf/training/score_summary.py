@@ -21,7 +21,7 @@ Sample = Mapping[str, Any]
 Figure = dict[str, Any]
 
 
-def by_temperature(rows: Iterable[Sample]) -> dict[str, list[Sample]]:
+def group_by_temperature(rows: Iterable[Sample]) -> dict[str, list[Sample]]:
     """The rows of `samples.jsonl` by their temperature as text, the highest first."""
     groups: dict[str, list[Sample]] = {}
     for row in rows:

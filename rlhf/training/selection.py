@@ -1,10 +1,10 @@
-"""How far an ensemble disagrees on comparisons: `python -m rlhf.training.selection RUN_DIR`.
+"""How much an ensemble disagrees on comparisons: `python -m rlhf.training.selection RUN_DIR`.
 
-People are then asked first where a judgment would teach most (annotation/judge/assignment.py): where the
-members are sure of different things, not where none of them knows, and not where all agree about who
-wins and differ in by how much (BALD, Houlsby et al. 2011). What they doubt most is much alike, and the
-tenth of a kind teaches little; so comparisons are not taken from the top but drawn, each as likely
-as it would teach (Kirsch et al. 2023, "Stochastic Batch Acquisition").
+People judge those comparisons first (annotation/judge/assignment.py) from which the reward model
+would learn most: where the members are sure of different outcomes, not where all are unsure, nor
+where all agree on the winner (BALD, Houlsby et al. 2011). The comparisons with the highest scores are
+similar to one another, so they are not taken from the top but drawn with probability in proportion
+to the score (Kirsch et al. 2023, "Stochastic Batch Acquisition").
 """
 
 import random
@@ -24,7 +24,7 @@ from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.settings import load
 
-AT_ONCE = 64
+COMPARISONS_PER_BATCH = 64
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -36,31 +36,31 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     device = devices.choose_device(config.device)
     devices.be_deterministic(0, config.threads)
     scorer = load_reward_model(config.reward_model, device=device)
-    asked = [axis for axis in scorer.every_axis if scorer.members_of(axis) > 1]
-    if not asked:
+    axes = [axis for axis in scorer.every_axis if scorer.members_of(axis) > 1]
+    if not axes:
         raise InputError(
-            "The reward model has one opinion on every axis, so nothing can disagree; train it with "
+            "The reward model has one member on every axis, so nothing can disagree; train it with "
             "members = 2 or more."
         )
 
-    # 2. Per comparison: how much a judgment would tell about which member is right. In the members'
-    #    own unit, in which a difference is the logarithm of the odds.
+    # 2. Per comparison: the expected information of a judgment about which member is right. In the
+    #    members' own unit, in which a difference is the logarithm of the odds.
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(comparisons), AT_ONCE):
-        if stop.requested:  # it begins again rather than resumes
+    for start in range(0, len(comparisons), COMPARISONS_PER_BATCH):
+        if stop.requested:  # it starts over instead of resuming
             raise Stopped
-        some = comparisons[start : start + AT_ONCE]
-        said = scorer.member_scores(
-            [c.messages for c in some for _ in c.responses],
-            [text for c in some for text in c.responses],
+        batch = comparisons[start : start + COMPARISONS_PER_BATCH]
+        scores = scorer.member_scores(
+            [c.messages for c in batch for _ in c.responses],
+            [text for c in batch for text in c.responses],
             batch_size=config.batch_size,
             standardized=False,
         )
         first = 0
-        for comparison in some:
+        for comparison in batch:
             place = slice(first, first + len(comparison.responses))
             first = place.stop
-            by_axis = {axis: information(said[axis][place]) for axis in asked}
+            by_axis = {axis: information(scores[axis][place]) for axis in axes}
             mean = sum(by_axis.values()) / len(by_axis)
             rows.append(
                 {
@@ -80,7 +80,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         run_dir,
         {
             "n_comparisons": len(rows),
-            "members": {axis: scorer.members_of(axis) for axis in asked},
+            "members": {axis: scorer.members_of(axis) for axis in axes},
             "mean_disagreement": sum(row["disagreement"] for row in rows) / len(rows),
             "seconds": time.monotonic() - began,
         },

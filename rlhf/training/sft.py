@@ -1,8 +1,7 @@
-"""Teach a policy by demonstrations and rewrites: `python -m rlhf.training.sft RUN_DIR`.
+"""Teach a policy with demonstrations and rewrites: `python -m rlhf.training.sft RUN_DIR`.
 
-Supervised fine-tuning with the loss on the response only: the policy learns to answer, not to ask.
-By TRL's SFTTrainer; for an encoder-decoder, which that does not know, by the Trainer of transformers
-that it is made of.
+Supervised fine-tuning with the loss on the response only, by TRL's SFTTrainer. For encoder-decoders,
+which SFTTrainer does not support, by its base class, the Trainer of transformers.
 """
 
 import functools
@@ -30,8 +29,10 @@ from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_result
 from rlhf.training.settings import load
 
+Row = dict[str, list[int]]
+
 IGNORED = -100
-"""The label of a position without loss, as torch's cross-entropy knows it."""
+"""The label of a position without loss: torch's default `ignore_index` of cross-entropy."""
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -39,14 +40,17 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, demonstrations, policy.
     config = load(SFTConfig, run_dir / CONFIG)
-    given = read_demonstrations(run_dir)
+    demonstrations = read_demonstrations(run_dir)
     policy = tuning.load_trainable_policy(config)
 
-    # 2. Token ids. Labels are the response's tokens alone, its end among them.
-    aside = tuning.held_out([p.prompt_id for p, _ in given], config.heldout_share, config.seed)
-    rows: dict[bool, list[dict[str, list[int]]]] = {True: [], False: []}
+    # 2. Token ids. Labels are the response's tokens alone, its end token included.
+    held_out_prompts = tuning.held_out(
+        [p.prompt_id for p, _ in demonstrations], config.heldout_share, config.seed
+    )
+    training: list[Row] = []
+    held_out: list[Row] = []
     left_out = 0
-    for prompt, text in given:
+    for prompt, text in demonstrations:
         response = policy.encode_response(text)
         ids = policy.encode_unless_left_out(
             prompt, room=len(response), long_prompts=config.long_prompts
@@ -58,14 +62,14 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             row = {"input_ids": ids, "labels": response}
         else:
             row = {"input_ids": ids + response, "labels": [IGNORED] * len(ids) + response}
-        rows[prompt.prompt_id in aside].append(row)
-    if not rows[False]:
+        (held_out if prompt.prompt_id in held_out_prompts else training).append(row)
+    if not training:
         raise InputError("No demonstration fits the model's context; shorten them.")
 
-    # 3. Training, between two looks at demonstrations that are not learnt.
+    # 3. Training, between two evaluations on held-out demonstrations.
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _trainer(policy, config, rows, folder)
-        books = tuning.Books(
+        trainer = _trainer(policy, config, training, held_out, folder)
+        progress = tuning.ProgressCallback(
             run_dir,
             stop,
             {
@@ -75,19 +79,19 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 "mean_token_accuracy": "token_accuracy",
             },
         )
-        before = trainer.evaluate()["eval_loss"] if rows[True] else None
-        trainer.add_callback(books)
+        before = trainer.evaluate()["eval_loss"] if held_out else None
+        trainer.add_callback(progress)
         trainer.train()
-        after = trainer.evaluate()["eval_loss"] if rows[True] and not stop.requested else None
+        after = trainer.evaluate()["eval_loss"] if held_out and not stop.requested else None
 
     # 4. The policy, the result.
-    tuning.finish(policy, trainer.model, books)
-    last = books.losses[-20:]
+    tuning.finish(policy, trainer.model, progress)
+    last = progress.losses[-20:]
     write_result(
         run_dir,
         {
-            "n_demonstrations": len(rows[False]),
-            "n_heldout": len(rows[True]),
+            "n_demonstrations": len(training),
+            "n_heldout": len(held_out),
             "n_left_out": left_out,
             "steps": trainer.state.global_step,
             "loss": sum(last) / len(last),
@@ -99,15 +103,15 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
 
 def _trainer(
-    policy: Policy, config: SFTConfig, rows: dict[bool, list[dict[str, list[int]]]], folder: str
+    policy: Policy, config: SFTConfig, training: list[Row], held_out: list[Row], folder: str
 ) -> Trainer:
-    """`rows` are those to learn (False) and those to measure on (True)."""
-    arguments = tuning.arguments(config, folder, len(rows[False]), policy.device)
+    """A trainer on tokenized demonstrations."""
+    arguments = tuning.arguments(config, folder, len(training), policy.device)
     arguments["weight_decay"] = config.weight_decay
-    given = {
+    common = {
         "model": policy.model,
-        "train_dataset": Dataset.from_list(rows[False]),
-        "eval_dataset": Dataset.from_list(rows[True]) if rows[True] else None,
+        "train_dataset": Dataset.from_list(training),
+        "eval_dataset": Dataset.from_list(held_out) if held_out else None,
         "processing_class": policy.tokenizer,
     }
     if policy.encoder_decoder:
@@ -116,14 +120,14 @@ def _trainer(
             args=TrainingArguments(**arguments),
             data_collator=functools.partial(_batch_apart, policy),
             compute_loss_func=_mean_loss,
-            **given,
+            **common,
         )
     arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
-    return SFTTrainer(args=TrainerConfig(**arguments), **given)
+    return SFTTrainer(args=TrainerConfig(**arguments), **common)
 
 
 def _batch_apart(policy: Policy, rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """A batch for an encoder-decoder, laid out as PPO reads it."""
+    """A batch for an encoder-decoder, in the layout that PPO uses."""
     packed = policy.pack([row["input_ids"] for row in rows], [row["labels"] for row in rows])
     labels = torch.full((packed.count, packed.width), IGNORED, device=packed.tokens.device)
     labels[packed.rows, packed.columns] = packed.tokens
@@ -131,8 +135,8 @@ def _batch_apart(policy: Policy, rows: Sequence[dict[str, list[int]]]) -> dict[s
 
 
 def _mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
-    """Mean over the tokens of the whole batch, of which this may be a part. T5 would take the mean
-    over the part and leave its weight to nobody."""
+    """Mean over the tokens of the whole batch, of which this may be a microbatch. T5's own loss is
+    the mean over the microbatch, whatever its share of the batch is."""
     loss = F.cross_entropy(
         outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )

@@ -1,8 +1,7 @@
-"""What supervised fine-tuning and DPO share: token ids, the split, TRL's arguments, the books.
+"""What supervised fine-tuning and DPO share: the policy, the split, TRL's arguments, progress.
 
-Both trainers are TRL's. They are given token ids, made exactly as the policy will meet them when it
-is sampled from: trainers that render conversations themselves may put the response after another
-prompt than `generate` does.
+Both trainers are TRL's. They get token ids that are made exactly as for sampling: trainers that render
+conversations themselves may put the response after another prompt than `generate` does.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from rlhf.training.rundir.reports import MetricsWriter, write_progress
 
 
 def load_trainable_policy(config: SFTConfig | DPOConfig) -> Policy:
-    """The policy in float32, seeded, with a pad token (which no mask depends on)."""
+    """The policy in float32, with the random seed set and a pad token, which no mask depends on."""
     device = devices.choose_device(config.device)
     devices.be_deterministic(config.seed, config.threads)
     policy = load_policy(config.policy, "policy", device=device)
@@ -35,7 +34,7 @@ def load_trainable_policy(config: SFTConfig | DPOConfig) -> Policy:
 
 
 def held_out(prompt_ids: Sequence[str], share: float, seed: int) -> set[str]:
-    """The prompts kept aside, the same for the same ids and seed; never all of them."""
+    """The held-out prompts, the same for the same ids and random seed; never all of them."""
     distinct = sorted(
         set(prompt_ids), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).digest()
     )
@@ -72,8 +71,10 @@ def arguments(
     }
 
 
-class Books(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Writes metrics and progress while a trainer runs, and ends it when it is asked to stop."""
+class ProgressCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    """Writes metrics and progress while a trainer runs, and stops it on request.
+
+    `names` maps the trainer's names of metrics to ours."""
 
     def __init__(self, run_dir: Path, stop: StopRequest, names: dict[str, str]) -> None:
         self.run_dir, self.stop, self.names = run_dir, stop, names
@@ -82,10 +83,10 @@ class Books(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self.losses: list[float] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        found = {ours: logs[theirs] for theirs, ours in self.names.items() if theirs in logs}
-        if "loss" in found:
-            self.losses.append(float(found["loss"]))
-            self.metrics.write(state.global_step, **found)
+        metrics = {ours: logs[theirs] for theirs, ours in self.names.items() if theirs in logs}
+        if "loss" in metrics:
+            self.losses.append(float(metrics["loss"]))
+            self.metrics.write(state.global_step, **metrics)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         done, total = state.global_step, state.max_steps
@@ -95,13 +96,13 @@ class Books(TrainerCallback):  # type: ignore[misc,unused-ignore]
             control.should_training_stop = True
 
 
-def finish(policy: Policy, model: Any, books: Books) -> None:
-    """After training: stop if asked to, refuse a policy that diverged, else write it.
+def finish(policy: Policy, model: Any, progress: ProgressCallback) -> None:
+    """After training: stop on request, refuse a policy that diverged, else write it.
 
-    A stopped run begins again: what a trainer would resume from holds pickles, which are never read.
+    A stopped run starts over: a trainer's checkpoint holds pickles, which are never read.
     """
-    books.metrics.close()
-    if books.stop.requested:
+    progress.metrics.close()
+    if progress.stop.requested:
         raise Stopped
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -111,4 +112,4 @@ def finish(policy: Policy, model: Any, books: Books) -> None:
         model.save_pretrained(new)
         policy.tokenizer.save_pretrained(new)
 
-    replace_folder(books.run_dir / POLICY, write)
+    replace_folder(progress.run_dir / POLICY, write)

@@ -1,4 +1,4 @@
-"""What is exported: a PPO run's settings and prompts, and the machine that it is to run on."""
+"""What is exported: a PPO run's settings and prompts, and the machine that will run it."""
 
 import json
 import math

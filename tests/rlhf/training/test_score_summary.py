@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf.training.intervals import mean_with_interval
-from rlhf.training.score_summary import by_temperature, summarize, win_rate
+from rlhf.training.score_summary import group_by_temperature, summarize, win_rate
 
 
 def judged(prompt_id, preference, **more):
@@ -68,7 +68,7 @@ def test_a_judge_who_cannot_tell_violations_reports_none():
 
 def test_rows_are_grouped_by_temperature_the_highest_first():
     rows = [{"temperature": 0.3}, {"temperature": 1}, {"temperature": 0.3}]
-    groups = by_temperature(rows)
+    groups = group_by_temperature(rows)
     assert list(groups) == ["1.0", "0.3"]
     assert len(groups["0.3"]) == 2
 
