@@ -34,6 +34,8 @@ class AxisJudgment:
     weight: float
     round: str = ""
     strength: str = ""
+    n_alike: int = 0
+    """Pairs that are left out, because their responses are the same tokens after truncation."""
 
 
 @dataclass
@@ -99,7 +101,7 @@ def group_judgments(
             texts = model.tokenize([judgment.prompt.messages] * len(responses), responses)
             groups[key] = RankedGroup(judgment.prompt, responses, [], texts)
         groups[key].judgments += [
-            _on_axis(judgment, axis, name, responses, number[judgment.annotator])
+            _on_axis(judgment, axis, name, groups[key], number[judgment.annotator])
             for axis, name in enumerate(model.axes)
             if judgment.ranks.get(name) is not None
         ]
@@ -107,12 +109,12 @@ def group_judgments(
 
 
 def _on_axis(
-    judgment: Judgment, axis: int, name: str, responses: tuple[str, ...], annotator: int
+    judgment: Judgment, axis: int, name: str, group: RankedGroup, annotator: int
 ) -> AxisJudgment:
-    """A judgment on one axis, by indices among a group's distinct `responses`."""
-    index = {text: i for i, text in enumerate(responses)}
+    """A judgment on one axis, by indices among a group's distinct responses."""
+    index = {text: i for i, text in enumerate(group.responses)}
     level, strength = judgment.strength.get(name, ("", None))
-    pairs = [
+    every_pair = [
         reward_math.Pair(
             index[judgment.responses[p.better]],
             index[judgment.responses[p.worse]],
@@ -121,11 +123,34 @@ def _on_axis(
         )
         for p in reward_math.pairs_of(judgment.ranks[name], judgment.responses)
     ]
-    ranks: list[int | None] = [None] * len(responses)
+    pairs = [p for p in every_pair if group.texts[p.better] != group.texts[p.worse]]
+    ranks: list[int | None] = [None] * len(group.responses)
     for text, rank in zip(judgment.responses, judgment.ranks[name], strict=True):
         ranks[index[text]] = rank
     return AxisJudgment(
-        axis, annotator, pairs, tuple(ranks), judgment.weight, judgment.round, level
+        axis,
+        annotator,
+        pairs,
+        tuple(ranks),
+        judgment.weight,
+        judgment.round,
+        level,
+        len(every_pair) - len(pairs),
+    )
+
+
+def alike_warning(name: str, groups: Sequence[RankedGroup], max_length: int) -> str:
+    """A warning if pairs of the train-RM's or test-RM's (`name`) rankings are left out, because
+    their responses are the same tokens; else ""."""
+    judgments = [judgment for group in groups for judgment in group.judgments]
+    alike = sum(judgment.n_alike for judgment in judgments)
+    total = alike + sum(len(judgment.pairs) for judgment in judgments)
+    if not alike:
+        return ""
+    return (
+        f"{alike} of {total} pairs of the {name}-RM's rankings were left out, because their responses "
+        f"are the same in the {max_length} tokens that are read; raise max_length, if the trunk's "
+        "context allows it."
     )
 
 

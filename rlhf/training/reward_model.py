@@ -22,6 +22,7 @@ from rlhf.training.language_models import devices
 from rlhf.training.reward_data import (
     RankedGroup,
     add_prior_features,
+    alike_warning,
     all_pairs,
     check_ties,
     group_judgments,
@@ -172,9 +173,14 @@ def train_members(
         groups = group_judgments(member, judgments, annotators)
         if not any(group.has_pairs for group in groups):
             raise InputError(
-                f"No ranking for the {name}-RM prefers one response to another; rank more "
-                "responses, or check that the axes in the file are " + " and ".join(axes) + "."
+                alike_warning(name, groups, member.max_length)
+                or f"No ranking for the {name}-RM prefers one response to another; rank more "
+                "responses, or check that the axes in the file are "
+                + " and ".join(axes)
+                + "."
             )
+        if not members and (warning := alike_warning(name, groups, member.max_length)):
+            run.warnings.append(warning)
         add_prior_features(member, groups, config.batch_size, run.processes)
         own = dataclasses.replace(config, stored=True, seed=seed)
         if config.smoothing == "agreement":

@@ -1,11 +1,11 @@
 """Look at a run folder before any compute is spent on it: `python -m rlhf.training.doctor RUN_DIR`.
 
-Says what would go wrong, or go on for long and come to nothing: settings that don't exist, models
-that can't be read, conversations that do not survive template and tokenizer, batches that don't add
-up, rewards that are all alike, memory and time that the machine does not have. Writes nothing into
-the folder. `--json` prints the report for programs.
+Reports what would fail, or run for long without effect: unknown settings, models that can't be read,
+conversations that template or tokenizer change, batches that don't add up, rewards that are all
+alike, too little memory, too much time. Writes nothing into the folder. `--json` prints the report
+for programs.
 
-Exit code: 0 nothing found, 1 warnings, 2 the stage would refuse to run, or could not end well.
+Exit code: 0 no findings, 1 warnings, 2 the stage would refuse to run, or could not succeed.
 """
 
 import argparse
@@ -34,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     report = examine(given.run_dir, given.stage, probe=not given.no_samples)
     if given.json:
-        told = {"exit_code": report.exit_code} | asdict(report)
-        print(json.dumps(told, ensure_ascii=False, indent=1))
+        values = {"exit_code": report.exit_code} | asdict(report)
+        print(json.dumps(values, ensure_ascii=False, indent=1))
     else:
         show(report)
     return report.exit_code

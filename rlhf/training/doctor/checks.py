@@ -54,65 +54,81 @@ def check_round_trip(
     stop_ids: list[int],
     apart: Callable[[list[dict[str, str]]], str] | None = None,
 ) -> None:
-    """Do conversations come through template and tokenizer, and do answers end where they should?
+    """Whether conversations survive template and tokenizer, and whether answers end where they should.
 
     `apart` is how an encoder-decoder renders a conversation for its encoder.
     """
     from rlhf.training.language_models import conversations
 
     render = apart or functools.partial(conversations.render, tokenizer)
-    lost: list[str] = []
+    changed: list[str] = []
     for prompt in prompts[:200]:
         text = render(prompt.messages)  # InputError where a turn is dropped
-        back = tokenizer.decode(
-            conversations.encode(tokenizer, text), clean_up_tokenization_spaces=False
-        )
-        if back != text:
-            lost.append(prompt.prompt_id)
-    if lost:
+        ids = conversations.encode(tokenizer, text)
+        if tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
+            changed.append(prompt.prompt_id)
+    if changed:
         report.add(
             "warning",
             "tokenizer",
-            f"{len(lost)} of {min(len(prompts), 200)} prompts come back changed from the {what}'s "
-            f"tokenizer, {lost[0]} first: it has no tokens for some of their characters.",
+            f"{len(changed)} of {min(len(prompts), 200)} prompts come back changed from the {what}'s "
+            f"tokenizer, {changed[0]} first: it has no tokens for some of their characters.",
         )
     else:
         report.add("ok", "tokenizer", f"Prompts come back unchanged from the {what}'s tokenizer.")
+    _check_template(report, tokenizer, what, prompts, is_encoder_decoder=apart is not None)
+    if stop_ids:
+        _check_end(report, tokenizer, what, prompts, stop_ids)
+
+
+def _check_template(
+    report: Report, tokenizer: Any, what: str, prompts: list[Any], *, is_encoder_decoder: bool
+) -> None:
+    """Whether there is a chat template, and whether it begins with the token that begins a text."""
+    from rlhf.training.language_models import conversations
+
     if not getattr(tokenizer, "chat_template", None):
-        said = (
+        turns = (
             "its encoder reads a single turn as it stands, and of more turns each with its role."
-            if apart
+            if is_encoder_decoder
             else "turns are named."
         )
-        report.add("warning", "template", f"The {what} has no chat template; {said}")
-    bos = tokenizer.bos_token
-    if bos and prompts and not apart and getattr(tokenizer, "chat_template", None):
-        rendered = conversations.render(tokenizer, prompts[0].messages)
-        added = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
-        if rendered.startswith(bos + bos):
-            report.add("warning", "template", f"The {what}'s template begins with {bos} twice.")
-        elif added and not rendered.startswith(bos):
-            report.add(
-                "warning",
-                "template",
-                f"The {what} expects {bos} first, and its template does not put it there.",
-            )
-    if not stop_ids:
+        report.add("warning", "template", f"The {what} has no chat template; {turns}")
         return
-    # What the template itself puts behind an answer must be what ends one.
+    bos = tokenizer.bos_token
+    if not bos or not prompts or is_encoder_decoder:
+        return
+    rendered = conversations.render(tokenizer, prompts[0].messages)
+    adds_bos = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    if rendered.startswith(bos + bos):
+        report.add("warning", "template", f"The {what}'s template begins with {bos} twice.")
+    elif adds_bos and not rendered.startswith(bos):
+        report.add(
+            "warning",
+            "template",
+            f"The {what} expects {bos} first, and its template does not put it there.",
+        )
+
+
+def _check_end(
+    report: Report, tokenizer: Any, what: str, prompts: list[Any], stop_ids: list[int]
+) -> None:
+    """Whether the token that the template puts after an answer is one that ends a response."""
+    from rlhf.training.language_models import conversations
+
     names = [tokenizer.convert_ids_to_tokens(i) for i in stop_ids]
-    marker = "yes"
+    answer = "yes"
     if getattr(tokenizer, "chat_template", None) and prompts:
-        turns = [*prompts[0].messages, {"role": "assistant", "content": marker}]
+        turns = [*prompts[0].messages, {"role": "assistant", "content": answer}]
         whole = tokenizer.apply_chat_template(turns, tokenize=False)
-        behind = conversations.encode(tokenizer, whole[whole.rfind(marker) + len(marker) :])
-        first = next((i for i in behind if i in tokenizer.all_special_ids), None)
+        after = conversations.encode(tokenizer, whole[whole.rfind(answer) + len(answer) :])
+        first = next((i for i in after if i in tokenizer.all_special_ids), None)
         if first is None:
             report.add(
                 "warning",
                 "end",
-                f"The {what}'s template puts no special token behind an answer, so it can't be "
-                f"learnt there that {' or '.join(names)} ends one.",
+                f"The {what}'s template puts no special token after an answer, so training on it "
+                f"can't teach that {' or '.join(names)} ends one.",
             )
         elif first not in stop_ids:
             report.add(
@@ -131,7 +147,7 @@ def check_round_trip(
 
 
 def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
-    """Prompts, rollouts, minibatches, microbatches: do they add up?"""
+    """Whether prompts, rollouts and minibatches fit together."""
     if n_prompts < config.rollout.prompts_per_step:
         report.add(
             "error",
@@ -154,7 +170,7 @@ def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
         f"every prompt is seen {passes:.2g} times.",
     )
     if config.optimizer.minibatch_size < 8 and config.advantage.whiten_rewards:
-        report.add("warning", "batches", "Whitening rewards wants minibatches of 8 or more.")
+        report.add("warning", "batches", "Whitening rewards needs minibatches of 8 or more.")
     if config.loss.approx_kl_stop == 0 and config.optimizer.epochs > 4:
         report.add(
             "warning", "batches", f"{config.optimizer.epochs} epochs with approx_kl_stop off drift."

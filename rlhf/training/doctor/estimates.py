@@ -1,4 +1,4 @@
-"""How much memory and time a run would take, estimated: nothing here says that it is set up right."""
+"""Estimates of the memory and time that a run would take."""
 
 import os
 import time
@@ -13,21 +13,21 @@ FULL_TRAINING_BYTES = 16
 
 
 def available_memory(device_type: str) -> float:
-    """Bytes that can be had now: of the GPU, or of the machine within its control group."""
+    """Free bytes: of the GPU, or of the machine within the limit of its control group."""
     if device_type == "cuda":
         import torch
 
         return float(torch.cuda.mem_get_info()[0])
-    found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    limits = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                found.append(float(line.split()[1]) * 1024)
+                limits.append(float(line.split()[1]) * 1024)
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        found.append(float(text) - float(used.read_text()))
-    return min(found)
+        limits.append(float(text) - float(used.read_text()))
+    return min(limits)
 
 
 def too_large(report: Report, here: float, config: PPOConfig) -> bool:
@@ -117,14 +117,14 @@ def compare_memory(report: Report, here: float, needed: float, parts: dict[str, 
     """`here` is what was free before anything was loaded."""
     report.figures["memory"] = {"needed": needed, "available": here, "parts": parts}
     largest = max(parts, key=parts.__getitem__)
-    said = (
+    summary = (
         f"About {_size(needed)} needed (most for the {largest}: {_size(parts[largest])}), "
         f"{_size(here)} free."
     )
     if needed > here:
-        report.add("error", "memory", said + " Take LoRA, smaller batches, or a bigger machine.")
+        report.add("error", "memory", summary + " Take LoRA, smaller batches, or a bigger machine.")
     else:
-        report.add("warning" if needed > 0.8 * here else "ok", "memory", said)
+        report.add("warning" if needed > 0.8 * here else "ok", "memory", summary)
 
 
 def estimate_ppo_time(report: Report, models: Any, prompts: list[Any], scoring: float) -> None:

@@ -14,7 +14,8 @@ from rlhf.training.rundir.reports import read_result
 
 
 def examine(run_dir: Path, stage: str = "", *, probe: bool = True) -> Report:
-    """The whole examination. `stage` "" is guessed from the folder; `probe` False samples nothing."""
+    """Examine a run folder. `stage` "" is guessed from the folder; with `probe` False no answers are
+    sampled."""
     report = Report(stage)
     try:
         values = read_json(run_dir / CONFIG)
@@ -29,9 +30,16 @@ def examine(run_dir: Path, stage: str = "", *, probe: bool = True) -> Report:
         if report.stage in ("base", "grow"):
             report.add("ok", "data", "Nothing else to check before this stage.")
             return report
-        # What a stage prints while it reads is no part of the report.
+        # The report alone goes to stdout.
         with contextlib.redirect_stdout(sys.stderr):
             EXAMINATIONS.get(report.stage, examine_policy)(report, run_dir, config, probe=probe)
     except InputError as error:
         report.add("error", "input", str(error))
+    except Exception as error:  # noqa: BLE001 - what crashes here crashes in the stage too
+        reason = " ".join(str(error).split())[:200]
+        report.add(
+            "error",
+            "bug",
+            f"The stage would crash: {type(error).__name__}: {reason or 'no message'}.",
+        )
     return report

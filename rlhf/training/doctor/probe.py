@@ -1,7 +1,6 @@
-"""Sample a few answers, and look at how they end and differ and at what they are worth.
+"""A few sampled answers: whether they end, whether they differ, and their rewards.
 
-As a stage would sample and judge them, so that what is wrong with its answers or rewards is seen
-before it runs.
+They are sampled and scored as the stage does it.
 """
 
 import functools
@@ -29,17 +28,17 @@ class Probed:
 
     @functools.cached_property
     def flat(self) -> list[Any]:
-        """All answers, prompt by prompt;"""
+        """All answers, prompt by prompt."""
         return [answer for group in self.answers for answer in group]
 
     @functools.cached_property
     def texts(self) -> list[str]:
-        """their texts,"""
+        """The texts of all answers."""
         return [self.policy.decode(answer.tokens) for answer in self.flat]
 
     @functools.cached_property
-    def asked(self) -> list[Any]:
-        """and what each answers."""
+    def prompt_of(self) -> list[Any]:
+        """The prompt of each of all answers."""
         return [p for p, group in zip(self.prompts, self.answers, strict=True) for _ in group]
 
 
@@ -53,14 +52,14 @@ def some_prompts(
 
 
 def ppo_reward(models: Any, probed: Probed) -> Any:
-    """What PPO would climb (answers,): by its own `judge`, then what it does to the score of an
-    answer that is too long or did not end."""
+    """The rewards that PPO maximizes (answers,): from its own `judge`, then changed for answers that
+    are too long or did not end."""
     import torch
 
-    scores, _ = models.reward.judge(probed.asked, probed.texts)
+    scores, _ = models.reward.judge(probed.prompt_of, probed.texts)
     if not bool(torch.isfinite(scores).all()):
         raise InputError(
-            "Rewards of sampled answers are not finite numbers; mend the reward model or the rule "
+            "Rewards of sampled answers are not finite numbers; fix the reward model or the rule "
             "that gave them."
         )
     finished = torch.tensor([answer.finished for answer in probed.flat])
@@ -69,12 +68,12 @@ def ppo_reward(models: Any, probed: Probed) -> Any:
 
 def combined(scorer: Any, probed: Probed, threshold: float) -> Any:
     """One score (answers,) by a reward model alone."""
-    axes = scorer.score([p.messages for p in probed.asked], probed.texts)
-    return scorer.combine(axes, [p.risk for p in probed.asked], threshold=threshold)
+    axes = scorer.score([p.messages for p in probed.prompt_of], probed.texts)
+    return scorer.combine(axes, [p.risk for p in probed.prompt_of], threshold=threshold)
 
 
 def with_no_eos_score(probed: Probed, scores: Any, no_eos_score: float | None) -> Any:
-    """The scores, with `no_eos_score` for answers that did not end (None: as they are)."""
+    """The scores, with `no_eos_score` for answers that did not end (None: unchanged)."""
     import torch
 
     from rlhf.training import reward_shaping
@@ -136,29 +135,29 @@ def report_rewards(report: Report, probed: Probed, rewards: dict[str, Any]) -> N
         apart = [statistics.stdev(some) for some in ended if len(some) > 1]
         among = statistics.fmean(apart) if apart else None
         report.figures["reward_spread_of_ended"] = among
-        said = (
+        summary = (
             f"Answers to one prompt differ by {spread:.2f} (standard deviation of the reward); the "
             f"best of {PROBED_ANSWERS} is worth {headroom:.2f} more than the mean."
         )
         if spread < 0.05:
-            report.add("warning", "reward", said + " There is next to nothing to climb.")
+            report.add("warning", "reward", summary + " There is almost nothing to optimize.")
         elif among is not None and among < 0.05:
             report.add(
                 "warning",
                 "reward",
-                said + f" Those that end differ by {among:.2f} only: but for ending there is next "
-                "to nothing to climb.",
+                summary + f" Those that end differ by {among:.2f} only: apart from ending there is "
+                "almost nothing to optimize.",
             )
         else:
-            report.add("ok", "reward", said)
+            report.add("ok", "reward", summary)
     if len(judged) == 2:
-        one, other = (s - s.mean(dim=1, keepdim=True) for s in judged.values())
-        size = float(one.norm() * other.norm())
-        agreement = float((one * other).sum()) / size if size > 0 else 0.0
+        first, second = (s - s.mean(dim=1, keepdim=True) for s in judged.values())
+        size = float(first.norm() * second.norm())
+        agreement = float((first * second).sum()) / size if size > 0 else 0.0
         report.figures["reward_models_agree"] = agreement
         report.add(
             "warning" if agreement < 0.2 else "ok",
             "reward",
-            f"The two reward models' opinions of these answers correlate by {agreement:.2f}"
+            f"The two reward models' scores of these answers have a correlation of {agreement:.2f}"
             + ("; what one rewards the other does not see." if agreement < 0.2 else "."),
         )

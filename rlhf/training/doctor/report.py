@@ -1,4 +1,4 @@
-"""What the doctor found, and how a person is told."""
+"""The doctor's findings, and their output for people."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What was found, and the figures that it rests on."""
+    """Findings, and the figures that they are based on."""
 
     stage: str
     findings: list[Finding] = field(default_factory=list)
@@ -45,9 +45,9 @@ def show(report: Report) -> None:
         line.append(f"{finding.about:<10}", style="bold")
         line.append(finding.message, style="default")
         console.print(line)
-    said = {
-        0: "Nothing stands in the way.",
-        1: "It can run; look at the warnings first.",
-        2: "It can't run like this.",
+    conclusions = {
+        0: "Ready to run.",
+        1: "It can run; read the warnings first.",
+        2: "It can't run with these errors.",
     }
-    console.print(Text(said[report.exit_code], style="bold"))
+    console.print(Text(conclusions[report.exit_code], style="bold"))

@@ -35,7 +35,7 @@ def check_settings(
     report: Report, values: dict[str, Any], *, begun: bool = False
 ) -> StageConfig | None:
     """Every unknown key at once, with the one that was probably meant; then the values; then all
-    settings without effect, with which only a run that was `begun` goes on."""
+    settings without effect, which only a run that has begun may have."""
     config = CONFIGS[report.stage]
     names = {key: key for key in config.settings()} | dict(config.OLD_KEYS)
     try:

@@ -51,7 +51,7 @@ def examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -
     else:
         prompts = read_prompts(run_dir)
 
-    # 2. Models, by the very functions that the stage loads them with.
+    # 2. Models, loaded by the same functions as in the stage.
     device = devices.choose_device(config.device)
     here = available_memory(device.type)
     devices.be_deterministic(config.seed, 0)
@@ -103,7 +103,7 @@ def examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -
 
 
 def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool) -> None:
-    """PPO: what it reads and builds is read and built, so that what stops it stops the doctor."""
+    """PPO: reads and builds everything that the stage does, so that its errors appear here."""
     from rlhf.training import ptx
     from rlhf.training.language_models import devices
     from rlhf.training.ppo_models import Models, mix, read_inputs
@@ -120,7 +120,7 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
     if checkpoint is not None:
         state = read_json(checkpoint / "state.json")
         models.reward.scales = state["scales"]
-        report.add("ok", "checkpoint", f"It would go on after step {state['step']}.")
+        report.add("ok", "checkpoint", f"It would resume after step {state['step']}.")
     policy = models.policy
     check_policy(report, policy, prompts)
 
@@ -133,7 +133,7 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
     check_batches(report, len(fitting), config)
     if config.ptx.weight:
         examples = ptx.read(run_dir, policy, long_prompts)
-        report.add("ok", "ptx", f"{len(examples)} examples are kept likely.")
+        report.add("ok", "ptx", f"{len(examples)} examples for PPO-ptx.")
 
     # 3. Answers and their rewards, as a step would sample and judge them.
     scoring = 0.0
@@ -149,16 +149,14 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
         began = time.monotonic()
         rewards = {"reward_model": ppo_reward(models, probed)}
         scoring = (time.monotonic() - began) / len(probed.flat)
-        if (
-            models.reward.test_scorer is not None
-        ):  # it only watches: its own opinion, without the rules
+        if models.reward.test_scorer is not None:  # its own scores, without the rules
             second = combined(models.reward.test_scorer, probed, config.reward.safety_threshold)
             rewards["test_reward_model"] = with_no_eos_score(
                 probed, second, config.reward.no_eos_score
             )
         report_rewards(report, probed, rewards)
-        asked = [ids for ids in encoded for _ in range(PROBED_ANSWERS)]
-        old, _, _, mask = models.read(asked, probed.flat)
+        prompt_ids = [ids for ids in encoded for _ in range(PROBED_ANSWERS)]
+        old, _, _, mask = models.read(prompt_ids, probed.flat)
         models.compare(probed.flat, old, mask)
 
     # 4. Memory and time.
@@ -169,7 +167,7 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
 
 
 def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
-    """Reward models: the rankings of both sides as they would be learnt from, and one update."""
+    """Reward models: the rankings of both sides as they would be learned from, and one update."""
     from rlhf.training import reward_data, reward_model
     from rlhf.training.data import read_judgments, read_texts
     from rlhf.training.language_models import devices
@@ -181,7 +179,7 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
     read_texts(run_dir, "reference")
     checkpoint = find_checkpoint(run_dir)
     if checkpoint is not None:
-        report.add("ok", "checkpoint", "It would go on from its checkpoint.")
+        report.add("ok", "checkpoint", "It would resume from its checkpoint.")
     ids = sorted({j.prompt.prompt_id for j in judgments})
     halves = dict(zip(("train", "test"), reward_data.split_prompts(ids, config), strict=True))
     annotators = sorted({j.annotator for j in judgments})
@@ -190,8 +188,8 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
     device = devices.choose_device(config.device)
     here = available_memory(device.type)
     devices.be_deterministic(config.seed, config.threads)
-    plans = reward_model.members_of(config)
-    axes, seed = plans[0]
+    members = reward_model.members_of(config)
+    axes, seed = members[0]
     model = reward_model.new_member(config, axes, seed, device, [], "train")
     check_round_trip(report, model.tokenizer, "trunk", [j.prompt for j in judgments], [])
 
@@ -201,6 +199,8 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
         groups = reward_data.group_judgments(
             model, [j for j in judgments if j.prompt.prompt_id in mine], annotators
         )
+        if warning := reward_data.alike_warning(name, groups, model.max_length):
+            report.add("warning", "lengths", warning)
         sides[name] = [g for g in groups if g.has_pairs]
         if not sides[name]:
             report.add(
@@ -210,7 +210,7 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
             )
             return
     updates = {
-        name: len(plans) * config.epochs * -(-len(groups) // config.rankings_per_batch)
+        name: len(members) * config.epochs * -(-len(groups) // config.rankings_per_batch)
         for name, groups in sides.items()
     }
     report.figures |= {"rankings": {n: len(g) for n, g in sides.items()}, "updates": updates}
@@ -232,14 +232,14 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
     )
 
     # 4. Memory and time, the latter by one update.
-    parts = reward_memory(model, sides, len(plans), config)
+    parts = reward_memory(model, sides, len(members), config)
     compare_memory(report, here, sum(parts.values()), parts)
     if probe:
-        estimate_reward_time(report, model, sides, len(plans), config, sum(updates.values()))
+        estimate_reward_time(report, model, sides, len(members), config, sum(updates.values()))
 
 
 def examine_selection(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
-    """What an ensemble is to disagree about."""
+    """Comparisons, and whether the reward model is an ensemble."""
     from rlhf.training.data import read_comparisons
     from rlhf.training.language_models import devices
     from rlhf.training.reward_models.folder import load_reward_model
@@ -251,7 +251,7 @@ def examine_selection(report: Report, run_dir: Path, config: Any, *, probe: bool
     report.add(
         "ok" if several else "error",
         "members",
-        f"{len(comparisons)} comparisons, and on each axis so many opinions: "
+        f"{len(comparisons)} comparisons; members of the ensemble on each axis: "
         + ", ".join(f"{axis} {n}" for axis, n in members.items())
         + ("." if several else "; train the reward model with members = 2 or more."),
     )

@@ -14,6 +14,7 @@ from rlhf.training.data import Message
 from rlhf.training.language_models import conversations
 from rlhf.training.language_models.adapters import load_merged_adapters
 from rlhf.training.language_models.pretrained import (
+    check_vocabulary,
     context_length,
     disable_dropout,
     load_language_model,
@@ -209,6 +210,7 @@ def load_policy(
     else:
         model = load_language_model(name, what, dtype=dtype)
         tokenizer = load_tokenizer(name, what)
+    check_vocabulary(model, tokenizer, name, what)
     disable_dropout(model)
     stop_ids = stop_tokens(model, tokenizer, name)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]

@@ -110,6 +110,21 @@ def load_tokenizer(name: str, what: str) -> Any:
         raise reading_error(error, name, f"tokenizer of the {what}") from error
 
 
+def check_vocabulary(model: Any, tokenizer: Any, name: str, what: str) -> None:
+    """`InputError` if the tokenizer has tokens for which the model has no embedding."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    missing = [(i, token) for token, i in tokenizer.get_added_vocab().items() if i >= rows]
+    if tokenizer.vocab_size > rows:
+        missing.append((rows, tokenizer.convert_ids_to_tokens(rows)))
+    if missing:
+        number, token = min(missing)
+        raise InputError(
+            f"The tokenizer of the {what} {name!r} has the token {token!r} with id {number}, but the "
+            f"model's embeddings have {rows} rows; call resize_token_embeddings({len(tokenizer)}) on "
+            "the model and save it again, or remove the token."
+        )
+
+
 def context_length(model: Any) -> int:
     """The longest sequence the model can read; very long when it doesn't say."""
     for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):

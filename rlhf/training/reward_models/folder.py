@@ -95,6 +95,8 @@ def load_reward_model(
         )
     settings = read_settings(folder / SETTINGS)
     trunk = pretrained.load_trunk(str(path), "reward model", dtype=dtype)
+    tokenizer = pretrained.load_tokenizer(str(path), "reward model")
+    pretrained.check_vocabulary(trunk, tokenizer, str(path), "reward model")
     tensors = read_heads(folder / HEADS, settings, architecture.hidden_size(trunk))
     names = tuple(settings["adapters"])
     if names:
@@ -119,7 +121,7 @@ def load_reward_model(
             for name in settings["members"]
         ],
         trunk=trunk,
-        tokenizer=pretrained.load_tokenizer(str(path), "reward model"),
+        tokenizer=tokenizer,
         heads=heads.to(device).requires_grad_(requires_grad=False),
         log_nu=nn.Parameter(tensors["log_nu"].to(device), requires_grad=False),
         prior=prior,

@@ -72,6 +72,7 @@ class RewardModel:
         """
         model = pretrained.load_trunk(trunk, "trunk")
         tokenizer = pretrained.load_tokenizer(trunk, "trunk")
+        pretrained.check_vocabulary(model, tokenizer, trunk, "trunk")
         if use_prior and prior is None:
             prior = pretrained.load_language_model(trunk, "prior", dtype=dtype)
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)

@@ -74,6 +74,14 @@ def without_eos(model):
     _change_json(model / "generation_config.json", eos_token_id=None)
 
 
+def token_without_embedding(model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.save_pretrained(model)
+
+
 def without_tokenizer(model):
     for file in model.glob("tokenizer*"):
         file.write_text("{")
@@ -95,6 +103,7 @@ def refusing_template(model):
 
 
 BROKEN_MODELS = {
+    token_without_embedding: "the token '<|im_start|>' with id",
     nan: "holds NaN or infinity in",
     truncated: "can't be read",
     without_a_layer: "lacks 1 of its weights, model.layers.1.mlp.up_proj.weight",

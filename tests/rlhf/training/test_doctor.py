@@ -25,7 +25,16 @@ from tests.rlhf.training.test_bad_input import (
     without_a_layer,
     without_eos,
 )
-from tests.rlhf.training.tiny import ROOT, ask, judgment, make_policy, prompt, rows_of, run_folder
+from tests.rlhf.training.tiny import (
+    ROOT,
+    ask,
+    judgment,
+    make_policy,
+    prompt,
+    result_of,
+    rows_of,
+    run_folder,
+)
 
 
 def found(report, level):
@@ -75,7 +84,7 @@ def test_the_report_for_people_names_what_it_found(ready, capsys):
     assert main([str(ready(prompts_per_step=25)), "--no-samples"]) == 2
     said = " ".join(capsys.readouterr().out.split())
     assert "✗ batches 24 prompts are fewer than the 25 of one step" in said
-    assert "It can't run like this." in said
+    assert "It can't run with these errors." in said
 
 
 def test_long_prompts_are_an_error_or_left_out(healthy):
@@ -126,7 +135,7 @@ def test_rewards_that_are_all_alike_are_a_warning(healthy, taste, tmp_path):
         flat / "heads.safetensors",
     )
     report = examine(healthy(reward_model=str(flat)))
-    assert any("next to nothing to climb" in m for m in found(report, "warning"))
+    assert any("almost nothing to optimize" in m for m in found(report, "warning"))
     assert report.exit_code == 1
 
 
@@ -150,7 +159,7 @@ def test_the_reward_that_is_looked_at_is_the_one_that_ppo_climbs(healthy):
 
 def test_where_only_ending_pays_it_says_so(healthy):
     report = examine(healthy(score_clip=0.01))
-    assert any("but for ending there is next to nothing" in m for m in found(report, "warning"))
+    assert any("apart from ending there is almost nothing" in m for m in found(report, "warning"))
 
 
 def test_more_memory_than_the_machine_has_is_an_error(healthy, monkeypatch):
@@ -215,6 +224,38 @@ def test_what_the_reward_models_stage_refuses_the_doctor_refuses(breaks, said, t
     assert any(said in message for message in found(report, "error"))
     with pytest.raises(InputError, match=said):
         reward_model.main(folder, StopRequest())
+
+
+def test_responses_that_are_the_same_after_truncation_are_left_out_and_counted(talker, tmp_path):
+    both = {"helpfulness": [1, 2], "safety": [1, 2]}
+    short = [judgment(i, ["nice", "sorry no"], both) for i in range(12)]
+    long = [
+        judgment(i, ["red " * 60 + end for end in ("yes", "no")], both, annotator="ben")
+        for i in range(12)
+    ]
+    folder = rankings(tmp_path / "run", talker, max_length=32)
+    run_folder(folder, json.loads((folder / "config.json").read_text()), preferences=short + long)
+    report = examine(folder, probe=False)
+    assert any("12 of 24 pairs of the train-RM's" in m for m in found(report, "warning"))
+    reward_model.main(folder, StopRequest())
+    result = result_of(folder)
+    assert any("12 of 24 pairs of the train-RM's" in warning for warning in result["warnings"])
+    assert result["train"]["helpfulness"]["n"] == 6  # of ada alone
+
+    run_folder(folder, json.loads((folder / "config.json").read_text()), preferences=long)
+    (folder / "result.json").unlink()
+    with pytest.raises(InputError, match="the same in the 32 tokens that are read"):
+        reward_model.main(folder, StopRequest())
+
+
+def test_a_crash_is_an_error_of_the_report(ready, monkeypatch):
+    def crash(*_, **__):
+        raise AttributeError("no cache")
+
+    monkeypatch.setattr(stages, "check_policy", crash)
+    report = examine(ready())
+    assert report.exit_code == 2
+    assert found(report, "error") == ["The stage would crash: AttributeError: no cache."]
 
 
 def test_a_selection_needs_a_reward_model_of_several_opinions(taste, many, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf.training import reward_model
+from rlhf.training import reward_model, reward_run
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.reward_models.folder import load_reward_model
 from rlhf.training.reward_models.model import RewardModel
@@ -235,10 +235,10 @@ def test_it_takes_the_threads_and_the_device_that_it_was_given(talker, tmp_path,
         train(tmp_path / "gpu", talker, device="cuda")
 
 
-def test_a_checkpoint_is_written_as_often_as_was_said(talker, tmp_path, monkeypatch):
-    saved, save = [], reward_model.save_checkpoint
+def test_a_checkpoint_is_written_as_often_as_configured(talker, tmp_path, monkeypatch):
+    saved, save = [], reward_run.save_checkpoint
     monkeypatch.setattr(
-        reward_model, "save_checkpoint", lambda *given: saved.append(1) or save(*given)
+        reward_run, "save_checkpoint", lambda *given: saved.append(1) or save(*given)
     )
     counts = []
     for seconds in (0.0, 1e6):
