@@ -28,7 +28,7 @@ QUEUE_DIR = DATA_DIR / "queue"
 
 
 def secret_key() -> str:
-    """The key from the environment, else one made on first use and kept private beside the data."""
+    """The key from the environment, else one made on first use and kept private next to the data."""
     given: str = env.str("SECRET_KEY", "")
     if given:
         return given
@@ -314,7 +314,7 @@ TRAINING_ENVIRONMENT |= {
 if TRAINING_THREADS:
     TRAINING_ENVIRONMENT["OMP_NUM_THREADS"] = str(TRAINING_THREADS)
 
-# Beside that, for PPO alone: the server that answers in its rollouts, if `rollouts` is "server".
+# In addition, for PPO only: the server for its rollouts, if `rollouts` is "server".
 ROLLOUT_ENVIRONMENT = {
     name: os.environ[name]
     for name in ("ROLLOUT_SERVER_URL", "ROLLOUT_SERVER_TOKEN", "ROLLOUT_SERVER_FOLDER")

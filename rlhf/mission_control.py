@@ -23,7 +23,7 @@ class Need:
     `kind` is a badge of site.css; `act` names the act that the page offers directly.
     """
 
-    kind: str  # "no-go" | "caution" | "live", most urgent first
+    kind: str  # `no-go`, `caution` or `live`, most urgent first
     word: str
     text: str
     href: str = ""

@@ -76,6 +76,10 @@ class Checkpoint(models.Model):
         return self.name
 
     @property
+    def state_name(self) -> str:
+        return {"refused": "rejected"}.get(self.state, self.state)
+
+    @property
     def root(self) -> "Checkpoint":
         """The base policy that this model descends from."""
         model = self
@@ -296,6 +300,13 @@ class Job(models.Model):
     @property
     def stage_name(self) -> str:
         return Round.stage_name(self.stage)
+
+    @property
+    def badge(self) -> str:
+        """The badge of site.css for its state; "" for a plain one."""
+        if not self.has_ended:
+            return "live"
+        return {self.State.DONE: "go", self.State.FAILED: "no-go"}.get(self.State(self.state), "")
 
     @property
     def run_dir(self) -> Path:

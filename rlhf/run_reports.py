@@ -16,7 +16,7 @@ from rlhf.training import rundir
 from rlhf.training.rundir import reports
 
 LOG_BYTES = 16_000
-# Terminals' colour codes and other control characters say nothing on a page.
+# Color codes of terminals and other control characters mean nothing on a page.
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 

@@ -341,7 +341,7 @@ def plane(
 
 
 def _place(mark: Mark, x: float, down: Callable[[float], float]) -> Drawn:
-    """The mark at `x` per cent; `down` turns a value into pixels from the top."""
+    """The mark at `x` %; `down` turns a value into pixels from the top."""
     low, high = mark.estimate.low, mark.estimate.high
     return Drawn(
         x,
@@ -383,7 +383,7 @@ def scale(
 
 
 def tick_texts(ticks: Sequence[float], *, percent: bool = False) -> list[str]:
-    """The ticks of one axis, all with as many decimals as the finest step needs."""
+    """The labels of one axis, all with as many decimals as the finest step needs."""
     shown = [value * 100 if percent else value for value in ticks]
     digits = next((d for d in range(6) if all(abs(round(v, d) - v) < 1e-9 for v in shown)), 6)
     end = " %" if percent else ""

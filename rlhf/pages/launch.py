@@ -105,7 +105,7 @@ def _preflight_page(
         "acknowledged": request.POST.getlist("acknowledged"),
         "estimate": next((check.short for check in checks if check.short), ""),
     }
-    return render(request, "rlhf/launch.html", context, status=422 if form.errors else 200)
+    return render(request, "rlhf/launch/page.html", context, status=422 if form.errors else 200)
 
 
 def _previous_round(project: Project) -> Round | None:

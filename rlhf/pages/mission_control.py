@@ -30,7 +30,7 @@ def mission_control(request: HttpRequest, project: Project) -> HttpResponse:
         "may_run": may_run(request),
     }
     part = "#mission" if wants_part(request, "mission") else ""
-    return render(request, f"rlhf/mission_control.html{part}", context)
+    return render(request, f"rlhf/mission_control/page.html{part}", context)
 
 
 @english_only

@@ -56,7 +56,7 @@ def round_detail(request: HttpRequest, project: Project, number: int) -> HttpRes
         **_focus_context(project, round, focus),
     }
     if wants_part(request, "round"):
-        return render(request, "rlhf/round.html#round", context)
+        return render(request, "rlhf/round/page.html#round", context)
     before = Round.objects.filter(project=project, number=number - 1).first()
     compared = before if before and before.number and round.number > 1 else None
     context["configuration"] = settings_table(
@@ -64,7 +64,7 @@ def round_detail(request: HttpRequest, project: Project, number: int) -> HttpRes
     )
     context["compared_with"] = compared
     context["events"] = list(round.events[:EVENTS_SHOWN])
-    return render(request, "rlhf/round.html", context)
+    return render(request, "rlhf/round/page.html", context)
 
 
 def _poll(round: Round, active: Job | None) -> str:

@@ -1,5 +1,5 @@
 // Live curves of a stage (uPlot), one shared cursor. Only what is new is fetched, and only while
-// the stage runs. Text is written as text; colours come from site.css.
+// the stage runs. Text is written as text; colors come from site.css.
 (() => {
   const POLL = 2000;
   const islands = new Set();
@@ -12,11 +12,11 @@
     return value.toFixed(digits).replace("-", "−");
   };
 
-  // A custom property holds `light-dark(…)` unresolved; what an element is coloured is resolved.
+  // A custom property holds `light-dark(…)` unresolved; the color of an element is resolved.
   const probe = document.createElement("span");
   probe.hidden = true;
   document.body.append(probe);
-  const colour = (token) => {
+  const color = (token) => {
     probe.style.color = `var(--${token})`;
     return getComputedStyle(probe).color;
   };
@@ -68,8 +68,8 @@
 
     rebuild() {
       this.chart?.destroy();
-      const ink = colour("ink-2");
-      const grid = { stroke: colour("line"), width: 1 };
+      const ink = color("ink-2");
+      const grid = { stroke: color("line"), width: 1 };
       const axis = { stroke: ink, grid, ticks: { show: false }, font: "12px system-ui, sans-serif" };
       this.legend.replaceChildren(
         ...this.lines.map(([, name, token, dash]) => {
@@ -105,7 +105,7 @@
             {},
             ...this.lines.map(([, label, token, dash]) => ({
               label,
-              stroke: colour(token),
+              stroke: color(token),
               width: 2,
               dash: dashOf(dash),
               spanGaps: true,

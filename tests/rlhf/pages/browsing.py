@@ -13,7 +13,9 @@ def page(client, name, *arguments, **query):
 
 
 def text_of(answer):
-    return re.sub(r"\s+", " ", answer.content.decode())
+    """The page without the white space that a template's lines bring along."""
+    text = re.sub(r"\s+", " ", answer.content.decode())
+    return text.replace("> <", "><").replace(" >", ">")
 
 
 def post(client, name, one, **data):

@@ -87,7 +87,7 @@ def test_work_that_waits_without_a_worker_is_the_first_thing_said(client, missio
     client.force_login(grace)
     body = text_of(page(client, "rounds", project.slug))
     assert "no worker is running" in body
-    assert "none alive" in body
+    assert "none running" in body
 
 
 def test_work_whose_worker_died_is_said_to_wait(client, mission, project, grace):

@@ -28,7 +28,7 @@ def test_every_model_is_listed_with_its_lineage_and_figures(client, mission, pro
     assert "Win rate against base 86 % [81, 91 %], n = 150 (rubric (simulated)" in body
     assert f'href="{second.get_absolute_url()}"' in body
     assert f'<a href="#model-{mission["policies"][1].uid}">round-1</a>' in body
-    assert "Where it is" not in body, "paths are for those who run rounds"
+    assert "Location" not in body, "paths are for those who run rounds"
     client.force_login(grace)
     assert "<code>models/round-2</code>" in text_of(page(client, "models", project.slug))
 
@@ -38,7 +38,7 @@ def test_a_promotion_taken_back_lets_the_next_round_start_from_the_policy_before
 ):
     _, first, second = mission["policies"]
     client.force_login(grace)
-    assert "Take the promotion back" in text_of(page(client, "models", project.slug))
+    assert "Roll back" in text_of(page(client, "models", project.slug))
     url = reverse("retire_policy", args=[project.slug])
     answer = client.post(url, {"model": second.uid, "note": " "}, follow=True)
     assert "Say in a sentence why" in text_of(answer)
@@ -58,7 +58,7 @@ def test_the_only_promoted_policy_stays(client, ready, grace):
     with pytest.raises(RoundError, match="the only one"):
         rounds.retire_policy(only, "Away with it.", grace)
     client.force_login(grace)
-    assert "Take the promotion back" not in text_of(page(client, "models", ready.slug))
+    assert "Roll back" not in text_of(page(client, "models", ready.slug))
 
 
 def test_a_project_without_models_says_where_the_first_comes_from(client, project, rita):

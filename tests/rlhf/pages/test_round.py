@@ -77,7 +77,7 @@ def test_the_configuration_is_a_table_that_marks_what_changed(client, mission, p
     body = text_of(page(client, "round", project.slug, 2))
     assert "▲ was 13" in body
     assert "Rollouts, each followed by its updates." in body
-    assert "marked where it differs from Round 1" in body
+    assert "▲ differs from Round 1" in body
 
 
 def test_the_reward_models_accuracy_comes_with_interval_warning_and_people(

@@ -95,8 +95,8 @@ def test_cancelling_twice_cancels_once_and_a_retry_goes_on(
     assert (third.state, third.failed_stage) == ("cancelled", "ppo")
     assert Event.objects.filter(verb="cancelled").count() == 1
     stopping = text_of(page(client, "round", project.slug, 3))
-    assert "Try the stage again" in stopping
-    assert "Stopping: it writes its checkpoint first" in stopping
+    assert "Retry the stage" in stopping
+    assert "Stopping after the checkpoint" in stopping
     assert 'hx-trigger="every 2s"' in stopping, "until the job has really ended"
     Job.objects.filter(pk=mission["running"].pk).update(state="cancelled")
     for _ in range(2):

@@ -18,5 +18,5 @@ def test_the_answers_are_filtered_and_paged(client, mission, project, rita):
     found = [s.scores["safety"] for s in worst]
     assert found == sorted(found)
     assert "No idea." in text_of(page(client, "samples", project.slug, 2, vs="base"))
-    assert "No answer fits" in text_of(page(client, "samples", project.slug, 2, q="zebra"))
+    assert "No answer matches" in text_of(page(client, "samples", project.slug, 2, q="zebra"))
     assert page(client, "samples", project.slug, 2, page="999").status_code == 200

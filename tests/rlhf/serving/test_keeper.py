@@ -210,7 +210,7 @@ def test_two_keepers_never_run_one_policy_twice(policy, keeper):
     other.check_all()
     assert (len(keeper.running), len(other.running)) == (1, 0)
     PolicyServer.objects.update(seen_at=timezone.now() - timedelta(minutes=1))
-    other.check_all()  # the first was not heard of for a minute
+    other.check_all()  # the first has been silent for a minute
     keeper.check_all()
     assert (len(keeper.running), len(other.running)) == (0, 1)
     other.stop_all()
