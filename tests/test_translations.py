@@ -303,7 +303,7 @@ MET_BY_ANNOTATORS = {
 MET_BY_REVIEWERS = {
     "annotation/judge/gold.py": {"GoldError"},
     "annotation/quality/review.py": {"JudgmentError"},
-    "annotation/quality/people.py": {"QualityError"},
+    "annotation/quality/interventions.py": {"QualityError"},
     "annotation/pages/quality.py": {"ValidationError"},
     "annotation/pages/gold.py": {"GoldError", "ValidationError"},
     "annotation/pages/review.py": {"JudgmentError"},

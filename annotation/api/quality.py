@@ -23,7 +23,8 @@ from annotation.data.preferences import annotator_id
 from annotation.judge.answer_parts import marks_by_place
 from annotation.models import Judgment, Project, User
 from annotation.models import Response as ModelResponse
-from annotation.quality import people as quality
+from annotation.quality.assessment import reliability_of
+from annotation.quality.response_consensus import consensus_on_responses
 from annotation.statistics.consensus import MarkConsensus
 from annotation.statistics.estimates import Estimate, Habit
 from annotation.statistics.marks import Marked
@@ -83,7 +84,7 @@ class AnnotatorQualitySerializer(serializers.Serializer[Any]):
 def annotators(request: Request, slug: str) -> Response:
     """How far each annotator can be relied on, with what it rests on."""
     project = project_for(request.user, slug, CAN_READ_DATA)
-    profiles = quality.assessed(project).profiles
+    profiles = reliability_of(project).profiles
     names = _names(project, {int(str(pk)) for pk in profiles})
     rows = [
         {
@@ -107,7 +108,7 @@ def votes(request: Request, slug: str) -> StreamingHttpResponse:
     and votes on safety per response, and how sure it is. JSON Lines, docs/formats.md.
     """
     project = project_for(request.user, slug, CAN_EXPORT)
-    found = quality.assessed(project)
+    found = reliability_of(project)
 
     def lines() -> Iterator[bytes]:
         for row in vote_rows(project, found):
@@ -155,7 +156,7 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
             consensus[axis] = [of.ranks.get(pk) for pk in pks] if of else None
             certainty[axis] = round(of.certainty, 4) if of else None
         people = [(row[2], row[5], row[6]) for row in given if not row[3]]
-        each = quality.said_of_each(found, keys, people)
+        each = consensus_on_responses(found, keys, people)
         marks = {
             measure: [said.marks.get(measure) for said in each]
             for measure in dict.fromkeys(measure for said in each for measure in said.marks)

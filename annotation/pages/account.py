@@ -38,7 +38,7 @@ from annotation.models import (
     User,
 )
 from annotation.pages.account_forms import PreferencesForm, TokenForm
-from annotation.quality import people as quality
+from annotation.quality.assessment import reliability_of
 from annotation.request import save_asked, who_asks
 
 
@@ -117,7 +117,7 @@ ENOUGH_SHARED = 20
 def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
     """How much one has judged, how fast and how far one agrees; nothing about gold, no names."""
     me = who_asks(request)
-    found = quality.assessed(project, lately=True)
+    found = reliability_of(project, allow_recent=True)
     profile = found.profiles.get(me.pk)
     others = [
         of.agreement.value

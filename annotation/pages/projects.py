@@ -33,7 +33,7 @@ from annotation.pages.workload import capped, has_open_dialogues, judged_by, jud
 from annotation.projects.batches import batch_progress
 from annotation.projects.guidelines import change_guidelines, mark_seen
 from annotation.protocols import COMPARING, DIALOGUE
-from annotation.quality.people import outlook
+from annotation.quality.throughput import forecast
 from annotation.request import who_asks, whole_number
 
 BATCHES_SHOWN = 20
@@ -76,7 +76,7 @@ def _batch_row(batch: Batch, *, sees_selection: bool) -> tuple[Batch, Any, Any, 
     return (
         batch,
         progress,
-        outlook(batch, progress) if is_open and batch.face != DIALOGUE else None,
+        forecast(batch, progress) if is_open and batch.face != DIALOGUE else None,
         selection(batch) if is_open and sees_selection and batch.face in COMPARING else None,
     )
 

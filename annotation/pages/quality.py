@@ -24,8 +24,11 @@ from annotation.models import (
 )
 from annotation.pages import answer_form
 from annotation.protocols import SAFE_OR_NOT, called, is_mark, mark_on
-from annotation.quality import people as quality
-from annotation.quality import review
+from annotation.quality import interventions, review
+from annotation.quality.assessment import assessment_of
+from annotation.quality.interventions import QualityError
+from annotation.quality.people import Person, people_of
+from annotation.quality.throughput import throughput
 from annotation.request import save_asked, who_asks, whole_number
 
 ROWS_A_PAGE = 40
@@ -71,9 +74,10 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             messages.success(request, gettext("Saved."))
             return redirect("quality", project.slug)
     review.refresh(project)  # Somebody else may have opened the queue last, so count the cases now.
-    figures, is_current = quality.figures_of(project, at_once="recalculated" not in request.GET)
-    people = quality.people(project, figures.profiles)
-    by_category = figures.by_category.items()
+    allow_outdated = "recalculated" not in request.GET
+    assessment, is_current = assessment_of(project, allow_outdated=allow_outdated)
+    people = people_of(project, assessment.profiles)
+    by_category = assessment.by_category.items()
     return render(
         request,
         "annotation/quality/people.html",
@@ -81,9 +85,9 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             "people": people,
             "compares": any(person.profile and person.profile.n_pairs for person in people),
             "suspects": [person for person in people if person.is_suspect],
-            "work": quality.throughput(project, people),
+            "work": throughput(project, people),
             "is_current": is_current,
-            "agreement": _axes(project, figures.agreement),
+            "agreement": _axes(project, assessment.agreement),
             "categories": [(name, _axes(project, measures)) for name, measures in by_category],
             "pay": pay,
             "may_act": role_of(request) in CAN_RUN,
@@ -104,7 +108,7 @@ def _act_on_member(request: HttpRequest, project: Project, name: str) -> None:
     )
     try:
         message = act(member, who_asks(request), request.POST.get("reason", ""))
-    except quality.QualityError as problem:
+    except QualityError as problem:
         messages.error(request, str(problem))
     else:
         messages.success(request, message % {"who": member.user})
@@ -114,12 +118,12 @@ def _act_on_member(request: HttpRequest, project: Project, name: str) -> None:
 
 
 def _pause(member: Membership, by: User, reason: str) -> str:
-    quality.pause(member, by, reason)
+    interventions.pause(member, by, reason)
     return gettext("%(who)s is paused and is told why.")
 
 
 def _resume(member: Membership, by: User, reason: str) -> str:
-    quality.resume(member, by)
+    interventions.resume(member, by)
     return gettext("%(who)s goes on.")
 
 
@@ -143,8 +147,9 @@ MEMBER_ACTS = {"pause": _pause, "resume": _resume, "retry": _retry, "waive": _wa
 @require_http_methods(["GET", "POST"])
 def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     """One annotator: every figure with what it rests on, and their judgments, which can be taken out."""
-    figures, is_current = quality.figures_of(project, at_once="recalculated" not in request.GET)
-    people = quality.people(project, figures.profiles, only=pk)
+    allow_outdated = "recalculated" not in request.GET
+    assessment, is_current = assessment_of(project, allow_outdated=allow_outdated)
+    people = people_of(project, assessment.profiles, only=pk)
     if not people:
         raise Http404("Nobody with this number has judged here.")
     [person] = people
@@ -169,7 +174,7 @@ def quality_person(request: HttpRequest, project: Project, pk: int) -> HttpRespo
             "person": person,
             "marks": [(names.get(mark.measure, called(mark.measure)), mark) for mark in marks],
             "is_current": is_current,
-            "agreement": _axes(project, figures.agreement_of(project, person.user)),
+            "agreement": _axes(project, assessment.agreement_of(project, person.user)),
             "page": page,
             "rows": [(judgment, _answer_lines(judgment)) for judgment in page],
             "may_act": role_of(request) in CAN_RUN,
@@ -184,7 +189,7 @@ def _answer_lines(judgment: Judgment) -> list[dict[str, str]]:
 
 
 def _act_on_judgments(
-    request: HttpRequest, project: Project, person: quality.Person, judgments: Any
+    request: HttpRequest, project: Project, person: Person, judgments: Any
 ) -> HttpResponse:
     name = request.POST.get("act", "")
     is_about_all = name.endswith("-all")
@@ -200,14 +205,14 @@ def _act_on_judgments(
         return back
     try:
         messages.success(request, act(request, project, ids))
-    except quality.QualityError as problem:
+    except QualityError as problem:
         messages.error(request, str(problem))
     return back
 
 
 def _exclude(request: HttpRequest, project: Project, ids: list[int]) -> str:
     reason, ask_again = request.POST.get("reason", ""), request.POST.get("ask_again") == "on"
-    n = quality.exclude(project, ids, who_asks(request), reason, ask_again=ask_again)
+    n = interventions.exclude(project, ids, who_asks(request), reason, ask_again=ask_again)
     message = gettext("%(n)s taken out: no export and no figure has them; they stay on record.")
     message %= {"n": n}
     if ask_again and n:
@@ -216,7 +221,7 @@ def _exclude(request: HttpRequest, project: Project, ids: list[int]) -> str:
 
 
 def _include(request: HttpRequest, project: Project, ids: list[int]) -> str:
-    n = quality.include(project, ids, who_asks(request))
+    n = interventions.include(project, ids, who_asks(request))
     return gettext("%(n)s count again.") % {"n": n}
 
 

@@ -32,10 +32,13 @@ from annotation.models import (
 )
 from annotation.pages import answer_form
 from annotation.protocols import COMPARING, PAIR, RANK, RATE, SAFE_OR_NOT, mark_on
-from annotation.quality import people as quality
 from annotation.quality import review
+from annotation.quality.assessment import assessment_of, claim_recalculation
+from annotation.quality.interventions import QualityError, ask_again
+from annotation.quality.response_consensus import consensus_on_responses
+from annotation.quality.votes import votes_of
 from annotation.request import who_asks, whole_number
-from annotation.statistics.reliability import Profile
+from annotation.statistics.profiles import Profile
 
 # One key for each of ReviewCase.GROUNDS.
 GROUND_KEYS = "gfouex"
@@ -116,8 +119,8 @@ def _ask_one_more(
     request: HttpRequest, case: ReviewCase, votes: list[Judgment], reason: str
 ) -> ReviewCase | None:
     try:
-        quality.ask_again(case.comparison, who_asks(request), "review")
-    except quality.QualityError as error:
+        ask_again(case.comparison, who_asks(request), "review")
+    except QualityError as error:
         messages.error(request, str(error))
     else:
         messages.success(request, gettext("One more person is asked."))
@@ -199,10 +202,10 @@ def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
     says_only_which = face == PAIR and len(rules.scale.levels) == 1
     if not (face in (RANK, RATE) or says_only_which) or rules.reason == "required":
         return None
-    figures, _ = quality.figures_of(case.project, at_once=True)
+    assessment, _ = assessment_of(case.project, allow_outdated=True)
     # Each person's reliability may be some minutes old; the votes are the current ones.
-    current_votes = quality.votes_of(case.project, comparison=case.comparison)[0]
-    weighed = figures.known.weighing(current_votes)
+    current_votes = votes_of(case.project, comparison=case.comparison)[0]
+    weighed = assessment.known.weighing(current_votes)
     ranks = {}
     for axis in case.project.axis_keys if face in COMPARING else ():
         ranking = weighed.consensus(axis, case.comparison_id)
@@ -214,7 +217,7 @@ def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
     safety: dict[str, dict[str, Any]] = {}
     keys = [str(pk) for pk in _reviewed(case).shown_order]
     people = [(vote.assignment.annotator_id, vote.ratings, vote.safety) for vote in votes]
-    each_response = quality.said_of_each(weighed, keys, people)
+    each_response = consensus_on_responses(weighed, keys, people)
     for key, response in zip(keys, each_response, strict=True):
         values = {measure: mark.value for measure, mark in response.marks.items()}
         for attribute in rules.attributes:
@@ -250,18 +253,18 @@ def _case_context(
     elif ruling is not None:
         own_answer = in_letters(reviewed, ruling)
     questions = answer_form.questions(reviewed, own_answer)
-    figures, is_current = quality.figures_of(project, at_once=True)
+    assessment, is_current = assessment_of(project, allow_outdated=True)
     queue = review.queue(project, me, reason=reason)
     return {
         "case": case,
-        "recalculates": not is_current and quality.may_reckon(project),
+        "recalculates": not is_current and claim_recalculation(project),
         "project": project,
         "reasons": _reasons(case),
         "is_covered": me.covers(case.comparison.prompt),
         "messages_of_prompt": case.comparison.prompt.messages,
         "responses": _responses(reviewed, votes, questions),
         "seen": _seen(votes),
-        "votes": _votes(reviewed, votes, figures.profiles),
+        "votes": _votes(reviewed, votes, assessment.profiles),
         "consensus": _consensus_lines(reviewed, consensus) if consensus else [],
         "ruling": ruling,
         "ruling_lines": _lines(reviewed, ruling) if ruling else [],

@@ -5,8 +5,7 @@ from playwright.sync_api import expect
 
 from annotation.judge import gold
 from annotation.models import Judgment, Membership, Prompt, ReviewCase, User
-from annotation.quality import people as quality
-from annotation.quality import review
+from annotation.quality import assessment, review
 from tests.browser.test_pages import LOOKS, assert_sound, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 
@@ -159,7 +158,7 @@ def test_vera_compares_two_responses_word_by_word(watched, live_server, sign_in,
 def test_old_figures_give_way_to_new_ones_by_themselves(
     watched, live_server, sign_in, apollo, grace, ada, monkeypatch
 ):
-    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    monkeypatch.setattr(assessment, "SLOW_SECONDS", 0)
     sign_in(grace)
     where = f"{live_server.url}/projects/apollo/quality/"
     watched.goto(where)

@@ -27,7 +27,7 @@ from annotation.projects.batches import batch_progress, close_batch
 from annotation.projects.guidelines import judge_again
 from annotation.protocols import PRESETS
 from annotation.quality import review
-from annotation.quality.people import QualityError, ask_again
+from annotation.quality.interventions import QualityError, ask_again
 from tests.annotation.audit import assert_counters_are_right
 from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.factories import key, member

@@ -17,8 +17,10 @@ from annotation.judge.submitting import Answer, submit_judgment
 from annotation.models import Batch, Judgment, Membership
 from annotation.projects.batches import open_batch
 from annotation.protocols import PRESETS
-from annotation.quality import people as quality
 from annotation.quality import review
+from annotation.quality.assessment import agreement_of
+from annotation.quality.people import people_of
+from annotation.quality.response_consensus import consensus_on_responses
 from annotation.statistics.agreement import agreement, agreement_by_annotator, agreement_by_category
 from annotation.statistics.consensus import consensus_of_marks
 from annotation.statistics.labels import Rating
@@ -234,7 +236,7 @@ def test_kinds_of_harm_go_by_more_than_half_of_those_who_call_it_unsafe():
         (4, {}, vote("sexual", "violence")),
         (5, {}, vote()),
     ]
-    (said,) = quality.said_of_each(found, ["1"], votes)
+    (said,) = consensus_on_responses(found, ["1"], votes)
     assert said.harms == {"violence": 1, "privacy": 0.5, "sexual": 0.25}
     assert said.main_harms == ["violence"]
     assert (said.marks[SAFE].value, said.marks[SAFE].mean) == (0, 0.2)
@@ -295,7 +297,7 @@ def rated(rating, ada, ben, grace):
 
 
 def test_the_quality_page_of_a_rating_project_has_figures(rating, rated, grace, client):
-    people = quality.people(rating)
+    people = people_of(rating)
     assert [person.user for person in people if person.is_suspect] == [rated]
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/").content.decode()
@@ -417,11 +419,11 @@ def test_a_snapshot_of_ratings_says_how_far_people_agree(rating, rated, rita, cl
 
 
 def test_a_reviewers_ruling_is_no_vote_on_agreement(rating, rated, vera, rita):
-    before = quality.agreement_of(rating)[0]
+    before = agreement_of(rating)[0]
     case = review.ask_for_review(rating.batches.get().comparisons.first(), vera)
     answer = review.as_answer(review.votes_on(case.comparison)[0])
     review.decide(case, vera, answer=answer, ground="facts", key=uuid.uuid4())
-    after = quality.agreement_of(rating)[0]
+    after = agreement_of(rating)[0]
     assert before == after
     frozen = freeze_snapshot(rating, by=rita)
     assert frozen.agreement[QUALITY]["n_judgments"] == 90

@@ -18,7 +18,7 @@ from annotation.judge.queues import CURSORS_KEPT, Cursor, Cursors, Queue
 from annotation.judge.submitting import Answer, reopen, skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Membership, Prompt, User
 from annotation.projects.batches import close_batch, open_batch
-from annotation.quality.people import exclude
+from annotation.quality.interventions import exclude
 from tests.annotation.audit import assert_counters_are_right
 from tests.factories import BatchFactory, ComparisonFactory, key, member
 

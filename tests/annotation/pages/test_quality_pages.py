@@ -24,8 +24,10 @@ from annotation.models import (
     User,
 )
 from annotation.projects.guidelines import change_guidelines
-from annotation.quality import people as quality
-from annotation.quality import review
+from annotation.quality import assessment, interventions, review
+from annotation.quality.assessment import assessment_of, reliability_of
+from annotation.quality.people import people_of
+from annotation.quality.throughput import throughput
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 
 pytestmark = pytest.mark.django_db
@@ -61,7 +63,7 @@ def busy(project, ada, ben):
 
 
 def test_the_one_who_does_not_read_is_first_in_the_table(project, busy, grace, client):
-    people = quality.people(project)
+    people = people_of(project)
     assert people[0].user == busy
     assert people[0].is_suspect
     assert not people[1].is_suspect
@@ -76,7 +78,7 @@ def test_cost_follows_the_measured_time(project, busy, grace, client):
     sent = {"act": "pay", "pay_per_hour": "31.00", "currency": "eur"}
     assert client.post("/projects/apollo/quality/", sent).status_code == 302
     project.refresh_from_db()
-    work = quality.throughput(project, quality.people(project))
+    work = throughput(project, people_of(project))
     # 60 judgments of a minute and 30 of two seconds: 61 minutes for 90 of them.
     assert work.hours == pytest.approx(61 / 60)
     assert work.cost_each == pytest.approx(31 * 61 / 60 / 90)
@@ -151,7 +153,7 @@ def test_excluding_needs_a_reason_and_a_choice(project, busy, grace, client):
 
 def test_a_correction_of_what_was_excluded_stays_excluded(project, ada, grace):
     one = judged(project, by=ada, ranks=(1, 2))
-    quality.exclude(project, [one.judgment_id], grace, "Wrong")
+    interventions.exclude(project, [one.judgment_id], grace, "Wrong")
     ranks = {str(pk): 1 for pk in one.shown_order}
     answer = Answer(ranks=dict.fromkeys(project.axis_keys, ranks))
     submit_judgment(one, by=one.annotator, answer=answer, key=uuid.uuid4())
@@ -289,17 +291,17 @@ def test_a_form_saved_late_changes_nothing_that_it_does_not_ask_for(
 
 def test_another_one_taken_out_instead_changes_the_figures(project, ada, grace):
     one, other = judged(project, by=ada, ranks=(1, 2)), judged(project, by=ada, ranks=(2, 1))
-    quality.exclude(project, [one.judgment_id], grace, "a slip")
-    assert set(quality.assessed(project).pairs.units) == {other.comparison_id}
-    quality.include(project, [one.judgment_id], grace)
-    quality.exclude(project, [other.judgment_id], grace, "this was meant")
-    assert set(quality.assessed(project).pairs.units) == {one.comparison_id}
+    interventions.exclude(project, [one.judgment_id], grace, "a slip")
+    assert set(reliability_of(project).pairs.units) == {other.comparison_id}
+    interventions.include(project, [one.judgment_id], grace)
+    interventions.exclude(project, [other.judgment_id], grace, "this was meant")
+    assert set(reliability_of(project).pairs.units) == {one.comparison_id}
 
 
 def test_the_votes_of_many_comparisons_cost_no_more_questions(
     project, busy, django_assert_max_num_queries
 ):
-    found = quality.assessed(project)
+    found = reliability_of(project)
     with django_assert_max_num_queries(6):
         assert len(list(vote_rows(project, found))) == 30
 
@@ -310,7 +312,7 @@ def test_ones_own_progress_is_not_reckoned_anew_with_every_answer(
     client.force_login(ada)
     assert client.get("/projects/apollo/progress/").status_code == 200
     judged(project, by=ada)
-    monkeypatch.setattr(quality.reliability, "assess", None)
+    monkeypatch.setattr(assessment.reliability, "assess", None)
     assert client.get("/projects/apollo/progress/").status_code == 200
 
 
@@ -379,13 +381,13 @@ def test_who_keeps_a_comparison_is_not_stuck_and_who_forgot_it_is(project, ada, 
         leased_at=an_hour_ago, lease_until=an_hour_ago + timedelta(minutes=project.lease_minutes)
     )
     assert renew(kept)  # “Keep it for me”
-    found = {person.user: person.stuck_minutes for person in quality.people(project)}
+    found = {person.user: person.idle_minutes for person in people_of(project)}
     assert (found[ada], found[forgotten.annotator]) == (None, 60)
     # Ten minutes after she kept it she is at it; half an hour after that she is not.
     Assignment.objects.filter(pk=kept.pk).update(
         lease_until=timezone.now() + timedelta(minutes=project.lease_minutes - 40)
     )
-    assert {p.user: p.stuck_minutes for p in quality.people(project)}[ada] == 40
+    assert {p.user: p.idle_minutes for p in people_of(project)}[ada] == 40
     client.force_login(grace)
     assert "stuck for 40 min" in client.get("/projects/apollo/quality/").content.decode()
 
@@ -400,13 +402,13 @@ def test_one_persons_page_has_their_agreement_on_each_axis(project, ada, ben, gr
         judged(project, by=ada, comparison=comparison, ranks=(1, 2))
         other = {"helpfulness": (2, 1), "safety": (1, 2)}
         judged(project, by=ben, comparison=comparison, ranks=other)
-    found = quality.figures_of(project)[0].agreement_of(project, ada)
+    found = assessment_of(project)[0].agreement_of(project, ada)
     assert (found["helpfulness"]["pairwise"], found["safety"]["pairwise"]) == (0, 1)
     client.force_login(grace)
     page = client.get(f"/projects/apollo/quality/people/{ada.pk}/")
     assert [name for name, _ in page.context["agreement"]] == ["Helpfulness", "Safety"]
     assert "100.0\N{NO-BREAK SPACE}%" in page.content.decode()
-    assert quality.figures_of(project)[0].agreement_of(project, grace) == {}
+    assert assessment_of(project)[0].agreement_of(project, grace) == {}
 
 
 def test_nobody_waits_for_figures_that_take_long_to_reckon(
@@ -415,20 +417,20 @@ def test_nobody_waits_for_figures_that_take_long_to_reckon(
     """What was reckoned last is shown at once, and says so; the page fetches what is true now."""
     client.force_login(grace)
     reckoned = []
-    assess = quality.reliability.assess
+    assess = assessment.reliability.assess
     monkeypatch.setattr(
-        quality.reliability, "assess", lambda *of: reckoned.append(1) or assess(*of)
+        assessment.reliability, "assess", lambda *of: reckoned.append(1) or assess(*of)
     )
 
     def page(query=""):
         return client.get(f"/projects/apollo/quality/{query}").content.decode()
 
-    monkeypatch.setattr(quality, "LONG_SECONDS", 3600)
+    monkeypatch.setattr(assessment, "SLOW_SECONDS", 3600)
     first = page()
     judged(project, by=ada, ranks=(1, 2, 3, 4))
     assert "being reckoned anew" not in first + page()
     assert len(reckoned) == 2, "where it is quick, what is shown is of now"
-    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    monkeypatch.setattr(assessment, "SLOW_SECONDS", 0)
     assert "being reckoned anew" not in page(), "nothing came"
     judged(project, by=ada, ranks=(1, 2, 3, 4))
     old = page()
@@ -452,11 +454,11 @@ def test_nobody_waits_for_them_on_a_persons_page_or_on_a_case_either(
     }
     assert "Reliability" in client.get(pages["person"]).content.decode()
     reckoned = []
-    assess = quality.reliability.assess
+    assess = assessment.reliability.assess
     monkeypatch.setattr(
-        quality.reliability, "assess", lambda *of: reckoned.append(1) or assess(*of)
+        assessment.reliability, "assess", lambda *of: reckoned.append(1) or assess(*of)
     )
-    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    monkeypatch.setattr(assessment, "SLOW_SECONDS", 0)
     judged(project, by=ada, ranks=(1, 2, 3, 4))
     person = client.get(pages["person"]).content.decode()
     assert "being reckoned anew" in person
@@ -474,27 +476,27 @@ def test_nobody_waits_for_them_on_a_persons_page_or_on_a_case_either(
 def test_figures_that_an_earlier_version_cached_are_recalculated(project, ada, ben, monkeypatch):
     comparison = judged(project, by=ada).comparison
     judged(project, by=ben, comparison=comparison)
-    monkeypatch.setattr(quality, "CACHE_VERSION", 0)
-    quality.figures_of(project)
+    monkeypatch.setattr(assessment, "CACHE_VERSION", 0)
+    assessment_of(project)
     reckoned = []
-    real = quality.reliability.assess
+    real = assessment.reliability.assess
     monkeypatch.setattr(
-        quality.reliability, "assess", lambda *votes: reckoned.append(1) or real(*votes)
+        assessment.reliability, "assess", lambda *votes: reckoned.append(1) or real(*votes)
     )
-    monkeypatch.setattr(quality, "CACHE_VERSION", 1)
-    quality.assessed(project, lately=True)
-    quality.figures_of(project, at_once=True)
+    monkeypatch.setattr(assessment, "CACHE_VERSION", 1)
+    reliability_of(project, allow_recent=True)
+    assessment_of(project, allow_outdated=True)
     assert reckoned == [1]
 
 
 def test_a_case_shows_the_consensus_of_its_votes_as_they_are_now(
     project, ada, ben, vera, grace, client, monkeypatch
 ):
-    monkeypatch.setattr(quality, "LONG_SECONDS", 0)
+    monkeypatch.setattr(assessment, "SLOW_SECONDS", 0)
     for _ in range(6):
         comparison = judged(project, by=ada, ranks=(1, 2, 3, 4)).comparison
         judged(project, by=ben, comparison=comparison, ranks=(1, 2, 3, 4))
-    quality.figures_of(project)
+    assessment_of(project)
     late = judged(project, by=ada, ranks=(4, 3, 2, 1)).comparison
     judged(project, by=ben, comparison=late, ranks=(4, 3, 2, 1))
     case = review.ask_for_review(late, grace)

@@ -15,7 +15,8 @@ from annotation.projects.batches import (
     create_batch,
     open_batch,
 )
-from annotation.quality import people as quality
+from annotation.quality.people import people_of
+from annotation.quality.throughput import throughput
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -166,9 +167,9 @@ def test_the_pages_tell_when_each_batch_is_done_and_what_that_rests_on(project, 
         assert "at the pace of the last hour (2 judgments)" in told
         assert "as soon as two judgments came within a week" in told
     # One of the batches has no pace: nobody knows when the last one is done.
-    assert quality.throughput(project, quality.people(project)).done_at is None
+    assert throughput(project, people_of(project)).done_at is None
     said_at(slow, 20, 10)
-    work = quality.throughput(project, quality.people(project))
+    work = throughput(project, people_of(project))
     assert {of.batch.name: of.left for of in work.batches} == {"Quick": 10, "Slow": 10}
     assert work.done_at == max(of.done_at for of in work.batches)
     assert "at the pace of the last week (2 judgments)" in (

@@ -1,0 +1,139 @@
+"""What an admin does about annotators and their judgments: pause, exclude (never delete), ask again.
+
+Every action writes an Event.
+"""
+
+from collections.abc import Iterable
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext
+
+from annotation.judge.assignment import count, lock, release
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Event,
+    Judgment,
+    Membership,
+    Project,
+    User,
+)
+
+MAX_REASON = 200
+RECORDED_JUDGMENTS = 500
+
+
+class QualityError(Exception):
+    """Why something can't be done, in one sentence."""
+
+
+def pause(membership: Membership, by: User, reason: str) -> None:
+    """Hand out nothing more to this person.
+
+    Their open assignments are released; a judgment that they still send counts.
+    """
+    reason = reason.strip()[:MAX_REASON]
+    if not reason:
+        raise QualityError(gettext("Say why: the person is shown the reason."))
+    project = membership.project
+    with transaction.atomic():
+        membership.paused_at, membership.paused_reason = timezone.now(), reason
+        membership.save(update_fields=["paused_at", "paused_reason"])
+        for assignment in Assignment.objects.open_for(membership.user).filter(
+            comparison__batch__project=project
+        ):
+            release(assignment)
+        Event.record(project, by, "paused annotator", membership.user, reason=reason)
+
+
+def resume(membership: Membership, by: User) -> None:
+    with transaction.atomic():
+        membership.paused_at, membership.paused_reason = None, ""
+        membership.save(update_fields=["paused_at", "paused_reason"])
+        Event.record(membership.project, by, "let annotator go on", membership.user)
+
+
+def exclude(
+    project: Project, judgments: Iterable[int], by: User, reason: str, *, ask_again: bool = False
+) -> int:
+    """Take judgments (ids) out of every export and figure, with a reason; how many.
+
+    They stay on record. With `ask_again` their places are free again, for somebody else to judge.
+    """
+    reason = reason.strip()[:MAX_REASON]
+    if not reason:
+        raise QualityError(gettext("Say why they are taken out: the reason stays on record."))
+    with transaction.atomic():
+        rows = list(
+            Judgment.objects.of_project(project)
+            .filter(pk__in=set(judgments), current_for__isnull=False, excluded_at__isnull=True)
+            .select_related("assignment")
+            .order_by("assignment__comparison_id", "pk")
+        )
+        for judgment in rows:
+            judgment.excluded_at, judgment.excluded_reason = timezone.now(), reason
+            judgment.save(update_fields=["excluded_at", "excluded_reason"])
+            if ask_again:
+                _free_place(judgment.assignment)
+        if rows:
+            Event.record(
+                project,
+                by,
+                "excluded judgments",
+                f"{len(rows)}",
+                reason=reason,
+                judgments=[str(judgment.uid) for judgment in rows[:RECORDED_JUDGMENTS]],
+                ask_again=ask_again,
+            )
+    return len(rows)
+
+
+def _free_place(assignment: Assignment) -> None:
+    """Keep the judgment as an extra; its place is free for somebody else."""
+    comparison = lock(assignment.comparison_id)
+    assignment.refresh_from_db()
+    if assignment.state == Assignment.State.JUDGED and not assignment.is_extra:
+        assignment.is_extra = True
+        assignment.save(update_fields=["is_extra"])
+        count(comparison, taken=-1, judged=-1)
+
+
+def include(project: Project, judgments: Iterable[int], by: User) -> int:
+    """Undo an exclusion; of how many. A place that was given to somebody else stays theirs."""
+    with transaction.atomic():
+        rows = Judgment.objects.of_project(project).filter(
+            pk__in=set(judgments), excluded_at__isnull=False
+        )
+        uids = [str(uid) for uid in rows.values_list("uid", flat=True)]
+        n = Judgment.objects.filter(pk__in=list(rows.values_list("pk", flat=True))).update(
+            excluded_at=None, excluded_reason=""
+        )
+        if n:
+            Event.record(
+                project, by, "included judgments", f"{n}", judgments=uids[:RECORDED_JUDGMENTS]
+            )
+    return n
+
+
+def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
+    """Let one more person judge a comparison."""
+    with transaction.atomic():
+        comparison = lock(comparison.pk)
+        if comparison.gold_id is not None:
+            raise QualityError(gettext("Gold is not asked again."))
+        if comparison.is_live:
+            raise QualityError(
+                gettext("A live dialogue is judged by who talks: nobody else is asked.")
+            )
+        batch = comparison.batch
+        if batch.state != Batch.State.OPEN:
+            raise QualityError(
+                gettext("“%(batch)s” is closed; open it to ask again.") % {"batch": batch}
+            )
+        # One more than the places taken: if a place is still free, somebody is being asked already.
+        comparison.needed = max(comparison.needed, comparison.taken + 1)
+        comparison.save(update_fields=["needed"])
+        count(comparison)
+        Event.record(batch.project, by, "asked again", f"comparison {comparison.pk}", reason=reason)
