@@ -23,7 +23,7 @@ def api_reference(request: HttpRequest) -> HttpResponse:
     """Every endpoint with its parameters, body, responses and a curl command."""
     root = request.build_absolute_uri("/").rstrip("/")
     context = {"groups": _groups(), "root": root, "max_rows": f"{MAX_ROWS:,}"}
-    return render(request, "api_reference.html", context)
+    return render(request, "api_reference/page.html", context)
 
 
 @cache
@@ -46,13 +46,13 @@ def _endpoint(
     path: str, method: str, operation: dict[str, Any], parts: dict[str, Any]
 ) -> dict[str, Any]:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    answers = []
-    for code, answer in operation.get("responses", {}).items():
+    responses = []
+    for code, response in operation.get("responses", {}).items():
         if code in ("400", "default"):  # The same for every endpoint: the page describes it once.
             continue
-        kinds = answer.get("content", {})
+        kinds = response.get("content", {})
         kind = next(iter(kinds), "")
-        answers.append(
+        responses.append(
             {
                 "code": code,
                 "kind": kind,
@@ -75,7 +75,7 @@ def _endpoint(
             for parameter in operation.get("parameters", [])
         ],
         "body": _fields(body.get("schema", {}), parts),
-        "answers": answers,
+        "responses": responses,
     }
 
 

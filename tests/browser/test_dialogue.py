@@ -482,9 +482,10 @@ def test_both_answers_of_a_served_policy_grow_together(
 def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
     watched, live_server, sign_in, one_axis, ada, grace, kept, tmp_path, settings
 ):
-    """An admin starts the server and opens campaigns; ada talks by keyboard; the server is killed in
+    """An admin starts the server and opens campaigns; ada talks by keyboard.
 
-    the middle of an answer, comes back by itself, and nothing that ada wrote or chose is lost.
+    The server is killed in the middle of an answer and restarted; nothing that ada wrote or chose
+    is lost.
     """
     from tests.rlhf.training.tiny import make_policy
 
@@ -504,7 +505,7 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
     page.get_by_label("helpful:").check()
     page.get_by_label("tiny-policy-of-round-7", exact=True).check()
     page.get_by_label("Longest answer").fill("12")
-    page.get_by_label("The people who take part").check()
+    page.get_by_label("All participants have agreed").check()
     page.get_by_role("button", name="Open the campaign").click()
     expect(page.get_by_text("Kitchen talk is open.")).to_be_visible()
     expect(page.locator("#served .badge")).to_have_text("ready", timeout=120_000)

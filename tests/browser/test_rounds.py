@@ -15,10 +15,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 @pytest.fixture
 def mission(project, grace):
-    found = flight(project, grace)
-    found["worker"].seen_at = timezone.now() + timedelta(hours=1)
-    found["worker"].save()
-    return found
+    rows = flight(project, grace)
+    rows["worker"].seen_at = timezone.now() + timedelta(hours=1)
+    rows["worker"].save()
+    return rows
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
@@ -94,7 +94,7 @@ def test_curves_are_drawn_share_a_cursor_and_have_a_table(
     before = watched.evaluate("document.querySelector('.curve canvas').toDataURL()")
     watched.evaluate("document.querySelector('[data-theme-choice=dark]').click()")
     after = watched.evaluate("document.querySelector('.curve canvas').toDataURL()")
-    assert before != after, "the theme's colours reach the canvas"
+    assert before != after, "the theme's colors reach the canvas"
 
 
 def test_new_steps_arrive_without_a_reload_and_asking_stops_with_the_stage(
@@ -144,7 +144,7 @@ def test_mission_control_polls_while_something_runs_and_then_stops(
     Job.objects.update(state="done", ended_at=timezone.now())
     Round.objects.filter(number=3).update(state="done", verdict="refused", ended_at=timezone.now())
     watched.locator("#mission-poll").wait_for(state="detached", timeout=8000)
-    assert watched.locator("#flight-3 .badge", has_text="refused").count() == 1
+    assert watched.locator("#flight-3 .badge", has_text="rejected").count() == 1
     asked.clear()
     watched.wait_for_timeout(4500)
     assert asked == []
