@@ -61,16 +61,15 @@ def clean_queue_folder(*, older_than: float = MESSAGE_SECONDS) -> int:
 
     Only for the embedded broker. Nothing is lost by it: messages only wake workers.
     """
-    folders = current_app.conf.broker_transport_options
+    folder = current_app.conf.broker_transport_options.get("data_folder_in")
+    if folder is None:
+        return 0
     removed, limit = 0, time.time() - older_than
-    for name in ("data_folder_in", "processed_folder"):
-        if name not in folders:
+    for path in Path(folder).iterdir():
+        try:
+            if path.is_file() and path.stat().st_mtime < limit:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:
             continue
-        for path in Path(folders[name]).iterdir():
-            try:
-                if path.is_file() and path.stat().st_mtime < limit:
-                    path.unlink()
-                    removed += 1
-            except FileNotFoundError:
-                continue
     return removed
