@@ -6,21 +6,22 @@ row goes without a sign of life, says so, and nothing of the version is left.
 
 import logging
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from django.db import DatabaseError, connection, transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from annotation.data import preferences
 from annotation.data.snapshots import SnapshotError, freeze_snapshot
+from annotation.lib.heartbeat import Heartbeat, is_stale
 from annotation.models import Batch, Freezing, Project, Snapshot
 
 State = Freezing.State
 # Judgments that are written in about a second (docs/log/data.md: 10,000 take five to ten).
 AT_ONCE = 2_000
-STALE = timedelta(minutes=3)
+STALE_AFTER = timedelta(minutes=3)
+PROGRESS_SECONDS = 1.0
 INTERRUPTED = "The server was stopped while it was written. Nothing is left of it: freeze again."
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,9 @@ log = logging.getLogger(__name__)
 def freeze(
     project: Project, *, by: Any, batches: list[Batch] | None = None, note: str = ""
 ) -> Snapshot | Freezing:
-    """The snapshot where it is small, else what says how far it is; SnapshotError as for a snapshot,
+    """The snapshot where it is small, else the row that says how far it is.
 
-    and while another one of this project is being written.
+    SnapshotError as for a snapshot, and while another one of this project is being written.
     """
     total = preferences.counts(project, batches=batches)["used"]
     if total <= AT_ONCE:
@@ -55,7 +56,7 @@ def freeze(
 def latest(project: Project) -> Freezing | None:
     """The last one that was begun. One that nobody writes any more has failed."""
     last = project.freezings.first()
-    if last is not None and last.is_writing and last.beat_at < timezone.now() - STALE:
+    if last is not None and last.is_writing and is_stale(last.beat_at, STALE_AFTER):
         lost = Freezing.objects.filter(pk=last.pk, state=State.WRITING, beat_at=last.beat_at)
         lost.update(state=State.FAILED, reason=INTERRUPTED)
         last.refresh_from_db()
@@ -63,12 +64,28 @@ def latest(project: Project) -> Freezing | None:
 
 
 def write(freezing: Freezing, batches: list[Batch] | None, note: str) -> None:
-    """Write it to its end, telling once a second how far it is."""
+    """Write a version to its end; a second thread writes once a second how far it is.
+
+    The thread that freezes reads one consistent state of the database, so it can write nothing.
+    """
     mine = Freezing.objects.filter(pk=freezing.pk)
+    n_written = 0
+
+    def on_progress(n: int) -> None:
+        nonlocal n_written
+        n_written = n
+
+    def report_progress() -> None:
+        mine.update(done=n_written, beat_at=timezone.now())
+
     try:
-        with _Telling(freezing) as told:
+        with Heartbeat(report_progress, every=PROGRESS_SECONDS, name="freezing progress"):
             freeze_snapshot(
-                freezing.project, by=freezing.created_by, batches=batches, note=note, told=told
+                freezing.project,
+                by=freezing.created_by,
+                batches=batches,
+                note=note,
+                told=on_progress,
             )
     except SnapshotError as problem:
         mine.update(state=State.FAILED, reason=str(problem)[:300])
@@ -79,35 +96,6 @@ def write(freezing: Freezing, batches: list[Batch] | None, note: str) -> None:
         raise
     else:
         mine.update(state=State.DONE, done=freezing.total)
-
-
-class _Telling:
-    """Writes once a second how far it is, in a thread: who freezes reads one moment, writes nothing."""
-
-    def __init__(self, freezing: Freezing) -> None:
-        self.mine = Freezing.objects.filter(pk=freezing.pk)
-        self.done, self.is_over = 0, threading.Event()
-        self.thread = threading.Thread(target=self._tell, name="telling", daemon=True)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self.thread.start()
-        return self._hear
-
-    def __exit__(self, *problem: object) -> None:
-        self.is_over.set()
-        self.thread.join()
-
-    def _hear(self, n: int) -> None:
-        self.done = n
-
-    def _tell(self) -> None:
-        try:
-            while not self.is_over.wait(1.0):
-                self.mine.update(done=self.done, beat_at=timezone.now())
-        except DatabaseError:
-            log.warning("How far the freezing is can't be told any more.", exc_info=True)
-        finally:
-            connection.close()
 
 
 def _write_and_close(*args: Any) -> None:

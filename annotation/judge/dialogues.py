@@ -34,6 +34,7 @@ from annotation.judge.submitting import (
     skip,
     submit_judgment,
 )
+from annotation.lib.heartbeat import is_stale
 from annotation.lib.text import storable
 from annotation.models import (
     Assignment,
@@ -61,7 +62,7 @@ CURRENT = (State.WRITING, State.READY, State.FAILED)
 MAX_MESSAGE, MAX_TASK = 4_000, 10_000
 TICK = 0.2
 """Seconds between two looks at what has been written."""
-STALE_SECONDS = 15.0
+STALE_AFTER = timedelta(seconds=15)
 """A turn whose thread has not been heard of for so long is not being written any more."""
 DRAWS = 3
 """How often the second answer is drawn again when both came out alike."""
@@ -355,7 +356,7 @@ def keep_draft(dialogue: Dialogue, text: str) -> None:
 def current(dialogue: Dialogue) -> Turn | None:
     """The turn that waits for answers or for a choice. One that nobody writes any more has failed."""
     turn = dialogue.turns.filter(state__in=CURRENT).last()
-    if turn is not None and turn.state == State.WRITING and is_stale(turn):
+    if turn is not None and turn.state == State.WRITING and is_stale(turn.beat_at, STALE_AFTER):
         failed = Turn.objects.filter(pk=turn.pk, state=State.WRITING, claim=turn.claim)
         failed.update(state=State.FAILED, reason=INTERRUPTED)
         turn.refresh_from_db()
@@ -365,10 +366,6 @@ def current(dialogue: Dialogue) -> Turn | None:
 def is_unwanted(user: User, campaign: DialogueCampaign) -> bool:
     """Whether this person asked for none of what the campaign is about."""
     return campaign.is_redteam and user.harmful_material == User.HarmfulMaterial.AVOID
-
-
-def is_stale(turn: Turn) -> bool:
-    return turn.beat_at < timezone.now() - timedelta(seconds=STALE_SECONDS)
 
 
 def conversation(turns: Sequence[Turn]) -> list[Message]:

@@ -19,12 +19,13 @@ from django.db import DatabaseError, connection
 from django.db.models import Q
 from django.utils import timezone
 
+from annotation.lib.heartbeat import stale_before
 from rlhf.launchers import processes
 from rlhf.models import PolicyServer
 from rlhf.serving import client, server_process
 from rlhf.serving.client import ServingError
 from rlhf.serving.server_process import WarmUp, last_log_line
-from rlhf.serving.servers import SILENT_SECONDS
+from rlhf.serving.servers import SILENT_AFTER
 
 State = PolicyServer.State
 log = logging.getLogger(__name__)
@@ -75,8 +76,7 @@ class Keeper:
 
     def check_all(self) -> None:
         """Take over unkept rows; then start, check or stop the server of each own row."""
-        stale = timezone.now() - timedelta(seconds=SILENT_SECONDS)
-        unkept = Q(owner="") | Q(seen_at=None) | Q(seen_at__lt=stale)
+        unkept = Q(owner="") | Q(seen_at=None) | Q(seen_at__lt=stale_before(SILENT_AFTER))
         wanted = PolicyServer.objects.filter(is_wanted=True).exclude(state=State.FAILED)
         for pk in wanted.filter(unkept).exclude(owner=self.name).values_list("pk", flat=True):
             PolicyServer.objects.filter(unkept, pk=pk, is_wanted=True).update(

@@ -12,13 +12,14 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
+from annotation.lib.heartbeat import is_stale
 from annotation.models import Event, Project, User
 from rlhf.models import Checkpoint, PolicyServer
 from rlhf.serving.client import ServingError
 
 State = PolicyServer.State
 
-SILENT_SECONDS = 10.0
+SILENT_AFTER = timedelta(seconds=10)
 """A keeper that has not written to its row for this long counts as gone."""
 
 
@@ -100,7 +101,7 @@ def health(server: PolicyServer | None) -> Health:
     if server is None:
         return Health("off", "Not served.")
     now = timezone.now()
-    silent = server.seen_at is None or server.seen_at < now - timedelta(seconds=SILENT_SECONDS)
+    silent = is_stale(server.seen_at, SILENT_AFTER)
     if server.state == State.FAILED:
         return Health("failed", server.reason)
     if server.sleeps:
@@ -109,7 +110,7 @@ def health(server: PolicyServer | None) -> Health:
         if server.state == State.OFF or silent:
             return Health("off", "Not served.")
         return Health("starting", "Stopping.")
-    if silent and server.wanted_at < now - timedelta(seconds=SILENT_SECONDS):
+    if silent and is_stale(server.wanted_at, SILENT_AFTER):
         return Health(
             "gone",
             "No keeper runs it: start manage.py serve_policies (manage.py supervise includes it).",
