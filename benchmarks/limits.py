@@ -19,6 +19,9 @@ from typing import Any
 
 TRIES = 5
 
+LONG_ENOUGH = 0.1
+"""Seconds of a product that is large enough to measure a processor's speed."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -51,9 +54,15 @@ def measure(device: str, dtype: str) -> Machine:
     numbers = torch.ones((2048 if gpu else 256) * 1024**2, dtype=torch.uint8, device=device)
     there = torch.empty_like(numbers)
     copied = best(lambda: there.copy_(numbers))
-    size = 8192 if gpu else 2048
-    matrix = torch.randn(size, size, device=device).to(getattr(torch, dtype))
-    multiplied = best(lambda: matrix @ matrix)
+
+    def product_seconds(size: int) -> float:
+        matrix = torch.randn(size, size, device=device).to(getattr(torch, dtype))
+        return best(lambda: matrix @ matrix)
+
+    # A processor that emulates bfloat16 would take minutes for the largest product.
+    size, largest = 256, 8192 if gpu else 2048
+    while (multiplied := product_seconds(size)) < LONG_ENOUGH and size < largest:
+        size *= 2
     return Machine(2 * numbers.numel() / copied, 2 * size**3 / multiplied)
 
 

@@ -289,14 +289,10 @@ def ours_told(folder: Path, began: float) -> Row:
 
 
 def imports_ours(arguments: argparse.Namespace) -> None:
-    """Nothing but what the stage imports, as little as it does, for the memory that is there before
-    it begins."""
-    sys.argv[:1] = ["-m"]
-    import rlhf.training.ppo
-    from rlhf.training.lean import import_little
-
-    import_little()
+    """Only what the stage imports, for the memory that is there before it begins."""
     from transformers import AutoTokenizer, LlamaForCausalLM
+
+    import rlhf.training.ppo
 
     names = [rlhf.training.ppo.__name__, str(AutoTokenizer), str(LlamaForCausalLM)]
     tell(arguments, {"names": names})

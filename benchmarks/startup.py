@@ -67,7 +67,7 @@ def prepare(work: Path) -> dict[str, Path]:
     axes = ("helpfulness", "safety")
     scorer = RewardModel.new(policy, axes, use_prior=True, max_length=256, device="cpu")
     scorer.features.fit(torch.randn(8, 3))
-    save_reward_model(scorer, work / "reward_model")
+    save_reward_model(scorer, work / "scorer")  # apart from the run folder of the stage reward_model
     prompts = [
         {
             "prompt_id": f"p{i}",
@@ -94,7 +94,7 @@ def prepare(work: Path) -> dict[str, Path]:
     ppo = {
         "policy": policy,
         "reference": policy,
-        "reward_model": str(work / "reward_model"),
+        "reward_model": str(work / "scorer"),
         "steps": 1,
         "prompts_per_step": 8,
         "minibatch_size": 8,

@@ -13,23 +13,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from rlhf.training import forward_pass, lean, packing, rundir, settings
+from rlhf.training import forward_pass, packing, rundir, settings
 from rlhf.training.configs import BaseConfig
+from rlhf.training.muon import Muon
 from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.files import read_jsonl, replace_folder
 from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import MetricsWriter, read_metrics, write_progress, write_result
 from rlhf.training.word_tokenizer import build_tokenizer
-
-if TYPE_CHECKING:  # imported where they are used, after `import_little`
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 CORPUS = "corpus.jsonl"
 
@@ -60,12 +64,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     }
     batches = schedule(phases, config)
 
-    # 2. Model and optimiser, from the checkpoint if there is one.
+    # 2. Model and optimizer, from the checkpoint if there is one.
     torch.manual_seed(config.seed)
     model = build_model(config, tokenizer)
-    optimisers = build_optimisers(model, config)
+    optimizers = build_optimizers(model, config)
     checkpoint = find_checkpoint(run_dir)
-    first_step = _resume(checkpoint, model, optimisers) if checkpoint else 0
+    first_step = _resume(checkpoint, model, optimizers) if checkpoint else 0
 
     # 3. Training: `batches[i]` is step i + 1, whatever was interrupted in between.
     total, loss = len(batches), float("nan")
@@ -73,12 +77,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     with MetricsWriter(run_dir, resume_after=first_step) as metrics:
         for step in range(first_step + 1, total + 1):
             factor = learning_rate_factor(step, total, config)
-            for optimiser in optimisers:
-                for group in optimiser.param_groups:
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
             phase, examples = batches[step - 1]
             step_began = time.monotonic()
-            loss, n_tokens = train_step(model, optimisers, examples, config)
+            loss, n_tokens = train_step(model, optimizers, examples, config)
             now = time.monotonic()
             metrics.write(
                 step,
@@ -94,7 +98,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                 )
                 progress_at = now
             if stop.requested or now - saved_at > config.checkpoint_seconds:
-                _save_checkpoint(run_dir, step, model, optimisers)
+                _save_checkpoint(run_dir, step, model, optimizers)
                 saved_at = now
                 if stop.requested:
                     raise Stopped
@@ -147,9 +151,7 @@ def _texts(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _encode(
-    row: dict[str, Any], tokenizer: "PreTrainedTokenizerFast", config: BaseConfig
-) -> Example:
+def _encode(row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, config: BaseConfig) -> Example:
     text = tokenizer.apply_chat_template(
         row["messages"], add_generation_prompt=True, tokenize=False
     )
@@ -188,11 +190,8 @@ def schedule(
 # --- Model ------------------------------------------------------------------------------------
 
 
-def build_model(config: BaseConfig, tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
+def build_model(config: BaseConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """A Llama with tied embeddings and fresh weights (torch's global seed decides which)."""
-    lean.import_little()
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -211,17 +210,15 @@ def build_model(config: BaseConfig, tokenizer: "PreTrainedTokenizerFast") -> "Ll
     )
 
 
-def build_optimisers(model: "LlamaForCausalLM", config: BaseConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: LlamaForCausalLM, config: BaseConfig) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al., 2024) for the matrices inside the layers, AdamW for all the rest.
 
     In 1300 steps AdamW alone names 72 % right on held-out prompts, with Muon 79 %, in 15 % more time.
     """
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in n)]
-    optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(
-            inner, lr=config.muon_learning_rate, momentum=0.95, weight_decay=config.weight_decay
-        ),
+    optimizers: list[torch.optim.Optimizer] = [
+        Muon(inner, lr=config.muon_learning_rate, momentum=0.95, weight_decay=config.weight_decay),
         torch.optim.AdamW(
             others,
             lr=config.learning_rate,
@@ -230,10 +227,10 @@ def build_optimisers(model: "LlamaForCausalLM", config: BaseConfig) -> list[torc
             fused=True,
         ),
     ]
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-    return optimisers
+    return optimizers
 
 
 def learning_rate_factor(step: int, total: int, config: BaseConfig) -> float:
@@ -244,12 +241,12 @@ def learning_rate_factor(step: int, total: int, config: BaseConfig) -> float:
 
 
 def train_step(
-    model: "LlamaForCausalLM",
-    optimisers: Sequence[torch.optim.Optimizer],
+    model: LlamaForCausalLM,
+    optimizers: Sequence[torch.optim.Optimizer],
     examples: Sequence[Example],
     config: BaseConfig,
 ) -> tuple[float, int]:
-    """One optimiser step. Returns the mean loss per response token (nats) and tokens read."""
+    """One optimizer step. Returns the mean loss per response token (nats) and tokens read."""
     packed = packing.pack(
         [e.prompt for e in examples],
         [e.response for e in examples],
@@ -262,22 +259,19 @@ def train_step(
     model.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-    for optimiser in optimisers:
-        optimiser.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return loss.item(), sum(map(len, examples))
 
 
 # --- Saving and resuming ----------------------------------------------------------------------
 
 
-def save_policy(
-    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", folder: Path
-) -> int:
+def save_policy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> int:
     """Write a Hugging Face folder, all of it or nothing; returns its size in bytes."""
-    from transformers import GenerationConfig
 
     def write(new: Path) -> None:
-        lean.save(model, new)
+        model.save_pretrained(new)
         tokenizer.save_pretrained(new)
 
     model.generation_config = GenerationConfig(
@@ -290,15 +284,15 @@ def save_policy(
 def _save_checkpoint(
     run_dir: Path,
     step: int,
-    model: "LlamaForCausalLM",
-    optimisers: Sequence[torch.optim.Optimizer],
+    model: LlamaForCausalLM,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
-    # Safetensors for the optimisers too: nothing in a run folder is ever unpickled.
+    # Safetensors for the optimizers too: nothing in a run folder is ever unpickled.
     tensors: dict[str, torch.Tensor] = {
         f"model.{name}": value.detach() for name, value in model.named_parameters()
     }
-    for number, optimiser in enumerate(optimisers):
-        for index, state in optimiser.state_dict()["state"].items():
+    for number, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"optimiser.{number}.{index}.{name}"] = value
     tensors["step"] = torch.tensor(step)
@@ -306,11 +300,11 @@ def _save_checkpoint(
 
 
 def _resume(
-    checkpoint: Path, model: "LlamaForCausalLM", optimisers: Sequence[torch.optim.Optimizer]
+    checkpoint: Path, model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer]
 ) -> int:
-    """Load a checkpoint into model and optimisers; returns the last step that it holds."""
+    """Load a checkpoint into model and optimizers; returns the last step that it holds."""
     tensors = load_file(checkpoint / "state.safetensors")
-    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimisers]
+    states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
@@ -318,8 +312,8 @@ def _resume(
         if key.startswith("optimiser."):
             _, number, index, name = key.split(".")
             states[int(number)].setdefault(int(index), {})[name] = value
-    for optimiser, state in zip(optimisers, states, strict=True):
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return int(tensors["step"])
 
 

@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import lean
 from rlhf.training.configs import GrowConfig
 from rlhf.training.language_models import devices
 from rlhf.training.language_models.policy import load_policy
@@ -68,7 +67,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         raise RuntimeError(f"the grown model's logits differ by {difference}")
 
     def write(new: Path) -> None:
-        lean.save(large, new)
+        large.save_pretrained(new)
         policy.tokenizer.save_pretrained(new)
 
     replace_folder(run_dir / POLICY, write)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from rlhf.training import (
     architecture,
     forward_pass,
-    lean,
     packing,
     parallel,
     ppo_math,
@@ -451,7 +450,7 @@ class Models:
             model = model.merge_and_unload()
 
         def write(new: Path) -> None:
-            lean.save(model, new)
+            model.save_pretrained(new)
             self.policy.tokenizer.save_pretrained(new)
 
         replace_folder(folder, write)

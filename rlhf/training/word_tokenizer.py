@@ -12,14 +12,9 @@ in Llama 3), so it is an ordinary `tokenizer.json` for every other program.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
-from rlhf.training.lean import import_little
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 PAD, END = "<|pad|>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -35,7 +30,7 @@ CHAT_TEMPLATE = (
 _WORD = r"'\p{L}+| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-def build_tokenizer(texts: Iterable[str], *, max_length: int = 512) -> "PreTrainedTokenizerFast":
+def build_tokenizer(texts: Iterable[str], *, max_length: int = 512) -> PreTrainedTokenizerFast:
     """A tokenizer with one token for each distinct word of `texts`, most frequent first.
 
     Ends of turns are `<|end|>` (the EOS token); `<|pad|>` is a different token, so that a mask
@@ -60,9 +55,6 @@ def build_tokenizer(texts: Iterable[str], *, max_length: int = 512) -> "PreTrain
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(special)
-    import_little()
-    from transformers import PreTrainedTokenizerFast
-
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

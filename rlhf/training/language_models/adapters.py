@@ -13,13 +13,11 @@ from rlhf.training.language_models.pretrained import (
     load_tokenizer,
     reading_error,
 )
-from rlhf.training.lean import import_little
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import read_json
 
 
 def load_merged_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    import_little()
     from peft import PeftModel
 
     settings = read_json(Path(name) / "adapter_config.json")

@@ -1,6 +1,5 @@
 """Models and tokenizers from a folder or a hub name; errors are one sentence for a person."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,11 @@ from torch import nn
 
 from rlhf.training import architecture
 from rlhf.training.architecture import T5_TYPES
-from rlhf.training.lean import import_little, understand_meta
 from rlhf.training.rundir.errors import InputError
 
 
 def load_config(name: str, what: str) -> Any:
     """The configuration of a model folder or hub name."""
-    import_little()
     from transformers import AutoConfig
 
     _check_folder(name, what)
@@ -64,32 +61,24 @@ def load_trunk(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> A
 
 def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.float32) -> Any:
     """A transformers model through the auto class `kind`; `InputError` in one sentence otherwise."""
-    import_little()
     import transformers
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     _check_folder(name, what)
-    read = partial(
-        getattr(transformers, kind).from_pretrained,
-        name,
-        dtype=dtype,
-        trust_remote_code=False,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
     try:
-        try:
-            model, told = read()
-        except NotImplementedError:  # of the meta device, perhaps, of which lean leaves a part out
-            if not understand_meta():
-                raise
-            model, told = read()
+        model, loading_info = getattr(transformers, kind).from_pretrained(
+            name,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     except Exception as error:
         raise reading_error(error, name, what) from error
     # transformers fills in what is missing with random numbers and goes on. Without its head a
     # language model is a different one; a trunk may do without what only its own task needed.
-    if missing := sorted(told["missing_keys"]) if kind != "AutoModel" else []:
+    if missing := sorted(loading_info["missing_keys"]) if kind != "AutoModel" else []:
         raise InputError(
             f"The {what} {name!r} lacks {len(missing)} of its weights, {missing[0]} first; save it "
             "again as a whole language model."
@@ -100,7 +89,6 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
 
 def load_tokenizer(name: str, what: str) -> Any:
     """The tokenizer beside a model."""
-    import_little()
     from transformers import AutoTokenizer
 
     _check_folder(name, what)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.training import architecture, lean
+from rlhf.training import architecture
 from rlhf.training.language_models import adapters, pretrained
 from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.reward_models.prior import PRIOR_FEATURES, FeatureScale
@@ -42,13 +42,13 @@ def save_reward_model(model: RewardModel, folder: Path, *, with_prior: bool = Tr
     for name, other in zip(members, model.others, strict=True):
         save_reward_model(other, folder / name, with_prior=False)
     if model.adapters:
-        lean.save(model.trunk, folder / ADAPTERS)
-        lean.save(copy.deepcopy(model.trunk).unload(), folder)
+        model.trunk.save_pretrained(folder / ADAPTERS)
+        copy.deepcopy(model.trunk).unload().save_pretrained(folder)
     else:
-        lean.save(model.trunk, folder)
+        model.trunk.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     if model.prior is not None and with_prior:
-        lean.save(model.prior, folder / PRIOR)
+        model.prior.save_pretrained(folder / PRIOR)
     tensors = {"weight": model.heads.weight, "bias": model.heads.bias, "log_nu": model.log_nu}
     if model.features.mean is not None and model.features.deviation is not None:
         tensors |= {

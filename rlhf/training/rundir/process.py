@@ -10,7 +10,6 @@ A stage's module ends with
 
 import argparse
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -63,8 +62,6 @@ def run_stage(
     anything else; all but 0 leave `error.json`. Ctrl-C counts as SIGTERM's second cousin: it ends
     the process at once, without a checkpoint of its own.
     """
-    gc.freeze()  # what was imported stays; see rlhf/training/__init__.py
-    gc.enable()
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     parser.add_argument("run_dir", type=Path, help="the run folder (docs/formats.md)")
     run_dir: Path = parser.parse_args(arguments).run_dir.resolve()
