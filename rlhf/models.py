@@ -216,7 +216,9 @@ class Round(models.Model):
     @classmethod
     def stage_name(cls, stage: str) -> str:
         """What people call a stage; jobs have stages that no round is in, such as `selection`."""
-        return str(dict(cls.State.choices).get(stage, stage.replace("_", " ")))
+        if stage == cls.State.PPO:
+            return "PPO"
+        return str(dict(cls.State.choices).get(stage, stage.replace("_", " "))).lower()
 
     @classmethod
     def stage_in_sentence(cls, stage: str) -> str:

@@ -70,11 +70,11 @@ CURVES: dict[str, tuple[Curve, ...]] = {
         ),
         Curve(
             "watch",
-            "Watch prompts",
+            "Reward on validation prompts",
             "standard deviations",
             (
                 ("watch_reward", "training reward model", "accent", ""),
-                ("test_reward", "test reward model (not used by PPO)", "ink-2", "6 4"),
+                ("test_reward", "test reward model", "ink-2", "6 4"),
             ),
         ),
         Curve("kl", "KL to the reference", "nats per response", (("kl", "KL", "accent", ""),)),
