@@ -41,7 +41,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     dtype = devices.choose_dtype(config.dtype, device)
     policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
     given = len(prompts)
-    prompts, encoded = policy.fitting(
+    prompts, encoded = policy.encode_fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
     names = {"score": config.reward_model, "test_score": config.test_reward_model}

@@ -36,7 +36,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     dtype = devices.choose_dtype(config.dtype, device)
     policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
     given = len(prompts)
-    prompts, encoded = policy.fitting(
+    prompts, encoded = policy.encode_fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
     opponents = read_opponents(run_dir, {p.prompt_id for p in prompts})

@@ -81,7 +81,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
     _check(config, folder, gpus=gpus, tensor_parallel=tensor_parallel)
     policy = load_policy(config.policy, "policy", device=torch.device("cpu"))
     policy.refuse_encoder_decoder(engine)
-    prompts, encoded = policy.fitting(
+    prompts, encoded = policy.encode_fitting(
         prompts, room=config.rollout.max_new_tokens, long_prompts=config.rollout.long_prompts
     )
     try:

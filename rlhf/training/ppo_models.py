@@ -267,7 +267,7 @@ class Models:
 
     def fitting(self, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[list[int]]]:
         """The prompts that leave room for a response, and their token ids."""
-        return self.policy.fitting(
+        return self.policy.encode_fitting(
             prompts,
             room=self.config.rollout.max_new_tokens,
             long_prompts=self.config.rollout.long_prompts,

@@ -135,7 +135,9 @@ def estimate_ppo_time(report: Report, models: Any, prompts: list[Any], scoring: 
     config, policy = models.config, models.policy
     rows = min(config.optimizer.microbatch_size, 16)
     chosen = [prompts[i % len(prompts)] for i in range(rows)]
-    _, encoded = policy.fitting(chosen, room=config.rollout.max_new_tokens, long_prompts="refuse")
+    _, encoded = policy.encode_fitting(
+        chosen, room=config.rollout.max_new_tokens, long_prompts="refuse"
+    )
     length = max(
         1, round(report.figures.get("mean_response_tokens", config.rollout.max_new_tokens))
     )

@@ -47,7 +47,7 @@ def some_prompts(
 ) -> tuple[list[Any], list[list[int]]]:
     """A few of the prompts, evenly spread, and their token ids."""
     chosen = prompts[:: max(1, len(prompts) // PROBED_PROMPTS)][:PROBED_PROMPTS]
-    kept, encoded = policy.fitting(chosen, room=max_new_tokens, long_prompts="refuse")
+    kept, encoded = policy.encode_fitting(chosen, room=max_new_tokens, long_prompts="refuse")
     return kept, encoded
 
 

@@ -21,9 +21,50 @@ def nemo_rl(job: Job) -> tuple[dict[str, Any], set[str]]:
     A rollout's batch is counted in prompts, a training batch in responses.
     """
     config, folder = job.config, job.folder
+    overrides = _common_overrides(job)
+    for model, rate in (
+        ("policy", config.optimizer.learning_rate),
+        ("value", config.critic.learning_rate),
+    ):
+        overrides |= {
+            f"{model}.optimizer.kwargs.lr": rate,
+            f"{model}.optimizer.kwargs.weight_decay": config.optimizer.weight_decay,
+            f"{model}.optimizer.kwargs.eps": config.optimizer.adam_epsilon,
+        }
+    if config.lora.rank:
+        overrides |= {
+            "policy.dtensor_cfg.lora_cfg.dim": config.lora.rank,
+            "policy.dtensor_cfg.lora_cfg.alpha": config.lora.alpha,
+        }
+    if job.watch:
+        overrides |= {
+            "data.validation.dataset_name": "ResponseDataset",
+            "data.validation.data_path": folder / "watch.jsonl",
+        }
+    else:
+        overrides |= {"data.validation": None, "checkpointing.metric_name": None}
+    without_counterpart = {
+        "advantage.whiten_rewards",
+        "rule_rewards.weights",
+        "reward.no_eos_score",
+        "loss.entropy_bonus",
+    }
+    without_counterpart |= {
+        "optimizer.learning_rate_floor",
+        "optimizer.warmup_steps",
+    }  # its schedule counts updates, not rollouts
+    without_counterpart |= {"kl.controller", "kl.target", "kl.horizon"}  # its KL weight is fixed
+    if config.reference != config.policy:
+        without_counterpart.add("reference")
+    return overrides, without_counterpart
+
+
+def _common_overrides(job: Job) -> dict[str, Any]:
+    """The overrides that every run has."""
+    config, folder = job.config, job.folder
     micro = max(1, config.optimizer.microbatch_size // job.gpus)
     length = job.longest + config.rollout.max_new_tokens
-    overrides: dict[str, Any] = {
+    return {
         "ppo.num_prompts_per_step": config.rollout.prompts_per_step,
         "ppo.num_generations_per_prompt": config.rollout.samples_per_prompt,
         "ppo.max_num_steps": config.steps,
@@ -73,41 +114,6 @@ def nemo_rl(job: Job) -> tuple[dict[str, Any], set[str]]:
         "cluster.gpus_per_node": job.gpus,
         "cluster.num_nodes": 1,
     }
-    for model, rate in (
-        ("policy", config.optimizer.learning_rate),
-        ("value", config.critic.learning_rate),
-    ):
-        overrides |= {
-            f"{model}.optimizer.kwargs.lr": rate,
-            f"{model}.optimizer.kwargs.weight_decay": config.optimizer.weight_decay,
-            f"{model}.optimizer.kwargs.eps": config.optimizer.adam_epsilon,
-        }
-    if config.lora.rank:
-        overrides |= {
-            "policy.dtensor_cfg.lora_cfg.dim": config.lora.rank,
-            "policy.dtensor_cfg.lora_cfg.alpha": config.lora.alpha,
-        }
-    if job.watch:
-        overrides |= {
-            "data.validation.dataset_name": "ResponseDataset",
-            "data.validation.data_path": folder / "watch.jsonl",
-        }
-    else:
-        overrides |= {"data.validation": None, "checkpointing.metric_name": None}
-    left = {
-        "advantage.whiten_rewards",
-        "rule_rewards.weights",
-        "reward.no_eos_score",
-        "loss.entropy_bonus",
-    }
-    left |= {
-        "optimizer.learning_rate_floor",
-        "optimizer.warmup_steps",
-    }  # its schedule counts updates, not rollouts
-    left |= {"kl.controller", "kl.target", "kl.horizon"}  # its KL weight is fixed
-    if config.reference != config.policy:
-        left.add("reference")
-    return overrides, left
 
 
 def nemo_rl_command(overrides: dict[str, Any]) -> list[str]:

@@ -16,8 +16,42 @@ def openrlhf(job: Job) -> tuple[dict[str, Any], set[str]]:
 
     True is a switch. A rollout's batch is counted in prompts, a training batch in responses.
     """
+    config = job.config
+    arguments = _common_arguments(job)
+    if config.optimizer.max_grad_norm:
+        arguments |= {
+            "actor.max_norm": config.optimizer.max_grad_norm,
+            "critic.max_norm": config.optimizer.max_grad_norm,
+        }
+    if config.reward.clip:
+        arguments["reward.clip_range"] = [-config.reward.clip, config.reward.clip]
+    if config.loss.dual_clip:
+        arguments["actor.dual_clip"] = config.loss.dual_clip
+    if config.loss.entropy_bonus:
+        arguments["actor.entropy_coef"] = config.loss.entropy_bonus
+    if config.kl.controller == "adaptive":
+        arguments |= {
+            "algo.kl.target": config.kl.target,
+            "algo.kl.horizon": round(config.kl.horizon),
+        }
+    if config.lora.rank:
+        arguments |= {"ds.lora.rank": config.lora.rank, "ds.lora.alpha": round(config.lora.alpha)}
+    without_counterpart = {"advantage.whiten_rewards", "rule_rewards.weights", "loss.clip_high"}
+    if config.reward.no_eos_score < 0:  # a negative coefficient replaces the reward of a cut answer
+        arguments["reward.stop_properly_penalty_coef"] = config.reward.no_eos_score
+    else:
+        without_counterpart.add("reward.no_eos_score")
+    if not config.advantage.whiten:  # it always whitens
+        without_counterpart.add("advantage.whiten")
+    if config.reference != config.policy:  # its reference is what its actor starts from
+        without_counterpart.add("reference")
+    return arguments, without_counterpart
+
+
+def _common_arguments(job: Job) -> dict[str, Any]:
+    """The arguments that every run has."""
     config, folder = job.config, job.folder
-    arguments: dict[str, Any] = {
+    return {
         "actor.model_name_or_path": folder / "policy",
         "critic.model_name_or_path": folder / "policy",
         "reward.remote_url": folder / "reward.py",
@@ -71,34 +105,6 @@ def openrlhf(job: Job) -> tuple[dict[str, Any], set[str]]:
         "ckpt.path": folder / "checkpoints",
         "ckpt.save_hf": True,
     }
-    if config.optimizer.max_grad_norm:
-        arguments |= {
-            "actor.max_norm": config.optimizer.max_grad_norm,
-            "critic.max_norm": config.optimizer.max_grad_norm,
-        }
-    if config.reward.clip:
-        arguments["reward.clip_range"] = [-config.reward.clip, config.reward.clip]
-    if config.loss.dual_clip:
-        arguments["actor.dual_clip"] = config.loss.dual_clip
-    if config.loss.entropy_bonus:
-        arguments["actor.entropy_coef"] = config.loss.entropy_bonus
-    if config.kl.controller == "adaptive":
-        arguments |= {
-            "algo.kl.target": config.kl.target,
-            "algo.kl.horizon": round(config.kl.horizon),
-        }
-    if config.lora.rank:
-        arguments |= {"ds.lora.rank": config.lora.rank, "ds.lora.alpha": round(config.lora.alpha)}
-    left = {"advantage.whiten_rewards", "rule_rewards.weights", "loss.clip_high"}
-    if config.reward.no_eos_score < 0:  # a negative coefficient replaces the reward of a cut answer
-        arguments["reward.stop_properly_penalty_coef"] = config.reward.no_eos_score
-    else:
-        left.add("reward.no_eos_score")
-    if not config.advantage.whiten:  # it always whitens
-        left.add("advantage.whiten")
-    if config.reference != config.policy:  # its reference is what its actor starts from
-        left.add("reference")
-    return arguments, left
 
 
 def openrlhf_command(arguments: dict[str, Any]) -> list[str]:

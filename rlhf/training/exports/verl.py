@@ -17,11 +17,33 @@ def verl(job: Job) -> tuple[dict[str, Any], set[str]]:
 
     Its minibatch is counted in prompts.
     """
+    config, actor = job.config, "actor_rollout_ref.actor"
+    overrides = _common_overrides(job)
+    if config.optimizer.max_grad_norm:
+        overrides |= {
+            f"{actor}.grad_clip": config.optimizer.max_grad_norm,
+            "critic.grad_clip": config.optimizer.max_grad_norm,
+        }
+    without_counterpart = {
+        "advantage.whiten_rewards",
+        "rule_rewards.weights",
+        "reward.no_eos_score",
+        "optimizer.adam_epsilon",
+    }
+    if not config.advantage.whiten:
+        without_counterpart.add("advantage.whiten")
+    if config.reference != config.policy:
+        without_counterpart.add("reference")
+    return overrides, without_counterpart
+
+
+def _common_overrides(job: Job) -> dict[str, Any]:
+    """The overrides that every run has."""
     config, folder = job.config, job.folder
     per_gpu = max(1, config.optimizer.microbatch_size // job.gpus)
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     validation = "watch.parquet" if job.watch else "prompts.parquet"
-    overrides: dict[str, Any] = {
+    return {
         "data.train_files": folder / "prompts.parquet",
         "data.val_files": folder / validation,
         "data.prompt_key": "prompt",
@@ -87,22 +109,6 @@ def verl(job: Job) -> tuple[dict[str, Any], set[str]]:
         "trainer.experiment_name": folder.parent.parent.name,
         "trainer.default_local_dir": folder / "checkpoints",
     }
-    if config.optimizer.max_grad_norm:
-        overrides |= {
-            f"{actor}.grad_clip": config.optimizer.max_grad_norm,
-            "critic.grad_clip": config.optimizer.max_grad_norm,
-        }
-    left = {
-        "advantage.whiten_rewards",
-        "rule_rewards.weights",
-        "reward.no_eos_score",
-        "optimizer.adam_epsilon",
-    }
-    if not config.advantage.whiten:
-        left.add("advantage.whiten")
-    if config.reference != config.policy:
-        left.add("reference")
-    return overrides, left
 
 
 def verl_command(overrides: dict[str, Any]) -> list[str]:

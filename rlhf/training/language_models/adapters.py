@@ -18,6 +18,7 @@ from rlhf.training.rundir.files import read_json
 
 
 def load_merged_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A base model with its adapters merged into it, and its tokenizer."""
     from peft import PeftModel
 
     settings = read_json(Path(name) / "adapter_config.json")
@@ -40,8 +41,8 @@ def load_merged_adapters(name: str, what: str, dtype: torch.dtype) -> tuple[Any,
 
 
 def add_adapters(trunk: Any, names: Sequence[str], *, rank: int) -> Any:
-    """A trunk with several LoRA adapters on every linear layer, of which one acts at a time; only
-    they are trained."""
+    """A trunk with several LoRA adapters on every linear layer, of which one is active at a time;
+    only they are trained."""
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(
@@ -79,6 +80,6 @@ def load_adapters(trunk: Any, folder: Path, names: Sequence[str]) -> Any:
 
 
 def train_adapters(model: Any) -> None:
-    """Train all adapters, whichever acts, and nothing else."""
+    """Train all adapters, active or not, and nothing else."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = "lora_" in name

@@ -9,12 +9,12 @@ from rlhf.training.rundir.errors import InputError
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is the first GPU if there is one, else the CPU; `InputError` for any other device than
-    the CPU and the GPUs that are there."""
+    """`auto` is the first GPU if there is one, else the CPU; `InputError` for a device that this
+    machine does not have."""
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return torch.device("cuda" if gpus else "cpu")
-    with contextlib.suppress(RuntimeError):  # what torch has no such name for
+    with contextlib.suppress(RuntimeError):  # a name that torch does not know
         chosen = torch.device(device)
         if chosen.type == "cpu" or (chosen.type == "cuda" and (chosen.index or 0) < gpus):
             return chosen
@@ -32,12 +32,12 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Any:
-    """Matrix products in `dtype`, where that is bfloat16; weights stay what they are."""
+    """Matrix products in `dtype`, if that is bfloat16; weights keep their precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def be_deterministic(seed: int, threads: int) -> None:
-    """Fix what a CPU run depends on besides its inputs: the seed and the number of threads."""
+    """Set what a CPU run depends on besides its inputs: the random seed and the number of threads."""
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)

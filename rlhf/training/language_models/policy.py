@@ -25,7 +25,7 @@ from rlhf.training.rundir.errors import InputError
 
 
 class PromptLike(Protocol):
-    """What a prompt is, as far as a policy is concerned."""
+    """What a policy reads of a prompt."""
 
     @property
     def prompt_id(self) -> str: ...
@@ -38,10 +38,10 @@ P = TypeVar("P", bound=PromptLike)
 
 @dataclass
 class Policy:
-    """A language model with the tokenizer that it speaks through.
+    """A language model with its tokenizer.
 
     Either decoder-only, or an encoder-decoder (T5, BART), whose encoder reads the prompt and whose
-    decoder begins the response with a start token of its own, which is no part of it.
+    decoder begins with a start token, which is not part of the response.
     """
 
     model: Any
@@ -85,20 +85,20 @@ class Policy:
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, whether they fit or not."""
         text = self.render(messages)
-        if conversations.has_marks_around(self.tokenizer, apart=self.encoder_decoder):
+        if conversations.takes_special_tokens(self.tokenizer, for_encoder=self.encoder_decoder):
             return list(self.tokenizer(text)["input_ids"])
         return [
-            *conversations.marks_before(self.tokenizer),
+            *conversations.leading_special_tokens(self.tokenizer),
             *conversations.encode(self.tokenizer, text),
         ]
 
     def render(self, messages: Sequence[Message]) -> str:
         """A conversation as the text that the response follows."""
-        return conversations.render(self.tokenizer, messages, apart=self.encoder_decoder)
+        return conversations.render(self.tokenizer, messages, for_encoder=self.encoder_decoder)
 
     def fits(self, prompt: int, room: int) -> bool:
-        """Whether so many tokens of prompt and response fit into the context: together, or where
-        an encoder reads the prompt and a decoder the response, each by itself."""
+        """Whether `prompt` and `room` tokens fit into the context: together, or in an encoder-decoder
+        each alone."""
         longest = max(prompt, room) if self.encoder_decoder else prompt + room
         return longest <= self.context
 
@@ -114,7 +114,7 @@ class Policy:
             print(f"left out: {error}")
             return None
 
-    def fitting(
+    def encode_fitting(
         self, prompts: Sequence[P], *, room: int, long_prompts: str
     ) -> tuple[list[P], list[list[int]]]:
         """The prompts that leave `room` tokens for a response, and their token ids.
@@ -149,7 +149,7 @@ class Policy:
         ]
 
     def refuse_encoder_decoder(self, who: str) -> None:
-        """`InputError` if this is one, because `who` takes decoder-only models."""
+        """`InputError` if it is an encoder-decoder; `who` names what takes decoder-only models."""
         if self.encoder_decoder:
             raise InputError(
                 f"The policy is an encoder-decoder ({type(architecture.unwrap_model(self.model)).__name__}), "
@@ -164,15 +164,15 @@ class Policy:
     def read(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
     ) -> tuple[packing.Packed, Tensor]:
-        """One pass over prompts and responses: where the N response tokens are, and the last hidden
-        states (N, H) before each of them."""
+        """One forward pass over prompts and responses: where the N response tokens are, and the last
+        hidden states (N, H) before each of them."""
         packed = self.pack(prompts, responses)
         return packed, forward_pass.hidden_states(self.model, packed)
 
     def pack(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
     ) -> packing.Packed:
-        """Token ids as they are read."""
+        """Prompts and responses as the rows of one batch."""
         if self.encoder_decoder:
             start_id = architecture.unwrap_model(self.model).config.decoder_start_token_id
             return packing.pack_encoder_decoder(
@@ -202,8 +202,8 @@ def load_policy(
 ) -> Policy:
     """A language model and its tokenizer, in eval mode on `device`.
 
-    `what` says what it is for, in errors. A folder of LoRA adapters is loaded with its base and
-    merged into it.
+    `what` names the model's purpose in errors. A folder of LoRA adapters is loaded with its base
+    model and merged into it.
     """
     if (Path(name) / "adapter_config.json").is_file():
         model, tokenizer = load_merged_adapters(name, what, dtype)
@@ -236,7 +236,7 @@ def add_lora(policy: Policy, *, rank: int, alpha: float) -> None:
 
     settings = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # a float works, and is wanted for small ranks
+        lora_alpha=alpha,  # type: ignore[arg-type]  # a float works, and small ranks need one
         lora_dropout=0.0,
         target_modules="all-linear",
         task_type="SEQ_2_SEQ_LM" if policy.encoder_decoder else "CAUSAL_LM",

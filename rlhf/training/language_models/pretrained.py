@@ -33,10 +33,10 @@ def load_language_model(name: str, what: str, *, dtype: torch.dtype = torch.floa
 
 
 def _set_start_token(model: Any, name: str, what: str) -> None:
-    """See to it that the configuration knows what the decoder begins with."""
-    given = (model.config, getattr(model, "generation_config", None))
-    found = [getattr(place, "decoder_start_token_id", None) for place in given]
-    start = next((token for token in found if token is not None), None)
+    """Set the token that the decoder begins with in the model's configuration."""
+    configs = (model.config, getattr(model, "generation_config", None))
+    tokens = [getattr(config, "decoder_start_token_id", None) for config in configs]
+    start = next((token for token in tokens if token is not None), None)
     if start is None:
         raise InputError(
             f"The {what} {name!r} is an encoder-decoder without a decoder_start_token_id; its "
@@ -46,7 +46,7 @@ def _set_start_token(model: Any, name: str, what: str) -> None:
 
 
 def load_trunk(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> Any:
-    """A model without its head, to put a head of one's own on. Of a T5 it is the encoder."""
+    """A model without its head, to add another head. Of a T5 it is the encoder."""
     config = load_config(name, what)
     # PromptLike by type: a T5's encoder that was saved by itself no longer calls itself a part.
     if config.model_type in T5_TYPES:
@@ -60,7 +60,8 @@ def load_trunk(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> A
 
 
 def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.float32) -> Any:
-    """A transformers model through the auto class `kind`; `InputError` in one sentence otherwise."""
+    """A transformers model through the auto class `kind`; errors are an `InputError` of one
+    sentence."""
     import transformers
     from transformers.utils import logging
 
@@ -124,22 +125,22 @@ def context_length(model: Any) -> int:
 
 def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
     """Every token that ends a response, from the generation settings and the tokenizer."""
-    found: list[int] = []
+    tokens: list[int] = []
     settings = getattr(model, "generation_config", None)
     for given in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
         for token in given if isinstance(given, list) else [given]:
-            if token is not None and token not in found:
-                found.append(token)
-    if not found:
+            if token is not None and token not in tokens:
+                tokens.append(token)
+    if not tokens:
         raise InputError(
             f"The tokenizer of {name!r} has no end-of-sequence token; a response could never end. "
             "Set eos_token in its tokenizer_config.json."
         )
-    return found
+    return tokens
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Switch dropout off for good, in training mode too.
+    """Switch dropout off, in training mode too.
 
     With dropout the log-probabilities of the update are those of another policy than the one that
     was sampled from (summarize_from_feedback_details, detail 12).
@@ -170,8 +171,8 @@ def _check_folder(name: str, what: str) -> None:
 def check_weights(path: Path, what: str) -> None:
     if not path.is_dir():
         raise InputError(f"The {what} folder {str(path)!r} does not exist.")
-    found = sorted(path.glob("*.safetensors"))
-    if not found:
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
         other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
         if other:
             raise InputError(
@@ -179,7 +180,7 @@ def check_weights(path: Path, what: str) -> None:
                 "is opened; save the model as safetensors first."
             )
         raise InputError(f"The {what} folder {str(path)!r} has no *.safetensors file.")
-    for file in found:
+    for file in weights:
         with file.open("rb") as opened:
             start = opened.read(9)
         # A pickle under another name: protocol 2 and up, or the zip archive that torch.save makes.

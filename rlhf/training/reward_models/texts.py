@@ -36,7 +36,7 @@ def tokenize(
     encoder, which reads prompts as the whole T5 does.
     """
     eos = tokenizer.eos_token_id
-    begin, between = [] if is_t5 else conversations.marks_before(tokenizer), []
+    begin, between = [] if is_t5 else conversations.leading_special_tokens(tokenizer), []
     if eos is None:  # an encoder: [CLS] prompt [SEP] response [SEP], as it was trained
         eos = tokenizer.sep_token_id
         begin = begin or [t for t in (tokenizer.cls_token_id,) if t is not None]
@@ -47,10 +47,10 @@ def tokenize(
     keys = [json.dumps(messages) for messages in prompts]
     for key, messages in zip(keys, prompts, strict=True):
         if key not in rendered:
-            rendered[key] = conversations.render(tokenizer, messages, apart=is_t5)
+            rendered[key] = conversations.render(tokenizer, messages, for_encoder=is_t5)
     distinct = list(rendered)
-    marks = conversations.has_marks_around(tokenizer, apart=is_t5)
-    encoded = tokenizer([rendered[key] for key in distinct], add_special_tokens=marks)
+    special = conversations.takes_special_tokens(tokenizer, for_encoder=is_t5)
+    encoded = tokenizer([rendered[key] for key in distinct], add_special_tokens=special)
     prompt_ids = dict(zip(distinct, encoded["input_ids"], strict=True))
     response_ids = tokenizer(list(responses), add_special_tokens=False)["input_ids"]
     texts = []

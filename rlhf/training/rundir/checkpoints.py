@@ -35,12 +35,12 @@ def save_checkpoint(run_dir: Path, write: Callable[[Path], None]) -> None:
 
 
 def find_checkpoint(run_dir: Path) -> Path | None:
-    """The folder of the newest whole checkpoint, checked against its manifest; None where there is
-    none yet.
+    """The folder of the newest whole checkpoint, checked against its manifest; None if there is no
+    checkpoint yet.
 
-    `InputError` where there is one and not one is whole: whenever a process dies, `save_checkpoint`
-    leaves a whole one, so something else has damaged it, and to begin again would lose a run that
-    may be days long.
+    `InputError` if all checkpoints are damaged: whenever a process dies, `save_checkpoint` leaves a
+    whole one, so something else has damaged it, and starting over would lose a run that may be days
+    long.
     """
     damage: dict[str, str] = {}
     for name in (f"{CHECKPOINT}.new", CHECKPOINT, f"{CHECKPOINT}.old"):
@@ -62,10 +62,10 @@ def find_checkpoint(run_dir: Path) -> Path | None:
 
 
 def settings_changed(file: str) -> InputError:
-    """What to raise where a `file` of a checkpoint does not fit what the settings ask for now."""
+    """The error for a `file` of a checkpoint that does not fit the current settings."""
     return InputError(
-        f"The checkpoint of this run was written under other settings: its {file} has not the "
-        f"weights that are trained now; take the former {CONFIG}, or remove the folder {CHECKPOINT} "
+        f"The checkpoint of this run was written with other settings: its {file} does not have the "
+        f"weights that are trained now; restore the former {CONFIG}, or remove the folder {CHECKPOINT} "
         "to start over."
     )
 

@@ -130,8 +130,8 @@ def fsync_folder(path: Path) -> None:
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Replace `folder` with what `write(new)` puts into an empty one beside it.
 
-    Whenever the process dies, no folder of that name is half written, and what it was writing is
-    gone with the next call.
+    Whenever the process dies, no folder of that name is half written; the next call removes what it
+    was writing.
     """
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)

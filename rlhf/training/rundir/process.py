@@ -37,9 +37,9 @@ EXIT_STOPPED = 143  # 128 + SIGTERM, what a shell reports for a process that SIG
 
 
 class StopRequest:
-    """Whether SIGTERM has asked this process to stop.
+    """Whether this process received SIGTERM.
 
-    A stage looks at `stop.requested` between steps; when it is set, the stage writes its checkpoint
+    A stage reads `stop.requested` between steps; when it is set, the stage writes its checkpoint
     and raises `Stopped`.
     """
 
@@ -59,8 +59,8 @@ def run_stage(
     """Run a stage in the folder named on the command line, and exit as `docs/formats.md` says.
 
     0 done (also when the folder already holds a result), 2 bad input, 143 stopped by SIGTERM, 1
-    anything else; all but 0 leave `error.json`. Ctrl-C counts as SIGTERM's second cousin: it ends
-    the process at once, without a checkpoint of its own.
+    anything else; all but 0 write `error.json`. Ctrl-C ends the process at once, without a
+    checkpoint.
     """
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     parser.add_argument("run_dir", type=Path, help="the run folder (docs/formats.md)")
@@ -83,7 +83,7 @@ def run_stage(
         _fail(
             run_dir,
             "stopped",
-            "Stopped on request; start it again and it goes on from its checkpoint.",
+            "Stopped on request; start it again and it resumes from its checkpoint.",
             EXIT_STOPPED,
         )
     except Exception as error:  # noqa: BLE001 - the edge of the process: everything becomes error.json
@@ -98,7 +98,7 @@ def run_stage(
 
 
 def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
-    if _writes() or kind != "stopped":  # all are stopped together, and one says so
+    if _writes() or kind != "stopped":  # all are stopped together, and one prints it
         print(message, file=sys.stderr, flush=True)
     if _writes():
         with contextlib.suppress(OSError):  # a full disk: the exit code says that it failed
@@ -107,10 +107,10 @@ def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    """End the process: of several that torchrun started without the interpreter's farewell.
+    """End the process; one of several that torchrun started ends without the interpreter's cleanup.
 
-    In it, a thread of torch's libraries that is still there now and then aborts a process that has
-    done all its work; torchrun takes that for a failure and kills the one that writes the result.
+    During the cleanup a thread of torch's libraries sometimes aborts a process that has done all its
+    work; torchrun takes that for a failure and kills the one that writes the result.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
@@ -120,6 +120,6 @@ def _exit(code: int) -> NoReturn:
 
 
 def _writes() -> bool:
-    """Whether this process writes the run folder: of those that torchrun starts, or the stage forks,
-    the first does."""
+    """Whether this process writes the run folder: the first of those that torchrun starts, or that
+    the stage forks."""
     return os.environ.get("RANK", "0") == "0"

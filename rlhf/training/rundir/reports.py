@@ -28,7 +28,9 @@ class MetricsWriter:
 
     def write(self, step: int, **metrics: float | int | str | None) -> None:
         """One line: the step, the time (seconds since the epoch) and the named numbers."""
-        if self._file is None:  # not sooner: bad input found until now overwrites nothing
+        if (
+            self._file is None
+        ):  # not sooner, so that a stage that refuses its input overwrites nothing
             self._file = self._open()
         row = {"step": step, "time": round(time.time(), 3)}
         row |= {name: _finite(value) for name, value in metrics.items()}
@@ -47,7 +49,7 @@ class MetricsWriter:
 
 
 def _finite(value: Any) -> Any:
-    # A NaN loss is news, not a reason to write a file that no browser can read.
+    # A NaN loss must be shown, but not as JSON that no browser can read.
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             return None
@@ -91,7 +93,7 @@ def write_progress(
 
 
 def read_progress(run_dir: Path) -> dict[str, Any] | None:
-    """What `write_progress` wrote last, or None when nothing was written yet."""
+    """What `write_progress` wrote last, or None before that."""
     return read_json_if_there(run_dir / PROGRESS)
 
 
@@ -101,7 +103,7 @@ def write_result(run_dir: Path, result: Mapping[str, Any]) -> None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """What the stage found, or None when it has not succeeded (yet)."""
+    """The content of `result.json`, or None while the stage has not succeeded."""
     return read_json_if_there(run_dir / RESULT)
 
 

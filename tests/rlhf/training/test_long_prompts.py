@@ -23,8 +23,8 @@ def policy(talker):
 def test_refuse_names_the_prompt_and_leave_out_goes_on_without_it(policy, capsys):
     prompts = [prompt("short", "paint the lamp"), prompt("long", "lamp " * 5000)]
     with pytest.raises(InputError, match=r"Prompt long has \d+ tokens"):
-        policy.fitting(prompts, room=8, long_prompts="refuse")
-    kept, encoded = policy.fitting(prompts, room=8, long_prompts="leave_out")
+        policy.encode_fitting(prompts, room=8, long_prompts="refuse")
+    kept, encoded = policy.encode_fitting(prompts, room=8, long_prompts="leave_out")
     assert [p.prompt_id for p in kept] == ["short"]
     assert len(encoded) == 1
     assert "left out: Prompt long" in capsys.readouterr().out
@@ -32,7 +32,7 @@ def test_refuse_names_the_prompt_and_leave_out_goes_on_without_it(policy, capsys
 
 def test_when_none_fits_it_stops_all_the_same(policy):
     with pytest.raises(InputError, match="No prompt fits"):
-        policy.fitting([prompt("long", "lamp " * 5000)], room=8, long_prompts="leave_out")
+        policy.encode_fitting([prompt("long", "lamp " * 5000)], room=8, long_prompts="leave_out")
 
 
 def test_ppo_stops_at_it_or_trains_without_it_as_its_configuration_says(ready):
