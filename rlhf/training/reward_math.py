@@ -1,8 +1,8 @@
 """The arithmetic of learning scores from rankings: tensors and plain numbers, no models.
 
-A ranking of K responses is compared pair by pair. The two scores of a pair are `better` and
-`worse` (either way round for a tie); probabilities follow Bradley & Terry, with Davidson's (1970)
-third outcome for ties. Or it is one observation, a sequence of choices (`plackett_luce_loss`).
+A ranking of K responses is compared pair by pair: probabilities follow Bradley & Terry (1952), with
+Davidson's (1970) third outcome for ties. Or it is one observation, a sequence of choices
+(`plackett_luce_loss`).
 """
 
 import itertools
@@ -29,11 +29,11 @@ class Pair:
 
 
 def pairs_of(ranks: Sequence[int | None], texts: Sequence[str]) -> list[Pair]:
-    """Every pair that a ranking says something about, in a fixed order.
+    """Every pair that a ranking compares, in a fixed order.
 
-    Unranked responses (None) give no pairs; what a top-k ranking leaves out (`BELOW`) loses to all
-    that it ranks, as if one rank below the worst of them, and is not compared with itself. Nor are
-    identical texts, which can only tie and would teach nothing except that ties are common.
+    Unranked responses (None) give no pairs. The responses that a top-k ranking leaves out (`BELOW`)
+    lose to all that it ranks, as if one rank below the worst of them, and are not compared with one
+    another. Nor are identical texts, which can only tie.
     """
     pairs = []
     last = max((rank for rank in ranks if rank is not None and rank != BELOW), default=0)
@@ -77,7 +77,7 @@ def pair_losses(
 
     With `log_nu` ties are Davidson's third outcome; with None a tie counts as half a win for each
     side. `margin` (Llama 2, eq. 2) is subtracted from the difference that a preferred response
-    must reach. `label_smoothing` is the share of preferences taken to be the wrong way round.
+    must reach. `label_smoothing` is the assumed share of preferences with the wrong label.
     """
     if margin is not None:
         first = first - torch.where(tie, 0.0, margin)
@@ -98,8 +98,8 @@ def plackett_luce_loss(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
     choice behavior"), then the next among those that are left, and so on (Plackett 1975, "The
     analysis of permutations"). A tie says that the order of the tied is not known: the likelihood
     is summed over all their orders, as Allison & Christakis (1994, "Logit models for sets of ranked
-    items") do. So nothing is said about who of the last place would be chosen next. Unranked
-    responses (None) are among no choices.
+    items") do. The order of the last place has no likelihood. Unranked responses (None) are in no
+    choice.
     """
     places = [
         [i for i, r in enumerate(ranks) if r == rank]
@@ -116,12 +116,12 @@ def plackett_luce_loss(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
 
 
 MOST_TIED = 12
-"""Responses that may share a place, other than the last: their subsets are gone through."""
+"""Responses that may share a place, other than the last: the sum is over all their subsets."""
 
 
 def _log_prob_before(tied: Tensor, rest: Tensor) -> Tensor:
     """log of the probability (...) that all of `tied` (..., M) are chosen before any of the others,
-    whose exponentiated scores add up to exp(`rest`), in whatever order.
+    whose exponentiated scores add up to exp(`rest`), in any order.
 
     By subsets instead of orders (2^M instead of M!): where the subset S of the tied is left, one of
     them is chosen next, and then the others of S have to come before the rest.
@@ -182,7 +182,7 @@ def fit_temperature(
     """The temperature T at which sigmoid(difference / T) is likeliest to have been right.
 
     `differences` are score differences, positive where the model agreed with the person (Guo et
-    al. 2017, section 4.2, for two classes). Above 1: the model was too sure. The likelihood is
+    al. 2017, section 4.2, for two classes). Above 1: the model was overconfident. The likelihood is
     concave in 1/T, so its slope is bisected; where every or no pair is right, T ends at a bound.
     """
 
@@ -204,7 +204,7 @@ def fit_temperature(
 def combine_members(scores: Tensor, how: str, *, penalty: float = 1.0) -> Tensor:
     """One score (B,) from those of an ensemble's members (B, M).
 
-    `mean`; `min`, the most sceptical member (worst-case optimisation); or `mean_std`, the mean less
+    `mean`; `min`, the most skeptical member (worst-case optimization); or `mean_std`, the mean less
     `penalty` standard deviations of the members (Coste et al. 2023, arXiv 2310.02743, section 4,
     subtract the variance; the deviation has the score's own unit).
     """
@@ -217,11 +217,11 @@ def combine_members(scores: Tensor, how: str, *, penalty: float = 1.0) -> Tensor
 
 
 def disagreement(opinions: Tensor) -> float:
-    """How differently the members of an ensemble order K responses to one prompt.
+    """How differently the members of an ensemble rank K responses to one prompt.
 
     `opinions` is (K, members). For each pair of responses the standard deviation between members
-    (over n, not n - 1) of the margin between their scores; the mean over pairs. What a member adds to
-    every response alike orders nothing, so it counts for nothing; 0 for a single response.
+    (over n, not n - 1) of the margin between their scores; the mean over pairs. A
+    constant that a member adds to every response does not change it; 0 for a single response.
     """
     k = len(opinions)
     if k < 2:
@@ -232,13 +232,13 @@ def disagreement(opinions: Tensor) -> float:
 
 
 def information(opinions: Tensor) -> float:
-    """How much one judgment of K responses would tell about which member of an ensemble is right.
+    """The expected information of one judgment of K responses about which member of an ensemble is right.
 
     `opinions` is (K, members), in logits: of two responses a member expects the first to win with the
     logistic function of the difference (Bradley & Terry 1952). For each pair the mutual information
     of outcome and member, in nats: the entropy of the mean probability less the mean entropy (BALD,
-    Houlsby et al. 2011, arXiv 1112.5745); the mean over pairs. It is 0 where all agree, and also
-    where none of them knows: there a judgment would be noise. At most log 2; 0 for one response.
+    Houlsby et al. 2011, arXiv 1112.5745); the mean over pairs. It is 0 where all agree, and
+    also where all are unsure: there a judgment would be noise. At most log 2; 0 for one response.
     """
     k = len(opinions)
     if k < 2:

@@ -1,10 +1,10 @@
-"""Rollouts by a server of OpenAI's completions protocol with vLLM's extensions (docs/decisions/0024).
+"""Rollouts by a server with OpenAI's completions protocol and vLLM's extensions (docs/decisions/0024).
 
 The server holds the base model; before every rollout it is given the current LoRA adapters, by a
 path that both sides see. Prompts go and responses come as token ids, so no text is tokenized twice.
 
-Where it is and its key come from the environment, never from a run's configuration: whoever may
-start a run shall not choose what this machine connects to. The key is in no file, log or message.
+Its address and key come from the environment, never from a run's configuration: a person who may
+start runs must not choose what this machine connects to. The key is in no file, log or message.
 """
 
 import contextlib
@@ -29,21 +29,21 @@ from rlhf.training.sampling import Sampled
 
 URL, TOKEN, FOLDER = "ROLLOUT_SERVER_URL", "ROLLOUT_SERVER_TOKEN", "ROLLOUT_SERVER_FOLDER"
 
-AT_ONCE = 64
-"""Prompts that are under way at the same time; the server batches them."""
+CONCURRENT_PROMPTS = 64
+"""Prompts that are sent at the same time; the server batches them."""
 
 MOST_BYTES = 1 << 26
-"""The longest answer that is read."""
+"""The longest response body that is read."""
 
-ON_LORA = "start vLLM with --enable-lora, --max-lora-rank of at least lora.rank, and "
-ON_LORA += "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
+LORA_HINT = "start vLLM with --enable-lora, --max-lora-rank of at least lora.rank, and "
+LORA_HINT += "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
 
 
 class Server:
-    """Answers prompts by the server at `ROLLOUT_SERVER_URL`, with the policy's current adapters.
+    """The server at `ROLLOUT_SERVER_URL`, which answers prompts with the policy's current adapters.
 
-    `InputError` in one sentence for whatever is wrong with the server; a run that ended with it goes
-    on from its last checkpoint.
+    Errors of the server are an `InputError` of one sentence; the run resumes from its last
+    checkpoint.
     """
 
     def __init__(self, policy: Policy, config: PPOConfig) -> None:
@@ -69,38 +69,40 @@ class Server:
         weakref.finalize(self, _forget, self.link, self.name)
 
     def sample(self, prompts: Sequence[Sequence[int]], k: int, *, seed: int) -> list[list[Sampled]]:
-        """k responses to each prompt. Each has a seed of its own, which the server may or may not
-        honour to the bit: what else it computes at the time can change its rounding."""
+        """k responses to each prompt. Each prompt has its own random seed; rounding still depends on
+        what else the server computes at the time."""
         self._push()
-        with ThreadPoolExecutor(min(len(prompts), AT_ONCE)) as pool:
-            asked = [
-                pool.submit(self._ask, prompt, k, (seed + i) % 2**48)
+        with ThreadPoolExecutor(min(len(prompts), CONCURRENT_PROMPTS)) as pool:
+            requests = [
+                pool.submit(self._complete, prompt, k, (seed + i) % 2**48)
                 for i, prompt in enumerate(prompts)
             ]
             try:
-                return [answer.result() for answer in asked]
+                return [request.result() for request in requests]
             except InputError:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def _check_model(self) -> None:
-        told = self.link.get("/models")
+        models = self.link.get("/models")
         try:
-            served = {str(m.get(key)) for m in told["data"] for key in ("id", "root") if m.get(key)}
+            served = {
+                str(m.get(key)) for m in models["data"] for key in ("id", "root") if m.get(key)
+            }
         except (TypeError, KeyError, AttributeError):
             raise InputError(
                 f"The rollout server at {self.link.host} does not list its models as OpenAI's "
                 "protocol says; is it a vLLM server?"
             ) from None
-        ours = self.config.policy
-        if not {ours, str(Path(ours).resolve())} & served:
+        policy = self.config.policy
+        if not {policy, str(Path(policy).resolve())} & served:
             raise InputError(
                 f"The rollout server at {self.link.host} serves {', '.join(sorted(served)) or 'nothing'}"
-                f", not the policy {ours}; start it with that model (vllm serve {ours})."
+                f", not the policy {policy}; start it with that model (vllm serve {policy})."
             )
 
     def _push(self) -> None:
-        """Hand the adapters to the server as they are now, in place of those it has."""
+        """Replace the server's adapters by the current ones."""
         self.version += 1
         folder = Path(self.folder.name) / f"v{self.version}"
         self.policy.model.save_pretrained(folder, save_embedding_layers=False)
@@ -108,12 +110,12 @@ class Server:
             "/load_lora_adapter",
             {"lora_name": self.name, "lora_path": str(folder), "load_inplace": True},
             what="the adapters",
-            hint=ON_LORA,
+            hint=LORA_HINT,
         )
         shutil.rmtree(folder.with_name(f"v{self.version - 1}"), ignore_errors=True)
 
-    def _ask(self, prompt: Sequence[int], k: int, seed: int) -> list[Sampled]:
-        told = self.link.post(
+    def _complete(self, prompt: Sequence[int], k: int, seed: int) -> list[Sampled]:
+        answer = self.link.post(
             "/completions",
             {
                 "model": self.name,
@@ -132,13 +134,13 @@ class Server:
                 "stop_token_ids": self.policy.stop_ids,
                 "logprobs": 1,
                 "return_token_ids": True,
-                # What was cached under earlier adapters of the same name is another policy's.
+                # The cache of earlier adapters of the same name belongs to another policy.
                 "cache_salt": f"{self.name}-v{self.version}",
             },
             what="a prompt",
             hint="see its log",
         )
-        choices = told.get("choices") if isinstance(told, dict) else None
+        choices = answer.get("choices") if isinstance(answer, dict) else None
         if not isinstance(choices, list) or len(choices) != k:
             raise self._wrong(f"did not return {k} responses to a prompt")
         try:
@@ -150,10 +152,10 @@ class Server:
             raise self._wrong(f"left out or garbled {error} of a response") from None
 
     def _sampled(self, choice: dict[str, Any], prompt: Sequence[int]) -> Sampled:
-        tokens, asked = choice.get("token_ids"), choice.get("prompt_token_ids")
-        if not tokens or asked is None:
+        tokens, prompt_ids = choice.get("token_ids"), choice.get("prompt_token_ids")
+        if not tokens or prompt_ids is None:
             raise self._wrong("returns no token ids")
-        if list(asked) != list(prompt):
+        if list(prompt_ids) != list(prompt):
             raise self._wrong("read other token ids than it was sent; it has another tokenizer")
         known = self.policy.model.get_input_embeddings().num_embeddings
         if any(type(token) is not int or not 0 <= token < known for token in tokens):
@@ -200,7 +202,7 @@ class Link:
                 f"key or question mark; a key goes into {TOKEN}."
             )
         if not token.isascii() or not token.isprintable():
-            raise InputError(f"{TOKEN} holds characters that no header can; check it.")
+            raise InputError(f"{TOKEN} holds characters that no HTTP header can; check it.")
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         self.kind, self.name, self.port = kinds[parts.scheme], parts.hostname, port
         self.host = parts.hostname if port is None else f"{parts.hostname}:{port}"
@@ -217,29 +219,29 @@ class Link:
     def post(
         self, path: str, body: dict[str, Any], *, what: str, hint: str, timeout: float = 0.0
     ) -> Any:
-        """What the server says to a body: JSON, or text; `what` and `hint` are for the error."""
+        """The server's answer to a body: JSON, or text; `what` and `hint` are for the error."""
         return self._call("POST", path, body, what, hint, timeout or self.timeout)
 
     def _call(self, method: str, path: str, body: Any, what: str, hint: str, timeout: float) -> Any:
         link = self.kind(self.name, self.port, timeout=timeout)
-        again = "see to the server and start the run again, which goes on from its last checkpoint."
+        retry = "check the server and start the run again; it resumes from its last checkpoint."
         try:
             with contextlib.closing(link):
                 sent = None if body is None else json.dumps(body)
                 link.request(method, f"{self.path}{path}", body=sent, headers=self.headers)
                 response = link.getresponse()
-                said = response.read(MOST_BYTES + 1)
+                content = response.read(MOST_BYTES + 1)
         except TimeoutError:
             raise InputError(
-                f"The rollout server at {self.host} did not answer within {timeout:g} seconds; {again}"
+                f"The rollout server at {self.host} did not answer within {timeout:g} seconds; {retry}"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise InputError(
-                f"The rollout server at {self.host} is gone ({type(error).__name__}); {again}"
+                f"The rollout server at {self.host} is gone ({type(error).__name__}); {retry}"
             ) from None
-        if len(said) > MOST_BYTES:
-            raise InputError(f"The rollout server at {self.host} answers without end; {again}")
-        text = said.decode("utf-8", errors="replace")
+        if len(content) > MOST_BYTES:
+            raise InputError(f"The rollout server at {self.host} answers without end; {retry}")
+        text = content.decode("utf-8", errors="replace")
         if response.status in (401, 403):
             raise InputError(f"The rollout server at {self.host} refuses our key; set {TOKEN}.")
         if response.status != 200:
@@ -255,8 +257,12 @@ class Link:
 
 
 def _forget(link: Link, name: str) -> None:
-    """Have the server drop the adapters of a run that is over, if it is there to do so."""
+    """Remove the adapters of a finished run from the server, if it still answers."""
     with contextlib.suppress(InputError):
         link.post(
-            "/unload_lora_adapter", {"lora_name": name}, what="that", hint="never mind", timeout=5.0
+            "/unload_lora_adapter",
+            {"lora_name": name},
+            what="the adapters",
+            hint="they stay loaded",
+            timeout=5.0,
         )

@@ -1,13 +1,14 @@
-"""`transformers serve` for one policy, with answers written side by side at their own temperatures.
+"""`transformers serve` for one policy: concurrent answers, each at its own temperature.
 
     python -m rlhf.training.serve <model folder> --port 8001 --device cpu
 
 Continuous batching (Yu et al. 2022, Orca) is in transformers 5.23, and its engine can take each
-request's own temperature; only its server does not pass it on (`init_cb`: the first request's
-settings count for all). That is added here; everything else is theirs. A model that the engine
-can't run is served one answer after the other, which is transformers' own way out.
+request's own temperature, but its server does not pass it on (`init_cb`: the first request's
+settings count for all). Only that is added here. A model that the engine can't run is served one
+answer at a time, which is transformers' own fallback.
 
-No seeds: all answers draw from one generator, so what a seed gives depends on who else is asking.
+No random seeds: all answers draw from one generator, so the result of a seed would depend on the
+other requests.
 """
 
 import argparse
@@ -20,18 +21,18 @@ from transformers.cli import serve
 from transformers.cli.serving import utils
 
 PAGE_TOKENS = 32
-"""Tokens in a page of the cache: short conversations waste at most so much."""
-SIDE_BY_SIDE = 16
-"""Answers written at the same time; a further one waits."""
+"""Tokens in a page of the cache: a short conversation wastes at most one page."""
+CONCURRENT_ANSWERS = 16
+"""Answers written at the same time; further requests wait."""
 CACHED_TOKENS = 16_384
 """Room in the cache for all answers together, though never less than for one: 2 GiB for an 8 B Llama
-3 in bfloat16. Not told, the engine takes a share of all the memory there is."""
+3 in bfloat16. By default the engine takes a share of the whole memory."""
 LEAST_TEMPERATURE = 0.01
-"""Below, logits divided by it may overflow; the likeliest word is drawn all but always."""
+"""Logits divided by less may overflow; at this one the likeliest token is drawn almost always."""
 
 
 class OwnTemperatures(utils.CBGenerateManager):
-    """Theirs, with each request's own temperature passed to the engine."""
+    """transformers' manager, with each request's own temperature passed to the engine."""
 
     _temperature = 1.0
 
@@ -40,16 +41,16 @@ class OwnTemperatures(utils.CBGenerateManager):
         if self._cb is not None:
             return
         shared = copy.deepcopy(gen_config)
-        # At 1 the engine would leave temperatures out for good.
+        # At 1 the engine would ignore all temperatures.
         shared.temperature, shared.do_sample = 0.5, True
         room = context_length(model)
-        tokens = max(room, min(SIDE_BY_SIDE * room, CACHED_TOKENS))
+        tokens = max(room, min(CONCURRENT_ANSWERS * room, CACHED_TOKENS))
         self._cb_config = ContinuousBatchingConfig(
             per_request_processors=True,
             page_size=PAGE_TOKENS,
             num_blocks=-(-tokens // PAGE_TOKENS),
             max_batch_tokens=max(256, min(room, 2048)),
-            max_requests_per_batch=SIDE_BY_SIDE,
+            max_requests_per_batch=CONCURRENT_ANSWERS,
         )
         super().init_cb(model, shared)
         engine: Any = self._cb
@@ -63,10 +64,10 @@ class OwnTemperatures(utils.CBGenerateManager):
     def generate_streaming(
         self, model: Any, processor: Any, inputs: Any, gen_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Begin an answer. Nothing is awaited in between, so the temperature is this request's."""
+        """Begin an answer. Nothing is awaited in between, so the temperature belongs to this request."""
         left = context_length(model) - len(inputs["input_ids"])
         if left < 1:
-            # Inside the engine it would end everybody's answer, not only this one.
+            # Inside the engine it would end all answers, not only this one.
             raise HTTPException(400, "The conversation is longer than the model's context.")
         gen_config.max_new_tokens = min(left, gen_config.max_new_tokens)
         given = gen_config.temperature
@@ -75,9 +76,9 @@ class OwnTemperatures(utils.CBGenerateManager):
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """How many tokens the model reads and writes at most, by its configuration."""
-    told = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(told or 4096)
+    """The longest sequence of prompt and answer, by the model's configuration; 4096 without one."""
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(length or 4096)
 
 
 def main() -> None:

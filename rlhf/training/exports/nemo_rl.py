@@ -94,7 +94,7 @@ def _common_overrides(job: Job) -> dict[str, Any]:
         "policy.train_micro_batch_size": micro,
         "policy.max_total_sequence_length": length,
         "policy.precision": "float32" if config.dtype == "float32" else "bfloat16",
-        "policy.max_grad_norm": config.optimizer.max_grad_norm or 1e6,  # there is no switch
+        "policy.max_grad_norm": config.optimizer.max_grad_norm or 1e6,  # it can't be switched off
         "policy.dtensor_cfg.tensor_parallel_size": job.tensor_parallel,
         "policy.dtensor_cfg.lora_cfg.enabled": bool(config.lora.rank),
         "policy.generation.max_new_tokens": config.rollout.max_new_tokens,

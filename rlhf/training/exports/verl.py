@@ -69,7 +69,7 @@ def _common_overrides(job: Job) -> dict[str, Any]:
         f"{actor}.clip_ratio_low": config.loss.clip,
         f"{actor}.clip_ratio_high": config.loss.clip_high or config.loss.clip,
         f"{actor}.clip_ratio_c": config.loss.dual_clip
-        or 1e6,  # there is no switch; so far off is off
+        or 1e6,  # it can't be switched off; so far away it has no effect
         f"{actor}.entropy_coeff": config.loss.entropy_bonus,
         f"{actor}.loss_agg_mode": "token-mean"
         if config.loss.average == "tokens"

@@ -48,7 +48,7 @@ def _set_start_token(model: Any, name: str, what: str) -> None:
 def load_trunk(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """A model without its head, to add another head. Of a T5 it is the encoder."""
     config = load_config(name, what)
-    # PromptLike by type: a T5's encoder that was saved by itself no longer calls itself a part.
+    # By type: a T5's encoder that was saved alone has no is_encoder_decoder.
     if config.model_type in T5_TYPES:
         return load_model(name, what, kind="AutoModelForTextEncoding", dtype=dtype)
     if config.is_encoder_decoder:

@@ -1,10 +1,10 @@
 """Rule-based rewards: plain functions of prompts and responses, by name.
 
 Each takes the prompts (their `messages` and `risk`) and the responses to them, and returns one
-number per response, 0 for indifferent. `rule_rewards.weights` of `PPOConfig` maps a name to the weight with which it is
-added to the score, and each rule has a curve of its own. What a rule needs to know besides is a
-keyword with a default; `SETTINGS` says which setting of the group `rule_rewards` fills it. To add one: copy the
-nearest sibling, add its row here, copy its test.
+number per response, 0 where the rule does not apply. `rule_rewards.weights` of `PPOConfig` maps a
+name to the weight with which it is added to the score; each rule has its own curve. Other inputs of
+a rule are keywords with a default; `SETTINGS` maps them to settings of the group `rule_rewards`. To
+add a rule: copy the nearest sibling, add its row here, copy its test.
 """
 
 import functools
@@ -18,8 +18,8 @@ from rlhf.training.rewards.wording import in_format, must_not_say, refusal, repe
 from rlhf.training.rundir.errors import InputError
 
 
-class Asked(Protocol):
-    """What a rule may look at in a prompt."""
+class RulePrompt(Protocol):
+    """What a rule may read of a prompt."""
 
     @property
     def messages(self) -> list[dict[str, str]]: ...
@@ -48,8 +48,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 
 def rules_of(settings: RuleSettings) -> dict[str, Reward]:
-    """The rules that have a weight, each with its settings filled in; `InputError` names an unknown
-    one."""
+    """The rules that have a weight, with their settings; `InputError` names an unknown rule."""
     if unknown := sorted(set(settings.weights) - set(REWARDS)):
         raise InputError(
             f"There is no rule {unknown[0]!r}; there are {', '.join(sorted(REWARDS))}."
@@ -57,7 +56,10 @@ def rules_of(settings: RuleSettings) -> dict[str, Reward]:
     return {
         name: functools.partial(
             REWARDS[name],
-            **{word: getattr(settings, given) for word, given in SETTINGS.get(name, {}).items()},
+            **{
+                keyword: getattr(settings, setting)
+                for keyword, setting in SETTINGS.get(name, {}).items()
+            },
         )
         for name in settings.weights
     }

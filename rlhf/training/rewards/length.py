@@ -1,4 +1,4 @@
-"""Rewards for how long a response is, in words."""
+"""Rewards for the length of a response, in words."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ LONG, SHORT = 60, 5
 
 
 def too_long(prompts: Sequence[object], responses: Sequence[str]) -> list[float]:
-    """0 up to 60 words, then -1 for every further 60: a slope, because a cliff teaches nothing."""
+    """0 up to 60 words, then -1 for every further 60: a slope, because a step has no gradient."""
     return [-max(0, len(text.split()) - LONG) / LONG for text in responses]
 
 

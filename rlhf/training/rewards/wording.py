@@ -1,9 +1,9 @@
-"""Rewards for what a response says, by its words alone."""
+"""Rewards for the wording of a response."""
 
 import re
 from collections.abc import Sequence
 
-# "can't help" and its relatives; a rule that is seen to misjudge belongs in a reward model instead.
+# "can't help" and the like. What needs more than a pattern belongs in a reward model.
 REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|can not|won't|will not|unable to|not able to)\s+(?:\w+\s+)?"
     r"(?:help|assist|do that|provide|answer)",
@@ -12,7 +12,7 @@ REFUSAL = re.compile(
 
 
 def refusal(prompts: Sequence[object], responses: Sequence[str]) -> list[float]:
-    """1 where the response refuses in so many words; a negative weight punishes refusals."""
+    """1 where the response refuses explicitly; a negative weight punishes refusals."""
     return [float(refuses(text)) for text in responses]
 
 
@@ -24,9 +24,11 @@ def refuses(text: str) -> bool:
 def must_not_say(
     prompts: Sequence[object], responses: Sequence[str], *, phrases: Sequence[str] = ()
 ) -> list[float]:
-    """-1 for each of `forbidden_phrases` that a response holds as whole words, in any case."""
-    found = [re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE) for phrase in phrases]
-    return [-float(sum(bool(one.search(text)) for one in found)) for text in responses]
+    """-1 for each of `forbidden_phrases` that a response contains as whole words, in any case."""
+    patterns = [
+        re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE) for phrase in phrases
+    ]
+    return [-float(sum(bool(pattern.search(text)) for pattern in patterns)) for text in responses]
 
 
 def in_format(

@@ -8,7 +8,7 @@ import reward
 
 
 def read_prompt(datum, task, tokenizer, max_seq_length, idx):
-    """A line of prompts.jsonl as the policy reads it; one that is too long counts for nothing."""
+    """A line of prompts.jsonl as the policy reads it; one that is too long has weight 0."""
     text = tokenizer.apply_chat_template(
         datum["messages"], tokenize=False, add_generation_prompt=True
     )
@@ -25,7 +25,7 @@ def read_prompt(datum, task, tokenizer, max_seq_length, idx):
 
 @ray.remote
 class RewardModel(EnvironmentInterface):
-    """One answer, one reward, and the episode is over."""
+    """One answer and one reward per episode."""
 
     def __init__(self, config):
         pass
@@ -36,7 +36,7 @@ class RewardModel(EnvironmentInterface):
             observations=[{"role": "environment", "content": ""} for _ in texts],
             metadata=metadata,
             next_stop_strings=[None for _ in texts],
-            rewards=reward.scores([one["label"] for one in metadata], texts).float().cpu(),
+            rewards=reward.scores([info["label"] for info in metadata], texts).float().cpu(),
             terminateds=torch.ones(len(texts), dtype=torch.bool),
             answers=texts,
         )

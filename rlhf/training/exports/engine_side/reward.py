@@ -8,15 +8,15 @@ from rlhf.training.reward_models.folder import load_reward_model
 
 SETTINGS = json.loads((Path(__file__).parent / "reward.json").read_text(encoding="utf-8"))
 MODEL = load_reward_model(Path(__file__).parent / "reward_model")
-ONE_AT_A_TIME = Lock()
+LOCK = Lock()
 
 
 def scores(prompts, texts):
     """One number for each text; `prompts` are JSON objects with messages and risk."""
-    asked = [json.loads(prompt) for prompt in prompts]
-    risks = [prompt["risk"] for prompt in asked]
-    with ONE_AT_A_TIME:
-        axes = MODEL.score([prompt["messages"] for prompt in asked], texts)
+    parsed = [json.loads(prompt) for prompt in prompts]
+    risks = [prompt["risk"] for prompt in parsed]
+    with LOCK:
+        axes = MODEL.score([prompt["messages"] for prompt in parsed], texts)
     if SETTINGS["combine"] == "threshold":
         total = MODEL.combine(axes, risks, threshold=SETTINGS["safety_threshold"])
     else:
@@ -28,7 +28,7 @@ def scores(prompts, texts):
 
 
 def answer_in(query, prompt):
-    """What the policy said, without the prompt and the token that ends it."""
+    """The policy's answer, without the prompt and the token that ends it."""
     text = query[len(prompt) :] if query.startswith(prompt) else query
     for end in SETTINGS["stop"]:
         text = text.split(end)[0]
