@@ -94,7 +94,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             doubtful = [a for a, r in zip(annotators, reliability, strict=True) if r < 0.3]
             if doubtful:
                 run.warnings.append(
-                    "The rankings of " + ", ".join(doubtful) + " hardly agree with the others'."
+                    "The rankings of " + ", ".join(doubtful) + " agree little with the others'."
                 )
         if processes.is_main_process:
             replace_folder(run_dir / name, functools.partial(save_reward_model, model))

@@ -87,7 +87,7 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
 
 
 def tuning_memory(policy: Any, *, reference: bool) -> dict[str, float]:
-    """Bytes of fully training a policy on texts, with a frozen copy as `reference` beside it (DPO)."""
+    """Bytes of fully training a policy on texts, and of a frozen copy as `reference` (DPO)."""
     size = sum(p.numel() for p in policy.model.parameters())
     return {"policy": size * (FULL_TRAINING_BYTES + (4 if reference else 0))}
 
@@ -216,7 +216,7 @@ def _bytes(*modules: Any) -> int:
 
 
 def _modules_of(scorer: Any) -> list[Any]:
-    """Everything that a reward model holds, those beside it included."""
+    """All modules of a reward model and of its `others`."""
     own = [scorer.trunk, scorer.heads] + ([scorer.prior] if scorer.prior is not None else [])
     return own + [module for other in scorer.others for module in _modules_of(other)]
 

@@ -22,7 +22,7 @@ def examine(run_dir: Path, stage: str = "", *, probe: bool = True) -> Report:
         if not isinstance(values, dict):
             raise InputError(f"{CONFIG} must hold a JSON object.")
         report.stage = stage or guess_stage(run_dir, values)
-        config = check_settings(report, values, begun=(run_dir / CHECKPOINT).exists())
+        config = check_settings(report, values, has_begun=(run_dir / CHECKPOINT).exists())
         if config is None:
             return report
         if read_result(run_dir) is not None:

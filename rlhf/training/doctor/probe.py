@@ -137,7 +137,7 @@ def report_rewards(report: Report, probed: Probed, rewards: dict[str, Any]) -> N
         report.figures["reward_spread_of_ended"] = among
         summary = (
             f"Answers to one prompt differ by {spread:.2f} (standard deviation of the reward); the "
-            f"best of {PROBED_ANSWERS} is worth {headroom:.2f} more than the mean."
+            f"best of {PROBED_ANSWERS} is {headroom:.2f} above the mean."
         )
         if spread < 0.05:
             report.add("warning", "reward", summary + " There is almost nothing to optimize.")

@@ -32,7 +32,7 @@ def guess_stage(run_dir: Path, values: dict[str, Any]) -> str:
 
 
 def check_settings(
-    report: Report, values: dict[str, Any], *, begun: bool = False
+    report: Report, values: dict[str, Any], *, has_begun: bool = False
 ) -> StageConfig | None:
     """Every unknown key at once, with the one that was probably meant; then the values; then all
     settings without effect, which only a run that has begun may have."""
@@ -50,8 +50,8 @@ def check_settings(
         return None
     idle = made.idle(known)
     for reason in idle.values():
-        report.add("warning" if begun else "error", "settings", f"{CONFIG}: {reason}.")
-    if unknown or (idle and not begun):
+        report.add("warning" if has_begun else "error", "settings", f"{CONFIG}: {reason}.")
+    if unknown or (idle and not has_begun):
         return None
     report.add("ok", "settings", f"All {len(known)} settings are known to {report.stage}.")
     return made

@@ -77,7 +77,7 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
         )
     except Exception as error:
         raise reading_error(error, name, what) from error
-    # transformers fills in what is missing with random numbers and goes on. Without its head a
+    # transformers only warns and fills in missing weights at random. Without its head a
     # language model is a different one; a trunk may do without what only its own task needed.
     if missing := sorted(loading_info["missing_keys"]) if kind != "AutoModel" else []:
         raise InputError(
@@ -89,7 +89,7 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
 
 
 def load_tokenizer(name: str, what: str) -> Any:
-    """The tokenizer beside a model."""
+    """The tokenizer of a model."""
     from transformers import AutoTokenizer
 
     _check_folder(name, what)

@@ -14,19 +14,20 @@ from rlhf.training.rundir.errors import InputError
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace `path` with `content` so that a reader sees the old file or the new one, never half.
 
-    Written beside, fsynced, renamed, and the folder fsynced, so that it also survives power loss.
+    Written to a temporary file, fsynced, renamed, and the folder fsynced, so that it also survives
+    power loss.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     data = content.encode() if isinstance(content, str) else content
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
 
 
@@ -128,7 +129,7 @@ def fsync_folder(path: Path) -> None:
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Replace `folder` with what `write(new)` puts into an empty one beside it.
+    """Replace `folder` with what `write(new)` puts into an empty one next to it.
 
     Whenever the process dies, no folder of that name is half written; the next call removes what it
     was writing.

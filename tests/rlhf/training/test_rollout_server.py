@@ -102,7 +102,7 @@ def test_a_run_whose_server_dies_ends_with_2_and_goes_on_when_it_is_back(ready, 
     port = dying.http.server_port
     ended = run("ppo", broken)
     assert ended.returncode == 2
-    assert "goes on from its last checkpoint" in ended.stderr
+    assert "resumes from its last checkpoint" in ended.stderr
     assert KEY not in ended.stderr + ended.stdout
     assert json.loads((broken / "error.json").read_text())["kind"] == "input"
     dying.stop()

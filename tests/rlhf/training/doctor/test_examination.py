@@ -423,7 +423,7 @@ def test_every_setting_that_does_nothing_is_named_and_stops_no_run_that_was_begu
     report = Report("ppo")
     values = {"policy": "p", "reference": "p", "reward_model": "r", "test_reward_model": "t"}
     values |= {"kl_target": 3.0, "ptx_batch_size": 2}
-    config = check_settings(report, values, begun=begun)
+    config = check_settings(report, values, has_begun=begun)
     assert (config is not None) == begun
     named = [f.message for f in report.findings if f.level == level]
     assert [message.split()[1] for message in named] == ["kl.target", "ptx.batch_size"]
