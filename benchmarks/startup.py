@@ -67,7 +67,9 @@ def prepare(work: Path) -> dict[str, Path]:
     axes = ("helpfulness", "safety")
     scorer = RewardModel.new(policy, axes, use_prior=True, max_length=256, device="cpu")
     scorer.features.fit(torch.randn(8, 3))
-    save_reward_model(scorer, work / "scorer")  # apart from the run folder of the stage reward_model
+    save_reward_model(
+        scorer, work / "scorer"
+    )  # apart from the run folder of the stage reward_model
     prompts = [
         {
             "prompt_id": f"p{i}",
