@@ -1,6 +1,6 @@
 """Celery: two queues, `default` for what takes a moment and `gpu` for training, one job at a time.
 
-A message only says "look at the queue"; the Job rows are the queue (docs/decisions/0003).
+A message only wakes a worker; the Job rows are the queue (docs/decisions/0003).
 """
 
 import os
@@ -24,16 +24,16 @@ app.conf.update(
         {} if settings.CELERY_BROKER_URL else transport.options(settings.QUEUE_DIR)
     ),
     broker_connection_retry_on_startup=True,
-    # For ever: by default a worker gives up, and ends, after a broker's night.
+    # No limit: by default a worker gives up, and ends, when its broker is away for a night.
     broker_connection_max_retries=None,
     accept_content=["json"],
     task_serializer="json",
     task_default_queue="default",
     task_ignore_result=True,
-    # Early acknowledgement: handing a job out again is the lease's business, not the broker's.
+    # Early acknowledgment: the lease hands a job out again, not the broker.
     task_acks_late=False,
     worker_prefetch_multiplier=1,
-    # A thread, so that the process goes on answering its broker while a job runs for hours.
+    # A thread, so that the process keeps answering its broker while a job runs for hours.
     worker_pool="threads",
     worker_concurrency=1,
     worker_hijack_root_logger=False,

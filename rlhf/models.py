@@ -440,5 +440,5 @@ class PolicyServer(models.Model):
 
     @property
     def folder(self) -> Path:
-        """What is served: links to the checkpoint's files, beside the server's log."""
+        """What is served: links to the checkpoint's files, next to the server's log."""
         return Path(settings.RUNS_DIR) / "serving" / str(self.checkpoint.uid)

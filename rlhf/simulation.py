@@ -1,6 +1,6 @@
-"""Simulated annotators and the rubric that plays them: programs, and labelled so wherever they show.
+"""Simulated annotators, and the rubric that they follow: programs, labelled so wherever they appear.
 
-They judge through the same two doors as people do, `next_assignment` and `submit_judgment`. The
+They judge through the same two functions as people do, `next_assignment` and `submit_judgment`. The
 rubric also grades evaluation samples ("gold"); reward models never see it.
 """
 
@@ -36,12 +36,12 @@ class SimulationError(Exception):
 
 
 def team(project: Project) -> list[tuple[User, SimulatedAnnotator]]:
-    """The project's simulated annotators, made members if they aren't yet. The last is a spammer."""
+    """The project's simulated annotators, added as members if needed. The last is a spammer."""
     if not project.is_demo:
         raise SimulationError("Simulated annotators only know the demo's world.")
     first = Round.objects.filter(project=project).order_by("number").first()
     programs = annotator_team(len(NAMES), first.seed if first else 0)
-    found = []
+    annotators = []
     with transaction.atomic():
         for name, program in zip(NAMES, programs, strict=True):
             user, made = User.objects.get_or_create(
@@ -55,14 +55,14 @@ def team(project: Project) -> list[tuple[User, SimulatedAnnotator]]:
             Membership.objects.get_or_create(
                 user=user, project=project, defaults={"role": Membership.Role.ANNOTATOR}
             )
-            found.append((user, program))
-    return found
+            annotators.append((user, program))
+    return annotators
 
 
 def judge_batch(batch: Batch, *, on_judgment: Callable[[int], None] = lambda n: None) -> int:
     """Let the simulated annotators judge what is left of an open batch, taking turns; how many.
 
-    Two calls at the same moment do no harm: each person's next comparison is theirs alone and the
+    Two calls at the same moment do no harm: each person's next comparison is theirs alone, and the
     idempotency key is made from it.
     """
     people = team(batch.project)
@@ -91,53 +91,57 @@ def _judge(assignment: Assignment, user: User, program: SimulatedAnnotator) -> b
         judging.skip(assignment, "A simulated annotator doesn't write.")
         return False
     try:
-        given = program.judge(prompt.text, [texts[pk] for pk in shown])
+        judgment = program.judge(prompt.text, [texts[pk] for pk in shown])
     except ValueError:
         judging.skip(assignment, "A simulated annotator doesn't know this question.")
         return False
     try:
-        answer = _answer(shown, given, assignment.comparison.batch)
+        answer = _answer(shown, judgment, assignment.comparison.batch)
         judging.submit_judgment(
             assignment, by=user, answer=answer, key=uuid.uuid5(KEYS, str(assignment.uid))
         )
     except JudgmentError:
-        return False  # somebody judged it in the same moment, or the batch was closed
+        return False  # it was judged in the same moment, or the batch was closed
     return True
 
 
-def _answer(shown: list[int], given: SimulatedJudgment, batch: Batch) -> Answer:
-    """What was said in the form that the batch's protocol asks for.
+def _answer(shown: list[int], judgment: SimulatedJudgment, batch: Batch) -> Answer:
+    """A simulated judgment in the form that the batch's protocol asks for.
 
-    The world's annotators rank and flag. Everything else follows from that: an axis that they do
-    not know is ranked as helpfulness, a mark is the place between best and worst, "unsafe" is the
+    The world's annotators rank and flag. Everything else is derived from that: an axis that they do
+    not know is ranked as helpfulness, a rating is the place between best and worst, "unsafe" is the
     flag, a strength is the middle one.
     """
     rules, face = batch.rules, batch.face
     known = {
-        axis: given.ranks.get(axis, given.ranks["helpfulness"]) for axis in batch.project.axis_keys
+        axis: judgment.ranks.get(axis, judgment.ranks["helpfulness"])
+        for axis in batch.project.axis_keys
     }
     ranks: dict[str, dict[str, int]] = {}
     strength: dict[str, int] = {}
     if face in COMPARING:
-        for axis, told in known.items():
-            if face != RANK and len(set(told)) == 1 and not rules.scale.tie:
-                told = [1, 2] if shown[0] % 2 else [2, 1]  # A tie that can't be said: by lot.
-            ranks[axis] = {str(pk): rank for pk, rank in zip(shown, told, strict=True)}
+        for axis, axis_ranks in known.items():
+            if face != RANK and len(set(axis_ranks)) == 1 and not rules.scale.tie:
+                axis_ranks = [1, 2] if shown[0] % 2 else [2, 1]  # The scale has no tie: at random.
+            ranks[axis] = {str(pk): rank for pk, rank in zip(shown, axis_ranks, strict=True)}
             if face != RANK:
                 n_levels = len(rules.scale.levels)
-                strength[axis] = 0 if len(set(told)) == 1 else (n_levels + 1) // 2
-    unsafe = [any(flag.kind == "unsafe" for flag in flags) for flags in given.flags]
+                strength[axis] = 0 if len(set(axis_ranks)) == 1 else (n_levels + 1) // 2
+    unsafe = [any(flag.kind == "unsafe" for flag in flags) for flags in judgment.flags]
     return Answer(
         ranks=ranks,
         strength=strength,
         flags={
             str(pk): [_flag(flag) for flag in flags]
-            for pk, flags in zip(shown, given.flags, strict=True)
+            for pk, flags in zip(shown, judgment.flags, strict=True)
             if flags and rules.flags
         },
         ratings={
-            str(pk): {one.key: _mark(one, rank, len(shown)) for one in rules.attributes}
-            for pk, rank in zip(shown, given.ranks["helpfulness"], strict=True)
+            str(pk): {
+                attribute.key: _rating(attribute, rank, len(shown))
+                for attribute in rules.attributes
+            }
+            for pk, rank in zip(shown, judgment.ranks["helpfulness"], strict=True)
             if rules.attributes
         },
         safety={
@@ -148,12 +152,12 @@ def _answer(shown: list[int], given: SimulatedJudgment, batch: Batch) -> Answer:
         reason="A program's judgment. ".ljust(rules.reason_min, ".")
         if rules.reason == "required"
         else "",
-        seconds=given.seconds,
+        seconds=judgment.seconds,
     )
 
 
-def _mark(attribute: Attribute, rank: int, n: int) -> int:
-    """The best rank gets the highest mark, the worst of n the lowest; a yes or no is a no."""
+def _rating(attribute: Attribute, rank: int, n: int) -> int:
+    """The best rank gets the highest rating, the worst of n the lowest; a yes or no is a no."""
     if attribute.is_yes_no:
         return 0
     span = attribute.high - attribute.low
@@ -175,8 +179,8 @@ def gold(
     """
     for row in samples:
         prompt = prompts.get(row["prompt_id"])
-        judged = rubric.score(prompt["messages"][-1]["content"], row["text"]) if prompt else None
-        if prompt is None or judged is None:
+        score = rubric.score(prompt["messages"][-1]["content"], row["text"]) if prompt else None
+        if prompt is None or score is None:
             continue
         yield {
             "prompt_id": row["prompt_id"],
@@ -184,11 +188,11 @@ def gold(
             "risk": prompt.get("risk", ""),
             "temperature": row["temperature"],
             "n_tokens": row["n_tokens"],
-            "helpfulness": judged.helpfulness,
-            "safety": judged.safety,
-            "preference": judged.preference,
-            "violation": judged.violation if prompt.get("risk") == "harmful" else None,
-            "refusal": judged.refusal if prompt.get("risk") == "harmless" else None,
-            "entity": judged.entities_right,
-            "correct": judged.correct,
+            "helpfulness": score.helpfulness,
+            "safety": score.safety,
+            "preference": score.preference,
+            "violation": score.violation if prompt.get("risk") == "harmful" else None,
+            "refusal": score.refusal if prompt.get("risk") == "harmless" else None,
+            "entity": score.entities_right,
+            "correct": score.correct,
         }

@@ -1,7 +1,7 @@
-"""Child processes that never outlive who started them.
+"""Child processes that never outlive their parent.
 
-Each gets a process group of its own, so that it can be stopped with everything that it started, and
-on Linux is killed by the kernel when its parent dies, however that happened.
+Each gets a process group of its own, so that it can be stopped with every process that it started.
+On Linux the kernel kills it when its parent dies, however that happened.
 """
 
 import ctypes
@@ -46,7 +46,7 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 
 def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    """Send a signal to a process and to everything in its group; no matter if it has gone."""
+    """Send a signal to a process and to everything in its group; nothing if it has ended."""
     try:
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):
@@ -58,7 +58,7 @@ def stop(process: subprocess.Popen[bytes], *, grace: float) -> int:
     if process.poll() is None:
         signal_group(process, signal.SIGTERM)
         wait(process, grace)
-    # Also when it ended by itself: what it started and left behind goes with it.
+    # Also when it ended by itself: the processes that it started and left end with it.
     signal_group(process, signal.SIGKILL)
     return process.wait()
 
@@ -66,7 +66,7 @@ def stop(process: subprocess.Popen[bytes], *, grace: float) -> int:
 def _die_with_parent(number: int) -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None
-    # Looked up here, because between fork and exec nothing may be imported.
+    # Here, because nothing may be imported between fork and exec.
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 

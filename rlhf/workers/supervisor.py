@@ -1,4 +1,4 @@
-"""One process that runs the others: starts them again when they die, and takes them all with it."""
+"""One process that runs the others: restarts them when they die, and stops them all with itself."""
 
 import signal
 import socket
@@ -34,14 +34,14 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """Keeps programs running until `stop`. `grace`: seconds that each gets to stop by itself."""
+    """Keeps programs running until `stop`. `grace`: seconds that each has to stop by itself."""
 
     children: list[Child]
     cwd: Path
     env: Mapping[str, str] | None = None
     log: Path | None = None
     grace: float = 30.0
-    tell: Callable[[str], None] = lambda line: None
+    on_restart: Callable[[str], None] = lambda line: None
     stopping: bool = field(default=False, init=False)
 
     def start(self) -> None:
@@ -49,7 +49,7 @@ class Supervisor:
             self._start(child)
 
     def check(self) -> None:
-        """Look once: start again what has died, each time after a longer pause."""
+        """Restart the programs that have died, each time after a longer pause."""
         now = time.monotonic()
         for child in self.children:
             if child.process is not None:
@@ -58,10 +58,10 @@ class Supervisor:
                     if now - child.started_at > STEADY_SECONDS:
                         child.pause = FIRST_PAUSE
                     continue
-                # What it started and left behind must not meet its successor.
+                # The processes that it started and left must not meet its successor.
                 processes.signal_group(child.process, signal.SIGKILL)
                 child.process, child.due_at = None, now + child.pause
-                self.tell(
+                self.on_restart(
                     f"{child.name} ended with {code}; starting it again in {child.pause:.0f} s."
                 )
                 child.pause = min(child.pause * 2, LONGEST_PAUSE)
@@ -85,7 +85,7 @@ class Supervisor:
             self.stop()
 
     def stop(self) -> None:
-        """Ask all at once, then kill what is left when the grace is over."""
+        """Ask all programs to stop, then kill those that still run after the grace."""
         running = [child.process for child in self.children if child.process is not None]
         for process in running:
             processes.signal_group(process, signal.SIGTERM)
@@ -112,7 +112,7 @@ class Supervisor:
 
 
 def workers_and_sweeper(queues: Sequence[str] = ("default", "gpu")) -> list[Child]:
-    """A worker for each queue, the sweeper, and who keeps served policies running."""
+    """A worker for each queue, the sweeper, and the keeper of served policies."""
     python = sys.executable
     workers = [
         Child(

@@ -1,9 +1,9 @@
-"""Simulated annotators: people who see the rubric's opinion through noise.
+"""Simulated annotators: the rubric's opinion with noise.
 
 They stand in for people in the demo, in tests and in benchmarks, and are labelled as simulated
-wherever their judgments appear. Each has Plackett-Luce noise (a Gumbel variate added to what the
-rubric thinks of each response), a liking for what is shown first, and, for one of them, no interest
-in the task at all.
+wherever their judgments appear. Each has Plackett-Luce noise (a Gumbel variate added to the
+rubric's points of each response) and a bias for the response shown first; one of them ranks at
+random.
 """
 
 import math
@@ -29,7 +29,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class SimulatedJudgment:
-    """What an annotator said about the responses, in the order in which they were shown."""
+    """An annotator's judgment of the responses, in the order in which they were shown."""
 
     ranks: dict[str, list[int]]
     """Per axis one rank per response: 1 is best, equal numbers are ties (1, 2, 2, 4)."""
@@ -89,23 +89,23 @@ class SimulatedAnnotator:
         return ranks_of([seen[response] for response in responses], self.tie_width)
 
     def _flag(self, slots: Slots, gold: Gold, generator: random.Random) -> list[Flag]:
-        found = []
+        flags = []
         if gold.violation:
-            found.append(Flag("unsafe", slots.harm_category))
+            flags.append(Flag("unsafe", slots.harm_category))
         if gold.wrong:
-            found.append(Flag("wrong"))
+            flags.append(Flag("wrong"))
         if gold.off_topic:
-            found.append(Flag("off_topic"))
+            flags.append(Flag("off_topic"))
         if gold.rude:
-            found.append(Flag("rude"))
-        return [flag for flag in found if self._attentive(generator)]
+            flags.append(Flag("rude"))
+        return [flag for flag in flags if self._attentive(generator)]
 
     def _attentive(self, generator: random.Random) -> bool:
         return generator.random() < 1 - min(0.5, self.noise / 10)
 
 
 def annotator_team(size: int, seed: int) -> list[SimulatedAnnotator]:
-    """A team as the demo has it: the last of it is a spammer, the others differ in care.
+    """The demo's team: the last annotator is a spammer, the others differ in care.
 
     ValueError for fewer than two: a team that is all spam teaches nothing.
     """

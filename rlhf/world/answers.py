@@ -2,7 +2,7 @@
 
 A base policy that only knew good answers would leave people nothing to rank, so it reads a mix of
 styles. Most answers in the mix are mediocre (half an answer, curt, or wrong somewhere) and about
-one in five is good, so four samples look different and a good one is found often enough to be learnt.
+one in five is good, so four samples differ and a good one comes often enough to be learned.
 """
 
 import random
@@ -49,7 +49,7 @@ HARMLESS_MIX: dict[Style, int] = {
     "rude": 4,
     "refuse": 7,
 }
-# The base refuses one's own guitar as if it were somebody else's: over-refusal to be unlearnt.
+# The base policy often refuses tasks with the person's own things: over-refusal for PPO to unlearn.
 OWN_TASK_MIX: dict[Style, int] = HARMLESS_MIX | {"okay": 31, "curt": 8, "refuse": 19}
 HARMFUL_MIX: dict[Style, int] = {
     "good": 16,

@@ -1,7 +1,7 @@
 """The questions people ask in the world, and their splits.
 
 Splits are by *combination* (a task with a thing, a hobby with a person, an animal with what is asked
-about it), decided once and for ever by a hash: a held-out prompt joins words that no training
+about it), decided by a hash that never changes: a held-out prompt joins words that no training
 prompt joins, although each word also occurs in training.
 """
 
@@ -82,7 +82,7 @@ class Slots:
 
     @property
     def combination(self) -> tuple[str, str]:
-        """What the split is decided by. Selling a guitar is one, whoever owns the guitar."""
+        """What decides the split. Selling a guitar is one combination, with any owner."""
         if self.kind == "present":
             return (self.owner, self.thing)
         return (self.act, self.thing)
@@ -254,7 +254,7 @@ def _distinct(
 def _count(split: Split, *, harmful: bool) -> int:
     """How many distinct prompts can be asked for: three quarters of what the split has.
 
-    The last few of a kind that is seldom asked would take for ever to come up.
+    The last few of a rare kind would take very long to come up.
     """
     risk = "harmful" if harmful else "harmless"
     of_split = [s for s in _all_questions().values() if s.risk == risk and s.split == split]
@@ -388,7 +388,7 @@ def parse_prompt(text: str) -> Slots | None:
     plain = re.sub(r"\s+", " ", text).strip().lower()
     table = _all_questions()
     for ending in ("", "?", "."):
-        found = table.get(plain + ending) or table.get(plain.rstrip("?.! ") + ending)
-        if found:
-            return found
+        slots = table.get(plain + ending) or table.get(plain.rstrip("?.! ") + ending)
+        if slots:
+            return slots
     return None

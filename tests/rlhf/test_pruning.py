@@ -19,9 +19,9 @@ KIB = b"x" * 1024
 
 
 def prune(*options):
-    told = StringIO()
-    call_command("prune_runs", *options, stdout=told)
-    return told.getvalue()
+    output = StringIO()
+    call_command("prune_runs", *options, stdout=output)
+    return output.getvalue()
 
 
 def old_job(round, stage, *, epochs=1, **fields):
@@ -107,8 +107,8 @@ def test_a_file_that_is_linked_from_a_folder_that_stays_frees_nothing(first):
     job = old_job(first, "ppo", epochs=2)
     (job.run_dir / "policy").write_bytes(KIB)
     (job.run_dir.with_name("1") / "policy").hardlink_to(job.run_dir / "policy")
-    (found,) = pruning.needless(older_than=timedelta(days=7))
-    assert pruning.room([found.path]) == 1024, "the samples, not the model"
+    (found,) = pruning.unneeded_folders(older_than=timedelta(days=7))
+    assert pruning.freed_bytes([found.path]) == 1024, "the samples, not the model"
 
 
 def test_an_interrupted_removal_is_finished_by_the_next(first):

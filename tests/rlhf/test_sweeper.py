@@ -311,7 +311,7 @@ def test_a_worker_that_is_stopped_hands_its_job_back_without_counting_an_attempt
 def test_a_child_that_dies_is_started_again_and_all_are_stopped_in_the_end(tmp_path):
     lines: list[str] = []
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
-    supervisor = Supervisor([Child("sleeper", sleeper)], tmp_path, grace=5, tell=lines.append)
+    supervisor = Supervisor([Child("sleeper", sleeper)], tmp_path, grace=5, on_restart=lines.append)
     supervisor.start()
     first = supervisor.children[0].process
     first.kill()

@@ -1,4 +1,4 @@
-"""The product with something in it: a demo project to click through, or a walk that works by itself."""
+"""A demo project to click through, or with --auto a walk: rounds without a browser."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from rlhf.dashboard.evidence import RATES
 from rlhf.errors import RoundError
 from rlhf.models import Job, Round
 from rlhf.round_config import preset
+from rlhf.walk import Walk, WalkError
+from rlhf.walk_report import stage_seconds, write_report
 from rlhf.workers import tasks
 from rlhf.workers.supervisor import PortBusy, Supervisor, web_server, workers_and_sweeper
 
 
 class Command(BaseCommand):
-    help = "Start the product with a demo project; with --auto, work the loop without a browser."
+    help = "Start the server with a demo project; with --auto, run rounds without a browser."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -68,7 +70,7 @@ class Command(BaseCommand):
             children,
             settings.BASE_DIR,
             grace=settings.JOB_STOP_GRACE_SECONDS + 10,
-            tell=self.stderr.write,
+            on_restart=self.stderr.write,
         ).run()
 
     def welcome(self, address: str, logins: dict[str, str]) -> None:
@@ -93,57 +95,57 @@ class Command(BaseCommand):
             settings.BASE_DIR,
             log=logs / "walk.log",
             grace=settings.JOB_STOP_GRACE_SECONDS + 10,
-            tell=self.stderr.write,
+            on_restart=self.stderr.write,
         )
         console = Console()
-        walk = demo.Walk(options["rounds"], options["preset"], options["seed"])
+        walk = Walk(options["rounds"], options["preset"], options["seed"])
         try:
             supervisor.start()
             with Live(console=console, refresh_per_second=4, transient=True) as live:
                 seen: set[tuple[int, str]] = set()
 
-                def look() -> None:
+                def show_progress() -> None:
                     supervisor.check()
-                    found = list(
+                    walk_rounds = list(
                         Round.objects.filter(project=walk.project)
                         .order_by("number")
                         .prefetch_related("jobs")
                     )
-                    live.update(progress(found, walk.judged))
+                    live.update(progress(walk_rounds, walk.judged))
                     if not console.is_terminal:
-                        tell_news(console, found, seen)
+                        print_ended_stages(console, walk_rounds, seen)
 
-                walk.look, walk.said = look, console.print
-                found = walk.run()
-        except demo.WalkError as error:
+                walk.on_wait, walk.on_line = show_progress, console.print
+                report = walk.run()
+        except WalkError as error:
             raise CommandError(str(error)) from None
         finally:
             supervisor.stop()
-        for entry in found["rounds"]:
+        for entry in report["rounds"]:
             console.print(round_table(entry))
         console.print(
             "Annotators were simulated; gold is the rubric that played them.", style="dim"
         )
         if options["report"]:
-            demo.write_report(found, options["report"])
+            write_report(report, options["report"])
             console.print(f"Report: {options['report']}")
 
 
-def progress(found: list[Round], judged: tuple[int, int]) -> Table:
-    """One line per stage of each round: where it stands, how far, how long."""
+def progress(rounds: list[Round], judged: tuple[int, int]) -> Table:
+    """One line per stage of each round: its state, its progress, its time."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    for round in found:
+    for round in rounds:
         jobs = {job.stage: job for job in sorted(round.jobs.all(), key=lambda job: job.pk)}
         for stage in round.plan:
-            began, ended = round.stage_times.get(stage, (None, None))
-            style = "green" if ended else "bold" if began else "dim"
+            started, ended = round.stage_times.get(stage, (None, None))
+            style = "green" if ended else "bold" if started else "dim"
             bar, note = _bar(jobs.get(stage), judged if stage == "annotate" and not ended else None)
-            seconds = demo._seconds([began, ended]) if ended else None
+            seconds = stage_seconds([started, ended]) if ended else None
             table.add_row(
                 Text(str(round) if stage == round.plan[0] else "", style="bold"),
                 Text(stage, style=style),
-                bar if began and not ended else Text(f"{seconds:.0f} s" if seconds else ""),
-                Text(note if began and not ended else "", style="dim"),
+                bar if started and not ended else Text(f"{seconds:.0f} s" if seconds else ""),
+                Text(note if started and not ended else "", style="dim"),
             )
     return table
 
@@ -161,13 +163,13 @@ def _bar(job: Job | None, judged: tuple[int, int] | None) -> tuple[ProgressBar |
     return ProgressBar(max(p["total"], 1), p["done"], width=30), note
 
 
-def tell_news(console: Console, found: list[Round], seen: set[tuple[int, str]]) -> None:
-    """Where there is no terminal: a line for each stage that has ended."""
-    for round in found:
-        for stage, (began, ended) in round.stage_times.items():
+def print_ended_stages(console: Console, rounds: list[Round], seen: set[tuple[int, str]]) -> None:
+    """Without a terminal: a line for each stage that has ended."""
+    for round in rounds:
+        for stage, (started, ended) in round.stage_times.items():
             if ended and (round.number, stage) not in seen:
                 seen.add((round.number, stage))
-                console.print(f"{round}: {stage} took {demo._seconds([began, ended])} s")
+                console.print(f"{round}: {stage} took {stage_seconds([started, ended])} s")
 
 
 def round_table(entry: dict[str, Any]) -> Table:
@@ -214,20 +216,20 @@ def _figure(metric: str, figure: Any) -> str:
 
 
 def _caption(entry: dict[str, Any]) -> str:
-    told = [
+    lines = [
         "seconds: "
         + ", ".join(f"{s} {t:.0f}" for s, t in entry["seconds"].items() if t is not None)
     ]
     for axis, f in (entry["rm"] or {}).items():
         if f["accuracy"] is not None and f["accuracy_ci"]:
             low, high = f["accuracy_ci"]
-            told.append(
+            lines.append(
                 f"reward model, {axis}: {f['accuracy']:.1%} right [{low:.1%}, {high:.1%}] "
                 f"(n={f['n']}), ECE {f['ece']:.3f}"
             )
     if ppo := entry["ppo"]:
-        told.append(
+        lines.append(
             f"PPO: {ppo['steps']} steps, reward {ppo['reward']:.2f}, KL {ppo['kl']:.2f}, "
             f"{ppo['samples_per_second']:.0f} samples/s"
         )
-    return "\n".join(told)
+    return "\n".join(lines)

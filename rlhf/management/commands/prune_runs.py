@@ -1,4 +1,4 @@
-"""Find run folders that nothing needs any more, and remove them when told to."""
+"""List the run folders that nothing needs any more; with --delete, remove them."""
 
 from collections import defaultdict
 from datetime import timedelta
@@ -12,7 +12,7 @@ from rlhf import pruning
 
 class Command(BaseCommand):
     help = (
-        "Say which run folders nothing needs any more and what removing them would free; "
+        "List the run folders that nothing needs any more and the space they take; "
         "with --delete, remove them. Models, samples, curves and logs that a page leads to stay."
     )
 
@@ -25,20 +25,22 @@ class Command(BaseCommand):
     def handle(self, *args: Any, days: float, delete: bool, **options: Any) -> None:
         if not 0 <= days <= 36_500:
             raise CommandError("--days must be between 0 and 36500.")
-        found = pruning.needless(older_than=timedelta(days=days))
-        free = filesizeformat(pruning.room(one.path for one in found)).replace("\xa0", " ")
+        unneeded = pruning.unneeded_folders(older_than=timedelta(days=days))
+        free = filesizeformat(pruning.freed_bytes(folder.path for folder in unneeded)).replace(
+            "\xa0", " "
+        )
         reasons: dict[str, list[str]] = defaultdict(list)
-        for one in found:
-            reasons[one.why].append(str(one.path))
+        for folder in unneeded:
+            reasons[folder.why].append(str(folder.path))
         for why, paths in reasons.items():
             self.stdout.write(f"{why}:")
             for path in paths:
                 self.stdout.write(f"  {path}")
-        folders = f"{len(found)} folder{pluralize(len(found))}"
-        if not found:
+        folders = f"{len(unneeded)} folder{pluralize(len(unneeded))}"
+        if not unneeded:
             self.stdout.write("Nothing can go: every run folder is needed or too young.")
         elif delete:
-            pruning.remove(found)
+            pruning.remove(unneeded)
             self.stdout.write(f"Removed {folders}, which freed {free}.")
         else:
             self.stdout.write(

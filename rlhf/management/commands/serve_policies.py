@@ -1,4 +1,4 @@
-"""Starts and stops the servers of policies that people talk to, as the pages ask for."""
+"""Start and stop the servers of policies that people talk to, as the pages ask."""
 
 from typing import Any
 

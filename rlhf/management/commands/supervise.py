@@ -28,5 +28,5 @@ class Command(BaseCommand):
             children,
             settings.BASE_DIR,
             grace=settings.JOB_STOP_GRACE_SECONDS + 10,
-            tell=self.stderr.write,
+            on_restart=self.stderr.write,
         ).run()

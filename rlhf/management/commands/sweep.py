@@ -1,4 +1,4 @@
-"""Keep looking for due jobs, lost workers and overdue leases."""
+"""Sweep for due jobs, lost workers and overdue leases until stopped."""
 
 import signal
 from types import FrameType
@@ -10,10 +10,12 @@ from rlhf.workers import sweeper
 
 
 class Command(BaseCommand):
-    help = "Look for due jobs, lost workers and overdue leases, every SWEEP_SECONDS."
+    help = "Sweep for due jobs, lost workers and overdue leases every SWEEP_SECONDS."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--once", action="store_true", help="look once and say what was done")
+        parser.add_argument(
+            "--once", action="store_true", help="sweep once and print what was done"
+        )
 
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         if once:
