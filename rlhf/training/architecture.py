@@ -1,6 +1,9 @@
 """What a transformers model is: inside LoRA's wrapper, by its configuration, by its modules."""
 
+import re
 from typing import Any
+
+from torch import Tensor
 
 T5_TYPES = ("t5", "mt5", "umt5")
 """Encoder-decoders whose encoder transformers loads alone, so that it can be a reward model."""
@@ -9,6 +12,14 @@ T5_TYPES = ("t5", "mt5", "umt5")
 def unwrap_model(model: Any) -> Any:
     """The transformers model inside LoRA's wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def trunk_of(model: Any) -> Any:
+    """A causal language model without its output head, inside LoRA's wrapper if there is one."""
+    model = unwrap_model(model)
+    trunk = model.base_model
+    # Llama 4's text model names a prefix that is not the name of its trunk.
+    return model.model if trunk is model and hasattr(model, "model") else trunk
 
 
 def is_encoder_decoder(model: Any) -> bool:
@@ -32,3 +43,47 @@ def hidden_size(trunk: Any) -> int:
     embeddings."""
     config = unwrap_model(trunk).config
     return int(getattr(config, "word_embed_proj_dim", None) or config.hidden_size)
+
+
+def longest_window(model: Any) -> int:
+    """The largest number of tokens after which a layer reads in another way, as the configuration
+    says it: a sliding window, attention in chunks, a state-space layer's chunk. 0 where there is none,
+    or none below the context length. The configuration may name one that the model does not use."""
+    config = unwrap_model(model).config
+    values = config.get_text_config().to_dict() if hasattr(config, "get_text_config") else {}
+    context = values.get("max_position_embeddings") or values.get("n_positions") or 2**31
+    windows = [
+        size
+        for name, size in values.items()
+        if re.search(r"window|chunk_size|local_attention|context_length", name)
+        and isinstance(size, int)
+        and not isinstance(size, bool)
+        and 0 < size < context
+    ]
+    return max(windows, default=0)
+
+
+def relative_error(values: Tensor, expected: Tensor) -> float:
+    """The largest distance of two rows of states (N, H), in lengths of the expected row. No unit."""
+    distances = (values.float() - expected.float()).norm(dim=-1)
+    return float((distances / expected.float().norm(dim=-1).clamp(min=1e-9)).max())
+
+
+def rounding_error(model: Any) -> float:
+    """The relative error of last hidden states up to which two ways of computing them agree: what
+    rounding does in the model's precision, with room. A wrong mask is off by tenths."""
+    dtype = next(unwrap_model(model).parameters()).dtype
+    return 2e-3 if dtype.itemsize >= 4 else 0.05
+
+
+UNSUPPORTED = (
+    AttributeError,
+    AssertionError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises where an architecture cannot be called in some way."""

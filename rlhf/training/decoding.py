@@ -1,17 +1,31 @@
 """Reading prompts and decoding token by token with the key-value cache; `sampling` draws the tokens.
 
-`CachedDecoder` works for every causal model of transformers, `CrossDecoder` for every
-encoder-decoder. A small Llama on a CPU has a faster decoder with the same methods (`cpu`).
+`CachedDecoder` works for most causal models of transformers, `CrossDecoder` for every
+encoder-decoder. A small Llama on a CPU has a faster decoder with the same methods (`cpu`). Some
+architectures ignore the cache, need one of another kind, or have a configuration that promises a
+window which the model does not have: before a model's first batch each decoder is compared with the
+model's own forward pass, and the first that agrees is used. `RereadingDecoder`, which needs no cache,
+is the last and slowest of them.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from rlhf.training import cpu
-from rlhf.training.architecture import is_encoder_decoder, unwrap_model
+from rlhf.training.architecture import (
+    UNSUPPORTED,
+    is_encoder_decoder,
+    longest_window,
+    relative_error,
+    rounding_error,
+    trunk_of,
+    unwrap_model,
+)
 from rlhf.training.packing import right_pad
 
 
@@ -39,10 +53,62 @@ def begin(
         cross_decoder = CrossDecoder(model)
         return cross_decoder, cross_decoder.read(*right_pad(prompts, pad_id, device), k)
     ids, mask = left_pad(prompts, pad_id, device)
-    decoder: Any = CachedDecoder(model)
     if cpu.LlamaDecoder.can_decode(model):
-        decoder = cpu.LlamaDecoder(model, room)
+        llama_decoder = cpu.LlamaDecoder(model, room)
+        return llama_decoder, llama_decoder.read(ids, mask, k)
+    decoder = agreeing_decoder(model)(model)
     return decoder, decoder.read(ids, mask, k)
+
+
+_AGREEING: "WeakKeyDictionary[Any, Callable[[Any], CausalDecoder]]" = WeakKeyDictionary()
+
+
+def agreeing_decoder(model: Any) -> "Callable[[Any], CausalDecoder]":
+    """The first of `CAUSAL_DECODERS` whose hidden states are those of the model's own forward pass;
+    tried once for each model. `RereadingDecoder` where none is."""
+    if model not in _AGREEING:
+        agreeing = (name for name, make in CAUSAL_DECODERS.items() if agrees(make, model))
+        name = next(agreeing, "no cache")
+        if name == "no cache":
+            print(
+                f"{type(model).__name__} gives other log-probabilities with a key-value cache than "
+                "without, so each token reads its whole sequence: slow for long responses."
+            )
+        _AGREEING[model] = CAUSAL_DECODERS[name]
+    return _AGREEING[model]
+
+
+@torch.no_grad()
+def agrees(make: "Callable[[Any], CausalDecoder]", model: Any) -> bool:
+    """Whether a decoder gives the hidden states of the model's own forward pass, for two prompts of
+    different lengths, with two rows each, one of which leaves; the rows outgrow the model's window."""
+    device = next(model.parameters()).device
+    size = model.get_input_embeddings().num_embeddings
+    lengths = (longest_window(model) + 5, 4)
+    prompts = [[(3 * i + 5 * j + j // 7) % size for j in range(n)] for i, n in enumerate(lengths)]
+    rows = [[*prompts[row // 2]] for row in range(4)]
+    kept = torch.tensor([0, 1, 3], device=device)
+    try:
+        decoder = make(model)
+        hidden = decoder.read(*left_pad(prompts, 0, device), 2)
+        for step in range(4):
+            own = [
+                trunk_of(model)(
+                    input_ids=torch.tensor([row], device=device), use_cache=False
+                ).last_hidden_state[0, -1]
+                for row in rows
+            ]
+            if relative_error(hidden, torch.stack(own)) > rounding_error(model):
+                return False
+            if step == 1:
+                decoder.keep(kept)
+                rows = [rows[row] for row in kept.tolist()]
+            tokens = [(7 * step + 3 * row + 1) % size for row in range(len(rows))]
+            rows = [[*row, token] for row, token in zip(rows, tokens, strict=True)]
+            hidden = decoder.step(torch.tensor(tokens, device=device))
+    except UNSUPPORTED:
+        return False
+    return True
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[Tensor, Tensor]:
@@ -56,14 +122,22 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[T
     return ids.to(device), mask.to(device)
 
 
-class CachedDecoder:
-    """Any causal language model of transformers."""
+class CausalDecoder(Decoder, Protocol):
+    """A decoder of a causal language model, which reads prompts that are padded on the left."""
 
-    def __init__(self, model: Any) -> None:
+    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
+        """Read left-padded prompts (B, T) for k rows each; returns hidden states (B * k, H)."""
+
+
+class CachedDecoder:
+    """A causal language model of transformers with its key-value cache, whose layers keep what the
+    configuration says (all tokens, or those of a window)."""
+
+    def __init__(self, model: Any, *, keep_all: bool = False) -> None:
         from transformers.cache_utils import DynamicCache
 
-        self.trunk = model.base_model
-        self.cache = DynamicCache(config=model.config)
+        self.trunk = trunk_of(model)
+        self.cache = DynamicCache() if keep_all else DynamicCache(config=model.config)
 
     def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
         """Read left-padded prompts (B, T) for k rows each."""
@@ -95,6 +169,45 @@ class CachedDecoder:
             past_key_values=self.cache,
             use_cache=True,
         ).last_hidden_state[:, -1]
+
+
+class RereadingDecoder:
+    """A causal language model without a cache: each step reads every sequence from its first token.
+
+    Sequences are padded on the right, where no token of a causal model can see the padding.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.trunk = trunk_of(model)
+
+    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
+        """Read left-padded prompts (B, T) for k rows each."""
+        prompts = [row[seen.bool()].tolist() for row, seen in zip(ids, mask, strict=True)]
+        self.device = ids.device
+        self.rows = [[*prompt] for prompt in prompts for _ in range(k)]
+        return self._last_states(prompts).repeat_interleave(k, dim=0)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        for row, token in zip(self.rows, tokens.tolist(), strict=True):
+            row.append(token)
+        return self._last_states(self.rows)
+
+    def keep(self, rows: Tensor) -> None:
+        self.rows = [self.rows[row] for row in rows.tolist()]
+
+    def _last_states(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """(rows, H) the states at each row's last token."""
+        ids, mask = right_pad(rows, 0, self.device)
+        hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden[torch.arange(len(ids), device=self.device), mask.sum(dim=1) - 1]
+
+
+CAUSAL_DECODERS: dict[str, Callable[[Any], CausalDecoder]] = {
+    "cache": CachedDecoder,
+    "cache of all tokens": functools.partial(CachedDecoder, keep_all=True),
+    "no cache": RereadingDecoder,
+}
+"""Fastest first."""
 
 
 class CrossDecoder:

@@ -12,13 +12,21 @@ import torch
 from torch import Tensor
 
 from rlhf.training import cpu
-from rlhf.training.architecture import is_encoder_decoder, unwrap_model
+from rlhf.training.architecture import (
+    UNSUPPORTED,
+    is_encoder_decoder,
+    longest_window,
+    relative_error,
+    rounding_error,
+    trunk_of,
+    unwrap_model,
+)
 from rlhf.training.packing import Packed, pack
 
 
 def hidden_states(model: Any, packed: Packed) -> Tensor:
     """(N, H) last hidden states of a language model before each response token."""
-    return trunk_hidden_states(unwrap_model(model).base_model, packed)
+    return trunk_hidden_states(trunk_of(model), packed)
 
 
 def trunk_hidden_states(trunk: Any, packed: Packed) -> Tensor:
@@ -86,27 +94,28 @@ def looks_ahead(trunk: Any) -> bool:
 @torch.no_grad()
 def can_share_rows(trunk: Any) -> bool:
     """Whether sequences that share a row are read as if each were alone: attention with an explicit
-    mask does so, recurrent layers don't. False also where tokens attend to later ones."""
+    mask does so, recurrent layers don't. False also where tokens attend to later ones, and where the
+    mask takes the place of a sliding window: one of the sequences is longer than the window."""
     if is_encoder_decoder(trunk):
         return False
     device = next(trunk.parameters()).device
     size = trunk.config.vocab_size
-    ids = [[(7 * (i // 2) + 3) % size, *((5 * i + 3 * j) % size for j in range(3 + i))]
-           for i in range(4)]  # fmt: skip
+    lengths = [4, 5, 6, longest_window(trunk) + 7]
+    ids = [[(7 * (i // 2) + 3) % size, *((5 * i + 3 * j + j // 7) % size for j in range(length - 1))]
+           for i, length in enumerate(lengths)]  # fmt: skip
     try:
         packed = pack([r[:1] for r in ids], [r[1:] for r in ids], pad_id=0, device=device,
                       share_rows=True)  # fmt: skip
-        together = trunk_hidden_states(trunk, packed).float()
+        together = trunk_hidden_states(trunk, packed)
         alone = [
-            trunk(input_ids=torch.tensor([row[:-1]], device=device), use_cache=False)
-            .last_hidden_state[0]
-            .float()
+            trunk(
+                input_ids=torch.tensor([row[:-1]], device=device), use_cache=False
+            ).last_hidden_state[0]
             for row in ids
         ]
-    except (TypeError, ValueError, RuntimeError, IndexError):
+    except UNSUPPORTED:
         return False
-    near = 1e-3 if next(trunk.parameters()).dtype == torch.float32 else 0.1
-    return bool(torch.allclose(together, torch.cat(alone), atol=near, rtol=near))
+    return relative_error(together, torch.cat(alone)) < rounding_error(trunk)
 
 
 @torch.no_grad()
@@ -131,6 +140,6 @@ def has_known_head(model: Any) -> bool:
             return False
     else:
         expected = inside(input_ids=ids, use_cache=False).logits.float()
-        hidden = inside.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = trunk_of(inside)(input_ids=ids, use_cache=False).last_hidden_state
     got = logits(inside, hidden).float()
     return bool(torch.allclose(got, expected, atol=1e-2, rtol=1e-2))

@@ -226,7 +226,7 @@ def load_policy(
             f"The {what} {name!r} is a {type(policy.model).__name__}, whose output head does more "
             "than a matrix, a scale and a soft cap; PPO and sampling can't read it yet."
         )
-    policy.share_rows = forward_pass.can_share_rows(policy.model.base_model)
+    policy.share_rows = forward_pass.can_share_rows(architecture.trunk_of(policy.model))
     return policy
 
 
