@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-from torch import Tensor
-
 T5_TYPES = ("t5", "mt5", "umt5")
 """Encoder-decoders whose encoder transformers loads alone, so that it can be a reward model."""
 
@@ -61,19 +59,6 @@ def longest_window(model: Any) -> int:
         and 0 < size < context
     ]
     return max(windows, default=0)
-
-
-def relative_error(values: Tensor, expected: Tensor) -> float:
-    """The largest distance of two rows of states (N, H), in lengths of the expected row. No unit."""
-    distances = (values.float() - expected.float()).norm(dim=-1)
-    return float((distances / expected.float().norm(dim=-1).clamp(min=1e-9)).max())
-
-
-def rounding_error(model: Any) -> float:
-    """The relative error of last hidden states up to which two ways of computing them agree: what
-    rounding does in the model's precision, with room. A wrong mask is off by tenths."""
-    dtype = next(unwrap_model(model).parameters()).dtype
-    return 2e-3 if dtype.itemsize >= 4 else 0.05
 
 
 UNSUPPORTED = (

@@ -21,12 +21,11 @@ from rlhf.training.architecture import (
     UNSUPPORTED,
     is_encoder_decoder,
     longest_window,
-    relative_error,
-    rounding_error,
     trunk_of,
     unwrap_model,
 )
 from rlhf.training.packing import right_pad
+from rlhf.training.rounding import relative_error, rounding_error
 
 
 class Decoder(Protocol):

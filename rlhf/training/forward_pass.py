@@ -16,12 +16,11 @@ from rlhf.training.architecture import (
     UNSUPPORTED,
     is_encoder_decoder,
     longest_window,
-    relative_error,
-    rounding_error,
     trunk_of,
     unwrap_model,
 )
 from rlhf.training.packing import Packed, pack
+from rlhf.training.rounding import relative_error, rounding_error
 
 
 def hidden_states(model: Any, packed: Packed) -> Tensor:
