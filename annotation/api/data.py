@@ -24,12 +24,12 @@ from rest_framework.throttling import UserRateThrottle
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_for
 from annotation.data import imports, preferences
-from annotation.data.downloads import archive_answer, file_answer
-from annotation.data.exports import json_line
+from annotation.data.downloads import archive_download, file_download
+from annotation.data.exports.writers import json_line
 from annotation.data.freezing import freeze
 from annotation.data.import_formats.formats import PROMPT_FORMATS
-from annotation.data.ratings_and_demonstrations import rating_rows, statements
-from annotation.data.snapshots import SnapshotError
+from annotation.data.ratings_and_demonstrations import rating_rows, response_rows
+from annotation.data.snapshot_files import SnapshotError
 from annotation.models import Batch, Freezing, Membership, Project, Prompt, Snapshot
 from annotation.statistics.agreement import agreement, agreement_by_annotator, agreement_by_category
 
@@ -321,7 +321,7 @@ def snapshot_detail(request: Request, slug: str, version: int) -> Response:
 def snapshot_file(request: Request, slug: str, version: int, name: str) -> FileResponse:
     """One file of a version, as it was frozen."""
     project = project_for(request.user, slug, CAN_EXPORT)
-    return file_answer(get_object_or_404(Snapshot, project=project, version=version), name)
+    return file_download(get_object_or_404(Snapshot, project=project, version=version), name)
 
 
 @extend_schema(
@@ -332,7 +332,7 @@ def snapshot_file(request: Request, slug: str, version: int, name: str) -> FileR
 def snapshot_archive(request: Request, slug: str, version: int) -> StreamingHttpResponse:
     """Every file of a version in one zip: a folder that `load_dataset` opens."""
     project = project_for(request.user, slug, CAN_EXPORT)
-    return archive_answer(get_object_or_404(Snapshot, project=project, version=version))
+    return archive_download(get_object_or_404(Snapshot, project=project, version=version))
 
 
 # --- Judgments and agreement --------------------------------------------------------------------------------------
@@ -408,8 +408,8 @@ def demonstrations(request: Request, slug: str) -> StreamingHttpResponse:
 
 def _said(request: Request, slug: str, file: str) -> StreamingHttpResponse:
     project = project_for(request.user, slug, CAN_EXPORT)
-    found = statements(project, batches=_asked_batches(request, project))
-    lines = (json_line(said.row) for said in found if said.file == file)
+    rows = response_rows(project, batches=_asked_batches(request, project))
+    lines = (json_line(row.row) for row in rows if row.file == file)
     return StreamingHttpResponse(lines, content_type="application/jsonl")
 
 

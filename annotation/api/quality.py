@@ -18,7 +18,7 @@ from rest_framework.response import Response
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, project_for
 from annotation.api.data import ExportThrottle
-from annotation.data.exports import json_line
+from annotation.data.exports.writers import json_line
 from annotation.data.preferences import annotator_id
 from annotation.judge.answer_parts import marks_by_place
 from annotation.models import Judgment, Project, User

@@ -1,4 +1,4 @@
-"""Answers that are files: the same for the page and for the API."""
+"""HTTP responses with the files of a snapshot: the same for the page and for the API."""
 
 import json
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Any
 from django.http import FileResponse, Http404, StreamingHttpResponse
 from django.utils.http import content_disposition_header
 
-from annotation.data.exports import csv_chunks
-from annotation.data.snapshots import CARD, SnapshotError, archive, pair_file, snapshot_file
+from annotation.data.exports.spreadsheets import csv_chunks
+from annotation.data.snapshot_files import CARD, SnapshotError, archive, pair_file, snapshot_file
 from annotation.models import Snapshot
 
 CONTENT_TYPES = {
@@ -19,36 +19,36 @@ CONTENT_TYPES = {
 CSV_COLUMNS = ("prompt", "chosen", "rejected", "prompt_id", "annotator", "weight")
 
 
-def file_answer(snapshot: Snapshot, name: str) -> FileResponse:
-    """A frozen file as a download; Http404 for a name that the version does not list."""
+def file_download(snapshot: Snapshot, name: str) -> FileResponse:
+    """One file of a snapshot; Http404 for a name that the version does not list."""
     try:
         path = snapshot_file(snapshot, name)
     except SnapshotError as error:
         raise Http404(str(error)) from error
-    answer = FileResponse(
+    response = FileResponse(
         path.open("rb"),
         as_attachment=True,
         filename=name if name == CARD else f"{snapshot.project.slug}-v{snapshot.version}-{name}",
         content_type=CONTENT_TYPES.get(path.suffix, "text/plain; charset=utf-8"),
     )
     sha256 = next(file["sha256"] for file in snapshot.files if file["name"] == name)
-    answer["ETag"] = f'"{sha256}"'
-    return answer
+    response["ETag"] = f'"{sha256}"'
+    return response
 
 
-def archive_answer(snapshot: Snapshot) -> StreamingHttpResponse:
+def archive_download(snapshot: Snapshot) -> StreamingHttpResponse:
     """The whole version as one zip, streamed."""
     try:
         for file in snapshot.files:
             snapshot_file(snapshot, file["name"])
     except SnapshotError as error:
         raise Http404(str(error)) from error
-    answer = StreamingHttpResponse(archive(snapshot), content_type="application/zip")
-    return _as_attachment(answer, f"{snapshot.project.slug}-v{snapshot.version}.zip")
+    response = StreamingHttpResponse(archive(snapshot), content_type="application/zip")
+    return _as_attachment(response, f"{snapshot.project.slug}-v{snapshot.version}.zip")
 
 
-def csv_answer(snapshot: Snapshot, axis: str) -> StreamingHttpResponse:
-    """One axis' pairs for a spreadsheet: derived from the frozen file, formulas made harmless."""
+def csv_download(snapshot: Snapshot, axis: str) -> StreamingHttpResponse:
+    """One axis' pairs for a spreadsheet, from the frozen file."""
     try:
         path = snapshot_file(snapshot, f"{pair_file(axis)}.jsonl")
     except SnapshotError as error:
@@ -59,13 +59,13 @@ def csv_answer(snapshot: Snapshot, axis: str) -> StreamingHttpResponse:
             for line in lines:
                 yield json.loads(line)
 
-    answer = StreamingHttpResponse(
+    response = StreamingHttpResponse(
         csv_chunks(rows(), CSV_COLUMNS), content_type="text/csv; charset=utf-8"
     )
     name = f"{snapshot.project.slug}-v{snapshot.version}-{pair_file(axis)}.csv"
-    return _as_attachment(answer, name)
+    return _as_attachment(response, name)
 
 
-def _as_attachment(answer: StreamingHttpResponse, name: str) -> StreamingHttpResponse:
-    answer["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name)
-    return answer
+def _as_attachment(response: StreamingHttpResponse, name: str) -> StreamingHttpResponse:
+    response["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name)
+    return response

@@ -1,7 +1,7 @@
-"""Freezing what is too large to be waited for: a thread of the web server writes it, a row says how far.
+"""Freezing a large snapshot in the background: a thread of the web server writes it, a row has the progress.
 
-What is small is frozen while the request waits, as before. If the server is stopped in between, the
-row goes without a sign of life, says so, and nothing of the version is left.
+A small snapshot is frozen while the request waits. If the server is stopped meanwhile, the row gets
+no more signs of life and counts as failed, and nothing of the version is left.
 """
 
 import logging
@@ -13,16 +13,20 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from annotation.data import preferences
-from annotation.data.snapshots import SnapshotError, freeze_snapshot
+from annotation.data.snapshot_files import SnapshotError
+from annotation.data.snapshots import freeze_snapshot
 from annotation.lib.heartbeat import Heartbeat, is_stale
 from annotation.models import Batch, Freezing, Project, Snapshot
 
 State = Freezing.State
 # Judgments that are written in about a second (docs/log/data.md: 10,000 take five to ten).
-AT_ONCE = 2_000
+MAX_WAITED_FOR = 2_000
 STALE_AFTER = timedelta(minutes=3)
 PROGRESS_SECONDS = 1.0
-INTERRUPTED = "The server was stopped while it was written. Nothing is left of it: freeze again."
+INTERRUPTED = (
+    "The server was stopped while it wrote this version. Nothing is left of it: freeze again."
+)
+FAILED = "The version could not be written; the server's log has the reason."
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +34,17 @@ log = logging.getLogger(__name__)
 def freeze(
     project: Project, *, by: Any, batches: list[Batch] | None = None, note: str = ""
 ) -> Snapshot | Freezing:
-    """The snapshot where it is small, else the row that says how far it is.
+    """Freeze at once what is small, and start a thread for what is large.
 
-    SnapshotError as for a snapshot, and while another one of this project is being written.
+    Returns the snapshot, or the row with the progress. Raises SnapshotError as `freeze_snapshot`
+    does, and while another snapshot of this project is being written.
     """
-    total = preferences.counts(project, batches=batches)["used"]
-    if total <= AT_ONCE:
+    total = preferences.judgment_counts(project, batches=batches)["used"]
+    if total <= MAX_WAITED_FOR:
         return freeze_snapshot(project, by=by, batches=batches, note=note)
     with transaction.atomic():
         Project.objects.lock(project.pk)
-        last = latest(project)
+        last = latest_freezing(project)
         if last is not None and last.is_writing:
             raise SnapshotError(
                 f"A version is being written, {last.done:,} of {last.total:,} judgments so far; "
@@ -47,60 +52,58 @@ def freeze(
             )
         freezing = Freezing.objects.create(project=project, total=total, created_by=by)
         thread = threading.Thread(
-            target=_write_and_close, args=(freezing, batches, note), name="freezing", daemon=True
+            target=_write_in_thread, args=(freezing, batches, note), name="freezing", daemon=True
         )
         transaction.on_commit(thread.start)
     return freezing
 
 
-def latest(project: Project) -> Freezing | None:
-    """The last one that was begun. One that nobody writes any more has failed."""
+def latest_freezing(project: Project) -> Freezing | None:
+    """The one that was started last; marked as failed if it has had no sign of life for a while."""
     last = project.freezings.first()
     if last is not None and last.is_writing and is_stale(last.beat_at, STALE_AFTER):
-        lost = Freezing.objects.filter(pk=last.pk, state=State.WRITING, beat_at=last.beat_at)
-        lost.update(state=State.FAILED, reason=INTERRUPTED)
+        unchanged = Freezing.objects.filter(pk=last.pk, state=State.WRITING, beat_at=last.beat_at)
+        unchanged.update(state=State.FAILED, reason=INTERRUPTED)
         last.refresh_from_db()
     return last
 
 
-def write(freezing: Freezing, batches: list[Batch] | None, note: str) -> None:
-    """Write a version to its end; a second thread writes once a second how far it is.
-
-    The thread that freezes reads one consistent state of the database, so it can write nothing.
-    """
-    mine = Freezing.objects.filter(pk=freezing.pk)
+def write_in_background(freezing: Freezing, batches: list[Batch] | None, note: str) -> None:
+    """Write the snapshot, recording the progress once a second; the row says how it ended."""
+    row = Freezing.objects.filter(pk=freezing.pk)
     n_written = 0
 
-    def on_progress(n: int) -> None:
+    def remember(n: int) -> None:
         nonlocal n_written
         n_written = n
 
-    def report_progress() -> None:
-        mine.update(done=n_written, beat_at=timezone.now())
-
+    # In a thread of its own: the one that freezes reads one state of the database and writes nothing.
+    heartbeat = Heartbeat(
+        lambda: row.update(done=n_written, beat_at=timezone.now()),
+        every=PROGRESS_SECONDS,
+        name="freezing-progress",
+    )
     try:
-        with Heartbeat(report_progress, every=PROGRESS_SECONDS, name="freezing progress"):
+        with heartbeat:
             freeze_snapshot(
                 freezing.project,
                 by=freezing.created_by,
                 batches=batches,
                 note=note,
-                told=on_progress,
+                on_progress=remember,
             )
-    except SnapshotError as problem:
-        mine.update(state=State.FAILED, reason=str(problem)[:300])
+    except SnapshotError as error:
+        row.update(state=State.FAILED, reason=str(error)[:300])
     except Exception:
-        mine.update(
-            state=State.FAILED, reason="It could not be written: the log of the server says why."
-        )
+        row.update(state=State.FAILED, reason=FAILED)
         raise
     else:
-        mine.update(state=State.DONE, done=freezing.total)
+        row.update(state=State.DONE, done=freezing.total)
 
 
-def _write_and_close(*args: Any) -> None:
+def _write_in_thread(*args: Any) -> None:
     try:
-        write(*args)
+        write_in_background(*args)
     except Exception:
         log.exception("A snapshot could not be written.")
     finally:

@@ -1,7 +1,7 @@
 """Judgments as training reads them: K-way rankings, one row each, and the pairs that follow.
 
-One place for both readers: reward training takes the rows, exports take the rows and the pairs, so
-what a researcher downloads is what the model learned from. docs/formats.md names the fields.
+Reward training takes the rows, exports take the rows and the pairs: what a researcher downloads is
+what the model learned from. docs/formats.md names the fields.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,10 +33,8 @@ SIGNED_OFF = Q(assignment__comparison__prompt__source__signed_off_at__isnull=Fal
     | Q(assignment__comparison__batch__source__signed_off_at__isnull=False)
 )
 IN_TRAIN_SPLIT = Q(assignment__comparison__prompt__split=Prompt.Split.TRAIN)
-
-
-# A reviewer's ruling counts in place of the votes on its comparison, which are kept beside it.
-COUNTS = Q(assignment__comparison__is_ruled=False) | Q(assignment__is_ruling=True)
+# A reviewer's ruling replaces the votes on its comparison, which are kept.
+NOT_OVERRULED = Q(assignment__comparison__is_ruled=False) | Q(assignment__is_ruling=True)
 
 
 def judgments_of(
@@ -44,12 +42,12 @@ def judgments_of(
 ) -> JudgmentQuerySet:
     """The judgments that count: latest revision, not taken back, not excluded, no gold.
 
-    Where a reviewer ruled only the ruling counts; with `adjudicated` False everything is there.
+    Where a reviewer ruled, only the ruling counts; with `adjudicated` False the votes and the ruling.
     """
     judgments = Judgment.objects.current().of_project(project)
     judgments = judgments.filter(assignment__comparison__gold__isnull=True)
     if adjudicated:
-        judgments = judgments.filter(COUNTS)
+        judgments = judgments.filter(NOT_OVERRULED)
     if batches is not None:
         judgments = judgments.filter(
             assignment__comparison__batch__in=[batch.pk for batch in batches]
@@ -58,15 +56,15 @@ def judgments_of(
 
 
 def trainable(judgments: JudgmentQuerySet) -> JudgmentQuerySet:
-    """Those that training may see: the train split, and every source signed off by somebody."""
+    """Those that training may see: the train split, and every source signed off."""
     return judgments.filter(SIGNED_OFF, IN_TRAIN_SPLIT)
 
 
-def counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[str, int]:
+def judgment_counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[str, int]:
     """How many judgments there are, and why some of them never reach a training export.
 
-    `used` + `heldout` + `not_signed_off` = `current`; `excluded` were taken out by a reviewer and
-    `overruled` stand behind a reviewer's ruling.
+    `used` + `heldout` + `not_signed_off` = `current`; `excluded` were excluded by a reviewer and
+    `overruled` replaced by a reviewer's ruling.
     """
     batches = None if batches is None else list(batches)
     current = judgments_of(project, batches=batches)
@@ -75,7 +73,7 @@ def counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[
         excluded_at__isnull=False,
         assignment__comparison__gold__isnull=True,
     )
-    overruled = judgments_of(project, batches=batches, adjudicated=False).exclude(COUNTS)
+    overruled = judgments_of(project, batches=batches, adjudicated=False).exclude(NOT_OVERRULED)
     if batches is not None:
         excluded = excluded.filter(assignment__comparison__batch__in=[b.pk for b in batches])
     in_split = current.filter(IN_TRAIN_SPLIT)
@@ -97,10 +95,10 @@ def counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[
 def annotator_id(
     project: Project, user: User, *, is_imported: bool = False, is_ruling: bool = False
 ) -> str:
-    """A stable name for one person in one project that nobody without the server's key can undo.
+    """A stable pseudonym for one person in one project; only the server's key links it to them.
 
     Starts with `simulated-` for a program that plays an annotator, with `imported-` for judgments
-    that came from a file and with `reviewer-` for a ruling, so that each shows in any export.
+    from a file and with `reviewer-` for a ruling, so that every export shows it.
     """
     digest = salted_hmac("annotation.annotator", f"{project.pk}:{user.pk}").hexdigest()[:10]
     kind = "simulated" if user.is_simulated else "imported" if is_imported else "annotator"
@@ -122,8 +120,8 @@ def preference_rows(
     Streams in chunks, ordered by comparison and then by judgment, so the same judgments give the
     same rows in the same order. Rows of held-out and watch prompts and of sources that nobody
     signed off are left out unless `only_trainable` is False. `rounds` maps a batch's id to the
-    `round` label; without it the label is the batch's name. A reviewer's ruling stands in place of
-    the votes it decided; `adjudicated=False` gives what annotators said, and no rulings.
+    `round` label; without it the label is the batch's name. A reviewer's ruling replaces the votes
+    that it decided; `adjudicated=False` gives the annotators' votes, and no rulings.
     """
     for origin, row in rows_with_origins(
         project,
@@ -137,7 +135,7 @@ def preference_rows(
 
 
 class Origin(NamedTuple):
-    """Where one row comes from, for whoever counts: ids of its batch and of its sources."""
+    """Where one row comes from: ids of its batch and of its sources."""
 
     batch: int
     sources: frozenset[int]
@@ -153,91 +151,116 @@ def rows_with_origins(
     only_trainable: bool = True,
     adjudicated: bool = True,
 ) -> Iterator[tuple[Origin, Row]]:
-    """`preference_rows`, each beside its origin; without `adjudicated` the rulings as well.
+    """`preference_rows`, each with its origin; without `adjudicated` the rulings as well.
 
-    Reads plain columns, as making 200,000 response objects took half of the time of an export.
+    Reads plain columns: creating 200,000 response objects took half of the time of an export.
     """
     judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
         judgments = trainable(judgments)
-    # Only ids are held: no cursor stays open, and no sort carries the texts.
+    # Only ids are kept in memory: no cursor stays open, and no sort carries the texts.
     ids = list(judgments.order_by("assignment__comparison_id", "pk").values_list("pk", flat=True))
-    people: dict[int, User] = {}
-    names: dict[tuple[int, bool], str] = {}
+    names = AnnotatorNames(project)
     for start in range(0, len(ids), CHUNK):
-        wanted = ids[start : start + CHUNK]
-        judged = {
-            row[0]: row
-            for row in Judgment.objects.filter(pk__in=wanted).values_list(
-                "pk",
-                "uid",
-                "ranks",
-                "assignment__annotator_id",
-                "assignment__comparison_id",
-                "assignment__is_ruling",
+        yield from _rows_of(project, ids[start : start + CHUNK], rounds, names)
+
+
+class AnnotatorNames:
+    """The names of a project's annotators in exports, each computed once."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._users: dict[int, User] = {}
+        self._names: dict[tuple[int, bool], str] = {}
+
+    def load(self, users: Iterable[int]) -> None:
+        """Fetch the accounts of these users in one query."""
+        self._users |= User.objects.in_bulk(set(users) - set(self._users))
+
+    def name(self, user: int, *, is_imported: bool, is_ruling: bool) -> str:
+        if (user, is_ruling) not in self._names:
+            self._names[user, is_ruling] = annotator_id(
+                self.project, self._users[user], is_imported=is_imported, is_ruling=is_ruling
             )
-        }
-        more = _more(wanted, project.axis_keys)
-        people |= User.objects.in_bulk({row[3] for row in judged.values()} - set(people))
-        compared = {
-            comparison.pk: comparison
-            for comparison in Comparison.objects.filter(
-                pk__in={row[4] for row in judged.values()}
-            ).select_related("prompt", "batch")
-        }
-        responses: dict[int, list[tuple[str, str]]] = {pk: [] for pk in compared}
-        for comparison_id, pk, text in (
-            Response.objects.filter(comparison__in=responses)
-            .order_by("pk")
-            .values_list("comparison_id", "pk", "text")
-        ):
-            responses[comparison_id].append((str(pk), text))
-        for judgment_id in wanted:
-            _, uid, ranks, person, comparison_id, is_ruling = judged[judgment_id]
-            if not ranks:  # A rating or a demonstration prefers nothing.
-                continue
-            comparison = compared[comparison_id]
-            prompt, batch = comparison.prompt, comparison.batch
-            if (person, is_ruling) not in names:
-                names[person, is_ruling] = annotator_id(
-                    project,
-                    people[person],
-                    is_imported=batch.is_imported,
-                    is_ruling=is_ruling,
-                )
-            shown = responses[comparison_id]
-            sources = (prompt.source_id, batch.source_id)
-            yield (
-                Origin(
-                    batch.pk,
-                    frozenset(pk for pk in sources if pk is not None),
-                    is_ruling=is_ruling,
-                    is_overruled=comparison.is_ruled and not is_ruling,
+        return self._names[user, is_ruling]
+
+
+def _rows_of(
+    project: Project, ids: list[int], rounds: Mapping[int, Any] | None, names: AnnotatorNames
+) -> Iterator[tuple[Origin, Row]]:
+    """The rows of these judgments, in their order, with one query per table."""
+    judgments = {
+        row[0]: row
+        for row in Judgment.objects.filter(pk__in=ids).values_list(
+            "pk",
+            "uid",
+            "ranks",
+            "assignment__annotator_id",
+            "assignment__comparison_id",
+            "assignment__is_ruling",
+        )
+    }
+    details = _details(ids, project.axis_keys)
+    names.load(row[3] for row in judgments.values())
+    comparisons = {
+        comparison.pk: comparison
+        for comparison in Comparison.objects.filter(
+            pk__in={row[4] for row in judgments.values()}
+        ).select_related("prompt", "batch")
+    }
+    responses = _responses_of(comparisons)
+    for pk in ids:
+        _, uid, ranks, annotator, comparison_id, is_ruling = judgments[pk]
+        if not ranks:  # A rating or a demonstration prefers nothing.
+            continue
+        comparison = comparisons[comparison_id]
+        prompt, batch = comparison.prompt, comparison.batch
+        sources = (prompt.source_id, batch.source_id)
+        origin = Origin(
+            batch.pk,
+            frozenset(source for source in sources if source is not None),
+            is_ruling=is_ruling,
+            is_overruled=comparison.is_ruled and not is_ruling,
+        )
+        shown = responses[comparison_id]
+        yield (
+            origin,
+            {
+                "judgment_id": str(uid),
+                "prompt_id": str(prompt.uid),
+                "annotator": names.name(
+                    annotator, is_imported=batch.is_imported, is_ruling=is_ruling
                 ),
-                {
-                    "judgment_id": str(uid),
-                    "prompt_id": str(prompt.uid),
-                    "annotator": names[person, is_ruling],
-                    "round": batch.name if rounds is None else rounds.get(batch.pk),
-                    "messages": prompt.messages,
-                    "category": prompt.category,
-                    "risk": prompt.risk,
-                    "responses": [text for _, text in shown],
-                    "ranks": {
-                        axis: [ranks.get(axis, {}).get(pk) for pk, _ in shown]
-                        for axis in project.axis_keys
-                    },
-                    "weight": 1.0,
-                    **more[judgment_id],
+                "round": batch.name if rounds is None else rounds.get(batch.pk),
+                "messages": prompt.messages,
+                "category": prompt.category,
+                "risk": prompt.risk,
+                "responses": [text for _, text in shown],
+                "ranks": {
+                    axis: [ranks.get(axis, {}).get(key) for key, _ in shown]
+                    for axis in project.axis_keys
                 },
-            )
+                "weight": 1.0,
+                **details[pk],
+            },
+        )
 
 
-def _more(wanted: list[int], axes: list[str]) -> dict[int, Row]:
-    """What else was said about each ranking: how strongly, what the unranked are, whether all are bad.
+def _responses_of(comparisons: Iterable[int]) -> dict[int, list[tuple[str, str]]]:
+    """The responses of each comparison, as (id, text)."""
+    responses: dict[int, list[tuple[str, str]]] = {pk: [] for pk in comparisons}
+    columns = ("comparison_id", "pk", "text")
+    rows = Response.objects.filter(comparison__in=responses).order_by("pk").values_list(*columns)
+    for comparison_id, pk, text in rows:
+        responses[comparison_id].append((str(pk), text))
+    return responses
 
-    By judgment: `{"strength": {axis: level or None}, "margin": {axis: number or None}, "unranked":
-    "unknown" or "below", "all_bad": [axes], "reason": text}`.
+
+def _details(ids: list[int], axes: list[str]) -> dict[int, Row]:
+    """What a row says in addition to its ranks, by judgment.
+
+    `{"strength": {axis: level or None}, "margin": {axis: number or None}, "unranked": "unknown" or
+    "below", "all_bad": [axes], "reason": text}`.
     """
     columns = ("pk", "strength", "rest_below", "all_bad", "reason")
     return {
@@ -249,13 +272,13 @@ def _more(wanted: list[int], axes: list[str]) -> dict[int, Row]:
             "reason": reason,
         }
         for pk, strength, rest_below, all_bad, reason in Judgment.objects.filter(
-            pk__in=wanted
+            pk__in=ids
         ).values_list(*columns)
     }
 
 
 def has_strength(project: Project, *, batches: Iterable[Batch] | None = None) -> bool:
-    """Whether anybody was asked how much better the better of two is."""
+    """Whether any comparison of two asked how much better the better response is."""
     return trainable(judgments_of(project, batches=batches)).exclude(strength={}).exists()
 
 
@@ -265,12 +288,11 @@ def pairs(
     """Every pair of a ranking as a row of TRL's conversational preference format.
 
     `{"prompt": [messages], "chosen": [{assistant}], "rejected": [{assistant}], "prompt_id",
-    "annotator", "weight"}`, in the order of `rows` and, within a row, best
-    ranks first. Responses that were not ranked are left out, unless the row says that they are below
-    (a top-k ranking); so are pairs of equal texts. `margins` adds `strength` and `margin`, None and 0
-    where nobody was asked how much better the better one is: TRL wants a number or no such column.
-    `ties`: "drop" leaves a tie out,
-    "half" gives it twice, once in each direction, at half the weight.
+    "annotator", "weight"}`, in the order of `rows` and, within a row, best ranks first. Unranked
+    responses are left out, unless the row says that they are below (a top-k ranking); so are pairs
+    of equal texts. `margins` adds `strength` and `margin`, which are None and 0 where no strength
+    was asked: TRL requires a number or no such column. `ties`: "drop" leaves a tie out, "half" gives
+    it twice, once in each direction, at half the weight.
     """
     if ties not in ("drop", "half"):
         raise ValueError(f'ties is "drop" or "half", got {ties!r}')
@@ -282,9 +304,9 @@ def pairs(
         )
         ordered = [*combinations(ranked, 2)]
         if row.get("unranked") == "below" and ranked:
-            told = {index for _, index in ranked}
-            rest = [i for i in range(len(row["responses"])) if i not in told]
-            ordered += [((rank, a), (BELOW, b)) for rank, a in ranked for b in rest]
+            has_rank = {index for _, index in ranked}
+            unranked = [i for i in range(len(row["responses"])) if i not in has_rank]
+            ordered += [((rank, a), (BELOW, b)) for rank, a in ranked for b in unranked]
         for (rank_a, a), (rank_b, b) in ordered:
             better, worse = row["responses"][a], row["responses"][b]
             if better == worse:

@@ -1,6 +1,6 @@
-"""What people said beside preferences, as rows: ratings of single responses, and demonstrations.
+"""Ratings of single responses and written answers (demonstrations), as rows.
 
-The same judgments that `preferences` reads, by the same rules of what training may see.
+They come from the same judgments as `preferences`, under the same rules of what training may see.
 docs/formats.md names the fields.
 """
 
@@ -22,17 +22,17 @@ WRITTEN = ~Q(rewrite="")
 RATED = ~Q(ratings={}) | ~Q(safety={})
 
 
-class Statement(NamedTuple):
-    """One row, where it comes from, and the file it belongs to ("ratings" or "demonstrations")."""
+class ResponseRow(NamedTuple):
+    """One row about a single response: its file ("ratings" or "demonstrations") and its origin."""
 
     file: str
     origin: Origin
     row: Row
-    counts: bool
-    """Whether it is the first of a judgment that is not a preference as well: so each counts once."""
+    is_first: bool
+    """Whether it is the first row of a judgment without ranks: so each such judgment counts once."""
 
 
-def statements(
+def response_rows(
     project: Project,
     *,
     batches: Iterable[Batch] | None = None,
@@ -40,13 +40,13 @@ def statements(
     only_trainable: bool = True,
     adjudicated: bool = True,
     until: datetime | None = None,
-) -> Iterator[Statement]:
+) -> Iterator[ResponseRow]:
     """Every rating and every written answer of the judgments that count, in their order.
 
     A rating is one response as one person saw it. A written answer is a demonstration: the ideal
-    answer, the correction of a response, or the better answer written beside a comparison.
-    Where a reviewer ruled only the ruling is there; without `adjudicated` the votes are as well, and
-    each row's origin says which it is.
+    answer, the correction of a response, or the better answer written in addition to a comparison.
+    Where a reviewer ruled, only the ruling is there; without `adjudicated` the votes as well, and
+    each row's origin says which it is. `until` leaves out what was written later.
     """
     judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
@@ -59,116 +59,102 @@ def statements(
         .values_list("pk", flat=True)
     )
     for start in range(0, len(ids), CHUNK):
-        wanted = ids[start : start + CHUNK]
-        found = {
+        chunk = ids[start : start + CHUNK]
+        by_pk = {
             judgment.pk: judgment
-            for judgment in Judgment.objects.filter(pk__in=wanted).select_related(
+            for judgment in Judgment.objects.filter(pk__in=chunk).select_related(
                 "assignment__annotator",
                 "assignment__comparison__prompt",
                 "assignment__comparison__batch",
             )
         }
-        texts = _texts(found.values())
-        for pk in wanted:
-            judgment = found[pk]
-            batch = judgment.assignment.comparison.batch
+        texts = _texts(by_pk.values())
+        for pk in chunk:
+            batch = by_pk[pk].assignment.comparison.batch
             label = batch.name if rounds is None else rounds.get(batch.pk)
-            yield from _of_judgment(project, judgment, label, texts)
+            yield from _rows_of(project, by_pk[pk], label, texts)
 
 
 def rating_rows(project: Project, *, batches: Iterable[Batch] | None = None) -> Iterator[Row]:
-    """What annotators said of each response by itself, of every prompt, without reviewers' rulings.
+    """The annotators' ratings of every prompt, without reviewers' rulings: for agreement.
 
-    For agreement: `preference_rows(…, only_trainable=False, adjudicated=False)` beside it.
+    The rankings for the same purpose are `preference_rows(…, only_trainable=False,
+    adjudicated=False)`.
     """
-    for said in statements(project, batches=batches, only_trainable=False, adjudicated=False):
-        if said.file == "ratings" and not said.origin.is_ruling:
-            yield said.row
+    for row in response_rows(project, batches=batches, only_trainable=False, adjudicated=False):
+        if row.file == "ratings" and not row.origin.is_ruling:
+            yield row.row
 
 
 def demonstrations(
     project: Project, *, only_trainable: bool = True, until: datetime | None = None
 ) -> Iterator[Row]:
-    """Every answer that people wrote, as supervised fine-tuning reads them: docs/formats.md, `sft`.
-
-    `until` leaves out what was written later.
-    """
-    for said in statements(project, only_trainable=only_trainable, until=until):
-        if said.file == "demonstrations":
-            yield {name: said.row[name] for name in SFT_FIELDS}
+    """Every answer that people wrote, as supervised fine-tuning reads them: docs/formats.md, `sft`."""
+    for row in response_rows(project, only_trainable=only_trainable, until=until):
+        if row.file == "demonstrations":
+            yield {name: row.row[name] for name in SFT_FIELDS}
 
 
 def attributes_of(project: Project) -> list[str]:
-    """Keys of everything that responses were rated on in this project, in the order they came."""
+    """Keys of every attribute that responses were rated on in this project, in order of first use."""
     protocols = [project.rules, *(batch.rules for batch in project.batches.order_by("pk"))]
-    return list(dict.fromkeys(one.key for rules in protocols for one in rules.attributes))
+    attributes = [attribute for protocol in protocols for attribute in protocol.attributes]
+    return list(dict.fromkeys(attribute.key for attribute in attributes))
 
 
 def _texts(judgments: Iterable[Judgment]) -> dict[str, str]:
+    """The text of every response that these judgments were about, by its id."""
     comparisons = {judgment.assignment.comparison_id for judgment in judgments}
-    found = Response.objects.filter(comparison__in=comparisons).values_list("pk", "text")
-    return {str(pk): text for pk, text in found}
+    responses = Response.objects.filter(comparison__in=comparisons).values_list("pk", "text")
+    return {str(pk): text for pk, text in responses}
 
 
-def _of_judgment(
+def _rows_of(
     project: Project, judgment: Judgment, label: Any, texts: dict[str, str]
-) -> Iterator[Statement]:
-    comparison, person = judgment.assignment.comparison, judgment.assignment.annotator
+) -> Iterator[ResponseRow]:
+    comparison, annotator = judgment.assignment.comparison, judgment.assignment.annotator
     prompt, batch = comparison.prompt, comparison.batch
-    assert isinstance(person, User)
+    assert isinstance(annotator, User)
     sources = (prompt.source_id, batch.source_id)
     is_ruling = judgment.assignment.is_ruling
     origin = Origin(
         batch.pk,
-        frozenset(pk for pk in sources if pk is not None),
+        frozenset(source for source in sources if source is not None),
         is_ruling=is_ruling,
         is_overruled=comparison.is_ruled and not is_ruling,
     )
-    said = {
+    common = {
         "judgment_id": str(judgment.uid),
         "prompt_id": str(prompt.uid),
         "annotator": annotator_id(
-            project,
-            person,
-            is_imported=batch.is_imported,
-            is_ruling=is_ruling,
+            project, annotator, is_imported=batch.is_imported, is_ruling=is_ruling
         ),
         "round": label,
         "messages": prompt.messages,
         "category": prompt.category,
         "risk": prompt.risk,
     }
-    counts = not judgment.ranks
+    is_first = not judgment.ranks
     for pk in sorted({*judgment.ratings, *judgment.safety}, key=int):
         if pk not in texts:
             continue
-        vote = judgment.safety.get(pk)
-        yield Statement(
-            "ratings",
-            origin,
-            {
-                **said,
-                "response": texts[pk],
-                "attributes": judgment.ratings.get(pk, {}),
-                "safe": vote["safe"] if vote else None,
-                "harms": vote["harms"] if vote else [],
-                "reason": judgment.reason,
-            },
-            counts,
-        )
-        counts = False
+        safety = judgment.safety.get(pk)
+        rating = {
+            "response": texts[pk],
+            "attributes": judgment.ratings.get(pk, {}),
+            "safe": safety["safe"] if safety else None,
+            "harms": safety["harms"] if safety else [],
+            "reason": judgment.reason,
+        }
+        yield ResponseRow("ratings", origin, {**common, **rating}, is_first)
+        is_first = False
     if judgment.rewrite.strip():
         kinds = {DEMONSTRATE: DEMONSTRATION, REWRITE: CORRECTION}
         based_on = str(judgment.based_on_id) if judgment.based_on_id else ""
-        yield Statement(
-            "demonstrations",
-            origin,
-            {
-                **said,
-                "response": judgment.rewrite,
-                "kind": kinds.get(batch.face, BETTER),
-                "based_on": texts.get(based_on),
-                "weight": 1.0,
-            },
-            counts,
-        )
+        demonstration = {
+            "response": judgment.rewrite,
+            "kind": kinds.get(batch.face, BETTER),
+            "based_on": texts.get(based_on),
+            "weight": 1.0,
+        }
+        yield ResponseRow("demonstrations", origin, {**common, **demonstration}, is_first)

@@ -16,16 +16,11 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view, role_of
 from annotation.data import imports, preferences
-from annotation.data.downloads import archive_answer, csv_answer, file_answer
-from annotation.data.freezing import freeze, latest
+from annotation.data.downloads import archive_download, csv_download, file_download
+from annotation.data.freezing import freeze, latest_freezing
 from annotation.data.import_formats.read_file import read_comparisons, read_prompts
 from annotation.data.import_formats.report import ImportReport
-from annotation.data.snapshots import (
-    SnapshotError,
-    config_name,
-    pair_file,
-    snapshot_file,
-)
+from annotation.data.snapshot_files import SnapshotError, config_name, pair_file, snapshot_file
 from annotation.data.sources import sign_off_source
 from annotation.lib.languages import english_only
 from annotation.lib.markdown import render_markdown
@@ -246,7 +241,7 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
         ).filter(n_judgments__gt=0)
     )
     versions = list(project.snapshots.select_related("created_by").order_by("-version"))
-    freezing = latest(project)
+    freezing = latest_freezing(project)
     if freezing is not None and versions and versions[0].created_at > freezing.created_at:
         freezing = None  # How it ended matters no more.
     chosen_pks = {str(pk) for pk in form["batches"].value() or ()}
@@ -257,7 +252,7 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
             "form": form,
             "can_export": can_export,
             "freezing": freezing,
-            "counts": preferences.counts(project),
+            "counts": preferences.judgment_counts(project),
             "batches": [
                 (batch, not form.is_bound or str(batch.pk) in chosen_pks) for batch in batches
             ],
@@ -455,7 +450,7 @@ def snapshot_download(
     request: HttpRequest, project: Project, version: int, name: str
 ) -> FileResponse:
     """One file of a version, as it was frozen."""
-    return file_answer(get_object_or_404(Snapshot, project=project, version=version), name)
+    return file_download(get_object_or_404(Snapshot, project=project, version=version), name)
 
 
 @english_only
@@ -463,7 +458,7 @@ def snapshot_download(
 @require_GET
 def snapshot_archive(request: HttpRequest, project: Project, version: int) -> StreamingHttpResponse:
     """Every file of a version in one zip."""
-    return archive_answer(get_object_or_404(Snapshot, project=project, version=version))
+    return archive_download(get_object_or_404(Snapshot, project=project, version=version))
 
 
 @english_only
@@ -473,4 +468,4 @@ def snapshot_csv(
     request: HttpRequest, project: Project, version: int, axis: str
 ) -> StreamingHttpResponse:
     """One axis' pairs for a spreadsheet."""
-    return csv_answer(get_object_or_404(Snapshot, project=project, version=version), axis)
+    return csv_download(get_object_or_404(Snapshot, project=project, version=version), axis)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from annotation.data import snapshots
+from annotation.data.snapshot_files import JUDGMENTS, SnapshotError, snapshot_file
 from rlhf.errors import StageError
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.round_config import RoundConfig
@@ -32,8 +32,8 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
     )
     save(config, run_dir / rundir.CONFIG)
     try:
-        frozen = snapshots.snapshot_file(round.snapshot, f"{snapshots.JUDGMENTS}.jsonl")
-    except snapshots.SnapshotError as error:
+        frozen = snapshot_file(round.snapshot, f"{JUDGMENTS}.jsonl")
+    except SnapshotError as error:
         if not round.snapshot.counts.get("judgments"):
             raise StageError(
                 f"Version {round.snapshot.version} of the data ranks nothing: it holds ratings or "

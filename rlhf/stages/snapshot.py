@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from annotation.data import snapshots
+from annotation.data.snapshot_files import SnapshotError
+from annotation.data.snapshots import freeze_snapshot
 from annotation.models import Batch, Snapshot
 from rlhf.errors import StageError
 from rlhf.models import Job, Round
@@ -36,10 +37,10 @@ def _freeze(round: Round, note: str) -> Snapshot:
     judged = judged.filter(pk__in=named) if named else judged.filter(state=Batch.State.CLOSED)
     number_of_batch = {pk: numbers.get(pk, "") for pk in judged.values_list("pk", flat=True)}
     try:
-        return snapshots.freeze_snapshot(
+        return freeze_snapshot(
             round.project, by=round.created_by, batches=judged, note=note, rounds=number_of_batch
         )
-    except snapshots.SnapshotError as error:
+    except SnapshotError as error:
         raise StageError(str(error)) from None
 
 

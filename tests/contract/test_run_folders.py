@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotation.data.exports import json_line
+from annotation.data.exports.writers import json_line
 from annotation.data.preferences import preference_rows
 from annotation.models import Judgment, Prompt
 from rlhf import rounds, simulation

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from annotation.data.snapshots import damaged_files
+from annotation.data.snapshot_files import damaged_files
 from annotation.models import Project, Snapshot
 from annotation.quality.audit import EXAMPLES, AuditError, audit, read_acknowledged
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
+from django.utils.html import escape
 
 from annotation.data import freezing, snapshots
+from annotation.data.snapshot_rows import SnapshotRows
 from annotation.models import Freezing, Snapshot
 from tests.factories import judged
 
@@ -19,7 +21,7 @@ DATA = "/projects/apollo/data/"
 @pytest.fixture
 def large(project, ada, monkeypatch):
     """Three judgments, where two are already too many to wait for."""
-    monkeypatch.setattr(freezing, "AT_ONCE", 1)
+    monkeypatch.setattr(freezing, "MAX_WAITED_FOR", 1)
     for _ in range(3):
         judged(project, by=ada)
     return project
@@ -37,7 +39,7 @@ def test_the_page_says_how_far_it_is_and_shows_the_version_when_it_is_there(clie
     again = client.post(DATA, {})
     assert again.status_code == 422
     assert "A version is being written, 2 of 3" in again.content.decode()
-    freezing.write(row, None, "large")
+    freezing.write_in_background(row, None, "large")
     assert (Snapshot.objects.get().note, Freezing.objects.get().state) == ("large", "done")
     page = client.get(DATA).content.decode()
     assert "Version 1" in page
@@ -50,7 +52,7 @@ def test_over_the_api_it_is_202_and_then_in_the_list(client, large, rita):
     begun = client.post(api, {}, content_type="application/json")
     assert (begun.status_code, "3 judgments" in begun.json()["detail"]) == (202, True)
     assert client.post(api, {}, content_type="application/json").status_code == 409
-    freezing.write(Freezing.objects.get(), None, "")
+    freezing.write_in_background(Freezing.objects.get(), None, "")
     assert client.get(api).json()["count"] == 1
 
 
@@ -75,19 +77,19 @@ def test_what_was_half_written_when_a_server_was_killed_is_cleared_away(
 def test_whatever_goes_wrong_is_said(client, large, rita, monkeypatch):
     row = freezing.freeze(large, by=rita)
 
-    def full(*args):
+    def full(self):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(snapshots, "_write_rows", full)
+    monkeypatch.setattr(SnapshotRows, "write", full)
     with pytest.raises(OSError, match="No space"):
-        freezing.write(row, None, "")
+        freezing.write_in_background(row, None, "")
     row.refresh_from_db()
     assert (row.state, "log" in row.reason) == ("failed", True)
     client.force_login(rita)
-    assert row.reason in client.get(DATA).content.decode()
+    assert escape(row.reason) in client.get(DATA).content.decode()
     monkeypatch.undo()
     snapshots.freeze_snapshot(large, by=rita)
-    assert row.reason not in client.get(DATA).content.decode(), "a later one stands in its place"
+    assert escape(row.reason) not in client.get(DATA).content.decode(), "a later one replaces it"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -5,7 +5,7 @@ import json
 import pytest
 from django.utils import timezone
 
-from annotation.data.preferences import annotator_id, counts, pairs, preference_rows
+from annotation.data.preferences import annotator_id, judgment_counts, pairs, preference_rows
 from annotation.models import Judgment, Prompt
 from tests.factories import (
     BatchFactory,
@@ -91,7 +91,7 @@ def test_taken_back_and_excluded_judgments_are_left_out(project, ada, ben):
     out = judged(project, by=ben)
     Judgment.objects.filter(current_for=out).update(excluded_at=timezone.now())
     assert [r["judgment_id"] for r in preference_rows(project)] == [str(kept.judgment.uid)]
-    assert counts(project) == {
+    assert judgment_counts(project) == {
         "current": 1, "used": 1, "heldout": 0, "not_signed_off": 0, "excluded": 1,
         "overruled": 0,
     }  # fmt: skip
@@ -104,7 +104,7 @@ def test_held_out_prompts_and_unsigned_sources_never_reach_training(project, ada
     unsigned = SourceFactory(project=project, signed_off_at=None)
     judged(project, by=ada, batch=BatchFactory(project=project, source=unsigned))
     assert list(preference_rows(project)) == []
-    assert counts(project) == {
+    assert judgment_counts(project) == {
         "current": 4, "used": 0, "heldout": 2, "not_signed_off": 2, "excluded": 0,
         "overruled": 0,
     }  # fmt: skip

@@ -5,8 +5,9 @@ import pytest
 from django.urls import reverse
 
 from annotation.data.preferences import pairs, preference_rows
-from annotation.data.ratings_and_demonstrations import statements
-from annotation.data.snapshots import SnapshotError, damaged_files, freeze_snapshot, snapshot_file
+from annotation.data.ratings_and_demonstrations import response_rows
+from annotation.data.snapshot_files import SnapshotError, damaged_files, snapshot_file
+from annotation.data.snapshots import freeze_snapshot
 from annotation.judge.assignment import next_assignment
 from annotation.judge.submitting import Answer, submit_judgment, undo_last
 from annotation.projects.batches import ResponseText, add_comparisons, create_batch, open_batch
@@ -193,7 +194,7 @@ def test_what_training_may_not_see_is_in_no_file(ask, project, ada, grace):
     )
     send(ask("demonstrate", texts=()), rewrite="Taken back.")
     undo_last(ada, project)
-    assert list(statements(project)) == []
-    assert len(list(statements(project, only_trainable=False))) == 2
+    assert list(response_rows(project)) == []
+    assert len(list(response_rows(project, only_trainable=False))) == 2
     with pytest.raises(SnapshotError):
         freeze_snapshot(project, by=grace)

@@ -11,13 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotation.data.preferences import preference_rows
-from annotation.data.snapshots import (
-    SnapshotError,
-    archive,
-    damaged_files,
-    freeze_snapshot,
-    snapshot_file,
-)
+from annotation.data.snapshot_files import SnapshotError, archive, damaged_files, snapshot_file
+from annotation.data.snapshots import freeze_snapshot
 from annotation.models import Judgment, Prompt, Snapshot, Source
 from annotation.projects.guidelines import change_guidelines
 from tests.factories import (
@@ -131,7 +126,7 @@ def test_held_out_prompts_are_counted_and_left_out(project, rita, ada, judgments
 
 
 def test_a_failure_half_way_leaves_no_folder(project, rita, judgments, settings, monkeypatch):
-    monkeypatch.setattr("annotation.data.snapshots._facts", lambda *_: 1 / 0)
+    monkeypatch.setattr("annotation.data.snapshots._columns", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         freeze_snapshot(project, by=rita)
     assert list(Path(settings.SNAPSHOTS_DIR).iterdir()) == []
@@ -364,4 +359,4 @@ def test_the_card_names_the_guidelines_that_people_had_and_not_those_of_today(pr
     project.refresh_from_db()
     made = freeze_snapshot(project, by=grace)
     assert made.counts["guidelines"] == {"1": 1, "2": 1}
-    assert "Guidelines: versions 1 (1 judgments), 2 (1 judgments)." in made.card
+    assert "Guidelines: version 1: 1 judgments, version 2: 1 judgments." in made.card

@@ -13,7 +13,8 @@ import pytest
 from django.conf import settings
 from django.db import connection, transaction
 
-from annotation.data import snapshots
+from annotation.data import snapshot_rows
+from annotation.data.snapshots import freeze_snapshot
 from annotation.judge.assignment import lock, next_assignment, peek_next, release, release_overdue
 from annotation.judge.submitting import Answer, skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Event, Judgment, Project
@@ -183,7 +184,7 @@ def test_what_is_judged_while_a_version_is_frozen_is_in_all_of_its_files_or_in_n
         ComparisonFactory(batch=batch, responses=2, needed=1)
     judge(ada)
     judge(ben)
-    read = snapshots.statements
+    read = snapshot_rows.response_rows
 
     def meanwhile(*args, **kwargs):
         with ThreadPoolExecutor(1) as pool:
@@ -193,13 +194,13 @@ def test_what_is_judged_while_a_version_is_frozen_is_in_all_of_its_files_or_in_n
         assert Judgment.objects.count() == 2, "what is read is of the moment when it began"
         yield from read(*args, **kwargs)
 
-    monkeypatch.setattr(snapshots, "statements", meanwhile)
-    made = snapshots.freeze_snapshot(project, by=grace)
+    monkeypatch.setattr(snapshot_rows, "response_rows", meanwhile)
+    made = freeze_snapshot(project, by=grace)
     assert (made.counts["judgments"], made.counts["ratings"]) == (2, 4)
     assert made.counts["guidelines"] == {str(project.guideline_version): 2}
     assert Judgment.objects.count() == 3
     monkeypatch.undo()
-    after = snapshots.freeze_snapshot(project, by=grace)
+    after = freeze_snapshot(project, by=grace)
     assert (after.counts["judgments"], after.counts["ratings"]) == (2, 4)
     assert after.sha256 != made.sha256
 

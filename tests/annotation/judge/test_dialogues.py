@@ -8,7 +8,8 @@ import pytest
 from django.utils import timezone
 
 from annotation.data.preferences import pairs, preference_rows
-from annotation.data.snapshots import freeze_snapshot, snapshot_file
+from annotation.data.snapshot_files import snapshot_file
+from annotation.data.snapshots import freeze_snapshot
 from annotation.judge import dialogues
 from annotation.judge.assignment import next_assignment, release_overdue
 from annotation.judge.dialogues import DialogueError

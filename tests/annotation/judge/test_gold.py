@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from annotation.data.preferences import counts, preference_rows
+from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.judge.assignment import next_assignment, peek_next, release_overdue, waiting
 from annotation.judge.gold import (
     GoldError,
@@ -147,7 +147,7 @@ def test_gold_is_no_data_and_no_progress(mixed, project, ada):
     while assignment := next_assignment(ada, project):
         answer(assignment)
     assert sum(1 for _ in preference_rows(project, only_trainable=False)) == 30
-    assert counts(project)["current"] == 30
+    assert judgment_counts(project)["current"] == 30
     progress = batch_progress(mixed)
     assert (progress["comparisons"], progress["needed"], progress["judged"]) == (30, 30, 30)
     for gold in Comparison.objects.filter(gold__isnull=False):

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotation.data.exports import csv_chunks, harmless, json_line
+from annotation.data.exports.spreadsheets import csv_chunks, escape_formula
+from annotation.data.exports.writers import json_line
 from annotation.data.imports import import_comparisons, import_prompts
-from annotation.data.snapshots import freeze_snapshot, snapshot_file
+from annotation.data.snapshot_files import snapshot_file
+from annotation.data.snapshots import freeze_snapshot
 from annotation.models import Prompt
 from annotation.tokens import create_token
 
@@ -167,7 +169,7 @@ def test_any_text_survives_csv_but_for_the_apostrophe(texts):
     read = [row[0] if row else "" for row in read]
     for text, cell in zip(texts, read, strict=True):
         assert cell in (text, f"'{text}")
-        assert cell == harmless(text)
+        assert cell == escape_formula(text)
         assert not cell.startswith(tuple("=+-@\t\r"))
 
 

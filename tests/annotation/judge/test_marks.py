@@ -407,9 +407,7 @@ def test_a_snapshot_of_ratings_says_how_far_people_agree(rating, rated, rita, cl
     snapshot = freeze_snapshot(rating, by=rita)
     assert set(snapshot.agreement) == {QUALITY, SAFE}
     assert "- **quality (mark)**: two annotators give the same mark" in snapshot.card
-    assert (
-        "- **safe or unsafe**: two annotators call a response safe or unsafe alike" in snapshot.card
-    )
+    assert "- **safe or unsafe**: two annotators cast the same vote" in snapshot.card
     client.force_login(rita)
     for where in ("", f"{snapshot.version}/"):
         page = client.get(f"/projects/apollo/data/{where}").content.decode()

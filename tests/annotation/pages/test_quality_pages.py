@@ -9,7 +9,7 @@ from django.forms import ModelForm
 from django.utils import timezone
 
 from annotation.api.quality import vote_rows
-from annotation.data.preferences import counts, preference_rows
+from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.data.snapshots import freeze_snapshot
 from annotation.judge import gold
 from annotation.judge.assignment import next_assignment, renew
@@ -130,7 +130,7 @@ def test_excluded_judgments_are_kept_and_counted_and_in_nothing(project, busy, g
     client.post(where, {"act": "exclude-all", "reason": "Did not read", "ask_again": "on"})
     assert Judgment.objects.filter(excluded_reason="Did not read").count() == 30
     assert len(list(preference_rows(project))) == 60
-    assert counts(project)["excluded"] == 30
+    assert judgment_counts(project)["excluded"] == 30
     snapshot = freeze_snapshot(project, by=rita)
     assert snapshot.counts["left_out"]["excluded"] == 30
     assert "30 that were excluded" in snapshot.card

@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 
 from annotation.data.preferences import preference_rows
-from annotation.data.ratings_and_demonstrations import demonstrations, statements
+from annotation.data.ratings_and_demonstrations import demonstrations, response_rows
 from annotation.judge.submitting import Answer, submit_judgment
 from annotation.models import Assignment, Judgment, ReviewCase
 from annotation.protocols import PRESETS
@@ -161,7 +161,7 @@ def test_marks_far_apart_are_a_disagreement_and_can_be_given_anew(asked, decide,
     short = decide(case, "own", **own, **{"pair-overall": "A1"}, note="Short.")
     assert "Say why in 20 characters or more" in short.content.decode()
     assert decide(case, "own", **own, **{"pair-overall": "A1"}, note=why).status_code == 302
-    rated = [said.row for said in statements(project) if said.file == "ratings"]
+    rated = [row.row for row in response_rows(project) if row.file == "ratings"]
     assert [row["attributes"]["helpfulness"] for row in rated] == [3, 1]
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotation.data.snapshots import freeze_snapshot, snapshot_file
+from annotation.data.snapshot_files import snapshot_file
+from annotation.data.snapshots import freeze_snapshot
 from annotation.judge.assignment import next_assignment
 from annotation.judge.submitting import Answer, submit_judgment
 from annotation.models import Comparison, Judgment

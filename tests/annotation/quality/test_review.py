@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotation.data.preferences import counts, preference_rows
+from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.data.snapshots import freeze_snapshot
 from annotation.judge.submitting import Answer, JudgmentError, undo_last
 from annotation.models import Assignment, Event, Judgment, Prompt, ReviewCase, User
@@ -80,7 +80,7 @@ def test_a_ruling_counts_in_place_of_the_votes_which_are_kept(project, contested
     assert [row["ranks"]["helpfulness"] for row in ruled] == [[2, 1, 3, 4]]
     assert Judgment.objects.current().votes().count() == 4
     assert len(list(preference_rows(project, adjudicated=False))) == 4
-    assert counts(project)["overruled"] == 2
+    assert judgment_counts(project)["overruled"] == 2
     snapshot = freeze_snapshot(project, by=rita)
     assert snapshot.counts["left_out"]["overruled"] == 2
     assert snapshot.counts["rulings"] == 1
