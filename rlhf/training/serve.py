@@ -20,6 +20,8 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedM
 from transformers.cli import serve
 from transformers.cli.serving import utils
 
+from rlhf.training.language_models.devices import EMULATED, choose_device, emulates_bfloat16
+
 PAGE_TOKENS = 32
 """Tokens in a page of the cache: a short conversation wastes at most one page."""
 CONCURRENT_ANSWERS = 16
@@ -97,8 +99,18 @@ def main() -> None:
         host=given.host,
         port=given.port,
         device=given.device,
+        dtype=serving_dtype(given.device),
         trust_remote_code=False,
     )
+
+
+def serving_dtype(device: str) -> str:
+    """The precision that a model is served in: its checkpoint's ("auto"), but float32 on a CPU that
+    would emulate bfloat16."""
+    if not emulates_bfloat16(choose_device(device)):
+        return "auto"
+    print(f"{EMULATED} Serving in float32.", flush=True)
+    return "float32"
 
 
 if __name__ == "__main__":

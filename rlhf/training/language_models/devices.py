@@ -1,11 +1,20 @@
 """Device, precision, random seed and threads of a run."""
 
 import contextlib
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from rlhf.training.rundir.errors import InputError
+
+CPU_INFO = Path("/proc/cpuinfo")
+"""Where Linux lists the instructions of the CPU."""
+
+EMULATED = (
+    "This CPU has no bfloat16 instructions; emulated, they are many times slower than float32."
+)
 
 
 def choose_device(device: str) -> torch.device:
@@ -27,8 +36,19 @@ def choose_device(device: str) -> torch.device:
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Precision for models that are only read: `auto` is bfloat16 on a GPU, else float32."""
+    if dtype == "bfloat16" and emulates_bfloat16(device):
+        print(f"{EMULATED} Set dtype to 'auto'.")
     half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
     return torch.bfloat16 if half else torch.float32
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether the device is a CPU that lists no instructions for products in bfloat16: neither
+    AVX512-BF16 nor AMX (x86), nor BF16 (Arm)."""
+    if device.type != "cpu":
+        return False
+    info = CPU_INFO.read_text(errors="replace") if CPU_INFO.exists() else ""
+    return not re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", info)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Any:
