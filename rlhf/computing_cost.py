@@ -61,13 +61,11 @@ class ComputingCost:
     @property
     def evidence(self) -> str:
         stages = ", ".join(
-            f"{Round.stage_in_sentence(stage)} {in_minutes(self.stage_seconds[stage])}"
+            f"{Round.stage_name(stage)} {in_minutes(self.stage_seconds[stage])}"
             for stage in TYPICAL_SECONDS
         )
         if self.measured:
-            basis = "from earlier runs of " + " and ".join(
-                map(Round.stage_in_sentence, self.measured)
-            )
+            basis = "from earlier runs of " + " and ".join(map(Round.stage_name, self.measured))
         else:
             basis = "a guess: the times of the demo's tiny policy on two CPU cores"
         energy = f"about {self.watt_hours:.1f} Wh at {settings.MACHINE_WATTS:g} W"

@@ -220,12 +220,6 @@ class Round(models.Model):
             return "PPO"
         return str(dict(cls.State.choices).get(stage, stage.replace("_", " "))).lower()
 
-    @classmethod
-    def stage_in_sentence(cls, stage: str) -> str:
-        """The name of a stage in the middle of a sentence."""
-        name = cls.stage_name(stage)
-        return name if name == "PPO" else name.lower()
-
     def newest_model(self, kind: str) -> Checkpoint | None:
         """The newest model of a kind that this round made."""
         return self.checkpoints.filter(kind=kind).order_by("-created_at", "-pk").first()

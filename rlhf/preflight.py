@@ -19,7 +19,7 @@ from rlhf.stages import QUEUES
 from rlhf.stages.prompts import pool
 from rlhf.training.architecture import T5_TYPES
 
-Verdict = Literal["go", "caution", "no-go"]
+Verdict = Literal["go", "warning", "no-go"]
 
 MIN_RANKING = 4
 """Fewer prompts than this can't be split into those that train and those that measure."""
@@ -108,7 +108,7 @@ def _check_live(project: Project) -> Check:
     live = Round.objects.live(project)
     if live:
         fix = "Wait until it ends, or cancel it."
-        answer = f"{live} is in {Round.stage_in_sentence(live.state)}."
+        answer = f"{live} is in {Round.stage_name(live.state)}."
         return Check("live", question, answer, "no-go", fix=fix)
     return Check("live", question, "None is.", "go")
 
@@ -137,12 +137,12 @@ def _check_prompts(project: Project, purpose: str, sizes: RoundConfig) -> Check:
         return Check(purpose, question, answer, "no-go", evidence, fix)
     if purpose == "watch" and not n:
         answer = "None: the test reward model can't watch, and the tripwire is off."
-        return Check(purpose, question, answer, "caution", evidence, fix)
+        return Check(purpose, question, answer, "warning", evidence, fix)
     if n < wanted:
-        return Check(purpose, question, answer, "caution", evidence, fix)
+        return Check(purpose, question, answer, "warning", evidence, fix)
     if purpose == "heldout" and wanted < FEW_HELDOUT:
         answer += ": too few to tell a small change from chance"
-        return Check(purpose, question, answer, "caution", evidence, "Ask for 100 or more.")
+        return Check(purpose, question, answer, "warning", evidence, "Ask for 100 or more.")
     return Check(purpose, question, answer, "go", evidence)
 
 
@@ -154,7 +154,7 @@ def check_sources(project: Project) -> Check:
     if names:
         answer = f"Not yet: {', '.join(names)}. Their prompts are left out."
         fix = "Sign them off on the prompts page."
-        return Check("sources", question, answer, "caution", fix=fix)
+        return Check("sources", question, answer, "warning", fix=fix)
     licensed = Source.objects.filter(project=project).exclude(licence="")
     licenses = sorted(set(licensed.values_list("licence", flat=True)))
     evidence = f"Licenses: {', '.join(licenses) or 'none named'}"
@@ -166,7 +166,7 @@ def _check_written(project: Project) -> Check:
     if any(True for _ in demonstrations(project)):
         return Check("written", question, "Yes.", "go")
     fix = "Have some written before PPO begins, or set ptx.weight to 0."
-    return Check("written", question, "No.", "caution", fix=fix)
+    return Check("written", question, "No.", "warning", fix=fix)
 
 
 def _check_people(project: Project, overlap: int) -> Check:
@@ -194,7 +194,7 @@ def _check_disk(project: Project) -> Check:
         fix = "`manage.py prune_runs` lists the run folders that can be removed."
         return Check("disk", question, "No.", "no-go", evidence, fix)
     if free < 3 * needed:
-        return Check("disk", question, "Just enough.", "caution", evidence)
+        return Check("disk", question, "Just enough.", "warning", evidence)
     return Check("disk", question, "Yes.", "go", evidence)
 
 
@@ -204,7 +204,7 @@ def _check_workers() -> Check:
     if missing:
         answer = f"No worker of the queue {' or of the queue '.join(missing)} is online."
         fix = "Start one (manage.py supervise); the round waits until then."
-        return Check("workers", question, answer, "caution", fix=fix)
+        return Check("workers", question, answer, "warning", fix=fix)
     n = sum(len(Worker.objects.online(queue)) for queue in QUEUES)
     return Check("workers", question, "Yes.", "go", f"{n} workers online")
 
@@ -217,7 +217,7 @@ def _check_estimate(project: Project, frozen: FrozenConfig) -> Check:
         "estimate",
         question,
         cost.sentence,
-        "caution" if is_risky else "go",
+        "warning" if is_risky else "go",
         cost.evidence,
         short=cost.short,
     )

@@ -149,7 +149,7 @@ def open_round(
     for check in preflight(project, frozen):
         if check.verdict == "no-go":
             raise RoundError(f"{check.question} {check.answer} {check.fix}".strip())
-        if check.verdict == "caution" and check.key not in acknowledged:
+        if check.verdict == "warning" and check.key not in acknowledged:
             raise RoundError(
                 f"{check.question} {check.answer} Acknowledge this warning to launch anyway."
             )
@@ -212,7 +212,7 @@ def _open_numbered(round: Round, by: User | None, seed: int | None) -> Job | Non
 def _check_none_live(project: Project) -> None:
     live = Round.objects.live(project)
     if live:
-        raise RoundError(f"{live} is still in {Round.stage_in_sentence(live.state)}.")
+        raise RoundError(f"{live} is still in {Round.stage_name(live.state)}.")
 
 
 def _launch(round: Round, by: User | None) -> Job | None:

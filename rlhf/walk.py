@@ -57,7 +57,7 @@ class Walk:
     def _round(self, number: int, by: User) -> None:
         config = default_config(self.project, self.preset)
         warnings = [
-            check.key for check in preflight(self.project, config) if check.verdict == "caution"
+            check.key for check in preflight(self.project, config) if check.verdict == "warning"
         ]
         try:
             job = rounds.open_round(self.project, by=by, config=config, acknowledged=warnings)

@@ -21,7 +21,7 @@ from rlhf.preflight import preflight
 from rlhf.round_config import FrozenConfig, default_config
 from rlhf.workers import tasks
 
-VERDICTS = ("no-go", "caution", "go")
+VERDICTS = ("no-go", "warning", "go")
 """In the order in which the page lists the checks."""
 
 

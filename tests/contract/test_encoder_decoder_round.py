@@ -9,7 +9,7 @@ from rlhf.models import Checkpoint, Job, Round
 from rlhf.round_config import default_config
 from rlhf.stages import STAGES
 from rlhf.workers.next_job import run_next_job
-from tests.rlhf.machine import CAUTIONS, real_transactions
+from tests.rlhf.machine import WARNINGS, real_transactions
 from tests.rlhf.training.tiny import WORDS, make_t5, prompt, run, run_folder
 
 pytestmark = [real_transactions, pytest.mark.slow]
@@ -44,7 +44,7 @@ def test_a_t5_is_ranked_modelled_refined_and_measured(taught, db):
     simulation.team(project)
     config = default_config(project, "ci")
     config["ppo"] |= {"steps": 2}
-    job = rounds.open_round(project, by=grace, config=config, acknowledged=CAUTIONS)
+    job = rounds.open_round(project, by=grace, config=config, acknowledged=WARNINGS)
 
     def work(queue):
         job = run_next_job(queue, owner="hal")

@@ -25,7 +25,7 @@ from rlhf.training.data import BELOW
 from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.settings import FROZEN, load
 from tests.factories import judged
-from tests.rlhf.machine import CAUTIONS, real_transactions, work
+from tests.rlhf.machine import WARNINGS, real_transactions, work
 
 pytestmark = real_transactions
 
@@ -55,7 +55,7 @@ def round(project, grace_user, monkeypatch):
     simulation.team(project)
     config = default_config(project, "ci")
     config["round"]["agreement_share"] = 0.25
-    job = rounds.open_round(project, by=grace_user, config=config, acknowledged=CAUTIONS)
+    job = rounds.open_round(project, by=grace_user, config=config, acknowledged=WARNINGS)
     work()
     round = Round.objects.get(pk=job.round_id)
     simulation.judge_batch(round.batch)
@@ -78,7 +78,7 @@ def reward_models(round):
         )
 
 
-def test_a_round_that_was_frozen_with_what_does_nothing_goes_on_with_all_of_it(
+def test_a_round_that_was_frozen_with_what_does_nothing_runs_with_all_of_it(
     round, tmp_path, monkeypatch
 ):
     reward_models(round)

@@ -1,9 +1,11 @@
 import pytest
+from django.db import connection, connections
 
 from annotation.models import Batch
 from rlhf.models import Checkpoint
 from rlhf.workers import tasks
 from tests.factories import ComparisonFactory, PromptFactory, SourceFactory
+from tests.rlhf import machine
 from tests.rlhf.factories import checkpoint, flight, measured, new_round, passed
 
 
@@ -69,3 +71,28 @@ def policy(project, tmp_path):
     return Checkpoint.objects.create(
         project=project, kind="policy", name="base", path=str(folder), n_parameters=1000
     )
+
+
+@pytest.fixture
+def base(project, ada):
+    return machine.ready(project)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Cuts this thread's connection for good, as a restart of the database does."""
+
+    def now():
+        connection.ensure_connection()
+        connection.connection.close()
+        # PostgreSQL's notices; SQLite's, which nothing can cut, doesn't ask.
+        monkeypatch.setattr(connections["default"].__class__, "is_usable", _is_whole)
+
+    def _is_whole(wrapper):
+        try:
+            wrapper.connection.execute("SELECT 1")
+        except wrapper.Database.Error:
+            return False
+        return True
+
+    return now

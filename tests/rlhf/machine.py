@@ -4,7 +4,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from django.utils import timezone
 
 from annotation.models import Prompt
 from rlhf import rounds
-from rlhf.models import Checkpoint, Worker
+from rlhf.models import Checkpoint, Job, Round, Score, Worker
+from rlhf.preflight import preflight
 from rlhf.round_config import default_config
 from rlhf.workers.next_job import run_next_job
 from tests.factories import PromptFactory, SourceFactory
@@ -25,7 +28,7 @@ real_transactions = pytest.mark.django_db(
     available_apps=settings.INSTALLED_APPS if connection.vendor == "postgresql" else None,
 )
 ROOT = Path(__file__).resolve().parents[2]
-CAUTIONS = ("ranking", "ppo", "watch", "heldout", "sources", "workers", "disk", "estimate")
+WARNINGS = ("ranking", "ppo", "watch", "heldout", "sources", "workers", "disk", "estimate")
 
 
 def ready(project, *, n=12, policy="policies/base"):
@@ -60,7 +63,7 @@ def launch(project, by, **changes):
     """Open a round with the small configuration; its first job."""
     config = small_config(project)
     config["round"] |= changes
-    return rounds.open_round(project, by=by, config=config, acknowledged=CAUTIONS)
+    return rounds.open_round(project, by=by, config=config, acknowledged=WARNINGS)
 
 
 def program(how="well"):
@@ -142,3 +145,78 @@ def celery_worker(folder, queue="gpu", **more):
 
 def a_worker(name="hal", queues="gpu", job=None):
     return Worker.objects.create(name=name, queues=queues, job=job, seen_at=timezone.now())
+
+
+def checks(project, config=None):
+    return {c.key: c for c in preflight(project, config or small_config(project))}
+
+
+def at_stage(project, stage, base, **fields):
+    """A round that stands at a stage of the full plan."""
+    return Round.objects.create(
+        project=project,
+        number=1,
+        state=stage,
+        plan=Round.FULL_PLAN,
+        config=small_config(project),
+        start_policy=base,
+        launched_at=timezone.now(),
+        stage_times={stage: [timezone.now().isoformat(), None]},
+        **fields,
+    )
+
+
+BEFORE = {"violation_rate": (0.3, 0.25, 0.35), "over_refusal_rate": (0.05, 0.02, 0.08)}
+BETTER = {
+    "win_rate_vs_previous": (0.8, 0.74, 0.86),
+    "violation_rate": (0.02, 0.0, 0.05),
+    "over_refusal_rate": (0.04, 0.02, 0.07),
+}
+
+
+def scored(project, base, judge, before, after):
+    """Round 0 and 1 at the verdict, with these figures: {metric: (value, low, high)}."""
+    base_round = Round.objects.create(project=project, number=0, state="done", plan=[])
+    base.round = base_round
+    base.save()
+    base_round.policy = base
+    base_round.save()
+    round = at_stage(project, "verdict", base)
+    round.policy = Checkpoint.objects.create(
+        project=project, kind="policy", name="round 1 policy", parent=base, round=round, path="y"
+    )
+    round.save()
+    for one, policy, figures in ((base_round, base, before), (round, round.policy, after)):
+        job = Job.objects.create(project=project, round=one, stage="evaluate", state="done")
+        for metric, (value, low, high) in figures.items():
+            Score.objects.create(
+                round=one, job=job, checkpoint=policy, judge=judge, metric=metric, value=value,
+                low=low, high=high, n=150,
+            )  # fmt: skip
+    return round
+
+
+def in_threads(n, act):
+    """Call `act(i)` in n threads that start at the same moment; what they returned, or raised."""
+    gate, found = threading.Barrier(n), [None] * n
+
+    def body(i):
+        try:
+            gate.wait()
+            found[i] = act(i)
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            found[i] = error
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=body, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def expire(job):
+    """As if the worker had been silent for longer than its lease."""
+    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.rlhf.pages.browsing import cautions
+from tests.rlhf.pages.browsing import warnings
 
 pytestmark = pytest.mark.django_db
 
@@ -36,10 +36,10 @@ def test_grace_launches_and_cancels_over_the_api(client, ready, grace, awake):
     refused = launch()
     assert refused.status_code == 409
     assert "Acknowledge" in refused.json()["detail"]
-    made = launch(acknowledged=cautions(ready), config={"ppo": {"steps": 3, "kl_weight": 0.1}})
+    made = launch(acknowledged=warnings(ready), config={"ppo": {"steps": 3, "kl_weight": 0.1}})
     assert made.status_code == 201, made.json()
     frozen = made.json()["config"]["ppo"]
     assert (frozen["steps"], frozen["kl"]["weight"]) == (3, 0.1)
-    assert launch(acknowledged=cautions(ready)).status_code == 409
+    assert launch(acknowledged=warnings(ready)).status_code == 409
     assert client.post(f"{base}1/cancel/").json()["state"] == "cancelled"
     assert client.post(f"{base}1/retry/").json()["state"] == "generate"

@@ -45,6 +45,6 @@ def launch_form(client, project):
     return fields(answer.content.decode().split("<main")[1])
 
 
-def cautions(answer_or_project):
+def warnings(answer_or_project):
     config = default_config(answer_or_project)
-    return [c.key for c in preflight(answer_or_project, config) if c.verdict == "caution"]
+    return [c.key for c in preflight(answer_or_project, config) if c.verdict == "warning"]

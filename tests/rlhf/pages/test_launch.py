@@ -11,7 +11,7 @@ from rlhf.round_config import default_config
 from tests.rlhf.factories import (
     new_round,
 )
-from tests.rlhf.pages.browsing import cautions, launch_form, page, text_of
+from tests.rlhf.pages.browsing import launch_form, page, text_of, warnings
 
 pytestmark = pytest.mark.django_db
 
@@ -28,7 +28,7 @@ def test_grace_launches_and_a_second_click_finds_the_round_there(
     client, ready, grace, awake, django_capture_on_commit_callbacks
 ):
     client.force_login(grace)
-    sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
+    sent = launch_form(client, ready) | {"acknowledged": warnings(ready)}
     sent["ppo.steps"] = "5"
     for _ in range(2):
         with django_capture_on_commit_callbacks(execute=True):
@@ -49,12 +49,12 @@ def test_a_round_number_that_makes_no_sense_is_no_error(client, ready, grace, nu
     assert page(client, "round", ready.slug, 10**30).status_code == 404
 
 
-def test_a_caution_that_nobody_acknowledged_holds_the_launch_and_keeps_what_was_typed(
+def test_a_warning_that_nobody_acknowledged_holds_the_launch_and_keeps_what_was_typed(
     client, ready, grace
 ):
     client.force_login(grace)
     sent = launch_form(client, ready) | {"ppo.steps": "7"}
-    assert cautions(ready), "18 prompts are fewer than the preset asks for"
+    assert warnings(ready), "18 prompts are fewer than the preset asks for"
     answer = client.post(reverse("launch", args=[ready.slug]), sent)
     assert answer.status_code == 422
     assert "Acknowledge this" in text_of(answer)
@@ -64,7 +64,7 @@ def test_a_caution_that_nobody_acknowledged_holds_the_launch_and_keeps_what_was_
 
 def test_a_setting_out_of_range_is_named_and_nothing_is_launched(client, ready, grace):
     client.force_login(grace)
-    sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
+    sent = launch_form(client, ready) | {"acknowledged": warnings(ready)}
     answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.loss.clip": "3"})
     assert answer.status_code == 422
     assert "less than or equal to 1" in text_of(answer)
@@ -104,7 +104,7 @@ def test_a_setting_that_does_nothing_is_marked_and_refused_beside_its_field(clie
     client.force_login(grace)
     only = "requires kl.controller = adaptive"
     assert text_of(page(client, "launch", ready.slug)).count(only) == 3
-    sent = launch_form(client, ready) | {"acknowledged": cautions(ready)}
+    sent = launch_form(client, ready) | {"acknowledged": warnings(ready)}
     answer = client.post(reverse("launch", args=[ready.slug]), sent | {"ppo.kl.target": "3"})
     assert answer.status_code == 422
     assert "kl.target requires kl.controller = adaptive" in text_of(answer)
