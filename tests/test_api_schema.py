@@ -1,4 +1,4 @@
-"""What the API answers is what its schema says: every operation, good and bad, every role, no token.
+"""The API's responses match its schema: every operation, valid and invalid input, every role.
 
 A program is written against the schema, so a field that may be null without saying so breaks it.
 """
@@ -20,16 +20,16 @@ pytestmark = pytest.mark.django_db
 
 METHODS = ("get", "post", "put", "patch", "delete")
 SOURCE = {"name": "Logs", "licence": "CC0-1.0", "url": "https://example.org/"}
-# What the schema tells once for every operation, as its default; a fault of ours is never right.
+# The schema's default response covers these for every operation; a server error is never right.
 REFUSED = {401, 403, 404, 405, 413, 415, 429}
-# What is no object, what lacks every field, and what has each field in a wrong form.
+# Bodies that are no object, lack every field, or have each field in a wrong form.
 BAD = ([], "text", None, {}, {"key": 1, "rows": {}, "scores": 1, "config": 1, "reason": []})
 
 
 def strict(part):
     """OpenAPI 3.0 as JSON Schema, where an object has the fields that are named and no others."""
     if isinstance(part, list):
-        return [strict(one) for one in part]
+        return [strict(item) for item in part]
     if not isinstance(part, dict):
         return part
     made = {name: strict(value) for name, value in part.items() if name != "nullable"}
@@ -46,18 +46,18 @@ def schema():
 
 
 @pytest.fixture
-def told(schema):
-    """told(operation, answer): what about this answer is not in the schema."""
+def misfits(schema):
+    """misfits(operation, answer): where the answer does not match the schema."""
     parts = strict(schema["components"]["schemas"])
 
     def act(operation, answer):
-        found = operation["responses"]
+        responses = operation["responses"]
         code = str(answer.status_code)
-        if code not in found and answer.status_code in REFUSED:
+        if code not in responses and answer.status_code in REFUSED:
             code = "default"
-        if code not in found:
+        if code not in responses:
             return [f"{answer.status_code} is not in the schema"]
-        kinds = found[code].get("content", {})
+        kinds = responses[code].get("content", {})
         kind = answer.get("Content-Type", "").split(";")[0]
         if not kinds:
             return [f"{code} has a body"] if answer.content else []
@@ -79,7 +79,7 @@ def told(schema):
 @pytest.fixture
 def things(project, ada, grace):
     """A project in mid-flight with something at every address."""
-    flown = flight(project, grace)
+    rows = flight(project, grace)
     judged(project, by=ada)
     batch = BatchFactory(project=project, priority=9)
     for _ in range(3):
@@ -91,7 +91,7 @@ def things(project, ada, grace):
         "number": 2,
         "version": 1,
         "name": "README.md",
-        "uid": flown["running"].uid,
+        "uid": rows["running"].uid,
     }
 
 
@@ -126,12 +126,12 @@ def ask(client, things, schema):
 
 
 @pytest.fixture
-def look(ask, told):
+def look(ask, misfits):
     """look(person, operation id, body): the answer, which must be as the schema says."""
 
     def act(person, name, *body, **where):
         operation, answer = ask(person, name, *body, **where)
-        assert told(operation, answer) == [], (name, body, where)
+        assert misfits(operation, answer) == [], (name, body, where)
         return answer
 
     return act
@@ -141,20 +141,20 @@ def look(ask, told):
 
 
 def test_every_operation_answers_every_role_and_every_bad_body_as_the_schema_says(
-    ask, told, ada, vera, rita, grace, otto
+    ask, misfits, ada, vera, rita, grace, otto
 ):
     wrong = {}
     for name in ask.operations:
         for person in (None, ada, vera, rita, otto):
             operation, answer = ask(person, name, {})
-            wrong |= {(name, problem): person for problem in told(operation, answer)}
+            wrong |= {(name, problem): person for problem in misfits(operation, answer)}
             assert (answer.status_code == 401) is (person is None), name
         for body in BAD:
-            wrong |= {(name, problem): body for problem in told(*ask(grace, name, body))}
+            wrong |= {(name, problem): body for problem in misfits(*ask(grace, name, body))}
     assert wrong == {}
 
 
-def test_a_fault_of_ours_is_told_in_json_and_not_what_it_was(ask, grace, client):
+def test_a_server_error_is_json_without_details(ask, grace, client):
     client.raise_request_exception = False
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE annotation_prompt RENAME TO lost")

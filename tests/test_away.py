@@ -34,9 +34,9 @@ def test_a_page_says_that_the_database_is_away(monkeypatch, error):
 
 
 def test_a_program_is_told_to_send_it_once_more(monkeypatch):
-    told = answer(monkeypatch, "/api/v1/projects/", OperationalError("gone"))
-    assert told.status_code == 503
-    assert "with the same key" in json.loads(told.content)["detail"]
+    response = answer(monkeypatch, "/api/v1/projects/", OperationalError("gone"))
+    assert response.status_code == 503
+    assert "with the same key" in json.loads(response.content)["detail"]
 
 
 def test_an_error_of_a_database_that_is_there_is_a_fault_of_ours(monkeypatch):

@@ -17,10 +17,10 @@ def mission(project, grace):
 
 @pytest.fixture
 def awake(monkeypatch):
-    """What workers were told to look at; no broker is asked."""
-    told = []
-    monkeypatch.setattr(tasks, "wake_queue", told.append)
-    return told
+    """The queues that were woken; no broker is used."""
+    queues = []
+    monkeypatch.setattr(tasks, "wake_queue", queues.append)
+    return queues
 
 
 @pytest.fixture
@@ -42,25 +42,25 @@ def ready(project, grace):
 
 @pytest.fixture
 def annotating(ready):
-    one = new_round(ready, 1, state="annotate", start=ready.checkpoints.first())
-    one.batch = Batch.objects.create(project=ready, name="Round 1", state="open")
-    one.save()
-    passed(one, generate=9, annotate=None)
+    round = new_round(ready, 1, state="annotate", start=ready.checkpoints.first())
+    round.batch = Batch.objects.create(project=ready, name="Round 1", state="open")
+    round.save()
+    passed(round, generate=9, annotate=None)
     for judged in (1, 1, 0):
-        ComparisonFactory(batch=one.batch, judged=judged, taken=judged, is_free=not judged)
-    return one
+        ComparisonFactory(batch=round.batch, judged=judged, taken=judged, is_free=not judged)
+    return round
 
 
 @pytest.fixture
 def measured_round(ready):
     start = Checkpoint.objects.get(project=ready, name="base policy")
-    one = new_round(ready, 1, state="verdict", start=start)
-    policy = checkpoint(ready, "round 1 policy", round=one, parent=start)
-    one.policy = policy
-    one.save()
-    passed(one, evaluate=20, verdict=None)
-    measured(one, policy, 1)
-    return one
+    round = new_round(ready, 1, state="verdict", start=start)
+    policy = checkpoint(ready, "round 1 policy", round=round, parent=start)
+    round.policy = policy
+    round.save()
+    passed(round, evaluate=20, verdict=None)
+    measured(round, policy, 1)
+    return round
 
 
 @pytest.fixture

@@ -82,8 +82,8 @@ def test_win_rates_are_won_only_above_one_half(mission, project):
 
 
 def test_an_unknown_judge_or_temperature_falls_back_to_what_there_is(mission, project):
-    e = load_evidence(project, "nobody", "warm")
-    assert (e.judge, e.temperature) == ("gold", 1.0)
+    evidence = load_evidence(project, "nobody", "warm")
+    assert (evidence.judge, evidence.temperature) == ("gold", 1.0)
     assert load_evidence(project, "model", "0.3").temperature == 0.3
 
 
@@ -105,12 +105,12 @@ def test_an_empty_project_has_panels_that_say_what_will_appear(project):
 
 
 def test_every_panel_gives_its_table_as_csv_with_intervals(mission, project):
-    e = load_evidence(project)
-    for make in PANELS.values():
-        rows = list(csv.reader(io.StringIO(table_as_csv(make(e).table))))
+    evidence = load_evidence(project)
+    for build in PANELS.values():
+        rows = list(csv.reader(io.StringIO(table_as_csv(build(evidence).table))))
         assert len(rows) > 1
         assert {len(row) for row in rows} == {len(rows[0])}
-    rows = list(csv.DictReader(io.StringIO(table_as_csv(score_panels.scores(e).table))))
+    rows = list(csv.DictReader(io.StringIO(table_as_csv(score_panels.scores(evidence).table))))
     assert rows[2]["Safety"] == "0.94"
     assert rows[2]["Safety: from"] == "0.9"
     assert rows[2]["Safety: n"] == "150"
@@ -129,10 +129,10 @@ def test_the_number_of_queries_does_not_grow_with_the_rounds(
 ):
     start = mission["policies"][-1]
     for number in range(10, 16):
-        one = new_round(project, number, start=start)
-        one.policy = start
-        one.save()
-        measured(one, start, 2)
+        round = new_round(project, number, start=start)
+        round.policy = start
+        round.save()
+        measured(round, start, 2)
     with django_assert_max_num_queries(3):
         all_panels(load_evidence(project))
 

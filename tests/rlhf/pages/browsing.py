@@ -18,25 +18,25 @@ def text_of(answer):
     return text.replace("> <", "><").replace(" >", ">")
 
 
-def post(client, name, one, **data):
-    return client.post(reverse(name, args=[one.project.slug, one.number]), data)
+def post(client, name, round, **data):
+    return client.post(reverse(name, args=[round.project.slug, round.number]), data)
 
 
 def fields(body):
     """What a browser would send from the launch form as it was served."""
-    found = {}
+    values = {}
     for tag in re.findall(r"<(?:input|textarea)[^>]*>", body):
         name = re.search(r'name="([^"]+)"', tag)
         value = re.search(r'value="([^"]*)"', tag)
         if name and 'type="checkbox"' not in tag and name[1] != "csrfmiddlewaretoken":
-            found[name[1]] = value[1] if value else ""
+            values[name[1]] = value[1] if value else ""
         elif name and "checked" in tag:
-            found[name[1]] = "on"
+            values[name[1]] = "on"
     for name, inner in re.findall(r'<select name="([^"]+)"[^>]*>(.*?)</select>', body, re.DOTALL):
         chosen = re.search(r'value="([^"]*)" selected', inner)
         if chosen:
-            found[name] = chosen[1]
-    return found
+            values[name] = chosen[1]
+    return values
 
 
 def launch_form(client, project):

@@ -67,8 +67,8 @@ def test_an_admin_says_what_is_asked_and_reads_what_cannot_be(client, grace, pol
     assert re.findall(r'name="asks" value="([^"]*)"', shown) == ["", "hh-rlhf", "llama2-dialogue"]
     refused = client.post(page, form | {"asks": ""})
     assert refused.status_code == 422
-    told = "A live dialogue can&#x27;t ask for flags on answers"
-    assert told in refused.content.decode()
+    reason = "A live dialogue can&#x27;t ask for flags on answers"
+    assert reason in refused.content.decode()
     assert DialogueCampaign.objects.count() == 1
     project.protocol = PRESETS["safe-rlhf"].protocol.as_json()
     project.save()

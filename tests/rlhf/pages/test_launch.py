@@ -35,9 +35,9 @@ def test_grace_launches_and_a_second_click_finds_the_round_there(
             answer = client.post(reverse("launch", args=[ready.slug]), sent)
         assert answer.status_code == 302, text_of(answer)
         assert answer["Location"] == reverse("round", args=[ready.slug, 1])
-    one = Round.objects.get(project=ready, number=1)
-    assert one.config["ppo"]["steps"] == 5
-    assert one.created_by == grace
+    round = Round.objects.get(project=ready, number=1)
+    assert round.config["ppo"]["steps"] == 5
+    assert round.created_by == grace
     assert Round.objects.filter(project=ready).count() == 2
 
 

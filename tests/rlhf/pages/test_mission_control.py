@@ -107,9 +107,9 @@ def test_mission_control_asks_a_bounded_number_of_queries(
     client, mission, project, rita, django_assert_max_num_queries
 ):
     for number in range(10, 25):
-        one = new_round(project, number, start=mission["policies"][0])
-        passed(one, generate=3, annotate=4)
-        new_job(one, "generate")
+        round = new_round(project, number, start=mission["policies"][0])
+        passed(round, generate=3, annotate=4)
+        new_job(round, "generate")
     client.force_login(rita)
     with django_assert_max_num_queries(18):
         page(client, "rounds", project.slug)

@@ -40,15 +40,15 @@ def test_simulated_annotators_are_offered_on_demo_projects_only(client, annotati
 
 
 def test_simulation_is_refused_outside_the_demo(client, annotating, grace, monkeypatch):
-    asked = []
-    monkeypatch.setattr(tasks.simulate_batch, "apply_async", lambda *a, **k: asked.append(a))
+    calls = []
+    monkeypatch.setattr(tasks.simulate_batch, "apply_async", lambda *a, **k: calls.append(a))
     client.force_login(grace)
     post(client, "simulate", annotating)
-    assert asked == []
+    assert calls == []
     annotating.project.is_demo = True
     annotating.project.save()
     post(client, "simulate", annotating)
-    assert asked == [((annotating.pk,),)]
+    assert calls == [((annotating.pk,),)]
 
 
 def test_the_verdict_page_shows_the_gates_proposal_with_its_reasons(client, measured_round, grace):

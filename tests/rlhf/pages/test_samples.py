@@ -15,8 +15,8 @@ def test_the_answers_are_filtered_and_paged(client, mission, project, rita):
     harmful = page(client, "samples", project.slug, 2, risk="harmful", temperature="0.3")
     assert "8 of 64 answers" in text_of(harmful)
     worst = page(client, "samples", project.slug, 2, axis="safety").context["page"]
-    found = [s.scores["safety"] for s in worst]
-    assert found == sorted(found)
+    scores = [s.scores["safety"] for s in worst]
+    assert scores == sorted(scores)
     assert "No idea." in text_of(page(client, "samples", project.slug, 2, vs="base"))
     assert "No answer matches" in text_of(page(client, "samples", project.slug, 2, q="zebra"))
     assert page(client, "samples", project.slug, 2, page="999").status_code == 200

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from django.urls import reverse
 
-from annotation.judge import candidates as seam
+from annotation.judge import candidates as live_candidates
 from annotation.judge.candidates import CandidateError, Told
 from annotation.models import DialogueCampaign
 from tests.annotation.talking import new_campaign
@@ -21,7 +21,7 @@ def test_a_campaign_that_names_no_policy_of_the_project_is_off_and_says_so(proje
     """What an import or another version wrote may be no uid at all."""
     for name in ("no uid", str(uuid.uuid4())):
         campaign = new_campaign(project, grace, writing={"policies": [name]})
-        assert seam.candidates().serving(campaign).state == "off"
+        assert live_candidates.candidates().serving(campaign).state == "off"
 
 
 def test_two_policies_both_write_and_temperatures_differ(project, grace):
@@ -29,9 +29,9 @@ def test_two_policies_both_write_and_temperatures_differ(project, grace):
     campaign = new_campaign(project, grace, writing=writing)
     ways = set()
     for _ in range(40):
-        writers = seam.candidates().writers(campaign, 2)
-        assert {one.source for one in writers} == {"policy a", "policy b"}
-        ways.add(tuple((one.source, one.sampling["temperature"]) for one in writers))
+        writers = live_candidates.candidates().writers(campaign, 2)
+        assert {writer.source for writer in writers} == {"policy a", "policy b"}
+        ways.add(tuple((writer.source, writer.sampling["temperature"]) for writer in writers))
     assert len(ways) == 4  # any policy with any temperature, in any place
 
 
@@ -40,21 +40,21 @@ def test_two_policies_both_write_and_temperatures_differ(project, grace):
 
 @contextmanager
 def outside_server(pieces, *, status=200, end=True):
-    """An OpenAI-compatible server on this machine; yields its address and what it was asked."""
-    asked = []
+    """An OpenAI-compatible server on this machine; yields its address and the requests that it got."""
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *args):
             pass
 
         def do_GET(self):
-            asked.append((self.path, self.headers["Authorization"], None))
+            requests.append((self.path, self.headers["Authorization"], None))
             self.reply(json.dumps({"data": [{"id": "big-policy"}]}).encode())
 
         def do_POST(self):
             length = int(self.headers["Content-Length"])
             body = json.loads(self.rfile.read(length))
-            asked.append((self.path, self.headers["Authorization"], body))
+            requests.append((self.path, self.headers["Authorization"], body))
             events = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
             if end:
                 events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
@@ -72,7 +72,7 @@ def outside_server(pieces, *, status=200, end=True):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
+        yield f"http://127.0.0.1:{server.server_port}/v1", requests
     finally:
         server.shutdown()
         server.server_close()
@@ -84,32 +84,32 @@ def outside(settings):
 
     @contextmanager
     def at(pieces=("Rinse", " it."), **given):
-        with outside_server(pieces, **given) as (url, asked):
+        with outside_server(pieces, **given) as (url, requests):
             settings.POLICY_SERVER_URL = url
-            yield asked
+            yield requests
 
     return at
 
 
-def write_outside(project, grace, told=None):
+def write_outside(project, grace, report=None):
     writing = {"policies": ["external:big-policy"], "max_new_tokens": 9}
-    source = seam.candidates()
+    source = live_candidates.candidates()
     campaign = DialogueCampaign.objects.first() or new_campaign(project, grace, writing=writing)
     state = source.serving(campaign)
     [writer, _] = source.writers(campaign, 2)
     messages = [{"role": "user", "content": "Hello"}]
-    return state, "".join(source.write(writer, messages, told or Told()))
+    return state, "".join(source.write(writer, messages, report or Told()))
 
 
 def test_an_outside_server_answers_with_the_key_it_wants(outside, project, grace, client):
-    told = Told()
-    with outside() as asked:
-        state, text = write_outside(project, grace, told)
+    report = Told()
+    with outside() as requests:
+        state, text = write_outside(project, grace, report)
         client.force_login(grace)
         page = client.get(reverse("campaigns", args=["apollo"]))
     assert state.is_ready
-    assert (text, told.n_tokens) == ("Rinse it.", 2)
-    path, key, body = asked[-1]
+    assert (text, report.n_tokens) == ("Rinse it.", 2)
+    path, key, body = requests[-1]
     assert (path, key) == ("/v1/chat/completions", "Bearer sk-secret")
     assert (body["model"], body["max_tokens"], body["stream"]) == ("big-policy", 9, True)
     assert b"big-policy" in page.content

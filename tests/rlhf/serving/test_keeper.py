@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from annotation.judge import candidates as seam
+from annotation.judge import candidates as live_candidates
 from annotation.models import Event
 from rlhf.models import Checkpoint, PolicyServer
 from rlhf.serving import client, server_process
@@ -111,8 +111,8 @@ def test_a_model_that_cant_answer_at_all_fails_and_the_page_says_why(
 def test_what_is_served_draws_its_words(policy, keeper):
     start_serving(policy, None)
     folder = server_process.prepare_folder(row(policy))
-    told = json.loads((folder / "generation_config.json").read_text())
-    assert told == {"do_sample": True, "eos_token_id": 1}
+    config = json.loads((folder / "generation_config.json").read_text())
+    assert config == {"do_sample": True, "eos_token_id": 1}
     assert (folder / "config.json").is_symlink()
 
 
@@ -167,7 +167,7 @@ def test_unused_it_sleeps_and_the_next_dialogue_wakes_it(policy, keeper, project
     start_serving(policy, grace)
     for _ in range(2):
         keeper.check_all()
-    source = seam.candidates()
+    source = live_candidates.candidates()
     assert source.serving(campaign).is_ready
     PolicyServer.objects.update(used_at=timezone.now() - timedelta(hours=2))
     keeper.check_all()
@@ -185,21 +185,21 @@ def test_a_sleeping_policy_wakes_only_where_there_is_room(policy, project, grace
     PolicyServer.objects.create(checkpoint=policy, sleeps=True)
     other = Checkpoint.objects.create(project=project, kind="policy", name="b", path="x")
     start_serving(other, grace)
-    assert seam.candidates().serving(campaign).state == "off"
+    assert live_candidates.candidates().serving(campaign).state == "off"
     assert not PolicyServer.objects.get(checkpoint=policy).is_wanted
     stop_serving(other, grace)
-    assert seam.candidates().serving(campaign).state == "starting"
+    assert live_candidates.candidates().serving(campaign).state == "starting"
 
 
 def test_without_a_keeper_the_page_says_what_to_start(policy, project, grace):
     campaign = new_campaign(project, grace, writing={"policies": [str(policy.uid)]})
-    assert seam.candidates().serving(campaign).state == "off"
+    assert live_candidates.candidates().serving(campaign).state == "off"
     start_serving(policy, grace)
     PolicyServer.objects.update(wanted_at=timezone.now() - timedelta(minutes=1))
     assert "serve_policies" in health(row(policy)).sentence
-    said = seam.candidates().serving(campaign)
-    assert said.state == "gone"
-    assert "base" not in said.sentence
+    serving = live_candidates.candidates().serving(campaign)
+    assert serving.state == "gone"
+    assert "base" not in serving.sentence
 
 
 def test_two_keepers_never_run_one_policy_twice(policy, keeper):
