@@ -11,8 +11,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
-from annotation.lib.prepared import Prepared
-from annotation.models import Membership, Project, User
+from annotation.models import Membership, Project, User, hot_queries
 
 Role = Membership.Role
 
@@ -25,16 +24,9 @@ CAN_RUN = (Role.ADMIN,)
 ANY_ROLE = tuple(Role)
 
 
-_membership = Prepared(
-    lambda user, slug: Membership.objects.filter(user=user, project__slug=slug).select_related(
-        "project"
-    )
-)
-
-
 def project_for(user: Any, slug: str, roles: tuple[str, ...] = ANY_ROLE) -> Project:
     """The project, if this user has one of the roles in it; otherwise Http404."""
-    membership = _membership.first(user=user.pk, slug=slug) if user.is_authenticated else None
+    membership = hot_queries.membership(user.pk, slug) if user.is_authenticated else None
     if membership is None or membership.role not in roles:
         raise Http404("There is no such project, or you are not a member of it.")
     project: Project = membership.project

@@ -10,14 +10,10 @@ from knox.auth import TokenAuthentication as KnoxAuthentication
 from knox.crypto import hash_token
 from rest_framework import exceptions
 
-from annotation.lib.prepared import Prepared
 from annotation.models import ApiToken, Event
 
 # Writing `last_used_at` on every call would make each read of the API a write.
 LAST_USED_RESOLUTION = timedelta(minutes=1)
-
-
-_token = Prepared(lambda digest: ApiToken.objects.filter(digest=digest).select_related("user"))
 
 
 class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
@@ -29,7 +25,7 @@ class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
         except UnicodeDecodeError as error:
             raise exceptions.AuthenticationFailed("Invalid token.") from error
         # By the digest of a long random text: how long a wrong one takes says nothing about others.
-        auth_token = _token.first(digest=digest)
+        auth_token = ApiToken.objects.filter(digest=digest).select_related("user").first()
         if auth_token is None or self._cleanup_token(auth_token):
             raise exceptions.AuthenticationFailed("Invalid token.")
         user, _ = self.validate_user(auth_token)

@@ -6,7 +6,8 @@
 For every database and size of the queue a server is started as docs/production.md says (gunicorn,
 2 workers, 8 threads) and worked by so many annotators at once, each as fast as it can, for --seconds
 or until a fifth of the queue is judged. Times are milliseconds as the annotator sees them, on
-loopback, the client on the same machine. Then the database is audited. With --label-studio (a folder
+loopback, the client on the same machine. `cpu_ms` is the web server's processor time for one judgment
+(next and submit), which depends less on what else the machine does. Then the database is audited. With --label-studio (a folder
 with `bin/label-studio`) it does the same work first, and the ratio is printed.
 """
 
@@ -31,8 +32,8 @@ from benchmarks.load_server import ROOT, Server, database_of_its_own
 KINDS: dict[str, type[Person]] = {"api": ApiPerson, "page": PagePerson}
 COLUMNS = (
     "who", "database", "queue", "people", "next_p50", "next_p95", "next_p99", "submit_p50",
-    "submit_p95", "submit_p99", "per_second", "judged", "over", "lost", "doubled", "repeated",
-    "MiB",
+    "submit_p95", "submit_p99", "per_second", "judged", "cpu_ms", "over", "lost", "doubled",
+    "repeated", "MiB",
 )  # fmt: skip
 
 
@@ -128,9 +129,11 @@ def line(
         person.submit_seconds.clear()
     before = sum(person.sent for person in persons)
     most = size * arguments.overlap // 5
+    cpu = server.cpu_seconds()
     began = time.monotonic()
     _all(persons, began + arguments.seconds, most, before + most)
     seconds = time.monotonic() - began
+    cpu = server.cpu_seconds() - cpu
     notes.close()
     server.remember_memory()
     nexts = [one for person in persons for one in person.next_seconds]
@@ -145,6 +148,7 @@ def line(
         **_percentiles("submit", submits),
         "per_second": judged / seconds,
         "judged": judged,
+        "cpu_ms": 1000 * cpu / judged if judged else float("nan"),
         "repeated": sum(person.repeated for person in persons),
         "bytes_of_next": max(person.bytes_of_next for person in persons),
         "MiB": server.peak_kib // 1024,

@@ -112,6 +112,18 @@ class Server:
             total += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
         self.peak_kib = max(self.peak_kib, total)
 
+    def cpu_seconds(self) -> float:
+        """Processor time of all living processes together, user and system."""
+        ticks = 0
+        for pid in self.pids():
+            try:
+                stat = Path(f"/proc/{pid}/stat").read_text()
+            except OSError:
+                continue
+            # utime and stime are fields 14 and 15; the name, field 2, may contain spaces.
+            ticks += sum(int(value) for value in stat.rsplit(")", 1)[1].split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """As the power cut of a process: no handler runs, in the master and in every worker."""
         self.remember_memory()

@@ -45,16 +45,10 @@ def _own_cursors():
 def window(monkeypatch):
     """window(n): a look misses nothing among the first n, so that few comparisons make one ahead."""
 
-    def forget():
-        queues._head.cache_clear()
-        queues._window.cache_clear()
-
     def narrow(n):
         monkeypatch.setattr(queues, "WINDOW", n)
-        forget()
 
-    yield narrow
-    forget()
+    return narrow
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ else about a response is said, here or on the page.
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
 from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -18,7 +17,13 @@ from rest_framework.response import Response
 
 from annotation.access import CAN_JUDGE, project_for
 from annotation.api.throttles import JudgingThrottle
-from annotation.judge.assignment import next_assignment, release, renew, responses_of
+from annotation.judge.assignment import (
+    next_assignment,
+    own_assignment,
+    release,
+    renew,
+    responses_of,
+)
 from annotation.judge.submitting import (
     Answer,
     JudgmentConflict,
@@ -29,7 +34,6 @@ from annotation.judge.submitting import (
     submit_judgment,
     undo_last,
 )
-from annotation.lib.prepared import Prepared
 from annotation.models import Assignment
 from annotation.protocols import DEMONSTRATE
 from annotation.request import who_asks
@@ -152,7 +156,7 @@ def judging_next(request: Request, slug: str) -> Response:
 @throttle_classes([JudgingThrottle])
 def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     """Send an answer. The same key with the same answer is the same judgment; with another, 409."""
-    assignment = _own(request, slug, uid, with_prompt=False)
+    assignment = _own(request, slug, uid)
     given = _answers.run_validation(request.data)
     try:
         answer = Answer.from_letters(assignment, given)
@@ -228,32 +232,16 @@ def judging_undo(request: Request, slug: str) -> Response:
     return Response(_shown(assignment))
 
 
-def _own(request: Request, slug: str, uid: UUID, *, with_prompt: bool = True) -> Assignment:
-    # One question instead of two: a project that this person may not judge in is a 404 as well.
+def _own(request: Request, slug: str, uid: UUID) -> Assignment:
     user = who_asks(request)
-    assignment = (_own_in_full if with_prompt else _own_rows).first(
-        uid=uid, user=user.pk, slug=slug
-    )
-    if assignment is None:
+    project = project_for(user, slug, CAN_JUDGE)
+    try:
+        assignment = own_assignment(user, project, uid)
+    except Assignment.DoesNotExist as error:
+        raise Http404("There is no such comparison of yours.") from error
+    if assignment.comparison.is_live:  # It is judged in the dialogue that it belongs to.
         raise Http404("There is no such comparison of yours.")
     return assignment
-
-
-def _rows(uid: Any, user: Any, slug: Any, *also: str) -> QuerySet[Assignment]:
-    # Rulings are decided on the review page, and dialogues where they are talked in.
-    return Assignment.objects.select_related("comparison__batch__project", *also).filter(
-        uid=uid,
-        annotator=user,
-        is_ruling=False,
-        comparison__is_live=False,
-        comparison__batch__project__slug=slug,
-        comparison__batch__project__memberships__user=user,
-        comparison__batch__project__memberships__role__in=CAN_JUDGE,
-    )
-
-
-_own_rows = Prepared(_rows)
-_own_in_full = Prepared(lambda uid, user, slug: _rows(uid, user, slug, "comparison__prompt"))
 
 
 def _shown(assignment: Assignment) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
@@ -19,8 +18,7 @@ from django.utils import timezone
 from django.utils.translation import ngettext
 
 from annotation.judge import gold
-from annotation.judge.queues import HARMLESS, Locking, Queue, had
-from annotation.lib.prepared import Prepared, Question, insert, together, update
+from annotation.judge.queues import HARMLESS, Queue, had
 from annotation.models import (
     Assignment,
     Batch,
@@ -30,57 +28,30 @@ from annotation.models import (
     Prompt,
     Response,
     User,
+    hot_queries,
 )
+from annotation.models.hot_queries import Locking
 
 State = Assignment.State
 WAITING_COUNTED = 500
 HELD_AT_MOST = 50
 
 
-_locked = Prepared(
-    lambda pk: (
-        Comparison.objects.select_for_update(of=("self",))
-        .select_related("batch__project")
-        .filter(pk=pk)
-    )
-)
-
-
 def lock(comparison_id: int) -> Comparison:
     """The comparison, locked until the transaction ends; its batch comes with it, unlocked."""
-    comparison = _locked.first(pk=comparison_id)
-    if comparison is None:
-        raise Comparison.DoesNotExist
-    return comparison
+    rows = Comparison.objects.select_for_update(of=("self",)).select_related("batch__project")
+    return rows.get(pk=comparison_id)
 
 
-_locked_both = Prepared(
-    # In this order, so that whoever holds the comparison can write what was made of it.
-    lambda pk: (
-        Assignment.objects.select_for_update(of=("comparison", "self"))
-        .select_related("comparison__batch")
-        .filter(pk=pk)
-    )
-)
-
-
-def lock_with(assignment: Assignment, also: Question) -> tuple[Comparison, list[Any]]:
-    """As `lock`, and the assignment becomes what its row says now; and the rows of `also`, asked then.
-
-    Both rows are locked: of a row that it waited for, PostgreSQL gives what the other transaction
-    left there, of all others what they were when the question was asked.
-    """
+def lock_with(assignment: Assignment) -> Comparison:
+    """As `lock`; the assignment takes the values that its row has once the lock is held."""
     project = assignment.comparison.batch.project
-    found, rows = together((_locked_both, {"pk": assignment.pk}), also)
-    if not found:
-        raise Assignment.DoesNotExist
-    for name, value in found[0].__dict__.items():
-        if name != "_state":
-            setattr(assignment, name, value)
-    comparison: Comparison = found[0].comparison
+    comparison = hot_queries.row(Comparison, assignment.comparison_id, locking="wait")
+    comparison.batch = hot_queries.row(Batch, comparison.batch_id)
     comparison.batch.project = project
+    assignment.refresh_from_db()
     assignment.comparison = comparison
-    return comparison, rows
+    return comparison
 
 
 def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
@@ -92,7 +63,7 @@ def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
         comparison.taken += taken
         comparison.judged += judged
         comparison.is_free = comparison.taken < comparison.needed
-    update(comparison, "taken", "judged", "is_free")
+    comparison.save(update_fields=["taken", "judged", "is_free"])
 
 
 def take_place(comparison: Comparison) -> bool:
@@ -109,49 +80,31 @@ def lease_end(project: Project) -> datetime:
     return timezone.now() + timedelta(minutes=project.lease_minutes)
 
 
-def _mine(uid: Any, user: Any, project: Any) -> QuerySet[Assignment]:
-    return Assignment.objects.filter(
-        uid=uid, annotator=user, is_ruling=False, comparison__batch__project=project
-    )
-
-
-_own_row = Prepared(_mine)
-_own = Prepared(
-    lambda uid, user, project: _mine(uid, user, project).select_related(
-        "comparison__batch", "comparison__prompt"
-    )
-)
-
-
 def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
     """This person's own assignment in this project, or Assignment.DoesNotExist.
 
     Rulings are no part of it: they are made and taken back on the review page.
     """
-    assignment = own_row(user, project, uid, _own)
-    assignment.comparison.batch.project = project
+    assignment = own_row(user, project, uid)
+    comparison = assignment.comparison
+    comparison.batch = hot_queries.row(Batch, comparison.batch_id)
+    comparison.batch.project = project
+    comparison.prompt = hot_queries.row(Prompt, comparison.prompt_id)
     return assignment
 
 
-def own_row(
-    user: User, project: Project, uid: UUID, asked: Prepared[Assignment] = _own_row
-) -> Assignment:
-    """As `own_assignment`, without what it is about."""
-    assignment = asked.first(uid=uid, user=user.pk, project=project.pk)
+def own_row(user: User, project: Project, uid: UUID) -> Assignment:
+    """As `own_assignment`, without its batch and its prompt."""
+    assignment = hot_queries.own_assignment(uid, user.pk, project.pk)
     if assignment is None:
         raise Assignment.DoesNotExist
     return assignment
 
 
-_responses = Prepared(
-    lambda comparison: Response.objects.filter(comparison=comparison).order_by("pk")
-)
-
-
 def responses_of(comparison: Comparison) -> list[Response]:
     """Its responses in the order of their ids, fetched once."""
     if comparison.shown is None:
-        comparison.shown = _responses(comparison=comparison.pk)
+        comparison.shown = hot_queries.responses(comparison.pk)
     return comparison.shown
 
 
@@ -197,7 +150,7 @@ def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
         held, begun = _open(keys, project)
         if held:
             held[0].lease_until = lease_end(project)
-            update(held[0], "lease_until")
+            held[0].save(update_fields=["lease_until"])
             return held[0]
         if member is not None and gold.must_qualify(member, project):
             return _qualify(user, project, member, begun, wait=wait)
@@ -223,7 +176,7 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
             if other.pk != current.pk:
                 # As in `_next`: what a page that is being left gives back is not what this one shows.
                 other.lease_until = lease_end(project)
-                update(other, "lease_until")
+                other.save(update_fields=["lease_until"])
                 return other
         if member is not None and gold.must_qualify(member, project):
             chosen = gold.qualifying(member, project, had(user))
@@ -305,17 +258,6 @@ def release_all(batch: Batch) -> int:
     return len(assignments)
 
 
-_held_keys = Prepared(
-    lambda user, project: Assignment.objects.filter(
-        annotator=user,
-        state=State.LEASED,
-        comparison__batch__project=project,
-        comparison__batch__state=Batch.State.OPEN,
-        comparison__is_live=False,
-    ).values_list("pk")
-)
-
-
 def waiting(user: User, project: Project) -> int:
     """How many comparisons this person could be handed, what they hold included.
 
@@ -326,7 +268,7 @@ def waiting(user: User, project: Project) -> int:
     member = project.own_membership
     if member is None or member.user_id != user.pk:
         member = Membership.objects.filter(user=user, project=project).first()
-    n = n_held = _held_keys.count(user=user.pk, project=project.pk)
+    n = n_held = hot_queries.count_leases(user.pk, project.pk)
     if member is not None and member.paused_at is not None:
         return 0
     if member is not None and gold.must_qualify(member, project):
@@ -432,28 +374,20 @@ def release_unwanted(user: User) -> int:
     return len(unwanted)
 
 
-_locked_member = Prepared(
-    lambda user, project: Membership.objects.select_for_update().filter(user=user, project=project)
-)
-
-
 def _begin(user: User, project: Project) -> tuple[Membership | None, list[int]]:
     """Who asks, and the keys of what they hold or began (in OPEN_ORDER).
 
     Two tabs of one person wait for each other here, so that both get the same comparison.
     """
-    who = {"user": user.pk, "project": project.pk}
     member = project.own_membership
     if (
-        member is not None
-        and member.user_id == user.pk
-        and not connection.features.has_select_for_update
+        member is None
+        or member.user_id != user.pk
+        or connection.features.has_select_for_update  # Otherwise the whole database is locked.
     ):
-        keys = _open_keys(**who)  # The whole database is locked already.
-    else:
-        members, keys = together((_locked_member, who), (_open_keys, who))
-        member = members[0] if members else None
-    return member, [pk for (pk,) in keys]
+        rows = Membership.objects.select_for_update().filter(user=user, project=project)
+        member = rows.first()
+    return member, hot_queries.open_keys(user.pk, project.pk, HELD_AT_MOST)
 
 
 def _skills(member: Membership | None) -> list[str]:
@@ -461,20 +395,12 @@ def _skills(member: Membership | None) -> list[str]:
     return ["", *(member.skills if member else [])]
 
 
-_open_batches = Prepared(
-    # What was said in a live dialogue belongs to who said it.
-    lambda project: Batch.objects.filter(
-        project=project, state=Batch.State.OPEN, dialogue_campaign=None, qualification=None
-    ).order_by("-priority", "opened_at", "id")
-)
-
-
 def _batches(project: Project, member: Membership | None) -> list[Batch]:
     """Open batches that this person may be given something of, the one to look in first first."""
     skills, campaign = _skills(member), member.campaign if member else ""
     batches = [
         batch
-        for batch in _open_batches(project=project.pk)
+        for batch in hot_queries.open_batches(project.pk)
         if batch.skill in skills and campaign in ("", batch.campaign)
     ]
     for batch in batches:
@@ -485,22 +411,6 @@ def _batches(project: Project, member: Membership | None) -> list[Batch]:
 # "leased" sorts behind "expired": every lease (two, or some more where judgments were taken back)
 # comes before the newest of what ran out.
 OPEN_ORDER = ("-state", "-leased_at", "-id")
-_open_keys = Prepared(
-    lambda user, project: (
-        Assignment.objects.filter(
-            Q(state=State.LEASED)
-            | Q(state=State.EXPIRED, comparison__is_free=True)
-            | Q(state=State.EXPIRED, comparison__gold__isnull=False),
-            annotator=user,
-            state__in=[State.LEASED, State.EXPIRED],
-            comparison__batch__project=project,
-            comparison__batch__state=Batch.State.OPEN,
-            comparison__is_live=False,
-        )
-        .order_by(*OPEN_ORDER)
-        .values_list("pk")[:HELD_AT_MOST]
-    )
-)
 
 
 def _open(keys: list[int], project: Project) -> tuple[list[Assignment], list[Assignment]]:
@@ -568,7 +478,7 @@ def _take_up(begun: Assignment) -> bool:
         return False
     # What is handed first is shown first, also when the page is loaded anew.
     begun.leased_at = timezone.now()
-    update(begun, "leased_at")
+    begun.save(update_fields=["leased_at"])
     return True
 
 
@@ -641,7 +551,7 @@ def _lease(
             drawn=drawn,
             lease_until=lease_end(project),
         )
-        insert(assignment)
+        assignment.save(force_insert=True)
         return assignment
     assignment.comparison = comparison
     assignment.state, assignment.is_extra, assignment.drawn = State.LEASED, False, drawn

@@ -17,7 +17,6 @@ exactly one is gold, at a place that nobody without the server's key can foretel
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -29,7 +28,6 @@ from django.utils.translation import gettext, gettext_noop
 
 from annotation import protocols
 from annotation.judge.answer_parts import marks_by_place, short
-from annotation.lib.prepared import Prepared
 from annotation.lib.text import storable
 from annotation.models import (
     Assignment,
@@ -216,9 +214,9 @@ def instead_of(comparison: Comparison, membership: Membership, project: Project)
         return comparison
     handed = _handed(membership)
     is_due = handed % project.gold_every == _place(membership, project, handed)
-    chosen = _next_unseen(avoid_harm=_avoids_harm(membership)).first(
-        batch=comparison.batch_id, user=membership.user_id
-    )
+    unseen = _unseen(membership.user_id, avoid_harm=_avoids_harm(membership))
+    of_batch = unseen.filter(batch=comparison.batch_id)
+    chosen = of_batch.select_related("prompt").order_by("shuffle").first()
     Membership.objects.filter(pk=membership.pk).update(handed=F("handed") + 1)
     return chosen if is_due and chosen is not None else comparison
 
@@ -276,17 +274,6 @@ def _unseen(user: Any, *, avoid_harm: bool) -> QuerySet[Comparison]:
         .exclude(gold__created_by=user)
     )
     return unseen.exclude(prompt__risk=Prompt.Risk.HARMFUL) if avoid_harm else unseen
-
-
-@cache
-def _next_unseen(*, avoid_harm: bool) -> Prepared[Comparison]:
-    """The gold of a batch that this person would get next, with its prompt."""
-
-    def build(batch: Any, user: Any) -> QuerySet[Comparison]:
-        found = _unseen(user, avoid_harm=avoid_harm).filter(batch=batch)
-        return found.select_related("prompt").order_by("shuffle")[:1]
-
-    return Prepared(build)
 
 
 def _avoids_harm(membership: Membership) -> bool:

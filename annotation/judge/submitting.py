@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -36,9 +35,17 @@ from annotation.judge.answer_parts import (
     told_strength,
 )
 from annotation.judge.assignment import State, count, lease_end, lock, lock_with, take_place
-from annotation.lib.prepared import Prepared, insert, update
 from annotation.lib.text import storable
-from annotation.models import Assignment, Batch, Comparison, Judgment, Project, Response, User
+from annotation.models import (
+    Assignment,
+    Batch,
+    Comparison,
+    Judgment,
+    Project,
+    Response,
+    User,
+    hot_queries,
+)
 from annotation.protocols import RANK, WRITING, Protocol
 
 LETTERS = "ABCDEFGHI"
@@ -203,13 +210,6 @@ def ranking_line(ranks: Mapping[str, int]) -> str:
     return " > ".join(" = ".join(places[rank]) for rank in sorted(places))
 
 
-_known = Prepared(
-    lambda key, assignment: Judgment.objects.filter(
-        Q(key=key) | Q(assignment=assignment)
-    ).values_list("key", "revision")
-)
-
-
 def submit_judgment(assignment: Assignment, *, by: User, answer: Answer, key: UUID) -> Judgment:
     """Accept the answer of `by`, whose assignment it is; its row. The one writer of judgments.
 
@@ -223,9 +223,9 @@ def submit_judgment(assignment: Assignment, *, by: User, answer: Answer, key: UU
     answer = answer.checked(assignment)
     try:
         with transaction.atomic():
-            asked = (_known, {"key": key, "assignment": assignment.pk})
-            comparison, rows = lock_with(assignment, also=asked)
-            known = dict(rows)
+            comparison = lock_with(assignment)
+            earlier = hot_queries.earlier_judgments(key, assignment.pk)
+            known = {judgment.key: judgment.revision for judgment in earlier}
             if key in known:
                 return _replayed(Judgment.objects.get(key=key), assignment, answer)
             _occupy(comparison, assignment)
@@ -428,10 +428,10 @@ def _write(
         excluded_at=last.excluded_at if last else None,
         excluded_reason=last.excluded_reason if last else "",
     )
-    insert(judgment)
+    judgment.save(force_insert=True)
     assignment.judgment, assignment.state, assignment.draft = judgment, State.JUDGED, {}
     assignment.skip_reason = ""
-    update(assignment, "judgment", "state", "draft", "is_extra", "skip_reason")
+    assignment.save(update_fields=["judgment", "state", "draft", "is_extra", "skip_reason"])
     return judgment
 
 

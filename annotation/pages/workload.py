@@ -5,8 +5,7 @@ from typing import Any
 from django.utils import timezone
 
 from annotation.judge.assignment import WAITING_COUNTED
-from annotation.lib.prepared import Prepared
-from annotation.models import Batch, Judgment, Project, User
+from annotation.models import Batch, Judgment, Project, User, hot_queries
 
 
 def judged_by(user: Any, project: Any) -> Any:
@@ -15,14 +14,9 @@ def judged_by(user: Any, project: Any) -> Any:
     )
 
 
-_judged_since = Prepared(
-    lambda user, project, start: judged_by(user, project).filter(created_at__gte=start)
-)
-
-
 def judged_today(user: User, project: Project) -> int:
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-    return _judged_since.count(user=user.pk, project=project.pk, start=midnight)
+    return hot_queries.count_judged_since(midnight, user.pk, project.pk)
 
 
 def capped(n: int) -> int | str:

@@ -84,7 +84,7 @@ def explained(act, explain):
         act()
     for query in asked:
         sql = query["sql"]
-        if sql.startswith("SELECT") and '"is_free"' in sql.split("WHERE", 1)[-1]:
+        if sql.startswith("SELECT") and " AND is_free" in sql.split("WHERE", 1)[-1]:
             with connection.cursor() as cursor:
                 cursor.execute(f"{explain} {sql}")
                 yield cursor.fetchall()
