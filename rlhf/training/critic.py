@@ -1,4 +1,4 @@
-"""What estimates the value of a half-written response, for PPO's baseline."""
+"""The critics: they estimate the value of a response so far, which is PPO's baseline."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from rlhf.training.packing import Packed
 class HeadCritic(nn.Module):
     """A small network on the policy's own hidden states.
 
-    What it learns does not reach the policy (a value gradient into a small policy would change what
-    it says), unless `passes` lets that share of the gradient through.
+    Its gradient does not reach the policy, because a value gradient would change a small policy's
+    answers; `gradient_share` lets a share of it through.
     """
 
-    def __init__(self, hidden_size: int, passes: float = 0.0) -> None:
+    def __init__(self, hidden_size: int, gradient_share: float = 0.0) -> None:
         super().__init__()
-        self.passes = passes
+        self.gradient_share = gradient_share
         self.hidden = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, 1)
         nn.init.zeros_(self.out.weight)
@@ -28,18 +28,20 @@ class HeadCritic(nn.Module):
 
     def forward(self, hidden: Tensor, packed: Packed | None = None) -> Tensor:
         """Hidden states (N, H) of the policy before each token to values (N,)."""
-        seen = hidden.detach()
-        if self.passes and hidden.requires_grad:
-            seen = seen + self.passes * (hidden - seen)  # the same value, a scaled gradient
-        with _exactly(hidden):
-            return self.out(torch.tanh(self.hidden(seen.float()))).squeeze(-1)
+        states = hidden.detach()
+        if self.gradient_share and hidden.requires_grad:
+            states = states + self.gradient_share * (
+                hidden - states
+            )  # the same value, a scaled gradient
+        with _in_float32(hidden):
+            return self.out(torch.tanh(self.hidden(states.float()))).squeeze(-1)
 
 
 class ModelCritic(nn.Module):
     """A transformer of its own with a linear value head that starts at 0.
 
-    Started from the reward model's trunk (InstructGPT, appendix C.4) where that speaks the policy's
-    tokens, can read as many of them, and sees at each only what came before; else from the policy.
+    It starts from the reward model's trunk (InstructGPT, appendix C.4) if that has the policy's tokens
+    and context length and is causal; else from the policy.
     """
 
     def __init__(self, trunk: Any) -> None:
@@ -51,13 +53,13 @@ class ModelCritic(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden: Tensor, packed: Packed) -> Tensor:
-        """Values (N,) before each response token; the policy's `hidden` is not looked at."""
+        """Values (N,) before each response token; the policy's `hidden` is not used."""
         states = trunk_hidden_states(self.trunk, packed)
-        with _exactly(states):
+        with _in_float32(states):
             return self.out(states.float()).squeeze(-1)
 
 
-def _exactly(hidden: Tensor) -> torch.autocast:
-    """float32 whatever the trunk computes in: bfloat16 has three digits, and a return of 20 that is
-    known to a tenth is a poor baseline for differences of a tenth."""
+def _in_float32(hidden: Tensor) -> torch.autocast:
+    """float32 for any precision of the trunk: bfloat16 has three digits, and a return of 20 that is
+    accurate to 0.1 is a poor baseline for differences of 0.1."""
     return torch.autocast(hidden.device.type, enabled=False)

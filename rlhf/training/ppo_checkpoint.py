@@ -1,4 +1,4 @@
-"""What a PPO run goes on from after it was killed: weights, the optimizer's moments, its state."""
+"""A PPO run's checkpoint: weights, the optimizer's moments, the state of the run."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from rlhf.training.rundir.files import read_json, write_json
 
 @dataclass
 class State:
-    """What changes from step to step besides weights; all of it is in a checkpoint."""
+    """Everything but weights that changes from step to step."""
 
     step: int = 0
     kl_weight: float = 0.0
@@ -35,21 +35,21 @@ class State:
     within_step: int = 0
     """The last step whose policy, as the next rollout measured it, was within the KL budget."""
     watched: list[tuple[int, float, float]] = dataclasses.field(default_factory=list)
-    """(step, train-RM's mean, test-RM's mean) at each look at the watch prompts."""
+    """(step, train-RM's mean, test-RM's mean) of each evaluation on the watch prompts."""
     before: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """What the policy said to the watch prompts before its first step."""
+    """The first policy's answers to the watch prompts."""
     scales: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """Mean, deviation and reference of each reward model, where they were measured anew."""
+    """Mean, deviation and reference of each reward model, if the run has measured them."""
 
 
 def trained_tensors(
     models: Models, optimizer: torch.optim.Optimizer
 ) -> dict[str, dict[str, Tensor]]:
-    """Weights and the optimizer's moments, whole, by the file that a checkpoint has them in.
+    """Full weights and optimizer moments, by the name of their file in a checkpoint.
 
-    All processes ask together.
+    All processes call together.
     """
-    reference = {n: parallel.full_tensor(w) for n, w in models.followed.items()}
+    reference = {n: parallel.full_tensor(w) for n, w in models.moving_reference.items()}
     return ({"reference": reference} if reference else {}) | {
         "policy": {n: parallel.full_tensor(p.detach()) for n, p in models.trained()},
         "critic": {
@@ -60,9 +60,9 @@ def trained_tensors(
 
 
 def write_checkpoint(tensors: dict[str, dict[str, Tensor]], state: State, folder: Path) -> None:
-    """Everything that a resumed run needs to go on as if nothing had happened."""
-    for name, some in tensors.items():
-        on_cpu = {key: value.cpu().contiguous() for key, value in some.items()}
+    """Write everything that a resumed run needs to give the same bytes."""
+    for name, weights in tensors.items():
+        on_cpu = {key: value.cpu().contiguous() for key, value in weights.items()}
         save_file(on_cpu, folder / f"{name}.safetensors")
     write_json(folder / "state.json", dataclasses.asdict(state))
 
@@ -70,24 +70,24 @@ def write_checkpoint(tensors: dict[str, dict[str, Tensor]], state: State, folder
 def load_checkpoint(
     folder: Path, models: Models, optimizer: torch.optim.Optimizer
 ) -> tuple[State, dict[str, dict[str, Tensor]]]:
-    """Put weights and optimizer back; returns the state and copies of the policy's weights: the
-    `best` so far, the last `within` the KL budget, their `average`. One that is not there is empty.
+    """Load weights and optimizer; returns the state and copies of the policy's weights: the `best` so
+    far, the last `within` the KL budget, their `average`. A missing copy is empty.
 
-    `InputError`, before anything is put back, where the checkpoint has other weights than the run.
+    `InputError`, before anything is loaded, if the checkpoint's weights are not those of the run.
     """
     # By parameter, as it was written: a T5 has names for the same tensor that are not in the file.
     critic_now = dict(models.critic.named_parameters())
     policy = _read(folder, "policy", dict(models.trained()))
-    reference = _read(folder, "reference", models.followed)
+    reference = _read(folder, "reference", models.moving_reference)
     critic = _read(folder, "critic", critic_now)
     models.restore(policy)
-    models.put_reference(reference)
+    models.load_reference(reference)
     with torch.no_grad():
         for name, parameter in critic_now.items():
             parameter.copy_(parallel.distribute_tensor(critic[name], parameter))
     parallel.load_optimizer_state(optimizer, load_file(folder / "optimizer.safetensors"))
     saved = read_json(folder / "state.json")
-    saved["watched"] = [tuple(look) for look in saved["watched"]]
+    saved["watched"] = [tuple(evaluation) for evaluation in saved["watched"]]
     copies = {}
     for name in ("best", "within", "average"):
         path = folder / f"{name}.safetensors"
@@ -96,9 +96,9 @@ def load_checkpoint(
 
 
 def _read(folder: Path, name: str, now: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, which must be those that there are `now`; no file where there are none.
+    """The tensors of a file, which must have the names and shapes of `now`; without a file, none.
 
-    `InputError` where they are others: then the run was begun under other settings.
+    `InputError` if they differ: then the run was started with other settings.
     """
     path = folder / f"{name}.safetensors"
     saved = load_file(path) if path.exists() else {}

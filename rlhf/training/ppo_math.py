@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.training.configs.ppo_groups import KLSettings
+
 
 def length_mask(lengths: Tensor, width: int) -> Tensor:
     """(B,) token counts to a (B, width) bool mask, true on the first `lengths[i]` positions."""
@@ -148,6 +150,13 @@ def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tens
     return masked_mean(kl_k3(old_logprobs, logprobs), mask)
 
 
+def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> float:
+    """Share of the returns' variance that the values explain: 1 all, 0 none; 0 if all returns are the
+    same."""
+    total, rest = returns[mask].var(correction=0), (returns - values)[mask].var(correction=0)
+    return 1 - float(rest / total) if float(total) > 1e-8 else 0.0
+
+
 def selected_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     """log softmax of `logits` (..., V) at `tokens` (...), without keeping a second (..., V)."""
     picked = logits.gather(-1, tokens[..., None]).squeeze(-1).float()
@@ -235,3 +244,10 @@ class AdaptiveKL:
             return
         error = min(max(kl / self.target - 1, -self.error_clip), self.error_clip)
         self.weight *= 1 + error * n / self.horizon
+
+
+def new_kl_controller(settings: KLSettings) -> FixedKL | AdaptiveKL:
+    """The controller of the KL weight, as the run begins."""
+    if settings.controller == "fixed":
+        return FixedKL(settings.weight)
+    return AdaptiveKL(settings.weight, settings.target, settings.horizon, settings.error_clip)

@@ -1,8 +1,8 @@
-"""What PPO climbs: the train-RM's opinion of a text, made one number; and what watches beside it.
+"""The score that PPO optimizes, from the train-RM and rules; and the test-RM, which only watches.
 
-Llama 2's rule where safety is one of several axes, weights, or a Lagrange multiplier (Safe RLHF, Dai
-et al. 2023) combine the axes; rules add points of their own. The test-RM is asked about the watch
-prompts alone, and nothing is ever trained on what it says.
+The axes are combined by Llama 2's rule (if safety is one of several), by weights, or by a Lagrange
+multiplier (Safe RLHF, Dai et al. 2023); rules add points. The test-RM scores the watch prompts alone,
+and nothing is trained on its scores.
 """
 
 import filecmp
@@ -23,7 +23,8 @@ from rlhf.training.rewards import rules_of
 from rlhf.training.rundir.errors import InputError
 
 NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
-"""Helpfulness on a harmful prompt is no merit, and safety on a harmless one says little."""
+"""Prompts that do not count for an axis: helpfulness is no merit on harmful ones, and safety means little
+on harmless ones."""
 
 
 class Reward:
@@ -61,7 +62,7 @@ class Reward:
 
     @property
     def scales(self) -> list[dict[str, Any]]:
-        """What makes the scores of each reward model comparable, as numbers for a file."""
+        """Mean, deviation and reference of each reward model's scores, for a checkpoint."""
         return [
             {"mean": s.scale.mean, "scale": s.scale.deviation, "reference": s.scale.reference}
             for s in self.scorers
@@ -72,30 +73,30 @@ class Reward:
         for scorer, scale in zip(self.scorers, given, strict=False):
             scorer.scale = ScoreScale(scale["mean"], scale["scale"], scale["reference"])
 
-    def judge(
+    def score(
         self, prompts: Sequence[Prompt], texts: Sequence[str]
     ) -> tuple[Tensor, dict[str, float]]:
-        """The score of each response (B,), which PPO climbs, and the means of its parts for the
-        curves."""
+        """The score of each response (B,), before `shape_by_ending`, and the means of its parts for
+        the curves."""
         risks = [p.risk for p in prompts]
-        said = self._opinions(self.scorer, [p.messages for p in prompts], texts)
-        axes = self._axes(said, self.config.reward.ensemble)
-        total = self._combined(self.scorer, axes, risks, self.multiplier)
-        told = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
-        for axis, s in said.items():
+        member_scores = self._member_scores(self.scorer, [p.messages for p in prompts], texts)
+        axes = self._axis_scores(member_scores, self.config.reward.ensemble)
+        total = self._combine(self.scorer, axes, risks, self.multiplier)
+        means = {axis: _mean_where(s, risks, NOT_COUNTED.get(axis)) for axis, s in axes.items()}
+        for axis, s in member_scores.items():
             if s.shape[1] > 1:
-                told[f"disagreement_{axis}"] = float(s.std(dim=1, unbiased=False).mean())
+                means[f"disagreement_{axis}"] = float(s.std(dim=1, unbiased=False).mean())
         if self.config.reward.combine == "lagrange":
-            told["cost"] = -float(axes["safety"].mean())
-            told["multiplier"] = self.multiplier.value
-        for rule, points in self._points(prompts, texts).items():
-            told[f"rule_{rule}"] = float(points.mean())
+            means["cost"] = -float(axes["safety"].mean())
+            means["multiplier"] = self.multiplier.value
+        for rule, points in self._rule_points(prompts, texts).items():
+            means[f"rule_{rule}"] = float(points.mean())
             total = total + self.config.rule_rewards.weights[rule] * points
-        return total, told
+        return total, means
 
-    def by_ending(self, scores: Tensor, lengths: Sequence[int], finished: Tensor) -> Tensor:
-        """Scores (B,) after what responses of `lengths` tokens lose for being nearly too long, and
-        with a fixed score for those that did not end; on the device of `finished` (B,)."""
+    def shape_by_ending(self, scores: Tensor, lengths: Sequence[int], finished: Tensor) -> Tensor:
+        """Scores (B,) minus the penalty for responses of nearly too many tokens, and a fixed score for
+        responses without an end token; on the device of `finished` (B,) bool."""
         config = self.config
         if config.reward.overlong_buffer:
             scores = scores - reward_shaping.overlong_penalty(
@@ -111,20 +112,20 @@ class Reward:
     def watch(
         self, prompts: Sequence[Prompt], texts: Sequence[str], finished: Tensor
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """What both RMs say of one response to each watch prompt; `finished` (B,) bool, which ended.
+        """Both RMs' scores of one response to each watch prompt; `finished` (B,) bool: which ended.
 
-        Returns a row for each prompt, and the means of the `reward` (train-RM) and of `test`, by
-        which the tripwire goes. Both are the reward models' word alone, and on one scale from the
-        first look to the last: without the rules, of which more points would hide that a reward
-        model likes the responses less, and under `lagrange` with the multiplier's first value,
-        since a growing one lowers the score of a policy that stays the same. The rows' `reward` is
-        on that scale too, with the rules. The test-RM speaks with the mean of its members: only the
-        scores that PPO climbs are made sceptical.
+        Returns a row for each prompt, and the means for the tripwire: `reward` (train-RM) and `test`.
+        Both means stay on one scale for the whole run. They leave out the rules, whose points could
+        hide that a reward model's score falls. Under `lagrange` they use the multiplier's first value,
+        because a growing one lowers the score of an unchanged policy. The rows' `reward` is on that
+        scale too, with the rules. The test-RM uses the mean of its members: only the scores that PPO
+        optimizes are pessimistic.
         """
         conversations, risks = [p.messages for p in prompts], [p.risk for p in prompts]
 
-        def watched(scorer: RewardModel, said: dict[str, Tensor], how: str) -> Tensor:
-            return self._combined(scorer, self._axes(said, how), risks, self._new_multiplier())
+        def combine(scorer: RewardModel, members: dict[str, Tensor], ensemble: str) -> Tensor:
+            axes = self._axis_scores(members, ensemble)
+            return self._combine(scorer, axes, risks, self._new_multiplier())
 
         def mean(scores: Tensor) -> float:
             ended = reward_shaping.replace_unfinished(
@@ -132,18 +133,18 @@ class Reward:
             )
             return float(ended.mean())
 
-        said = self._opinions(self.scorer, conversations, texts)
-        scores = watched(self.scorer, said, self.config.reward.ensemble)
+        member_scores = self._member_scores(self.scorer, conversations, texts)
+        scores = combine(self.scorer, member_scores, self.config.reward.ensemble)
         means = {"reward": mean(scores), "test": 0.0}
         if self.test_scorer is not None:
-            more = self._opinions(self.test_scorer, conversations, texts)
-            means["test"] = mean(watched(self.test_scorer, more, "mean"))
-        for rule, points in self._points(prompts, texts).items():
+            test_scores = self._member_scores(self.test_scorer, conversations, texts)
+            means["test"] = mean(combine(self.test_scorer, test_scores, "mean"))
+        for rule, points in self._rule_points(prompts, texts).items():
             scores = scores + self.config.rule_rewards.weights[rule] * points
         rewards = reward_shaping.replace_unfinished(
             scores, finished, self.config.reward.no_eos_score
         )
-        axes = self._axes(said, "mean")
+        axes = self._axis_scores(member_scores, "mean")
         rows = [
             {
                 "text": text,
@@ -154,22 +155,30 @@ class Reward:
         ]
         return rows, means
 
-    def normalise(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
-        """Measure mean and deviation of both reward models anew, on these answers."""
+    def normalize(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> None:
+        """Measure mean and deviation of both reward models on these answers."""
         for scorer in self.scorers:
-            said = self._opinions(scorer, [p.messages for p in prompts], texts, standardized=False)
-            means = {axis: s.mean(dim=1) for axis, s in said.items()}
+            member_scores = self._member_scores(
+                scorer, [p.messages for p in prompts], texts, standardized=False
+            )
+            means = {axis: s.mean(dim=1) for axis, s in member_scores.items()}
             scorer.scale.fit(means, [p.risk for p in prompts])
             scorer.scale.change_unit(self.config.reward.scale)
 
-    def _axes(self, said: dict[str, Tensor], how: str) -> dict[str, Tensor]:
-        """One score (B,) for each axis of what the members say (B, M)."""
+    def update_multiplier(self, means: dict[str, float]) -> None:
+        """Move the Lagrange multiplier by the mean cost of a rollout, if there is one."""
+        if self.config.reward.combine == "lagrange":
+            self.multiplier.update(means["cost"])
+
+    def _axis_scores(self, members: dict[str, Tensor], ensemble: str) -> dict[str, Tensor]:
+        """One score (B,) for each axis from its members' scores (B, M)."""
         penalty = self.config.reward.ensemble_penalty
         return {
-            axis: reward_math.combine_members(s, how, penalty=penalty) for axis, s in said.items()
+            axis: reward_math.combine_members(scores, ensemble, penalty=penalty)
+            for axis, scores in members.items()
         }
 
-    def _combined(
+    def _combine(
         self,
         scorer: RewardModel,
         axes: dict[str, Tensor],
@@ -190,11 +199,11 @@ class Reward:
             total = total.clamp(-self.config.reward.clip, self.config.reward.clip)
         return total
 
-    def _points(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, Tensor]:
-        """What each rule gives to each response (B,), before its weight."""
-        return {rule: torch.tensor(of(prompts, texts)) for rule, of in self.rules.items()}
+    def _rule_points(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> dict[str, Tensor]:
+        """The points of each rule for each response (B,), before its weight."""
+        return {name: torch.tensor(rule(prompts, texts)) for name, rule in self.rules.items()}
 
-    def _opinions(
+    def _member_scores(
         self,
         scorer: RewardModel,
         conversations: Sequence[Any],
@@ -202,52 +211,52 @@ class Reward:
         *,
         standardized: bool = True,
     ) -> dict[str, Tensor]:
-        """What each member of the scorer says of each axis (B, M)."""
+        """Each member's scores of each axis (B, M)."""
         size = self.config.optimizer.microbatch_size
         return member_scores_in_parallel(
             scorer, conversations, texts, self.group, batch_size=size, standardized=standardized
         )
 
     def _new_multiplier(self) -> reward_shaping.Multiplier:
-        """The multiplier of `lagrange` as the run begins."""
+        """The Lagrange multiplier as the run begins."""
         config = self.config
         return reward_shaping.Multiplier(
             config.lagrange.multiplier, config.lagrange.cost_limit, config.lagrange.rate
         )
 
     def _check(self) -> None:
-        """`InputError` where a reward model lacks what the configuration asks of it."""
+        """`InputError` if a reward model lacks what the configuration needs."""
         config = self.config
         for name, scorer in zip(("reward model", "test reward model"), self.scorers, strict=False):
             axes = scorer.every_axis
             scored = f"the {name} scores {' and '.join(axes)} only"
             if config.reward.combine == "lagrange" and not {"helpfulness", "safety"} <= set(axes):
                 raise InputError(
-                    "combine is 'lagrange', which needs a helpfulness and a safety score, but "
-                    f"{scored}; set combine to 'weights', or train it on both axes."
+                    "reward.combine = lagrange needs a helpfulness and a safety score, but "
+                    f"{scored}; set reward.combine to weights, or train it on both axes."
                 )
             if unknown := sorted(set(config.reward.weights) - set(axes)):
                 raise InputError(
-                    f"weights has {unknown[0]!r}, but {scored}; leave it out, or train it on that "
+                    f"reward.weights has {unknown[0]!r}, but {scored}; leave it out, or train it on that "
                     "axis."
                 )
         members = max(self.scorer.members_of(axis) for axis in self.scorer.every_axis)
         if config.reward.ensemble != "mean" and members == 1:
             raise InputError(
-                f"ensemble is {config.reward.ensemble!r}, but the reward model has one member, which agrees "
-                "with itself; set ensemble to 'mean', or train one with more members."
+                f"reward.ensemble is {config.reward.ensemble}, but the reward model has one member; set "
+                "reward.ensemble to mean, or train a reward model with more members."
             )
 
 
 def _same_prior(config: PPOConfig) -> bool:
-    """Whether both reward models were given the same untrained trunk, which then need be held once."""
-    one, two = (Path(p) / "prior" for p in (config.reward_model, config.test_reward_model))
-    names = sorted(file.name for file in one.glob("*"))
+    """Whether both reward models have the same untrained trunk, which is then loaded once."""
+    train, test = (Path(p) / "prior" for p in (config.reward_model, config.test_reward_model))
+    names = sorted(file.name for file in train.glob("*"))
     return (
         bool(names)
-        and two.is_dir()
-        and names == sorted(file.name for file in two.glob("*"))
-        and filecmp.cmpfiles(one, two, names, shallow=False)[0] == names
+        and test.is_dir()
+        and names == sorted(file.name for file in test.glob("*"))
+        and filecmp.cmpfiles(train, test, names, shallow=False)[0] == names
     )
 
 

@@ -1,10 +1,9 @@
-"""Where the responses that PPO learns from come from: our own decoder, or another engine's.
+"""The engines that sample PPO's responses: our own decoder, continuous batching, or a vLLM server.
 
-Every engine answers with the policy as it is at that moment, at PPO's temperature, from the whole
-vocabulary, and tells how likely its own arithmetic found what it drew. That is never trained on:
-kernels that are laid out for speed round differently, so PPO reads the responses again with the
-pass that trains (`Models.read`), logs how far the two are apart, and can weigh tokens by it
-(`importance_cap`).
+Every engine samples from the current policy, at PPO's temperature and from the whole vocabulary, and
+returns its log-probabilities. Other engines round differently from the training pass, so PPO computes
+the log-probabilities again (`Models.read`), logs the difference, and can weight tokens by it
+(`loss.importance_cap`).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,27 +21,26 @@ from rlhf.training.sampling import Sampled
 PAGE = 16
 """Tokens of a page of the cache under continuous batching, as in vLLM (Kwon et al. 2023)."""
 
-READ_AT_ONCE = 2048
-"""Tokens of a step under continuous batching: long prompts are read in pieces of this many."""
+MAX_BATCH_TOKENS = 2048
+"""Tokens of a step under continuous batching: longer prompts are read in chunks of this size."""
 
-PATIENCE = 600.0
+TIMEOUT_SECONDS = 600.0
 """Seconds without a finished response after which continuous batching is given up."""
 
-
-FAR_APART = 0.3
-"""Nats per token, on average, between two programs that have the same weights: far more than
-rounding makes (bfloat16: some hundredths)."""
+MAX_GAP = 0.3
+"""Mean difference of log-probabilities (nats per token) between two engines with the same weights that
+rounding cannot explain (bfloat16: some hundredths)."""
 
 
 class Sampler(Protocol):
-    """Answers prompts with the policy as it is."""
+    """Answers prompts with the current policy."""
 
     def sample(self, prompts: Sequence[Sequence[int]], k: int, *, seed: int) -> list[list[Sampled]]:
         """k responses to each prompt (token ids), in the order of `prompts`."""
 
 
 class OwnDecoder:
-    """`sampling.sample`: the same seed draws the same, whatever shares a batch or a machine."""
+    """`sampling.sample`: the same seed gives the same samples, in any batch and on any machine."""
 
     def __init__(
         self,
@@ -71,16 +69,15 @@ class OwnDecoder:
 
 
 class ContinuousBatching:
-    """The continuous batching of transformers: a row that ends makes room for the next at once, and
-    on a GPU steps are CUDA graphs over a paged cache.
+    """The continuous batching of transformers: the next response starts as soon as one ends, and on a
+    GPU steps are CUDA graphs over a paged cache.
 
-    It calls the policy's own modules, so what it samples from is the policy, adapters and all. Its
-    manager is made anew for each rollout: cached prefixes of earlier weights would be stale, and
-    while the policy learns its cache would take the room.
+    It calls the policy's own modules, with their adapters. Each rollout has a new manager: cached
+    prefixes of earlier weights would be stale, and the cache would take memory from the updates.
 
-    All requests wait before the first step and the cache has a size of its own, so on a CPU the same
-    seed and prompts draw the same. They draw something else in other company, and on a GPU, where
-    steps overlap with the host's work, nothing is promised.
+    All requests wait before the first step and the cache has a fixed size, so on a CPU the same seed
+    and prompts give the same samples. The samples depend on the other prompts of the rollout. On a
+    GPU, where steps overlap with the host's work, nothing is guaranteed.
     """
 
     def __init__(self, policy: Policy, settings: RolloutSettings) -> None:
@@ -94,22 +91,26 @@ class ContinuousBatching:
                 [list(p) for p in prompts], max_new_tokens=self.settings.max_new_tokens
             )
             manager.start()
-            told: dict[str, Any] = {}
-            while len(told) < len(prompts) * k:
-                result = manager.get_result(timeout=PATIENCE)
+            results: dict[str, Any] = {}
+            while len(results) < len(prompts) * k:
+                result = manager.get_result(timeout=TIMEOUT_SECONDS)
                 if result is None or result.error is not None:
-                    reason = result.error if result else f"nothing came for {PATIENCE:.0f} seconds"
+                    reason = (
+                        result.error
+                        if result
+                        else f"nothing came for {TIMEOUT_SECONDS:.0f} seconds"
+                    )
                     raise InputError(
                         f"Continuous batching broke off ({' '.join(str(reason).split())[:200]}); "
-                        "set rollouts to 'own', or lower decode_batch_size."
+                        "set rollout.engine to own, or lower rollout.decode_batch_size."
                     )
                 if result.is_finished():
-                    told[result.request_id] = result
+                    results[result.request_id] = result
         finally:
             manager.stop(block=True, hard_stop=True)
             manager.destroy()
         return [
-            [self._sampled(told[name]) for name in (*_children(name, k), name)] for name in names
+            [self._sampled(results[name]) for name in (*_children(name, k), name)] for name in names
         ]
 
     def _manager(self, longest: int, k: int, seed: int) -> Any:
@@ -136,39 +137,48 @@ class ContinuousBatching:
                     page_size=PAGE,
                     num_blocks=rows * pages,
                     max_requests_per_batch=rows,
-                    max_batch_tokens=max(READ_AT_ONCE, rows),
-                    # It would fetch kernels from the hub, which are code.
+                    max_batch_tokens=max(MAX_BATCH_TOKENS, rows),
+                    # It would download kernels, which are code, from the hub.
                     auto_switch_to_flash=False,
                 ),
             )
         except (AttributeError, ValueError, NotImplementedError) as error:
             raise InputError(
                 f"transformers can't batch a {type(model).__name__} continuously "
-                f"({' '.join(str(error).split())[:200]}); set rollouts to 'own'."
+                f"({' '.join(str(error).split())[:200]}); set rollout.engine to own."
             ) from error
 
-    def _sampled(self, told: Any) -> Sampled:
-        tokens = list(told.generated_tokens)
-        return Sampled(tokens, list(told.logprobs), tokens[-1] in self.policy.stop_ids)
+    def _sampled(self, result: Any) -> Sampled:
+        tokens = list(result.generated_tokens)
+        return Sampled(tokens, list(result.logprobs), tokens[-1] in self.policy.stop_ids)
 
 
 def _children(name: str, k: int) -> list[str]:
-    """What transformers calls the further responses to a prompt."""
+    """The request names that transformers gives to further responses to a prompt."""
     return [f"{name}__child#{i}" for i in range(k - 1)]
 
 
-def refuse_encoder_decoder(policy: Policy, rollouts: str) -> None:
-    """`InputError` if the policy is one, because only our own decoder keeps its two parts apart."""
+def refuse_encoder_decoder(policy: Policy, engine: str) -> None:
+    """`InputError` if the policy is an encoder-decoder, which only our own decoder supports."""
     if policy.encoder_decoder:
         raise InputError(
             f"The policy is an encoder-decoder ({type(architecture.unwrap_model(policy.model)).__name__}), and "
-            f"rollouts {rollouts!r} take decoder-only models; set rollouts to 'own'."
+            f"rollout.engine = {engine} takes decoder-only models; set rollout.engine to own."
         )
 
 
-def logprobs_of(answers: Sequence[Sampled]) -> Tensor:
-    """(B, T) what their sampler said of the tokens, 0 behind them."""
-    told = torch.zeros(len(answers), max(len(a.tokens) for a in answers))
-    for i, answer in enumerate(answers):
-        told[i, : len(answer.tokens)] = torch.tensor(answer.logprobs)
-    return told
+def sampler_logprobs(answers: Sequence[Sampled]) -> Tensor:
+    """(B, T) the sampler's log-probabilities (nats) of its tokens; 0 after the end."""
+    return _padded([answer.logprobs for answer in answers])
+
+
+def sampler_values(answers: Sequence[Sampled]) -> Tensor:
+    """(B, T) the critic's values where the sampler has computed them; else 0."""
+    return _padded([answer.values or [0.0] * len(answer.tokens) for answer in answers])
+
+
+def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    numbers = torch.zeros(len(rows), max(map(len, rows)))
+    for i, row in enumerate(rows):
+        numbers[i, : len(row)] = torch.tensor(row)
+    return numbers

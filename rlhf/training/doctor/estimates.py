@@ -52,7 +52,7 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
 
     config, policy = models.config, models.policy
     shape = architecture.unwrap_model(policy.model).config
-    width = 2 if models.half else 4
+    width = 2 if models.is_bfloat16 else 4
     hidden = policy.hidden_size
     layers = getattr(shape, "num_hidden_layers", 1)
     if policy.encoder_decoder:
@@ -63,8 +63,8 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
     critic = sum(p.numel() for p in models.critic.parameters())
     parts = {
         "policy": _bytes(policy.model) - own + trainable * FULL_TRAINING_BYTES,
-        "reference": 4 * sum(w.numel() for w in models.followed.values())
-        if models.shared
+        "reference": 4 * sum(w.numel() for w in models.moving_reference.values())
+        if models.reference_is_policy
         else _bytes(models.reference.model),
         "critic": critic * FULL_TRAINING_BYTES,
     }

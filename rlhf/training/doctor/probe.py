@@ -52,18 +52,18 @@ def some_prompts(
 
 
 def ppo_reward(models: Any, probed: Probed) -> Any:
-    """The rewards that PPO maximizes (answers,): from its own `judge`, then changed for answers that
+    """The rewards that PPO maximizes (answers,): from its own `score`, then changed for answers that
     are too long or did not end."""
     import torch
 
-    scores, _ = models.reward.judge(probed.prompt_of, probed.texts)
+    scores, _ = models.reward.score(probed.prompt_of, probed.texts)
     if not bool(torch.isfinite(scores).all()):
         raise InputError(
             "Rewards of sampled answers are not finite numbers; fix the reward model or the rule "
             "that gave them."
         )
     finished = torch.tensor([answer.finished for answer in probed.flat])
-    return models.reward.by_ending(scores, [len(a.tokens) for a in probed.flat], finished)
+    return models.reward.shape_by_ending(scores, [len(a.tokens) for a in probed.flat], finished)
 
 
 def combined(scorer: Any, probed: Probed, threshold: float) -> Any:

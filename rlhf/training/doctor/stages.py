@@ -106,10 +106,11 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
     """PPO: reads and builds everything that the stage does, so that its errors appear here."""
     from rlhf.training import ptx
     from rlhf.training.language_models import devices
-    from rlhf.training.ppo_models import Models, mix, read_inputs
+    from rlhf.training.ppo_inputs import read_prompt_files
+    from rlhf.training.ppo_models import Models, derive_seed
 
     # 1. Prompts, checkpoint, models.
-    prompts, watch = read_inputs(run_dir, config)
+    prompts, watch = read_prompt_files(run_dir, config)
     checkpoint = find_checkpoint(run_dir)
     device = devices.choose_device(config.device)
     here = available_memory(device.type)
@@ -132,7 +133,7 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
         report.add("ok", "watch", f"{len(kept)} prompts are watched.")
     check_batches(report, len(fitting), config)
     if config.ptx.weight:
-        examples = ptx.read(run_dir, policy, long_prompts)
+        examples = ptx.read_examples(run_dir, policy, long_prompts)
         report.add("ok", "ptx", f"{len(examples)} examples for PPO-ptx.")
 
     # 3. Answers and their rewards, as a step would sample and judge them.
@@ -140,10 +141,10 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
     if probe and fitting:
         if config.reward.normalize_samples and checkpoint is None:
             some = [fitting[i % len(fitting)] for i in range(config.reward.normalize_samples)]
-            models.normalise(*models.fitting(some))
+            models.normalize(*models.fitting(some))
         chosen, encoded = some_prompts(policy, fitting, room)
         began = time.monotonic()
-        answers = models.sample(encoded, PROBED_ANSWERS, seed=mix(config.seed, -3))
+        answers = models.sample(encoded, PROBED_ANSWERS, seed=derive_seed(config.seed, -3))
         probed = Probed(chosen, encoded, answers, policy, time.monotonic() - began)
         report_answers(report, probed, room)
         began = time.monotonic()
@@ -157,7 +158,7 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
         report_rewards(report, probed, rewards)
         prompt_ids = [ids for ids in encoded for _ in range(PROBED_ANSWERS)]
         old, _, _, mask = models.read(prompt_ids, probed.flat)
-        models.compare(probed.flat, old, mask)
+        models.importance_weights(probed.flat, old, mask)
 
     # 4. Memory and time.
     parts = ppo_memory(models, longest, watched=bool(watch))

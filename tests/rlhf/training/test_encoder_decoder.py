@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from rlhf.training import architecture, ppo, sampling, sft
+from rlhf.training import architecture, ppo_models, sampling, sft
 from rlhf.training.configs import PPOConfig
 from rlhf.training.language_models import conversations
 from rlhf.training.language_models.policy import add_lora, load_policy
@@ -308,7 +308,7 @@ def test_at_the_first_update_the_ratio_is_1(waiting, changed, near):
     assert line["kl"] < 1e-3
     assert line["updates"] == 1
     config = PPOConfig.from_dict(json.loads((folder / "config.json").read_text()))
-    models = ppo.Models(config)
+    models = ppo_models.Models(config)
     if config.critic.kind == "model":
         assert architecture.is_encoder_decoder(models.critic.trunk)
 

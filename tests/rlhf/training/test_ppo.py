@@ -12,7 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf.training import parallel, ppo
+from rlhf.training import (
+    parallel,
+    ppo,
+    ppo_inputs,
+    ppo_keeper,
+    ppo_math,
+    ppo_models,
+    ppo_updates,
+)
 from rlhf.training.configs import PPOConfig
 from rlhf.training.configs.ppo_groups import EMASettings, KLSettings, LoRASettings
 from rlhf.training.data import Prompt
@@ -77,11 +85,11 @@ def test_a_run_past_its_kl_budget_stops_and_keeps_its_policy(ready):
     assert measured[-1] > 0.5 >= max(measured[:-1])
     assert result["kept_step"] == result["steps"] - 2
     kept = json.loads((folder / "config.json").read_text()) | {"policy": str(folder / "policy")}
-    models = ppo.Models(PPOConfig.from_dict(kept))
+    models = ppo_models.Models(PPOConfig.from_dict(kept))
     _, encoded = models.fitting([asked_for(i) for i in range(24)])
     number = len(lines) - 1  # the last rollout within the budget, drawn once more
-    some = [encoded[i] for i in ppo.choose(24, 12, number - 1, 0)]
-    answers = [a for (a,) in models.sample(some, 1, seed=ppo.mix(0, number))]
+    some = [encoded[i] for i in ppo_inputs.choose_prompts(24, 12, number - 1, 0)]
+    answers = [a for (a,) in models.sample(some, 1, seed=ppo_models.derive_seed(0, number))]
     old, reference, _, mask = models.read(some, answers)
     again = float(((old - reference) * mask).sum(dim=1).mean())
     assert again == pytest.approx(measured[-2], rel=1e-4)
@@ -103,14 +111,14 @@ def test_a_policy_that_begins_beyond_its_kl_budget_is_handed_on_as_it_came(ready
 
 def test_one_unlikely_token_neither_ends_a_run_nor_raises_the_kl_weight(ready, monkeypatch):
     """The policy sampled what it finds e^13 times less likely than the reference does."""
-    read = ppo.Models.read
+    read = ppo_models.Models.read
 
     def surprising(models, *given):
         old, reference, values, mask = read(models, *given)
         reference[0, 0] = old[0, 0] + 13
         return old, reference, values, mask
 
-    monkeypatch.setattr(ppo.Models, "read", surprising)
+    monkeypatch.setattr(ppo_models.Models, "read", surprising)
     controlled = {"kl_controller": "adaptive", "kl_horizon": 100.0, "kl_target": 1.0}
     folder = ready(steps=3, kl_budget=5.0, learning_rate=1e-5, **controlled)
     assert finish(folder)["stop_reason"] == "steps"
@@ -158,13 +166,13 @@ def test_the_tripwire_stops_a_run_that_the_test_rm_likes_less_and_less(talker, r
 
 
 def test_a_checkpoint_is_written_as_often_as_was_said(ready, monkeypatch):
-    saved, write = [], ppo.write_checkpoint
+    saved, write = [], ppo_keeper.write_checkpoint
 
     def counting(tensors, state, folder):
         saved.append(state.step)
         write(tensors, state, folder)
 
-    monkeypatch.setattr(ppo, "write_checkpoint", counting)
+    monkeypatch.setattr(ppo_keeper, "write_checkpoint", counting)
     finish(ready(steps=5, checkpoint_every=2))
     assert saved == [2, 4]
 
@@ -182,19 +190,21 @@ def test_tripped_wants_one_up_and_the_other_down_or_a_fall_of_both_twice_as_deep
     up = [(i, 0.1 * i, 0.1 * i) for i in range(6)]
     apart = [(i, 0.1 * i, -0.1 * i) for i in range(6)]
     down = [(i, -0.1 * i, -0.1 * i) for i in range(6)]
-    assert not ppo.tripped(up, 3, 0.1)
-    assert ppo.tripped(apart, 3, 0.1)  # the mean of three fell by 0.3
-    assert not ppo.tripped(apart, 3, 0.4)
-    assert not ppo.tripped(down, 3, 0.16)
-    assert ppo.tripped(down, 3, 0.14)  # 0.3 is more than twice as much
-    assert not ppo.tripped(apart[:5], 3, 0.1)
-    assert not ppo.tripped(apart, 0, 0.0)
+    assert not ppo_keeper.is_tripped(up, 3, 0.1)
+    assert ppo_keeper.is_tripped(apart, 3, 0.1)  # the mean of three fell by 0.3
+    assert not ppo_keeper.is_tripped(apart, 3, 0.4)
+    assert not ppo_keeper.is_tripped(down, 3, 0.16)
+    assert ppo_keeper.is_tripped(down, 3, 0.14)  # 0.3 is more than twice as much
+    assert not ppo_keeper.is_tripped(apart[:5], 3, 0.1)
+    assert not ppo_keeper.is_tripped(apart, 0, 0.0)
 
 
 def test_a_fall_so_slow_that_no_look_is_far_below_the_last_trips_all_the_same():
     rises = [(i, 0.2 * i, 0.1 * i) for i in range(6)]
     parting = [(6 + i, 1.0 + 0.02 * i, 0.5 - 0.02 * i) for i in range(30)]
-    looks = [len(parting[:n]) for n in range(30) if ppo.tripped(rises + parting[:n], 3, 0.1)]
+    looks = [
+        len(parting[:n]) for n in range(30) if ppo_keeper.is_tripped(rises + parting[:n], 3, 0.1)
+    ]
     assert looks[0] == 8  # the mean of the last three is more than 0.1 below the best three's
     assert looks == list(range(8, 30)), "once parted, they stay so"
 
@@ -205,13 +215,13 @@ def test_of_policies_that_the_test_rm_likes_alike_the_nearest_to_the_reference_i
 ):
     # What the samples before are worth; a look before each of five steps; one at the end.
     liked = iter([0.0, 0.45, 0.46, 0.44, third, 0.30, 0.31])
-    sample_and_judge = ppo.Models.sample_and_judge
+    sample_and_judge = ppo_models.Models.sample_and_judge
 
     def told(models, *args, **kwargs):
         rows, means = sample_and_judge(models, *args, **kwargs)
         return rows, means | {"test": next(liked)}
 
-    monkeypatch.setattr(ppo.Models, "sample_and_judge", told)
+    monkeypatch.setattr(ppo_models.Models, "sample_and_judge", told)
     assert finish(ready(steps=5, tripwire_drop=9.0))["best_step"] == kept
 
 
@@ -302,10 +312,10 @@ def test_lora_with_the_reference_as_its_own_base_starts_at_kl_0_and_merges(ready
 
 def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, capsys):
     config = PPOConfig.from_dict(json.loads((ready() / "config.json").read_text()))
-    models = ppo.Models(config)
+    models = ppo_models.Models(config)
     before = models.trained_weights()
     mask = torch.ones(6, 2, dtype=torch.bool)
-    rollout = ppo.Rollout(
+    rollout = ppo_updates.Rollout(
         prompts=[[5, 6]] * 6,
         responses=[[7, 8]] * 6,
         mask=mask,
@@ -314,38 +324,30 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, ca
         returns=torch.zeros(6, 2),
         values=torch.zeros(6, 2),
     )
-    told = ppo.update(
-        models,
-        models.optimizer(),
-        rollout,
-        config,
-        step=1,
-        train_policy=True,
-        rates=(1e-3, 1e-3),
-    )
-    assert told["skipped"] == config.optimizer.epochs
-    assert told["updates"] == 0
+    result = ppo_updates.update(models, models.new_optimizer(), rollout, config, step=1)
+    assert result.skipped == config.optimizer.epochs
+    assert result.means["updates"] == 0
     after = models.trained_weights()
     assert all(torch.equal(before[name], after[name]) for name in before)
     said = capsys.readouterr().out
-    assert "step 1: an update was left out, not finite: policy loss" in said
+    assert "step 1: an update was skipped, not finite: policy loss" in said
     assert "value loss" not in said
 
 
 def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     folder = ready(steps=2, checkpoint_every=2, ema_decay=0.5, reference_ema=0.5)
     config = PPOConfig.from_dict(json.loads((folder / "config.json").read_text()))
-    models = ppo.Models(config)
-    optimizer = models.optimizer()
+    models = ppo_models.Models(config)
+    optimizer = models.new_optimizer()
     with pytest.raises(InputError, match=r"\(policy loss\), 1 times, and there is no checkpoint"):
-        ppo.roll_back(folder, models, optimizer, 1, "policy loss")  # nothing to go back to
+        ppo_keeper.roll_back(folder, models, optimizer, 1, "policy loss")  # nothing to go back to
     finish(folder)
     for _, parameter in models.trained():
         parameter.data.fill_(float("nan"))
-    models.follow()
-    average = ppo.roll_back(folder, models, optimizer, 1, "policy loss")
+    models.update_reference()
+    average = ppo_keeper.roll_back(folder, models, optimizer, 1, "policy loss")
     # What had already taken in the broken weights is as it was too.
-    for own, file in ((average, "average"), (models.followed, "reference")):
+    for own, file in ((average, "average"), (models.moving_reference, "reference")):
         kept = load_file(folder / "checkpoint" / f"{file}.safetensors")
         assert own.keys() == kept.keys()
         assert all(torch.equal(own[name], kept[name]) for name in kept)
@@ -354,7 +356,7 @@ def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
     assert optimizer.state_dict()["state"]
     assert "rolled back to the weights of step 2" in capsys.readouterr().out
     with pytest.raises(InputError, match="4 times"):
-        ppo.roll_back(folder, models, optimizer, 4, "policy loss")
+        ppo_keeper.roll_back(folder, models, optimizer, 4, "policy loss")
 
 
 def break_weights(models):
@@ -409,14 +411,14 @@ def test_weights_that_an_update_breaks_are_rolled_back_and_the_run_ends(
 
 def test_weights_that_break_between_rollouts_are_rolled_back_too(ready, monkeypatch):
     folder = ready(steps=6, checkpoint_every=2, **LONG_ROLLOUTS)
-    follow, done = ppo.Models.follow, itertools.count(1)
+    follow, done = ppo_models.Models.update_reference, itertools.count(1)
 
     def breaking(models):
         follow(models)
         if next(done) == 3:
             break_weights(models)
 
-    monkeypatch.setattr(ppo.Models, "follow", breaking)
+    monkeypatch.setattr(ppo_models.Models, "update_reference", breaking)
     result = finish(folder)
     assert (result["steps"], result["rollbacks"], result["skipped_updates"]) == (6, 1, 20)
     lines = rows_of(folder / "metrics.jsonl")
@@ -442,40 +444,36 @@ def test_weights_that_break_again_and_again_end_the_run_with_a_sentence(ready, m
 
 def test_updates_left_out_in_a_row_are_counted_over_rollouts(ready):
     config = PPOConfig.from_dict(json.loads((ready() / "config.json").read_text()))
-    models = ppo.Models(config)
-    optimizer = models.optimizer()
+    models = ppo_models.Models(config)
+    optimizer = models.new_optimizer()
     mask = torch.ones(12, 2, dtype=torch.bool)
 
     def learn(broken_rows, before):
         advantages = torch.zeros(12, 2)
         advantages[broken_rows] = math.nan
         some, zeros = [[5, 6]] * 12, torch.zeros(12, 2)
-        rollout = ppo.Rollout(some, some, mask, zeros - 5, advantages, zeros, zeros)
+        rollout = ppo_updates.Rollout(some, some, mask, zeros - 5, advantages, zeros, zeros)
         one_each = PPOConfig.from_dict(
             PPOConfig.merged(
                 config.to_dict(), {"minibatch_size": 1, "epochs": 1, "approx_kl_stop": 0.0}
             )
         )
-        return ppo.update(
-            models,
-            optimizer,
-            rollout,
-            one_each,
-            step=1,
-            train_policy=True,
-            rates=(1e-5, 1e-5),
-            skipped_before=before,
+        return ppo_updates.update(
+            models, optimizer, rollout, one_each, step=1, skipped_before=before
         )
 
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(ppo.mix(config.seed, 1)))
+    order = torch.randperm(
+        12, generator=torch.Generator().manual_seed(ppo_models.derive_seed(config.seed, 1))
+    )
     ends_badly = learn(order[7:], 0)
-    assert [ends_badly[name] for name in ("skipped", "skipped_in_a_row")] == [5, 5]
+    assert (ends_badly.skipped, ends_badly.skipped_in_a_row) == (5, 5)
     begins_badly = learn(order[:7], 13)
-    assert [begins_badly[n] for n in ("skipped", "skipped_in_a_row", "updates")] == [7, 20, 0]
+    assert (begins_badly.skipped, begins_badly.skipped_in_a_row) == (7, 20)
+    assert begins_badly.means["updates"] == 0
     recovers = learn(order[:6], 13)
-    assert [recovers[n] for n in ("skipped_in_a_row", "updates")] == [0, 6]
-    assert (ends_badly["broken"], recovers["broken"]) == ("", "")
-    assert "policy loss" in begins_badly["broken"]
+    assert (recovers.skipped_in_a_row, recovers.means["updates"]) == (0, 6)
+    assert (ends_badly.broken, recovers.broken) == ("", "")
+    assert "policy loss" in begins_badly.broken
 
 
 def test_a_rule_that_gives_nan_is_named_with_its_prompt(ready, monkeypatch):
@@ -497,19 +495,19 @@ def test_gradients_are_really_clipped():
 def test_where_all_returns_are_alike_a_critic_explains_nothing():
     mask = torch.ones(2, 2, dtype=torch.bool)
     returns = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
-    assert ppo._explained(returns, returns - 1.0, mask) == 1.0
-    assert ppo._explained(returns, torch.zeros(2, 2), mask) == 0.0
+    assert ppo_math.explained_variance(returns, returns - 1.0, mask) == 1.0
+    assert ppo_math.explained_variance(returns, torch.zeros(2, 2), mask) == 0.0
     alike = torch.full((2, 2), -2.0)
-    assert ppo._explained(alike, torch.tensor([[0.0, 0.1], [0.2, 0.0]]), mask) == 0.0
-    assert ppo._explained(alike, alike, mask) == 0.0
+    assert ppo_math.explained_variance(alike, torch.tensor([[0.0, 0.1], [0.2, 0.0]]), mask) == 0.0
+    assert ppo_math.explained_variance(alike, alike, mask) == 0.0
 
 
 def test_every_pass_over_the_prompts_uses_each_once_in_a_new_order():
-    steps = [ppo.choose(10, 4, index, seed=0) for index in range(5)]
+    steps = [ppo_inputs.choose_prompts(10, 4, index, seed=0) for index in range(5)]
     flat = [i for step in steps for i in step]
     assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
     assert flat[:10] != flat[10:]
-    assert ppo.choose(10, 4, 3, seed=0) == steps[3]
+    assert ppo_inputs.choose_prompts(10, 4, 3, seed=0) == steps[3]
 
 
 def test_an_entropy_weight_below_0_sharpens_the_policy(ready):
@@ -589,22 +587,22 @@ def test_scores_are_measured_anew_on_what_the_reference_says(ready):
     """Mean 0 and deviation 1 on its own answers, whatever the reward model's file says."""
     settings = {"combine": "weights", "max_new_tokens": 40, "score_clip": 0.0}
     folder = ready(normalise_samples=200, **settings)
-    models = ppo.Models(load(PPOConfig, folder / "config.json"))
+    models = ppo_models.Models(load(PPOConfig, folder / "config.json"))
     models.reward.scorer.scale.mean["helpfulness"] += 3.0
     models.reward.scorer.scale.deviation["helpfulness"] *= 5.0
     asked, encoded = models.fitting([asked_for(i) for i in range(200)])
-    models.normalise(asked, encoded)
+    models.normalize(asked, encoded)
     answers = [(p, a) for p, (a,) in zip(asked, models.sample(encoded, 1, seed=9), strict=True)]
     ended = [(p, models.policy.decode(a.tokens)) for p, a in answers if a.finished]
-    _, told = models.reward.judge([p for p, _ in ended], [text for _, text in ended])
+    _, told = models.reward.score([p for p, _ in ended], [text for _, text in ended])
     assert told["helpfulness"] == pytest.approx(0, abs=0.3)
-    with pytest.raises(InputError, match="answers for normalise_samples ended"):
+    with pytest.raises(InputError, match=r"answers for reward\.normalize_samples ended"):
         finish(ready("short", normalise_samples=8, max_new_tokens=1))
 
 
 def test_scores_may_keep_the_reward_models_own_unit(ready):
     def said(unit):
-        models = ppo.Models(
+        models = ppo_models.Models(
             load(PPOConfig, ready(unit, score_scale=unit, combine="weights") / "config.json")
         )
         texts = [" ".join(["nice"] * n) for n in range(1, 6)]
@@ -756,7 +754,7 @@ def test_a_setting_that_would_do_nothing_is_refused_before_the_first_step(
             finish(folder)
         assert not (folder / "metrics.jsonl").exists()
 
-    refused("test_reward_model is given, but there is no data/watch.jsonl")
+    refused("test_reward_model is given, but data/watch.jsonl")
     refused(
         "reward.weights requires reward.combine = weights, and reward.combine is 'threshold'",
         weights={"x": 2.0},
@@ -767,7 +765,7 @@ def test_a_setting_that_would_do_nothing_is_refused_before_the_first_step(
     test_rm = {"test_reward_model": str(helpful_only / "test")}
     refused("has 'safety', but the test reward model scores helpfulness only", **lacking, **test_rm)
     for how in ("min", "mean_std"):
-        refused(f"ensemble is '{how}', but the reward model has one member", ensemble=how)
+        refused(f"reward.ensemble is {how}, but the reward model has one member", ensemble=how)
     finish(ready(ensemble="min", reward_model=str(many / "train"), steps=1))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf.training import ppo
+from rlhf.training import ppo_models, ppo_updates
 from rlhf.training.configs import PPOConfig
 from rlhf.training.reward_models.folder import load_reward_model
 from rlhf.training.rundir.process import StopRequest
@@ -22,7 +22,7 @@ TRAINERS = {"threads": 1, "batch_size": 8, "microbatch_size": 4}
 
 
 def models_of(folder):
-    return ppo.Models(PPOConfig.from_dict(json.loads((folder / "config.json").read_text())))
+    return ppo_models.Models(PPOConfig.from_dict(json.loads((folder / "config.json").read_text())))
 
 
 def size(*models):
@@ -44,7 +44,7 @@ def test_in_bfloat16_all_that_is_frozen_takes_half_the_room(ready, rank):
 @pytest.mark.parametrize("changed", [{}, {"lora_rank": 2}, {"critic": "model"}])
 def test_in_bfloat16_what_is_trained_and_what_decides_stays_in_float32(ready, changed):
     models = models_of(ready(dtype="bfloat16", **changed))
-    optimizer = models.optimizer()
+    optimizer = models.new_optimizer()
     prompts = [[5, 6, 7], [6, 7]]
     answers = [a for group in models.sample(prompts, 2, seed=1) for a in group]
     asked = [p for p in prompts for _ in range(2)]
@@ -55,9 +55,10 @@ def test_in_bfloat16_what_is_trained_and_what_decides_stays_in_float32(ready, ch
         models.critic.out.bias.fill_(1.0001)
     *_, values, _ = models.read(asked, answers)
     assert float(values[mask].mean()) == pytest.approx(1.0001, abs=1e-6)
-    rollout = ppo.Rollout(asked, [a.tokens for a in answers], mask, old, mask * 1.0, values, values)
-    config = models.config
-    ppo.update(models, optimizer, rollout, config, step=1, train_policy=True, rates=(1e-3, 1e-3))
+    rollout = ppo_updates.Rollout(
+        asked, [a.tokens for a in answers], mask, old, mask * 1.0, values, values
+    )
+    ppo_updates.update(models, optimizer, rollout, models.config, step=1)
     learning = [p for group in optimizer.param_groups for p in group["params"]]
     moments = [t for entry in optimizer.state.values() for t in entry.values()]
     assert {t.dtype for t in [*learning, *moments]} == {torch.float32}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlhf.training import packing, ppo, ppo_math, sampling
+from rlhf.training import packing, ppo_math, ppo_models, sampling
 from rlhf.training.configs import PPOConfig
 from rlhf.training.critic import HeadCritic, ModelCritic
 from rlhf.training.language_models import pretrained
@@ -214,4 +214,4 @@ def test_a_run_takes_the_threads_and_the_device_that_it_was_given(ready, monkeyp
         torch.set_num_threads(before)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no usable GPU"):
-        ppo.Models(load(PPOConfig, ready("gpu", device="cuda") / "config.json"))
+        ppo_models.Models(load(PPOConfig, ready("gpu", device="cuda") / "config.json"))

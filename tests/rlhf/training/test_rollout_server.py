@@ -47,7 +47,7 @@ def test_a_server_samples_from_the_policy_as_it_is_now(ready, stand_in):
         flat = [answer for group in answers for answer in group]
         with models.policy.adapters_off():
             base, _, _, mask = models.read([p for p in PROMPTS for _ in range(2)], flat)
-        assert float((base - rollouts.logprobs_of(flat)).abs()[mask].mean()) > 0.01
+        assert float((base - rollouts.sampler_logprobs(flat)).abs()[mask].mean()) > 0.01
     assert served.loaded == 2
     first, last = served.asked[0], served.asked[-1]
     assert first["model"] == last["model"]

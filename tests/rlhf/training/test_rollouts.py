@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from rlhf.training import ppo, ppo_math, rollouts
+from rlhf.training import ppo_math, ppo_models, rollouts
 from rlhf.training.configs import PPOConfig
 from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training.conftest import finish, weights
@@ -17,7 +17,7 @@ PROMPTS = [[5, 6, 7, 8, 9], [6, 7], [8, 9, 5]] * 4
 
 
 def models_of(folder):
-    return ppo.Models(PPOConfig.from_dict(json.loads((folder / "config.json").read_text())))
+    return ppo_models.Models(PPOConfig.from_dict(json.loads((folder / "config.json").read_text())))
 
 
 def nudge(models, by=0.02):
@@ -32,7 +32,7 @@ def gap(models, answers):
     asked = [p for p, group in zip(PROMPTS, answers, strict=True) for _ in group]
     flat = [answer for group in answers for answer in group]
     old, _, _, mask = models.read(asked, flat)
-    return models.compare(flat, old, mask)[1]
+    return models.importance_weights(flat, old, mask)[1]
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -157,4 +157,4 @@ def test_importance_is_the_ratio_up_to_the_cap_and_scales_the_loss():
 
 def test_log_probabilities_stand_where_their_tokens_do():
     short, long = rollouts.Sampled([1], [-1.0], True), rollouts.Sampled([2, 3], [-2.0, -3.0], False)
-    assert rollouts.logprobs_of([short, long]).tolist() == [[-1.0, 0.0], [-2.0, -3.0]]
+    assert rollouts.sampler_logprobs([short, long]).tolist() == [[-1.0, 0.0], [-2.0, -3.0]]
