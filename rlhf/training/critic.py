@@ -40,8 +40,8 @@ class HeadCritic(nn.Module):
 class ModelCritic(nn.Module):
     """A transformer of its own with a linear value head that starts at 0.
 
-    It starts from the reward model's trunk (InstructGPT, appendix C.4) if that has the policy's tokens
-    and context length and is causal; else from the policy.
+    It starts from the reward model's trunk (InstructGPT, appendix C.4) if that has the policy's
+    tokens and context length and is causal; else from the policy.
     """
 
     def __init__(self, trunk: Any) -> None:

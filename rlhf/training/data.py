@@ -128,8 +128,8 @@ def read_ptx(run_dir: Path) -> list[tuple[Prompt | None, str]]:
     path = run_dir / DATA / "ptx.jsonl"
     if not path.exists():
         raise InputError(
-            "ptx_weight asks for data/ptx.jsonl, which is missing; put demonstrations or texts there, "
-            "or set ptx_weight to 0."
+            "ptx.weight needs data/ptx.jsonl, which is missing; put demonstrations or texts there, or "
+            "set ptx.weight to 0."
         )
     examples: list[tuple[Prompt | None, str]] = []
     for number, row in enumerate(read_jsonl(path), start=1):

@@ -1,14 +1,14 @@
 """Refine a policy by PPO against a reward model: `python -m rlhf.training.ppo RUN_DIR`.
 
 Proximal policy optimization (Schulman et al. 2017) as it is done on language models (Ziegler et al.
-2019, Stiennon et al. 2020, Ouyang et al. 2022), with the details collected by Huang et al. (2024, "The
-N+ implementation details of RLHF with PPO"; they call lm-human-preferences LHP). Read `main` from top to
-bottom: it is the algorithm. Its arithmetic is in `ppo_math`, its updates are in `ppo_updates`.
-`ppo_keeper` decides which policy is kept and when a run stops.
+2019, Stiennon et al. 2020, Ouyang et al. 2022), with the details collected by Huang et al. (2024,
+"The N+ implementation details of RLHF with PPO"; they call lm-human-preferences LHP). Read `main`
+from top to bottom: it is the algorithm. Its arithmetic is in `ppo_math`, its updates are in
+`ppo_updates`. `ppo_keeper` decides which policy is kept and when a run stops.
 
-Random draws depend on the seed and the step's number alone, so a run that was killed and resumed makes
-the same draws as one that was not. Several processes may share the work of each step (`parallel`); one
-of them writes.
+Random draws depend on the seed and the step's number alone, so a run that was killed and resumed
+makes the same draws as one that was not. Several processes may share the work of each step
+(`parallel`); one of them writes.
 """
 
 from itertools import chain
@@ -48,18 +48,18 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         responses = list(chain.from_iterable(samples))
         clock.mark("generate")
 
-        # 2. Reward model scores, one per response. A response without an end token gets a fixed one,
-        #    because reward models have never seen half a sentence (LHP's EOS trick, Huang et al. 2024).
+        # 2. Reward model scores, one per response. A response without an end token gets a fixed
+        #    score, because reward models have never seen half a sentence (LHP's EOS trick).
         scores, score_means = models.score(prompts, responses)
 
-        # 3. Log-probabilities of policy and reference, values of the critic; all per token. A weight
-        #    for each token whose sampler has other probabilities (Yao et al. 2025).
+        # 3. Log-probabilities of policy and reference, values of the critic; all per token. A
+        #    weight for each token whose sampler has other probabilities (Yao et al. 2025).
         logprobs, reference_logprobs, values, mask = models.read(queries, responses)
         importance, sampler_gap = models.importance_weights(responses, logprobs, mask)
         clock.mark("score")
 
-        # 4. Rewards per token: minus the weighted KL, plus the score at the end (Ziegler et al. 2019,
-        #    eq. 2). Decisions use k1: a token that only the reference expects has 10^5 nats under k3.
+        # 4. Rewards per token: minus the weighted KL, plus the score at the end (Ziegler et al.
+        #    2019, eq. 2). k1 decides: a token that only the reference expects has 10^5 nats of k3.
         kl = ppo_math.kl_k1(logprobs, reference_logprobs) * mask
         mean_kl = float(kl.sum(dim=1).mean())  # nats per response
         keeper.keep_within_budget(mean_kl)
@@ -67,7 +67,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if config.advantage.whiten_rewards:
             rewards = ppo_math.whiten(rewards, mask, shift_mean=False)
 
-        # 5. Advantages and returns: generalized advantage estimation (Schulman et al. 2016, eq. 16).
+        # 5. Advantages and returns: generalized advantage estimation (Schulman et al. 2016, eq. 16)
         gamma, lam = config.advantage.gamma, config.advantage.lam
         advantages, returns = ppo_math.advantages_and_returns(
             rewards, values, mask, gamma=gamma, lam=lam
@@ -75,8 +75,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if config.advantage.whiten:
             advantages = ppo_math.whiten(advantages, mask)
 
-        # 6. Clipped updates of policy and critic: epochs of shuffled minibatches (Schulman et al. 2017,
-        #    eq. 7 and algorithm 1; PPO-ptx: Ouyang et al. 2022, eq. 2).
+        # 6. Clipped updates of policy and critic: epochs of shuffled minibatches (Schulman et al.
+        #    2017, eq. 7 and algorithm 1; PPO-ptx: Ouyang et al. 2022, eq. 2).
         tokens = [response.tokens for response in responses]
         rollout = Rollout(queries, tokens, mask, logprobs, advantages, returns, values, importance)
         before = keeper.state.skipped_in_a_row
@@ -88,12 +88,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
         # 7. The controllers of the KL weight (Ziegler et al. 2019, section 2.2) and of the Lagrange
         #    multiplier (Dai et al. 2023, eq. 11).
-        metrics = describe_rollout(rollout, reference_logprobs, scores, responses)
-        metrics |= score_means | watch_means | sampler_gap | updates.means
-        metrics["kl_weight"] = kl_controller.weight
+        kl_weight = kl_controller.weight
         kl_controller.update(mean_kl, len(responses))
         models.reward.update_multiplier(score_means)
 
+        metrics = describe_rollout(rollout, reference_logprobs, scores, responses)
+        metrics |= score_means | watch_means | sampler_gap | updates.means
+        metrics["kl_weight"] = kl_weight
         keeper.end_step(step, clock.total, metrics, kl_controller.weight)
         report.write_step(step, clock, metrics)
         keeper.stop_or_save(mean_kl, stop)

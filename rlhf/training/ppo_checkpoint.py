@@ -70,8 +70,8 @@ def write_checkpoint(tensors: dict[str, dict[str, Tensor]], state: State, folder
 def load_checkpoint(
     folder: Path, models: Models, optimizer: torch.optim.Optimizer
 ) -> tuple[State, dict[str, dict[str, Tensor]]]:
-    """Load weights and optimizer; returns the state and copies of the policy's weights: the `best` so
-    far, the last `within` the KL budget, their `average`. A missing copy is empty.
+    """Load weights and optimizer; returns the state and copies of the policy's weights: the `best`
+    so far, the last `within` the KL budget, their `average`. A missing copy is empty.
 
     `InputError`, before anything is loaded, if the checkpoint's weights are not those of the run.
     """

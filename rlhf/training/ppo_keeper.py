@@ -1,4 +1,5 @@
-"""Which policy a PPO run keeps, and when it stops: tripwire, KL budget, averages, rollback, checkpoints.
+"""Which policy a PPO run keeps, and when it stops: tripwire, KL budget, averages, rollback,
+checkpoints.
 
 None of this is part of PPO's algorithm, which is in `ppo`.
 """
@@ -27,12 +28,12 @@ from rlhf.training.rundir.process import StopRequest
 Weights = dict[str, Tensor]
 
 MIN_IMPROVEMENT = 0.02
-"""How much higher the test-RM must score a later policy to replace the one that was kept, in standard
-deviations of the reference."""
+"""How much higher the test-RM must score a later policy to replace the one that was kept, in
+standard deviations of the reference."""
 
 BOTH_FALL = 2
-"""How many times `tripwire.drop` the test-RM's mean must fall if the train-RM's mean falls too: then it
-is not over-optimization, but a policy that breaks down, or noise."""
+"""How many times `tripwire.drop` the test-RM's mean must fall if the train-RM's mean falls too:
+then it is not over-optimization, but a policy that breaks down, or noise."""
 
 MAX_ROLLBACKS = 3
 """Returns to the last checkpoint, after which the run is given up."""
@@ -91,8 +92,8 @@ class PolicyKeeper:
     # --- Within a step, in this order ----------------------------------------------------------
 
     def watch(self) -> dict[str, float]:
-        """Score the policy on the watch prompts, if it is time; keep it if it is the best so far, and
-        stop the run if the tripwire trips. Returns the means for the curves."""
+        """Score the policy on the watch prompts, if it is time; keep it if it is the best so far,
+        and stop the run if the tripwire trips. Returns the means for the curves."""
         state, tripwire = self.state, self.config.tripwire
         if not self.watch_prompts or state.step % tripwire.watch_every:
             return {}
@@ -100,8 +101,8 @@ class PolicyKeeper:
         state.watched.append((state.step, means["reward"], means["test"]))
         if self.models.reward.test_scorer is None:
             return {"watch_reward": means["reward"]}
-        # A later policy replaces an earlier one only with a clearly higher score: the test-RM is less
-        # reliable further from the reference, so among equals the nearest to it is the safest.
+        # A later policy replaces an earlier one only with a clearly higher score: the test-RM is
+        # less reliable further from the reference, so among equals the nearest to it is the safest.
         if len(state.watched) == 1 or means["test"] > self._best_score() + MIN_IMPROVEMENT:
             state.best_step = state.step
             if tripwire.evaluations:
@@ -112,8 +113,8 @@ class PolicyKeeper:
         return {"watch_reward": means["reward"], "test_reward": means["test"]}
 
     def keep_within_budget(self, mean_kl: float) -> None:
-        """Before the updates: copy the policy if its rollout's KL (nats per response) was within the
-        budget; the first one in any case."""
+        """Before the updates: copy the policy if its rollout's KL (nats per response) was within
+        the budget; the first one in any case."""
         budget = self.config.kl.budget
         if budget and (mean_kl <= budget or not self.within_budget):
             self.within_budget = self.models.trained_weights()
@@ -163,8 +164,8 @@ class PolicyKeeper:
     # --- At the end -----------------------------------------------------------------------------
 
     def finish(self) -> tuple[int, list[dict[str, Any]]]:
-        """Make the policy the one that the run keeps; returns its step, and its answers to the watch
-        prompts as rows of samples.jsonl have them."""
+        """Make the policy the one that the run keeps; returns its step, and its answers to the
+        watch prompts as rows of samples.jsonl have them."""
         state = self.state
         kept_steps = {"tripwire": state.best_step, "kl_budget": state.within_step}
         kept_step = kept_steps.get(state.stop_reason, state.step)
@@ -198,8 +199,8 @@ class PolicyKeeper:
 def is_tripped(watched: Sequence[tuple[int, float, float]], window: int, drop: float) -> bool:
     """Whether the policy is clearly past its best by the test-RM; `watched` as in `State`.
 
-    Compares the means of the last `window` evaluations with those of the best `window` in a row. The
-    tripwire trips if the test-RM's mean fell by more than `drop` while the train-RM's rose
+    Compares the means of the last `window` evaluations with those of the best `window` in a row.
+    The tripwire trips if the test-RM's mean fell by more than `drop` while the train-RM's rose
     (over-optimization, Gao et al. 2023), or by `BOTH_FALL` times as much in any case. Single
     evaluations are noisy, and a slow fall shows only against the best. A window of 0 never trips.
     """

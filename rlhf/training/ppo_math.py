@@ -151,8 +151,8 @@ def approximate_kl(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tens
 
 
 def explained_variance(returns: Tensor, values: Tensor, mask: Tensor) -> float:
-    """Share of the returns' variance that the values explain: 1 all, 0 none; 0 if all returns are the
-    same."""
+    """Share of the returns' variance that the values explain: 1 all, 0 none; 0 if all returns are
+    the same."""
     total, rest = returns[mask].var(correction=0), (returns - values)[mask].var(correction=0)
     return 1 - float(rest / total) if float(total) > 1e-8 else 0.0
 
@@ -164,8 +164,8 @@ def selected_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 class _LogprobsAndEntropy(torch.autograd.Function):
-    """`logprobs_and_entropy`, which saves one tensor of the vocabulary's size for the backward pass;
-    plain operations save three and write five."""
+    """`logprobs_and_entropy`, which saves one tensor of the vocabulary's size for the backward
+    pass; plain operations save three and write five."""
 
     @staticmethod
     def forward(

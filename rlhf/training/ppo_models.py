@@ -32,8 +32,8 @@ from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import replace_folder
 
 MAX_PARAMETERS_TO_FORK = 20_000_000
-"""Up to this size several processes replace threads by default: matrix products are small, and so are
-the copies of the weights. Measured at one million (docs/log/startup_and_memory.md)."""
+"""Up to this size several processes replace threads by default: matrix products are small, and so
+are the copies of the weights. Measured at one million (docs/log/startup_and_memory.md)."""
 
 MAX_DEFAULT_PROCESSES = 4
 """The most processes by default, because a minibatch has few rows; further threads are shared."""
@@ -202,8 +202,8 @@ class Models:
                 parameter.copy_(parallel.distribute_tensor(weights[name], parameter))
 
     def _reference_weights(self) -> dict[str, Tensor]:
-        """The weights that follow the policy's, by the policy's names: the reference's own, or, if the
-        reference is the policy without its adapters, a second set of adapters."""
+        """The weights that follow the policy's, by the policy's names: the reference's own, or, if
+        the reference is the policy without its adapters, a second set of adapters."""
         if self.reference_is_policy:
             return {n: p.detach().clone() for n, p in self.trained()}
         theirs = dict(self.reference.model.named_parameters())
@@ -331,8 +331,8 @@ class Models:
     def sampler_keeps_logprobs(self) -> bool:
         """Whether the sampler's log-probabilities are those of the training pass.
 
-        Another program, or bfloat16 (with a cache or in one pass), rounds differently, and the ratio
-        of the first update must be 1.
+        Another program, or bfloat16 (with a cache or in one pass), rounds differently, and the
+        ratio of the first update must be 1.
         """
         return self.config.rollout.engine == "own" and not self.is_bfloat16
 
@@ -345,8 +345,9 @@ class Models:
     def read(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[sampling.Sampled]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log-probabilities (nats) under policy and reference, values, and the mask; all (B, T), with
-        0 where the mask is false. What the sampler has computed already is not computed again."""
+        """Log-probabilities (nats) under policy and reference, values, and the mask; all (B, T),
+        with 0 where the mask is false. What the sampler has computed already is not computed
+        again."""
         logprobs = rollouts.sampler_logprobs(answers).to(self.device)
         values = rollouts.sampler_values(answers).to(self.device)
         reference = torch.zeros_like(logprobs)
@@ -388,8 +389,8 @@ class Models:
         """Compare the sampler's log-probabilities with the policy's, `old` (B, T).
 
         Returns the weights of tokens (B, T) if `loss.importance_cap` is set, and for the curves the
-        mean difference and the KL (k3) of the sampler from the policy, in nats per token. Nothing if
-        the two are the same numbers.
+        mean difference and the KL (k3) of the sampler from the policy, in nats per token. Nothing
+        if the two are the same numbers.
         """
         if self.sampler_keeps_logprobs:
             return None, {}
@@ -468,7 +469,7 @@ class Models:
 def derive_seed(seed: int, number: int) -> int:
     """An independent random seed for one purpose.
 
-    Steps have their number (from 1), and epochs over the prompts theirs (from 0). -1 is for the watch
-    prompts, -2 for `reward.normalize_samples`, -3 for the doctor's samples.
+    Steps have their number (from 1), and epochs over the prompts theirs (from 0). -1 is for the
+    watch prompts, -2 for `reward.normalize_samples`, -3 for the doctor's samples.
     """
     return random.Random(f"{seed}:{number}").getrandbits(48)

@@ -1,4 +1,5 @@
-"""What a PPO run writes for people: metrics and progress of each step, samples, the policy, the result."""
+"""What a PPO run writes for people: metrics and progress of each step, samples, the policy, the
+result."""
 
 import time
 from collections.abc import Iterator, Sequence

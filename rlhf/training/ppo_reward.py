@@ -1,8 +1,8 @@
 """The score that PPO optimizes, from the train-RM and rules; and the test-RM, which only watches.
 
 The axes are combined by Llama 2's rule (if safety is one of several), by weights, or by a Lagrange
-multiplier (Safe RLHF, Dai et al. 2023); rules add points. The test-RM scores the watch prompts alone,
-and nothing is trained on its scores.
+multiplier (Safe RLHF, Dai et al. 2023); rules add points. The test-RM scores the watch prompts
+alone, and nothing is trained on its scores.
 """
 
 import filecmp
@@ -23,8 +23,8 @@ from rlhf.training.rewards import rules_of
 from rlhf.training.rundir.errors import InputError
 
 NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
-"""Prompts that do not count for an axis: helpfulness is no merit on harmful ones, and safety means little
-on harmless ones."""
+"""Prompts that do not count for an axis: helpfulness is no merit on harmful ones, and safety means
+little on harmless ones."""
 
 
 class Reward:
@@ -95,8 +95,8 @@ class Reward:
         return total, means
 
     def shape_by_ending(self, scores: Tensor, lengths: Sequence[int], finished: Tensor) -> Tensor:
-        """Scores (B,) minus the penalty for responses of nearly too many tokens, and a fixed score for
-        responses without an end token; on the device of `finished` (B,) bool."""
+        """Scores (B,) minus the penalty for responses of nearly too many tokens, and a fixed score
+        for responses without an end token; on the device of `finished` (B,) bool."""
         config = self.config
         if config.reward.overlong_buffer:
             scores = scores - reward_shaping.overlong_penalty(
@@ -114,12 +114,12 @@ class Reward:
     ) -> tuple[list[dict[str, Any]], dict[str, float]]:
         """Both RMs' scores of one response to each watch prompt; `finished` (B,) bool: which ended.
 
-        Returns a row for each prompt, and the means for the tripwire: `reward` (train-RM) and `test`.
-        Both means stay on one scale for the whole run. They leave out the rules, whose points could
-        hide that a reward model's score falls. Under `lagrange` they use the multiplier's first value,
-        because a growing one lowers the score of an unchanged policy. The rows' `reward` is on that
-        scale too, with the rules. The test-RM uses the mean of its members: only the scores that PPO
-        optimizes are pessimistic.
+        Returns a row for each prompt, and the means for the tripwire: `reward` (train-RM) and
+        `test`. Both means stay on one scale for the whole run. They leave out the rules, whose
+        points could hide that a reward model's score falls. Under `lagrange` they use the
+        multiplier's first value, because a growing one lowers the score of an unchanged policy. The
+        rows' `reward` is on that scale too, with the rules. The test-RM uses the mean of its
+        members: only the scores that PPO optimizes are pessimistic.
         """
         conversations, risks = [p.messages for p in prompts], [p.risk for p in prompts]
 

@@ -1,4 +1,5 @@
-"""PPO's updates: epochs of minibatches over one rollout, with clipped losses (Schulman et al. 2017)."""
+"""PPO's updates: epochs of minibatches over one rollout, with clipped losses (Schulman et al.
+2017)."""
 
 import math
 import random
@@ -222,8 +223,8 @@ def _ppo_loss(
 
 
 def _ptx_loss(models: Models, examples: Sequence[ptx.Example], weight: float) -> float:
-    """Accumulate `weight` times the gradient of the mean negative log-likelihood of the examples' tokens, at
-    temperature 1; returns that mean in nats (Ouyang et al. 2022, eq. 2, third term)."""
+    """Accumulate `weight` times the gradient of the mean negative log-likelihood of the examples'
+    tokens, at temperature 1; returns that mean in nats (Ouyang et al. 2022, eq. 2, third term)."""
     tokens = sum(len(e.response) for e in examples)
     sizes = [len(e.prompt) + len(e.response) for e in examples]
     share = models.group.balanced_share(sorted(range(len(examples)), key=lambda i: (sizes[i], i)))

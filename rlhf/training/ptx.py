@@ -1,8 +1,9 @@
 """PPO-ptx: texts that the policy keeps likely while it optimizes a reward.
 
-Ouyang et al. (2022, "InstructGPT", section 3.5) add the gradient of the log-likelihood of pretraining
-data to PPO's, because no KL penalty prevents the loss of other abilities (their "alignment tax"). Here
-the data is `data/ptx.jsonl`: demonstrations, or texts like those of the pretraining.
+Ouyang et al. (2022, "InstructGPT", section 3.5) add the gradient of the log-likelihood of
+pretraining data to PPO's, because no KL penalty prevents the loss of other abilities (their
+"alignment tax"). Here the data is `data/ptx.jsonl`: demonstrations, or texts like those of the
+pretraining.
 """
 
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ def read_examples(run_dir: Path, policy: Policy, long_prompts: str) -> list[Exam
     """The examples of `data/ptx.jsonl` as the policy's tokens.
 
     A demonstration is its prompt and the response with its end, as in `sft`. A text counts from its
-    second token (with a token that begins texts: from its first) up to the context length, and without
-    an end, because it may be an excerpt. `long_prompts` as in `Policy.fitting`. `InputError` if no
-    example is left.
+    second token (with a token that begins texts: from its first) up to the context length, and
+    without an end, because it may be an excerpt. `long_prompts` as in `Policy.fitting`.
+    `InputError` if no example is left.
     """
     examples = []
     for number, (prompt, text) in enumerate(read_ptx(run_dir), start=1):

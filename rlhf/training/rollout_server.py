@@ -187,7 +187,7 @@ class Link:
     def __init__(self, url: str, token: str, timeout: float) -> None:
         if not url:
             raise InputError(
-                f"rollouts is 'server', but {URL} is not set in the environment; set it to the "
+                f"rollout.engine is server, but {URL} is not set in the environment; set it to the "
                 "server's address, such as http://gpu:8000/v1."
             )
         try:

@@ -1,9 +1,9 @@
 """The engines that sample PPO's responses: our own decoder, continuous batching, or a vLLM server.
 
-Every engine samples from the current policy, at PPO's temperature and from the whole vocabulary, and
-returns its log-probabilities. Other engines round differently from the training pass, so PPO computes
-the log-probabilities again (`Models.read`), logs the difference, and can weight tokens by it
-(`loss.importance_cap`).
+Every engine samples from the current policy, at PPO's temperature and from the whole vocabulary,
+and returns its log-probabilities. Other engines round differently from the training pass, so PPO
+computes the log-probabilities again (`Models.read`), logs the difference, and can weight tokens by
+it (`loss.importance_cap`).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ TIMEOUT_SECONDS = 600.0
 """Seconds without a finished response after which continuous batching is given up."""
 
 MAX_GAP = 0.3
-"""Mean difference of log-probabilities (nats per token) between two engines with the same weights that
-rounding cannot explain (bfloat16: some hundredths)."""
+"""Mean difference of log-probabilities (nats per token) between two engines with the same weights
+that rounding cannot explain (bfloat16: some hundredths)."""
 
 
 class Sampler(Protocol):
@@ -69,15 +69,15 @@ class OwnDecoder:
 
 
 class ContinuousBatching:
-    """The continuous batching of transformers: the next response starts as soon as one ends, and on a
-    GPU steps are CUDA graphs over a paged cache.
+    """The continuous batching of transformers: the next response starts as soon as one ends, and on
+    a GPU steps are CUDA graphs over a paged cache.
 
     It calls the policy's own modules, with their adapters. Each rollout has a new manager: cached
     prefixes of earlier weights would be stale, and the cache would take memory from the updates.
 
-    All requests wait before the first step and the cache has a fixed size, so on a CPU the same seed
-    and prompts give the same samples. The samples depend on the other prompts of the rollout. On a
-    GPU, where steps overlap with the host's work, nothing is guaranteed.
+    All requests wait before the first step and the cache has a fixed size, so on a CPU the same
+    seed and prompts give the same samples. The samples depend on the other prompts of the rollout.
+    On a GPU, where steps overlap with the host's work, nothing is guaranteed.
     """
 
     def __init__(self, policy: Policy, settings: RolloutSettings) -> None:

@@ -4,10 +4,10 @@ A configuration is a frozen dataclass of settings and of groups of settings. A s
 place: `seed`, or `kl.weight` in a group. `config.json`, TOML presets and a round's frozen settings
 hold groups as nested tables; `from_dict` also takes dotted keys and the keys of earlier versions.
 
-Each field is a `setting` (or `required`, or `group`), which carries the help text of the web forms and
-`docs/settings.md`, the range that is checked, and the other settings that it requires. A setting that
-is changed although what it requires is off has no effect, and is refused. Only runs that were started
-or frozen with one go on.
+Each field is a `setting` (or `required`, or `group`), which carries the help text of the web forms
+and `docs/settings.md`, the range that is checked, and the other settings that it requires. A
+setting that is changed although what it requires is off has no effect, and is refused. Only runs
+that were started or frozen with one go on.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ from rlhf.training.rundir.files import read_json, write_json
 T = TypeVar("T")
 
 MOST = 10**12
-"""No whole number is larger, unless its setting says otherwise: a larger one overflows 64-bit counters
-in the middle of a run."""
+"""No whole number is larger, unless its setting says otherwise: a larger one overflows 64-bit
+counters in the middle of a run."""
 
 MOST_SEED = 2**63 - 1
 """The largest seed that every random number generator takes."""
 
 FROZEN = "GROUND_CONTROL_FROZEN"
-"""Set in the environment of a stage that a worker starts: the settings were frozen by a round, perhaps
-under an earlier version, and can no longer be changed."""
+"""Set in the environment of a stage that a worker starts: the settings were frozen by a round,
+perhaps under an earlier version, and can no longer be changed."""
 
 
 # --- What a setting requires ------------------------------------------------------------------
@@ -109,8 +109,8 @@ def setting(
     choices: tuple[Any, ...] | None = None,
     requires: Requirement | tuple[Requirement, ...] = (),
 ) -> T:
-    """A field with a default, a help text, its range (inclusive), and all that it requires to have an
-    effect."""
+    """A field with a default, a help text, its range (inclusive), and all that it requires to have
+    an effect."""
     if type(default) is int and maximum is None:
         maximum = MOST
     # Typed as T, like dataclasses.field itself, so that `seed: int = setting(0, …)` checks.
@@ -179,17 +179,17 @@ def _settings(kind: type, prefix: str = "", title: str = "") -> dict[str, Settin
         for field in dataclasses.fields(base)
     }
     groups = {name for name, field in fields.items() if "title" in field.metadata}
-    found: dict[str, Setting] = {}
+    known: dict[str, Setting] = {}
     for name in sorted(fields, key=lambda name: (name in groups, name in inherited)):
         field = fields[name]
         if name in groups:
-            found |= _settings(hints[name], f"{name}.", field.metadata["title"])
+            known |= _settings(hints[name], f"{name}.", field.metadata["title"])
             continue
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
         key = prefix + name
-        found[key] = Setting(key, title, hints[name], default, **field.metadata)
-    return found
+        known[key] = Setting(key, title, hints[name], default, **field.metadata)
+    return known
 
 
 # --- A stage's configuration ------------------------------------------------------------------
@@ -203,7 +203,8 @@ class StageConfig:
     """
 
     OLD_KEYS: ClassVar[Mapping[str, str]] = {}
-    """Keys that earlier versions wrote into run folders and rounds, and where each setting is now."""
+    """Keys that earlier versions wrote into run folders and rounds, and where each setting is
+    now."""
 
     stored: dataclasses.InitVar[bool] = False
 
@@ -240,8 +241,8 @@ class StageConfig:
     def split_known(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """`{key: value}` of the settings in `values`, and of what is not a setting.
 
-        `values` may hold nested tables, dotted keys and keys of earlier versions. ValueError where a
-        setting is given twice.
+        `values` may hold nested tables, dotted keys and keys of earlier versions. ValueError where
+        a setting is given twice.
         """
         groups = cls.groups()
         known: dict[str, Any] = {}
@@ -276,7 +277,8 @@ class StageConfig:
 
     @classmethod
     def value_in(cls, values: Mapping[str, Any], key: str) -> Any:
-        """The setting's value in `values`, which may hold unknown keys; its default if it is absent."""
+        """The setting's value in `values`, which may hold unknown keys; its default if it is
+        absent."""
         return cls.split_known(values)[0].get(key, cls.settings()[key].default)
 
     @classmethod
@@ -287,17 +289,18 @@ class StageConfig:
 
     @classmethod
     def unmet(cls, values: Mapping[str, Any]) -> dict[str, Requirement]:
-        """The settings that have no effect with `values`, each with the requirement that is not met.
+        """The settings that have no effect with `values`, each with the requirement that is not
+        met.
 
         What `values` lacks is at its default; a required setting counts as given.
         """
         everything = cls.with_defaults(values)
-        found = {}
+        unmet = {}
         for key, known in cls.settings().items():
             missing = [r for r in known.requires if not r.is_met(everything)]
             if missing:
-                found[key] = missing[0]
-        return found
+                unmet[key] = missing[0]
+        return unmet
 
     @classmethod
     def idle(cls, values: Mapping[str, Any]) -> dict[str, str]:
@@ -330,8 +333,8 @@ class StageConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, stored: bool = False) -> Self:
-        """Build from a mapping. ValueError names a setting that is unknown, missing, out of range or,
-        unless `stored`, without effect."""
+        """Build from a mapping. ValueError names a setting that is unknown, missing, out of range
+        or, unless `stored`, without effect."""
         flat = cls.flattened(values)
         for key, known in cls.settings().items():
             if known.is_required and key not in flat:

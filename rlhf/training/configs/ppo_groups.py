@@ -1,6 +1,7 @@
 """The groups of settings of the stage `ppo`, in the order in which a step of PPO needs them.
 
-Sources in the help texts: LHP is lm-human-preferences (Ziegler et al. 2019), N+ is Huang et al. (2024).
+Sources in the help texts: LHP is lm-human-preferences (Ziegler et al. 2019), N+ is Huang et al.
+(2024).
 """
 
 from dataclasses import dataclass

@@ -153,7 +153,7 @@ def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
             "error",
             "batches",
             f"{n_prompts} prompts are fewer than the {config.rollout.prompts_per_step} of one step; add "
-            "prompts or lower prompts_per_step.",
+            "prompts or lower rollout.prompts_per_step.",
         )
         return
     passes = config.steps * config.rollout.prompts_per_step / n_prompts

@@ -101,7 +101,7 @@ def test_a_text_by_itself_counts_from_its_second_token(ready, talker):
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        (None, "ptx_weight asks for data/ptx.jsonl, which is missing"),
+        (None, "ptx.weight needs data/ptx.jsonl, which is missing"),
         ([], "data/ptx.jsonl is empty"),
         ([{"text": " "}], "line 1 needs messages and a response, or a text"),
         ([KEPT[0], {"messages": ask("paint"), "text": "nice"}], "line 2 needs messages and a resp"),
@@ -126,7 +126,7 @@ def test_the_command_ends_with_exit_code_2_where_the_file_is_missing(ready):
     (folder / "data" / "ptx.jsonl").unlink()
     done = run("ppo", folder)
     assert done.returncode == 2
-    assert "set ptx_weight to 0" in json.loads((folder / "error.json").read_text())["message"]
+    assert "set ptx.weight to 0" in json.loads((folder / "error.json").read_text())["message"]
 
 
 def test_a_line_that_is_too_long_can_be_left_out(ready, talker):

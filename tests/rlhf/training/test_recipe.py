@@ -133,7 +133,7 @@ def test_no_model_keeps_its_dropout(tmp_path):
         assert torch.equal(first, second)
 
 
-def test_the_step_size_rises_and_then_falls_evenly(ready):
+def test_the_learning_rate_warms_up_and_then_decays_linearly(ready):
     folder = ready(
         steps=6,
         warmup_steps=2,
@@ -147,7 +147,7 @@ def test_the_step_size_rises_and_then_falls_evenly(ready):
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 8e-4, 6e-4, 4e-4])
 
 
-def test_the_policys_step_size_begins_to_rise_when_the_critic_has_warmed_up(ready, monkeypatch):
+def test_the_policys_learning_rate_begins_to_rise_when_the_critic_has_warmed_up(ready, monkeypatch):
     settings = {"warmup_steps": 2, "learning_rate": 1e-3, "learning_rate_floor": 0.2}
     folder = ready(steps=8, critic_warmup_steps=2, tripwire_evaluations=0, **settings)
     critics = []

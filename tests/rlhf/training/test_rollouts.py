@@ -134,7 +134,7 @@ def test_an_engine_that_breaks_off_is_named(ready, monkeypatch):
 
 def test_an_encoder_decoder_is_told_to_take_our_own_decoder(ready, tmp_path):
     t5 = str(make_t5(tmp_path / "t5"))
-    with pytest.raises(InputError, match=r"encoder-decoder .*set rollouts to 'own'"):
+    with pytest.raises(InputError, match=r"encoder-decoder .*set rollout.engine to own"):
         models_of(ready(rollouts="continuous", policy=t5, reference=t5))
 
 
