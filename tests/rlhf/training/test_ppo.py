@@ -65,9 +65,9 @@ def test_the_reward_rises_and_a_strong_kl_penalty_holds_it_down(ready):
     first = sum(line["reward"] for line in lines[:3]) / 3
     last = sum(line["reward"] for line in lines[-3:]) / 3
     assert last > first + 0.5
-    held = ready("held", kl_weight=5.0, **learning)
-    finish(held)
-    assert rows_of(held / "metrics.jsonl")[-1]["kl"] < 0.5 * lines[-1]["kl"]
+    penalized = ready("held", kl_weight=5.0, **learning)
+    finish(penalized)
+    assert rows_of(penalized / "metrics.jsonl")[-1]["kl"] < 0.5 * lines[-1]["kl"]
 
 
 # Moves a nat or more away from the reference within some rollouts.
@@ -217,11 +217,11 @@ def test_of_policies_that_the_test_rm_likes_alike_the_nearest_to_the_reference_i
     liked = iter([0.0, 0.45, 0.46, 0.44, third, 0.30, 0.31])
     sample_and_judge = ppo_models.Models.sample_and_judge
 
-    def told(models, *args, **kwargs):
+    def scripted(models, *args, **kwargs):
         rows, means = sample_and_judge(models, *args, **kwargs)
         return rows, means | {"test": next(liked)}
 
-    monkeypatch.setattr(ppo_models.Models, "sample_and_judge", told)
+    monkeypatch.setattr(ppo_models.Models, "sample_and_judge", scripted)
     assert finish(ready(steps=5, tripwire_drop=9.0))["best_step"] == kept
 
 
@@ -329,9 +329,9 @@ def test_an_update_that_is_not_finite_is_skipped_counted_and_explained(ready, ca
     assert result.means["updates"] == 0
     after = models.trained_weights()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    said = capsys.readouterr().out
-    assert "step 1: an update was skipped, not finite: policy loss" in said
-    assert "value loss" not in said
+    printed = capsys.readouterr().out
+    assert "step 1: an update was skipped, not finite: policy loss" in printed
+    assert "value loss" not in printed
 
 
 def test_broken_weights_are_rolled_back_to_the_last_checkpoint(ready, capsys):
@@ -539,19 +539,19 @@ def test_the_average_of_the_weights_lags_behind_them(ready):
 
 def test_the_average_may_lie_beside_the_last_weights(ready):
     settings = {"steps": 3, "learning_rate": 3e-3, "lora_rank": 2}
-    handed, beside, plain = (
+    exported, both, plain = (
         ready("handed", ema_decay=0.5, **settings),
         ready("beside", ema_decay=0.5, ema_export="beside", **settings),
         ready("plain", **settings),
     )
-    for folder in (handed, beside, plain):
+    for folder in (exported, both, plain):
         finish(folder)
-    assert weights(beside) == weights(plain) != weights(handed)
-    average = load_file(beside / "average" / "model.safetensors")
-    expected = load_file(handed / "policy" / "model.safetensors")
+    assert weights(both) == weights(plain) != weights(exported)
+    average = load_file(both / "average" / "model.safetensors")
+    expected = load_file(exported / "policy" / "model.safetensors")
     assert all(torch.equal(average[name], expected[name]) for name in expected)
-    assert (beside / "average" / "tokenizer.json").exists()
-    assert not (handed / "average").exists()
+    assert (both / "average" / "tokenizer.json").exists()
+    assert not (exported / "average").exists()
 
 
 @pytest.mark.parametrize("rank", [0, 2], ids=["all weights", "adapters"])
@@ -594,14 +594,14 @@ def test_scores_are_measured_anew_on_what_the_reference_says(ready):
     models.normalize(asked, encoded)
     answers = [(p, a) for p, (a,) in zip(asked, models.sample(encoded, 1, seed=9), strict=True)]
     ended = [(p, models.policy.decode(a.tokens)) for p, a in answers if a.finished]
-    _, told = models.reward.score([p for p, _ in ended], [text for _, text in ended])
-    assert told["helpfulness"] == pytest.approx(0, abs=0.3)
+    _, means = models.reward.score([p for p, _ in ended], [text for _, text in ended])
+    assert means["helpfulness"] == pytest.approx(0, abs=0.3)
     with pytest.raises(InputError, match=r"answers for reward\.normalize_samples ended"):
         finish(ready("short", normalise_samples=8, max_new_tokens=1))
 
 
 def test_scores_may_keep_the_reward_models_own_unit(ready):
-    def said(unit):
+    def score_in(unit):
         models = ppo_models.Models(
             load(PPOConfig, ready(unit, score_scale=unit, combine="weights") / "config.json")
         )
@@ -610,9 +610,9 @@ def test_scores_may_keep_the_reward_models_own_unit(ready):
         scorer = models.reward.scorer
         return scorer.score([p.messages for p in asked], texts)["helpfulness"], scorer
 
-    standard, scorer = said("standard")
-    mean, centred = said("mean")
-    raw, bare = said("raw")
+    standard, scorer = score_in("standard")
+    mean, centred = score_in("mean")
+    raw, bare = score_in("raw")
     scale, middle = scorer.scale.deviation["helpfulness"], scorer.scale.mean["helpfulness"]
     assert scale != pytest.approx(1, abs=0.01)
     assert torch.allclose(mean, standard * scale, atol=1e-5)
@@ -656,8 +656,8 @@ def test_a_critic_never_sees_what_is_not_said_yet(kind, ready, talker, taste, tm
     folder = ready(critic="model", reward_model=str(rewards), test_reward_model="")
     models = Models(load(PPOConfig, folder / "config.json"))
     torch.nn.init.normal_(models.critic.out.weight)
-    said = [[9, 10, 11, 12], [9, 10, 13, 12]]  # differ in the third
-    packed = models.policy.pack([[5, 6], [5, 6]], said)
+    responses = [[9, 10, 11, 12], [9, 10, 13, 12]]  # differ in the third
+    packed = models.policy.pack([[5, 6], [5, 6]], responses)
     with torch.no_grad():
         values = packed.unpack(models.critic(torch.zeros(8, 32), packed))
     assert torch.allclose(values[0, :3], values[1, :3], atol=1e-6)

@@ -109,7 +109,7 @@ OPTIONS = {
     "loss.importance_cap": {"dtype": "bfloat16", "loss.importance_cap": 1.0},
 }
 # Compared with these instead of with the defaults.
-BESIDE = {
+BASELINE = {
     "loss.importance_cap": {"dtype": "bfloat16"},
     "optimizer.epochs": {
         "loss.approx_kl_stop": 0.0
@@ -252,7 +252,7 @@ def test_every_option_with_a_switch_is_refused_while_it_is_off():
         with pytest.raises(IdleError, match="requires"):
             PPOConfig.from_dict(values)
         # It is the switch that is off, not the value that is refused.
-        PPOConfig.from_dict(models | BESIDE.get(option, {}) | OPTIONS.get(option, {}))
+        PPOConfig.from_dict(models | BASELINE.get(option, {}) | OPTIONS.get(option, {}))
 
 
 def test_what_does_nothing_changes_nothing_in_a_run_that_was_frozen_with_it(
@@ -261,7 +261,7 @@ def test_what_does_nothing_changes_nothing_in_a_run_that_was_frozen_with_it(
     """The table of switches tells the truth: all that is off is changed at once."""
     alone = {name: changes[name] for name, changes in IDLE.items() if len(changes) == 1}
     alone |= {"tripwire.drop": 0.0, "reward.safety_threshold": 0.9, "reward.normalize_samples": 200}
-    beside = {
+    baseline = {
         "reward.combine": "weights",
         "reward.scale": "raw",
         "tripwire.evaluations": 0,
@@ -269,10 +269,10 @@ def test_what_does_nothing_changes_nothing_in_a_run_that_was_frozen_with_it(
         "kl.weight": 0.0,
         "dtype": "float32",
     }
-    beside["rollout.max_new_tokens"] = 40  # so that answers end
+    baseline["rollout.max_new_tokens"] = 40  # so that answers end
     del alone["reward.weights"]
     plain, frozen = (
-        ready(name, **beside | more)
+        ready(name, **baseline | more)
         for name, more in (
             ("plain", {}),
             ("frozen", alone | {n: IDLE[n][n] for n in ("kl.controller", "critic.trains_policy")}),
@@ -295,20 +295,20 @@ def known():
 
 @pytest.mark.parametrize("option", list(OPTIONS))
 def test_an_option_changes_what_the_policy_becomes(ready, known, option, request):
-    beside, changes = BESIDE.get(option, {}), OPTIONS[option]
+    baseline, changes = BASELINE.get(option, {}), OPTIONS[option]
     if option in OF_MANY:
         model = {"reward_model": str(request.getfixturevalue("many") / "train")}
-        beside, changes = beside | model, changes | model
+        baseline, changes = baseline | model, changes | model
     if option in OF_THE_FINISHED:
         room = {
             "rollout.max_new_tokens": 40,
             "rollout.prompts_per_step": 24,
             "reward.clip": 0.0,
         }
-        beside, changes = room | beside, room | changes
-    key = json.dumps(beside, sort_keys=True)
+        baseline, changes = room | baseline, room | changes
+    key = json.dumps(baseline, sort_keys=True)
     if key not in known:
-        plain = ready("plain", **beside)
+        plain = ready("plain", **baseline)
         finish(plain)
         known[key] = weights(plain)
     changed = ready("changed", **changes)

@@ -47,16 +47,16 @@ def test_in_bfloat16_what_is_trained_and_what_decides_stays_in_float32(ready, ch
     optimizer = models.new_optimizer()
     prompts = [[5, 6, 7], [6, 7]]
     answers = [a for group in models.sample(prompts, 2, seed=1) for a in group]
-    asked = [p for p in prompts for _ in range(2)]
-    old, reference, values, mask = models.read(asked, answers)
+    repeated = [p for p in prompts for _ in range(2)]
+    old, reference, values, mask = models.read(repeated, answers)
     assert {t.dtype for t in (old, reference, values)} == {torch.float32}
     # So a value is told to more than bfloat16's three digits.
     with torch.no_grad():
         models.critic.out.bias.fill_(1.0001)
-    *_, values, _ = models.read(asked, answers)
+    *_, values, _ = models.read(repeated, answers)
     assert float(values[mask].mean()) == pytest.approx(1.0001, abs=1e-6)
     rollout = ppo_updates.Rollout(
-        asked, [a.tokens for a in answers], mask, old, mask * 1.0, values, values
+        repeated, [a.tokens for a in answers], mask, old, mask * 1.0, values, values
     )
     ppo_updates.update(models, optimizer, rollout, models.config, step=1)
     learning = [p for group in optimizer.param_groups for p in group["params"]]
@@ -120,10 +120,10 @@ def test_a_reward_model_learns_in_bfloat16_and_its_weights_are_float32(talker, t
 
 
 def test_a_reward_model_read_in_bfloat16_says_nearly_the_same(taste):
-    asked = [[{"role": "user", "content": "please paint my red lamp"}]] * 3
-    said = [" nice nice lamp", "sorry no", "red nice kettle"]
+    conversations = [[{"role": "user", "content": "please paint my red lamp"}]] * 3
+    texts = [" nice nice lamp", "sorry no", "red nice kettle"]
     exact, rounded = (
-        load_reward_model(taste / "train", dtype=dtype).score(asked, said)["helpfulness"]
+        load_reward_model(taste / "train", dtype=dtype).score(conversations, texts)["helpfulness"]
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert not torch.equal(exact, rounded)

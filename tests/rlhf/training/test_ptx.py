@@ -23,15 +23,15 @@ def write(folder, rows):
 
 def mean_logprob(policy, rows):
     """Nats per token of the responses, their ends included, by plain passes of transformers."""
-    found = []
+    parts = []
     for row in rows:
         ids = policy.encode_prompt(row["messages"], "p", room=20)
         tokens = policy.encode_response(row["response"])
         with torch.no_grad():
             logits = policy.model(input_ids=torch.tensor([ids + tokens])).logits[0]
         logprobs = torch.log_softmax(logits[len(ids) - 1 : -1], dim=-1)
-        found.append(logprobs.gather(1, torch.tensor(tokens)[:, None])[:, 0])
-    return float(torch.cat(found).mean())
+        parts.append(logprobs.gather(1, torch.tensor(tokens)[:, None])[:, 0])
+    return float(torch.cat(parts).mean())
 
 
 def load(folder):

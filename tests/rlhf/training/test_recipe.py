@@ -36,24 +36,24 @@ def default_of(setting):
 
 
 def test_every_setting_is_on_the_page_once_with_the_value_that_it_has():
-    with_source, _, beside = tables()
-    told = {row[1].strip("`"): row[2] for row in with_source}
-    told |= {row[0].strip("`"): row[1] for row in beside}
-    assert len(told) == len(with_source) + len(beside)
-    assert told == {key: default_of(setting) for key, setting in SETTINGS.items()}
+    with_source, _, others = tables()
+    defaults = {row[1].strip("`"): row[2] for row in with_source}
+    defaults |= {row[0].strip("`"): row[1] for row in others}
+    assert len(defaults) == len(with_source) + len(others)
+    assert defaults == {key: default_of(setting) for key, setting in SETTINGS.items()}
 
 
 def test_every_detail_with_a_setting_is_changed_to_see_that_the_policy_changes():
-    with_source, _, beside = tables()
+    with_source, _, others = tables()
     assert {row[1].strip("`") for row in with_source} == set(OPTIONS)
-    assert {row[0].strip("`") for row in beside} == OTHERWISE
+    assert {row[0].strip("`") for row in others} == OTHERWISE
 
 
 def test_the_page_says_what_the_preset_for_larger_policies_starts_from():
     toml = (ROOT / "rlhf/training/presets/small.toml").read_text()
     preset = PPOConfig.flattened(tomllib.loads(toml)["ppo"])
-    told = {row[1].strip("`"): row[3].strip("`") for row in next(tables())}
-    for name, value in told.items():
+    defaults = {row[1].strip("`"): row[3].strip("`") for row in next(tables())}
+    for name, value in defaults.items():
         wanted = SETTINGS[name].hint(preset[name]) if name in preset else ""
         assert value == (repr(wanted) if name in preset else ""), name
 
@@ -61,8 +61,8 @@ def test_the_page_says_what_the_preset_for_larger_policies_starts_from():
 def test_every_test_that_the_page_names_is_there():
     code = "\n".join(path.read_text() for path in (ROOT / "tests/rlhf/training").rglob("*.py"))
     there = set(re.findall(r"^def (test_\w+)", code, re.MULTILINE))
-    _, fixed, beside = tables()
-    named = {row[2].strip("`") for row in fixed + beside}
+    _, fixed, others = tables()
+    named = {row[2].strip("`") for row in fixed + others}
     assert named - there == set()
 
 

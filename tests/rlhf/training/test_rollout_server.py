@@ -53,8 +53,8 @@ def test_a_server_samples_from_the_policy_as_it_is_now(ready, stand_in):
     assert first["model"] == last["model"]
     assert first["cache_salt"] != last["cache_salt"]
     assert len({body["seed"] for body in served.asked}) == len(PROMPTS)
-    told = {name: last[name] for name in ("top_k", "top_p", "min_p", "repetition_penalty")}
-    assert told == {"top_k": -1, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    sent = {name: last[name] for name in ("top_k", "top_p", "min_p", "repetition_penalty")}
+    assert sent == {"top_k": -1, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
     name = first["model"]
     del models, answers, flat
     gc.collect()
