@@ -132,7 +132,7 @@ def test_an_engine_that_breaks_off_is_named(ready, monkeypatch):
         models.sample(PROMPTS, 1, seed=1)
 
 
-def test_an_encoder_decoder_is_told_to_take_our_own_decoder(ready, tmp_path):
+def test_an_encoder_decoder_is_refused_by_other_engines_than_our_decoder(ready, tmp_path):
     t5 = str(make_t5(tmp_path / "t5"))
     with pytest.raises(InputError, match=r"encoder-decoder .*set rollout.engine to own"):
         models_of(ready(rollouts="continuous", policy=t5, reference=t5))
