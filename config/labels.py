@@ -11,11 +11,15 @@ from annotation.pages.data_forms import FreezeForm, ImportForm
 from annotation.pages.gold import GoldForm
 from annotation.pages.project_forms import MemberForm, NewProjectForm, ProjectForm
 from annotation.pages.quality import PayForm
-from annotation.projects.assignment_forms import BatchForm, PersonForm, RulesForm
+from annotation.projects.assignment_settings import (
+    BatchAssignmentForm,
+    MemberAssignmentForm,
+    ProjectAssignmentForm,
+)
 from rlhf.pages.campaign_form import CampaignForm as DialogueCampaignForm
 
 FORMS: dict[str, tuple[type[BaseForm], ...]] = {
-    "assignment_rules": (RulesForm, PersonForm, BatchForm),
+    "assignment_rules": (ProjectAssignmentForm, MemberAssignmentForm, BatchAssignmentForm),
     "batch_new": (BatchCampaignForm,),
     "campaigns": (DialogueCampaignForm,),
     "gold_items": (GoldForm,),

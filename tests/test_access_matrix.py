@@ -118,7 +118,7 @@ OWN_PAGES = {
 }
 # One person's own assignment: tests/annotation/pages/test_judge_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"api:judging_" + act for act in ("submit", "skip", "draft", "renew", "release")}
-# tests/annotation/projects/test_assignment_rules.py says who reaches these batches.
+# tests/annotation/projects/test_assignment_settings.py says who reaches these batches.
 OWN_PAGES |= {"api:assignment_batch", "api:assignment_scores"}
 # tests/annotation/data/test_uploads.py says who reaches these batches.
 OWN_PAGES |= {"api:batch", "api:batch_comparisons", "api:batch_open", "api:batch_close"}

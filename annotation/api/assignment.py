@@ -13,7 +13,13 @@ from rest_framework.response import Response
 from annotation.access import CAN_RUN, project_for
 from annotation.judge.assignment import score_comparisons
 from annotation.models import Batch, Membership
-from annotation.projects.assignment_forms import BatchForm, Form, PersonForm, RulesForm, save
+from annotation.projects.assignment_settings import (
+    AssignmentForm,
+    BatchAssignmentForm,
+    MemberAssignmentForm,
+    ProjectAssignmentForm,
+    save_assignment,
+)
 
 MAX_SCORES = 10_000
 
@@ -76,7 +82,7 @@ class ScoredSerializer(serializers.Serializer[Any]):
 def assignment_rules(request: Request, slug: str) -> Response:
     """A project's limits and its share of random draws."""
     project = project_for(request.user, slug, CAN_RUN)
-    return _answer(request, RulesForm, project, AssignmentRulesSerializer)
+    return _answer(request, ProjectAssignmentForm, project, AssignmentRulesSerializer)
 
 
 @extend_schema(
@@ -93,7 +99,7 @@ def assignment_person(request: Request, slug: str, username: str) -> Response:
     """What one member knows, and how much of what they get; null limits are the project's."""
     project = project_for(request.user, slug, CAN_RUN)
     member = get_object_or_404(Membership, project=project, user__username=username)
-    return _answer(request, PersonForm, member, AssignmentPersonSerializer)
+    return _answer(request, MemberAssignmentForm, member, AssignmentPersonSerializer)
 
 
 @extend_schema(
@@ -110,7 +116,7 @@ def assignment_batch(request: Request, slug: str, pk: int) -> Response:
     """When a batch is handed out, and to whom."""
     project = project_for(request.user, slug, CAN_RUN)
     batch = get_object_or_404(Batch, project=project, pk=pk)
-    return _answer(request, BatchForm, batch, AssignmentBatchSerializer)
+    return _answer(request, BatchAssignmentForm, batch, AssignmentBatchSerializer)
 
 
 @extend_schema(
@@ -136,7 +142,9 @@ def assignment_scores(request: Request, slug: str, pk: int) -> Response:
     return Response({"scored": scored, "unknown": len(wanted) - scored})
 
 
-def _answer(request: Request, form_class: type[Form], instance: Any, serializer: Any) -> Response:
+def _answer(
+    request: Request, form_class: type[AssignmentForm], instance: Any, serializer: Any
+) -> Response:
     """The fields as they are; with PUT, those that were sent are changed first."""
     if request.method == "PUT":
         given = serializer(data=request.data)
@@ -150,5 +158,5 @@ def _answer(request: Request, form_class: type[Form], instance: Any, serializer:
         form = form_class(data, instance=instance)
         if not form.is_valid():
             return Response({"detail": form.errors}, status=422)
-        save(form, request.user)  # type: ignore[arg-type]  # a member, so not anonymous
+        save_assignment(form, request.user)  # type: ignore[arg-type]  # a member, so not anonymous
     return Response(serializer(instance).data)

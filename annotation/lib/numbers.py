@@ -1,5 +1,7 @@
-"""Estimates as text, in the reader's language: a real minus sign, never a minus zero, and no line
-break before a per cent sign."""
+"""Estimates as text, in the reader's language.
+
+With a real minus sign, never a negative zero, and no line break before a percent sign.
+"""
 
 from decimal import Decimal
 

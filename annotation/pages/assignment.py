@@ -7,7 +7,13 @@ from django.shortcuts import redirect, render
 from annotation.access import CAN_RUN, project_view
 from annotation.lib.languages import english_only
 from annotation.models import Project
-from annotation.projects.assignment_forms import Form, RulesForm, batches, people, save
+from annotation.projects.assignment_settings import (
+    AssignmentForm,
+    ProjectAssignmentForm,
+    batch_forms,
+    member_forms,
+    save_assignment,
+)
 from annotation.request import who_asks
 
 
@@ -16,10 +22,10 @@ from annotation.request import who_asks
 def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
     """Rules, people and batches, each with its own button; a form with a fault saves nothing."""
     act = request.POST.get("act", "") if request.method == "POST" else ""
-    rules = RulesForm(request.POST if act == "rules" else None, instance=project)
-    everybody = people(project, request.POST if act == "people" else None)
-    queue = batches(project, request.POST if act == "batches" else None)
-    sent: list[Form] = []
+    rules = ProjectAssignmentForm(request.POST if act == "rules" else None, instance=project)
+    everybody = member_forms(project, request.POST if act == "people" else None)
+    queue = batch_forms(project, request.POST if act == "batches" else None)
+    sent: list[AssignmentForm] = []
     if act == "rules":
         sent = [rules]
     elif act == "people":
@@ -28,7 +34,7 @@ def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
         sent = [*queue]
     faults = sum(not form.is_valid() for form in sent)  # All are looked at: each shows its own.
     if sent and not faults:
-        changed = sum(save(form, who_asks(request)) for form in sent)
+        changed = sum(save_assignment(form, who_asks(request)) for form in sent)
         messages.success(request, "Saved." if changed else "Nothing was changed.")
         return redirect("assignment_rules", project.slug)
     if act:

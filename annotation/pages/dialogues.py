@@ -27,7 +27,7 @@ from annotation.judge.submitting import MAX_REASON, JudgmentConflict, JudgmentEr
 from annotation.lib.markdown import render_markdown
 from annotation.models import Batch, Dialogue, DialogueCampaign, Project, Turn
 from annotation.pages import answer_form
-from annotation.projects.guidelines import news_for
+from annotation.projects.guidelines import unseen_change
 from annotation.request import measured_seconds, who_asks, whole_number
 
 State = Turn.State
@@ -90,7 +90,7 @@ def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     one = _own(request, project, uid)
     if request.method != "POST":
         # What changed in the guidelines is shown once, before anything is said under the new ones.
-        news = news_for(project.memberships.get(user=who_asks(request)))
+        news = unseen_change(project.memberships.get(user=who_asks(request)))
         return render(request, "annotation/dialogues/talk.html", _talk(one) | {"news": news})
     act = request.POST.get("act", "")
     try:

@@ -58,7 +58,7 @@ from annotation.models import (
 )
 from annotation.pages import answer_form
 from annotation.pages.workload import has_open_dialogues, judged_by, judged_today
-from annotation.projects.guidelines import news_for
+from annotation.projects.guidelines import unseen_change
 from annotation.protocols import WRITING
 from annotation.request import who_asks, whole_number
 
@@ -87,7 +87,7 @@ def judge(request: HttpRequest, project: Project) -> HttpResponse:
         return render(request, "annotation/judge/done.html", _nothing_context(request, project))
     context = _comparison_context(request, project, assignment)
     # What changed in the guidelines is shown once, before the first comparison under the new ones.
-    context["news"] = news_for(project.memberships.get(user=who_asks(request)))
+    context["news"] = unseen_change(project.memberships.get(user=who_asks(request)))
     return render(request, COMPARISON_PAGE, context)
 
 

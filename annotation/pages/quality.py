@@ -73,7 +73,9 @@ def quality_page(request: HttpRequest, project: Project) -> HttpResponse:
             Event.record(project, request.user, "changed project", project.name, fields=["pay"])
             messages.success(request, gettext("Saved."))
             return redirect("quality", project.slug)
-    review.refresh(project)  # Somebody else may have opened the queue last, so count the cases now.
+    review.update_queue(
+        project
+    )  # Somebody else may have opened the queue last, so count the cases now.
     allow_outdated = "recalculated" not in request.GET
     assessment, is_current = assessment_of(project, allow_outdated=allow_outdated)
     people = people_of(project, assessment.profiles)

@@ -48,14 +48,14 @@ GROUND_KEYS = "gfouex"
 @require_GET
 def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
     """What needs a decision, the most urgent first, and what was decided lately."""
-    review.refresh(project)
+    review.update_queue(project)
     reason = _queue_reason(request)
     cases = review.queue(project, who_asks(request), reason=reason)
     page = Paginator(cases.select_related("comparison__prompt", "comparison__batch"), 30).get_page(
         request.GET.get("page")
     )
     decided = (
-        review.readable(project, who_asks(request))
+        review.readable_cases(project, who_asks(request))
         .filter(state=ReviewCase.State.DECIDED)
         .select_related("comparison__prompt", "decided_by")
         .order_by("-decided_at")[:10]
@@ -110,7 +110,7 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
 def _undo(
     request: HttpRequest, case: ReviewCase, votes: list[Judgment], reason: str
 ) -> ReviewCase | None:
-    review.undo(case, who_asks(request))
+    review.undo_decision(case, who_asks(request))
     messages.success(request, gettext("Taken back: the votes count again, and it is open."))
     return case
 

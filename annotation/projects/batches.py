@@ -1,4 +1,4 @@
-"""Batches: putting prompts with their responses in front of people, and when enough is enough."""
+"""Batches: comparisons are added, handed out to people, and closed; and how far each batch is."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -33,12 +33,12 @@ HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
 
 
 class BatchError(Exception):
-    """What a batch can't do now, in one sentence for a person."""
+    """Why an action on a batch is not possible now, in one sentence."""
 
 
 @dataclass(frozen=True)
 class ResponseText:
-    """One response to be judged: what people read, and what they never see (who wrote it and how)."""
+    """One response to be judged: its text, and what annotators never see (who wrote it and how)."""
 
     text: str
     source: str
@@ -48,7 +48,7 @@ class ResponseText:
 
 
 class Progress(TypedDict):
-    """Where a batch stands; `needed` and `judged` count judgments, not comparisons."""
+    """How far a batch is; `needed` and `judged` count judgments, not comparisons."""
 
     comparisons: int
     needed: int
@@ -62,10 +62,10 @@ class Progress(TypedDict):
     per_hour: float | None
     """Pace of the last hour."""
     eta_seconds: float | None
-    """Until the last judgment, at the pace of the last hour, or of the last week where the last hour
-    has fewer than two judgments; None without a pace, and of a dialogue, which an admin ends."""
+    """Until the last judgment, at the pace of the last hour, or of the last week if the last hour has
+    fewer than two judgments; None without a pace, and for a dialogue, which an admin closes."""
     pace_n: int
-    """How many judgments that pace rests on."""
+    """How many judgments that pace is based on."""
     is_pace_of_week: bool
 
 
@@ -77,7 +77,7 @@ def create_batch(
     by: User | None = None,
     is_imported: bool = False,
 ) -> Batch:
-    """A batch in draft: comparisons are added, nobody sees them yet.
+    """Create a draft batch, to which comparisons are added before anybody sees them.
 
     `overlap` is how many people judge each comparison; the project's own unless given.
     """
@@ -90,7 +90,7 @@ def create_batch(
             name=name,
             overlap=overlap,
             is_imported=is_imported,
-            # What people are asked stays as it is, whatever the project is changed to later.
+            # The batch keeps what people are asked, also when the project changes later.
             interface=Interface.RANK if is_imported else project.interface,
             protocol={} if is_imported else project.protocol,
         )
@@ -99,20 +99,20 @@ def create_batch(
 
 
 def add_comparisons(batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText]]]) -> int:
-    """Add one comparison per prompt with its 2 to 9 responses; how many. All of them or none.
+    """Add one comparison per prompt with its responses, all or none; how many were added.
 
-    Raises BatchError for too few or too many responses, a prompt of another project, a prompt
-    that is there twice, or a batch that is closed.
+    Raises BatchError for too few or too many responses, a prompt of another project, a duplicate
+    prompt, or a closed batch.
     """
     ready = list(_checked(batch, rows))  # Outside the transaction: `rows` may read files.
     with transaction.atomic():
         state = Batch.objects.select_for_update().values_list("state", flat=True).get(pk=batch.pk)
         if state == Batch.State.CLOSED:
             raise BatchError(f"The batch {batch.name} is closed; create a new one.")
-        there = set(batch.comparisons.values_list("prompt_id", flat=True))
-        twice = next((prompt for prompt, _ in ready if prompt.pk in there), None)
-        if twice is not None:
-            raise BatchError(f"The batch already compares responses to “{twice}”.")
+        compared = set(batch.comparisons.values_list("prompt_id", flat=True))
+        duplicate = next((prompt for prompt, _ in ready if prompt.pk in compared), None)
+        if duplicate is not None:
+            raise BatchError(f"The batch already compares responses to “{duplicate}”.")
         pending = iter(ready)
         while chunk := list(islice(pending, ROWS_AT_ONCE)):
             comparisons = Comparison.objects.bulk_create(
@@ -142,7 +142,7 @@ def add_comparisons(batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText
 
 
 def open_batch(batch: Batch, by: User | None) -> Batch:
-    """Let people judge it. Opening an open batch changes nothing; a closed one may be reopened."""
+    """Hand it out to people. Opening an open batch changes nothing; a closed one may be reopened."""
     with transaction.atomic():
         batch = Batch.objects.select_for_update().get(pk=batch.pk)
         if batch.state == Batch.State.OPEN:
@@ -159,7 +159,7 @@ def open_batch(batch: Batch, by: User | None) -> Batch:
 
 
 def close_batch(batch: Batch, by: User | None) -> Batch:
-    """Stop handing it out. Leases end; what comes in later is kept as an extra, never refused."""
+    """Stop handing it out. Leases end; a judgment that arrives later is kept as an extra."""
     with transaction.atomic():
         batch = Batch.objects.select_for_update().get(pk=batch.pk)
         if batch.state == Batch.State.CLOSED:
@@ -174,7 +174,7 @@ def close_batch(batch: Batch, by: User | None) -> Batch:
 
 
 def batch_progress(batch: Batch) -> Progress:
-    """Where the batch stands, and at the pace of its last hour or week, when it will be done."""
+    """How far the batch is, and when it will be done at the pace of its last hour or week."""
     now = timezone.now()
     totals = batch.comparisons.filter(gold__isnull=True).aggregate(
         comparisons=Count("pk"), places=Sum("needed"), done=Sum("judged")
@@ -212,9 +212,9 @@ def batch_progress(batch: Batch) -> Progress:
 
 
 def _pace(batch: Batch, window: timedelta) -> tuple[float | None, int]:
-    """Judgments an hour from the first of this window until now, and how many they are.
+    """Judgments per hour from the first one of this window until now, and how many there are.
 
-    None with fewer than two: one says nothing about how fast the next one comes.
+    None with fewer than two: one judgment has no pace.
     """
     now = timezone.now()
     recent = (
@@ -242,7 +242,7 @@ def _checked(
         if prompt.project_id != batch.project_id:
             raise BatchError(f"The prompt “{prompt}” belongs to another project.")
         if prompt.pk in seen:
-            raise BatchError(f"The prompt “{prompt}” is there twice.")
+            raise BatchError(f"The prompt “{prompt}” appears twice.")
         if not fewest <= len(responses) <= most:
             allowed = f"{fewest} to {most}" if fewest < most else f"exactly {most}"
             raise BatchError(

@@ -1,7 +1,7 @@
-"""Batches that an admin puts together, outside of a round: from prompts alone or from responses that are there.
+"""Batches that an admin creates outside of a round: from prompts alone, or from existing responses.
 
-A round makes its own batches. A campaign asks something else about the same prompts or responses:
-ideal answers, corrections, ratings, pairs with strength.
+A campaign asks something else about the same prompts or responses: ideal responses, corrections,
+ratings, pairs with strength.
 """
 
 import random
@@ -37,9 +37,9 @@ def start_campaign(
 ) -> Batch:
     """An open batch of at most `n` comparisons under the project's protocol, or a preset's.
 
-    Prompts are drawn at random from those that training may see. Where responses are judged they
-    come from an earlier batch, as many of each comparison as the interface shows, also at random.
-    Raises BatchError, with nothing made, where there is nothing to ask.
+    Prompts are drawn at random from those that training may see. Responses to judge come from an
+    earlier batch, as many of each comparison as the interface shows, also at random. Raises
+    BatchError, with nothing created, where there is nothing to ask.
     """
     batch = create_batch(project, name, overlap=overlap, by=by)
     batch.is_by_hand = True
@@ -52,12 +52,12 @@ def start_campaign(
         raise BatchError("Choose the batch whose responses are judged.")
     if responses_of is not None and batch.face != DEMONSTRATE:
         batch.source = responses_of.source
-        rows = list(_of_batch(responses_of, batch.face, n))
+        rows = list(_comparisons_of(responses_of, batch.face, n))
     else:
         rows = [(prompt, []) for prompt in _prompts(project, n)]
     if not rows:
         raise BatchError(
-            "There is nothing to ask: no prompt of the train split from a source that was signed off"
+            "There is nothing to ask: no prompt of the train split from a signed-off source"
             + (" has enough responses in that batch." if responses_of is not None else ".")
         )
     batch.save()
@@ -66,14 +66,14 @@ def start_campaign(
 
 
 def close_campaign(batch: Batch, by: User) -> Batch:
-    """Stop handing it out; only a campaign is closed by hand, as a round closes its own batch."""
+    """Stop handing it out; BatchError for a round's batch, which the round closes."""
     if not batch.is_by_hand:
         raise BatchError(f"{batch.name} belongs to a round, which closes it.")
     return close_batch(batch, by)
 
 
 def reopen_campaign(batch: Batch, by: User) -> Batch:
-    """Hand it out again: what was closed by hand is opened by hand."""
+    """Hand it out again; BatchError for a round's batch."""
     if not batch.is_by_hand:
         raise BatchError(f"{batch.name} belongs to a round, which opens and closes it.")
     return open_batch(batch, by)
@@ -85,33 +85,35 @@ def _prompts(project: Project, n: int) -> list[Prompt]:
     return list(Prompt.objects.filter(pk__in=chosen))
 
 
-def _of_batch(old: Batch, face: str, n: int) -> Iterator[tuple[Prompt, list[ResponseText]]]:
-    fewest, most = RESPONSES[face]
-    dice = random.SystemRandom()
-    trainable = old.project.prompts.all().trainable().values("pk")
-    # Gold stays where its answer is known; what was taken back in a dialogue needs nobody either.
-    work = Comparison.objects.filter(batch=old, prompt__in=trainable, gold=None, needed__gt=0)
-    ids = list(work.values_list("pk", flat=True))
-    dice.shuffle(ids)
+def _comparisons_of(
+    batch: Batch, interface: str, n: int
+) -> Iterator[tuple[Prompt, list[ResponseText]]]:
+    """At most `n` prompts of a batch in random order, with as many responses as the interface shows."""
+    fewest, most = RESPONSES[interface]
+    generator = random.SystemRandom()
+    trainable = batch.project.prompts.all().trainable().values("pk")
+    # Gold is left out, as its answer is known; so are turns of a dialogue that were taken back.
+    comparisons = Comparison.objects.filter(
+        batch=batch, prompt__in=trainable, gold=None, needed__gt=0
+    )
+    ids = list(comparisons.values_list("pk", flat=True))
+    generator.shuffle(ids)
     used: set[int] = set()
     for start in range(0, len(ids), ROWS_AT_ONCE):
         chunk = ids[start : start + ROWS_AT_ONCE]
-        found = (
+        by_pk = (
             Comparison.objects.select_related("prompt").prefetch_related("responses").in_bulk(chunk)
         )
-        for comparison in (found[pk] for pk in chunk):
+        for comparison in (by_pk[pk] for pk in chunk):
             if len(used) == n:
                 return
-            texts = {one.text: one for one in comparison.responses.all()}  # equal texts are one
-            # Of a prompt that several people wrote in dialogues one comparison is taken.
-            if len(texts) < fewest or comparison.prompt_id in used:
+            by_text = {response.text: response for response in comparison.responses.all()}
+            # Several people may have written the same prompt in dialogues: one comparison is enough.
+            if len(by_text) < fewest or comparison.prompt_id in used:
                 continue
             used.add(comparison.prompt_id)
-            chosen = dice.sample(list(texts.values()), min(most, len(texts)))
+            chosen = generator.sample(list(by_text.values()), min(most, len(by_text)))
             yield (
                 comparison.prompt,
-                [
-                    ResponseText(one.text, one.source, one.sampling, one.logprob, one.n_tokens)
-                    for one in chosen
-                ],
+                [ResponseText(r.text, r.source, r.sampling, r.logprob, r.n_tokens) for r in chosen],
             )

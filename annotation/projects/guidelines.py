@@ -1,7 +1,7 @@
-"""Guidelines and their versions: changed by an admin, shown as a difference to whoever judges, once.
+"""Guidelines and their versions: an admin changes them, and each annotator sees the difference once.
 
-A judgment notes the version that it was made under. After a change a share of what was judged can be
-judged by one more person, which shows how far the new words move people.
+A judgment records the version that it was made under. After a change, a share of the judged
+comparisons can be judged by one more person, which shows how much the new text changes judgments.
 """
 
 import math
@@ -27,8 +27,8 @@ from annotation.models import (
 
 
 @dataclass(frozen=True)
-class Change:
-    """What is new for one person: from the version that they know to the one in force."""
+class GuidelineChange:
+    """The difference between the version that one person knows and the current one, as HTML."""
 
     known: int
     version: int
@@ -37,9 +37,9 @@ class Change:
 
 @transaction.atomic
 def change_guidelines(project: Project, text: str, *, by: User | None, share: float = 0.0) -> int:
-    """Put new guidelines in force as the next version; how many comparisons are judged once more.
+    """Save new guidelines as the next version; how many comparisons are judged once more.
 
-    `share`, 0 to 1, of those judged in open batches is judged by one more person, drawn at random.
+    A random `share`, 0 to 1, of the comparisons judged in open batches is judged by one more person.
     The same text changes nothing.
     """
     project = Project.objects.lock(project.pk)
@@ -55,37 +55,38 @@ def change_guidelines(project: Project, text: str, *, by: User | None, share: fl
     GuidelineVersion.objects.create(
         project=project, version=project.guideline_version, text=text, created_by=by
     )
-    again = judge_again(project, share)
+    n_again = request_reannotation(project, share)
     Event.record(
         project,
         by,
         "changed guidelines",
         f"version {project.guideline_version}",
-        judged_again=again,
+        judged_again=n_again,
     )
-    return again
+    return n_again
 
 
-def judge_again(project: Project, share: float) -> int:
-    """Ask one more person for a random share of the comparisons that have been judged; how many.
+def request_reannotation(project: Project, share: float) -> int:
+    """Ask one more person to judge a random share of the judged comparisons; how many.
 
-    Only in open batches, only where nobody's place is still free, and only where somebody is left
-    who has not had it and who judges here: a place that nobody fills keeps a batch open for ever.
+    Only in open batches, only where no place is still free, and only where another annotator of the
+    project could judge it: a place that nobody can take would keep a batch open without end.
     """
     judged = Comparison.objects.filter(
         batch__project=project,
         batch__state=Batch.State.OPEN,
         judged__gt=0,
         is_free=False,
-        is_live=False,  # What was said in a dialogue is judged by who said it.
+        is_live=False,  # Only its own participant judges a dialogue.
     )
-    n, wanted = judged.count(), set[int]()
-    for member in _judges(project):
-        if len(wanted) == n:
+    n_judged, candidates = judged.count(), set[int]()
+    for member in _annotators(project):
+        if len(candidates) == n_judged:
             break
-        wanted.update(could_judge(member).filter(pk__in=judged).values_list("pk", flat=True))
-    drawn = sorted(random.SystemRandom().sample(sorted(wanted), math.ceil(share * len(wanted))))
-    for pk in drawn:  # In one order everywhere, so that two transactions can't wait for each other.
+        candidates.update(could_judge(member).filter(pk__in=judged).values_list("pk", flat=True))
+    n_drawn = math.ceil(share * len(candidates))
+    drawn = sorted(random.SystemRandom().sample(sorted(candidates), n_drawn))
+    for pk in drawn:  # Always in this order, so that two transactions can't deadlock.
         comparison = lock(pk)
         comparison.needed += 1
         comparison.save(update_fields=["needed"])
@@ -93,8 +94,8 @@ def judge_again(project: Project, share: float) -> int:
     return len(drawn)
 
 
-def _judges(project: Project) -> list[Membership]:
-    """Whose work judging is: annotators, and whoever else has judged here of their own accord."""
+def _annotators(project: Project) -> list[Membership]:
+    """The members who judge: annotators, and reviewers and admins who have judged here before."""
     has_judged = Assignment.objects.filter(
         annotator=OuterRef("user"),
         comparison__batch__project=project,
@@ -116,10 +117,10 @@ def _judges(project: Project) -> list[Membership]:
     ]
 
 
-def news_for(membership: Membership) -> Change | None:
-    """What changed since this person last looked; None if nothing did.
+def unseen_change(membership: Membership) -> GuidelineChange | None:
+    """What changed since this person last saw the guidelines; None if nothing did.
 
-    Whoever comes for the first time has nothing to compare with: they begin with what is in force.
+    A person who comes for the first time sees the current version, without a difference.
     """
     project = membership.project
     known, version = membership.guidelines_seen, project.guideline_version
@@ -131,11 +132,11 @@ def news_for(membership: Membership) -> Change | None:
     before = GuidelineVersion.objects.filter(project=project, version=known).first()
     if before is None:
         return None
-    return Change(known, version, word_diff(before.text, project.guidelines))
+    return GuidelineChange(known, version, word_diff(before.text, project.guidelines))
 
 
 def mark_seen(membership: Membership, version: int) -> None:
-    """This person has read what changed up to `version`; going back is not possible."""
+    """Record that this person has seen the guidelines up to `version`; it never decreases."""
     Membership.objects.filter(pk=membership.pk, guidelines_seen__lt=version).update(
         guidelines_seen=min(version, membership.project.guideline_version)
     )

@@ -1,7 +1,6 @@
-"""What clients were told against what the database has: nothing lost, nothing doubled, no place
-given away twice.
+"""An audit: what clients had acknowledged against the database, and every counter recounted.
 
-`manage.py audit_judgments` prints it; the crash test and the benchmarks believe it.
+`manage.py audit_judgments` prints it; the crash test and the benchmarks rely on it.
 """
 
 import json
@@ -22,14 +21,14 @@ EXAMPLES = 10
 
 
 class AuditError(Exception):
-    """Why the file of acknowledgements can't be read, in one sentence."""
+    """Why the file of acknowledged answers can't be read, in one sentence."""
 
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """One answer that the server confirmed, as the client noted it.
+    """One answer that the server acknowledged, as the client recorded it.
 
-    `ranks` is `{axis: {letter: rank}}` as it was sent, None where the client did not note it.
+    `ranks` is `{axis: {letter: rank}}` as it was sent, None where the client did not record it.
     """
 
     key: UUID
@@ -40,7 +39,7 @@ class Acknowledged:
 
 @dataclass
 class Audit:
-    """What was found. The lists hold one sentence per fault; all of them empty is what we want."""
+    """The result. Each list has one sentence per fault; a sound database has none."""
 
     acknowledged: int = 0
     judgments: int = 0
@@ -52,11 +51,11 @@ class Audit:
     over_assigned: list[str] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
-    """Files of frozen versions, which only the command looks at."""
+    """Files of frozen versions, which only the command checks."""
 
     @property
     def faults(self) -> int:
-        return sum(len(found) for _, found in self.findings())
+        return sum(len(sentences) for _, sentences in self.findings())
 
     def findings(self) -> Iterator[tuple[str, list[str]]]:
         """Each kind of fault with its sentences."""
@@ -68,18 +67,18 @@ class Audit:
         yield "damaged", self.damaged
 
     def as_dict(self) -> dict[str, int]:
-        figures = {name.replace("-", "_"): len(found) for name, found in self.findings()}
+        faults = {kind.replace("-", "_"): len(sentences) for kind, sentences in self.findings()}
         return {
             "acknowledged": self.acknowledged,
             "judgments": self.judgments,
             "unacknowledged": self.unacknowledged,
             "extras": self.extras,
-            **figures,
+            **faults,
         }
 
 
 def read_acknowledged(lines: Iterable[str]) -> Iterator[Acknowledged]:
-    """JSON Lines: `key` and `assignment` (UUIDs), if noted `annotator` and `ranks`."""
+    """JSON Lines: `key` and `assignment` (UUIDs), optionally `annotator` and `ranks`."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -93,41 +92,41 @@ def read_acknowledged(lines: Iterable[str]) -> Iterator[Acknowledged]:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise AuditError(
-                f"Line {number} is no acknowledgement: a JSON object with `key` and `assignment`, "
-                "both UUIDs, is needed."
+                f"Line {number} is not an acknowledged answer: a JSON object with `key` and "
+                "`assignment`, both UUIDs, is needed."
             ) from error
 
 
 def audit(
     acknowledged: Iterable[Acknowledged] | None = None, project: Project | None = None
 ) -> Audit:
-    """Compare what clients were told, if given, with the rows, and recount every counter."""
-    found = Audit()
+    """Compare acknowledged answers, if given, with the rows, and recount every counter."""
+    result = Audit()
     comparisons = Comparison.objects.all()
     judgments = Judgment.objects.all()
     if project is not None:
         comparisons = comparisons.filter(batch__project=project)
         judgments = judgments.filter(assignment__comparison__batch__project=project)
-    found.judgments = judgments.count()
-    found.extras = Assignment.objects.filter(
+    result.judgments = judgments.count()
+    result.extras = Assignment.objects.filter(
         comparison__in=comparisons, state=State.JUDGED, is_extra=True
     ).count()
-    # Gold holds no places: what is handed out of it is counted nowhere, on purpose.
-    _recount(found, comparisons.filter(gold__isnull=True))
+    # Gold has no places: assignments of it are counted nowhere, on purpose.
+    _recount(result, comparisons.filter(gold__isnull=True))
     if acknowledged is not None:
-        _compare(found, acknowledged, judgments)
-    return found
+        _compare(result, acknowledged, judgments)
+    return result
 
 
-def _compare(found: Audit, acknowledged: Iterable[Acknowledged], judgments: Any) -> None:
-    told: dict[UUID, Acknowledged] = {}
-    for one in acknowledged:
-        before = told.setdefault(one.key, one)
-        if before.assignment != one.assignment:
-            found.changed.append(f"key {one.key} was confirmed for two assignments")
-    found.acknowledged = len(told)
-    present = 0
-    pending = iter(told)
+def _compare(result: Audit, acknowledged: Iterable[Acknowledged], judgments: Any) -> None:
+    by_key: dict[UUID, Acknowledged] = {}
+    for answer in acknowledged:
+        first = by_key.setdefault(answer.key, answer)
+        if first.assignment != answer.assignment:
+            result.changed.append(f"key {answer.key} was acknowledged for two assignments")
+    result.acknowledged = len(by_key)
+    n_present = 0
+    pending = iter(by_key)
     while keys := list(islice(pending, KEYS_AT_ONCE)):
         rows = {
             judgment.key: judgment
@@ -135,49 +134,54 @@ def _compare(found: Audit, acknowledged: Iterable[Acknowledged], judgments: Any)
                 "assignment__annotator", "assignment__comparison__batch__project"
             )
         }
-        present += len(rows)
+        n_present += len(rows)
         for key in keys:
             if key not in rows:
-                found.lost.append(f"key {key} was confirmed and is not in the database")
-            elif problem := _difference(told[key], rows[key]):
-                found.changed.append(f"key {key}: {problem}")
-    found.unacknowledged = found.judgments - present
-    # One answer under two keys, of which the client knows one at most: it was sent once.
-    again = (
+                result.lost.append(f"key {key} was acknowledged and is not in the database")
+            elif difference := _difference(by_key[key], rows[key]):
+                result.changed.append(f"key {key}: {difference}")
+    result.unacknowledged = result.judgments - n_present
+    _find_doubled(result, by_key, judgments)
+
+
+def _find_doubled(result: Audit, by_key: dict[UUID, Acknowledged], judgments: Any) -> None:
+    """One answer stored under several keys, of which the client knows at most one: it was sent once."""
+    repeated = (
         judgments.values("assignment_id", "answer_sha256").annotate(n=Count("pk")).filter(n__gt=1)
     )
-    for row in again.iterator():
+    for row in repeated.iterator():
         same = judgments.filter(
             assignment_id=row["assignment_id"], answer_sha256=row["answer_sha256"]
         )
-        stored = list(same.values_list("key", flat=True))
-        if not all(key in told for key in stored):
-            found.doubled.append(
-                f"assignment {row['assignment_id']} holds one answer {len(stored)} times"
+        keys = list(same.values_list("key", flat=True))
+        if not all(key in by_key for key in keys):
+            result.doubled.append(
+                f"assignment {row['assignment_id']} has one answer {len(keys)} times"
             )
 
 
-def _difference(told: Acknowledged, judgment: Judgment) -> str:
-    """What the row says otherwise than the client was told, "" if nothing."""
+def _difference(acknowledged: Acknowledged, judgment: Judgment) -> str:
+    """How the row differs from what the client recorded, "" if it does not."""
     assignment = judgment.assignment
-    if assignment.uid != told.assignment:
-        return f"is stored for assignment {assignment.uid}, not {told.assignment}"
-    if told.annotator and assignment.annotator.username != told.annotator:
-        return f"is stored for {assignment.annotator}, not {told.annotator}"
-    if told.ranks is not None:
+    if assignment.uid != acknowledged.assignment:
+        return f"is stored for assignment {assignment.uid}, not {acknowledged.assignment}"
+    if acknowledged.annotator and assignment.annotator.username != acknowledged.annotator:
+        return f"is stored for {assignment.annotator}, not {acknowledged.annotator}"
+    if acknowledged.ranks is not None:
+        letters = {"ranks": acknowledged.ranks}
         try:
-            answer = Answer.from_letters(assignment, {"ranks": told.ranks}).checked(assignment)
+            answer = Answer.from_letters(assignment, letters).checked(assignment)
         except JudgmentError as problem:
-            return f"what the client noted makes no sense: {problem}"
+            return f"the client's record is invalid: {problem}"
         if answer.ranks != judgment.ranks:
             return "the stored ranks are not those that were sent"
     return ""
 
 
-def _recount(found: Audit, comparisons: Any) -> None:
-    """The counters of every comparison that anybody was ever handed, from the rows they stand for."""
-    holds = Q(is_extra=False)
-    touched = (
+def _recount(result: Audit, comparisons: Any) -> None:
+    """Recalculate the counters of every comparison that was ever assigned, from its assignments."""
+    has_place = Q(is_extra=False)
+    counted = (
         Assignment.objects.filter(comparison__in=comparisons)
         .values(
             "comparison_id",
@@ -186,24 +190,26 @@ def _recount(found: Audit, comparisons: Any) -> None:
             "comparison__judged",
         )
         .annotate(
-            held=Count("pk", filter=holds & Q(state__in=[State.LEASED, State.JUDGED])),
-            done=Count("pk", filter=holds & Q(state=State.JUDGED)),
+            n_taken=Count("pk", filter=has_place & Q(state__in=[State.LEASED, State.JUDGED])),
+            n_judged=Count("pk", filter=has_place & Q(state=State.JUDGED)),
         )
         .order_by("comparison_id")
     )
-    for row in touched.iterator():
+    for row in counted.iterator():
         name, needed = f"comparison {row['comparison_id']}", row["comparison__needed"]
-        if row["held"] > needed:
-            found.over_assigned.append(f"{name} has {needed} places and {row['held']} hold one")
-        counted = (row["comparison__taken"], row["comparison__judged"])
-        if counted != (row["held"], row["done"]):
-            found.miscounted.append(
-                f"{name} counts {counted[0]} taken and {counted[1]} judged; "
-                f"its rows say {row['held']} and {row['done']}"
+        if row["n_taken"] > needed:
+            result.over_assigned.append(
+                f"{name} has {needed} places and {row['n_taken']} assignments that take one"
             )
-    nobody = ~Exists(Assignment.objects.filter(comparison=OuterRef("pk")))
-    for pk in comparisons.filter(nobody, Q(taken__gt=0) | Q(judged__gt=0)).values_list("pk"):
-        found.miscounted.append(f"comparison {pk[0]} counts places that nobody holds")
-    free = Q(is_free=True, taken__gte=F("needed")) | Q(is_free=False, taken__lt=F("needed"))
-    for pk in comparisons.filter(free).values_list("pk"):
-        found.miscounted.append(f"comparison {pk[0]} is marked free or full wrongly")
+        stored = (row["comparison__taken"], row["comparison__judged"])
+        if stored != (row["n_taken"], row["n_judged"]):
+            result.miscounted.append(
+                f"{name} counts {stored[0]} taken and {stored[1]} judged; "
+                f"its rows say {row['n_taken']} and {row['n_judged']}"
+            )
+    unassigned = ~Exists(Assignment.objects.filter(comparison=OuterRef("pk")))
+    for pk in comparisons.filter(unassigned, Q(taken__gt=0) | Q(judged__gt=0)).values_list("pk"):
+        result.miscounted.append(f"comparison {pk[0]} counts places that nobody has taken")
+    wrong = Q(is_free=True, taken__gte=F("needed")) | Q(is_free=False, taken__lt=F("needed"))
+    for pk in comparisons.filter(wrong).values_list("pk"):
+        result.miscounted.append(f"comparison {pk[0]} is marked free or full wrongly")

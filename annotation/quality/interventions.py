@@ -36,7 +36,7 @@ def pause(membership: Membership, by: User, reason: str) -> None:
     """
     reason = reason.strip()[:MAX_REASON]
     if not reason:
-        raise QualityError(gettext("Say why: the person is shown the reason."))
+        raise QualityError(gettext("Give a reason: the annotator sees it."))
     project = membership.project
     with transaction.atomic():
         membership.paused_at, membership.paused_reason = timezone.now(), reason
@@ -52,7 +52,7 @@ def resume(membership: Membership, by: User) -> None:
     with transaction.atomic():
         membership.paused_at, membership.paused_reason = None, ""
         membership.save(update_fields=["paused_at", "paused_reason"])
-        Event.record(membership.project, by, "let annotator go on", membership.user)
+        Event.record(membership.project, by, "resumed annotator", membership.user)
 
 
 def exclude(
@@ -64,7 +64,7 @@ def exclude(
     """
     reason = reason.strip()[:MAX_REASON]
     if not reason:
-        raise QualityError(gettext("Say why they are taken out: the reason stays on record."))
+        raise QualityError(gettext("Give a reason for the exclusion: it stays on record."))
     with transaction.atomic():
         rows = list(
             Judgment.objects.of_project(project)
@@ -122,18 +122,23 @@ def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
     with transaction.atomic():
         comparison = lock(comparison.pk)
         if comparison.gold_id is not None:
-            raise QualityError(gettext("Gold is not asked again."))
+            raise QualityError(gettext("A gold item gets no further judgment."))
         if comparison.is_live:
-            raise QualityError(
-                gettext("A live dialogue is judged by who talks: nobody else is asked.")
-            )
+            raise QualityError(gettext("Only its participant judges a live dialogue."))
         batch = comparison.batch
         if batch.state != Batch.State.OPEN:
             raise QualityError(
-                gettext("“%(batch)s” is closed; open it to ask again.") % {"batch": batch}
+                gettext("“%(batch)s” is closed; open it to request another judgment.")
+                % {"batch": batch}
             )
         # One more than the places taken: if a place is still free, somebody is being asked already.
         comparison.needed = max(comparison.needed, comparison.taken + 1)
         comparison.save(update_fields=["needed"])
         count(comparison)
-        Event.record(batch.project, by, "asked again", f"comparison {comparison.pk}", reason=reason)
+        Event.record(
+            batch.project,
+            by,
+            "requested another judgment",
+            f"comparison {comparison.pk}",
+            reason=reason,
+        )

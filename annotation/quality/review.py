@@ -1,13 +1,13 @@
-"""What a reviewer decides: comparisons on which people disagree, contradict themselves or raise a flag.
+"""Review: comparisons on which people disagree, contradict themselves or raise a flag.
 
-A case is opened from the judgments themselves, looked through once each. The decision is a judgment
-like any other (`submit_judgment`), of an assignment with `is_ruling`; it counts in place of the votes,
-which are kept. Taking it back makes the votes count again.
+`update_queue` opens cases from new judgments. A decision is a judgment like any other
+(`submit_judgment`), of an assignment with `is_ruling`; it replaces the votes, which are kept.
+Undoing it restores the votes.
 """
 
 from collections.abc import Iterable
 from datetime import timedelta
-from itertools import combinations, takewhile
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -34,19 +34,18 @@ from annotation.models import (
     ReviewCase,
     User,
 )
-from annotation.statistics.agreement import agreed, with_the_rest
+from annotation.quality.disagreement import disagreement
 
 State = ReviewCase.State
-# Judgments looked through at once, so that the first visit to a large project stays short.
+# Judgments read at once, so that the first visit to a large project stays short.
 AT_ONCE = 5_000
-LATELY = timedelta(minutes=1)
-# Where two people are further apart than this, from 0 (alike) to 1 (opposite), somebody should look.
-APART = 0.5
+RECENT = timedelta(minutes=1)
+MAX_DISAGREEMENT = 0.5
 WEIGHTS = {"conflict": 4.0, "asked": 3.0, "disagreement": 1.0, "unsafe": 0.5}
 
 
-def refresh(project: Project) -> int:
-    """Look through the judgments that came since the last look; how many there were."""
+def update_queue(project: Project) -> int:
+    """Open cases from the judgments that are new since the last call; how many there were."""
     new = list(
         _votes(project)
         .filter(pk__gt=project.reviewed_to)
@@ -54,37 +53,37 @@ def refresh(project: Project) -> int:
         .values_list("pk", "assignment__comparison_id", "created_at")[:AT_ONCE]
     )
     if new:
-        examine(project, {comparison for _, comparison, _ in new})
-        # Numbers are given before rows are committed, so a lower one may appear after a higher one:
-        # what came in the last minute is looked through once more.
-        lately = timezone.now() - LATELY
-        settled = [pk for pk, _, at in takewhile(lambda row: row[2] < lately, new)]
+        update_cases(project, {comparison for _, comparison, _ in new})
+        # Numbers are assigned before rows are committed, so a lower one may appear after a higher
+        # one: the judgments of the last minute are read once more.
+        recent = timezone.now() - RECENT
+        settled = [pk for pk, _, created_at in takewhile(lambda row: row[2] < recent, new)]
         if settled:
             project.reviewed_to = settled[-1]
             Project.objects.filter(pk=project.pk).update(reviewed_to=project.reviewed_to)
     return len(new)
 
 
-def examine(project: Project, comparisons: Iterable[int]) -> None:
-    """Open, change or settle the cases of these comparisons by what their votes say now."""
-    wanted = set(comparisons)
-    votes: dict[int, list[Judgment]] = {pk: [] for pk in wanted}
+def update_cases(project: Project, comparisons: Iterable[int]) -> None:
+    """Open, change or settle the cases of these comparisons according to their current votes."""
+    pks = set(comparisons)
+    votes_by_comparison: dict[int, list[Judgment]] = {pk: [] for pk in pks}
     for judgment in (
         _votes(project)
-        .filter(assignment__comparison__in=wanted)
+        .filter(assignment__comparison__in=pks)
         .select_related("assignment__comparison__batch__project")
     ):
-        votes[judgment.assignment.comparison_id].append(judgment)
+        votes_by_comparison[judgment.assignment.comparison_id].append(judgment)
     with transaction.atomic():
         cases = {
             case.comparison_id: case
-            for case in ReviewCase.objects.select_for_update().filter(comparison__in=wanted)
+            for case in ReviewCase.objects.select_for_update().filter(comparison__in=pks)
         }
-        for pk, given in votes.items():
-            reasons, weight = why(given)
+        for pk, votes in votes_by_comparison.items():
+            reasons, weight = reasons_to_review(votes)
             case = cases.get(pk)
             if case is None:
-                if reasons:  # Somebody else may look through the same ones at this moment.
+                if reasons:  # Another request may be opening the same case.
                     ReviewCase.objects.get_or_create(
                         comparison_id=pk,
                         defaults={"project": project, "reasons": reasons, "weight": weight},
@@ -98,71 +97,22 @@ def examine(project: Project, comparisons: Iterable[int]) -> None:
             case.save(update_fields=["reasons", "weight", "state"])
 
 
-def why(votes: list[Judgment]) -> tuple[list[str], float]:
-    """The reasons for which somebody should look at a comparison, and how urgent that is."""
-    found: dict[str, float] = {}
+def reasons_to_review(votes: list[Judgment]) -> tuple[list[str], float]:
+    """Why a comparison with these votes needs a review, and how urgent that is."""
+    weights: dict[str, float] = {}
     if any(vote.conflicts for vote in votes):
-        found["conflict"] = WEIGHTS["conflict"]
-    furthest = max(apart_on_order(votes), apart_on_safety(votes), apart_on_ratings(votes))
-    if furthest > APART:
-        found["disagreement"] = WEIGHTS["disagreement"] + furthest
-    if any(flag["kind"] == "unsafe" for vote in votes for of in vote.flags.values() for flag in of):
-        found["unsafe"] = WEIGHTS["unsafe"]
-    return list(found), sum(found.values())
-
-
-def apart_on_order(votes: list[Judgment]) -> float:
-    """1 less the pairwise agreement on the axis on which people agree least; 0 with fewer than two."""
-    shares = [0.0]
-    for axis in {axis for vote in votes for axis in vote.ranks}:
-        given = [vote for vote in votes if axis in vote.ranks]
-        pks = sorted({pk for vote in given for pk in vote.ranks[axis]})
-        told = [(vote, tuple(vote.ranks[axis].get(pk) for pk in pks)) for vote in given]
-        rankings = [with_the_rest(ranks) if vote.rest_below else ranks for vote, ranks in told]
-        points, n, _, _ = agreed(combinations(rankings, 2))
-        if n:
-            shares.append(1 - points / n)
-    return max(shares)
-
-
-def apart_on_safety(votes: list[Judgment]) -> float:
-    """The share of pairs of people of whom one calls a response safe and the other doesn't, where
-    that is largest."""
-    said: dict[str, list[float]] = {}
-    for vote in votes:
-        for pk, of in vote.safety.items():
-            said.setdefault(pk, []).append(float(of["safe"]))
-    return max(map(_distance, said.values()), default=0.0)
-
-
-def apart_on_ratings(votes: list[Judgment]) -> float:
-    """How far two people's marks are apart on average, as a share of the scale, where that is most.
-
-    Notes that may be left out are not compared: who leaves one out has not said no.
-    """
-    said: dict[tuple[str, str], list[float]] = {}
-    for vote in votes:
-        attributes = vote.assignment.comparison.batch.rules.attributes
-        scales = {one.key: one for one in attributes if one.is_required}
-        for pk, of in vote.ratings.items():
-            for key, value in of.items():
-                if scale := scales.get(key):
-                    place = (value - scale.low) / (scale.high - scale.low)
-                    said.setdefault((pk, key), []).append(place)
-    return max(map(_distance, said.values()), default=0.0)
-
-
-def _distance(places: list[float]) -> float:
-    """Mean distance of two of these places from 0 to 1."""
-    pairs = [abs(a - b) for a, b in combinations(places, 2)]
-    return sum(pairs) / len(pairs) if pairs else 0.0
+        weights["conflict"] = WEIGHTS["conflict"]
+    distance = disagreement(votes)
+    if distance > MAX_DISAGREEMENT:
+        weights["disagreement"] = WEIGHTS["disagreement"] + distance
+    flags = [flag for vote in votes for flags in vote.flags.values() for flag in flags]
+    if any(flag["kind"] == "unsafe" for flag in flags):
+        weights["unsafe"] = WEIGHTS["unsafe"]
+    return list(weights), sum(weights.values())
 
 
 def ask_for_reviews(project: Project, judgments: list[int], by: User) -> int:
-    """Put what these judgments are about into the queue, because somebody wants it looked at; how many.
-
-    Gold is left out: its answer is known.
-    """
+    """Escalate the comparisons of these judgments (ids) to review; how many. Gold is left out."""
     comparisons = Comparison.objects.filter(
         batch__project=project, gold=None, assignments__judgments__in=judgments
     ).distinct()
@@ -170,7 +120,7 @@ def ask_for_reviews(project: Project, judgments: list[int], by: User) -> int:
 
 
 def ask_for_review(comparison: Comparison, by: User) -> ReviewCase:
-    """Put a comparison into the queue because somebody wants it looked at."""
+    """Escalate a comparison to review."""
     project = comparison.batch.project
     with transaction.atomic():
         case, _ = ReviewCase.objects.select_for_update().get_or_create(
@@ -187,7 +137,7 @@ def ask_for_review(comparison: Comparison, by: User) -> ReviewCase:
 
 
 def votes_on(comparison: Comparison) -> list[Judgment]:
-    """What annotators said about it, excluded ones left out, oldest first."""
+    """The annotators' votes on it without excluded ones, oldest first."""
     return list(
         Judgment.objects.current()
         .votes()
@@ -200,25 +150,25 @@ def votes_on(comparison: Comparison) -> list[Judgment]:
 def decide(
     case: ReviewCase, by: User, *, answer: Answer, ground: str, key: UUID, note: str = ""
 ) -> Judgment:
-    """Rule. JudgmentError, with nothing changed, for an answer or a reason that makes no sense.
+    """Decide a case by an answer. JudgmentError, with nothing changed, if answer or ground is invalid.
 
-    `note` are the reviewer's own words, kept with the case: what the protocol asks of a reason is
-    asked of the answer's, not of them.
+    `note` is the reviewer's own explanation, kept with the case; the protocol's rules for reasons
+    apply to the answer's reason only.
     """
     if ground not in ReviewCase.GROUNDS:
-        raise JudgmentError(gettext("Say why: choose one of the reasons."))
+        raise JudgmentError(gettext("Choose a reason."))
     if ground == "other" and not note.strip():
-        raise JudgmentError(gettext("Say in a few words why."))
+        raise JudgmentError(gettext("Explain the decision in a few words."))
     if len(note) > MAX_REASON:
         raise JudgmentError(
-            gettext("In your words: at most %(most)s characters.") % {"most": f"{MAX_REASON:,}"}
+            gettext("Explanation: at most %(most)s characters.") % {"most": f"{MAX_REASON:,}"}
         )
     with transaction.atomic():
         case = ReviewCase.objects.select_for_update().get(pk=case.pk)
         comparison = Comparison.objects.select_related("batch__project").get(pk=case.comparison_id)
         if case.state == State.DECIDED and case.decided_by_id != by.pk:
             raise JudgmentError(
-                gettext("%(who)s decided this one meanwhile.") % {"who": case.decided_by}
+                gettext("%(who)s has decided this case meanwhile.") % {"who": case.decided_by}
             )
         assignment = ruling_assignment(comparison, by)
         judgment = submit_judgment(assignment, by=by, answer=answer, key=key)
@@ -235,8 +185,8 @@ def decide(
     return judgment
 
 
-def undo(case: ReviewCase, by: User) -> None:
-    """Take a ruling back: the votes count again and the case is open."""
+def undo_decision(case: ReviewCase, by: User) -> None:
+    """Undo a decision: the votes count again and the case is open."""
     with transaction.atomic():
         case = ReviewCase.objects.select_for_update().get(pk=case.pk)
         if case.state != State.DECIDED:
@@ -255,8 +205,8 @@ def undo(case: ReviewCase, by: User) -> None:
         Event.record(case.project, by, "took back a ruling", case.uid)
 
 
-def readable(project: Project, reviewer: User) -> Any:
-    """The cases of a project without those about something harmful, for who asked not to get any."""
+def readable_cases(project: Project, reviewer: User) -> Any:
+    """A project's cases; without harmful material for a reviewer whose preferences exclude it."""
     cases = ReviewCase.objects.filter(project=project)
     if reviewer.harmful_material == User.HarmfulMaterial.AVOID:
         return cases.exclude(comparison__prompt__risk=Prompt.Risk.HARMFUL)
@@ -264,11 +214,11 @@ def readable(project: Project, reviewer: User) -> Any:
 
 
 def queue(project: Project, reviewer: User, *, reason: str = "") -> Any:
-    """Open cases that this reviewer may decide and is willing to read, the most urgent first."""
+    """Open cases that this reviewer may decide and read, the most urgent first."""
     own = Assignment.objects.filter(
         annotator=reviewer, state=Assignment.State.JUDGED, is_ruling=False
     ).values("comparison")
-    cases = readable(project, reviewer).filter(state=State.OPEN).exclude(comparison__in=own)
+    cases = readable_cases(project, reviewer).filter(state=State.OPEN).exclude(comparison__in=own)
     if reason in ReviewCase.REASONS:
         # No `contains` on JSON, which SQLite lacks: the list is stored as text there and here.
         cases = cases.filter(reasons__icontains=f'"{reason}"')
@@ -276,13 +226,13 @@ def queue(project: Project, reviewer: User, *, reason: str = "") -> Any:
 
 
 def as_answer(vote: Judgment) -> Answer:
-    """A vote's whole content, to rule as that person said."""
+    """A vote's whole content, as the answer of a decision that adopts it."""
     return Answer(
         reason=vote.reason,
         ranks=vote.ranks,
         flags=vote.flags,
         rewrite=vote.rewrite,
-        strength={axis: of["level"] for axis, of in vote.strength.items()},
+        strength={axis: strength["level"] for axis, strength in vote.strength.items()},
         all_bad=vote.all_bad,
         ratings=vote.ratings,
         safety=vote.safety,

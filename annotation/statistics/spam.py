@@ -1,4 +1,4 @@
-"""How likely it is that an annotator does not read, with the reasons in words."""
+"""How likely it is that an annotator does not read the responses, with the reasons in words."""
 
 import math
 from collections.abc import Sequence
@@ -17,25 +17,27 @@ def gettext_noop(text: str) -> str:
     return text
 
 
-# Why somebody should be looked at. English, as it is kept for a while: the pages translate it.
-AGREES_BY_CHANCE = gettext_noop("Agrees with the others hardly more often than chance would.")
-MARKS_BY_CHANCE = gettext_noop("Marks agree with the others hardly more often than chance would.")
+# The reasons are English, as they are cached; the pages translate them.
+AGREES_BY_CHANCE = gettext_noop("Agrees with the others hardly more often than by chance.")
+MARKS_BY_CHANCE = gettext_noop("Marks agree with the others hardly more often than by chance.")
 
 
-PREFERS_FIRST = gettext_noop("Prefers what is shown first, whatever it says.")
-PREFERS_LAST = gettext_noop("Prefers what is shown last, whatever it says.")
+PREFERS_FIRST = gettext_noop("Prefers the response shown first, regardless of content.")
+PREFERS_LAST = gettext_noop("Prefers the response shown last, regardless of content.")
 
 
-REPEATS_PLACES = gettext_noop("Gives the same places the same ranks again and again.")
-FOLLOWS_LENGTH = gettext_noop("Follows length: nearly always prefers the longer one.")
+REPEATS_PLACES = gettext_noop("Gives the same ranks to the same positions repeatedly.")
+FOLLOWS_LENGTH = gettext_noop("Length bias: nearly always prefers the longer response.")
 
 
-FOLLOWS_SHORTNESS = gettext_noop("Follows length: nearly always prefers the shorter one.")
-TIES_EVERYTHING = gettext_noop("Ties nearly everything where others see a difference.")
+FOLLOWS_SHORTNESS = gettext_noop("Length bias: nearly always prefers the shorter response.")
+TIES_EVERYTHING = gettext_noop("Ties nearly all responses where others see a difference.")
 
 
-MARKS_ALIKE = gettext_noop("Gives nearly everything the same mark where others see a difference.")
-TOO_FAST = gettext_noop("Answers faster than anybody reads.")
+MARKS_ALIKE = gettext_noop(
+    "Gives nearly all responses the same mark where others see a difference."
+)
+TOO_FAST = gettext_noop("Faster than reading speed.")
 
 
 def suspicion(

@@ -1,4 +1,4 @@
-"""`manage.py audit_judgments --acknowledged FILE`: is everything there that clients were told is?"""
+"""`manage.py audit_judgments --acknowledged FILE`: is every acknowledged answer in the database?"""
 
 import json
 from argparse import ArgumentParser
@@ -9,14 +9,14 @@ from django.core.management.base import BaseCommand, CommandError
 
 from annotation.data.snapshot_files import damaged_files
 from annotation.models import Project, Snapshot
-from annotation.quality.audit import EXAMPLES, AuditError, audit, read_acknowledged
+from annotation.quality.audit import EXAMPLES, Audit, AuditError, audit, read_acknowledged
 
 
 class Command(BaseCommand):
     help = (
-        "Compare the answers that clients had acknowledged with what the database has, and recount "
-        "every place and the hashes of frozen files. Ends with 1 if anything is lost, changed, "
-        "doubled, over-assigned, miscounted or damaged."
+        "Compare acknowledged answers with the database, recount every place and check the hashes "
+        "of frozen files. Exits with 1 if anything is lost, changed, doubled, over-assigned, "
+        "miscounted or damaged."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -24,9 +24,9 @@ class Command(BaseCommand):
             "--acknowledged",
             type=Path,
             metavar="FILE",
-            help="JSON Lines, one confirmed answer each: key, assignment, annotator, ranks",
+            help="JSON Lines, one acknowledged answer each: key, assignment, annotator, ranks",
         )
-        parser.add_argument("--project", metavar="SLUG", help="only this project; else all")
+        parser.add_argument("--project", metavar="SLUG", help="only this project; default: all")
         parser.add_argument("--json", action="store_true", help="figures as JSON, for scripts")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -38,38 +38,38 @@ class Command(BaseCommand):
         path: Path | None = options["acknowledged"]
         try:
             if path is None:
-                found = audit(project=project)
+                result = audit(project=project)
             else:
                 with path.open(encoding="utf-8") as lines:
-                    found = audit(read_acknowledged(lines), project)
+                    result = audit(read_acknowledged(lines), project)
         except (OSError, UnicodeDecodeError) as error:
             raise CommandError(f"{path} can't be read: {error}", returncode=2) from error
         except AuditError as error:
             raise CommandError(f"{path}: {error}", returncode=2) from error
         versions = Snapshot.objects.all() if project is None else project.snapshots.all()
-        found.damaged += [
-            f"{name} of version {one.version} of {one.project} is missing or was changed."
-            for one in versions.select_related("project")
-            for name in damaged_files(one)
+        result.damaged += [
+            f"{name} of version {version.version} of {version.project} is missing or was changed."
+            for version in versions.select_related("project")
+            for name in damaged_files(version)
         ]
         if options["json"]:
-            self.stdout.write(json.dumps(found.as_dict()))
+            self.stdout.write(json.dumps(result.as_dict()))
         else:
-            self._report(found, compared=path is not None)
-        if found.faults:
-            raise CommandError(f"{found.faults} faults were found.", returncode=1)
+            self._report(result, compared=path is not None)
+        if result.faults:
+            raise CommandError(f"{result.faults} faults were found.", returncode=1)
 
-    def _report(self, found: Any, *, compared: bool) -> None:
-        figures = [("judgments in the database", found.judgments), ("extras", found.extras)]
+    def _report(self, result: Audit, *, compared: bool) -> None:
+        counts = [("judgments in the database", result.judgments), ("extras", result.extras)]
         if compared:
-            figures = [
-                ("acknowledged by the server", found.acknowledged),
-                *figures,
-                ("stored, but the reply never arrived", found.unacknowledged),
+            counts = [
+                ("acknowledged by the server", result.acknowledged),
+                *counts,
+                ("stored, but the reply never arrived", result.unacknowledged),
             ]
-        for name, n in figures:
+        for name, n in counts:
             self.stdout.write(f"{name:<40}{n:>10,}")
-        for name, sentences in found.findings():
+        for name, sentences in result.findings():
             if not compared and name in ("lost", "changed", "doubled"):
                 continue
             self.stdout.write(f"{name:<40}{len(sentences):>10,}")

@@ -1,4 +1,4 @@
-"""`manage.py export_demonstrations PROJECT FILE`: what people wrote, for the stage `sft`."""
+"""`manage.py export_demonstrations PROJECT FILE`: written responses, for the stage `sft`."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from annotation.models import Project
 
 
 class Command(BaseCommand):
-    help = "Write the answers that people wrote as data/demonstrations.jsonl of a run folder."
+    help = "Write the responses that people wrote as data/demonstrations.jsonl of a run folder."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("project", metavar="SLUG")
-        parser.add_argument("file", type=Path, help="is not written over")
+        parser.add_argument("file", type=Path, help="must not exist yet")
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
@@ -24,22 +24,22 @@ class Command(BaseCommand):
             raise CommandError(f"There is no project “{options['project']}”.", returncode=2)
         path: Path = options["file"]
         if path.exists():
-            raise CommandError(f"{path} is there already; give another name.", returncode=2)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+            raise CommandError(f"{path} already exists; give another name.", returncode=2)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         count = 0
         try:
-            with beside.open("w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8") as file:
                 for row in demonstrations(project):
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     count += 1
             if not count:
                 raise CommandError(
-                    f"Nobody has written an answer in “{project.slug}” that may be trained on.",
+                    f"“{project.slug}” has no written response that training may see.",
                     returncode=2,
                 )
-            beside.replace(path)
+            temporary.replace(path)
         except OSError as error:
             raise CommandError(f"{path} can't be written: {error}", returncode=2) from error
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         self.stdout.write(f"{count} demonstrations written to {path}.")

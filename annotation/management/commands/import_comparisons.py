@@ -1,4 +1,4 @@
-"""Take in comparisons that others judged, with their judgments, as a closed batch."""
+"""Import comparisons with their judgments from a file, as a closed batch."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from annotation.data.import_formats.formats import COMPARISON_FORMATS
 from annotation.data.imports import import_comparisons
 from annotation.management.commands.import_prompts import (
     add_source_arguments,
-    given_source,
-    tell,
+    print_report,
+    source_arguments,
 )
 
 
@@ -25,9 +25,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         report = import_comparisons(
-            **given_source(options),
+            **source_arguments(options),
             axis=options["axis"],
             format=options["format"],
             split=options["split"] or "train",
         )
-        tell(self, report, "comparisons")
+        print_report(self, report, "comparisons")

@@ -1,4 +1,4 @@
-"""Take prompts in from a file: whole, or not at all with a list of what is wrong."""
+"""Import prompts from a file: all of them, or none with a list of what is wrong."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from annotation.models import Project, User
 
 
 def add_source_arguments(parser: CommandParser) -> None:
-    """What both import commands ask for."""
+    """The arguments of both import commands."""
     parser.add_argument("project", help="the project's short name (its slug)")
     parser.add_argument("file", type=Path, help="JSON Lines or CSV, gzipped or not")
     parser.add_argument("--source", required=True, help="the dataset's name")
@@ -22,7 +22,7 @@ def add_source_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--sign-off",
         action="store_true",
-        help="the person named by --by read the licence and allows training on it",
+        help="the person named by --by read the license and allows training on it",
     )
     parser.add_argument(
         "--split",
@@ -31,8 +31,8 @@ def add_source_arguments(parser: CommandParser) -> None:
     )
 
 
-def given_source(options: dict[str, Any]) -> dict[str, Any]:
-    """project, file and the other arguments of the act; CommandError for what does not exist."""
+def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """project, file and the other arguments of the import; CommandError for what does not exist."""
     project = Project.objects.filter(slug=options["project"]).first()
     if project is None:
         known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
@@ -59,7 +59,7 @@ def given_source(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tell(command: BaseCommand, report: ImportReport, noun: str) -> None:
+def print_report(command: BaseCommand, report: ImportReport, noun: str) -> None:
     """Print the report; CommandError, and so exit code 1, when nothing was imported."""
     if not report.ok:
         for problem in report.problems:
@@ -75,7 +75,7 @@ def tell(command: BaseCommand, report: ImportReport, noun: str) -> None:
     for remark in report.remarks:
         command.stdout.write(f"  {remark}")
     if report.source and not report.source.is_signed_off:
-        command.stdout.write("  Nobody has signed the source off: training does not see it yet.")
+        command.stdout.write("  The source is not signed off: training does not see it yet.")
 
 
 class Command(BaseCommand):
@@ -87,8 +87,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         report = import_prompts(
-            **given_source(options),
+            **source_arguments(options),
             format=options["format"],
             split=options["split"] or "auto",
         )
-        tell(self, report, "prompts")
+        print_report(self, report, "prompts")

@@ -25,7 +25,7 @@ from annotation.models import (
     content_hash,
 )
 from annotation.projects.batches import batch_progress, close_batch
-from annotation.projects.guidelines import judge_again
+from annotation.projects.guidelines import request_reannotation
 from annotation.protocols import PRESETS
 from annotation.quality import review
 from annotation.quality.interventions import QualityError, ask_again
@@ -345,7 +345,7 @@ def test_a_choice_that_was_taken_back_does_not_return_when_it_is_sent_once_more(
 def test_nobody_else_is_asked_about_a_dialogue(talk, project, grace):
     say(talk)
     choose(talk)
-    assert judge_again(project, 1.0) == 0
+    assert request_reannotation(project, 1.0) == 0
     with pytest.raises(QualityError, match="who talks"):
         ask_again(Comparison.objects.get(), grace)
 
@@ -443,7 +443,7 @@ def test_better_but_unsafe_goes_to_a_reviewer_from_a_dialogue_too(asks, project,
     [conflict] = judgment.conflicts
     assert (conflict["kind"], conflict["axis"]) == ("better_but_unsafe", "helpfulness")
     assert judgment.needs_review
-    review.refresh(project)
+    review.update_queue(project)
     case = ReviewCase.objects.get()
     assert case.comparison == judgment.assignment.comparison
     assert case.reasons == ["conflict"]

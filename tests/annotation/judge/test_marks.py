@@ -301,7 +301,7 @@ def test_the_quality_page_of_a_rating_project_has_figures(rating, rated, grace, 
     assert [person.user for person in people if person.is_suspect] == [rated]
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/").content.decode()
-    assert "Gives nearly everything the same mark" in page
+    assert "Gives nearly all responses the same mark" in page
     for name in ("Overall quality (mark)", "Safe or unsafe (vote)"):
         assert name in page
     person = client.get(f"/projects/apollo/quality/people/{rated.pk}/").content.decode()
@@ -388,7 +388,7 @@ def test_where_people_are_split_over_safety_there_is_no_consensus_to_choose(
     open_batch(put_up(rating, 1, overlap=2), grace)
     for who, safe in ((ada, True), (ben, False)):
         rate(next_assignment(who, rating), (4, 4), (True, safe))
-    review.refresh(rating)
+    review.update_queue(rating)
     case = rating.review_cases.get()
     client.force_login(vera)
     where = f"/projects/apollo/review/{case.uid}/"

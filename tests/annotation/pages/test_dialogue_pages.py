@@ -337,7 +337,7 @@ def test_a_reviewer_decides_what_was_better_but_unsafe_in_a_dialogue(
     said = preferring("A", 3, project.axis_keys)
     said["safety"] = {"A": {"safe": False}, "B": {"safe": True}}
     judgment = dialogues.choose(talk, said, number=1, key=key())
-    review.refresh(project)
+    review.update_queue(project)
     case = ReviewCase.objects.get()
     client.force_login(vera)
     assert b"Preferred but unsafe" in client.get(url("review_queue")).content

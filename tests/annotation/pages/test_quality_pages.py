@@ -70,7 +70,7 @@ def test_the_one_who_does_not_read_is_first_in_the_table(project, busy, grace, c
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/").content.decode()
     assert "1 person should be looked at" in page
-    assert "Prefers what is shown first" in page
+    assert "Prefers the response shown first" in page
 
 
 def test_cost_follows_the_measured_time(project, busy, grace, client):
@@ -112,7 +112,7 @@ def test_pausing_stops_work_says_why_and_loses_nothing(project, ada, grace, clie
     assert next_assignment(ada, project) is not None
     assert list(Event.objects.order_by("pk").values_list("verb", flat=True)) == [
         "paused annotator",
-        "let annotator go on",
+        "resumed annotator",
     ]
 
 
@@ -133,7 +133,7 @@ def test_excluded_judgments_are_kept_and_counted_and_in_nothing(project, busy, g
     assert judgment_counts(project)["excluded"] == 30
     snapshot = freeze_snapshot(project, by=rita)
     assert snapshot.counts["left_out"]["excluded"] == 30
-    assert "30 that were excluded" in snapshot.card
+    assert "30 excluded" in snapshot.card
     comparison = project.batches.get().comparisons.first()
     assert (comparison.judged, comparison.taken) == (2, 2)
     event = Event.objects.get(verb="excluded judgments")

@@ -39,7 +39,7 @@ def asked(project, ada, ben):
             )
             said = Answer.from_letters(assignment, answer)
             submit_judgment(assignment, by=who, answer=said, key=uuid.uuid4())
-        review.refresh(project)
+        review.update_queue(project)
         return comparison
 
     return act
@@ -194,7 +194,7 @@ def test_of_two_ideal_answers_a_reviewer_chooses_or_writes_the_one_that_counts(
     (row,) = demonstrations(project)
     assert row["response"] == "Water it weekly."
     assert row["annotator"].startswith("reviewer-")
-    review.undo(case, vera)
+    review.undo_decision(case, vera)
     assert decide(case, "own", rewrite="Once a week.", note="Both miss it.").status_code == 302
     assert [row["response"] for row in demonstrations(project)] == ["Once a week."]
 

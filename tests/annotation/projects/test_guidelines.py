@@ -10,7 +10,7 @@ from annotation.judge.assignment import next_assignment
 from annotation.judge.submitting import Answer, submit_judgment
 from annotation.lib.word_diff import word_diff
 from annotation.models import Batch, Comparison, Event, Judgment, Prompt, User
-from annotation.projects.guidelines import change_guidelines, judge_again, news_for
+from annotation.projects.guidelines import change_guidelines, request_reannotation, unseen_change
 from tests.annotation.audit import assert_counters_are_right
 from tests.factories import BatchFactory, ComparisonFactory, judged, key
 
@@ -121,7 +121,7 @@ def test_nobody_has_read_what_is_not_written_yet(client, project, ada, grace):
     for nonsense in ("99", "-1", "x", "", "9" * 30):
         client.post(reverse("guidelines_seen", args=["apollo"]), {"version": nonsense})
     change_guidelines(project, "New.", by=grace)
-    change = news_for(project.memberships.select_related("project").get(user=ada))
+    change = unseen_change(project.memberships.select_related("project").get(user=ada))
     assert (change.known, change.version) == (1, 2)
 
 
@@ -144,13 +144,13 @@ def test_a_difference_reads_as_one_text():
 
 def test_nobody_who_left_or_is_paused_is_counted_on_to_judge_again(project, ada, ben):
     judged(project, by=ada)
-    assert judge_again(project, 1.0) == 1
+    assert request_reannotation(project, 1.0) == 1
     Comparison.objects.update(needed=1, is_free=False)
     User.objects.filter(pk=ben.pk).update(is_active=False)
-    assert judge_again(project, 1.0) == 0
+    assert request_reannotation(project, 1.0) == 0
     User.objects.filter(pk=ben.pk).update(is_active=True)
     project.memberships.filter(user=ben).update(paused_at=timezone.now())
-    assert judge_again(project, 1.0) == 0
+    assert request_reannotation(project, 1.0) == 0
 
 
 def test_an_answer_notes_the_version_that_its_page_showed_and_none_that_is_not_written(
@@ -206,22 +206,22 @@ def test_who_only_reviews_or_runs_the_project_is_not_counted_on(project, ada, be
     judged(project, by=ben)
     project.memberships.filter(user=ben).update(paused_at=timezone.now())
     # ada has had hers; vera reviews and grace runs the project.
-    assert judge_again(project, 1.0) == 1
+    assert request_reannotation(project, 1.0) == 1
     Comparison.objects.update(needed=1, is_free=False)
     judged(project, by=vera)  # She judges as well, so she may be asked.
-    assert judge_again(project, 1.0) == 3
+    assert request_reannotation(project, 1.0) == 3
 
 
 def test_nobody_is_asked_for_what_they_would_never_be_handed(project, ada, ben):
     held = judged(project, by=ada).comparison
     Comparison.objects.filter(pk=held.pk).update(skill="de")
-    assert judge_again(project, 1.0) == 0
+    assert request_reannotation(project, 1.0) == 0
     project.memberships.filter(user=ben).update(skills=["de"], campaign="spring")
-    assert judge_again(project, 1.0) == 0
+    assert request_reannotation(project, 1.0) == 0
     project.memberships.filter(user=ben).update(campaign="")
     Prompt.objects.update(risk=Prompt.Risk.HARMFUL)
     User.objects.filter(pk=ben.pk).update(harmful_material=User.HarmfulMaterial.AVOID)
-    assert judge_again(project, 1.0) == 0
+    assert request_reannotation(project, 1.0) == 0
     User.objects.filter(pk=ben.pk).update(harmful_material=User.HarmfulMaterial.SHOW)
-    assert judge_again(project, 1.0) == 1
+    assert request_reannotation(project, 1.0) == 1
     assert next_assignment(ben, project).comparison_id == held.pk

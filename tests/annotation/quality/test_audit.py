@@ -70,7 +70,7 @@ def test_a_confirmed_answer_that_is_not_there_is_lost(confirmed, capsys):
         notes.write(json.dumps({"key": str(key()), "assignment": str(key())}) + "\n")
     code, said = report(confirmed, capsys)
     assert code == 1
-    assert "was confirmed and is not in the database" in said
+    assert "was acknowledged and is not in the database" in said
 
 
 def test_a_stored_answer_that_differs_is_seen(confirmed, capsys):
@@ -88,7 +88,7 @@ def test_an_answer_stored_under_two_keys_is_doubled(confirmed, capsys):
     judgment.save(force_insert=True)
     code, said = report(confirmed, capsys)
     assert code == 1
-    assert "holds one answer 2 times" in said
+    assert "has one answer 2 times" in said
     assert "stored, but the reply never arrived" in said
 
 
@@ -98,7 +98,7 @@ def test_places_that_were_given_away_twice_and_counters_that_lie_are_seen(confir
     Comparison.objects.filter(pk=other.pk).update(judged=1)
     code, said = report(confirmed, capsys)
     assert code == 1
-    assert f"comparison {one.pk} has 1 places and 2 hold one" in said
+    assert f"comparison {one.pk} has 1 places and 2 assignments that take one" in said
     assert f"comparison {other.pk} counts 2 taken and 1 judged" in said
 
 
@@ -106,7 +106,7 @@ def test_places_that_were_given_away_twice_and_counters_that_lie_are_seen(confir
 def test_a_file_that_is_none_is_refused_with_its_line(confirmed, line, capsys):
     with confirmed.open("a") as notes:
         notes.write(line + "\n")
-    with pytest.raises(CommandError, match="Line 5 is no acknowledgement") as problem:
+    with pytest.raises(CommandError, match="Line 5 is not an acknowledged answer") as problem:
         call_command("audit_judgments", "--acknowledged", str(confirmed))
     assert problem.value.returncode == 2
 

@@ -43,7 +43,7 @@ def decide(case, by, **more):
 
 
 def test_only_what_people_disagree_on_comes_into_the_queue(project, contested, vera):
-    assert review.refresh(project) == 4
+    assert review.update_queue(project) == 4
     assert [case.comparison for case in review.queue(project, vera)] == [contested]
     assert review.queue(project, vera).get().reasons == ["disagreement"]
 
@@ -51,7 +51,7 @@ def test_only_what_people_disagree_on_comes_into_the_queue(project, contested, v
 def test_a_conflict_is_looked_at_before_a_disagreement(project, contested, ada, vera):
     odd = judged(project, by=ada, ranks=(1, 2))
     Judgment.objects.filter(pk=odd.judgment_id).update(conflicts=[{"kind": "better_but_unsafe"}])
-    review.refresh(project)
+    review.update_queue(project)
     assert [case.reasons for case in review.queue(project, vera)] == [
         ["conflict"],
         ["disagreement"],
@@ -65,14 +65,14 @@ def test_a_flag_brings_it_in(project, ada, vera):
     Judgment.objects.filter(pk=one.judgment_id).update(
         flags={pk: [{"kind": "unsafe", "category": "theft"}]}
     )
-    review.refresh(project)
+    review.update_queue(project)
     assert review.queue(project, vera).get().reasons == ["unsafe"]
 
 
 def test_a_ruling_counts_in_place_of_the_votes_which_are_kept(project, contested, vera, rita):
     before = list(preference_rows(project))
     assert len(before) == 4
-    review.refresh(project)
+    review.update_queue(project)
     decide(review.queue(project, vera).get(), vera)
     rows = list(preference_rows(project))
     assert len(rows) == 3
@@ -84,14 +84,14 @@ def test_a_ruling_counts_in_place_of_the_votes_which_are_kept(project, contested
     snapshot = freeze_snapshot(project, by=rita)
     assert snapshot.counts["left_out"]["overruled"] == 2
     assert snapshot.counts["rulings"] == 1
-    assert "a reviewer's ruling counts instead" in snapshot.card
+    assert "superseded by review" in snapshot.card
     # The ruling makes nobody agree who did not.
     assert snapshot.agreement["helpfulness"]["pairwise"] == 0.5
 
 
 def test_a_ruling_takes_no_place_and_no_turn_of_the_reviewers_own(project, contested, vera):
     before = batch_progress(contested.batch)
-    review.refresh(project)
+    review.update_queue(project)
     decide(review.queue(project, vera).get(), vera)
     after = batch_progress(contested.batch)
     assert (after["judged"], after["extra"], after["people"]) == (
@@ -103,11 +103,11 @@ def test_a_ruling_takes_no_place_and_no_turn_of_the_reviewers_own(project, conte
 
 
 def test_taking_it_back_makes_the_votes_count_again(project, contested, vera):
-    review.refresh(project)
+    review.update_queue(project)
     case = review.queue(project, vera).get()
     decide(case, vera)
     assert not review.queue(project, vera).exists()
-    review.undo(case, vera)
+    review.undo_decision(case, vera)
     assert len(list(preference_rows(project))) == 4
     assert review.queue(project, vera).get() == case
     decide(case, vera)
@@ -120,7 +120,7 @@ def test_taking_it_back_makes_the_votes_count_again(project, contested, vera):
 
 
 def test_sending_a_ruling_twice_rules_once(project, contested, vera):
-    review.refresh(project)
+    review.update_queue(project)
     case, key = review.queue(project, vera).get(), uuid.uuid4()
     assert decide(case, vera, key=key) == decide(case, vera, key=key)
     assert Event.objects.filter(verb="ruled").count() == 1
@@ -128,7 +128,7 @@ def test_sending_a_ruling_twice_rules_once(project, contested, vera):
 
 def test_nobody_decides_about_their_own_vote(project, contested, vera):
     judged(project, by=vera, comparison=contested, ranks=(1, 2, 3, 4))
-    review.refresh(project)
+    review.update_queue(project)
     assert not review.queue(project, vera).exists()
     with pytest.raises(JudgmentError, match="another reviewer"):
         decide(ReviewCase.objects.get(), vera)
@@ -136,9 +136,9 @@ def test_nobody_decides_about_their_own_vote(project, contested, vera):
 
 
 def test_a_reason_is_asked_for(project, contested, vera):
-    review.refresh(project)
+    review.update_queue(project)
     case = review.queue(project, vera).get()
-    with pytest.raises(JudgmentError, match="choose one of the reasons"):
+    with pytest.raises(JudgmentError, match="Choose a reason"):
         decide(case, vera, ground="")
     with pytest.raises(JudgmentError, match="in a few words"):
         decide(case, vera, ground="other")
@@ -146,7 +146,7 @@ def test_a_reason_is_asked_for(project, contested, vera):
 
 
 def test_what_people_settle_among_themselves_leaves_the_queue(project, contested, ben, vera):
-    review.refresh(project)
+    review.update_queue(project)
     mine = contested.assignments.get(annotator=ben)
     mine.judgment = Judgment.objects.create(
         assignment=mine,
@@ -156,7 +156,7 @@ def test_what_people_settle_among_themselves_leaves_the_queue(project, contested
         ranks=contested.assignments.exclude(annotator=ben).get().judgment.ranks,
     )
     mine.save()
-    review.refresh(project)
+    review.update_queue(project)
     assert not review.queue(project, vera).exists()
     assert ReviewCase.objects.get().state == "settled"
 
@@ -167,17 +167,17 @@ def test_a_judgment_committed_after_a_later_one_is_looked_through_too(project, a
     judged(project, by=ben, comparison=comparison, ranks=(4, 3, 2, 1))
     # ada's transaction has its number and is not committed yet when vera looks.
     Assignment.objects.filter(pk=slow.pk).update(judgment=None)
-    assert review.refresh(project) == 1
+    assert review.update_queue(project) == 1
     assert not review.queue(project, vera).exists()
     Assignment.objects.filter(pk=slow.pk).update(judgment=slow.judgment_id)
-    review.refresh(project)
+    review.update_queue(project)
     assert review.queue(project, vera).get().reasons == ["disagreement"]
 
 
 def test_what_was_looked_through_a_while_ago_is_not_looked_at_again(project, contested):
-    assert review.refresh(project) == 4
+    assert review.update_queue(project) == 4
     Judgment.objects.update(created_at=timezone.now() - timedelta(minutes=2))
-    assert [review.refresh(project), review.refresh(project)] == [4, 0]
+    assert [review.update_queue(project), review.update_queue(project)] == [4, 0]
 
 
 def test_a_conflict_needs_a_review_again_when_its_ruling_is_taken_back(project, ada, vera):
@@ -186,7 +186,7 @@ def test_a_conflict_needs_a_review_again_when_its_ruling_is_taken_back(project, 
     case = review.ask_for_review(odd.comparison, vera)
     decide(case, vera)
     assert not Judgment.objects.filter(needs_review=True).exists()
-    review.undo(case, vera)
+    review.undo_decision(case, vera)
     assert Judgment.objects.filter(needs_review=True).get().assignment == odd
 
 
@@ -209,7 +209,7 @@ def prefers(user, what):
 
 
 def test_a_reviewer_who_wants_nothing_harmful_is_handed_none(project, harmful, vera, client):
-    review.refresh(project)
+    review.update_queue(project)
     case = review.queue(project, vera).get()
     prefers(vera, "avoid")
     assert not review.queue(project, vera).exists()
@@ -228,7 +228,7 @@ def test_a_reviewer_who_wants_nothing_harmful_is_handed_none(project, harmful, v
 def test_a_harmful_case_is_covered_unless_one_wants_it_shown(
     project, harmful, vera, client, wish, covered
 ):
-    review.refresh(project)
+    review.update_queue(project)
     case = review.queue(project, vera).get()
     prefers(vera, wish)
     client.force_login(vera)
@@ -242,7 +242,7 @@ def test_a_harmful_case_is_covered_unless_one_wants_it_shown(
 
 
 def test_what_is_harmless_is_never_covered(project, contested, vera, client):
-    review.refresh(project)
+    review.update_queue(project)
     case = review.queue(project, vera).get()
     client.force_login(vera)
     assert "Uncover it" not in client.get(f"/projects/apollo/review/{case.uid}/").content.decode()
@@ -291,7 +291,7 @@ def test_after_a_decision_the_next_case_is_of_the_same_filter(
         judged(project, by=ada, comparison=comparison, ranks=(1, 2, 3, 4))
         judged(project, by=ben, comparison=comparison, ranks=(4, 3, 2, 1))
     asked = judged(project, by=ada, ranks=(1, 2, 3, 4))
-    review.refresh(project)
+    review.update_queue(project)
     urgent = review.ask_for_review(asked.comparison, vera)
     client.force_login(vera)
     queue = client.get("/projects/apollo/review/?reason=disagreement").content.decode()

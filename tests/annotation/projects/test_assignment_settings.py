@@ -41,11 +41,11 @@ def test_an_admin_sets_the_rules_and_it_is_noted_who_did(client, project, grace)
     assert client.post(PAGE, given).status_code == 302
     project.refresh_from_db()
     assert (project.daily_limit, project.total_limit, project.random_share) == (40, None, 0.25)
-    noted = Event.objects.get(verb="changed who gets what")
+    noted = Event.objects.get(verb="changed assignment")
     assert noted.actor == grace
     assert noted.data == {"daily_limit": 40, "random_share": 0.25}
     client.post(PAGE, given)
-    assert Event.objects.filter(verb="changed who gets what").count() == 1, "nothing was changed"
+    assert Event.objects.filter(verb="changed assignment").count() == 1, "nothing was changed"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_one_fault_among_many_people_saves_none_of_them(client, project, ada, be
     }
     answer = client.post(PAGE, given)
     assert answer.status_code == 422
-    assert "at most 40 letters" in answer.content.decode()
+    assert "at most 40 characters" in answer.content.decode()
     one.refresh_from_db()
     assert one.skills == []
 

@@ -1,6 +1,6 @@
-"""Who gets what: a project's rules, its people's skills and limits, its batches' order.
+"""Settings of assignment: a project's limits, its people's skills and limits, its batches' order.
 
-The page and the API check and save through these forms.
+The page and the API validate and save them with these forms.
 """
 
 from typing import Any, ClassVar
@@ -10,11 +10,11 @@ from django.db import transaction
 
 from annotation.models import Batch, Event, Membership, Project, User
 
-MAX_SKILLS, MAX_SKILL = 20, 40
+MAX_SKILLS, MAX_SKILL_LENGTH = 20, 40
 
 
 class SkillsField(forms.CharField):
-    """Words with commas between them, or a list of them; small letters, each once."""
+    """Words separated by commas, or a list of them; in lower case, each once."""
 
     def __init__(self) -> None:
         super().__init__(required=False, help_text="Such as de, python, medicine.")
@@ -33,37 +33,37 @@ class SkillsField(forms.CharField):
     def validate(self, value: Any) -> None:
         if len(value) > MAX_SKILLS:
             raise forms.ValidationError(f"Give at most {MAX_SKILLS} skills.")
-        if any(len(skill) > MAX_SKILL for skill in value):
-            raise forms.ValidationError(f"A skill has at most {MAX_SKILL} letters.")
+        if any(len(skill) > MAX_SKILL_LENGTH for skill in value):
+            raise forms.ValidationError(f"A skill has at most {MAX_SKILL_LENGTH} characters.")
 
     def run_validators(self, value: Any) -> None:
-        """Those of CharField are for text."""
+        """The validators of CharField are for text, not for a list."""
 
 
-class RulesForm(forms.ModelForm):  # type: ignore[type-arg]
-    """How a project's comparisons are handed out."""
+class ProjectAssignmentForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The limits of everybody, and the share of random draws."""
 
     class Meta:
         model = Project
         fields = ("daily_limit", "total_limit", "random_share")
         labels: ClassVar[dict[str, str]] = {
-            "daily_limit": "Comparisons one person gets a day",
-            "total_limit": "Comparisons one person gets in all",
-            "random_share": "Share drawn at random",
+            "daily_limit": "Comparisons per person per day",
+            "total_limit": "Comparisons per person in total",
+            "random_share": "Random sampling share",
         }
         help_texts: ClassVar[dict[str, str]] = {
-            "daily_limit": "Empty: any number. What they hold they may always finish.",
-            "total_limit": "Empty: any number.",
-            "random_share": "0 to 1. The rest goes by priority and by what would teach most; "
-            "this share does not, so that figures over it are fair.",
+            "daily_limit": "Empty: no limit. Tasks already assigned can still be finished.",
+            "total_limit": "Empty: no limit.",
+            "random_share": "0 to 1. The rest is handed out by priority, most informative first; "
+            "figures over the random share are unbiased.",
         }
         widgets: ClassVar[dict[str, Any]] = {
             "random_share": forms.NumberInput(attrs={"min": 0, "max": 1, "step": 0.05})
         }
 
 
-class PersonForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What one member knows, and how much of what they get."""
+class MemberAssignmentForm(forms.ModelForm):  # type: ignore[type-arg]
+    """One member's skills, campaign and limits."""
 
     skills = SkillsField()
 
@@ -72,8 +72,8 @@ class PersonForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ("skills", "campaign", "daily_limit", "total_limit")
 
 
-class BatchForm(forms.ModelForm):  # type: ignore[type-arg]
-    """When a batch is handed out, and to whom."""
+class BatchAssignmentForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A batch's priority, campaign and required skill."""
 
     class Meta:
         model = Batch
@@ -83,36 +83,36 @@ class BatchForm(forms.ModelForm):  # type: ignore[type-arg]
         return str(self.cleaned_data["skill"]).strip().lower()
 
 
-Form = RulesForm | PersonForm | BatchForm
+AssignmentForm = ProjectAssignmentForm | MemberAssignmentForm | BatchAssignmentForm
 
 
 @transaction.atomic
-def save(form: Form, by: User) -> bool:
-    """Save what was changed and note who did; False if nothing was."""
+def save_assignment(form: AssignmentForm, by: User) -> bool:
+    """Save the changed fields and record an Event; False if no field has changed."""
     if not form.changed_data:
         return False
     instance = form.save(commit=False)
     instance.save(update_fields=form.changed_data)
     project = instance if isinstance(instance, Project) else instance.project
     target = instance.user if isinstance(instance, Membership) else instance
-    said = {name: form.cleaned_data[name] for name in form.changed_data}
-    Event.record(project, by, "changed who gets what", target, **said)
+    changes = {name: form.cleaned_data[name] for name in form.changed_data}
+    Event.record(project, by, "changed assignment", target, **changes)
     return True
 
 
-def people(project: Project, data: Any = None) -> list[PersonForm]:
+def member_forms(project: Project, data: Any = None) -> list[MemberAssignmentForm]:
     """A form for each member who judges."""
     members = project.memberships.select_related("user").exclude(role=Membership.Role.RESEARCHER)
     return [
-        PersonForm(data, instance=member, prefix=f"person-{member.pk}", auto_id=False)
+        MemberAssignmentForm(data, instance=member, prefix=f"person-{member.pk}", auto_id=False)
         for member in members.order_by("user__username")
     ]
 
 
-def batches(project: Project, data: Any = None) -> list[BatchForm]:
+def batch_forms(project: Project, data: Any = None) -> list[BatchAssignmentForm]:
     """A form for each batch that is not closed."""
-    found = project.batches.exclude(state=Batch.State.CLOSED).order_by("-priority", "opened_at")
+    batches = project.batches.exclude(state=Batch.State.CLOSED).order_by("-priority", "opened_at")
     return [
-        BatchForm(data, instance=batch, prefix=f"batch-{batch.pk}", auto_id=False)
-        for batch in found
+        BatchAssignmentForm(data, instance=batch, prefix=f"batch-{batch.pk}", auto_id=False)
+        for batch in batches
     ]
