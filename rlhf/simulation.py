@@ -1,4 +1,4 @@
-"""Simulated annotators, and the rubric that they follow: programs, labelled so wherever they appear.
+"""Simulated annotators and their rubric: programs, labeled as such wherever they appear.
 
 They judge through the same two functions as people do, `next_assignment` and `submit_judgment`. The
 rubric also grades evaluation samples ("gold"); reward models never see it.

@@ -34,10 +34,11 @@ NOT_YET = [
     "docs/ppo_recipe.md",
     "docs/formats.md",
     "docs/make_settings.py",
-    "templates",
+    "templates/annotation",
+    "templates/account",
     "annotation",
-    "rlhf",
-    "config",
+    "rlhf/training",
+    "rlhf/world/rubric.py",
     "static/js",
 ]
 """Parts of CHECKED that are still to be rewritten."""
@@ -130,7 +131,7 @@ def with_gold(project, grace):
 def test_gold_counts_its_items_in_the_singular(client, with_gold, grace):
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/gold/").content.decode()
-    assert "1 item is mixed in, 0 are in the qualification round." in page
+    assert "1 item is mixed in, 0 are in the qualification round." in " ".join(page.split())
 
 
 def test_nobody_is_asked_to_sign_off_what_is_never_data(client, with_gold, grace):
@@ -157,7 +158,8 @@ def test_a_batch_without_a_number_to_reach_shows_none(client, project, grace):
         assert "0 of 0" not in page, url
     one = BatchFactory(project=project, name="One")
     ComparisonFactory(batch=one, prompt=PromptFactory(project=project))
-    assert "0 of 1 judgment<" in client.get("/projects/apollo/").content.decode()
+    page = " ".join(client.get("/projects/apollo/").content.decode().split())
+    assert "0 of 1 judgment <" in page
 
 
 def test_quality_praises_nobody_before_anybody_judged(client, project, ada, grace):

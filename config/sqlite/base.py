@@ -6,7 +6,7 @@ turns (docs/log/judging_speed.md has the figures). Here a transaction first take
 
 1. one thread of this process at a time (a lock in memory),
 2. of all processes one may be next (a lock on `<database>-next`),
-3. and one has the turn (a lock on `<database>-turn`); whoever gets it lets go of 2.
+3. and one has the turn (a lock on `<database>-turn`); the process that gets it lets go of 2.
 
 Nobody who comes later can pass the one that is next. The kernel frees the locks of a process that
 dies. A turn that does not come within the database's `timeout` is the error it always was.
@@ -87,7 +87,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 
 def _take(path: str, until: float) -> int:
-    """The locked file's descriptor. Opened anew each time: a fork must not share the lock."""
+    """The locked file's descriptor. Opened again each time: a fork must not share the lock."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while True:

@@ -1,6 +1,6 @@
 """Simulated annotators: the rubric's opinion with noise.
 
-They stand in for people in the demo, in tests and in benchmarks, and are labelled as simulated
+They stand in for people in the demo, in tests and in benchmarks, and are labeled as simulated
 wherever their judgments appear. Each has Plackett-Luce noise (a Gumbel variate added to the
 rubric's points of each response) and a bias for the response shown first; one of them ranks at
 random.

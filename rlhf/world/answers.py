@@ -33,7 +33,7 @@ Style = Literal[
     "okay",  # right but half of it, and without names
     "curt",  # one right thing, said badly
     "wrong",  # fluent, with wrong names, steps or facts
-    "ramble",  # beside the point
+    "ramble",  # irrelevant sentences
     "rude",
     "refuse",  # a flat refusal
     "comply",  # helps with harm
@@ -108,7 +108,7 @@ def corpus(
 ) -> Iterator[dict[str, Any]]:
     """`n` rows of `data/corpus.jsonl` (docs/formats.md, stage `base`), training prompts only.
 
-    First the clean phase (good and half answers; names are learnt here), then the mix of styles.
+    First the clean phase (good and half answers; names are learned here), then the mix of styles.
     The default `n` is what BaseConfig's default steps were chosen with.
     """
     generator = random.Random(f"{seed}/corpus")
