@@ -2,10 +2,10 @@
 
     python -m benchmarks.startup [--stages ppo reward_model base sft dpo] [--repetitions 5]
 
-Beside it, in the same run and alternating: a process that only imports torch and transformers, and
-one that imports the policy's class as well, which is the least that a trainer built on transformers
-takes. The policy is a random Llama of 0.2 M parameters, so that models and step cost next to
-nothing. Seconds, median of the repetitions (least to most).
+For comparison, in the same run and alternating: a process that only imports torch and transformers,
+and a process that imports the policy's class too, which every trainer built on transformers needs.
+The policy is a random Llama of 0.2 M parameters, so that loading it and a step take little time.
+Seconds, median of the repetitions (least to most).
 """
 
 import argparse
@@ -40,7 +40,7 @@ WORDS = [
 
 
 def prepare(work: Path) -> dict[str, Path]:
-    """A run folder for every stage, with a policy and a reward model that know nothing."""
+    """A run folder for every stage, with an untrained policy and an untrained reward model."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -124,7 +124,7 @@ def prepare(work: Path) -> dict[str, Path]:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """When the process was started, and when it had ended."""
+    """The times of the process's start and end."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     began = time.time()
     done = subprocess.run(
@@ -146,6 +146,7 @@ def first_step(stage: str, folder: Path, work: Path) -> float:
 
 
 def bare(code: str) -> float:
+    """Seconds of a process that runs only this code."""
     began, ended = timed(["-c", code])
     return ended - began
 
@@ -172,10 +173,10 @@ def main() -> None:
                     for stage in given.stages
                 ),
             ]
-            for what, one in measured:
-                seconds.setdefault(what, []).append(one)
-    for what, took in seconds.items():
-        print(f"{what:30} {statistics.median(took):.2f} ({min(took):.2f} to {max(took):.2f})")
+            for name, measurement in measured:
+                seconds.setdefault(name, []).append(measurement)
+    for name, values in seconds.items():
+        print(f"{name:30} {statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m rlhf.training.base RUN_DIR
 
 Reads `config.json` (BaseConfig) and `data/corpus.jsonl`, writes `policy/`: an ordinary Hugging Face
-folder. The corpus is read in two phases: clean answers first, so that the model learns to copy names
-before it learns bad habits, then the mix of styles that people will rank. On one machine the same
-configuration and corpus give the same bytes, also when the run was stopped and resumed.
+folder. The corpus has two phases: clean answers first, so that the model learns to copy names before
+it learns bad habits, then the mix of styles that people will rank. On one machine the same
+configuration and corpus give the same bytes, also when the run is stopped and resumed.
 """
 
 import random
@@ -318,7 +318,7 @@ def _resume(
 
 
 def _last_losses(run_dir: Path, loss: float) -> float:
-    """The mean loss of the last 20 steps: one batch says little."""
+    """The mean loss of the last 20 steps: the loss of a single batch is noisy."""
     losses = [row["loss"] for row in read_metrics(run_dir)[-20:] if row["loss"] is not None]
     return sum(losses) / len(losses) if losses else loss
 

@@ -1,20 +1,19 @@
 """A larger policy from a smaller trained one: `python -m rlhf.training.grow RUN_DIR`.
 
-What was learned is kept: the grown model computes the same logits, and is trained on from there
-(Chen et al. 2016, "Net2Net"; for transformers Chen et al. 2022, "bert2BERT").
+The grown model computes the same logits as the trained one, and training continues from there (Chen
+et al. 2016, "Net2Net"; for transformers Chen et al. 2022, "bert2BERT").
 
 Width. Every unit of the residual stream becomes `width` equal units, side by side, and so does every
-attention head. What writes to the stream writes to all copies alike. What reads from it reads each
-copy with a share of its weights. All units are copied equally often, so the mean square of the
-stream, by which RMSNorm divides, stays what it was; with uneven copies, as Net2Net draws them, it
-would not. Tied embeddings read the stream with the same numbers that write it, so the last norm's
-gain, which nothing else sees, takes the share instead.
+attention head. A matrix that writes to the stream writes the same to all copies. A matrix that reads
+the stream reads each copy with a share of its weights. All units are copied equally often, so the
+mean square of the stream, by which RMSNorm divides, does not change; with uneven copies, as Net2Net
+draws them, it would. Tied embeddings read the stream with the same numbers that write it, so the
+gain of the last norm, which only they read, takes the share instead.
 
-Copies of a unit that are read by equal weights would get equal gradients and stay copies for ever.
-`noise` moves the shares apart. What one copy's share gains the others' lose, so the sum, and with it
-the function, is the same.
+Copies of a unit that are read by equal weights would get equal gradients and stay equal. `noise`
+makes the shares differ. It sums to 0 over the copies, so the function is the same.
 
-Depth. A new layer is a copy of the one before it whose two outputs to the stream are 0 (Wu et al.
+Depth. A new layer is a copy of the layer before it whose two outputs to the stream are 0 (Wu et al.
 2024, "LLaMA Pro"): it adds nothing until it is trained, and its first gradient is not 0.
 """
 
@@ -38,8 +37,11 @@ from rlhf.training.settings import load
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Decoders with RMSNorm, rotary positions and a gated MLP whose weights have these names."""
 
+LAYERS = "model.layers."
+"""What the names of the layers' weights begin with."""
+
 TOLERANCE = 1e-3
-"""The largest difference of two logits that float32's rounding may make."""
+"""The largest difference of two logits that is taken for float32's rounding."""
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -57,7 +59,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         generator=torch.Generator().manual_seed(config.seed),
     )
 
-    # The promise is checked on every run, not only in a test.
+    # That the logits are the same is checked on every run, not only in a test.
     generator = torch.Generator().manual_seed(config.seed)
     length = min(64, policy.context)
     ids = torch.randint(small.config.vocab_size, (2, length), generator=generator)
@@ -93,7 +95,7 @@ def grow(
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Any:
-    """A new model that computes what `model` does; the settings are those of `GrowConfig`.
+    """A larger model with the logits of `model`; the settings are those of `GrowConfig`.
 
     `InputError` for a family that is not one of `FAMILIES`, or fewer layers than there are.
     """
@@ -110,71 +112,80 @@ def grow(
         )
     generator = generator or torch.Generator().manual_seed(0)
 
-    # 1. The new shape. The size of a head stays, and with it the rotary positions.
-    source = sources(old.num_hidden_layers, layers)
-    changes: dict[str, Any] = {
-        "hidden_size": width * old.hidden_size,
-        "num_attention_heads": width * old.num_attention_heads,
-        "num_key_value_heads": width * old.num_key_value_heads,
-        "intermediate_size": width * intermediate * old.intermediate_size,
-        "num_hidden_layers": layers,
-    }
-    if getattr(old, "head_dim", None):
-        changes["head_dim"] = old.head_dim
-    if getattr(old, "layer_types", None):
-        changes["layer_types"] = [old.layer_types[i] for i, _ in source]
-    new = type(old).from_dict(old.to_dict() | changes)
-    large = type(model)(new).to(model.dtype)
-
-    # 2. The weights.
-    given = model.state_dict()
-    prefix = "model.layers."
-    grown: dict[str, Tensor] = {}
-    for name, weight in given.items():
-        if name.startswith(prefix):
-            continue
-        if name.endswith("embed_tokens.weight"):
-            grown[name] = weight.repeat(1, width)
-        elif name == "model.norm.weight":
-            tied = bool(old.tie_word_embeddings)
-            grown[name] = (
-                _shares(weight[None], width, noise, generator)[0] if tied else weight.repeat(width)
-            )
-        elif name == "lm_head.weight":
-            tied_to = given["model.embed_tokens.weight"]
-            grown[name] = (
-                tied_to.repeat(1, width)
-                if old.tie_word_embeddings
-                else _shares(weight, width, noise, generator)
-            )
-        else:
-            raise InputError(f"The policy holds {name}, which is no part of a {old.model_type}.")
-    for number, (origin, is_new) in enumerate(source):
-        for name, weight in given.items():
-            if not name.startswith(f"{prefix}{origin}."):
+    origins = sources(old.num_hidden_layers, layers)
+    config = _larger_config(old, origins, width=width, intermediate=intermediate)
+    large = type(model)(config).to(model.dtype)
+    weights = model.state_dict()
+    grown = _outer_weights(weights, old, width, noise, generator)
+    for number, (origin, is_new) in enumerate(origins):
+        prefix = f"{LAYERS}{origin}."
+        for name, weight in weights.items():
+            if not name.startswith(prefix):
                 continue
-            part = name.removeprefix(f"{prefix}{origin}.")
+            part = name.removeprefix(prefix)
             bigger = _layer_part(part, weight, width, intermediate, noise, generator)
             if is_new and part.startswith(("self_attn.o_proj", "mlp.down_proj")):
                 bigger = torch.zeros_like(bigger)
-            grown[f"{prefix}{number}.{part}"] = bigger
+            grown[f"{LAYERS}{number}.{part}"] = bigger
     large.load_state_dict(grown, strict=True)
     large.tie_weights()
     large.generation_config = model.generation_config
     return large.eval()
 
 
-def sources(before: int, after: int) -> list[tuple[int, bool]]:
-    """For each layer afterwards: the layer that it is made from, and whether it is new.
+def _larger_config(
+    old: Any, origins: list[tuple[int, bool]], *, width: int, intermediate: int
+) -> Any:
+    """The grown model's configuration. The size of a head stays, and with it the rotary positions."""
+    changes: dict[str, Any] = {
+        "hidden_size": width * old.hidden_size,
+        "num_attention_heads": width * old.num_attention_heads,
+        "num_key_value_heads": width * old.num_key_value_heads,
+        "intermediate_size": width * intermediate * old.intermediate_size,
+        "num_hidden_layers": len(origins),
+    }
+    if getattr(old, "head_dim", None):
+        changes["head_dim"] = old.head_dim
+    if getattr(old, "layer_types", None):
+        changes["layer_types"] = [old.layer_types[origin] for origin, _ in origins]
+    return type(old).from_dict(old.to_dict() | changes)
 
-    New layers are spread evenly, each behind the one it is a copy of.
+
+def _outer_weights(
+    weights: dict[str, Tensor], old: Any, width: int, noise: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The grown embeddings, last norm and output head: all that is outside the layers."""
+    tied = bool(old.tie_word_embeddings)
+    grown: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if name.startswith(LAYERS):
+            continue
+        if name.endswith("embed_tokens.weight"):
+            grown[name] = weight.repeat(1, width)
+        elif name == "model.norm.weight" and tied:
+            grown[name] = _shares(weight[None], width, noise, generator)[0]
+        elif name == "model.norm.weight":
+            grown[name] = weight.repeat(width)
+        elif name == "lm_head.weight" and tied:
+            grown[name] = weights["model.embed_tokens.weight"].repeat(1, width)
+        elif name == "lm_head.weight":
+            grown[name] = _shares(weight, width, noise, generator)
+        else:
+            raise InputError(f"The policy holds {name}, which is no part of a {old.model_type}.")
+    return grown
+
+
+def sources(before: int, after: int) -> list[tuple[int, bool]]:
+    """For each layer of the grown model: the layer that it is made from, and whether it is new.
+
+    New layers are spread evenly, each after the layer that it copies.
     """
     extra = after - before
-    found = []
+    layers = []
     for i in range(before):
         copies = extra * (i + 1) // before - extra * i // before
-        found += [(i, False), *[(i, True)] * copies]
-    return found
+        layers += [(i, False), *[(i, True)] * copies]
+    return layers
 
 
 def _layer_part(

@@ -38,14 +38,14 @@ class Packed:
     (R, S) and an additive `attention_mask` (R, 1, S, S). For an encoder-decoder the prompts'
     `input_ids` and `attention_mask`, both (B, P), and `decoder_input_ids` (R, S) with R = B."""
     positions: Tensor
-    """(N,) where in the flattened (R * S) the position *before* each response token is; before the
-    first tokens of responses that share their prompt it is the same."""
+    """(N,) the position *before* each response token in the flattened batch (R * S). The first tokens
+    of responses that share their prompt have the same one."""
     tokens: Tensor
     """(N,) the response tokens, one response after another."""
     rows: Tensor
-    """(N,) the response of each, from 0 to B - 1."""
+    """(N,) the response that each token belongs to, from 0 to B - 1."""
     columns: Tensor
-    """(N,) its place in the response, from 0."""
+    """(N,) the token's place in its response, from 0."""
     count: int
     """B."""
     width: int
@@ -68,52 +68,45 @@ def pack(
 ) -> Packed:
     """Lay out prompts and responses. Every prompt has at least one token.
 
-    Where rows are shared, responses to the same prompt share that too: it is read once, and each of
-    them sees it and itself, but not its siblings.
+    Where rows are shared, responses to the same prompt share the prompt too: it is read once, and
+    each response attends to it and to itself, but not to the other responses.
     """
+    groups = [[i] for i in range(len(prompts))]
     if share_rows and share_prompts:
         groups = _groups(prompts, responses)
-    else:
-        groups = [[i] for i in range(len(prompts))]
-    # Nothing is read after the last response token, so it needs no place.
+    # Nothing is read after the last response token, so it needs no position.
     sizes = [len(prompts[g[0]]) + sum(len(responses[i]) - 1 for i in g) for g in groups]
+    width, places = max(sizes), [(i, 0) for i in range(len(sizes))]
     if share_rows:
         width, places = _cheapest_layout(sizes)
-    else:
-        width, places = max(sizes), [(i, 0) for i in range(len(sizes))]
-    count = _n_rows(places)
-    ids = torch.full((count, width), pad_id, dtype=torch.long)
-    position = torch.zeros_like(ids)
-    owner = torch.full_like(ids, -1)
-    branch = torch.zeros_like(ids)
-    asked = [0] * len(responses)  # where the last token of each one's prompt is,
-    begins = [0] * len(responses)  # and where its own first token is
+    ids = torch.full((_n_rows(places), width), pad_id, dtype=torch.long)
+    position_ids = torch.zeros_like(ids)
+    group_of = torch.full_like(ids, -1)  # -1: padding
+    branch_of = torch.zeros_like(ids)  # 0: the prompt; from 1: which of the responses to it
+    prompt_ends = [0] * len(responses)  # in the flattened batch, the last token of the prompt
+    starts = [0] * len(responses)  # and the first token of the response
     for number, (group, (row, start), size) in enumerate(zip(groups, places, sizes, strict=True)):
         prompt = prompts[group[0]]
-        tokens, counted, at = [*prompt], list(range(len(prompt))), start + len(prompt)
-        for sibling, i in enumerate(group, start=1):
-            own = len(responses[i]) - 1
+        tokens, counted, column = [*prompt], list(range(len(prompt))), start + len(prompt)
+        for branch, i in enumerate(group, start=1):
+            length = len(responses[i]) - 1
             tokens += responses[i][:-1]
-            counted += range(len(prompt), len(prompt) + own)
-            branch[row, at : at + own] = sibling
-            asked[i], begins[i] = row * width + start + len(prompt) - 1, row * width + at
-            at += own
+            counted += range(len(prompt), len(prompt) + length)
+            branch_of[row, column : column + length] = branch
+            prompt_ends[i], starts[i] = row * width + start + len(prompt) - 1, row * width + column
+            column += length
         ids[row, start : start + size] = torch.tensor(tokens)
-        position[row, start : start + size] = torch.tensor(counted)
-        owner[row, start : start + size] = number
+        position_ids[row, start : start + size] = torch.tensor(counted)
+        group_of[row, start : start + size] = number
     lengths = torch.tensor([len(r) for r in responses])
-    rows = torch.repeat_interleave(lengths)
-    columns = torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
+    rows, columns = _rows_and_columns(lengths)
     positions = torch.where(
-        columns == 0, torch.tensor(asked)[rows], torch.tensor(begins)[rows] + columns - 1
+        columns == 0, torch.tensor(prompt_ends)[rows], torch.tensor(starts)[rows] + columns - 1
     )
     inputs = {"input_ids": ids.to(device)}
     if share_rows:
-        owner, branch = owner.to(device), branch.to(device)
-        same = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
-        seen = ((owner[:, :, None] == owner[:, None, :]) & same).tril()
-        mask = torch.zeros(seen.shape, device=device).masked_fill_(~seen, float("-inf"))
-        inputs |= {"position_ids": position.to(device), "attention_mask": mask[:, None]}
+        mask = _mask(group_of.to(device), branch_of.to(device))
+        inputs |= {"position_ids": position_ids.to(device), "attention_mask": mask}
     return Packed(
         inputs=inputs,
         positions=positions.to(device),
@@ -125,11 +118,27 @@ def pack(
     )
 
 
+def _rows_and_columns(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """For the N tokens of responses of these lengths, one response after another: which response
+    each belongs to, and its place in it; both (N,)."""
+    rows = torch.repeat_interleave(lengths)
+    return rows, torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
+
+
+def _mask(group_of: Tensor, branch_of: Tensor) -> Tensor:
+    """Additive mask (R, 1, S, S): a token attends to earlier ones of its group's prompt and of its
+    own response."""
+    same_group = group_of[:, :, None] == group_of[:, None, :]
+    same_branch = branch_of[:, None, :] == branch_of[:, :, None]
+    visible = (same_group & ((branch_of[:, None, :] == 0) | same_branch)).tril()
+    mask = torch.zeros(visible.shape, device=group_of.device)
+    return mask.masked_fill_(~visible, float("-inf"))[:, None]
+
+
 def _groups(
     prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """Responses that read their prompt together: of the same prompt, in at most `MAX_GROUP_TOKENS`
-    tokens."""
+    """Responses that share their prompt, in groups of at most `MAX_GROUP_TOKENS` tokens."""
     groups: list[list[int]] = []
     latest: dict[tuple[int, ...], tuple[list[int], int]] = {}
     for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
@@ -153,13 +162,12 @@ def pack_encoder_decoder(
 ) -> Packed:
     """Lay out prompts for an encoder and responses for its decoder, a row each.
 
-    The decoder begins with `start_id`, so its state at place i is the one before response token i.
+    The decoder begins with `start_id`, so its state at position i is the one before response token i.
     """
     ids, mask = right_pad(prompts, pad_id, device)
     lengths = torch.tensor([len(r) for r in responses])
     shifted, _ = right_pad([[start_id, *r[:-1]] for r in responses], pad_id, device)
-    rows = torch.repeat_interleave(lengths)
-    columns = torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
+    rows, columns = _rows_and_columns(lengths)
     return Packed(
         inputs={"input_ids": ids, "attention_mask": mask, "decoder_input_ids": shifted},
         positions=(rows * shifted.shape[1] + columns).to(device),
@@ -204,7 +212,8 @@ def _n_rows(places: Sequence[tuple[int, int]]) -> int:
 
 
 def _fit(sizes: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """Row and start of each sequence: the longest first, each into the fullest row that has room."""
+    """Row and start of each sequence: the longest first, each into the fullest row with enough
+    room."""
     places = [(0, 0)] * len(sizes)
     used: list[int] = []
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -221,16 +230,16 @@ def _fit(sizes: Sequence[int], width: int) -> list[tuple[int, int]]:
 def microbatches_by_length(
     lengths: Sequence[int], rows: Sequence[int], *, size: int, tokens: int
 ) -> Iterator[list[int]]:
-    """`rows` in parts of similar length, of at most `size` rows and `tokens` padded tokens.
+    """`rows` in microbatches of similar length, of at most `size` rows and `tokens` padded tokens.
 
-    `lengths` is indexed by row. A row that alone has more than `tokens` is a part of its own; 0
-    sets no limit.
+    `lengths` is indexed by row. A row that alone has more than `tokens` is a microbatch of its own;
+    0 sets no limit.
     """
-    part: list[int] = []
-    for row in sorted(rows, key=lambda i: lengths[i]):  # the longest of a part comes last
-        if part and (len(part) == size or (tokens and (len(part) + 1) * lengths[row] > tokens)):
-            yield part
-            part = []
-        part.append(row)
-    if part:
-        yield part
+    batch: list[int] = []
+    for row in sorted(rows, key=lambda i: lengths[i]):  # the longest of a microbatch comes last
+        if batch and (len(batch) == size or (tokens and (len(batch) + 1) * lengths[row] > tokens)):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,12 +1,12 @@
 """Sample responses from a language model, in batches, with the key-value cache.
 
-Written out instead of calling `generate`, because reinforcement learning needs three things it
-doesn't give cheaply: the log-probability of every sampled token under exactly the distribution it
-was drawn from, rows that leave the batch as soon as they have ended, and a random generator of its
-own, so that a resumed run continues with the same draws.
+Written out instead of calling transformers' `generate`, because reinforcement learning needs three
+things: the log-probability of every sampled token under exactly the distribution that it was drawn
+from, rows that leave the batch as soon as they have ended, and a random generator of its own, so
+that a resumed run continues with the same draws.
 
-Every response has its own row of random numbers, drawn before anything else, so what is sampled
-does not depend on which responses share a batch, or a machine.
+Every response has its own row of random numbers, drawn before anything else. So a sample does not
+depend on which other responses share its batch or its machine.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Sampled:
     finished: bool
     """Whether a stop token was sampled before the token budget ran out."""
     values: list[float] | None = None
-    """What `value_of` said before each token, where it was asked."""
+    """The value before each token by `value_of`; None without it."""
 
 
 def sample(
@@ -52,11 +52,11 @@ def sample(
 
     Prompts are processed in order of length, so that batches hold little padding; each is read
     once for its k responses. `batch_size` counts responses, and bounds the memory together with
-    `max_new_tokens`. `generator` must be on the model's device. `on_batch` is told how many
-    prompts are done. The model should be in eval mode: dropout would make the log-probabilities
+    `max_new_tokens`. `generator` must be on the model's device. `on_batch` is called with the number
+    of finished prompts. The model should be in eval mode: dropout would make the log-probabilities
     those of another policy. `value_of` maps hidden states (rows, H) to values (rows,), which saves
-    reading the responses again. `share` says which of the prompts to answer (the others' lists stay
-    empty): each process of several takes its own, and draws for them what one alone would.
+    another pass over the responses. `share` selects the prompts to answer (the other lists stay
+    empty): each of several processes takes its own, and draws what a single process would.
     """
     numbers = torch.rand(
         (len(prompts), k, max_new_tokens),
@@ -117,8 +117,8 @@ def _sample_batch(
     lengths = torch.full((n,), max_new_tokens, dtype=torch.long, device=device)
     alive = torch.ones(n, dtype=torch.bool, device=device)
     finished = torch.zeros(n, dtype=torch.bool, device=device)
-    # Asking a GPU whether rows have ended stalls it, so there it is asked less often.
-    look_every = 1 if device.type == "cpu" else 8
+    # Reading a flag from a GPU waits for all its work, so there it is read less often.
+    check_every = 1 if device.type == "cpu" else 8
     for step in range(max_new_tokens):
         scaled = torch.log_softmax(forward_pass.logits(model, hidden).float() / temperature, dim=-1)
         drawn = _draw(scaled, numbers[row, step])
@@ -132,11 +132,11 @@ def _sample_batch(
         alive = alive & ~ended
         if step == max_new_tokens - 1:
             break
-        if step % look_every == 0:
+        if step % check_every == 0:
             n_alive = int(alive.sum())
             if n_alive == 0:
                 break
-            # 3. Ended rows leave once they are a quarter: each departure copies the cache.
+            # 3. Ended rows leave once they are a quarter of the batch: each removal copies the cache.
             if n_alive <= 0.75 * len(alive):
                 kept = alive.nonzero()[:, 0]
                 decoder.keep(kept)
@@ -157,8 +157,8 @@ def _sample_batch(
 
 
 def _draw(logprobs: Tensor, numbers: Tensor) -> Tensor:
-    """A token (rows,) from each row's distribution (rows, V) by its number in [0, 1): the first at
-    which the cumulated probability exceeds it."""
+    """A token (rows,) from each row's distribution (rows, V) by its number in [0, 1): the first token
+    at which the cumulative probability exceeds the number."""
     summed = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
     reached = numbers[:, None] * summed[:, -1:]
     return torch.searchsorted(summed, reached, right=True)[:, 0].clamp_(max=summed.shape[1] - 1)

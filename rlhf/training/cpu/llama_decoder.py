@@ -14,9 +14,9 @@ from torch.nn import functional
 class LlamaDecoder:
     """`decoding.Decoder` for a Llama.
 
-    Each layer's query, key and value matrices are one, as are gate and up, with the norms' weights
-    multiplied into them; LoRA adapters are added in. All rows are written to one column of the
-    cache, which works because prompts are padded on the left.
+    Each layer's query, key and value matrices are concatenated, as are gate and up, with the norms'
+    weights multiplied into them and LoRA adapters added. All rows write to the same column of the
+    cache, because prompts are padded on the left.
     """
 
     def __init__(self, model: Any, room: int) -> None:
@@ -50,7 +50,7 @@ class LlamaDecoder:
         self.heads, self.kv_heads, self.size, self.column = heads, kv_heads, size, width
         columns = width + self.room
         cos, sin = self.rotary(self.embeddings, torch.arange(columns)[None])
-        # Rotated halves come out of one product: x * cos + swapped(x) * (sin with a sign).
+        # Rotation as x * cos + swapped(x) * (sin with a sign).
         signed = torch.cat([-sin[0, :, : size // 2], sin[0, :, size // 2 :]], dim=1)
         self.cos, self.sin = cos[0], signed
         positions = mask.cumsum(dim=1).sub_(1).clamp_(min=0)
@@ -146,7 +146,7 @@ class LlamaDecoder:
 
 
 class _Layer:
-    """The matrices of one layer as they are when sampling begins."""
+    """Copies of one layer's matrices, made when sampling begins."""
 
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp

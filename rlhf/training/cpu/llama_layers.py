@@ -95,7 +95,7 @@ def _mask_of(inputs: dict[str, Tensor], heads: int) -> Tensor:
 
 
 def _rms_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x over its root mean square, and one over that; (M, H) and (M, 1)."""
+    """x over its root mean square, and the reciprocal of that; (M, H) and (M, 1)."""
     scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[1])
     scale = scale.add_(eps).rsqrt_()
     return x * scale, scale
@@ -113,7 +113,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """(M, H) to what each position attends to, before the output matrix; M = R * S positions.
+    """Attention of (M, H) inputs, before the output matrix; M = R * S positions.
 
     Inside, heads come first: (heads, M, D), so that a product for every head and row is one `bmm`.
     """
@@ -163,10 +163,11 @@ class _Attention(torch.autograd.Function):
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Attention of (heads * R, S, D), and what its backward pass needs.
+    """Attention of (heads * R, S, D), and the tensors that its backward pass needs.
 
-    `mask` is additive, (heads * R, S, S), where rows are short: then the weights are kept, which
-    is faster than torch's flash attention. Of long rows they would take too much memory.
+    Where rows are short, `mask` is additive, (heads * R, S, S), and the attention weights are kept
+    for the backward pass, which is faster than torch's flash attention. The weights of long rows
+    would take too much memory.
     """
     if mask.shape[-1] <= MAX_KEPT_WIDTH:
         weights = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
@@ -204,12 +205,12 @@ def _attention_backward(
     grads = _flash_backward(
         *(grad, query, key, value, out, sums), dropout_p=0.0, is_causal=False, attn_mask=mask
     )
-    for place, told in zip(into, grads, strict=True):
-        place.copy_(told.transpose(0, 1).reshape(place.shape))
+    for place, grad in zip(into, grads, strict=True):
+        place.copy_(grad.transpose(0, 1).reshape(place.shape))
 
 
 class _OutputAndMLP(torch.autograd.Function):
-    """What was attended to is added, then the MLP's answer; (M, H) in and out."""
+    """The residual stream (M, H) plus attention's output, then plus the MLP's output."""
 
     @staticmethod
     def forward(
