@@ -87,7 +87,7 @@ def _judge(assignment: Assignment, user: User, program: SimulatedAnnotator) -> b
     prompt = assignment.comparison.prompt
     texts = dict(assignment.comparison.responses.values_list("pk", "text"))
     shown = [int(pk) for pk in assignment.shown_order]
-    if assignment.comparison.batch.face in WRITING:
+    if assignment.comparison.batch.effective_interface in WRITING:
         judging.skip(assignment, "A simulated annotator doesn't write.")
         return False
     try:
@@ -112,20 +112,20 @@ def _answer(shown: list[int], judgment: SimulatedJudgment, batch: Batch) -> Answ
     not know is ranked as helpfulness, a rating is the place between best and worst, "unsafe" is the
     flag, a strength is the middle one.
     """
-    rules, face = batch.rules, batch.face
+    protocol, interface = batch.effective_protocol, batch.effective_interface
     known = {
         axis: judgment.ranks.get(axis, judgment.ranks["helpfulness"])
         for axis in batch.project.axis_keys
     }
     ranks: dict[str, dict[str, int]] = {}
     strength: dict[str, int] = {}
-    if face in COMPARING:
+    if interface in COMPARING:
         for axis, axis_ranks in known.items():
-            if face != RANK and len(set(axis_ranks)) == 1 and not rules.scale.tie:
+            if interface != RANK and len(set(axis_ranks)) == 1 and not protocol.scale.tie:
                 axis_ranks = [1, 2] if shown[0] % 2 else [2, 1]  # The scale has no tie: at random.
             ranks[axis] = {str(pk): rank for pk, rank in zip(shown, axis_ranks, strict=True)}
-            if face != RANK:
-                n_levels = len(rules.scale.levels)
+            if interface != RANK:
+                n_levels = len(protocol.scale.levels)
                 strength[axis] = 0 if len(set(axis_ranks)) == 1 else (n_levels + 1) // 2
     unsafe = [any(flag.kind == "unsafe" for flag in flags) for flags in judgment.flags]
     return Answer(
@@ -134,23 +134,23 @@ def _answer(shown: list[int], judgment: SimulatedJudgment, batch: Batch) -> Answ
         flags={
             str(pk): [_flag(flag) for flag in flags]
             for pk, flags in zip(shown, judgment.flags, strict=True)
-            if flags and rules.flags
+            if flags and protocol.flags
         },
         ratings={
             str(pk): {
                 attribute.key: _rating(attribute, rank, len(shown))
-                for attribute in rules.attributes
+                for attribute in protocol.attributes
             }
             for pk, rank in zip(shown, judgment.ranks["helpfulness"], strict=True)
-            if rules.attributes
+            if protocol.attributes
         },
         safety={
-            str(pk): {"safe": not bad, "harms": list(rules.harms)[:1] if bad else []}
+            str(pk): {"safe": not bad, "harms": list(protocol.harms)[:1] if bad else []}
             for pk, bad in zip(shown, unsafe, strict=True)
-            if rules.safety
+            if protocol.safety
         },
-        reason="A program's judgment. ".ljust(rules.reason_min, ".")
-        if rules.reason == "required"
+        reason="A program's judgment. ".ljust(protocol.reason_min, ".")
+        if protocol.reason == "required"
         else "",
         seconds=judgment.seconds,
     )

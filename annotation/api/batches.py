@@ -23,7 +23,7 @@ class BatchSerializer(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     name = serializers.CharField()
     state = serializers.CharField(help_text="draft, open or closed")
-    interface = serializers.CharField(source="face")
+    interface = serializers.CharField(source="effective_interface")
     overlap = serializers.IntegerField(help_text="How many people judge each comparison.")
     priority = serializers.IntegerField()
     is_by_hand = serializers.BooleanField(help_text="Not made by a round.")

@@ -64,7 +64,7 @@ class ProjectSerializer(serializers.Serializer[Any]):
     is_demo = serializers.BooleanField()
 
     def get_protocol(self, project: Project) -> dict[str, Any]:
-        return project.rules.as_json()
+        return project.effective_protocol.as_json()
 
 
 class MessageSerializer(serializers.Serializer[Any]):

@@ -251,13 +251,13 @@ def _shown(assignment: Assignment) -> dict[str, Any]:
         "uid": assignment.uid,
         "state": assignment.state,
         "lease_until": assignment.lease_until,
-        "interface": assignment.comparison.batch.face,
-        "protocol": assignment.comparison.batch.rules.as_json(),
+        "interface": assignment.comparison.batch.effective_interface,
+        "protocol": assignment.comparison.batch.effective_protocol.as_json(),
         "messages": assignment.comparison.prompt.messages,
         "responses": [
             {"letter": letters[str(pk)], "text": texts[pk]}
             for pk in assignment.shown_order
-            if assignment.comparison.batch.face != DEMONSTRATE
+            if assignment.comparison.batch.effective_interface != DEMONSTRATE
         ],
         "draft": assignment.draft,
         "guideline_version": assignment.comparison.batch.project.guideline_version,

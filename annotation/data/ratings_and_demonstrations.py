@@ -97,7 +97,10 @@ def demonstrations(
 
 def attributes_of(project: Project) -> list[str]:
     """Keys of every attribute that responses were rated on in this project, in order of first use."""
-    protocols = [project.rules, *(batch.rules for batch in project.batches.order_by("pk"))]
+    protocols = [
+        project.effective_protocol,
+        *(batch.effective_protocol for batch in project.batches.order_by("pk")),
+    ]
     attributes = [attribute for protocol in protocols for attribute in protocol.attributes]
     return list(dict.fromkeys(attribute.key for attribute in attributes))
 
@@ -153,7 +156,7 @@ def _rows_of(
         based_on = str(judgment.based_on_id) if judgment.based_on_id else ""
         demonstration = {
             "response": judgment.rewrite,
-            "kind": kinds.get(batch.face, BETTER),
+            "kind": kinds.get(batch.effective_interface, BETTER),
             "based_on": texts.get(based_on),
             "weight": 1.0,
         }

@@ -129,8 +129,8 @@ def _columns(
                     "id": pk,
                     "name": used[pk].name,
                     "is_imported": used[pk].is_imported,
-                    "interface": used[pk].face,
-                    "protocol": used[pk].rules.as_json(),
+                    "interface": used[pk].effective_interface,
+                    "protocol": used[pk].effective_protocol.as_json(),
                     "n_judgments": n,
                     "sources": sorted(tally.sources_by_batch[pk]),
                 }

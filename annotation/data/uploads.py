@@ -79,7 +79,7 @@ def make_batch(
             _check_preset_fits(preset, project)
             batch.interface = PRESETS[preset].interface
             batch.protocol = PRESETS[preset].protocol.as_json()
-        if batch.face == DIALOGUE:
+        if batch.effective_interface == DIALOGUE:
             raise BatchError("A live dialogue has no batch of prompts: people write them.")
         batch.source = create_source(project, source, by=by, sign_off=sign_off)
         batch.save()
@@ -184,7 +184,7 @@ def _read_rows(
     batch: Batch, rows: Sequence[Mapping[str, Any]], report: ImportReport
 ) -> list[tuple[int, Item]]:
     """The rows with their numbers, from 1; RowsRefused where any is wrong."""
-    fewest, most = RESPONSES[batch.face]
+    fewest, most = RESPONSES[batch.effective_interface]
     items: list[tuple[int, Item]] = []
     first_rows: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):

@@ -51,7 +51,7 @@ def short(value: object) -> str:
 def checked_order(
     ranks: Ranks,
     interface: str,
-    rules: Protocol,
+    protocol: Protocol,
     letters: Mapping[str, str],
     axes: Mapping[str, str],
 ) -> None:
@@ -63,7 +63,7 @@ def checked_order(
     for axis, name in axes.items():
         given = ranks.get(axis, {})
         left = [letter for key, letter in letters.items() if key not in given]
-        top_k = interface == RANK and rules.unranked == "below"
+        top_k = interface == RANK and protocol.unranked == "below"
         if len(given) < (1 if top_k else 2):
             asked = (
                 _("%(axis)s: rank at least one response.")
@@ -71,13 +71,13 @@ def checked_order(
                 else _("%(axis)s: rank at least two responses.")
             )
             raise JudgmentError(asked % {"axis": _(name)})
-        if left and (interface != RANK or rules.unranked == "refused"):
+        if left and (interface != RANK or protocol.unranked == "refused"):
             asked = _("%(axis)s: rank every response; %(letters)s has no rank yet.")
             raise JudgmentError(asked % {"axis": _(name), "letters": ", ".join(left)})
 
 
 def checked_strength(
-    given: Any, ranks: Ranks, interface: str, rules: Protocol, axes: Mapping[str, str]
+    given: Any, ranks: Ranks, interface: str, protocol: Protocol, axes: Mapping[str, str]
 ) -> dict[str, int]:
     """How much better the better one is, per axis: 1 is the weakest level, 0 a tie."""
     if not isinstance(given, Mapping):
@@ -87,7 +87,7 @@ def checked_strength(
             raise JudgmentError(_("A strength belongs to a comparison of two."))
         return {}
     checked = {}
-    n_levels = len(rules.scale.levels)
+    n_levels = len(protocol.scale.levels)
     for axis in given:
         if axis not in axes:
             raise JudgmentError(
@@ -95,7 +95,7 @@ def checked_strength(
             )
     for axis, name in axes.items():
         is_tie = len(set(ranks[axis].values())) == 1
-        if is_tie and not rules.scale.tie:
+        if is_tie and not protocol.scale.tie:
             raise JudgmentError(_("%(axis)s: decide for one of the two.") % {"axis": _(name)})
         # With one level there is nothing to say beside which of the two.
         level = given.get(axis, 0 if is_tie else 1 if n_levels == 1 else None)
@@ -114,14 +114,14 @@ def checked_strength(
     return checked
 
 
-def told_strength(strength: Mapping[str, int], rules: Protocol) -> dict[str, dict[str, Any]]:
+def told_strength(strength: Mapping[str, int], protocol: Protocol) -> dict[str, dict[str, Any]]:
     """A strength as it is kept: with the words and the margin that it stood for when it was given."""
-    levels = rules.scale.levels
+    levels = protocol.scale.levels
     return {
         axis: {
             "level": level,
             "of": len(levels),
-            "label": levels[level - 1].label if level else rules.scale.tie,
+            "label": levels[level - 1].label if level else protocol.scale.tie,
             "margin": levels[level - 1].margin if level else 0.0,
         }
         for axis, level in strength.items()
@@ -129,12 +129,12 @@ def told_strength(strength: Mapping[str, int], rules: Protocol) -> dict[str, dic
 
 
 def checked_all_bad(
-    given: Any, interface: str, rules: Protocol, axes: Mapping[str, str]
+    given: Any, interface: str, protocol: Protocol, axes: Mapping[str, str]
 ) -> list[str]:
     """The axes on which not one response is good enough."""
     if not isinstance(given, list | tuple) or not all(isinstance(axis, str) for axis in given):
         raise JudgmentError(_("Where all are bad must be a list of axes."))
-    if given and not (rules.all_bad and interface in COMPARING):
+    if given and not (protocol.all_bad and interface in COMPARING):
         raise JudgmentError(_("“All bad” is not asked here."))
     unknown = next((axis for axis in given if axis not in axes), None)
     if unknown is not None:
@@ -145,12 +145,12 @@ def checked_all_bad(
 
 
 def checked_ratings(
-    given: Any, interface: str, rules: Protocol, letters: Mapping[str, str]
+    given: Any, interface: str, protocol: Protocol, letters: Mapping[str, str]
 ) -> Ratings:
     """Each response's value on each attribute."""
     if not isinstance(given, Mapping):
         raise JudgmentError(_("Ratings must be given per response."))
-    attributes = {one.key: one for one in _attributes(interface, rules)}
+    attributes = {one.key: one for one in _attributes(interface, protocol)}
     checked: Ratings = {}
     for key, of in given.items():
         if key not in letters:
@@ -191,12 +191,12 @@ def checked_ratings(
 
 
 def checked_safety(
-    given: Any, interface: str, rules: Protocol, letters: Mapping[str, str]
+    given: Any, interface: str, protocol: Protocol, letters: Mapping[str, str]
 ) -> Safety:
     """Each response's vote: `{"safe": bool, "harms": [kinds]}`; harms only where it is not safe."""
     if not isinstance(given, Mapping):
         raise JudgmentError(_("Votes on safety must be given per response."))
-    if not rules.safety or interface in WRITING:
+    if not protocol.safety or interface in WRITING:
         if given:
             raise JudgmentError(_("Safety is not voted on here."))
         return {}
@@ -217,7 +217,7 @@ def checked_safety(
                 _("%(letter)s: the kinds of harm must be a list.") % {"letter": letter}
             )
         for harm in harms:
-            if not isinstance(harm, str) or harm not in rules.harms:
+            if not isinstance(harm, str) or harm not in protocol.harms:
                 raise JudgmentError(
                     _("There is no kind of harm “%(given)s” here.") % {"given": short(harm)}
                 )
@@ -225,35 +225,35 @@ def checked_safety(
             raise JudgmentError(
                 _("%(letter)s: a safe response has no kind of harm.") % {"letter": letter}
             )
-        if not safe and rules.harms and not harms:
+        if not safe and protocol.harms and not harms:
             asked = _("%(letter)s: say which kind of harm makes it unsafe.")
             raise JudgmentError(asked % {"letter": letter})
-        checked[key] = {"safe": safe, "harms": [harm for harm in rules.harms if harm in harms]}
+        checked[key] = {"safe": safe, "harms": [harm for harm in protocol.harms if harm in harms]}
     return checked
 
 
-def checked_reason(reason: str, rules: Protocol) -> str:
+def checked_reason(reason: str, protocol: Protocol) -> str:
     """The reason, if it is as long as the protocol asks for."""
     length = len(reason.strip())
-    if rules.reason == "none":
+    if protocol.reason == "none":
         if length:
             raise JudgmentError(_("A reason is not asked here."))
         return ""
-    if rules.reason == "required" and length < max(1, rules.reason_min):
+    if protocol.reason == "required" and length < max(1, protocol.reason_min):
         raise JudgmentError(
             _("Say why in %(least)s characters or more; there are %(length)s.")
-            % {"least": max(1, rules.reason_min), "length": length}
+            % {"least": max(1, protocol.reason_min), "length": length}
         )
-    if 0 < length < rules.reason_min:
+    if 0 < length < protocol.reason_min:
         raise JudgmentError(
             _("A reason has %(least)s characters or more; there are %(length)s.")
-            % {"least": rules.reason_min, "length": length}
+            % {"least": protocol.reason_min, "length": length}
         )
     return reason
 
 
 def checked_writing(
-    text: str, based_on: Any, interface: str, rules: Protocol, texts: Mapping[str, str]
+    text: str, based_on: Any, interface: str, protocol: Protocol, texts: Mapping[str, str]
 ) -> str:
     """The response that a rewrite began with, "" for none. `texts` are the responses by id."""
     based_on = "" if based_on is None else based_on
@@ -262,14 +262,14 @@ def checked_writing(
             _("There is no response “%(given)s” to be corrected here.") % {"given": short(based_on)}
         )
     if interface not in WRITING:
-        if text.strip() and rules.rewrite == "none":
+        if text.strip() and protocol.rewrite == "none":
             raise JudgmentError(_("A better answer is not asked here."))
         return based_on if text.strip() else ""
     length = len(text.strip())
-    if length < rules.text_min:
+    if length < protocol.text_min:
         raise JudgmentError(
             _("Write the answer, %(least)s characters or more; there are %(length)s.")
-            % {"least": rules.text_min, "length": length}
+            % {"least": protocol.text_min, "length": length}
             if length
             else _("Write the answer first.")
         )
@@ -316,5 +316,5 @@ def _conflicts(ranks: Ranks, unsafe: set[str], rest: list[str]) -> Iterator[dict
                 yield {"kind": kind, "axis": axis, "response": key, "over": over}
 
 
-def _attributes(interface: str, rules: Protocol) -> tuple[Any, ...]:
-    return () if interface in WRITING else rules.attributes
+def _attributes(interface: str, protocol: Protocol) -> tuple[Any, ...]:
+    return () if interface in WRITING else protocol.attributes

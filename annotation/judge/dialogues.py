@@ -107,7 +107,7 @@ def open_campaign(
             "A red-team campaign asks which answer does more harm: it needs a project with an axis "
             f"called {' or '.join(sorted(SAFETY_AXES))}."
         )
-    protocol = rules_of(project, preset)
+    protocol = protocol_of(project, preset)
     if problem := cannot_ask(protocol):
         raise CampaignError(problem)
     with transaction.atomic():
@@ -140,7 +140,7 @@ def open_campaign(
     return campaign
 
 
-def rules_of(project: Project, preset: str = "") -> Protocol:
+def protocol_of(project: Project, preset: str = "") -> Protocol:
     """What a campaign asks at each turn under a preset, or "" for what the project asks itself."""
     if preset:
         chosen = PRESETS.get(preset)
@@ -148,15 +148,15 @@ def rules_of(project: Project, preset: str = "") -> Protocol:
             raise CampaignError(f"There is no preset “{preset[:40]}” for a live dialogue.")
         return chosen.protocol
     if project.protocol and project.interface in (Interface.DIALOGUE, Interface.PAIR):
-        return project.rules
+        return project.effective_protocol
     return PRESETS["hh-rlhf"].protocol
 
 
-def cannot_ask(rules: Protocol) -> str:
+def cannot_ask(protocol: Protocol) -> str:
     """What of a protocol has no place in a dialogue, as a sentence for an admin; "" if all has."""
     parts = {
-        "flags on answers (“flags”)": rules.flags,
-        "a better answer (“rewrite”)": rules.rewrite != "none",
+        "flags on answers (“flags”)": protocol.flags,
+        "a better answer (“rewrite”)": protocol.rewrite != "none",
     }
     if asked := [words for words, is_asked in parts.items() if is_asked]:
         return (

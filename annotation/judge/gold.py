@@ -76,23 +76,29 @@ class GoldError(Exception):
 # --- How good an answer is -----------------------------------------------------------------------------
 
 
-def asked_of(face: str, rules: protocols.Protocol, measures: Iterable[str]) -> list[str]:
+def asked_of(interface: str, protocol: protocols.Protocol, measures: Iterable[str]) -> list[str]:
     """Of axes and marks (as in `GoldItem.expected`), those that people are asked about."""
-    asked = {protocols.mark_on(one.key) for one in rules.attributes}
-    if rules.safety:
+    asked = {protocols.mark_on(one.key) for one in protocol.attributes}
+    if protocol.safety:
         asked.add(protocols.SAFE_OR_NOT)
-    return [of for of in measures if (of in asked if protocols.is_mark(of) else face in ORDERED)]
+    return [
+        of for of in measures if (of in asked if protocols.is_mark(of) else interface in ORDERED)
+    ]
 
 
 def for_qualification(project: Project) -> list[GoldItem]:
     """The items of a round begun now: marked for it, with something known of what is asked now."""
     items = project.gold_items.filter(is_active=True, is_qualification=True)
-    return [item for item in items if asked_of(project.interface, project.rules, item.expected)]
+    return [
+        item
+        for item in items
+        if asked_of(project.interface, project.effective_protocol, item.expected)
+    ]
 
 
-def tolerances(rules: protocols.Protocol) -> dict[str, int]:
+def tolerances(protocol: protocols.Protocol) -> dict[str, int]:
     """How far each mark may be from the known one and still be right."""
-    return {protocols.mark_on(one.key): one.tolerance for one in rules.attributes}
+    return {protocols.mark_on(one.key): one.tolerance for one in protocol.attributes}
 
 
 def score(
@@ -192,9 +198,9 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
         given = {
             axis: [of.get(pk, left_out) for pk in order[comparison]] for axis, of in ranks.items()
         } | marks_by_place(order[comparison], ratings, safety)
-        face, rules = batches[batch].face, batches[batch].rules
-        known = {of: expected[of] for of in asked_of(face, rules, expected)}
-        share = score(known, given, tolerances(rules))
+        interface, protocol = batches[batch].effective_interface, batches[batch].effective_protocol
+        known = {of: expected[of] for of in asked_of(interface, protocol, expected)}
+        share = score(known, given, tolerances(protocol))
         if share is not None:
             before = found.get(person, Tally())
             found[person] = Tally(before.right + (share >= RIGHT), before.of + 1)
@@ -293,7 +299,11 @@ def sow(batch: Batch) -> int:
     Only items that look like the work: as many responses as its comparisons have, prompts that are
     not being judged there, and something known of what it asks.
     """
-    if batch.is_imported or batch.face not in KNOWABLE or batch.qualification is not None:
+    if (
+        batch.is_imported
+        or batch.effective_interface not in KNOWABLE
+        or batch.qualification is not None
+    ):
         return 0
     with transaction.atomic():
         Batch.objects.select_for_update(no_key=True).get(pk=batch.pk)  # Sown by one at a time.
@@ -314,7 +324,14 @@ def _sow(batch: Batch) -> int:
         .exclude(prompt__comparisons__batch=batch)
     )
     alike = [item for item in items if len(item.responses) in sizes]
-    return _add(batch, [item for item in alike if asked_of(batch.face, batch.rules, item.expected)])
+    return _add(
+        batch,
+        [
+            item
+            for item in alike
+            if asked_of(batch.effective_interface, batch.effective_protocol, item.expected)
+        ],
+    )
 
 
 def sow_everywhere(project: Project) -> int:
@@ -568,7 +585,7 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
             gettext(
                 "Nothing is known of it: give at least two responses different ranks, or a mark."
             )
-            if project.rules.asks_per_response
+            if project.effective_protocol.asks_per_response
             else gettext("Nothing is known of it: give at least two responses different ranks."),
             "ranks",
         )
@@ -683,7 +700,7 @@ def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | N
 def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, list[int | None]]:
     """The known marks per attribute and the known votes on safety, checked, as numbers."""
     found: dict[str, list[int | None]] = {}
-    attributes = {one.key: one for one in project.rules.attributes}
+    attributes = {one.key: one for one in project.effective_protocol.attributes}
     if not isinstance(marks or {}, Mapping):
         raise GoldError(
             gettext(
@@ -702,7 +719,7 @@ def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, l
         _check_values(of, n, one.values, f"marks: {one.key}")
         found[protocols.mark_on(one.key)] = list(of)
     if safe is not None:
-        if not project.rules.safety:
+        if not project.effective_protocol.safety:
             raise GoldError(
                 gettext("This project asks for no vote on safety. Leave it out."), "safe"
             )

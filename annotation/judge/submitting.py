@@ -96,30 +96,30 @@ class Answer:
         """
         letters = letters_of(assignment)
         batch = assignment.comparison.batch
-        face, rules = batch.face, batch.rules
+        interface, protocol = batch.effective_interface, batch.effective_protocol
         axes = {axis["key"]: axis["name"] for axis in batch.project.axes}
         ranks = _checked_ranks(self.ranks, letters, axes)
-        checked_order(ranks, face, rules, letters, axes)
+        checked_order(ranks, interface, protocol, letters, axes)
         rewrite = _checked_text(self.rewrite, gettext_noop("better answer"), MAX_REWRITE)
         texts = dict.fromkeys(letters, "")
-        if face in WRITING:
+        if interface in WRITING:
             told = Response.objects.filter(pk__in=assignment.shown_order)
             texts = {str(pk): text for pk, text in told.values_list("pk", "text")}
-        if self.flags and not rules.flags:
+        if self.flags and not protocol.flags:
             raise JudgmentError(_("Responses are not flagged here."))
         return Answer(
             ranks={axis: of for axis, of in ranks.items() if of},
             flags=_checked_flags(self.flags, letters),
             rewrite=rewrite,
             reason=checked_reason(
-                _checked_text(self.reason, gettext_noop("reason"), MAX_REASON), rules
+                _checked_text(self.reason, gettext_noop("reason"), MAX_REASON), protocol
             ),
             seconds=_checked_seconds(self.seconds),
-            strength=checked_strength(self.strength, ranks, face, rules, axes),
-            all_bad=checked_all_bad(self.all_bad, face, rules, axes),
-            ratings=checked_ratings(self.ratings, face, rules, letters),
-            safety=checked_safety(self.safety, face, rules, letters),
-            based_on=checked_writing(rewrite, self.based_on, face, rules, texts),
+            strength=checked_strength(self.strength, ranks, interface, protocol, axes),
+            all_bad=checked_all_bad(self.all_bad, interface, protocol, axes),
+            ratings=checked_ratings(self.ratings, interface, protocol, letters),
+            safety=checked_safety(self.safety, interface, protocol, letters),
+            based_on=checked_writing(rewrite, self.based_on, interface, protocol, texts),
             guideline_version=_checked_version(self.guideline_version, batch.project),
         )
 
@@ -402,7 +402,7 @@ def _write(
     last = None
     if revision > 1:
         last = Judgment.objects.filter(assignment=assignment, revision=revision - 1).first()
-    rest_below = batch.face == RANK and batch.rules.unranked == "below"
+    rest_below = batch.effective_interface == RANK and batch.effective_protocol.unranked == "below"
     rest = letters_of(assignment) if rest_below else ()
     found = conflicts(answer.ranks, answer.safety, answer.flags, rest)
     judgment = Judgment(
@@ -412,7 +412,7 @@ def _write(
         answer_sha256=answer.sha256,
         ranks=answer.ranks,
         rest_below=rest_below,
-        strength=told_strength(answer.strength, batch.rules),
+        strength=told_strength(answer.strength, batch.effective_protocol),
         all_bad=answer.all_bad,
         flags=answer.flags,
         ratings=answer.ratings,
@@ -568,7 +568,7 @@ def _clean_draft(assignment: Assignment, draft: Any) -> dict[str, Any]:
     for name in ("rewrite", "reason"):
         text = draft.get(name)
         kept[name] = storable(text) if isinstance(text, str) else ""
-    kept |= _clean_votes(draft, letters, axes, assignment.comparison.batch.rules)
+    kept |= _clean_votes(draft, letters, axes, assignment.comparison.batch.effective_protocol)
     seconds = _checked_seconds(draft.get("seconds"))
     if seconds is not None:
         kept["seconds"] = seconds
@@ -576,10 +576,10 @@ def _clean_draft(assignment: Assignment, draft: Any) -> dict[str, Any]:
 
 
 def _clean_votes(
-    draft: Mapping[str, Any], letters: set[str], axes: set[str], rules: Protocol
+    draft: Mapping[str, Any], letters: set[str], axes: set[str], protocol: Protocol
 ) -> dict[str, Any]:
     """The parts of a draft that only some protocols have, those that are there and have sense."""
-    values = {one.key: one.values for one in rules.attributes}
+    values = {one.key: one.values for one in protocol.attributes}
 
     def is_one_of(value: Any, allowed: range) -> bool:
         return isinstance(value, int) and value in allowed
@@ -597,7 +597,7 @@ def _clean_votes(
         "strength": {
             axis: level
             for axis, level in mapping(draft.get("strength")).items()
-            if axis in axes and is_one_of(level, range(len(rules.scale.levels) + 1))
+            if axis in axes and is_one_of(level, range(len(protocol.scale.levels) + 1))
         },
         "all_bad": [axis for axis in sorted(axes) if axis in all_bad]
         if isinstance(all_bad, list)
@@ -614,7 +614,7 @@ def _clean_votes(
         "safety": {
             letter: {
                 "safe": of["safe"],
-                "harms": [harm for harm in rules.harms if harm in harms(of)],
+                "harms": [harm for harm in protocol.harms if harm in harms(of)],
             }
             for letter, of in mapping(draft.get("safety")).items()
             if letter in letters and isinstance(of, Mapping) and isinstance(of.get("safe"), bool)

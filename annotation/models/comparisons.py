@@ -79,14 +79,14 @@ class Batch(models.Model):
         return self.name
 
     @property
-    def face(self) -> str:
-        """The interface under which it is judged."""
+    def effective_interface(self) -> str:
+        """The interface under which it is judged: its own, or the project's where it has none."""
         return str(self.interface or self.project.interface)
 
     @property
-    def rules(self) -> protocols.Protocol:
-        """The protocol under which it is judged."""
-        return protocols.read(self.protocol) if self.interface else self.project.rules
+    def effective_protocol(self) -> protocols.Protocol:
+        """The protocol under which it is judged: its own, or the project's where it has none."""
+        return protocols.read(self.protocol) if self.interface else self.project.effective_protocol
 
 
 class Upload(models.Model):

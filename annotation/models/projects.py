@@ -151,7 +151,7 @@ class Project(models.Model):
         return [axis["key"] for axis in self.axes]
 
     @property
-    def rules(self) -> protocols.Protocol:
+    def effective_protocol(self) -> protocols.Protocol:
         """The protocol that new batches are made under."""
         return protocols.read(self.protocol)
 

@@ -77,21 +77,21 @@ def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
 
 def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
     """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
-    rules, face = batch.rules, batch.face
+    protocol, interface = batch.effective_protocol, batch.effective_interface
     said: dict[str, Any] = {}
-    if face in COMPARING:
+    if interface in COMPARING:
         said["all_bad"] = post.getlist("allbad")
-    if face in COMPARING and face != RANK:
+    if interface in COMPARING and interface != RANK:
         pairs = {axis: _pair(post.get(f"pair-{axis}", "")) for axis in batch.project.axis_keys}
         said["ranks"] = {axis: pair[0] for axis, pair in pairs.items() if pair}
         said["strength"] = {axis: pair[1] for axis, pair in pairs.items() if pair}
-    if face not in WRITING:
+    if interface not in WRITING:
         said["ratings"] = {
             letter: of
             for letter in letters
-            if (of := dict(_ratings(post, letter, rules.attributes)))
+            if (of := dict(_ratings(post, letter, protocol.attributes)))
         }
-        if rules.safety:
+        if protocol.safety:
             said["safety"] = {
                 letter: {
                     "safe": post.get(f"safe-{letter}") == "yes",
@@ -102,7 +102,7 @@ def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str,
                 for letter in letters
                 if post.get(f"safe-{letter}") in ("yes", "no")
             }
-    if face == REWRITE:
+    if interface == REWRITE:
         said["based_on"] = post.get("based_on", "")
     return said
 
@@ -143,31 +143,31 @@ def questions(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
 
 def questions_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
     """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
-    rules, face = batch.rules, batch.face
-    asks = face not in WRITING and rules.asks_per_response
+    protocol, interface = batch.effective_protocol, batch.effective_interface
+    asks = interface not in WRITING and protocol.asks_per_response
     return {
-        "face": face,
-        "rules": rules,
-        "pairs": [_scale(axis, rules, draft) for axis in batch.project.axes]
-        if face in COMPARING and face != RANK
+        "interface": interface,
+        "protocol": protocol,
+        "pairs": [_scale(axis, protocol, draft) for axis in batch.project.axes]
+        if interface in COMPARING and interface != RANK
         else [],
         "all_bad": draft.get("all_bad", []),
         "based_on": draft.get("based_on", ""),
         "asks_votes": asks,
-        "votes": {letter: _asked_of(letter, rules, draft) for letter in letters} if asks else {},
+        "votes": {letter: _asked_of(letter, protocol, draft) for letter in letters} if asks else {},
     }
 
 
-def _scale(axis: Axis, rules: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
+def _scale(axis: Axis, protocol: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
     """The points of one axis from "A is far better" to "B is far better"."""
-    levels = rules.scale.levels
+    levels = protocol.scale.levels
     n = len(levels)
     points = [
         {"value": f"A{level}", "better": "A", "size": level, "label": _w(levels[level - 1].label)}
         for level in range(n, 0, -1)
     ]
-    if rules.scale.tie:
-        points.append({"value": "0", "better": "", "size": 0, "label": _w(rules.scale.tie)})
+    if protocol.scale.tie:
+        points.append({"value": "0", "better": "", "size": 0, "label": _w(protocol.scale.tie)})
     points += [
         {"value": f"B{level}", "better": "B", "size": level, "label": _w(levels[level - 1].label)}
         for level in range(1, n + 1)
@@ -188,22 +188,22 @@ def _scale(axis: Axis, rules: Protocol, draft: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _asked_of(letter: str, rules: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
+def _asked_of(letter: str, protocol: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
     rated = draft.get("ratings", {}).get(letter, {})
     vote = draft.get("safety", {}).get(letter, {})
-    boxes = [one for one in rules.attributes if is_box(one)]
+    boxes = [one for one in protocol.attributes if is_box(one)]
     return {
         "attributes": [
             {"of": _in_words(one), "value": rated.get(one.key)}
-            for one in rules.attributes
+            for one in protocol.attributes
             if not is_box(one)
         ],
         "boxes": [{"of": _in_words(one), "is_set": rated.get(one.key) == 1} for one in boxes],
-        "safety": rules.safety,
+        "safety": protocol.safety,
         "safe": vote.get("safe"),
         "harms": [
             {"value": value, "name": _w(name), "is_set": value in vote.get("harms", [])}
-            for value, name in rules.harms.items()
+            for value, name in protocol.harms.items()
         ],
     }
 
@@ -231,55 +231,57 @@ def fields_of(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
 def summary(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, str]]:
     """What was said, one line for each question: `{"key", "name", "line"}`."""
     batch = assignment.comparison.batch
-    face, rules = batch.face, batch.rules
+    interface, protocol = batch.effective_interface, batch.effective_protocol
     lines = []
-    if face in COMPARING:
-        lines = [_order(axis, face, rules, assignment, answer) for axis in batch.project.axes]
-    if face in WRITING:
+    if interface in COMPARING:
+        lines = [
+            _order(axis, interface, protocol, assignment, answer) for axis in batch.project.axes
+        ]
+    if interface in WRITING:
         n = len(answer.get("rewrite", "").split())
         wrote = ngettext("%(n)s word", "%(n)s words", n) % {"n": n}
-        if face == REWRITE:
+        if interface == REWRITE:
             based_on = answer.get("based_on", "")
             name = _("Correction of %(letter)s") % {"letter": based_on} if based_on else _("Text")
             lines.append({"key": "", "name": name, "line": wrote})
         else:
             lines.append({"key": "", "name": _("Answer"), "line": wrote})
     for letter in letters_of(assignment).values():
-        if said := _said_of(letter, rules, answer):
+        if said := _said_of(letter, protocol, answer):
             lines.append({"key": "", "name": letter, "line": said})
     return lines
 
 
 def _order(
-    axis: Axis, face: str, rules: Protocol, assignment: Assignment, answer: dict[str, Any]
+    axis: Axis, interface: str, protocol: Protocol, assignment: Assignment, answer: dict[str, Any]
 ) -> dict[str, str]:
     ranks = answer.get("ranks", {}).get(axis["key"], {})
     line = ranking_line(ranks)
     if (
         line
-        and face == RANK
-        and rules.unranked == "below"
+        and interface == RANK
+        and protocol.unranked == "below"
         and len(ranks) < len(assignment.shown_order)
     ):
         line += " > " + _("the rest")
     strength = answer.get("strength", {}).get(axis["key"])
-    if line and face != RANK and strength is not None:
-        label = _w(rules.scale.levels[strength - 1].label if strength else rules.scale.tie)
+    if line and interface != RANK and strength is not None:
+        label = _w(protocol.scale.levels[strength - 1].label if strength else protocol.scale.tie)
         line += f", {label}"
     if axis["key"] in answer.get("all_bad", []):
-        line += ", " + (_("all bad") if face == RANK else _("both bad"))
+        line += ", " + (_("all bad") if interface == RANK else _("both bad"))
     return {"key": axis["key"], "name": _w(axis["name"]), "line": line}
 
 
-def _said_of(letter: str, rules: Protocol, answer: dict[str, Any]) -> str:
+def _said_of(letter: str, protocol: Protocol, answer: dict[str, Any]) -> str:
     rated = answer.get("ratings", {}).get(letter, {})
     parts = [
         _w(one.name) if is_box(one) else f"{_w(one.name)} {rated[one.key]}"
-        for one in rules.attributes
+        for one in protocol.attributes
         if one.key in rated and (rated[one.key] or not is_box(one))
     ]
     vote = answer.get("safety", {}).get(letter)
     if vote:
-        harms = ", ".join(_w(rules.harms.get(harm, harm)) for harm in vote.get("harms", []))
+        harms = ", ".join(_w(protocol.harms.get(harm, harm)) for harm in vote.get("harms", []))
         parts.append(_("safe") if vote["safe"] else _("unsafe") + (f" ({harms})" if harms else ""))
     return " · ".join(parts)

@@ -113,8 +113,8 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
             "n_mixed": active.filter(is_mixed=True).count(),
             "n_qualification": active.filter(is_qualification=True).count(),
             "axes": project.axis_keys if project.interface in gold.ORDERED else [],
-            "attributes": project.rules.attributes,
-            "asks_safety": project.rules.safety,
+            "attributes": project.effective_protocol.attributes,
+            "asks_safety": project.effective_protocol.safety,
             "example": _example(project),
             "project": Project.objects.get(pk=project.pk),
         },
@@ -197,8 +197,10 @@ def _example(project: Project) -> str:
     if project.interface in gold.ORDERED:
         row["ranks"] = [1, 2]
     else:
-        row["marks"] = {mark.key: [mark.high, mark.low] for mark in project.rules.attributes[:1]}
-        row |= {"safe": [True, True]} if project.rules.safety else {}
+        row["marks"] = {
+            mark.key: [mark.high, mark.low] for mark in project.effective_protocol.attributes[:1]
+        }
+        row |= {"safe": [True, True]} if project.effective_protocol.safety else {}
     return json.dumps(row)
 
 

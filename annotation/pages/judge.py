@@ -359,7 +359,7 @@ def _comparison_context(
         "lease": assignment.lease_until.isoformat(),
         "key": uuid.uuid4(),
         "has": 0,
-        "writes": "js/judge/writing.js" if asked["face"] in WRITING else "",
+        "writes": "js/judge/writing.js" if asked["interface"] in WRITING else "",
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
         "axes": axes,
         "is_covered": who_asks(request).covers(assignment.comparison.prompt),

@@ -37,8 +37,11 @@ def preset_of(project: Project) -> str:
     """The preset that a project's protocol is, to the letter; else "custom"."""
     if not project.protocol:
         return "rank" if project.interface == "rank" else CUSTOM
-    preset = PRESETS.get(project.rules.preset)
-    same = preset and (preset.interface, preset.protocol) == (project.interface, project.rules)
+    preset = PRESETS.get(project.effective_protocol.preset)
+    same = preset and (preset.interface, preset.protocol) == (
+        project.interface,
+        project.effective_protocol,
+    )
     return preset.key if preset and same else CUSTOM
 
 
@@ -73,7 +76,7 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         asks: Any = self.fields["asks"]
         asks.choices, asks.initial = choices, now
         if "details" in self.fields:
-            self.fields["details"].initial = _as_text(self.instance.rules)
+            self.fields["details"].initial = _as_text(self.instance.effective_protocol)
 
     class Meta:
         model = Project
@@ -121,7 +124,7 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean_details(self) -> Protocol | None:
         """The protocol that was typed; None where nothing was changed."""
         text = self.cleaned_data["details"].replace("\r\n", "\n")
-        if not text or text == _as_text(self.instance.rules):
+        if not text or text == _as_text(self.instance.effective_protocol):
             return None
         try:
             return Protocol.from_json(json.loads(text))
@@ -170,8 +173,8 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         return overlap
 
 
-def _as_text(rules: Protocol) -> str:
-    return json.dumps(rules.as_json(), indent=1, ensure_ascii=False)
+def _as_text(protocol: Protocol) -> str:
+    return json.dumps(protocol.as_json(), indent=1, ensure_ascii=False)
 
 
 class NewProjectForm(ProjectForm):

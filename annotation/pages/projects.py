@@ -76,8 +76,10 @@ def _batch_row(batch: Batch, *, sees_selection: bool) -> tuple[Batch, Any, Any, 
     return (
         batch,
         progress,
-        forecast(batch, progress) if is_open and batch.face != DIALOGUE else None,
-        selection(batch) if is_open and sees_selection and batch.face in COMPARING else None,
+        forecast(batch, progress) if is_open and batch.effective_interface != DIALOGUE else None,
+        selection(batch)
+        if is_open and sees_selection and batch.effective_interface in COMPARING
+        else None,
     )
 
 

@@ -259,7 +259,7 @@ def _names(project: Project) -> dict[str, str]:
     """What people agree on here, as it is called, in the order in which it is asked."""
     names = {axis["key"]: gettext(axis["name"]) for axis in project.axes}
     # HelpSteer has an axis and an attribute of the same name.
-    for attribute in project.rules.attributes:
+    for attribute in project.effective_protocol.attributes:
         name = gettext(attribute.name)
         names[mark_on(attribute.key)] = gettext("%(name)s (mark)") % {"name": name}
     return names | {SAFE_OR_NOT: gettext("Safe or unsafe (vote)")}

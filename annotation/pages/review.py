@@ -160,7 +160,7 @@ CASE_ACTS = {"undo": _undo, "again": _ask_one_more}
 
 def _own_answer(request: HttpRequest, case: ReviewCase, note: str) -> Answer:
     reviewed = _reviewed(case)
-    takes_reason = case.comparison.batch.rules.reason != "none"
+    takes_reason = case.comparison.batch.effective_protocol.reason != "none"
     answer = answer_form.posted(request.POST, reviewed) | {"reason": note if takes_reason else ""}
     return Answer.from_letters(reviewed, answer)
 
@@ -198,20 +198,23 @@ def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
 
     None where an answer is more than that, how strongly or why, and where a part is undecided.
     """
-    rules, face = case.comparison.batch.rules, case.comparison.batch.face
-    says_only_which = face == PAIR and len(rules.scale.levels) == 1
-    if not (face in (RANK, RATE) or says_only_which) or rules.reason == "required":
+    protocol, interface = (
+        case.comparison.batch.effective_protocol,
+        case.comparison.batch.effective_interface,
+    )
+    says_only_which = interface == PAIR and len(protocol.scale.levels) == 1
+    if not (interface in (RANK, RATE) or says_only_which) or protocol.reason == "required":
         return None
     assessment, _ = assessment_of(case.project, allow_outdated=True)
     # Each person's reliability may be some minutes old; the votes are the current ones.
     current_votes = votes_of(case.project, comparison=case.comparison)[0]
     weighed = assessment.known.weighing(current_votes)
     ranks = {}
-    for axis in case.project.axis_keys if face in COMPARING else ():
+    for axis in case.project.axis_keys if interface in COMPARING else ():
         ranking = weighed.consensus(axis, case.comparison_id)
         if ranking is not None:
             ranks[axis] = {str(pk): rank for pk, rank in ranking.ranks.items()}
-            if says_only_which and len(set(ranking.ranks.values())) == 1 and not rules.scale.tie:
+            if says_only_which and len(set(ranking.ranks.values())) == 1 and not protocol.scale.tie:
                 return None
     ratings: dict[str, dict[str, int]] = {}
     safety: dict[str, dict[str, Any]] = {}
@@ -220,15 +223,15 @@ def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
     each_response = consensus_on_responses(weighed, keys, people)
     for key, response in zip(keys, each_response, strict=True):
         values = {measure: mark.value for measure, mark in response.marks.items()}
-        for attribute in rules.attributes:
+        for attribute in protocol.attributes:
             value = values.get(mark_on(attribute.key))
             if value is not None:
                 ratings.setdefault(key, {})[attribute.key] = value
             elif attribute.is_required:
                 return None
-        if rules.safety:
+        if protocol.safety:
             is_safe, harms = values.get(SAFE_OR_NOT), response.main_harms
-            if is_safe is None or (not is_safe and rules.harms and not harms):
+            if is_safe is None or (not is_safe and protocol.harms and not harms):
                 return None
             safety[key] = {"safe": bool(is_safe), "harms": [] if is_safe else harms}
     answer = Answer(ranks=ranks, ratings=ratings, safety=safety)
@@ -269,7 +272,7 @@ def _case_context(
         "ruling": ruling,
         "ruling_lines": _lines(reviewed, ruling) if ruling else [],
         "draft": own_answer,
-        "orders": _orders(project, letters, own_answer) if questions["face"] == RANK else [],
+        "orders": _orders(project, letters, own_answer) if questions["interface"] == RANK else [],
         "limits": {"rewrite": MAX_REWRITE},
         "ground_name": _ground(case),
         "grounds": [
@@ -277,7 +280,7 @@ def _case_context(
             for (value, name), key in zip(ReviewCase.GROUNDS.items(), GROUND_KEYS, strict=True)
         ],
         "numbers": range(1, len(letters) + 1),
-        **{name: questions[name] for name in ("face", "rules", "pairs", "asks_votes")},
+        **{name: questions[name] for name in ("interface", "protocol", "pairs", "asks_votes")},
         "key": uuid.uuid4(),
         "may_decide": all(vote.assignment.annotator_id != me.pk for vote in votes),
         "after": queue.exclude(pk=case.pk).first(),

@@ -237,7 +237,7 @@ def _checked(
     batch: Batch, rows: Iterable[tuple[Prompt, list[ResponseText]]]
 ) -> Iterator[tuple[Prompt, list[ResponseText]]]:
     seen: set[int] = set()
-    fewest, most = RESPONSES[batch.face]
+    fewest, most = RESPONSES[batch.effective_interface]
     for prompt, responses in rows:
         if prompt.project_id != batch.project_id:
             raise BatchError(f"The prompt “{prompt}” belongs to another project.")

@@ -46,13 +46,13 @@ def start_campaign(
     if preset:
         chosen = PRESETS[preset]
         batch.interface, batch.protocol = chosen.interface, chosen.protocol.as_json()
-    if batch.face == DIALOGUE:
+    if batch.effective_interface == DIALOGUE:
         raise BatchError("A live dialogue has no batch of prompts: people write them.")
-    if batch.face != DEMONSTRATE and responses_of is None:
+    if batch.effective_interface != DEMONSTRATE and responses_of is None:
         raise BatchError("Choose the batch whose responses are judged.")
-    if responses_of is not None and batch.face != DEMONSTRATE:
+    if responses_of is not None and batch.effective_interface != DEMONSTRATE:
         batch.source = responses_of.source
-        rows = list(_comparisons_of(responses_of, batch.face, n))
+        rows = list(_comparisons_of(responses_of, batch.effective_interface, n))
     else:
         rows = [(prompt, []) for prompt in _prompts(project, n)]
     if not rows:

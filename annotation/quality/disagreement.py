@@ -43,7 +43,7 @@ def _on_ratings(votes: list[Judgment]) -> float:
     """
     by_mark: dict[tuple[str, str], list[float]] = {}
     for vote in votes:
-        attributes = vote.assignment.comparison.batch.rules.attributes
+        attributes = vote.assignment.comparison.batch.effective_protocol.attributes
         scales = {attribute.key: attribute for attribute in attributes if attribute.is_required}
         for response, marks in vote.ratings.items():
             for key, value in marks.items():

@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from annotation.judge.dialogues import MAX_TASK, cannot_ask, rules_of
+from annotation.judge.dialogues import MAX_TASK, cannot_ask, protocol_of
 from annotation.models import DialogueCampaign, Interface, Project
 from annotation.pages.project_forms import preset_choices, preset_of
 from annotation.protocols import PRESETS
@@ -80,5 +80,5 @@ def _question_choices(project: Project) -> tuple[list[tuple[str, str]], str]:
         return choices, choices[0][0]
     label = dict(preset_choices()).get(own_preset, "The project's protocol, as changed")
     # A protocol that a dialogue can't ask is still offered: the error names the part.
-    initial = choices[0][0] if choices and cannot_ask(rules_of(project)) else ""
+    initial = choices[0][0] if choices and cannot_ask(protocol_of(project)) else ""
     return [("", label), *choices], initial

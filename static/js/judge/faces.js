@@ -15,7 +15,7 @@ export const writers = [];
 
 // `say(words)` tells a screen reader, `changed(words)` notes that there is something to save.
 export function makeFace(form, { say, changed }) {
-  const kind = form.dataset.face;
+  const kind = form.dataset.interface;
   const ranks = kind === "rank";
   const all = [...form.querySelectorAll(".step")];
   // Lists of boxes get their keys here: what has no script has no use for them.

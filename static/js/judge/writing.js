@@ -50,7 +50,7 @@ writers.push((form, changed) => {
     // Why it can't be sent yet, "" if it can; goes to the text if that is what lacks.
     lacks() {
       const least = Number(writing.dataset.least), n = writing.value.trim().length;
-      if (form.dataset.face === "rewrite" && !base) return gettext("Choose the response that you correct: press its letter.");
+      if (form.dataset.interface === "rewrite" && !base) return gettext("Choose the response that you correct: press its letter.");
       if (n < least) { writing.focus(); return n ? ngettext("Write %(n)s character or more.", "Write %(n)s characters or more.", least) : gettext("Write the answer first."); }
       if (base && writing.value.trim() === raw(base).trim()) { writing.focus(); return gettext("Nothing is changed yet. Skip it if it is right as it is."); }
       return "";
@@ -58,7 +58,7 @@ writers.push((form, changed) => {
 
     // Whether the key was the letter of a response to correct.
     key(key) {
-      if (form.dataset.face !== "rewrite" || !form.querySelector(`[name=based_on][value="${CSS.escape(key.toUpperCase())}"]`)) return false;
+      if (form.dataset.interface !== "rewrite" || !form.querySelector(`[name=based_on][value="${CSS.escape(key.toUpperCase())}"]`)) return false;
       correct(key.toUpperCase());
       return true;
     },

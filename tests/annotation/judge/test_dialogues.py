@@ -392,7 +392,7 @@ def asks(project, ada, grace, parrots):
 
 def test_a_campaign_asks_all_that_the_project_asks(asks, project):
     talk = asks(**ALL_ASKED)
-    assert talk.campaign.batch.rules == project.rules
+    assert talk.campaign.batch.effective_protocol == project.effective_protocol
     say(talk)
     votes = {"A": {"safe": True}, "B": {"safe": False, "harms": ["privacy"]}}
     wrong = [
@@ -456,16 +456,16 @@ def test_what_a_dialogue_cannot_ask_is_refused_and_nothing_is_made(asks, project
     assert not project.batches.exists()
     assert not project.sources.filter(name__startswith="Live").exists()
     campaign = new_campaign(project, grace, preset="hh-rlhf")  # as the sentence says
-    assert campaign.batch.rules == PRESETS["hh-rlhf"].protocol
+    assert campaign.batch.effective_protocol == PRESETS["hh-rlhf"].protocol
     with pytest.raises(DialogueError, match="no preset “llama2” for a live dialogue"):
         new_campaign(project, grace, preset="llama2")
 
 
 def test_a_project_that_asks_about_two_asks_the_same_in_its_dialogues(asks, project):
     talk = asks("helpsteer")
-    assert talk.campaign.batch.rules == project.rules
+    assert talk.campaign.batch.effective_protocol == project.effective_protocol
     say(talk)
-    marks = dict.fromkeys((one.key for one in project.rules.attributes), 3)
+    marks = dict.fromkeys((one.key for one in project.effective_protocol.attributes), 3)
     more = {"reason": "The first one is right and short.", "ratings": {"A": marks, "B": marks}}
     judgment = choose(talk, "A", 2, more=more)
     assert judgment.strength["helpfulness"]["label"] == "better"
@@ -473,7 +473,7 @@ def test_a_project_that_asks_about_two_asks_the_same_in_its_dialogues(asks, proj
 
 
 def test_a_project_that_ranks_asks_eight_points_in_its_dialogues(project, grace):
-    assert new_campaign(project, grace).batch.rules == PRESETS["hh-rlhf"].protocol
+    assert new_campaign(project, grace).batch.effective_protocol == PRESETS["hh-rlhf"].protocol
 
 
 def test_what_was_said_in_a_dialogue_is_frozen_as_that_of_pairs_is(asks, project, grace):

@@ -389,14 +389,14 @@ def test_a_published_protocol_is_chosen_for_a_project(client, grace, project):
     project.refresh_from_db()
     assert (project.interface, project.axis_keys) == ("pair", ["helpfulness"])
     assert project.responses_per_comparison == 2
-    assert len(project.rules.scale.levels) == 4
+    assert len(project.effective_protocol.scale.levels) == 4
     # What is asked stays with a batch; axes stay with the project once it has one.
     BatchFactory(project=project)
     refused = client.post(url, fields | {"asks": "safe-rlhf"})
     assert refused.status_code == 422
     assert "Start a new project for it" in refused.content.decode()
     project.refresh_from_db()
-    assert project.rules.preset == "llama2"
+    assert project.effective_protocol.preset == "llama2"
 
 
 def test_a_protocol_is_changed_as_data_and_a_senseless_one_refused(client, grace, project):
@@ -411,7 +411,7 @@ def test_a_protocol_is_changed_as_data_and_a_senseless_one_refused(client, grace
     mine = json.dumps({"reason": "required", "reason_min": 12})
     assert client.post(url, fields | {"details": mine}).status_code == 302
     project.refresh_from_db()
-    assert (project.interface, project.rules.reason_min) == ("rank", 12)
+    assert (project.interface, project.effective_protocol.reason_min) == ("rank", 12)
     assert "with changes of your own" in client.get(url).content.decode()
 
 
@@ -421,7 +421,7 @@ def test_a_new_project_begins_with_the_protocol_it_was_given(client, grace):
     assert client.post(reverse("project_new"), fields).status_code == 302
     made = Project.objects.get(slug="voskhod")
     assert made.axis_keys == ["helpfulness", "safety"]
-    assert len(made.rules.harms) == 14
+    assert len(made.effective_protocol.harms) == 14
     assert made.responses_per_comparison == 2
 
 

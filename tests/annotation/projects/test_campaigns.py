@@ -33,7 +33,11 @@ def test_ideal_answers_are_asked_for_prompts_alone(client, grace, ada, project):
     client.force_login(grace)
     assert client.post(NEW, fields()).status_code == 302
     batch = Batch.objects.get(name="Winter")
-    assert (batch.face, batch.state, batch.comparisons.count()) == ("demonstrate", "open", 3)
+    assert (batch.effective_interface, batch.state, batch.comparisons.count()) == (
+        "demonstrate",
+        "open",
+        3,
+    )
     handed = next_assignment(ada, project)
     assert handed.shown_order == []
     client.force_login(ada)
@@ -47,7 +51,7 @@ def test_responses_of_an_earlier_batch_are_judged_in_another_way(client, grace, 
     client.force_login(grace)
     assert client.post(NEW, fields(asks="rate", responses_of=old.pk)).status_code == 302
     batch = Batch.objects.get(name="Winter")
-    assert (batch.face, batch.comparisons.get().responses.count()) == ("rate", 4)
+    assert (batch.effective_interface, batch.comparisons.get().responses.count()) == ("rate", 4)
     texts = set(Response.objects.filter(comparison__batch=old).values_list("text", flat=True))
     assert set(batch.comparisons.get().responses.values_list("text", flat=True)) == texts
 

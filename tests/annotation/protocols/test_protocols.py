@@ -165,8 +165,8 @@ def test_a_batch_keeps_the_protocol_it_was_made_under(project):
     project.interface, project.protocol = "rank", {}
     project.save()
     batch.refresh_from_db()
-    assert (batch.face, batch.rules.reason) == ("pair", "required")
-    assert create_batch(project, "second").face == "rank"
+    assert (batch.effective_interface, batch.effective_protocol.reason) == ("pair", "required")
+    assert create_batch(project, "second").effective_interface == "rank"
 
 
 @pytest.mark.parametrize("interface", INTERFACES)

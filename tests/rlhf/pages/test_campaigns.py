@@ -58,7 +58,7 @@ def test_an_admin_says_what_is_asked_and_reads_what_cannot_be(client, grace, pol
     assert asks == ["hh-rlhf", "llama2-dialogue"]
     client.post(page, form | {"asks": "llama2-dialogue"})
     campaign = DialogueCampaign.objects.get()
-    assert campaign.batch.rules == PRESETS["llama2-dialogue"].protocol
+    assert campaign.batch.effective_protocol == PRESETS["llama2-dialogue"].protocol
     assert client.post(page, form | {"asks": "llama2"}).status_code == 422
     # A project whose protocol has what a dialogue can't ask: told which part, and not asked without.
     project.interface, project.protocol = "pair", PRESETS["pair"].protocol.as_json()
@@ -73,7 +73,7 @@ def test_an_admin_says_what_is_asked_and_reads_what_cannot_be(client, grace, pol
     project.protocol = PRESETS["safe-rlhf"].protocol.as_json()
     project.save()
     client.post(page, form | {"asks": ""})
-    assert DialogueCampaign.objects.last().batch.rules == PRESETS["safe-rlhf"].protocol
+    assert DialogueCampaign.objects.last().batch.effective_protocol == PRESETS["safe-rlhf"].protocol
 
 
 def test_an_admin_starts_and_stops_a_policy_but_no_other_projects(client, grace, otto, policy):
