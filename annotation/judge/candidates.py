@@ -1,6 +1,6 @@
-"""Who answers in a live dialogue: a seam, so that nothing here knows of models or servers.
+"""The interface to whatever answers in a live dialogue, so that annotation knows no models or servers.
 
-Whoever serves policies registers itself once, when the application starts (`rlhf/apps.py`).
+`rlhf/apps.py` registers the policies' servers once, when the application starts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ Readiness = Literal["off", "starting", "ready", "failed", "gone"]
 
 
 class CandidateError(Exception):
-    """Why no answer came, in one sentence for an annotator; it never tells which policy."""
+    """Why there is no answer, in one sentence for an annotator; it never names the policy."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Serving:
 
     state: Readiness
     sentence: str = ""
-    """For an annotator: what is the matter and what to do; "" if nothing is."""
+    """For an annotator: what is wrong and what to do; "" if nothing is wrong."""
 
     @property
     def is_ready(self) -> bool:
@@ -32,8 +32,8 @@ class Serving:
 
 
 @dataclass
-class Told:
-    """What became of one answer, filled in while it is read."""
+class AnswerReport:
+    """Facts about one answer, filled in while it is read."""
 
     n_tokens: int | None = None
     is_full: bool = False
@@ -57,15 +57,17 @@ class Candidates(Protocol):
     def writers(self, campaign: DialogueCampaign, n: int) -> list[Writer]:
         """`n` writers drawn at random; CandidateError if there are none."""
 
-    def write(self, writer: Writer, messages: Sequence[Message], told: Told) -> Iterator[str]:
+    def write(
+        self, writer: Writer, messages: Sequence[Message], report: AnswerReport
+    ) -> Iterator[str]:
         """The answer in pieces, as it is written; closing the iterator stops the writing.
 
         CandidateError if it can't be had, or breaks off.
         """
 
 
-class _Nobody:
-    """Where nothing was registered."""
+class _NoCandidates:
+    """Answers nothing: used where nothing is registered."""
 
     def serving(self, campaign: DialogueCampaign) -> Serving:
         return Serving("off", "Nothing here can answer; ask an admin.")
@@ -73,15 +75,17 @@ class _Nobody:
     def writers(self, campaign: DialogueCampaign, n: int) -> list[Writer]:
         raise CandidateError(_("Nothing here can answer; ask an admin."))
 
-    def write(self, writer: Writer, messages: Sequence[Message], told: Told) -> Iterator[str]:
+    def write(
+        self, writer: Writer, messages: Sequence[Message], report: AnswerReport
+    ) -> Iterator[str]:
         raise CandidateError(_("Nothing here can answer; ask an admin."))
 
 
-_registered: Candidates = _Nobody()
+_registered: Candidates = _NoCandidates()
 
 
 def register(source: Candidates) -> None:
-    """From now on this one answers."""
+    """Have this source answer from now on."""
     global _registered
     _registered = source
 

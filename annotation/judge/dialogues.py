@@ -25,7 +25,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from annotation.judge.assignment import lease_end
-from annotation.judge.candidates import CandidateError, Candidates, Told, Writer, candidates
+from annotation.judge.candidates import AnswerReport, CandidateError, Candidates, Writer, candidates
 from annotation.judge.submitting import (
     Answer,
     in_letters,
@@ -397,14 +397,14 @@ class _Answer:
 
     writer: Writer
     text: str = ""
-    told: Told = field(default_factory=Told)
+    report: AnswerReport = field(default_factory=AnswerReport)
     problem: str = ""
     is_done: bool = False
     is_wanted: bool = True
 
     def write(self, who: Candidates, messages: Sequence[Message]) -> None:
         try:
-            pieces = who.write(self.writer, messages, self.told)
+            pieces = who.write(self.writer, messages, self.report)
             for piece in pieces:
                 self.text += piece
                 if not self.is_wanted:
@@ -466,13 +466,13 @@ def write_turn(turn: Turn, *, tick: float = TICK) -> None:
     mine.update(
         state=State.READY,
         partial=[],
-        is_full=any(one.told.is_full for one in answers),
+        is_full=any(one.report.is_full for one in answers),
         candidates=[
             {
                 "text": storable(one.text, "\ufffd"),
                 "source": one.writer.source,
                 "sampling": one.writer.sampling,
-                "n_tokens": one.told.n_tokens,
+                "n_tokens": one.report.n_tokens,
             }
             for one in answers
         ],

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from annotation.judge.candidates import CandidateError, Serving, Told, Writer
+from annotation.judge.candidates import AnswerReport, CandidateError, Serving, Writer
 from annotation.models import DialogueCampaign, Message, Project
 from rlhf.models import PolicyServer
 from rlhf.serving import servers
@@ -77,7 +77,9 @@ class PolicyCandidates:
             for policy, temperature in zip(chosen, temperatures, strict=True)
         ]
 
-    def write(self, writer: Writer, messages: Sequence[Message], told: Told) -> Iterator[str]:
+    def write(
+        self, writer: Writer, messages: Sequence[Message], report: AnswerReport
+    ) -> Iterator[str]:
         body: dict[str, Any] = {
             "messages": [dict(message) for message in messages],
             "temperature": writer.sampling["temperature"],
@@ -88,15 +90,15 @@ class PolicyCandidates:
             body["model"] = writer.source.removeprefix(EXTERNAL)
             body["stream_options"] = {"include_usage": True}
             return stream_completion(
-                settings.POLICY_SERVER_URL, body, told, headers=external_headers()
+                settings.POLICY_SERVER_URL, body, report, headers=external_headers()
             )
         uid = writer.source.removeprefix("policy ")
         server = PolicyServer.objects.filter(checkpoint__uid=uid).select_related("checkpoint")
-        return _stream_from_embedded(server.first(), body, told)
+        return _stream_from_embedded(server.first(), body, report)
 
 
 def _stream_from_embedded(
-    server: PolicyServer | None, body: dict[str, Any], report: Told
+    server: PolicyServer | None, body: dict[str, Any], report: AnswerReport
 ) -> Iterator[str]:
     if server is None or server.port is None or server.state != PolicyServer.State.READY:
         raise CandidateError(BUSY)

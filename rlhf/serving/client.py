@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.utils.translation import gettext_noop
 
-from annotation.judge.candidates import CandidateError, Told
+from annotation.judge.candidates import AnswerReport, CandidateError
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def _client() -> httpx2.Client:
 def stream_completion(
     url: str,
     body: Mapping[str, Any],
-    report: Told,
+    report: AnswerReport,
     *,
     headers: Mapping[str, str] | None = None,
     usage: dict[str, int] | None = None,

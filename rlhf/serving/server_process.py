@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 
-from annotation.judge.candidates import CandidateError, Told
+from annotation.judge.candidates import AnswerReport, CandidateError
 from rlhf.models import PolicyServer
 from rlhf.serving.client import HOST, ServingError, stream_completion
 from rlhf.training.rundir.files import write_json
@@ -96,7 +96,7 @@ class WarmUp:
             "stream": True,
         }
         try:
-            for _text in stream_completion(f"http://{HOST}:{port}/v1", body, Told()):
+            for _text in stream_completion(f"http://{HOST}:{port}/v1", body, AnswerReport()):
                 pass
         except CandidateError as problem:
             self.problem = str(problem)

@@ -24,7 +24,7 @@ class Parrots:
             Writer(f"policy secret-{at}", {"temperature": 0.5 + at, "which": at}) for at in range(n)
         ]
 
-    def write(self, writer, messages, told):
+    def write(self, writer, messages, report):
         self.heard.append(messages)
         which = writer.sampling["which"]
         for word in self.texts[which].split(" "):
@@ -32,7 +32,7 @@ class Parrots:
             yield word + " "
             if self.breaks:
                 raise CandidateError("It broke off.")
-        told.n_tokens = 7
+        report.n_tokens = 7
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from annotation.judge.candidates import CandidateError, Told
+from annotation.judge.candidates import AnswerReport, CandidateError
 from rlhf.launchers import processes
 from rlhf.serving import client, server_process
 from tests.rlhf.training.tiny import make_policy
@@ -76,7 +76,7 @@ def served(folder, tmp_path, settings):
 
 def ask(folder, port, temperature, *, words="please paint my red lamp", most=40):
     """The answer's pieces with when each came, and how many tokens it says that it has."""
-    told = Told()
+    report = AnswerReport()
     body = {
         "model": str(folder),
         "messages": [{"role": "user", "content": words}],
@@ -86,9 +86,9 @@ def ask(folder, port, temperature, *, words="please paint my red lamp", most=40)
     }
     pieces = [
         (time.monotonic(), piece)
-        for piece in client.stream_completion(f"http://127.0.0.1:{port}/v1", body, told)
+        for piece in client.stream_completion(f"http://127.0.0.1:{port}/v1", body, report)
     ]
-    return pieces, told
+    return pieces, report
 
 
 def likeliest(folder, words, most):
@@ -125,7 +125,7 @@ def test_two_answers_grow_together_each_at_its_own_temperature(make, tmp_path, s
             thread.start()
         for thread in threads:
             thread.join()
-        (cold, cold_told), (hot, _) = found[0.01], found[20.0]
+        (cold, cold_report), (hot, _) = found[0.01], found[20.0]
         # 1. Each had begun before the other had ended.
         assert cold[0][0] < hot[-1][0]
         assert hot[0][0] < cold[-1][0]
@@ -134,12 +134,12 @@ def test_two_answers_grow_together_each_at_its_own_temperature(make, tmp_path, s
         assert words == likeliest(folder, "please paint my red lamp", 40)
         hot_ones = {"".join(p for _, p in ask(folder, port, 20.0)[0]) for _ in range(3)}
         assert len(hot_ones | {"".join(p for _, p in hot), words}) == 5
-        assert 0 < cold_told.n_tokens <= 40
-        # 3. Who writes more than the model can read is told so; everybody else goes on.
+        assert 0 < cold_report.n_tokens <= 40
+        # 3. A person who writes more than fits the context is told so; the others go on.
         with pytest.raises(CandidateError, match="too long"):
             ask(folder, port, 1.0, words="lamp " * 300)
-        _, told = ask(folder, port, 1.0, words="lamp " * 90, most=400)
-        assert told.n_tokens < 40  # no further than its context
+        _, report = ask(folder, port, 1.0, words="lamp " * 90, most=400)
+        assert report.n_tokens < 40  # no further than its context
         assert ask(folder, port, 1.0, most=4)[0]
     finally:
         processes.stop(process, grace=5.0)

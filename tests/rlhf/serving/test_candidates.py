@@ -10,7 +10,7 @@ import pytest
 from django.urls import reverse
 
 from annotation.judge import candidates as live_candidates
-from annotation.judge.candidates import CandidateError, Told
+from annotation.judge.candidates import AnswerReport, CandidateError
 from annotation.models import DialogueCampaign
 from tests.annotation.talking import new_campaign
 
@@ -98,11 +98,11 @@ def write_outside(project, grace, report=None):
     state = source.serving(campaign)
     [writer, _] = source.writers(campaign, 2)
     messages = [{"role": "user", "content": "Hello"}]
-    return state, "".join(source.write(writer, messages, report or Told()))
+    return state, "".join(source.write(writer, messages, report or AnswerReport()))
 
 
 def test_an_outside_server_answers_with_the_key_it_wants(outside, project, grace, client):
-    report = Told()
+    report = AnswerReport()
     with outside() as requests:
         state, text = write_outside(project, grace, report)
         client.force_login(grace)

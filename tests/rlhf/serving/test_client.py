@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from annotation.judge.candidates import CandidateError, Told
+from annotation.judge.candidates import AnswerReport, CandidateError
 from rlhf.serving import client
 
 CHUNK = b'data: {"choices": [{"delta": {"content": "drip"}}]}\n\n'
@@ -45,7 +45,7 @@ def endless_server(pause):
 
 def test_pieces_come_as_they_are_written_and_closing_the_iterator_ends_the_connection():
     with endless_server(0.05) as (url, left_alone):
-        pieces = client.stream_completion(url, {"model": "m"}, Told())
+        pieces = client.stream_completion(url, {"model": "m"}, AnswerReport())
         assert [next(pieces), next(pieces)] == ["drip", "drip"]
         pieces.close()
         assert left_alone.wait(5)
@@ -56,7 +56,7 @@ def test_a_server_that_falls_silent_has_broken_off(monkeypatch):
     client._client.cache_clear()
     try:
         with endless_server(3) as (url, _):
-            pieces = client.stream_completion(url, {"model": "m"}, Told())
+            pieces = client.stream_completion(url, {"model": "m"}, AnswerReport())
             assert next(pieces) == "drip"
             with pytest.raises(CandidateError, match="in the middle"):
                 next(pieces)
