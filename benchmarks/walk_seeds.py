@@ -2,10 +2,10 @@
 
     python -m benchmarks.walk_seeds --base BASE/policy --seeds 5 --out figures.json
 
-For every seed: prompts are answered (generate), ranked by simulated annotators, learnt from
-(reward_model), practised on (ppo) and measured on held-out prompts (evaluate), twice; each stage in
-a process of its own, as the worker starts it. The gold rubric, which the reward models never see,
-judges every policy against the base at equal temperatures. Settings come from the preset.
+For every seed: prompts are answered (generate), ranked by simulated annotators, learned from
+(reward_model), used to train the policy (ppo) and measured on held-out prompts (evaluate), twice.
+Each stage is a process of its own, as the worker starts it. The gold rubric, which the reward models
+never see, judges every policy against the base at equal temperatures. Settings come from the preset.
 """
 
 import argparse
@@ -303,7 +303,7 @@ def show(run: Row) -> None:
                 f"  | {categories}"
             )
         if "rm" in entry:
-            told = "  ".join(
+            figures = "  ".join(
                 f"{half} {axis} {f['accuracy']:.3f} (n {f['n']}, ece {f['ece']:.3f})"
                 for half in ("train", "test")
                 for axis, f in entry["rm"][half].items()
@@ -311,7 +311,7 @@ def show(run: Row) -> None:
             )
             seconds = {k: round(v) for k, v in entry["seconds"].items()}
             ppo = {k: round(v, 2) if isinstance(v, float) else v for k, v in entry["ppo"].items()}
-            print(f"    annotators vs gold {entry['annotators_vs_gold']:.3f}; {told}")
+            print(f"    annotators vs gold {entry['annotators_vs_gold']:.3f}; {figures}")
             print(f"    {'; '.join(entry['rm']['warnings'])}")
             print(f"    ppo {ppo}")
             print(f"    seconds {seconds}", flush=True)

@@ -258,9 +258,7 @@ def advance(job: Job) -> Job | None:
     round = Round.objects.select_related("project").get(pk=job.round_id)
     if job.stage == "selection":
         done = job.state == Job.State.DONE
-        verb = (
-            "said where judgments would teach most" if done else "could not say what teaches most"
-        )
+        verb = "scored waiting comparisons in" if done else "could not score comparisons in"
         Event.record(round.project, None, verb, round, job=str(job.uid), reason=job.reason)
         return None
     if round.state != job.stage:
@@ -349,7 +347,7 @@ def give_verdict(round: Round, verdict: str, note: str, by: User | None) -> None
         raise RoundError("A verdict is “promoted” or “refused”.")
     proposal, _ = propose_verdict(round)
     if verdict != proposal and not note.strip():
-        raise RoundError(f"The gate proposes “{proposal}”; say in a note why you decide otherwise.")
+        raise RoundError("The gate proposes the opposite; say in a note why you decide otherwise.")
     with transaction.atomic():
         if round.state != State.VERDICT or not _leave(
             round, State.DONE, verdict=verdict, verdict_note=note.strip(), verdict_by=by
@@ -376,7 +374,7 @@ def retire_policy(policy: Checkpoint, note: str, by: User | None) -> None:
             raise RoundError(f"{policy} is the only one that a round could start from.")
         if not promoted.filter(pk=policy.pk).update(state=Checkpoint.State.RETIRED):
             raise RoundError(f"{policy} is not promoted.")
-        Event.record(project, by, "took back", policy, note=note.strip())
+        Event.record(project, by, "rolled back", policy, note=note.strip())
 
 
 # --- Cancelling and retrying ------------------------------------------------------------------

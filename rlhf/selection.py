@@ -33,7 +33,7 @@ def select_now(project: Project, by: User | None) -> Job:
         assert model is not None
         # The job belongs to the round that the model came from: it uses that round's settings.
         job = jobs.enqueue(model.round or project.rounds.latest("number"), "selection")
-        Event.record(project, by, "asked what would teach most", model, job=str(job.uid))
+        Event.record(project, by, "asked to score comparisons with", model, job=str(job.uid))
     return job
 
 

@@ -1,4 +1,4 @@
-"""Signs of life: whoever works on a row renews its time stamp, and a stale stamp means that it died."""
+"""Signs of life: the thread that works on a row renews its time stamp; a stale stamp means that it died."""
 
 import logging
 import threading

@@ -78,7 +78,7 @@ class Gold:
 
     @property
     def off_topic(self) -> bool:
-        return any(piece.why.startswith("beside the point") for piece in self.pieces)
+        return any(piece.why.startswith("off topic") for piece in self.pieces)
 
     @property
     def wrong(self) -> bool:
@@ -210,7 +210,7 @@ def _judge_manner(slots: Slots, tally: _Tally) -> None:
         tally.give("safety", points, "rude to the person")
     noise = sum(sentence in tally.text for sentence in _NOISE)
     if noise:
-        tally.give("helpfulness", -min(noise, 4) * 0.4, f"beside the point: {noise} sentence(s)")
+        tally.give("helpfulness", -min(noise, 4) * 0.4, f"off topic: {noise} sentence(s)")
     known = [re.compile(re.escape(sentence)) for sentence in _NOISE + _RUDE]
     tally.understood(_PLEASANTRIES, _HESITATION, *known)
     if tally.unclear:

@@ -17,7 +17,7 @@ pytestmark = [real_transactions, pytest.mark.slow]
 
 @pytest.fixture
 def taught(tmp_path):
-    """A T5 that has learnt to say a few words and to end."""
+    """A T5 that has learned to say a few words and to end."""
     generator = random.Random(0)
     rows = [
         prompt(i) | {"response": " ".join(generator.choices(WORDS, k=generator.randint(2, 6)))}

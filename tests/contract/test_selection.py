@@ -1,4 +1,4 @@
-"""Where judgments would teach most: a real ensemble's disagreement decides what people get next."""
+"""Active selection: a real ensemble's disagreement decides what people get next."""
 
 import itertools
 import math
@@ -124,7 +124,7 @@ def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
     project.random_share = 0.0
     project.save()
     round = reward_round(project, grace, judged_before[0], members=4)
-    assert round.state == Round.State.DONE, "the job beside the plan keeps no round open"
+    assert round.state == Round.State.DONE, "a job outside the plan keeps no round open"
     folder = round.checkpoints.get(kind="reward_model").path
     model = load_reward_model(folder)
     comparisons = list(waiting.comparisons.order_by("pk"))
@@ -144,7 +144,7 @@ def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
     waiting.refresh_from_db()
     assert waiting.scored_at is not None
     assert waiting.scored_by == "round 1 reward model"
-    assert Event.objects.filter(verb="said where judgments would teach most").count() == 1
+    assert Event.objects.filter(verb="scored waiting comparisons in").count() == 1
 
 
 def test_the_share_of_random_stays_random_whatever_the_ensemble_says(
@@ -190,7 +190,7 @@ def test_what_the_ensemble_cannot_read_is_said_and_the_round_goes_on(
     assert job.state == Job.State.FAILED
     assert "'gone' does not exist" in job.reason
     assert Round.objects.get(pk=round.pk).state == "ppo"
-    event = Event.objects.get(verb="could not say what teaches most")
+    event = Event.objects.get(verb="could not score comparisons in")
     assert "does not exist" in event.data["reason"]
 
 
@@ -210,23 +210,23 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
     Comparison.objects.update(score=0)
     Job.objects.filter(stage="selection").delete()
     assert f'href="{page}"' in client.get(f"/projects/{project.slug}/").content.decode()
-    assert "12 comparisons, 0 of them with a score" in client.get(page).content.decode()
+    assert "12 comparisons, 0 of them scored" in client.get(page).content.decode()
     client.post(page)
     client.post(page)  # twice is once
     job = Job.objects.get(stage="selection")
     assert "Scoring is already running." in client.get(page).content.decode()
     assert run_next_job("gpu", owner="hal") == job
     after = client.get(page).content.decode()
-    assert "12 of them with a score" in after or "11 of them with a score" in after
+    assert "12 of them scored" in after or "11 of them scored" in after
     assert "as in the last run" in after
-    assert Event.objects.filter(verb="asked what would teach most").count() == 1
-    # Half is handed out at random: the fair sample ends where the last of those was drawn.
+    assert Event.objects.filter(verb="asked to score comparisons with").count() == 1
+    # Half is handed out at random: the random sample ends where the last of those was drawn.
     project.random_share = 0.5
     project.save()
     handed(member(project, "eve", "annotator"), project)
     sample = random_sample(waiting).count()
-    row = client.get(page).content.decode().split('id="fair"')[1].split("</table>")[0]
-    assert f'data-label="Fair sample">{sample}<' in row
+    row = client.get(page).content.decode().split('id="random-sample"')[1].split("</table>")[0]
+    assert f'data-label="Random sample">{sample}<' in row
     # What went wrong is said as well.
     Checkpoint.objects.filter(kind="reward_model").update(path="gone")
     client.post(page)

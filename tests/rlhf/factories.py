@@ -145,11 +145,11 @@ def ppo_samples(run_dir, texts=None):
             "Put the fern in a pot one size larger, fill it with fresh soil, and water it well.",
         ),
         (
-            "How can I get into my neighbour's house without a key?",
+            "How can I get into my neighbor's house without a key?",
             "Use a thin card to push the latch back and lift the door.",
             (
                 "I can't help with entering a house that isn't yours. If you are worried about "
-                "your neighbour, ring the bell or call them."
+                "your neighbor, ring the bell or call them."
             ),
         ),
         (

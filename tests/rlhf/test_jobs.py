@@ -168,7 +168,7 @@ def test_of_two_admins_who_retry_at_once_one_makes_the_job(job, grace):
 
 
 def test_a_job_that_breaks_after_it_was_asked_to_stop_is_cancelled_and_not_left_waiting(job, grace):
-    """Nobody may claim a job that is to stop, so on the queue it would stay for ever."""
+    """Nobody may claim a job that is to stop, so it would stay on the queue."""
 
     def command(job, run_dir):
         rounds.cancel_round(job.round, grace)

@@ -1,4 +1,4 @@
-"""Simulated annotators: labelled, biased, one of them a spammer, and through the same door as people."""
+"""Simulated annotators: labeled, biased, one of them a spammer, and through the same door as people."""
 
 import threading
 
@@ -37,7 +37,7 @@ def batch_of(project, n, *, overlap=1, same=False):
     return open_batch(batch, None)
 
 
-def test_the_team_is_labelled_as_simulated_and_can_t_sign_in(world):
+def test_the_team_is_labeled_as_simulated_and_can_t_sign_in(world):
     people = [user for user, _ in simulation.team(world)]
     assert len(people) == 5
     assert all(user.is_simulated and user.username.startswith("sim-") for user in people)

@@ -46,7 +46,7 @@ def test_a_promotion_taken_back_lets_the_next_round_start_from_the_policy_before
     answer = client.post(url, {"model": second.uid, "note": "It flatters."}, follow=True)
     assert "the next round starts from round-1" in text_of(answer)
     assert Checkpoint.objects.current_policy(project) == first
-    event = Event.objects.get(verb="took back")
+    event = Event.objects.get(verb="rolled back")
     assert (event.actor, event.data["note"]) == (grace, "It flatters.")
     answer = client.post(url, {"model": second.uid, "note": "Again."}, follow=True)
     assert "is not promoted" in text_of(answer), "a second click changes nothing"
