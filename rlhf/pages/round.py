@@ -14,7 +14,8 @@ from rlhf import run_reports
 from rlhf.dashboard.curves import curves_of
 from rlhf.dashboard.reward_panel import reward_report
 from rlhf.dashboard.score_table import score_table
-from rlhf.dashboard.settings_table import settings_table, shown_value
+from rlhf.dashboard.settings_table import settings_table
+from rlhf.dashboard.snapshot_counts import count_rows
 from rlhf.dashboard.stage_facts import stage_facts
 from rlhf.dashboard.tables import as_csv
 from rlhf.models import Job, Round
@@ -113,11 +114,7 @@ def _annotate(project: Project, round: Round) -> dict[str, Any]:
 
 
 def _snapshot(project: Project, round: Round) -> dict[str, Any]:
-    if round.snapshot is None:
-        return {}
-    counts = round.snapshot.counts.items()
-    rows = [(str(name).replace("_", " "), shown_value(count)) for name, count in counts if count]
-    return {"counts": rows}
+    return {"counts": count_rows(round.snapshot.counts)} if round.snapshot else {}
 
 
 def _evaluate(project: Project, round: Round) -> dict[str, Any]:

@@ -93,11 +93,20 @@ def test_the_reward_models_accuracy_comes_with_interval_warning_and_people(
 
 def test_the_snapshots_counts_are_told_in_words(client, mission, project, rita):
     snapshot = mission["rounds"][2].snapshot
-    snapshot.counts = {"judgments": 48, "pairs": {"helpfulness": 267, "safety": 169}, "none": 0}
+    snapshot.counts = {
+        "judgments": 48,
+        "pairs": {"helpfulness": 267, "safety": 169},
+        "guidelines": {"1": 1718},
+        "left_out": {"heldout": 4, "not_signed_off": 0, "excluded": 0, "overruled": 2},
+        "none": 0,
+    }
     snapshot.save()
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2, stage="snapshot"))
     assert "<dt>Pairs</dt><dd>helpfulness 267, safety 169</dd>" in body
+    assert "<dt>Guidelines</dt><dd>version 1: 1,718 judgments</dd>" in body
+    assert "<dd>4 on held-out prompts, 2 superseded by review</dd>" in body
+    assert "not signed off" not in body
     assert "{" not in body.split('class="facts"')[1].split("</dl>")[0]
 
 
