@@ -7,7 +7,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def english_only(view: View) -> View:
-    """Mark a page whose template is in no catalogue (`locale/make.py` lists those that are).
+    """Mark a page whose template is in no catalog (`locale/make.py` lists those that are).
 
     It stays English as a whole. Otherwise the phrases that it shares with other pages would be
     translated, and the rest would not (`config/middleware.py`).

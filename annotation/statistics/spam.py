@@ -13,7 +13,7 @@ SURE = 0.001
 
 
 def gettext_noop(text: str) -> str:
-    """Marks a text for the catalogue. Django's own asks for settings, and arithmetic has none."""
+    """Marks a text for the catalog. Django's own asks for settings, and arithmetic has none."""
     return text
 
 

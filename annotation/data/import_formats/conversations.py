@@ -7,6 +7,7 @@ from annotation.data.import_formats.messages import (
     shared_beginning,
     transcript,
     until_last_user_turn,
+    with_system,
 )
 from annotation.data.import_formats.report import ImportReport, PromptItem, Row
 
@@ -16,7 +17,7 @@ def conversation_prompt(row: Row, report: ImportReport) -> PromptItem:
     value = row.get(key)
     if isinstance(value, str) and value.lstrip().startswith("["):  # a CSV cell
         value = parse_json(value)
-    return prompt_item(row, checked_messages(value, key), report)
+    return prompt_item(row, with_system(row, checked_messages(value, key)), report)
 
 
 def transcript_prompt(row: Row, report: ImportReport) -> PromptItem:
@@ -26,4 +27,4 @@ def transcript_prompt(row: Row, report: ImportReport) -> PromptItem:
         messages = shared_beginning(
             transcript(row.get("chosen"), "chosen"), transcript(row.get("rejected"), "rejected")
         )
-    return prompt_item(row, until_last_user_turn(messages), report)
+    return prompt_item(row, with_system(row, until_last_user_turn(messages)), report)

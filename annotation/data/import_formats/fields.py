@@ -2,6 +2,7 @@
 
 import json
 import math
+import unicodedata
 from typing import Any, NoReturn
 
 from annotation.data.import_formats.report import RowError
@@ -10,6 +11,8 @@ MIB = 2**20
 MAX_TEXT = MIB  # characters in one message or response
 
 TEXT_KEYS = ("prompt", "text", "question", "instruction")
+# What may stand in a column of its own and belongs to the prompt.
+CONTEXT_KEYS = ("system", "history", "input", "context")
 ID_KEYS = ("prompt_id", "question_id", "message_tree_id", "external_id", "uid", "id")
 SPLITS = {
     "": "",
@@ -76,6 +79,23 @@ def label(value: Any, what: str, limit: int) -> str:
     if len(text) > limit:
         raise RowError(f"{what} is longer than {limit} characters.")
     return text
+
+
+def whole_number(value: Any) -> int | None:
+    """The number if it is whole (1.0, as pandas writes a nullable column, is 1), else None."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
+def look_the_same(first: str, second: str) -> bool:
+    """Whether two texts differ in line ends, white space or Unicode form only; indentation counts."""
+    return first == second or _visible(first) == _visible(second)
+
+
+def _visible(text: str) -> list[str]:
+    lines = unicodedata.normalize("NFC", text).strip().splitlines()
+    return [line[: len(line) - len(line.lstrip())] + " ".join(line.split()) for line in lines]
 
 
 def split(value: Any) -> str:

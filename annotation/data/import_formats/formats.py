@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from annotation.data.import_formats.conversations import conversation_prompt, transcript_prompt
-from annotation.data.import_formats.fields import TEXT_KEYS
+from annotation.data.import_formats.fields import CONTEXT_KEYS, ID_KEYS, TEXT_KEYS
 from annotation.data.import_formats.messages import TURN
 from annotation.data.import_formats.pairs import transcript_pair, trl_pair
 from annotation.data.import_formats.plain_prompts import (
@@ -37,6 +37,24 @@ COMPARISON_FORMATS: dict[str, Callable[[Row, str, ImportReport], Iterable[Compar
     "ranking": ranking,
 }
 
+LABELS = {*ID_KEYS, "category", "risk", "split", "skill", "priority"}
+PAIR = {"prompt", "chosen", "rejected"}
+# The columns that each format reads; the report names any other column that is not empty.
+PROMPT_COLUMNS = {
+    "plain": {*LABELS, *TEXT_KEYS, *CONTEXT_KEYS},
+    "conversation": {*LABELS, "messages", "prompt", "system"},
+    "transcript": {*LABELS, *PAIR, "system"},
+    "instructions": {*LABELS, *CONTEXT_KEYS, "instruction", "instances"},
+    "turns": {*LABELS, *CONTEXT_KEYS, "turns"},
+    "tree": {*LABELS, "prompt"},
+}
+COMPARISON_COLUMNS = {
+    "transcript": {*LABELS, *PAIR, "system"},
+    "trl": {*LABELS, *PAIR, *CONTEXT_KEYS},
+    "tree": {*LABELS, "prompt"},
+    "ranking": {*LABELS, "messages", "prompt", "responses", "ranks", "unranked", "system"},
+}
+
 FORMAT_NAMES = {
     "plain": "one prompt a row",
     "conversation": "conversations (messages with roles)",
@@ -63,7 +81,7 @@ def detect_prompts(row: Row) -> str:
         return "transcript"
     if "turns" in row:
         return "turns"
-    if "instruction" in row and ("input" in row or "instances" in row):
+    if "instruction" in row and any(key in row for key in ("input", "context", "instances")):
         return "instructions"
     if any(isinstance(row.get(key), str) for key in TEXT_KEYS):
         return "plain"

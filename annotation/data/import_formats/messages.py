@@ -85,6 +85,38 @@ def shared_beginning(first: list[Message], second: list[Message]) -> list[Messag
     return shared
 
 
+def prompt_of_texts(row: Row, text: str) -> list[Message]:
+    """A prompt given as text, with what other columns of its row add to it.
+
+    `input` or `context` follow the text, as in instruction data; `history` are earlier turns, each a
+    pair of the user's message and the assistant's; `system` comes first.
+    """
+    for key in ("input", "context"):
+        if addition := checked_text(row.get(key) or "", key, may_be_empty=True).strip():
+            text = checked_text(f"{text}\n\n{addition}", "the prompt")
+    messages: list[Message] = []
+    history = row.get("history") or []
+    if not isinstance(history, list) or any(
+        not isinstance(turn, list) or len(turn) != 2 for turn in history
+    ):
+        raise RowError("history is not a list of pairs: a message of the user, a response.")
+    for turn in history:
+        for role, content in zip(("user", "assistant"), turn, strict=True):
+            content = checked_text(content, "a message of history", may_be_empty=True)
+            messages.append({"role": role, "content": content})
+    return with_system(row, [*messages, {"role": "user", "content": text}])
+
+
+def with_system(row: Row, messages: list[Message]) -> list[Message]:
+    """The messages after the system message of the row's column `system`, if it has one."""
+    system = checked_text(row.get("system") or "", "system", may_be_empty=True)
+    if not system.strip():
+        return messages
+    if messages and messages[0]["role"] == "system":
+        raise RowError("the system message is given twice: in its column and in the messages.")
+    return [{"role": "system", "content": system}, *messages]
+
+
 def prompt_item(row: Row, messages: list[Message], report: ImportReport) -> PromptItem:
     """The prompt, with the row's category, risk, split, id, skill and priority."""
     if len(messages) > MAX_MESSAGES:

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from typing import Any
 
-from annotation.data.import_formats.fields import checked_text
+from annotation.data.import_formats.fields import checked_text, look_the_same
 from annotation.data.import_formats.messages import (
     checked_messages,
     prompt_item,
+    prompt_of_texts,
     shared_beginning,
     transcript,
     until_last_user_turn,
+    with_system,
 )
 from annotation.data.import_formats.report import (
     ComparisonItem,
@@ -21,6 +23,7 @@ from annotation.data.import_formats.report import (
 from annotation.models import Message
 
 IDENTICAL = "both responses are identical"
+SAME_TO_THE_EYE = "the responses differ in white space or Unicode form only"
 
 
 def transcript_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonItem]:
@@ -32,7 +35,7 @@ def transcript_pair(row: Row, axis: str, report: ImportReport) -> Iterable[Compa
         prompt, chosen, rejected = _split_conversations(
             transcript(row.get("chosen"), "chosen"), transcript(row.get("rejected"), "rejected")
         )
-    yield _comparison(row, prompt, chosen, rejected, axis, report)
+    yield _comparison(row, with_system(row, prompt), chosen, rejected, axis, report)
 
 
 def trl_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonItem]:
@@ -41,10 +44,11 @@ def trl_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonIt
         messages, chosen, rejected = _split_conversations(
             checked_messages(chosen, "chosen"), checked_messages(rejected, "rejected")
         )
+        messages = with_system(row, messages)
     elif isinstance(prompt, str):
-        messages = [Message(role="user", content=checked_text(prompt, "prompt"))]
+        messages = prompt_of_texts(row, checked_text(prompt, "prompt"))
     else:
-        messages = checked_messages(prompt, "prompt")
+        messages = with_system(row, checked_messages(prompt, "prompt"))
     yield _comparison(
         row, messages, _response(chosen, "chosen"), _response(rejected, "rejected"), axis, report
     )
@@ -77,6 +81,8 @@ def _comparison(
 ) -> ComparisonItem:
     if chosen == rejected:
         raise SkipRow(IDENTICAL)
+    if look_the_same(chosen, rejected):
+        raise SkipRow(SAME_TO_THE_EYE)
     if prompt and prompt[-1]["role"] != "user":
         raise RowError("the prompt does not end with the user's turn.")
     for text in (chosen, rejected):

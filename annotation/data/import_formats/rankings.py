@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from annotation.data.import_formats.fields import checked_text
-from annotation.data.import_formats.messages import checked_messages, prompt_item
+from annotation.data.import_formats.fields import checked_text, whole_number
+from annotation.data.import_formats.messages import checked_messages, prompt_item, with_system
 from annotation.data.import_formats.report import (
     ComparisonItem,
     ImportReport,
@@ -22,12 +22,14 @@ def ranking(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonIte
     if not isinstance(responses, list) or not 2 <= len(responses) <= MAX_RESPONSES:
         raise RowError(f"responses is not a list of 2 to {MAX_RESPONSES} texts.")
     texts = [checked_text(text, "a response", may_be_empty=True) for text in responses]
-    if len(set(texts)) < len(texts):
-        raise RowError("two responses are the same text.")
+    if len(set(texts)) == 1:
+        raise SkipRow("all responses are identical")
     ranks = _checked_ranks(row.get("ranks"), axis, len(texts), rest_below=rest_below)
     if not ranks:
         raise SkipRow("nothing is ranked")
-    messages = checked_messages(row.get("messages", row.get("prompt")), "messages")
+    messages = with_system(
+        row, checked_messages(row.get("messages", row.get("prompt")), "messages")
+    )
     item = prompt_item(row, messages, report)
     yield ComparisonItem(item, [(text, "") for text in texts], ranks, rest_below)
 
@@ -46,10 +48,11 @@ def _checked_ranks(
             continue
         if not isinstance(ranks, list) or len(ranks) != n_responses:
             raise RowError(f"ranks.{name} does not have one rank for each response.")
-        if any(rank is not None and (type(rank) is not int or rank < 1) for rank in ranks):
+        whole = [None if rank is None else whole_number(rank) or 0 for rank in ranks]
+        if any(rank is not None and rank < 1 for rank in whole):
             raise RowError(f"ranks.{name} has a value that is not a whole number from 1 or null.")
-        if sum(rank is not None for rank in ranks) >= (1 if rest_below else 2):
-            checked[str(name)] = dense_ranks(ranks)
+        if sum(rank is not None for rank in whole) >= (1 if rest_below else 2):
+            checked[str(name)] = dense_ranks(whole)
     return checked
 
 

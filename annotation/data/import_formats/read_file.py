@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from annotation.data.import_formats.formats import (
+    COMPARISON_COLUMNS,
     COMPARISON_FORMATS,
     FORMAT_NAMES,
+    PROMPT_COLUMNS,
     PROMPT_FORMATS,
     detect_comparisons,
     detect_prompts,
@@ -38,7 +40,7 @@ def read_prompts(
             report.n_duplicates += 1
         items.setdefault(item.sha256, item)
 
-    report = _read_rows(file, format, PROMPT_FORMATS, detect_prompts, add)
+    report = _read_rows(file, format, PROMPT_COLUMNS, detect_prompts, add)
     report.examples = list(items.values())[:N_EXAMPLES]
     return list(items.values()), report
 
@@ -66,7 +68,7 @@ def read_comparisons(
         report = ImportReport()
         report.add_problem(None, f"The project has no axis {axis!r}; it has {', '.join(axes)}.")
         return [], report
-    report = _read_rows(file, format, COMPARISON_FORMATS, detect_comparisons, add)
+    report = _read_rows(file, format, COMPARISON_COLUMNS, detect_comparisons, add)
     report.examples = list(items.values())[:N_EXAMPLES]
     return list(items.values()), report
 
@@ -74,14 +76,19 @@ def read_comparisons(
 def _read_rows(
     file: Path | BinaryIO,
     format: str,
-    formats: Mapping[str, Any],
+    columns: Mapping[str, set[str]],
     detect: Callable[[Row], str],
     add: Callable[[Row, str, ImportReport], None],
 ) -> ImportReport:
-    """Call `add` with each row and its format; the first row decides the format of "auto"."""
+    """Call `add` with each row and its format; `columns` are those that each format reads.
+
+    With "auto" each row is recognized by itself; a row in no format is read as the one before, whose
+    error message is more exact.
+    """
     report = ImportReport(format="" if format == "auto" else format)
-    if report.format and report.format not in formats:
-        problem = f"There is no format {format!r}; choose auto or {', '.join(formats)}."
+    formats_used: dict[str, None] = {}
+    if report.format and report.format not in columns:
+        problem = f"There is no format {format!r}; choose auto or {', '.join(columns)}."
         report.add_problem(None, problem)
         return report
     try:
@@ -93,8 +100,10 @@ def _read_rows(
                 report.add_problem(number, problem)
                 break
             try:
-                report.format = report.format or detect(row)
-                add(row, report.format, report)
+                row_format = format if format != "auto" else _detected(row, detect, formats_used)
+                formats_used[row_format] = None
+                _note_unread(row, columns[row_format], report)
+                add(row, row_format, report)
             except RowError as error:
                 report.add_problem(number, str(error))
             except SkipRow as reason:
@@ -103,5 +112,24 @@ def _read_rows(
             report.add_problem(None, "The file has no rows.")
     except FileError as error:
         report.add_problem(None, str(error))
-    report.format_name = FORMAT_NAMES.get(report.format, "")
+    report.format = report.format or next(iter(formats_used), "")
+    names = [FORMAT_NAMES[name] for name in formats_used or [report.format] if name]
+    report.format_name = "; ".join(names)
     return report
+
+
+def _detected(row: Row, detect: Callable[[Row], str], formats_used: Mapping[str, None]) -> str:
+    try:
+        return detect(row)
+    except RowError:
+        if not formats_used:
+            raise
+        return list(formats_used)[-1]
+
+
+def _note_unread(row: Row, known: set[str], report: ImportReport) -> None:
+    report.unread.update(
+        str(column)
+        for column, value in row.items()
+        if column not in known and value not in (None, "", [], {})
+    )

@@ -11,6 +11,7 @@ from annotation.models import Batch, Message, Source
 Row = dict[str, Any]
 
 SHOWN_PROBLEMS = 50
+SHOWN_COLUMNS = 12
 
 
 class RowError(ValueError):
@@ -91,6 +92,8 @@ class ImportReport:
     """Valid rows that were not imported, by reason."""
     notes: Counter[str] = field(default_factory=Counter)
     """What changed or is missing in imported rows."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Columns that no format reads, with their number of rows."""
     sha256: str = ""
     seconds: float = 0.0
     source: Source | None = None
@@ -104,8 +107,15 @@ class ImportReport:
     @property
     def remarks(self) -> list[str]:
         """What was skipped and what to know, each with its number of rows."""
-        skipped = [f"{n:,} skipped: {reason}" for reason, n in self.skipped.items()]
-        return skipped + [f"{n:,}: {note}" for note, n in self.notes.items()]
+        remarks = [f"{n:,} skipped: {reason}" for reason, n in self.skipped.items()]
+        remarks += [f"{n:,}: {note}" for note, n in self.notes.items()]
+        if self.unread:
+            columns = [
+                f"{name[:30]} ({n:,} rows)" for name, n in self.unread.most_common(SHOWN_COLUMNS)
+            ]
+            more = ", …" if len(self.unread) > SHOWN_COLUMNS else ""
+            remarks.append(f"columns not read: {', '.join(columns)}{more}")
+        return remarks
 
     def add_problem(self, line: int | None, reason: str) -> None:
         self.n_problems += 1

@@ -5,11 +5,13 @@ import gzip
 import hashlib
 import io
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from annotation.data.import_formats.fields import (
+    CONTEXT_KEYS,
     ID_KEYS,
     MAX_TEXT,
     MIB,
@@ -24,6 +26,7 @@ MAX_GZIP_RATIO = 100
 
 KNOWN_COLUMNS = {
     *TEXT_KEYS,
+    *CONTEXT_KEYS,
     *ID_KEYS,
     "chosen",
     "rejected",
@@ -169,5 +172,10 @@ def _header(cells: list[str]) -> list[str]:
         raise FileError(
             'The first line names no known column; name the column of prompts "prompt" '
             "(others: category, risk, split, skill, priority, id), or use JSON Lines."
+        )
+    repeated = next((name for name, n in Counter(header).items() if name and n > 1), None)
+    if repeated is not None:
+        raise FileError(
+            f"The first line names the column “{repeated[:40]}” twice; rename one of them."
         )
     return header

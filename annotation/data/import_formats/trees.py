@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from annotation.data.import_formats.fields import checked_text
+from annotation.data.import_formats.fields import checked_text, whole_number
 from annotation.data.import_formats.messages import MAX_MESSAGES, ROLES, prompt_item
 from annotation.data.import_formats.rankings import dense_ranks
 from annotation.data.import_formats.report import (
@@ -65,8 +65,12 @@ def _replies(node: Node) -> list[Node]:
 def _ranked_replies(
     row: Row, messages: list[Message], replies: list[Node], axis: str, report: ImportReport
 ) -> ComparisonItem | None:
-    ranked = [reply for reply in replies if reply.get("rank") is not None]
-    if any(type(reply["rank"]) is not int for reply in ranked):
+    ranked = [
+        {**reply, "rank": whole_number(reply["rank"])}
+        for reply in replies
+        if reply.get("rank") is not None
+    ]
+    if any(reply["rank"] is None for reply in ranked):
         raise RowError("a rank is not a whole number.")
     if len(ranked) < len(replies) and ranked:
         report.notes["a reply without a rank was left out"] += len(replies) - len(ranked)

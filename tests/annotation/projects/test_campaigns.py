@@ -129,7 +129,7 @@ def test_closing_asks_first_and_can_be_taken_back(client, grace, rita, project):
     assert "1 judgment is missing" in asked
     assert "kept as an extra" in asked
     assert again not in page
-    # The list is fetched anew every ten seconds: what somebody has opened stays open.
+    # The list is fetched again every ten seconds: what somebody has opened stays open.
     assert 'hx-swap="outerMorph"' in page
     client.post(close)
     page = client.get("/projects/apollo/").content.decode()

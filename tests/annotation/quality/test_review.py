@@ -219,7 +219,7 @@ def test_a_reviewer_who_wants_nothing_harmful_is_handed_none(project, harmful, v
     assert "left to other reviewers" in page
     review.ask_for_review(case.comparison, vera)
     assert "Review 0 cases" in client.get("/projects/apollo/quality/").content.decode()
-    # Nor among what was decided lately.
+    # Nor among the recently decided ones.
     decide(case, vera)
     assert RISKY.split("'")[0] not in client.get("/projects/apollo/review/").content.decode()
 

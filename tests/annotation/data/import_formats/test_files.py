@@ -93,3 +93,8 @@ def test_a_file_that_is_read_to_its_end_meanwhile_takes_no_room_from_another():
     next(other)
     assert [row["prompt"] for _, row in one] == ["short"]
     assert [row["prompt"] for _, row in other] == [long]
+
+
+def test_a_header_with_one_name_twice_is_refused():
+    [(line, reason)] = refusals(io.BytesIO(b"prompt,category,Category\nQ,x,y\n"))
+    assert (line, "“category” twice" in reason) == (None, True)

@@ -134,3 +134,62 @@ def test_a_priority_without_end_is_refused(project, rita):
     odd = io.BytesIO(b'{"prompt": "x", "priority": 1' + b"0" * 400 + b"}")
     report = read_prompts(odd)[1]
     assert "priority is not a number" in str(report.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        (
+            {"system": "Be terse.", "prompt": "Name a tree."},
+            [("system", "Be terse."), ("user", "Name a tree.")],
+        ),
+        (
+            {"system": "Be terse.", "messages": [{"role": "user", "content": "Name a tree."}]},
+            [("system", "Be terse."), ("user", "Name a tree.")],
+        ),
+        (
+            {"prompt": "Another?", "history": [["Name a tree.", "An oak."]]},
+            [("user", "Name a tree."), ("assistant", "An oak."), ("user", "Another?")],
+        ),
+        (
+            {"instruction": "Sum up.", "context": "A long text."},
+            [("user", "Sum up.\n\nA long text.")],
+        ),
+        ({"prompt": "Translate.", "input": "Guten Tag"}, [("user", "Translate.\n\nGuten Tag")]),
+    ],
+)
+def test_columns_that_belong_to_the_prompt_become_part_of_it(row, messages):
+    [item], report = read_prompts(lines(row))
+    assert [(m["role"], m["content"]) for m in item.messages] == messages
+    assert report.remarks == []
+
+
+def test_a_column_that_is_not_read_is_named_with_its_number_of_rows():
+    rows = [{"prompt": "Why?", "source": "a", "note": ""}, {"prompt": "How?", "source": "b"}]
+    assert read_prompts(lines(*rows))[1].remarks == ["columns not read: source (2 rows)"]
+
+
+def test_a_system_message_that_is_given_twice_is_refused():
+    row = {"system": "A", "messages": [{"role": "system", "content": "B"}]}
+    row["messages"].append({"role": "user", "content": "Q"})
+    assert "given twice" in refusals(lines(row))[0][1]
+
+
+def test_a_history_that_is_no_list_of_pairs_is_refused():
+    for history in ("text", [["one"]], {"a": 1}, 3):
+        assert "history" in refusals(lines({"prompt": "Q", "history": history}))[0][1]
+
+
+def test_rows_of_several_formats_are_each_read_as_what_they_are():
+    bird = "\n\nHuman: Name a bird.\n\nAssistant: A wren.\n\nHuman: Another?\n\nAssistant:"
+    items, report = read_prompts(
+        lines(
+            {"prompt": "Name a tree."},
+            {"prompt": bird},
+            {"instruction": "Translate this.", "input": "Guten Tag"},
+        )
+    )
+    assert [len(item.messages) for item in items] == [1, 3, 1]
+    assert items[2].text == "Translate this.\n\nGuten Tag"
+    assert report.format == "plain"
+    assert "Human/Assistant" in report.format_name
