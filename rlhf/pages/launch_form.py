@@ -55,7 +55,7 @@ def by_key(section: str, values: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Knob:
+class SettingField:
     """One setting on the page: its form field, its value in the last round, and what it requires
     where it has no effect."""
 
@@ -72,18 +72,18 @@ class Section:
     """The settings of one stage (or of the round) that are folded, by group."""
 
     name: str
-    groups: list[tuple[str, list[Knob]]]
+    groups: list[tuple[str, list[SettingField]]]
     """(heading, settings); the heading of settings outside of groups is ""."""
 
     @property
-    def knobs(self) -> list[Knob]:
+    def settings(self) -> list[SettingField]:
         """All settings of the section."""
-        return [knob for _, knobs in self.groups for knob in knobs]
+        return [setting for _, settings in self.groups for setting in settings]
 
     @property
     def has_errors(self) -> bool:
         """Whether one of its fields was refused."""
-        return any(knob.field.errors for knob in self.knobs)
+        return any(setting.field.errors for setting in self.settings)
 
 
 class ListField(forms.CharField):
@@ -127,22 +127,22 @@ class LaunchForm(forms.Form):
             self.fields[f"{section}.{name}"] = _field(name, value, limits, hint)
 
     @property
-    def up_front(self) -> list[Knob]:
+    def up_front(self) -> list[SettingField]:
         """The few settings that most people change."""
         requirements = self._requirements()
-        return [self._knob(key, requirements) for key in UP_FRONT if key in self.fields]
+        return [self._setting_field(key, requirements) for key in UP_FRONT if key in self.fields]
 
     @property
     def folded(self) -> list[Section]:
         """All others, by section and group."""
-        sections: dict[str, dict[str, list[Knob]]] = {}
+        sections: dict[str, dict[str, list[SettingField]]] = {}
         requirements = self._requirements()
         for key in self.fields:
             if key not in UP_FRONT:
                 section, _, name = key.partition(".")
                 title = SECTIONS[section].settings()[name].group
                 groups = sections.setdefault(section, {})
-                groups.setdefault(title, []).append(self._knob(key, requirements))
+                groups.setdefault(title, []).append(self._setting_field(key, requirements))
         return [
             Section(section, list(sections[section].items()))
             for section in SECTIONS
@@ -162,7 +162,7 @@ class LaunchForm(forms.Form):
                 texts[f"{section}.{name}"] = requirement.text
         return texts
 
-    def _knob(self, key: str, requirements: Mapping[str, str]) -> Knob:
+    def _setting_field(self, key: str, requirements: Mapping[str, str]) -> SettingField:
         section, _, name = key.partition(".")
         field = self[key]
         before = by_key(section, (self.before or {}).get(section)).get(name)
@@ -172,7 +172,7 @@ class LaunchForm(forms.Form):
             value = field.value() if self.is_bound else self.fields[key].initial
         changed = before is not None and _plain(before) != _plain(value)
         shown = ", ".join(map(str, before)) if isinstance(before, list) else str(before)
-        return Knob(
+        return SettingField(
             field,
             NAMES.get(key, name),
             explained().get(section, {}).get(name, ""),
