@@ -61,7 +61,7 @@ def preflight(
         _check_live(project),
         *(_check_prompts(project, purpose, sizes) for purpose in _PROMPT_QUESTIONS),
         check_sources(project),
-        *([_check_written(project)] if frozen.sections["ppo"].ptx.weight else []),
+        *([_check_demonstrations(project)] if frozen.sections["ppo"].ptx.weight else []),
         _check_people(project, sizes.overlap),
         _check_disk(project),
         _check_workers(),
@@ -161,11 +161,11 @@ def check_sources(project: Project) -> Check:
     return Check("sources", question, "Yes.", "go", evidence)
 
 
-def _check_written(project: Project) -> Check:
-    question = "Are there written answers for ptx.weight to keep likely?"
+def _check_demonstrations(project: Project) -> Check:
+    question = "Are there demonstrations for ptx.weight?"
     if any(True for _ in demonstrations(project)):
         return Check("written", question, "Yes.", "go")
-    fix = "Have some written before PPO begins, or set ptx.weight to 0."
+    fix = "Collect some before PPO begins, or set ptx.weight to 0."
     return Check("written", question, "No.", "warning", fix=fix)
 
 

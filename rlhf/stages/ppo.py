@@ -45,8 +45,8 @@ def prepare_ppo(job: Job, run_dir: Path) -> None:
         written = list(demonstrations(round.project, until=job.created_at))
         if not written:
             raise StageError(
-                "ptx.weight keeps the answers that people wrote likely, but nobody has written one "
-                "that may be trained on; have some written, or set ptx.weight to 0."
+                "ptx.weight needs demonstrations, but nobody has written one that may be trained on; "
+                "collect some, or set ptx.weight to 0."
             )
         write_jsonl(run_dir / rundir.DATA / "ptx.jsonl", written)
 

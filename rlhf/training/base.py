@@ -5,7 +5,8 @@
 Reads `config.json` (BaseConfig) and `data/corpus.jsonl`, writes `policy/`: an ordinary Hugging Face
 folder. The corpus has two phases: clean answers first, so that the model learns to copy names before
 it learns bad habits, then the mix of styles that people will rank. On one machine the same
-configuration and corpus give the same bytes, also when the run is stopped and resumed.
+configuration and corpus give the same bytes, also when the run is stopped and resumed. A change
+that makes another policy of them raises CODE_VERSION in `rlhf/stages/base.py`.
 """
 
 import random

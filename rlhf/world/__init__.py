@@ -6,5 +6,6 @@
     rubric      the gold judge: regular expressions and lookups, never seen by a reward model
     annotators  simulated people: the rubric with noise and position bias, and a spammer
 
-Standard library only. Everything is a pure function of its seed.
+Standard library only. Everything is a pure function of its seed. A change of what `answers.corpus`
+yields raises CODE_VERSION in `rlhf/stages/base.py`.
 """

@@ -216,9 +216,9 @@ def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, s
     prompts = data.read_prompts(tmp_path)
     assert config.policy == "new"
     assert config.reward_model == "models/test_reward_model", "the judge that PPO has never seen"
-    found = read_opponents(tmp_path, {p.prompt_id for p in prompts})
-    assert set(found) == {"base", "previous"}
-    assert len(found["base"]) == 2 * len(heldout), "only the temperatures that are compared"
+    opponents = read_opponents(tmp_path, {p.prompt_id for p in prompts})
+    assert set(opponents) == {"base", "previous"}
+    assert len(opponents["base"]) == 2 * len(heldout), "only the temperatures that are compared"
 
 
 def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):

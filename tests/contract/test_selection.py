@@ -98,16 +98,16 @@ def told_again(model, comparison):
     """From the members' opinions alone: for each pair the entropy of what they expect together, less
     the mean entropy of what each expects; averaged over pairs, then over axes."""
     texts = [r.text for r in comparison.responses.order_by("pk")]
-    asked = [comparison.prompt.messages] * len(texts)
+    conversations = [comparison.prompt.messages] * len(texts)
     per_axis = []
-    for opinions in model.member_scores(asked, texts, standardized=False).values():
+    for opinions in model.member_scores(conversations, texts, standardized=False).values():
         members = opinions.tolist()
-        told = []
+        information = []
         for a, b in itertools.combinations(members, 2):
             wins = [1 / (1 + math.exp(y - x)) for x, y in zip(a, b, strict=True)]
             each = sum(map(entropy, wins)) / len(wins)
-            told.append(entropy(sum(wins) / len(wins)) - each)
-        per_axis.append(sum(told) / len(told))
+            information.append(entropy(sum(wins) / len(wins)) - each)
+        per_axis.append(sum(information) / len(information))
     return sum(per_axis) / len(per_axis)
 
 

@@ -98,15 +98,15 @@ def likeliest(folder, words, most):
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    asked = tokenizer.apply_chat_template(
+    inputs = tokenizer.apply_chat_template(
         [{"role": "user", "content": words}],
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,
     )
     with torch.no_grad():
-        written = model.generate(**asked, do_sample=False, max_new_tokens=most)
-    return tokenizer.decode(written[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+        written = model.generate(**inputs, do_sample=False, max_new_tokens=most)
+    return tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("make", [make_llama, make_gpt2])
@@ -116,16 +116,16 @@ def test_two_answers_grow_together_each_at_its_own_temperature(make, tmp_path, s
     process, port = served(folder, tmp_path, settings)
     try:
         ask(folder, port, 1.0, most=4)
-        found = {}
+        answers = {}
         threads = [
-            threading.Thread(target=lambda t=t: found.update({t: ask(folder, port, t)}))
+            threading.Thread(target=lambda t=t: answers.update({t: ask(folder, port, t)}))
             for t in (0.01, 20.0)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        (cold, cold_report), (hot, _) = found[0.01], found[20.0]
+        (cold, cold_report), (hot, _) = answers[0.01], answers[20.0]
         # 1. Each had begun before the other had ended.
         assert cold[0][0] < hot[-1][0]
         assert hot[0][0] < cold[-1][0]

@@ -80,8 +80,8 @@ def wait_until(condition, seconds=20.0, every=0.05):
     """The first true answer; AssertionError when there is none in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if found := condition():
-            return found
+        if answer := condition():
+            return answer
         time.sleep(every)
     raise AssertionError(f"Still waiting after {seconds} s for {condition}.")
 
@@ -186,11 +186,11 @@ def scored(project, base, judge, before, after):
         project=project, kind="policy", name="round 1 policy", parent=base, round=round, path="y"
     )
     round.save()
-    for one, policy, figures in ((base_round, base, before), (round, round.policy, after)):
-        job = Job.objects.create(project=project, round=one, stage="evaluate", state="done")
+    for measured, policy, figures in ((base_round, base, before), (round, round.policy, after)):
+        job = Job.objects.create(project=project, round=measured, stage="evaluate", state="done")
         for metric, (value, low, high) in figures.items():
             Score.objects.create(
-                round=one, job=job, checkpoint=policy, judge=judge, metric=metric, value=value,
+                round=measured, job=job, checkpoint=policy, judge=judge, metric=metric, value=value,
                 low=low, high=high, n=150,
             )  # fmt: skip
     return round
@@ -198,14 +198,14 @@ def scored(project, base, judge, before, after):
 
 def in_threads(n, act):
     """Call `act(i)` in n threads that start at the same moment; what they returned, or raised."""
-    gate, found = threading.Barrier(n), [None] * n
+    gate, results = threading.Barrier(n), [None] * n
 
     def body(i):
         try:
             gate.wait()
-            found[i] = act(i)
+            results[i] = act(i)
         except Exception as error:  # noqa: BLE001 - the test looks at it
-            found[i] = error
+            results[i] = error
         finally:
             connection.close()
 
@@ -214,7 +214,7 @@ def in_threads(n, act):
         thread.start()
     for thread in threads:
         thread.join()
-    return found
+    return results
 
 
 def expire(job):

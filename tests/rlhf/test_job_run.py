@@ -175,11 +175,11 @@ def test_a_result_whose_news_was_lost_is_not_computed_twice(job):
 def test_a_restart_of_the_database_costs_a_running_process_nothing(job, monkeypatch, settings):
     settings.JOB_LEASE_SECONDS = 6
     monkeypatch.setattr(connections["default"].__class__, "is_usable", lambda wrapper: False)
-    asked = []
+    calls = []
 
     def cut_once():
-        asked.append(True)
-        if len(asked) == 2:
+        calls.append(True)
+        if len(calls) == 2:
             connection.connection.close()
         return False
 

@@ -36,9 +36,9 @@ def job(project, grace, ada):
 
 
 def test_of_sixteen_workers_that_ask_at_once_one_gets_the_job(job):
-    found = in_threads(16, lambda i: jobs.claim("gpu", owner=f"worker {i}"))
-    winners = [claimed for claimed in found if claimed is not None]
-    assert len(winners) == 1, found
+    claims = in_threads(16, lambda i: jobs.claim("gpu", owner=f"worker {i}"))
+    winners = [claimed for claimed in claims if claimed is not None]
+    assert len(winners) == 1, claims
     job.refresh_from_db()
     assert (job.state, job.epoch, job.owner) == ("running", 1, winners[0].owner)
 

@@ -41,13 +41,13 @@ def test_a_setting_that_does_nothing_is_a_no_go(project, base):
 def test_a_project_that_is_ready_gets_a_go_for_everything_once_workers_live(project, base):
     a_worker("default", "default")
     a_worker("gpu", "gpu")
-    found = checks(project)
-    assert {key for key, c in found.items() if c.verdict == "no-go"} == set()
-    assert found["workers"].verdict == "go"
-    assert found["ranking"].evidence.startswith(
+    by_key = checks(project)
+    assert {key for key, c in by_key.items() if c.verdict == "no-go"} == set()
+    assert by_key["workers"].verdict == "go"
+    assert by_key["ranking"].evidence.startswith(
         "12 available, 4 of them known to be harmful; 6 wanted"
     )
-    assert "Wh at" in found["estimate"].evidence
+    assert "Wh at" in by_key["estimate"].evidence
 
 
 def test_without_a_policy_nothing_can_be_launched(project, ada, grace):
@@ -109,10 +109,10 @@ def test_prompts_of_an_unsigned_source_are_not_counted_and_named(project, base):
     unsigned = SourceFactory(project=project, name="scraped.jsonl", signed_off_at=None)
     for _ in range(5):
         PromptFactory(project=project, source=unsigned)
-    found = checks(project)
-    assert found["ranking"].evidence.startswith("12 available")
-    assert found["sources"].verdict == "warning"
-    assert "scraped.jsonl" in found["sources"].answer
+    by_key = checks(project)
+    assert by_key["ranking"].evidence.startswith("12 available")
+    assert by_key["sources"].verdict == "warning"
+    assert "scraped.jsonl" in by_key["sources"].answer
 
 
 def test_more_judges_than_people_are_a_no_go(project, base):

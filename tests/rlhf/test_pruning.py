@@ -42,9 +42,9 @@ def first(project):
 
 def test_attempts_before_the_one_that_succeeded_can_go_and_nothing_goes_unasked(first):
     job = old_job(first, "ppo", epochs=3)
-    said = prune()
-    assert "an earlier attempt of what is done" in said
-    assert "2 folders can go, which would free 2.0 KB. Nothing is removed yet" in said
+    output = prune()
+    assert "an earlier attempt of what is done" in output
+    assert "2 folders can go, which would free 2.0 KB. Nothing is removed yet" in output
     assert sorted(p.name for p in job.run_dir.parent.iterdir()) == ["1", "2", "3"]
     assert "Removed 2 folders, which freed 2.0 KB" in prune("--delete")
     assert [p.name for p in job.run_dir.parent.iterdir()] == ["3"]
@@ -107,8 +107,8 @@ def test_a_file_that_is_linked_from_a_folder_that_stays_frees_nothing(first):
     job = old_job(first, "ppo", epochs=2)
     (job.run_dir / "policy").write_bytes(KIB)
     (job.run_dir.with_name("1") / "policy").hardlink_to(job.run_dir / "policy")
-    (found,) = pruning.unneeded_folders(older_than=timedelta(days=7))
-    assert pruning.freed_bytes([found.path]) == 1024, "the samples, not the model"
+    (folder,) = pruning.unneeded_folders(older_than=timedelta(days=7))
+    assert pruning.freed_bytes([folder.path]) == 1024, "the samples, not the model"
 
 
 def test_an_interrupted_removal_is_finished_by_the_next(first):

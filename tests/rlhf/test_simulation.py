@@ -66,10 +66,10 @@ def test_every_comparison_is_judged_by_as_many_as_it_needs_and_each_takes_a_shar
     shares = {name: list(by).count(name) for name in set(by)}
     assert len(shares) == 5
     assert min(shares.values()) >= 4
-    one = Judgment.objects.first()
-    assert set(one.ranks) == {"helpfulness", "safety"}
-    assert set(one.ranks["safety"]) == {str(pk) for pk in one.assignment.shown_order}
-    assert one.seconds > 0
+    judgment = Judgment.objects.first()
+    assert set(judgment.ranks) == {"helpfulness", "safety"}
+    assert set(judgment.ranks["safety"]) == {str(pk) for pk in judgment.assignment.shown_order}
+    assert judgment.seconds > 0
 
 
 def test_the_first_response_as_shown_is_liked_a_little_more(world):

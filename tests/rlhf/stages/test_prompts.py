@@ -42,14 +42,14 @@ def test_training_sees_no_held_out_watch_or_unsigned_prompt(project, base, grace
 
 def test_a_prompt_judged_in_an_earlier_round_is_not_ranked_again(project, base, grace):
     first = launch(project, grace).round
-    asked = set(choose(first, "ranking"))
+    prompts = set(choose(first, "ranking"))
     batch = BatchFactory(project=project, created_at=timezone.now())
-    for prompt in asked:
+    for prompt in prompts:
         ComparisonFactory(batch=batch, prompt=prompt)
     rounds.cancel_round(first, grace)
     second = launch(project, grace).round
-    assert not asked & set(choose(second, "ranking"))
-    assert set(choose(first, "ranking")) == asked, "the first round's choice has not moved"
+    assert not prompts & set(choose(second, "ranking"))
+    assert set(choose(first, "ranking")) == prompts, "the first round's choice has not moved"
 
 
 def test_the_share_of_harmful_prompts_is_kept_and_gaps_are_filled(project, base, grace):
