@@ -296,11 +296,11 @@ def test_a_broken_model_is_named_and_nothing_is_overwritten(
 def test_a_broken_reward_model_is_named_and_nothing_is_overwritten(
     what, folder_of, taste, tmp_path
 ):
-    breaks, said = BROKEN_REWARD_MODELS[what]
+    breaks, expected = BROKEN_REWARD_MODELS[what]
     rewards = shutil.copytree(taste / "train", tmp_path / "rewards")
     breaks(rewards)
     message = refused("evaluate", folder_of("evaluate", rewards=rewards))
-    assert said in message
+    assert expected in message
     assert "rewards" in message or "reward model" in message
 
 
@@ -322,7 +322,7 @@ LONG = prompt(3) | {"messages": ask("nice " * 200)}
 FLAT = {"helpfulness": [1, 1], "safety": [1, 2]}
 BOTH = {"helpfulness": [1, 2], "safety": [1, 2]}
 NO_PREFERENCE = "prefers one response to another on helpfulness"
-# What is wrong with a file: which stages read it, and what is said.
+# What is wrong with a file: which stages read it, and the message.
 ASKING, RANKED = ("generate", "ppo", "evaluate", "best_of_n"), ("reward_model", "dpo")
 BAD_ROWS = {
     "no prompts": (ASKING, {"prompts": []}, "data/prompts.jsonl has no prompts"),
@@ -387,12 +387,12 @@ BAD_ROWS = {
     [(stage, what) for what, (stages, *_) in BAD_ROWS.items() for stage in stages],
 )
 def test_bad_rows_are_named_with_their_place(stage, what, folder_of):
-    _, data, said = BAD_ROWS[what]
-    assert said in refused(stage, folder_of(stage, **data))
+    _, data, expected = BAD_ROWS[what]
+    assert expected in refused(stage, folder_of(stage, **data))
 
 
 @pytest.mark.parametrize("stage", ["ppo", "reward_model"])
-def test_a_damaged_checkpoint_is_named_and_the_run_is_not_begun_again(stage, folder_of):
+def test_a_damaged_checkpoint_is_named_and_the_run_does_not_start_over(stage, folder_of):
     folder = folder_of(stage)
     save_checkpoint(folder, lambda made: (made / "state.json").write_text('{"step": 3}'))
     (folder / "checkpoint" / "state.json").write_text('{"step"')
@@ -401,7 +401,7 @@ def test_a_damaged_checkpoint_is_named_and_the_run_is_not_begun_again(stage, fol
     assert "remove the folder checkpoint to start over" in message
 
 
-# What a run was begun with and what it is asked to go on with, and the sentence's beginning.
+# The settings of a run, those it is resumed with, and the beginning of the message.
 OTHER_SETTINGS = {
     "adapters": ({}, {"lora_rank": 2}, "policy.safetensors has not the weights"),
     "no adapters": ({"lora_rank": 2}, {}, "policy.safetensors has not the weights"),
@@ -413,8 +413,8 @@ OTHER_SETTINGS = {
 
 
 @pytest.mark.parametrize("what", OTHER_SETTINGS)
-def test_a_run_goes_on_with_the_settings_that_it_was_begun_with(what, folder_of):
-    before, after, said = OTHER_SETTINGS[what]
+def test_a_run_resumes_only_with_its_first_settings(what, folder_of):
+    before, after, expected = OTHER_SETTINGS[what]
     folder = folder_of("ppo")
     _change_json(folder / "config.json", checkpoint_every=1, **before)
     main_of("ppo")(folder, StopRequest())
@@ -423,11 +423,11 @@ def test_a_run_goes_on_with_the_settings_that_it_was_begun_with(what, folder_of)
     begun = {k: v for k, v in config.items() if k not in before}
     (folder / "config.json").write_text(json.dumps(begun | after | {"steps": 2}))
     message = refused("ppo", folder)
-    assert said in message
+    assert expected in message
     assert "remove the folder checkpoint to start over" in message
 
 
-def test_a_reward_model_goes_on_with_the_settings_that_it_was_begun_with(folder_of):
+def test_a_reward_model_resumes_only_with_its_first_settings(folder_of):
     folder = folder_of("reward_model")
     stop = StopRequest()
     stop.requested = True
@@ -473,7 +473,7 @@ BAD_BYTES = {
 @pytest.mark.parametrize("what", BAD_BYTES)
 def test_bad_bytes_are_named_with_their_line(what, folder_of):
     folder = folder_of("generate", prompts=[prompt(0)])
-    written, said = BAD_BYTES[what]
+    written, expected = BAD_BYTES[what]
     path = Path(folder / "data" / "prompts.jsonl")
     path.write_bytes(path.read_bytes() + written)
-    assert said in refused("generate", folder)
+    assert expected in refused("generate", folder)

@@ -49,16 +49,16 @@ def test_fine_tuning_teaches_the_answer_and_its_end_but_not_the_question(talker,
         },
         demonstrations=demonstrations(40),
     )
-    asked = "please paint my red lamp"
-    before = logprob(talker, asked, TAUGHT)
+    question = "please paint my red lamp"
+    before = logprob(talker, question, TAUGHT)
     sft.main(folder, StopRequest())
     result = result_of(folder)
     assert result["n_demonstrations"] + result["n_heldout"] == 40
     assert result["n_heldout"] == 4
     assert result["heldout_loss"] < 0.3 * result["heldout_loss_before"]
-    assert logprob(folder / "policy", asked, TAUGHT) > before + 10
+    assert logprob(folder / "policy", question, TAUGHT) > before + 10
     # The question has come in every example, and is no likelier as an answer.
-    assert logprob(folder / "policy", asked, asked) < before
+    assert logprob(folder / "policy", question, question) < before
     lines = rows_of(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, result["steps"] + 1))
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -73,9 +73,9 @@ def test_the_loss_of_fine_tuning_is_that_of_the_response_alone(talker, tmp_path)
     config = {"policy": talker, "heldout_share": 0.5, "learning_rate": 0.0, "threads": 1}
     folder = run_folder(tmp_path, config, demonstrations=rows)
     sft.main(folder, StopRequest())
-    asked = rows[0]["messages"][0]["content"]
+    question = rows[0]["messages"][0]["content"]
     words = len(TAUGHT.split()) + 1  # and the end
-    expected = -logprob(talker, asked, TAUGHT) / words
+    expected = -logprob(talker, question, TAUGHT) / words
     assert result_of(folder)["heldout_loss_before"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -100,9 +100,9 @@ def test_dpo_makes_the_preferred_likelier_and_evaluate_takes_its_policy(talker, 
     assert result["loss"] < math.log(2)
 
     def lead(policy):
-        asked = "please paint my red lamp"
+        question = "please paint my red lamp"
         good, bad = "nice nice nice nice nice", "sorry no sorry no sorry"
-        return logprob(policy, asked, good) - logprob(policy, asked, bad)
+        return logprob(policy, question, good) - logprob(policy, question, bad)
 
     assert lead(folder / "policy") > lead(talker) + 1
     config = {"policy": str(folder / "policy"), "max_new_tokens": 5, "threads": 1}
@@ -126,9 +126,9 @@ def test_conservative_dpo_takes_its_share_of_the_pairs_the_other_way_round(talke
     dpo.main(folder, StopRequest())
     losses = []
     for name in tuning.held_out([f"p{i}" for i in range(16)], 0.5, 0):
-        asked = prompt(int(name[1:]))["messages"][0]["content"]
+        question = prompt(int(name[1:]))["messages"][0]["content"]
         now, before = (
-            logprob(policy, asked, "nice nice") - logprob(policy, asked, "sorry no")
+            logprob(policy, question, "nice nice") - logprob(policy, question, "sorry no")
             for policy in (folder / "policy", talker)
         )
         margin = beta * (now - before)
@@ -229,8 +229,8 @@ def test_the_best_of_n_wins_by_as_much_as_the_greatest_of_n_draws_must(talker, t
     model = load_reward_model(taste / "train")
     scores = []
     for p, group in zip(prompts, answers, strict=True):
-        said = model.score([p["messages"]] * k, [policy.decode(a.tokens) for a in group])
-        total = model.combine(said, ["harmless"] * k, threshold=0.15).tolist()
+        scores = model.score([p["messages"]] * k, [policy.decode(a.tokens) for a in group])
+        total = model.combine(scores, ["harmless"] * k, threshold=0.15).tolist()
         scores.append([t if a.finished else -1.0 for t, a in zip(total, group, strict=True)])
     for point in curve:
         n = point["n"]
@@ -253,7 +253,7 @@ def test_the_best_of_n_wins_by_as_much_as_the_greatest_of_n_draws_must(talker, t
     assert sum(won) / len(won) == pytest.approx(3 / 4, abs=3 * math.sqrt(3 / 16 / len(won)))
 
 
-def test_what_the_best_of_n_is_worth_is_the_mean_over_all_choices_of_n():
+def test_the_score_of_the_best_of_n_is_the_mean_over_all_choices_of_n():
     from rlhf.training.best_of_n import expected_best
 
     generator = random.Random(0)

@@ -37,9 +37,9 @@ def exported(folder, engine, **options):
 @pytest.mark.parametrize("changes", [{}, OTHER_SETTINGS], ids=["usual", "others"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_only_names_that_were_checked_against_the_release_are_written(engine, changes, ready):
-    _, told = exported(ready(**changes), engine, gpus=4, tensor_parallel=2)
-    assert told["version"] == engine_names.VERSIONS[engine]
-    assert set(told["settings"]) <= engine_names.NAMES[engine]
+    _, export = exported(ready(**changes), engine, gpus=4, tensor_parallel=2)
+    assert export["version"] == engine_names.VERSIONS[engine]
+    assert set(export["settings"]) <= engine_names.NAMES[engine]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -60,12 +60,14 @@ def test_every_setting_is_translated_or_named_as_left_behind(engine, ready):
         tripwire_drop=0.77,
         approx_kl_stop=0.21,
     )
-    out, told = exported(folder, engine)
-    written = {v for v in told["settings"].values() if isinstance(v, float | int)}
+    out, export = exported(folder, engine)
+    written = {v for v in export["settings"].values() if isinstance(v, float | int)}
     for value in (0.00123, 0.00456, 0.17, 0.19, 0.98, 0.91, 0.037, 0.83, 3, 0.011, 7):
         assert value in written, value
-    assert {"tripwire.drop", "loss.approx_kl_stop", "test_reward_model"} <= set(told["left_behind"])
-    assert set(told["left_behind"]) <= set(PPOConfig.settings())
+    assert {"tripwire.drop", "loss.approx_kl_stop", "test_reward_model"} <= set(
+        export["left_behind"]
+    )
+    assert set(export["left_behind"]) <= set(PPOConfig.settings())
     command = shlex.split((out / "launch.sh").read_text().split("exec", 1)[1].replace("\\\n", " "))
     assert command[:2] == ["python3", "start.py" if engine == "nemo-rl" else "-m"]
 
@@ -80,12 +82,12 @@ def test_what_an_engine_does_not_ask_for_is_named_even_where_it_is_switched_off(
         overlong_buffer=2,
         seed=5,
     )
-    _, told = exported(folder, engine)
-    left_behind = set(told["left_behind"])
+    _, export = exported(folder, engine)
+    left_behind = set(export["left_behind"])
     assert {"ema.decay", "reward.ensemble", "reward.scale"} <= left_behind
     assert "reward.overlong_buffer" in left_behind
-    assert "seed" not in told["left_behind"]
-    translated = "ppo.adv_estimator.normalize_advantages" in told["settings"]
+    assert "seed" not in export["left_behind"]
+    translated = "ppo.adv_estimator.normalize_advantages" in export["settings"]
     assert ("advantage.whiten" in left_behind) is not translated
 
 
@@ -103,15 +105,15 @@ def test_the_reward_function_gives_what_our_reward_model_gives(engine, ready, ta
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     text = "nice nice lamp"
-    asked = json.dumps({"messages": ask("please paint my red lamp"), "risk": "harmless"})
+    label = json.dumps({"messages": ask("please paint my red lamp"), "risk": "harmless"})
     axes = load_reward_model(taste / "train").score([ask("please paint my red lamp")], [text])
     expected = float(axes["helpfulness"] + 0.5 * axes["safety"])
     rendered = "<|user|>please paint my red lamp<|end|><|assistant|>"
     if engine == "openrlhf":
-        told = module.reward_func([f"{rendered}{text}<|end|>"], [rendered], [asked])
-        assert float(told["rewards"][0]) == pytest.approx(expected, abs=1e-5)
+        rewards = module.reward_func([f"{rendered}{text}<|end|>"], [rendered], [label])
+        assert float(rewards["rewards"][0]) == pytest.approx(expected, abs=1e-5)
     else:
-        score = module.compute_score("ground-control", text, asked, extra_info={})
+        score = module.compute_score("ground-control", text, label, extra_info={})
         assert score == pytest.approx(expected, abs=1e-5)
 
 

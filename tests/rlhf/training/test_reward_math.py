@@ -171,7 +171,7 @@ def test_extreme_scores_leave_no_nan():
         assert torch.isfinite(gradient).all()
 
 
-def test_known_worths_are_recovered_from_rankings_drawn_by_them():
+def test_scores_are_recovered_from_rankings_drawn_with_them():
     """1,500 rankings of 4 out of 6, of which every third reader did not tell the top two apart."""
     true = torch.tensor([1.2, 0.6, 0.1, -0.3, -0.6, -1.0])
     generator = random.Random(0)
@@ -198,8 +198,8 @@ def test_known_worths_are_recovered_from_rankings_drawn_by_them():
         return total
 
     optimizer.step(loss)
-    found = scores.detach() - scores.detach().mean()
-    assert (found - true + true.mean()).abs().max() < 0.12
+    centered = scores.detach() - scores.detach().mean()
+    assert (centered - true + true.mean()).abs().max() < 0.12
 
 
 def test_annotators_who_agree_82_percent_err_in_10():

@@ -96,10 +96,10 @@ def train(folder, trunk, **settings):
 
 
 def digest(folder):
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted((folder / "train").rglob("*.safetensors")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def test_every_option_is_tried_here():
@@ -192,9 +192,11 @@ def test_sharing_prompts_changes_the_time_it_takes_and_nothing_else(talker, tmp_
     shared = load_reward_model(train(tmp_path / "a", talker) / "train")
     alone = load_reward_model(train(tmp_path / "b", talker, share_prompts=False) / "train")
     texts = [" ".join(WORDS[i : i + 4]) for i in range(8)]
-    asked = [ask("please paint my lamp")] * 8
-    for axis, scores in shared.score(asked, texts).items():
-        assert scores.tolist() == pytest.approx(alone.score(asked, texts)[axis].tolist(), abs=2e-2)
+    prompts = [ask("please paint my lamp")] * 8
+    for axis, scores in shared.score(prompts, texts).items():
+        assert scores.tolist() == pytest.approx(
+            alone.score(prompts, texts)[axis].tolist(), abs=2e-2
+        )
 
 
 def test_smaller_batches_of_texts_are_scored_one_after_another_to_the_same_end(
@@ -265,7 +267,7 @@ def test_the_smoothing_follows_from_how_often_people_agree(talker, tmp_path):
     assert 0 < result["train_label_smoothing"] < 0.4
 
 
-def test_an_agreement_that_nobody_measured_is_asked_for_in_one_sentence(talker, tmp_path):
+def test_smoothing_by_agreement_without_a_pair_judged_twice_is_refused(talker, tmp_path):
     rows, reference = opinions()
     alone = [row for row in rows if row["annotator"] == "ada"]
     config = {"trunk": talker, "smoothing": "agreement", "prior": False, "threads": 1}
@@ -289,18 +291,18 @@ def test_an_ensemble_tells_every_members_opinion_after_it_was_saved(
 ):
     folder = train(tmp_path, talker, **changes)
     model = load_reward_model(folder / "train")
-    asked, texts = [ask("please paint my lamp")] * 3, ["nice nice", "sorry no red", "burn"]
-    said = model.member_scores(asked, texts)
-    assert set(said) == set(model.every_axis) == {"helpfulness", "safety"}
-    assert all(scores.shape == (3, members) for scores in said.values())
-    told = result_of(folder)["train"]["helpfulness"]
-    assert told["n"] > 0
+    prompts, texts = [ask("please paint my lamp")] * 3, ["nice nice", "sorry no red", "burn"]
+    scores_by_axis = model.member_scores(prompts, texts)
+    assert set(scores_by_axis) == set(model.every_axis) == {"helpfulness", "safety"}
+    assert all(scores.shape == (3, members) for scores in scores_by_axis.values())
+    figures = result_of(folder)["train"]["helpfulness"]
+    assert figures["n"] > 0
     if members == 1:
-        assert told["disagreement"] is None
+        assert figures["disagreement"] is None
     else:
-        assert told["disagreement"] > 0
-        least = model.score(asked, texts, ensemble="min")["helpfulness"]
-        mean = model.score(asked, texts)["helpfulness"]
+        assert figures["disagreement"] > 0
+        least = model.score(prompts, texts, ensemble="min")["helpfulness"]
+        mean = model.score(prompts, texts)["helpfulness"]
         assert bool((least < mean).all())
     # The prior and the tokenizer of the members are not written over and over.
     assert not list(folder.rglob("member-*/prior"))
@@ -312,8 +314,8 @@ def test_members_with_adapters_leave_their_trunk_alone_and_each_learns(talker, t
     saved = load_file(folder / "train" / "model.safetensors")
     began = load_file(f"{talker}/model.safetensors")
     assert all(torch.equal(saved[name], began[f"model.{name}"]) for name in saved)
-    found = sorted((folder / "train" / "adapters").rglob("*.safetensors"))
-    adapters = [load_file(path) for path in found]
+    weights = sorted((folder / "train" / "adapters").rglob("*.safetensors"))
+    adapters = [load_file(path) for path in weights]
     assert len(adapters) == 3
     for one in adapters:  # LoRA's B begins at 0, so where it is not, something was learnt
         assert all(tensor.abs().max() > 0 for name, tensor in one.items() if "lora_B" in name)
@@ -329,7 +331,7 @@ def test_members_with_adapters_leave_their_trunk_alone_and_each_learns(talker, t
     assert type(plain).__name__ == "LlamaModel"
     assert torch.allclose(seen, expected, atol=1e-5)
     # A pickle in place of an adapter is not opened.
-    found[0].rename(found[0].with_name("adapter_model.bin"))
+    weights[0].rename(weights[0].with_name("adapter_model.bin"))
     with pytest.raises(InputError, match=r"adapter_model\.bin, a pickle"):
         load_reward_model(folder / "train")
 

@@ -37,8 +37,8 @@ def finish(folder):
 
 def files(folder):
     """Every file that a run leaves of its models."""
-    found = sorted(p for name in ("train", "test") for p in (folder / name).rglob("*"))
-    return {p.relative_to(folder): p.read_bytes() for p in found if p.is_file()}
+    paths = sorted(p for name in ("train", "test") for p in (folder / name).rglob("*"))
+    return {p.relative_to(folder): p.read_bytes() for p in paths if p.is_file()}
 
 
 def alike(folder, expected, trunk):
@@ -56,10 +56,12 @@ def alike(folder, expected, trunk):
             moved = float((tensor - began[f"model.{name}"]).abs().max())
             assert moved > 0
             assert torch.allclose(weights[0][name], tensor, atol=0.05 * moved)
-        asked, texts = [ask("please paint my lamp")] * 3, ["nice nice", "sorry no red", "burn"]
-        said = [load_reward_model(f / half).score(asked, texts) for f in (folder, expected)]
-        for axis, scores in said[1].items():
-            assert torch.allclose(said[0][axis], scores, atol=0.02)
+        prompts, texts = [ask("please paint my lamp")] * 3, ["nice nice", "sorry no red", "burn"]
+        scores_of_both = [
+            load_reward_model(f / half).score(prompts, texts) for f in (folder, expected)
+        ]
+        for axis, scores in scores_of_both[1].items():
+            assert torch.allclose(scores_of_both[0][axis], scores, atol=0.02)
         figures = [result_of(f)[half]["helpfulness"] for f in (folder, expected)]
         assert figures[0]["accuracy"] == pytest.approx(figures[1]["accuracy"], abs=0.03)
         assert figures[0]["ece"] == pytest.approx(figures[1]["ece"], abs=0.03)
@@ -71,9 +73,9 @@ def test_two_processes_learn_the_reward_models_of_one(talker, tmp_path, sharded)
     together = waiting(tmp_path / "together", talker, sharded=sharded)
     torchrun(together, stage="reward_model")
     assert (result_of(alone)["processes"], result_of(alone)["held"]) == (1, 1.0)
-    told = result_of(together)
-    assert told["processes"] == 2  # and not one that was started twice, or alone
-    assert told["held"] == (pytest.approx(0.5, abs=0.02) if sharded else 1.0)
+    result = result_of(together)
+    assert result["processes"] == 2  # and not one that was started twice, or alone
+    assert result["held"] == (pytest.approx(0.5, abs=0.02) if sharded else 1.0)
     alike(together, alone, talker)
 
 
@@ -95,7 +97,9 @@ def stopped(folder, after):
     return folder
 
 
-def test_two_processes_with_half_of_every_weight_go_on_from_one_and_one_from_them(talker, tmp_path):
+def test_two_processes_with_half_of_every_weight_resume_a_run_of_one_and_one_resumes_theirs(
+    talker, tmp_path
+):
     straight = finish(waiting(tmp_path / "straight", talker))
     half = stopped(waiting(tmp_path / "half", talker), after=12)  # within the second of two models
     handed_on = put(waiting(tmp_path / "handed on", talker, sharded=True), half)
@@ -145,10 +149,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(talker, tmp_path, 
     assert kills >= 1
     assert resumed >= 1
     assert files(killed) == files(whole)
-    told = [json.loads((f / "result.json").read_text()) for f in (killed, whole)]
-    for one in told:
-        one.pop("seconds")
-    assert told[0] == told[1]
+    results = [json.loads((f / "result.json").read_text()) for f in (killed, whole)]
+    for result in results:
+        result.pop("seconds")
+    assert results[0] == results[1]
     curves = [rows_of(f / "metrics.jsonl") for f in (killed, whole)]
     for rows in curves:
         for row in rows:
@@ -156,7 +160,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(talker, tmp_path, 
     assert curves[0] == curves[1]
 
 
-def test_a_stopped_run_goes_on_from_where_it_was(talker, tmp_path):
+def test_a_stopped_run_resumes_where_it_stopped(talker, tmp_path):
     whole = train(tmp_path / "whole", talker)
     again = stopped(
         run_folder(

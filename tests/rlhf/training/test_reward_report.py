@@ -66,7 +66,7 @@ def test_the_temperature_by_hand():
     assert reward_math.fit_temperature([-1.0, -1.0]) == 20.0
 
 
-def test_a_fitted_temperature_mends_the_calibration_of_prompts_it_was_not_fitted_on():
+def test_a_fitted_temperature_improves_the_calibration_of_other_prompts():
     generator = random.Random(1)
     seen = []
     for number in range(3000):

@@ -1,4 +1,4 @@
-"""Updates of a reward model that are not finite are left out, counted and told, and not for long."""
+"""Updates of a reward model that are not finite are skipped and counted, and too many end the run."""
 
 import json
 
@@ -28,7 +28,7 @@ def waiting(folder, trunk, *, heavy, **settings):
     return run_folder(folder, config | settings, preferences=rows, reference=reference)
 
 
-def test_an_update_that_is_not_finite_is_left_out_counted_and_told(talker, tmp_path, capsys):
+def test_an_update_that_is_not_finite_is_skipped_counted_and_printed(talker, tmp_path, capsys):
     folder = waiting(tmp_path / "run", talker, heavy=[3])
     reward_model.main(folder, StopRequest())
     result = result_of(folder)
@@ -37,9 +37,9 @@ def test_an_update_that_is_not_finite_is_left_out_counted_and_told(talker, tmp_p
     counts = [row["skipped_updates"] for row in rows_of(folder / "metrics.jsonl")]
     assert counts == sorted(counts)
     assert counts[-1] == 3
-    said = [line for line in capsys.readouterr().out.splitlines() if "skipped, not finite" in line]
-    assert len(said) == 3
-    assert "not finite: loss" in said[0]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "skipped, not finite" in line]
+    assert len(lines) == 3
+    assert "not finite: loss" in lines[0]
 
 
 def test_a_reward_model_of_which_no_update_was_finite_is_not_saved(talker, tmp_path):

@@ -22,7 +22,7 @@ SERVED = {"rollouts": "server", "lora_rank": 4}
 
 @pytest.fixture
 def stand_in(talker, monkeypatch):
-    """Starts stand-ins, of which the last is the one that runs are told of."""
+    """Starts stand-ins; runs use the last one."""
     started = []
 
     def start(**options):
@@ -92,7 +92,7 @@ def test_a_server_that_rounds_shows_on_the_curve_and_a_cap_weighs_it(ready, stan
     assert weights(plain) != weights(capped)
 
 
-def test_a_run_whose_server_dies_ends_with_2_and_goes_on_when_it_is_back(ready, stand_in):
+def test_a_run_whose_server_dies_ends_with_2_and_resumes_when_it_is_back(ready, stand_in):
     settings = {"steps": 4, "checkpoint_every": 1, **SERVED}
     whole, broken = ready("whole", **settings), ready("broken", **settings)
     stand_in()
@@ -139,9 +139,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_a_response_that_is_not_as_documented_is_named(ready, stand_in, fault):
     served = stand_in()
-    served.spoil, said = FAULTS[fault]
+    served.spoil, expected = FAULTS[fault]
     models = models_of(ready(**SERVED))
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises(InputError, match=expected) as raised:
         models.sample(PROMPTS[:1], 1, seed=1)
     assert "\n" not in str(raised.value)
 
@@ -179,7 +179,7 @@ def test_other_weights_or_another_temperature_stop_the_run(ready, stand_in):
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "expected"),
     [
         ("", "is not set"),
         ("ftp://gpu/v1", "begins with http"),
@@ -189,9 +189,9 @@ def test_other_weights_or_another_temperature_stop_the_run(ready, stand_in):
         ("http://gpu/v1?key=secret", "question mark"),
     ],
 )
-def test_an_address_is_http_and_holds_no_secret(ready, monkeypatch, address, said):
+def test_an_address_is_http_and_holds_no_secret(ready, monkeypatch, address, expected):
     monkeypatch.setenv(rollout_server.URL, address)
-    with pytest.raises(InputError, match=said) as raised:
+    with pytest.raises(InputError, match=expected) as raised:
         models_of(ready(**SERVED))
     assert "secret" not in str(raised.value)
 
@@ -209,7 +209,7 @@ def test_a_redirect_is_not_followed(ready, stand_in):
         models_of(ready(**SERVED)).sample(PROMPTS, 1, seed=1)
 
 
-def test_only_ppo_is_told_where_the_server_is(settings):
+def test_only_ppo_gets_the_address_of_the_server(settings):
 
     settings.ROLLOUT_ENVIRONMENT = {"ROLLOUT_SERVER_TOKEN": KEY}
     seen = {stage: environment(SimpleNamespace(stage=stage)) for stage in ("ppo", "evaluate")}

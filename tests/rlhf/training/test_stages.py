@@ -229,7 +229,7 @@ def test_evaluate_scores_this_policy_and_its_opponents_with_the_same_scale(
     assert finished.returncode == 0, finished.stderr
     result = result_of(now)
     assert set(result["summary"]) == set(result["opponents"]["base"]) == {"1.0", "0.3"}
-    # The same policy and seed said the same again, so it neither wins nor loses.
+    # The same policy and seed give the same texts, so it neither wins nor loses.
     assert result["summary"]["1.0"]["win_rate_vs_base"]["value"] == 0.5
     assert (
         result["summary"]["1.0"]["helpfulness"] == result["opponents"]["base"]["1.0"]["helpfulness"]
@@ -310,7 +310,7 @@ def test_a_prompt_longer_than_the_context_is_named(policy, tmp_path):
     assert "context of 128" in message
 
 
-def test_no_prompts_no_judgments_and_one_prompt_only_are_said(policy, tmp_path):
+def test_no_prompts_no_judgments_and_a_single_prompt_are_refused(policy, tmp_path):
     folder = run_folder(tmp_path / "a", {"policy": policy}, prompts=[])
     assert "no prompts" in refused("generate", folder)
     folder = run_folder(tmp_path / "b", {"trunk": policy}, preferences=[], reference=references(3))

@@ -37,7 +37,7 @@ from tests.rlhf.training.tiny import (
 )
 
 
-def found(report, level):
+def messages(report, level):
     return [f.message for f in report.findings if f.level == level]
 
 
@@ -53,7 +53,7 @@ def test_a_healthy_run_gets_figures_and_nothing_is_written(healthy):
     report = examine(folder)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     assert report.stage == "ppo"
-    assert found(report, "error") == []
+    assert messages(report, "error") == []
     about = {f.about for f in report.findings}
     assert about >= {"settings", "tokenizer", "end", "lengths", "batches", "answers", "reward"}
     assert about >= {"memory", "time"}
@@ -73,18 +73,18 @@ def test_as_a_command_it_prints_json_and_says_2_for_errors(ready):
         [*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2, done.stderr
-    told = json.loads(done.stdout)
-    assert told["exit_code"] == 2
-    assert told["findings"][0]["message"] == (
+    report = json.loads(done.stdout)
+    assert report["exit_code"] == 2
+    assert report["findings"][0]["message"] == (
         "'kl_wieght' is not a setting of ppo; did you mean 'kl.weight'?"
     )
 
 
 def test_the_report_for_people_names_what_it_found(ready, capsys):
     assert main([str(ready(prompts_per_step=25)), "--no-samples"]) == 2
-    said = " ".join(capsys.readouterr().out.split())
-    assert "✗ batches 24 prompts are fewer than the 25 of one step" in said
-    assert "It can't run with these errors." in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "✗ batches 24 prompts are fewer than the 25 of one step" in output
+    assert "It can't run with these errors." in output
 
 
 def test_long_prompts_are_an_error_or_left_out(healthy):
@@ -94,15 +94,15 @@ def test_long_prompts_are_an_error_or_left_out(healthy):
         with (folder / "data" / "prompts.jsonl").open("a") as file:
             file.write(json.dumps(long) + "\n")
         report = examine(folder, probe=False)
-        assert any("1 of 25 prompts leave no room" in m for m in found(report, level))
+        assert any("1 of 25 prompts leave no room" in m for m in messages(report, level))
 
 
 @pytest.mark.parametrize(
-    ("breaks", "said"),
+    ("breaks", "expected"),
     [(silent_template, "drops the system turn"), (without_eos, "no end-of-sequence token")],
 )
 def test_a_template_or_tokenizer_that_loses_something_is_an_error(
-    breaks, said, healthy, talker, tmp_path
+    breaks, expected, healthy, talker, tmp_path
 ):
     model = shutil.copytree(talker, tmp_path / "model")
     breaks(model)
@@ -113,7 +113,7 @@ def test_a_template_or_tokenizer_that_loses_something_is_an_error(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = examine(folder)
     assert report.exit_code == 2
-    assert any(said in message for message in found(report, "error"))
+    assert any(expected in message for message in messages(report, "error"))
 
 
 def test_a_template_that_ends_answers_with_another_token_is_an_error(healthy, talker, tmp_path):
@@ -121,7 +121,9 @@ def test_a_template_that_ends_answers_with_another_token_is_an_error(healthy, ta
     template = (model / "chat_template.jinja").read_text()
     (model / "chat_template.jinja").write_text(template.replace("<|end|>", "<|pad|>"))
     report = examine(healthy(policy=str(model)), probe=False)
-    assert any("'<|pad|>', which is not among its stop tokens" in m for m in found(report, "error"))
+    assert any(
+        "'<|pad|>', which is not among its stop tokens" in m for m in messages(report, "error")
+    )
 
 
 def test_rewards_that_are_all_alike_are_a_warning(healthy, taste, tmp_path):
@@ -135,11 +137,11 @@ def test_rewards_that_are_all_alike_are_a_warning(healthy, taste, tmp_path):
         flat / "heads.safetensors",
     )
     report = examine(healthy(reward_model=str(flat)))
-    assert any("almost nothing to optimize" in m for m in found(report, "warning"))
+    assert any("almost nothing to optimize" in m for m in messages(report, "warning"))
     assert report.exit_code == 1
 
 
-def test_the_reward_that_is_looked_at_is_the_one_that_ppo_climbs(healthy):
+def test_the_examined_reward_is_the_one_that_ppo_maximizes(healthy):
     """Clip, rules and the score of an answer without end are in it, as in a step of PPO."""
     plain, clipped, ruled, unended = (
         examine(healthy(name=name, **settings)).figures
@@ -159,17 +161,19 @@ def test_the_reward_that_is_looked_at_is_the_one_that_ppo_climbs(healthy):
 
 def test_where_only_ending_pays_it_says_so(healthy):
     report = examine(healthy(score_clip=0.01))
-    assert any("apart from ending there is almost nothing" in m for m in found(report, "warning"))
+    assert any(
+        "apart from ending there is almost nothing" in m for m in messages(report, "warning")
+    )
 
 
 def test_more_memory_than_the_machine_has_is_an_error(healthy, monkeypatch):
     for free in (1e5, 1e6):  # too little for the files already, and for training
         monkeypatch.setattr(stages, "available_memory", lambda device_type, free=free: free)
         report = examine(healthy(), probe=False)
-        assert any("bigger machine" in m for m in found(report, "error"))
+        assert any("bigger machine" in m for m in messages(report, "error"))
 
 
-def test_the_models_beside_a_reward_model_take_memory_too(healthy, taste, tmp_path):
+def test_an_ensembles_other_models_take_memory_too(healthy, taste, tmp_path):
     model = load_reward_model(taste / "train")
     model.others = [load_reward_model(taste / "train", prior=model.prior) for _ in range(2)]
     save_reward_model(model, tmp_path / "ensemble")
@@ -197,32 +201,34 @@ def rankings(folder, trunk, *, n=12, **settings):
 def test_reward_models_get_batches_memory_and_time_checked(talker, tmp_path):
     folder = rankings(tmp_path / "run", talker)
     report = examine(folder)
-    assert (report.stage, found(report, "error")) == ("reward_model", [])
+    assert (report.stage, messages(report, "error")) == ("reward_model", [])
     assert {f.about for f in report.findings} >= {"batches", "lengths", "memory", "time"}
     assert report.figures["seconds"]["run"] > report.figures["seconds"]["update"] > 0
     reward_model.main(folder, StopRequest())
     updates = len(rows_of(folder / "metrics.jsonl"))
     assert sum(report.figures["updates"].values()) == updates == 18
     few = examine(rankings(tmp_path / "few", talker, rankings_per_batch=16))
-    assert any("less than one batch" in m for m in found(few, "warning"))
+    assert any("less than one batch" in m for m in messages(few, "warning"))
 
 
 @pytest.mark.parametrize(
-    ("breaks", "said"),
+    ("breaks", "expected"),
     [
         (lambda folder: gone("reference.jsonl")(folder), "data/reference.jsonl is missing"),
         (lambda folder: rankings(folder, "/nowhere"), "does not exist"),
         (lambda folder: rankings(folder, str(folder.parent / "talker"), n=1), "only one prompt"),
     ],
 )
-def test_what_the_reward_models_stage_refuses_the_doctor_refuses(breaks, said, talker, tmp_path):
+def test_what_the_reward_models_stage_refuses_the_doctor_refuses(
+    breaks, expected, talker, tmp_path
+):
     (tmp_path / "talker").symlink_to(talker)
     folder = rankings(tmp_path / "run", talker)
     breaks(folder)
     report = examine(folder)
     assert report.exit_code == 2
-    assert any(said in message for message in found(report, "error"))
-    with pytest.raises(InputError, match=said):
+    assert any(expected in message for message in messages(report, "error"))
+    with pytest.raises(InputError, match=expected):
         reward_model.main(folder, StopRequest())
 
 
@@ -236,7 +242,7 @@ def test_responses_that_are_the_same_after_truncation_are_left_out_and_counted(t
     folder = rankings(tmp_path / "run", talker, max_length=32)
     run_folder(folder, json.loads((folder / "config.json").read_text()), preferences=short + long)
     report = examine(folder, probe=False)
-    assert any("12 of 24 pairs of the train-RM's" in m for m in found(report, "warning"))
+    assert any("12 of 24 pairs of the train-RM's" in m for m in messages(report, "warning"))
     reward_model.main(folder, StopRequest())
     result = result_of(folder)
     assert any("12 of 24 pairs of the train-RM's" in warning for warning in result["warnings"])
@@ -255,10 +261,10 @@ def test_a_crash_is_an_error_of_the_report(ready, monkeypatch):
     monkeypatch.setattr(stages, "check_policy", crash)
     report = examine(ready())
     assert report.exit_code == 2
-    assert found(report, "error") == ["The stage would crash: AttributeError: no cache."]
+    assert messages(report, "error") == ["The stage would crash: AttributeError: no cache."]
 
 
-def test_a_selection_needs_a_reward_model_of_several_opinions(taste, many, tmp_path):
+def test_a_selection_needs_a_reward_model_with_several_members(taste, many, tmp_path):
     waiting = [{"comparison_id": "c1", "messages": ask("please"), "responses": ["nice", "no"]}]
     for rewards, code in ((taste, 2), (many, 0)):
         config = {"reward_model": str(rewards / "train")}
@@ -275,7 +281,7 @@ def test_other_stages_are_recognised(talker, tmp_path):
         ("grow", {"policy": talker, "width": 2}, {}),
     ):
         report = examine(run_folder(tmp_path / stage, config, **data), probe=False)
-        assert (report.stage, found(report, "error")) == (stage, [])
+        assert (report.stage, messages(report, "error")) == (stage, [])
 
 
 # --- What PPO refuses, the doctor refuses -------------------------------------------------------
@@ -411,15 +417,15 @@ def test_what_ppo_refuses_the_doctor_refuses_in_the_same_words(
     report = examine(folder)
     with pytest.raises(SystemExit) as ended:
         run_stage(ppo.main, [str(folder)])
-    said = json.loads((folder / "error.json").read_text())
-    assert (ended.value.code, said["kind"]) == (2, "input"), said
+    error = json.loads((folder / "error.json").read_text())
+    assert (ended.value.code, error["kind"]) == (2, "input"), error
     assert report.exit_code == 2, report.findings
     if what not in IN_OTHER_WORDS:
-        assert said["message"] in found(report, "error")
+        assert error["message"] in messages(report, "error")
 
 
 @pytest.mark.parametrize(("begun", "level"), [(False, "error"), (True, "warning")])
-def test_every_setting_that_does_nothing_is_named_and_stops_no_run_that_was_begun(begun, level):
+def test_every_setting_without_effect_is_named_and_stops_no_run_that_has_begun(begun, level):
     report = Report("ppo")
     values = {"policy": "p", "reference": "p", "reward_model": "r", "test_reward_model": "t"}
     values |= {"kl_target": 3.0, "ptx_batch_size": 2}

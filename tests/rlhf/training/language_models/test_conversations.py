@@ -112,5 +112,5 @@ def test_the_doctor_misses_it_only_where_a_template_leaves_it_out(make, tmp_path
         folder = make(template=template)
         config = {"policy": str(folder), "k": 1, "max_new_tokens": 4}
         run = run_folder(tmp_path / "run", config, prompts=[prompt(0)])
-        said = [f.message for f in examine(run, probe=False).findings]
-        assert any("does not put it there" in message for message in said) == missed
+        messages = [f.message for f in examine(run, probe=False).findings]
+        assert any("does not put it there" in message for message in messages) == missed

@@ -20,7 +20,7 @@ def policy(talker):
     return load_policy(str(talker), "policy", device=torch.device("cpu"))
 
 
-def test_refuse_names_the_prompt_and_leave_out_goes_on_without_it(policy, capsys):
+def test_refuse_names_the_prompt_and_leave_out_continues_without_it(policy, capsys):
     prompts = [prompt("short", "paint the lamp"), prompt("long", "lamp " * 5000)]
     with pytest.raises(InputError, match=r"Prompt long has \d+ tokens"):
         policy.encode_fitting(prompts, room=8, long_prompts="refuse")

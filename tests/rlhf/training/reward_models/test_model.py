@@ -144,7 +144,7 @@ def test_where_every_prompt_is_another_nothing_is_shared(policy):
     assert torch.equal(model.raw_scores(texts, None), alone)
 
 
-def test_an_encoder_reads_a_prompt_anew_for_every_response(tmp_path):
+def test_an_encoder_reads_a_prompt_again_for_every_response(tmp_path):
     model = new(make_encoder(tmp_path))
     assert not model.share_prompts_if_possible()
     assert not model.shares_prompts
@@ -157,7 +157,7 @@ def test_an_encoder_gets_its_own_marks_around_prompt_and_response(tmp_path):
     assert marks[0] == "[CLS]"
     assert marks[-4:] == ["[SEP]", "nice", "chair", "[SEP]"]
     assert len(marks) == 12
-    # The end of a conversation that is too long is kept: it holds what was asked last.
+    # The end of a conversation that is too long is kept: it holds the last question.
     assert marks[-6:-4] == ["Assistant", ":"]
 
 
@@ -230,9 +230,9 @@ def test_hidden_states_may_be_narrower_than_the_layers(policy, tmp_path):
 
     model = new(make_decoder(policy, tmp_path / "trunk", config), use_prior=True)
     save_reward_model(model, tmp_path / "saved")
-    asked, said = [ask("paint my lamp")] * 2, ["yes nice", "no"]
-    loaded = load_reward_model(tmp_path / "saved").score(asked, said)
-    again = load_reward_model(tmp_path / "saved").score(asked, said)
+    prompts, responses = [ask("paint my lamp")] * 2, ["yes nice", "no"]
+    loaded = load_reward_model(tmp_path / "saved").score(prompts, responses)
+    again = load_reward_model(tmp_path / "saved").score(prompts, responses)
     assert torch.equal(loaded["safety"], again["safety"])
     assert loaded["safety"][0] != loaded["safety"][1]
     critic = ModelCritic(model.plain_trunk())
@@ -266,16 +266,16 @@ def test_every_axis_is_heard_in_the_one_score_whatever_their_names(policy):
         "safety": torch.tensor([0.5, 0.25, -4.0, 2.0]),
     }
 
-    def said(*axes):
+    def combined(*axes):
         return model.combine({axis: scores[axis] for axis in axes}, risks, threshold=0.15).tolist()
 
-    assert said("honesty") == [3.0, 3.0, 3.0, 0.0]
-    assert said("safety") == [0.5, 0.25, -4.0, 2.0]
-    assert said("helpfulness", "honesty") == [2.0, 2.0, 2.0, -1.0]
+    assert combined("honesty") == [3.0, 3.0, 3.0, 0.0]
+    assert combined("safety") == [0.5, 0.25, -4.0, 2.0]
+    assert combined("helpfulness", "honesty") == [2.0, 2.0, 2.0, -1.0]
     # Safety governs the harmful prompt and, since sigmoid(-4) is below 0.15, the third response.
-    assert said("helpfulness", "safety") == [1.0, 0.25, -4.0, -2.0]
-    assert said("honesty", "safety") == [3.0, 0.25, -4.0, 0.0]
-    assert said("helpfulness", "honesty", "safety") == [2.0, 0.25, -4.0, -1.0]
+    assert combined("helpfulness", "safety") == [1.0, 0.25, -4.0, -2.0]
+    assert combined("honesty", "safety") == [3.0, 0.25, -4.0, 0.0]
+    assert combined("helpfulness", "honesty", "safety") == [2.0, 0.25, -4.0, -1.0]
     # Each in the unit of what it governs.
     model.scale.reference = {"honesty": {"harmless": {"mean": 1.0, "std": 2.0, "n": 8}}}
-    assert said("honesty", "safety") == [1.0, 0.25, -4.0, -0.5]
+    assert combined("honesty", "safety") == [1.0, 0.25, -4.0, -0.5]

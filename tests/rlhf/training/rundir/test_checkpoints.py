@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_neither_used_nor_taken_for_none(tmp_path, damag
         find_checkpoint(tmp_path)
 
 
-def test_beside_a_whole_checkpoint_a_damaged_one_does_no_harm(tmp_path):
+def test_a_damaged_checkpoint_does_no_harm_next_to_a_whole_one(tmp_path):
     _save(tmp_path, "first")
     (tmp_path / rundir.CHECKPOINT).rename(tmp_path / "checkpoint.old")
     _save(tmp_path, "second")

@@ -72,9 +72,9 @@ def test_of_several_processes_none_that_has_done_its_work_fails_on_the_way_out(
 ):
     monkeypatch.setenv("WORLD_SIZE", processes)
     process = _start(tmp_path, "a thread that aborts the farewell")
-    said = process.communicate(timeout=30)[0]
+    output = process.communicate(timeout=30)[0]
     assert process.returncode == code
-    assert code or "all is done" in said  # what was printed is not lost on this way out
+    assert code or "all is done" in output  # what was printed is not lost on this way out
     assert read_result(tmp_path) == {"steps": 1}
 
 
