@@ -35,7 +35,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     devices.be_deterministic(config.seed, config.threads)
     dtype = devices.choose_dtype(config.dtype, device)
     policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
-    given = len(prompts)
+    n_given = len(prompts)
     prompts, encoded = policy.encode_fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
@@ -81,7 +81,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         {
             "summary": summary,
             "opponents": opponent_summaries,
-            "n_left_out": given - len(prompts),
+            "n_left_out": n_given - len(prompts),
             "seconds": time.monotonic() - began,
         },
     )

@@ -184,21 +184,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--engine", choices=sorted(ENGINES), required=True)
     parser.add_argument("--gpus", type=int, default=8, help="on the one node; default 8")
     parser.add_argument("--tensor-parallel", type=int, default=1, help="GPUs a sampler; default 1")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
         folder = export(
-            given.run_dir.resolve(),
-            given.engine,
-            gpus=given.gpus,
-            tensor_parallel=given.tensor_parallel,
+            options.run_dir.resolve(),
+            options.engine,
+            gpus=options.gpus,
+            tensor_parallel=options.tensor_parallel,
         )
     except InputError as error:
         print(error, file=sys.stderr)
         return EXIT_INPUT
     print(f"{folder} is ready; start it with {folder / 'launch.sh'}")
-    left = json.loads((folder / "export.json").read_text(encoding="utf-8"))["left_behind"]
-    if left:
-        print(f"{given.engine} has no counterpart for: {', '.join(left)}")
+    left_behind = json.loads((folder / "export.json").read_text(encoding="utf-8"))["left_behind"]
+    if left_behind:
+        print(f"{options.engine} has no counterpart for: {', '.join(left_behind)}")
     return EXIT_DONE
 
 

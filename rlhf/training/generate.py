@@ -34,7 +34,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     devices.be_deterministic(config.seed, config.threads)
     dtype = devices.choose_dtype(config.dtype, device)
     policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
-    given = len(prompts)
+    n_given = len(prompts)
     prompts, encoded = policy.encode_fitting(
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
@@ -64,7 +64,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         run_dir,
         {
             "n_prompts": len(rows),
-            "n_left_out": given - len(rows),
+            "n_left_out": n_given - len(rows),
             "n_responses": sum(len(row["responses"]) for row in rows),
             "tokens_per_second": responses.n_tokens / seconds,
             "seconds": seconds,

@@ -164,10 +164,10 @@ def add_prior_features(
     if model.prior is None:
         return
     texts = [text for group in groups for text in group.texts]
-    mine = model.prior_features(texts[processes.share], batch_size=batch_size)
-    assert mine is not None
-    features = mine.new_zeros(len(texts), mine.shape[1])
-    features[processes.share] = mine
+    share = model.prior_features(texts[processes.share], batch_size=batch_size)
+    assert share is not None
+    features = share.new_zeros(len(texts), share.shape[1])
+    features[processes.share] = share
     features = model.features.fit(processes.all_reduce(features))
     start = 0
     for group in groups:

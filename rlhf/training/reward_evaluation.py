@@ -33,13 +33,13 @@ def score_pairs(
         standardized=False,
     )
     pairs, keys = decided_pairs(model.axes, groups, scores, annotators)
-    for other in model.others if config.separate_axes else []:
-        if not set(other.axes) & {pair.axis for pair in pairs}:  # the first member for its axis
-            more, more_keys = decided_pairs(
-                other.axes, group_judgments(other, judgments, annotators), scores, annotators
+    for member in model.others if config.separate_axes else []:
+        if not set(member.axes) & {pair.axis for pair in pairs}:  # the first member for its axis
+            other_pairs, other_keys = decided_pairs(
+                member.axes, group_judgments(member, judgments, annotators), scores, annotators
             )
-            pairs += more
-            keys += more_keys
+            pairs += other_pairs
+            keys += other_keys
     reward_report.add_agreement(pairs, keys)
     disagreement = {
         axis: float(by_member.std(dim=1, unbiased=False).mean()) / model.scale.deviation[axis]

@@ -73,19 +73,19 @@ def win_rate(
     """
     if not opponent:
         return None
-    theirs: dict[str, list[float]] = {}
+    opponent_scores: dict[str, list[float]] = {}
     for row in opponent:
         if row.get("preference") is not None:
-            theirs.setdefault(row["prompt_id"], []).append(float(row["preference"]))
+            opponent_scores.setdefault(row["prompt_id"], []).append(float(row["preference"]))
     wins: list[float] = []
     prompts: list[str] = []
     for row in samples:
-        opposing = theirs.get(row["prompt_id"])
-        if opposing is None or row.get("preference") is None:
+        opposing_scores = opponent_scores.get(row["prompt_id"])
+        if opposing_scores is None or row.get("preference") is None:
             continue
-        other = np.asarray(opposing)
-        mine = float(row["preference"])
-        wins.append(float(np.mean((mine > other) + 0.5 * (mine == other))))
+        against = np.asarray(opposing_scores)
+        score = float(row["preference"])
+        wins.append(float(np.mean((score > against) + 0.5 * (score == against))))
         prompts.append(row["prompt_id"])
     return _share(wins, prompts, seed) if wins else None
 
@@ -114,6 +114,6 @@ def _mean(key: str, samples: Sequence[Sample], name: str, seed: int) -> Figure |
 def _category(
     category: str, samples: Sequence[Sample], base: Sequence[Sample] | None, seed: int
 ) -> Figure:
-    mine = [s for s in samples if (s.get("category") or "") == category]
-    score = _mean("score", mine, "preference", seed) or {"score": None, "ci": None, "n": 0}
-    return score | {"win_rate_vs_base": win_rate(mine, base, seed=seed)}
+    of_category = [s for s in samples if (s.get("category") or "") == category]
+    score = _mean("score", of_category, "preference", seed) or {"score": None, "ci": None, "n": 0}
+    return score | {"win_rate_vs_base": win_rate(of_category, base, seed=seed)}

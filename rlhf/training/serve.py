@@ -67,13 +67,15 @@ class OwnTemperatures(utils.CBGenerateManager):
         self, model: Any, processor: Any, inputs: Any, gen_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """Begin an answer. Nothing is awaited in between, so the temperature belongs to this request."""
-        left = context_length(model) - len(inputs["input_ids"])
-        if left < 1:
+        room = context_length(model) - len(inputs["input_ids"])
+        if room < 1:
             # Inside the engine it would end all answers, not only this one.
             raise HTTPException(400, "The conversation is longer than the model's context.")
-        gen_config.max_new_tokens = min(left, gen_config.max_new_tokens)
-        given = gen_config.temperature
-        self._temperature = max(LEAST_TEMPERATURE, 1.0 if given is None else float(given))
+        gen_config.max_new_tokens = min(room, gen_config.max_new_tokens)
+        temperature = gen_config.temperature
+        self._temperature = max(
+            LEAST_TEMPERATURE, 1.0 if temperature is None else float(temperature)
+        )
         return super().generate_streaming(model, processor, inputs, gen_config, *args, **kwargs)
 
 
@@ -91,15 +93,15 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--in-turn", action="store_true", help="one answer after the other")
-    given = parser.parse_args()
+    options = parser.parse_args()
     utils.CBGenerateManager = OwnTemperatures  # type: ignore[misc]
     serve.Serve(
-        force_model=given.model,
-        continuous_batching=not given.in_turn,
-        host=given.host,
-        port=given.port,
-        device=given.device,
-        dtype=serving_dtype(given.device),
+        force_model=options.model,
+        continuous_batching=not options.in_turn,
+        host=options.host,
+        port=options.port,
+        device=options.device,
+        dtype=serving_dtype(options.device),
         trust_remote_code=False,
     )
 

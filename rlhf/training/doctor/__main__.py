@@ -28,12 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stage", choices=sorted(CONFIGS), default="", help="else guessed")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--no-samples", action="store_true", help="don't try the policy")
-    given = parser.parse_args(arguments)
-    if not given.run_dir.is_dir():
-        print(f"There is no folder {given.run_dir}.", file=sys.stderr)
+    options = parser.parse_args(arguments)
+    if not options.run_dir.is_dir():
+        print(f"There is no folder {options.run_dir}.", file=sys.stderr)
         return 2
-    report = examine(given.run_dir, given.stage, probe=not given.no_samples)
-    if given.json:
+    report = examine(options.run_dir, options.stage, probe=not options.no_samples)
+    if options.json:
         values = {"exit_code": report.exit_code} | asdict(report)
         print(json.dumps(values, ensure_ascii=False, indent=1))
     else:

@@ -52,15 +52,15 @@ def check_round_trip(
     what: str,
     prompts: list[Any],
     stop_ids: list[int],
-    apart: Callable[[list[dict[str, str]]], str] | None = None,
+    render_for_encoder: Callable[[list[dict[str, str]]], str] | None = None,
 ) -> None:
     """Whether conversations survive template and tokenizer, and whether answers end where they should.
 
-    `apart` is how an encoder-decoder renders a conversation for its encoder.
+    `render_for_encoder` is how an encoder-decoder renders a conversation for its encoder.
     """
     from rlhf.training.language_models import conversations
 
-    render = apart or functools.partial(conversations.render, tokenizer)
+    render = render_for_encoder or functools.partial(conversations.render, tokenizer)
     changed: list[str] = []
     for prompt in prompts[:200]:
         text = render(prompt.messages)  # InputError where a turn is dropped
@@ -76,7 +76,9 @@ def check_round_trip(
         )
     else:
         report.add("ok", "tokenizer", f"Prompts come back unchanged from the {what}'s tokenizer.")
-    _check_template(report, tokenizer, what, prompts, is_encoder_decoder=apart is not None)
+    _check_template(
+        report, tokenizer, what, prompts, is_encoder_decoder=render_for_encoder is not None
+    )
     if stop_ids:
         _check_end(report, tokenizer, what, prompts, stop_ids)
 

@@ -30,14 +30,14 @@ def available_memory(device_type: str) -> float:
     return min(limits)
 
 
-def too_large(report: Report, here: float, config: PPOConfig) -> bool:
+def too_large(report: Report, free: float, config: PPOConfig) -> bool:
     """Whether the models' files alone are more than the memory that is free: then nothing is read."""
     folders = {config.policy, config.reference, config.reward_model, config.test_reward_model}
     files = [f for name in folders if name for f in Path(name).rglob("*.safetensors")]
     needed = float(sum(f.stat().st_size for f in files))
-    if needed > here:
-        compare_memory(report, here, needed, {"models' files": needed})
-    return needed > here
+    if needed > free:
+        compare_memory(report, free, needed, {"models' files": needed})
+    return needed > free
 
 
 def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
@@ -113,18 +113,18 @@ def reward_memory(
     return parts
 
 
-def compare_memory(report: Report, here: float, needed: float, parts: dict[str, float]) -> None:
-    """`here` is what was free before anything was loaded."""
-    report.figures["memory"] = {"needed": needed, "available": here, "parts": parts}
+def compare_memory(report: Report, free: float, needed: float, parts: dict[str, float]) -> None:
+    """`free` is what was free before anything was loaded."""
+    report.figures["memory"] = {"needed": needed, "available": free, "parts": parts}
     largest = max(parts, key=parts.__getitem__)
     summary = (
         f"About {_size(needed)} needed (most for the {largest}: {_size(parts[largest])}), "
-        f"{_size(here)} free."
+        f"{_size(free)} free."
     )
-    if needed > here:
+    if needed > free:
         report.add("error", "memory", summary + " Take LoRA, smaller batches, or a bigger machine.")
     else:
-        report.add("warning" if needed > 0.8 * here else "ok", "memory", summary)
+        report.add("warning" if needed > 0.8 * free else "ok", "memory", summary)
 
 
 def estimate_ppo_time(report: Report, models: Any, prompts: list[Any], scoring: float) -> None:
@@ -180,21 +180,21 @@ def estimate_reward_time(
     from rlhf.training import reward_data
 
     batch = sides["train"][: config.rankings_per_batch]
-    some = [t for g in batch for t in g.texts]
+    texts = [t for g in batch for t in g.texts]
     began = time.monotonic()
     reward_data.add_prior_features(model, batch, config.batch_size)
-    reading = (time.monotonic() - began) / len(some)
+    reading = (time.monotonic() - began) / len(texts)
     priors = [g.features for g in batch if g.features is not None]
     for _ in range(2):  # the first warms up
         began = time.monotonic()
-        scores = model.raw_scores(some, torch.cat(priors) if priors else None)
+        scores = model.raw_scores(texts, torch.cat(priors) if priors else None)
         forward = time.monotonic() - began
         scores.square().mean().backward()
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         update = (time.monotonic() - began) * min(config.rankings_per_batch / len(batch), 1.0)
     # Every text is read by the prior once for each model, and at the end by the other side's.
-    measuring = len(_texts(sides)) * models * (2 * reading + forward / len(some))
+    measuring = len(_texts(sides)) * models * (2 * reading + forward / len(texts))
     whole = update * updates + measuring
     report.figures["seconds"] = {"update": update, "run": whole}
     report.add(

@@ -41,8 +41,8 @@ def check_settings(
     try:
         known, unknown = config.split_known(values)
         for key in unknown:
-            near = difflib.get_close_matches(key, names, n=1)
-            meant = f"; did you mean {names[near[0]]!r}?" if near else "."
+            closest = difflib.get_close_matches(key, names, n=1)
+            meant = f"; did you mean {names[closest[0]]!r}?" if closest else "."
             report.add("error", "settings", f"{key!r} is not a setting of {report.stage}{meant}")
         made = config.from_dict(known, stored=True)
     except ValueError as error:

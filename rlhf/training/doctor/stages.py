@@ -53,7 +53,7 @@ def examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -
 
     # 2. Models, loaded by the same functions as in the stage.
     device = devices.choose_device(config.device)
-    here = available_memory(device.type)
+    free = available_memory(device.type)
     devices.be_deterministic(config.seed, 0)
     policy = load_policy(config.policy, "policy", device=device)
     if report.stage == "dpo":
@@ -99,7 +99,7 @@ def examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -
     # 5. Memory.
     if report.stage in ("sft", "dpo"):
         parts = tuning_memory(policy, reference=report.stage == "dpo")
-        compare_memory(report, here, sum(parts.values()), parts)
+        compare_memory(report, free, sum(parts.values()), parts)
 
 
 def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool) -> None:
@@ -113,8 +113,8 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
     prompts, watch = read_prompt_files(run_dir, config)
     checkpoint = find_checkpoint(run_dir)
     device = devices.choose_device(config.device)
-    here = available_memory(device.type)
-    if too_large(report, here, config):
+    free = available_memory(device.type)
+    if too_large(report, free, config):
         return
     devices.be_deterministic(config.seed, config.threads)
     models = Models(config)
@@ -140,8 +140,10 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
     scoring = 0.0
     if probe and fitting:
         if config.reward.normalize_samples and checkpoint is None:
-            some = [fitting[i % len(fitting)] for i in range(config.reward.normalize_samples)]
-            models.normalize(*models.fitting(some))
+            sampled_prompts = [
+                fitting[i % len(fitting)] for i in range(config.reward.normalize_samples)
+            ]
+            models.normalize(*models.fitting(sampled_prompts))
         chosen, encoded = some_prompts(policy, fitting, room)
         began = time.monotonic()
         answers = models.sample(encoded, PROBED_ANSWERS, seed=derive_seed(config.seed, -3))
@@ -162,7 +164,7 @@ def examine_ppo(report: Report, run_dir: Path, config: PPOConfig, *, probe: bool
 
     # 4. Memory and time.
     parts = ppo_memory(models, longest, watched=bool(watch))
-    compare_memory(report, here, sum(parts.values()), parts)
+    compare_memory(report, free, sum(parts.values()), parts)
     if probe and len(fitting) == len(prompts):
         estimate_ppo_time(report, models, fitting, scoring)
 
@@ -187,7 +189,7 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
 
     # 2. The first model of all that would be trained.
     device = devices.choose_device(config.device)
-    here = available_memory(device.type)
+    free = available_memory(device.type)
     devices.be_deterministic(config.seed, config.threads)
     members = reward_model.members_of(config)
     axes, seed = members[0]
@@ -196,9 +198,9 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
 
     # 3. Lengths and batches.
     sides = {}
-    for name, mine in halves.items():
+    for name, prompt_ids in halves.items():
         groups = reward_data.group_judgments(
-            model, [j for j in judgments if j.prompt.prompt_id in mine], annotators
+            model, [j for j in judgments if j.prompt.prompt_id in prompt_ids], annotators
         )
         if warning := reward_data.alike_warning(name, groups, model.max_length):
             report.add("warning", "lengths", warning)
@@ -234,7 +236,7 @@ def examine_reward_model(report: Report, run_dir: Path, config: Any, *, probe: b
 
     # 4. Memory and time, the latter by one update.
     parts = reward_memory(model, sides, len(members), config)
-    compare_memory(report, here, sum(parts.values()), parts)
+    compare_memory(report, free, sum(parts.values()), parts)
     if probe:
         estimate_reward_time(report, model, sides, len(members), config, sum(updates.values()))
 

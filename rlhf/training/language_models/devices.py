@@ -27,10 +27,10 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
         if chosen.type == "cpu" or (chosen.type == "cuda" and (chosen.index or 0) < gpus):
             return chosen
-    here = f"{gpus} usable GPUs, from cuda:0 on" if gpus else "no usable GPU"
+    available = f"{gpus} usable GPUs, from cuda:0 on" if gpus else "no usable GPU"
     raise InputError(
         f"device is {device!r}, which is neither the CPU nor a GPU that is there (this machine has "
-        f"{here}); set it to 'auto'."
+        f"{available}); set it to 'auto'."
     )
 
 

@@ -24,10 +24,10 @@ def load_config(name: str, what: str) -> Any:
 
 def load_language_model(name: str, what: str, *, dtype: torch.dtype = torch.float32) -> Any:
     """A decoder-only language model, or an encoder-decoder if its configuration says so."""
-    apart = load_config(name, what).is_encoder_decoder
-    kind = "AutoModelForSeq2SeqLM" if apart else "AutoModelForCausalLM"
+    is_encoder_decoder = load_config(name, what).is_encoder_decoder
+    kind = "AutoModelForSeq2SeqLM" if is_encoder_decoder else "AutoModelForCausalLM"
     model = load_model(name, what, kind=kind, dtype=dtype)
-    if apart:
+    if is_encoder_decoder:
         _set_start_token(model, name, what)
     return model
 
@@ -127,8 +127,8 @@ def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
     """Every token that ends a response, from the generation settings and the tokenizer."""
     tokens: list[int] = []
     settings = getattr(model, "generation_config", None)
-    for given in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
-        for token in given if isinstance(given, list) else [given]:
+    for eos in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
+        for token in eos if isinstance(eos, list) else [eos]:
             if token is not None and token not in tokens:
                 tokens.append(token)
     if not tokens:

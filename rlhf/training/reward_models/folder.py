@@ -39,8 +39,8 @@ def save_reward_model(model: RewardModel, folder: Path, *, with_prior: bool = Tr
     """
     folder.mkdir(parents=True, exist_ok=True)
     members = [f"member-{number}" for number in range(1, len(model.others) + 1)]
-    for name, other in zip(members, model.others, strict=True):
-        save_reward_model(other, folder / name, with_prior=False)
+    for name, member in zip(members, model.others, strict=True):
+        save_reward_model(member, folder / name, with_prior=False)
     if model.adapters:
         model.trunk.save_pretrained(folder / ADAPTERS)
         copy.deepcopy(model.trunk).unload().save_pretrained(folder)

@@ -281,9 +281,9 @@ def member_scores_in_parallel(
         axis: torch.zeros(len(responses), model.members_of(axis)) for axis in model.every_axis
     }
     if responses[share]:
-        mine = model.member_scores(
+        share_of_scores = model.member_scores(
             prompts[share], responses[share], batch_size=batch_size, standardized=standardized
         )
-        for axis, some in mine.items():
-            scores[axis][share] = some
+        for axis, of_share in share_of_scores.items():
+            scores[axis][share] = of_share
     return {axis: group.all_reduce(of_axis) for axis, of_axis in scores.items()}

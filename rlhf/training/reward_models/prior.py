@@ -78,11 +78,11 @@ def _logprobs(
     prior: Any, texts: Sequence[Text], pad_id: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities (B, T) of the responses' tokens, and the responses' lengths (B,)."""
-    apart = architecture.is_encoder_decoder(prior)
+    is_encoder_decoder = architecture.is_encoder_decoder(prior)
     compact = has_fast_layers(architecture.unwrap_model(prior).base_model) and all(
         t.prompt for t in texts
     )
-    if not apart and not compact:
+    if not is_encoder_decoder and not compact:
         ids, mask, left, lengths = pad(texts, pad_id=pad_id, device=device)
         logits = prior(
             input_ids=ids,
@@ -93,7 +93,7 @@ def _logprobs(
         ).logits[:, :-1]
         return ppo_math.selected_logprobs(logits, ids[:, left:]), lengths
     prompts, responses = [t.prompt for t in texts], [t.response for t in texts]
-    if apart:
+    if is_encoder_decoder:
         start_id = architecture.unwrap_model(prior).config.decoder_start_token_id
         packed = packing.pack_encoder_decoder(
             prompts, responses, pad_id=pad_id, start_id=start_id, device=device
