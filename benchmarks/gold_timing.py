@@ -129,8 +129,8 @@ def _in_the_servers_place(arguments: argparse.Namespace) -> None:
     import django
 
     django.setup()
-    from annotation.judge.gold import add_items
     from annotation.models import Assignment, Project
+    from annotation.quality.gold_items import add_items
 
     if arguments.tell_gold:
         rows = Assignment.objects.filter(comparison__gold__isnull=False)

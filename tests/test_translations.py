@@ -17,12 +17,12 @@ from django.urls import URLResolver, reverse
 from django.utils import timezone
 from django.utils.html import escape
 
-from annotation.judge import gold
 from annotation.judge.assignment import next_assignment
 from annotation.judge.submitting import Answer, skip, submit_judgment
 from annotation.models import Judgment, Membership
 from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import PRESETS
+from annotation.quality.gold_items import add_items
 from annotation.templatetags.phrases import number_of, said_by
 from tests.factories import (
     BatchFactory,
@@ -215,7 +215,7 @@ def german_quality(project, ada, ben, vera, grace):
         flags={str(one.shown_order[0]): [{"kind": "unsafe", "category": "hate"}]}
     )
     row = {"prompt": "Apollo", "responses": ["Apollo", "API"], "ranks": [1, 2]}
-    gold.add_items(project, [row], grace)
+    add_items(project, [row], grace)
     Membership.objects.filter(user=ben, project=project).update(
         paused_at=timezone.now(), paused_reason="Apollo"
     )
@@ -301,7 +301,7 @@ MET_BY_ANNOTATORS = {
     "rlhf/serving/candidates.py": {"CandidateError"},
 }
 MET_BY_REVIEWERS = {
-    "annotation/judge/gold.py": {"GoldError"},
+    "annotation/quality/gold_items.py": {"GoldError"},
     "annotation/quality/review.py": {"JudgmentError"},
     "annotation/quality/interventions.py": {"QualityError"},
     "annotation/pages/quality.py": {"ValidationError"},

@@ -7,9 +7,9 @@ import pytest
 from django.conf import settings
 from django.utils import translation
 
-from annotation.judge.gold import add_items
 from annotation.lib.numbers import decimal, share
 from annotation.protocols import DIALOGUE
+from annotation.quality.gold_items import add_items
 from config.api_reference import _groups
 from rlhf.computing_cost import round_cost
 from rlhf.models import Job

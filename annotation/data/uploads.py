@@ -16,7 +16,7 @@ from annotation.data.import_formats.report import ImportReport, PromptItem, RowE
 from annotation.data.import_formats.unjudged import UnjudgedResponse, read_unjudged
 from annotation.data.imports import known_prompts, write_prompts
 from annotation.data.sources import check_source, create_source
-from annotation.judge import gold
+from annotation.judge.gold_mixing import add_gold
 from annotation.models import Batch, Event, Project, Prompt, Upload, User
 from annotation.projects.batches import (
     BatchError,
@@ -149,7 +149,7 @@ def _write_rows(batch: Batch, items: Sequence[Item], known: Mapping[str, int]) -
         ),
     )
     if batch.state == Batch.State.OPEN and batch.project.gold_every:
-        gold.sow(batch)
+        add_gold(batch)
     return len(new)
 
 

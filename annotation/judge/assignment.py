@@ -17,7 +17,7 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import ngettext
 
-from annotation.judge import gold
+from annotation.judge import gold_mixing, qualification
 from annotation.judge.queues import HARMLESS, Queue, had
 from annotation.models import (
     Assignment,
@@ -152,7 +152,7 @@ def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
             held[0].lease_until = lease_end(project)
             held[0].save(update_fields=["lease_until"])
             return held[0]
-        if member is not None and gold.must_qualify(member, project):
+        if member is not None and qualification.must_qualify(member, project):
             return _qualify(user, project, member, begun, wait=wait)
         return _take(user, project, member, begun, wait=wait)
 
@@ -178,8 +178,8 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
                 other.lease_until = lease_end(project)
                 other.save(update_fields=["lease_until"])
                 return other
-        if member is not None and gold.must_qualify(member, project):
-            chosen = gold.qualifying(member, project, had(user))
+        if member is not None and qualification.must_qualify(member, project):
+            chosen = qualification.next_qualifying(member, project, had(user))
             if chosen is None:
                 return None
             return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
@@ -271,14 +271,14 @@ def waiting(user: User, project: Project) -> int:
     n = n_held = hot_queries.count_leases(user.pk, project.pk)
     if member is not None and member.paused_at is not None:
         return 0
-    if member is not None and gold.must_qualify(member, project):
-        return n + gold.qualifying_left(member, project, had(user))
+    if member is not None and qualification.must_qualify(member, project):
+        return n + qualification.count_qualifying_left(member, project, had(user))
     for batch in _batches(project, member):
         for skill in _skills(member):
             if n < WAITING_COUNTED:
                 n += _queue(user, batch, skill).count(WAITING_COUNTED)
     if member is not None and project.gold_every:
-        n += gold.ahead(member, project, n - n_held)
+        n += gold_mixing.count_gold_ahead(member, project, n - n_held)
     return min(n, WAITING_COUNTED)
 
 
@@ -433,11 +433,11 @@ def _qualify(
     rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
     if rounds and _take_up(rounds[0]):
         return rounds[0]
-    chosen = gold.qualifying(member, project, had(user))
+    chosen = qualification.next_qualifying(member, project, had(user))
     if chosen is not None:
         return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
     work = [assignment for assignment in begun if assignment not in rounds]
-    if not gold.settle(member, project):
+    if not qualification.finish_qualification(member, project):
         return None
     return _take(user, project, member, work, wait=wait)
 
@@ -465,7 +465,7 @@ def _take(
         return None
     batch, comparison = first
     if member is not None and project.gold_every:
-        chosen = gold.instead_of(comparison, member, project)
+        chosen = gold_mixing.work_or_gold(comparison, member, project)
         if chosen is not comparison:
             comparison, drawn = chosen, Assignment.Drawn.RANKED
     comparison.batch = batch

@@ -224,6 +224,11 @@ class Membership(models.Model):
                 kwargs["update_fields"] = {*fields, "knows_gold"}
         super().save(*args, **kwargs)
 
+    @property
+    def may_know_gold(self) -> bool:
+        """True if this person can see what is gold, or once could: gold would measure nothing."""
+        return self.knows_gold or self.role in self.SEES_GOLD
+
 
 class GuidelineVersion(models.Model):
     """The guidelines as they were at one version; a judgment notes the number."""

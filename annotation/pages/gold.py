@@ -13,7 +13,9 @@ from django.utils.translation import gettext, gettext_lazy, ngettext
 from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_RUN, project_view
-from annotation.judge import gold
+from annotation.judge.gold_mixing import add_gold_to_open_batches
+from annotation.judge.gold_scores import KNOWABLE, ORDERED
+from annotation.judge.qualification import open_qualification, qualification_items
 from annotation.judge.submitting import (
     LETTERS,
     ranking_line,
@@ -24,6 +26,7 @@ from annotation.models import (
     Project,
 )
 from annotation.protocols import SAFE_OR_NOT, called, is_mark
+from annotation.quality.gold_items import NOTHING_KNOWN, GoldError, add_items
 from annotation.request import save_asked, who_asks, whole_number
 
 ROWS_A_PAGE = 40
@@ -62,13 +65,13 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
-        if self.instance.interface not in gold.KNOWABLE:
+        if self.instance.interface not in KNOWABLE:
             if given.get("gold_every"):
-                self.add_error("gold_every", gettext(gold.NOTHING_KNOWN))
+                self.add_error("gold_every", gettext(NOTHING_KNOWN))
             if given.get("qualification_pass"):
-                reasons = (gettext(gold.NOTHING_KNOWN), gettext("Nobody could pass."))
+                reasons = (gettext(NOTHING_KNOWN), gettext("Nobody could pass."))
                 self.add_error("qualification_pass", " ".join(reasons))
-        elif given.get("qualification_pass") and not gold.for_qualification(self.instance):
+        elif given.get("qualification_pass") and not qualification_items(self.instance):
             self.add_error(
                 "qualification_pass", gettext("Mark some items for the qualification round first.")
             )
@@ -89,7 +92,7 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
     elif act == "import":
         try:
             _import_items(request, project)
-        except gold.GoldError as error:
+        except GoldError as error:
             problem = str(error)
         else:
             return redirect("gold_items", project.slug)
@@ -112,7 +115,7 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
             "rows": [(item, _known(project, item)) for item in page],
             "n_mixed": active.filter(is_mixed=True).count(),
             "n_qualification": active.filter(is_qualification=True).count(),
-            "axes": project.axis_keys if project.interface in gold.ORDERED else [],
+            "axes": project.axis_keys if project.interface in ORDERED else [],
             "attributes": project.effective_protocol.attributes,
             "asks_safety": project.effective_protocol.safety,
             "example": _example(project),
@@ -124,16 +127,16 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
 
 def _save_settings(request: HttpRequest, project: Project, form: GoldForm) -> None:
     save_asked(form)
-    gold.sow_everywhere(project)
+    add_gold_to_open_batches(project)
     if project.qualification_pass:
-        gold.open_round(project)
+        open_qualification(project)
     fields = form.changed_data
     Event.record(project, who_asks(request), "changed project", project.name, fields=fields)
     messages.success(request, gettext("Saved."))
 
 
 def _import_items(request: HttpRequest, project: Project) -> None:
-    n_added, n_known = gold.add_items(project, _rows(request), who_asks(request))
+    n_added, n_known = add_items(project, _rows(request), who_asks(request))
     message = ngettext("Added %(n)s gold item.", "Added %(n)s gold items.", n_added)
     message %= {"n": n_added}
     if n_known:
@@ -146,7 +149,7 @@ def _switch_item(request: HttpRequest, project: Project, field: str) -> None:
     is_on = not getattr(item, field)
     setattr(item, field, is_on)
     item.save(update_fields=[field])
-    gold.sow_everywhere(project)
+    add_gold_to_open_batches(project)
     Event.record(project, who_asks(request), "changed gold item", item.pk, **{field: is_on})
 
 
@@ -155,16 +158,16 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
     file = request.FILES.get("file")
     if file is not None:
         if file.size is None or file.size > MAX_GOLD_BYTES:
-            raise gold.GoldError(gettext("The file is larger than 5 MB; divide it."))
+            raise GoldError(gettext("The file is larger than 5 MB; divide it."))
         try:
             text = file.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise gold.GoldError(gettext("The file is not UTF-8 text.")) from error
+            raise GoldError(gettext("The file is not UTF-8 text.")) from error
     else:
         text = request.POST.get("rows", "")
     text = text.strip()
     if not text:
-        raise gold.GoldError(gettext("Choose a file, or write at least one row."))
+        raise GoldError(gettext("Choose a file, or write at least one row."))
     if text.startswith("["):
         yield from _json(text)
         return
@@ -182,19 +185,19 @@ def _json(text: str, line: int = 1) -> Any:
             "Line %(line)s, character %(column)s: this is not JSON. Look for a missing quote, comma "
             "or bracket just before it."
         ) % {"line": line + error.lineno - 1, "column": error.colno}
-        raise gold.GoldError(message) from error
+        raise GoldError(message) from error
     except (ValueError, RecursionError) as error:
         message = gettext(
             "Line %(line)s is not JSON that can be read: a number is too long, or brackets lie too "
             "deep in one another."
         )
-        raise gold.GoldError(message % {"line": line}) from error
+        raise GoldError(message % {"line": line}) from error
 
 
 def _example(project: Project) -> str:
     """A row as one might write it, of what this project asks."""
     row: dict[str, Any] = {"prompt": "What is 2 + 2?", "responses": ["4", "5"]}
-    if project.interface in gold.ORDERED:
+    if project.interface in ORDERED:
         row["ranks"] = [1, 2]
     else:
         row["marks"] = {

@@ -11,7 +11,7 @@ from django.utils.translation import gettext, gettext_lazy
 from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_REVIEW, CAN_RUN, project_view, role_of
-from annotation.judge import gold
+from annotation.judge import qualification
 from annotation.judge.submitting import (
     in_letters,
 )
@@ -130,12 +130,12 @@ def _resume(member: Membership, by: User, reason: str) -> str:
 
 
 def _retry(member: Membership, by: User, reason: str) -> str:
-    gold.let_try_again(member, by)
+    qualification.give_another_attempt(member, by)
     return gettext("%(who)s may take the qualification round again.")
 
 
 def _waive(member: Membership, by: User, reason: str) -> str:
-    gold.waive(member, by, reason)
+    qualification.waive(member, by, reason)
     return gettext("%(who)s may work without the qualification round.")
 
 

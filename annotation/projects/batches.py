@@ -11,8 +11,8 @@ from django.db import transaction
 from django.db.models import Count, Min, Q, Sum
 from django.utils import timezone
 
-from annotation.judge import gold
 from annotation.judge.assignment import release_all
+from annotation.judge.gold_mixing import add_gold
 from annotation.lib.text import storable
 from annotation.models import (
     Assignment,
@@ -153,7 +153,7 @@ def open_batch(batch: Batch, by: User | None) -> Batch:
         batch.opened_at = batch.opened_at or timezone.now()
         batch.save(update_fields=["state", "opened_at", "closed_at"])
         if batch.project.gold_every:
-            gold.sow(batch)
+            add_gold(batch)
         Event.record(batch.project, by, "opened batch", batch.name, batch=batch.pk)
     return batch
 

@@ -10,7 +10,7 @@ from django.db.models import Count
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from annotation.judge import gold
+from annotation.judge.gold_scores import Tally, tallies
 from annotation.models import Assignment, Batch, Judgment, Membership, Project, User
 from annotation.quality.assessment import reliability_of
 from annotation.statistics.profiles import Profile
@@ -41,7 +41,7 @@ class Person:
     user: User
     membership: Membership | None
     profile: Profile | None
-    gold: gold.Tally
+    gold: Tally
     n_judgments: int
     n_excluded: int
     n_skipped: int
@@ -66,7 +66,7 @@ class Person:
 
     @property
     def knows_gold(self) -> bool:
-        return self.membership is not None and gold.knows_gold(self.membership)
+        return self.membership is not None and self.membership.may_know_gold
 
     @property
     def fails_gold(self) -> bool:
@@ -86,7 +86,7 @@ def people_of(
     """
     if profiles is None:
         profiles = reliability_of(project).profiles
-    gold_tallies = gold.tallies(project)
+    gold_tallies = tallies(project)
     work_by_user = _work_of(project, only)
     members = {member.user_id: member for member in project.memberships.select_related("user")}
     annotators = {
@@ -106,7 +106,7 @@ def people_of(
                 user=user,
                 membership=members.get(pk),
                 profile=profiles.get(pk),
-                gold=gold_tallies.get(pk, gold.Tally()),
+                gold=gold_tallies.get(pk, Tally()),
                 n_judgments=work.n_judgments,
                 n_excluded=work.n_excluded,
                 n_skipped=work.n_skipped,

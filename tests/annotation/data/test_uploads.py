@@ -235,7 +235,7 @@ def test_only_admins_write_only_members_with_data_read_and_others_find_nothing(
 
 
 def test_gold_is_mixed_into_what_is_added_later(ask, made, grace, project):
-    from annotation.judge.gold import add_items
+    from annotation.quality.gold_items import add_items
 
     project.gold_every = 4
     project.save()

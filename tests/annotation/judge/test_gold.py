@@ -11,16 +11,9 @@ from django.utils import timezone
 
 from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.judge.assignment import next_assignment, peek_next, release_overdue, waiting
-from annotation.judge.gold import (
-    GoldError,
-    Tally,
-    add_items,
-    let_try_again,
-    open_round,
-    score,
-    sow,
-    tallies,
-)
+from annotation.judge.gold_mixing import add_gold
+from annotation.judge.gold_scores import Tally, share_right, tallies
+from annotation.judge.qualification import give_another_attempt, open_qualification
 from annotation.judge.submitting import Answer, reopen, skip, submit_judgment
 from annotation.models import (
     Assignment,
@@ -33,6 +26,7 @@ from annotation.models import (
 )
 from annotation.projects.batches import batch_progress, open_batch
 from annotation.protocols import PRESETS
+from annotation.quality.gold_items import GoldError, add_items
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -83,12 +77,12 @@ def mixed(project, grace, ada):
 
 def test_score_by_hand():
     known = {"helpfulness": [1, 2, 2]}  # first beats both others; between those nothing is known
-    assert score(known, {"helpfulness": [1, 2, 3]}) == 1
-    assert score(known, {"helpfulness": [2, 1, 3]}) == 0.5
-    assert score(known, {"helpfulness": [1, 1, 2]}) == 0.75
-    assert score(known, {"helpfulness": [None, 1, 2]}) == 0
-    assert score(known, {}) == 0
-    assert score({"helpfulness": [1, 1]}, {"helpfulness": [1, 2]}) is None
+    assert share_right(known, {"helpfulness": [1, 2, 3]}) == 1
+    assert share_right(known, {"helpfulness": [2, 1, 3]}) == 0.5
+    assert share_right(known, {"helpfulness": [1, 1, 2]}) == 0.75
+    assert share_right(known, {"helpfulness": [None, 1, 2]}) == 0
+    assert share_right(known, {}) == 0
+    assert share_right({"helpfulness": [1, 1]}, {"helpfulness": [1, 2]}) is None
 
 
 def test_one_in_four_is_gold_once_in_every_four(mixed, project, ada):
@@ -293,8 +287,8 @@ def test_work_without_gold_hands_out_no_gold(project, grace, ada):
     assert not batch.comparisons.filter(gold__isnull=False).exists()
     project.gold_every = 2
     project.save()
-    assert sow(batch) == 3
-    assert sow(batch) == 0
+    assert add_gold(batch) == 3
+    assert add_gold(batch) == 0
 
 
 def test_gold_of_another_size_would_give_itself_away_and_stays_out(project, grace):
@@ -370,7 +364,7 @@ def strict(project, grace, ada):
     for _ in range(3):
         ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
     add_items(project, items(4, qualification=True, mixed=False), grace)
-    open_round(project)
+    open_qualification(project)
     return Membership.objects.get(user=ada, project=project)
 
 
@@ -399,7 +393,7 @@ def test_whoever_fails_is_handed_nothing_until_another_attempt(strict, project, 
     strict.refresh_from_db()
     assert strict.qualification == "failed"
     assert waiting(ada, project) == 0
-    let_try_again(strict, grace)
+    give_another_attempt(strict, grace)
     take_round(ada, project, 4)
     assert next_assignment(ada, project).comparison.gold_id is None
 
@@ -489,7 +483,7 @@ def test_who_had_begun_work_before_there_was_a_round_goes_on_with_it_afterwards(
     add_items(project, items(1, qualification=True, mixed=False), grace)
     project.qualification_pass = 50
     project.save()
-    open_round(project)
+    open_qualification(project)
     answer(next_assignment(ada, project))
     assert next_assignment(ada, project) == begun
 
@@ -521,6 +515,6 @@ def test_another_attempt_given_twice_is_one_attempt(project, ada, grace):
     member = project.memberships.get(user=ada)
     Membership.objects.filter(pk=member.pk).update(qualification="failed")
     for _ in range(2):
-        let_try_again(Membership.objects.get(pk=member.pk), grace)
+        give_another_attempt(Membership.objects.get(pk=member.pk), grace)
     member.refresh_from_db()
     assert (member.attempt, member.qualification) == (2, "")

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 
 from annotation.data.snapshots import freeze_snapshot
-from annotation.judge import gold
 from annotation.judge.assignment import next_assignment
+from annotation.judge.gold_mixing import add_gold
+from annotation.judge.gold_scores import share_right, tallies
+from annotation.judge.qualification import open_qualification
 from annotation.judge.submitting import Answer, submit_judgment
 from annotation.models import Batch, Judgment, Membership
 from annotation.projects.batches import open_batch
 from annotation.protocols import PRESETS
 from annotation.quality import review
 from annotation.quality.assessment import agreement_of
+from annotation.quality.gold_items import GoldError, add_items
 from annotation.quality.people import people_of
 from annotation.quality.response_consensus import consensus_on_responses
 from annotation.statistics.agreement import agreement, agreement_by_annotator, agreement_by_category
@@ -447,23 +450,23 @@ def items(n, **more):
 def test_a_mark_near_enough_is_right_and_a_vote_must_be_the_same():
     known = {QUALITY: [6, None], SAFE: [1, 0]}
     near = {QUALITY: 1}
-    assert gold.score(known, {QUALITY: [7, 1], SAFE: [1, 0]}, near) == 1
-    assert gold.score(known, {QUALITY: [4, 1], SAFE: [1, 0]}, near) == pytest.approx(2 / 3)
-    assert gold.score(known, {QUALITY: [5, 1], SAFE: [1, 1]}, near) == pytest.approx(2 / 3)
-    assert gold.score(known, {QUALITY: [7, 1], SAFE: [1, 0]}) == pytest.approx(2 / 3)
-    assert gold.score(known, {}, near) == 0
-    assert gold.score({QUALITY: [None, None]}, {QUALITY: [1, 2]}) is None
+    assert share_right(known, {QUALITY: [7, 1], SAFE: [1, 0]}, near) == 1
+    assert share_right(known, {QUALITY: [4, 1], SAFE: [1, 0]}, near) == pytest.approx(2 / 3)
+    assert share_right(known, {QUALITY: [5, 1], SAFE: [1, 1]}, near) == pytest.approx(2 / 3)
+    assert share_right(known, {QUALITY: [7, 1], SAFE: [1, 0]}) == pytest.approx(2 / 3)
+    assert share_right(known, {}, near) == 0
+    assert share_right({QUALITY: [None, None]}, {QUALITY: [1, 2]}) is None
 
 
 def test_gold_is_mixed_into_ratings_and_counted(rating, grace, ada, ben):
     rating.gold_every = 4
     rating.save()
-    gold.add_items(rating, items(6), grace)
+    add_items(rating, items(6), grace)
     open_batch(put_up(rating, 12, overlap=2), grace)
     for who, marks, safe in ((ada, (7, 2), (True, False)), (ben, (3, 3), (True, True))):
         while assignment := next_assignment(who, rating):
             rate(assignment, marks, safe)
-    found = gold.tallies(rating)
+    found = tallies(rating)
     # One in every four of 12 and what is mixed in, at places that a key decides: the last may be late.
     assert {found[ada.pk].of, found[ben.pk].of} <= {3, 4}
     assert (found[ada.pk].right, found[ben.pk].right) == (found[ada.pk].of, 0)
@@ -471,21 +474,21 @@ def test_gold_is_mixed_into_ratings_and_counted(rating, grace, ada, ben):
 
 def test_an_order_says_nothing_where_nothing_is_compared(project, grace, ada):
     ordered = {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "qualification": True}
-    gold.add_items(project, [ordered], grace)
+    add_items(project, [ordered], grace)
     preset = PRESETS["rate"]
     project.interface, project.protocol = preset.interface, preset.protocol.as_json()
     project.gold_every = 2
     project.save()
     open_batch(put_up(project, 4), grace)
-    assert gold.sow(project.batches.get()) == 0
-    assert gold.open_round(project) is None
+    assert add_gold(project.batches.get()) == 0
+    assert open_qualification(project) is None
 
 
 def test_a_round_of_ratings_is_passed_by_who_rates_rightly(rating, grace, ada, ben):
     rating.qualification_pass = 75
     rating.save()
-    gold.add_items(rating, items(4, qualification=True, mixed=False), grace)
-    gold.open_round(rating)
+    add_items(rating, items(4, qualification=True, mixed=False), grace)
+    open_qualification(rating)
     open_batch(put_up(rating, 3), grace)
     for who, marks, safe in ((ada, (6, 1), (True, False)), (ben, (1, 7), (False, True))):
         for _ in range(4):
@@ -517,8 +520,8 @@ def test_a_round_of_ratings_is_passed_by_who_rates_rightly(rating, grace, ada, b
     ],
 )
 def test_a_rated_item_that_makes_no_sense_is_refused(rating, grace, row, words):
-    with pytest.raises(gold.GoldError) as refused:
-        gold.add_items(rating, [{"prompt": "x", "responses": ["a", "b"], **row}], grace)
+    with pytest.raises(GoldError) as refused:
+        add_items(rating, [{"prompt": "x", "responses": ["a", "b"], **row}], grace)
     assert str(refused.value).startswith(f"Row 1{words}")
 
 

@@ -11,7 +11,6 @@ from django.utils import timezone
 from annotation.api.quality import vote_rows
 from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.data.snapshots import freeze_snapshot
-from annotation.judge import gold
 from annotation.judge.assignment import next_assignment, renew
 from annotation.judge.submitting import Answer, submit_judgment
 from annotation.models import (
@@ -26,6 +25,7 @@ from annotation.models import (
 from annotation.projects.guidelines import change_guidelines
 from annotation.quality import assessment, interventions, review
 from annotation.quality.assessment import assessment_of, reliability_of
+from annotation.quality.gold_items import add_items
 from annotation.quality.people import people_of
 from annotation.quality.throughput import throughput
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
@@ -348,7 +348,7 @@ def test_a_vote_that_changed_while_it_was_read_is_not_taken_for_another(
 )
 def test_a_round_that_nobody_could_pass_is_not_begun(client, project, grace, interface, words):
     row = {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "qualification": True}
-    gold.add_items(project, [row], grace)
+    add_items(project, [row], grace)
     Project.objects.filter(pk=project.pk).update(interface=interface)
     client.force_login(grace)
     fields = {"act": "settings", "gold_every": 0, "qualification_pass": 50}

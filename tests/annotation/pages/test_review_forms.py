@@ -215,7 +215,7 @@ def test_a_correction_is_decided_with_what_it_corrects(asked, decide, vera, proj
 def test_gold_and_what_is_another_projects_is_not_sent_to_review(
     asked, client, grace, otto, ada, project
 ):
-    from annotation.judge.gold import add_items
+    from annotation.quality.gold_items import add_items
 
     comparison = asked("llama2", pair("A", 4))
     add_items(project, [{"prompt": "1 + 1?", "responses": ["2", "3"], "ranks": [1, 2]}], grace)

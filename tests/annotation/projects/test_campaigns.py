@@ -5,10 +5,10 @@ from django.urls import reverse
 
 from annotation.judge import dialogues
 from annotation.judge.assignment import next_assignment
-from annotation.judge.gold import add_items
 from annotation.models import Batch, Event, Prompt, Response
 from annotation.projects.batches import BatchError, open_batch
 from annotation.projects.campaigns import start_campaign
+from annotation.quality.gold_items import add_items
 from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.factories import (
     BatchFactory,
