@@ -55,6 +55,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # 3. Log-probabilities of policy and reference, values of the critic; all per token. A
         #    weight for each token whose sampler has other probabilities (Yao et al. 2025).
         logprobs, reference_logprobs, values, mask = models.read(queries, responses)
+        keeper.check_start(logprobs, reference_logprobs, mask)
         importance, sampler_gap = models.importance_weights(responses, logprobs, mask)
         clock.mark("score")
 

@@ -21,6 +21,7 @@ from rlhf.training.ppo_inputs import Inputs
 from rlhf.training.ppo_math import AdaptiveKL, FixedKL
 from rlhf.training.ppo_models import Models, derive_seed
 from rlhf.training.ppo_updates import UpdateResult
+from rlhf.training.rollouts import MAX_GAP
 from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.process import StopRequest
@@ -30,6 +31,9 @@ Weights = dict[str, Tensor]
 MIN_IMPROVEMENT = 0.02
 """How much higher the test-RM must score a later policy to replace the one that was kept, in
 standard deviations of the reference."""
+
+MAX_FLOAT32_GAP = 0.01
+"""Difference of log-probabilities (nats) in float32 that rounding cannot explain."""
 
 BOTH_FALL = 2
 """How many times `tripwire.drop` the test-RM's mean must fall if the train-RM's mean falls too:
@@ -111,6 +115,21 @@ class PolicyKeeper:
             state.stop_reason = "tripwire"
             self.models.restore(self.best)
         return {"watch_reward": means["reward"], "test_reward": means["test"]}
+
+    def check_start(self, logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> None:
+        """`InputError` if policy and reference are the same model and yet differ before the first
+        update; log-probabilities (B, T) in nats."""
+        if self.state.step or Path(self.config.policy) != Path(self.config.reference):
+            return
+        gap = float((logprobs - reference_logprobs)[mask].abs().quantile(0.9))
+        limit = MAX_GAP if self.models.is_bfloat16 else MAX_FLOAT32_GAP
+        if gap > limit:
+            raise InputError(
+                "Policy and reference are the same model, and before the first update their "
+                f"log-probabilities differ by {gap:.2g} nats in a tenth of the tokens ({limit:.2g} is "
+                "the most that rounding explains): this architecture is not sampled or not read correctly. Take "
+                "another model."
+            )
 
     def keep_within_budget(self, mean_kl: float) -> None:
         """Before the updates: copy the policy if its rollout's KL (nats per response) was within

@@ -12,7 +12,12 @@ from torch import Tensor
 from rlhf.training import parallel, ppo_math, ptx
 from rlhf.training.configs import PPOConfig
 from rlhf.training.ppo_models import Models, derive_seed
+from rlhf.training.rundir.errors import InputError
 from rlhf.training.schedule import learning_rate_at
+
+MAX_START_KL = 0.05
+"""KL (nats per token) of the sampling policy from the trained one before the first update of a
+rollout, which the same weights cannot explain: the ratio must be 1 there (bfloat16: some thousandths)."""
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
@@ -91,6 +96,8 @@ def update(
                 break
             continue
         in_a_row = 0
+        if not n_updates:
+            _check_start(stats["approx_kl"], config, step)
         # So far from the policy that sampled, its samples no longer say anything about this one.
         if config.loss.approx_kl_stop and stats["approx_kl"] > config.loss.approx_kl_stop:
             break
@@ -103,6 +110,20 @@ def update(
     means |= {"updates": n_updates, "learning_rate": rates[0]}
     is_given_up = in_a_row >= MAX_SKIPPED_IN_A_ROW or bool(skipped and not n_updates)
     return UpdateResult(means, skipped, in_a_row, causes if is_given_up else "")
+
+
+def _check_start(approx_kl: float, config: PPOConfig, step: int) -> None:
+    """`InputError` if the policy is not the one that sampled although no update was made: its
+    log-probabilities while training are not those of sampling, so there is nothing to learn from."""
+    limit = min(MAX_START_KL, config.loss.approx_kl_stop or MAX_START_KL)
+    if approx_kl > limit:
+        raise InputError(
+            f"Step {step}: before the first update the policy's log-probabilities are {approx_kl:.2g} "
+            f"nats per token (KL) from those that it sampled with, and {limit:.2g} is the most that "
+            "rounding explains, so no update can be made; its architecture is not read correctly, or "
+            "the sampler serves other weights. Use rollout.engine = own, dtype = float32, or another "
+            "model."
+        )
 
 
 def learning_rates(config: PPOConfig, step: int) -> tuple[float, float]:

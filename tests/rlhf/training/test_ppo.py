@@ -109,6 +109,34 @@ def test_a_policy_that_begins_beyond_its_kl_budget_is_handed_on_as_it_came(ready
     assert all(torch.equal(began[name], handed_on[name]) for name in handed_on)
 
 
+def test_a_policy_that_differs_from_itself_as_reference_is_refused_before_the_first_update(
+    ready, monkeypatch
+):
+    """As with a model whose sliding window the packed reader did not see."""
+    read = ppo_models.Models.read
+
+    def misread(models, *rollout):
+        old, reference, values, mask = read(models, *rollout)
+        return old, reference + 0.5 * mask, values, mask
+
+    monkeypatch.setattr(ppo_models.Models, "read", misread)
+    with pytest.raises(InputError, match=r"same model, .* differ by 0\.5 nats"):
+        finish(ready(steps=2))
+
+
+def test_a_run_that_could_make_no_update_is_an_error_and_no_success(ready, monkeypatch):
+    """Sampling has other log-probabilities than training: every first minibatch was left before."""
+    read = ppo_models.Models.read
+
+    def misread(models, *rollout):
+        old, reference, values, mask = read(models, *rollout)
+        return old + 0.5 * mask, reference + 0.5 * mask, values, mask
+
+    monkeypatch.setattr(ppo_models.Models, "read", misread)
+    with pytest.raises(InputError, match="no update can be made"):
+        finish(ready(steps=2))
+
+
 def test_one_unlikely_token_neither_ends_a_run_nor_raises_the_kl_weight(ready, monkeypatch):
     """The policy sampled what it finds e^13 times less likely than the reference does."""
     read = ppo_models.Models.read
@@ -446,13 +474,16 @@ def test_updates_left_out_in_a_row_are_counted_over_rollouts(ready):
     config = PPOConfig.from_dict(json.loads((ready() / "config.json").read_text()))
     models = ppo_models.Models(config)
     optimizer = models.new_optimizer()
-    mask = torch.ones(12, 2, dtype=torch.bool)
+    mask, zeros = torch.ones(12, 2, dtype=torch.bool), torch.zeros(12, 2)
+    tokens = [[5, 6]] * 12
 
     def learn(broken_rows, before):
         advantages = torch.zeros(12, 2)
         advantages[broken_rows] = math.nan
-        some, zeros = [[5, 6]] * 12, torch.zeros(12, 2)
-        rollout = ppo_updates.Rollout(some, some, mask, zeros - 5, advantages, zeros, zeros)
+        with torch.no_grad():
+            packed, _, logprobs, _ = models.forward(models.policy, tokens, tokens, range(12))
+        old = packed.unpack(logprobs)
+        rollout = ppo_updates.Rollout(tokens, tokens, mask, old, advantages, zeros, zeros)
         one_each = PPOConfig.from_dict(
             PPOConfig.merged(
                 config.to_dict(), {"minibatch_size": 1, "epochs": 1, "approx_kl_stop": 0.0}
