@@ -42,11 +42,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"{_in_folder(path)} is missing from the run folder; put it there as docs/formats.md says."
+            f"{_shown(path)} is missing from the run folder; put it there as docs/formats.md says."
         ) from None
     # Also text that isn't UTF-8, numbers of thousands of digits, and lists in lists in lists.
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{_in_folder(path)} isn't valid JSON: {error}.") from None
+        raise InputError(f"{_shown(path)} isn't valid JSON: {error}.") from None
 
 
 def read_json_if_there(path: Path) -> dict[str, Any] | None:
@@ -76,42 +76,48 @@ def read_jsonl(path: Path, *, required: Iterable[str] = ()) -> Iterator[dict[str
         file = path.open(mode="rb")
     except FileNotFoundError:
         raise InputError(
-            f"{_in_folder(path)} is missing from the run folder; put it there as docs/formats.md says."
+            f"{_shown(path)} is missing from the run folder; put it there as docs/formats.md says."
         ) from None
     with file:
         # Not str.splitlines: a response may hold U+2028, which JSON leaves as it is.
-        for number, raw in enumerate(file, start=1):
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError:
-                raise InputError(f"{_in_folder(path)} line {number} isn't UTF-8 text.") from None
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # as in read_json
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else error
-                raise InputError(
-                    f"{_in_folder(path)} line {number} isn't valid JSON: {reason}."
-                ) from None
-            if "\\ud" in line.lower():
-                # JSON may spell half a character (a lone surrogate), which no encoder can take.
-                try:
-                    json.dumps(row, ensure_ascii=False).encode()
-                except UnicodeEncodeError:
-                    raise InputError(
-                        f"{_in_folder(path)} line {number} holds half a character (a lone "
-                        "surrogate, \\udxxx); write the text again as UTF-8."
-                    ) from None
-            if not isinstance(row, dict):
-                raise InputError(f"{_in_folder(path)} line {number} isn't a JSON object.")
-            for name in required:
-                if name not in row:
-                    raise InputError(f"{_in_folder(path)} line {number} has no field {name!r}.")
-            yield row
+        for number, line in enumerate(file, start=1):
+            row = _parse_line(line, f"{_shown(path)} line {number}", required)
+            if row is not None:
+                yield row
 
 
-def _in_folder(path: Path) -> str:
+def _parse_line(line: bytes, where: str, required: tuple[str, ...]) -> dict[str, Any] | None:
+    """The JSON object of a line, or None for a blank line; `where` names it in errors."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{where} isn't UTF-8 text.") from None
+    if not text.strip():
+        return None
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:  # as in read_json
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise InputError(f"{where} isn't valid JSON: {reason}.") from None
+    if "\\ud" in text.lower():
+        # JSON may spell half a character (a lone surrogate), which no encoder can take.
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{where} holds half a character (a lone surrogate, \\udxxx); write the text again "
+                "as UTF-8."
+            ) from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where} isn't a JSON object.")
+    for name in required:
+        if name not in row:
+            raise InputError(f"{where} has no field {name!r}.")
+    return row
+
+
+def _shown(path: Path) -> str:
+    """A file's name in messages: within the run folder."""
     return f"{DATA}/{path.name}" if path.parent.name == DATA else path.name
 
 
@@ -156,6 +162,6 @@ def link_tree(source: Path, target: Path) -> None:
         elif path.is_file() and not new.exists():
             new.parent.mkdir(parents=True, exist_ok=True)
             try:
-                new.hardlink_to(path)
+                new.hardlink_to(path.resolve())  # a link to a symbolic link may break
             except OSError:
                 shutil.copy2(path, new)
