@@ -1,4 +1,4 @@
-"""Rounds of training: what was launched, which job is at it, what came out, how it scored."""
+"""Rounds of training, their jobs and workers, the models that they make, and the models' scores."""
 
 import uuid
 from datetime import timedelta
@@ -245,7 +245,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 class Job(models.Model):
-    """One stage's work. This row is the truth; the broker only wakes a worker to look at it.
+    """One stage's work. This row is the truth; the broker only wakes a worker.
 
     `epoch` is the fencing token: every claim adds one, and a worker that wakes up late with an old
     epoch can write nothing. Each claim has its own run folder, `<run_dir>/<epoch>`.
@@ -319,7 +319,7 @@ class Job(models.Model):
 
     @property
     def is_lost(self) -> bool:
-        """Whether its worker has been silent for a lease: the next one to look takes it up."""
+        """True if its lease ran out: the next worker that asks claims it."""
         if self.state != self.State.RUNNING or self.lease_until is None:
             return False
         return self.lease_until < timezone.now()

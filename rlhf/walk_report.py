@@ -31,7 +31,7 @@ def walk_report(project: Project, *, preset: str, seed: int) -> dict[str, Any]:
         "preset": preset,
         "seed": seed,
         "annotators": "simulated",
-        "gold": "the rubric that plays the simulated annotators; reward models never see it",
+        "gold": "the rubric that the simulated annotators follow; reward models never see it",
         "code_version": code_version(),
         "rounds": entries,
     }

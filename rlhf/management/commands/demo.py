@@ -124,7 +124,7 @@ class Command(BaseCommand):
         for entry in report["rounds"]:
             console.print(round_table(entry))
         console.print(
-            "Annotators were simulated; gold is the rubric that played them.", style="dim"
+            "Annotators were simulated; gold is the rubric that they follow.", style="dim"
         )
         if options["report"]:
             write_report(report, options["report"])
@@ -224,7 +224,7 @@ def _caption(entry: dict[str, Any]) -> str:
         if f["accuracy"] is not None and f["accuracy_ci"]:
             low, high = f["accuracy_ci"]
             lines.append(
-                f"reward model, {axis}: {f['accuracy']:.1%} right [{low:.1%}, {high:.1%}] "
+                f"reward model, {axis}: accuracy {f['accuracy']:.1%} [{low:.1%}, {high:.1%}] "
                 f"(n={f['n']}), ECE {f['ece']:.3f}"
             )
     if ppo := entry["ppo"]:
