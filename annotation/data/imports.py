@@ -1,15 +1,16 @@
 """Prompts and comparisons written from files that other people made: all of a file, or nothing of it.
 
 annotation/data/import_formats/ reads and checks; this module writes, in one transaction, when nothing
-is wrong. Imported comparisons become a closed batch with judgments by the user `(imported)`: the
-same rows that the judging pages write, in bulk, with the same counters. `_write_comparisons` is the
-one place besides annotation/judge/submitting.py that writes a Judgment.
+is wrong. Imported comparisons become a closed batch with judgments by the user `(imported)`, or by
+one such user for each annotator whom the file names: the same rows that the judging pages write, in
+bulk, with the same counters. `_write_comparisons` is the one place besides
+annotation/judge/submitting.py that writes a Judgment.
 """
 
 import hashlib
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 from django.db import transaction
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 
 from annotation.data.import_formats.read_file import read_comparisons, read_prompts
 from annotation.data.import_formats.report import ComparisonItem, ImportReport, PromptItem
@@ -38,7 +40,9 @@ CHUNK = 500
 # The space makes it a name that nobody can sign up with.
 IMPORTED_USERNAME = "(imported)"
 
-KeyedItem = tuple[uuid.UUID, ComparisonItem]
+KeyedVote = tuple[uuid.UUID, ComparisonItem]
+# One comparison: the votes of different annotators on the same responses to the same prompt.
+Votes = list[KeyedVote]
 
 
 def import_prompts(
@@ -88,9 +92,9 @@ def import_comparisons(
     sign_off: bool = False,
     split: str = "train",
 ) -> ImportReport:
-    """Write every comparison of the file, with its judgment, as a closed batch; or none.
+    """Write every comparison of the file, with its judgments, as a closed batch; or none.
 
-    A judgment's idempotency key follows from its content, so that a file imported twice adds
+    Votes of several annotators on the same responses are judgments of one comparison. A judgment's idempotency key follows from its content, so that a file imported twice adds
     nothing. A batch has each prompt once: where a file compares a prompt's responses again, the
     later comparisons go to a second batch ("part 2"), and so on. `split` is where prompts that are
     new to the project go: "train", or "auto" for a share held out by the text's hash.
@@ -185,9 +189,9 @@ def _write_comparisons(
     prompt_ids = known_prompts(project, list(prompts))
     new = [prompt for sha256, prompt in prompts.items() if sha256 not in prompt_ids]
     prompt_ids |= write_prompts(project, source, new, split)
-    annotator = _imported_user()
+    users = _imported_users(project, source, {item.vote.annotator for item in items.values()})
     batches = []
-    for number, part in enumerate(_parts(items), start=1):
+    for number, part in enumerate(_parts(_comparisons(items)), start=1):
         now = timezone.now()
         batch = Batch.objects.create(
             project=project,
@@ -199,7 +203,7 @@ def _write_comparisons(
             closed_at=now,
         )
         for chunk in _chunks(part):
-            _write_judged(project, source, batch, annotator, prompt_ids, chunk)
+            _write_judged(project, source, batch, users, prompt_ids, chunk)
         Assignment.objects.filter(comparison__batch=batch).update(
             judgment_id=Subquery(
                 Judgment.objects.filter(assignment=OuterRef("pk")).values("pk")[:1]
@@ -209,94 +213,140 @@ def _write_comparisons(
     return batches
 
 
-def _parts(items: Mapping[uuid.UUID, ComparisonItem]) -> list[list[KeyedItem]]:
+def _comparisons(items: Mapping[uuid.UUID, ComparisonItem]) -> list[Votes]:
+    """The votes, those of different annotators on the same responses together.
+
+    A vote without an annotator is a comparison of its own, and so is a second vote of one annotator.
+    """
+    comparisons: list[Votes] = []
+    n_earlier: Counter[tuple[str, tuple[str, ...], str]] = Counter()
+    with_same_responses: defaultdict[tuple[str, tuple[str, ...]], list[Votes]] = defaultdict(list)
+    for key, item in items.items():
+        if not item.vote.annotator:
+            comparisons.append([(key, item)])
+            continue
+        responses = (item.prompt.sha256, item.texts)
+        # The annotator's first vote goes to the first comparison, the second one to the second.
+        place = n_earlier[*responses, item.vote.annotator]
+        n_earlier[*responses, item.vote.annotator] += 1
+        same = with_same_responses[responses]
+        if place == len(same):
+            same.append([])
+            comparisons.append(same[-1])
+        same[place].append((key, item))
+    return comparisons
+
+
+def _parts(comparisons: list[Votes]) -> list[list[Votes]]:
     """The comparisons in as few parts as possible, each with every prompt at most once."""
     n_seen: Counter[str] = Counter()
-    parts: list[list[KeyedItem]] = []
-    for key, item in items.items():
-        part = n_seen[item.prompt.sha256]
-        n_seen[item.prompt.sha256] += 1
+    parts: list[list[Votes]] = []
+    for votes in comparisons:
+        prompt = votes[0][1].prompt.sha256
+        part = n_seen[prompt]
+        n_seen[prompt] += 1
         if part == len(parts):
             parts.append([])
-        parts[part].append((key, item))
+        parts[part].append(votes)
     return parts
 
 
-def _imported_user() -> User:
-    user, created = User.objects.get_or_create(
-        username=IMPORTED_USERNAME, defaults={"is_active": False}
-    )
-    if created:
-        user.set_unusable_password()
-        user.save(update_fields=["password"])
-    return user
+def _imported_users(project: Project, source: Source, annotators: Iterable[str]) -> dict[str, User]:
+    """A user for each name in the file, who can't sign in; "" is for votes without a name.
+
+    The name itself is not stored: it may be an e-mail address.
+    """
+    users = {}
+    for annotator in annotators:
+        username = IMPORTED_USERNAME
+        if annotator:
+            identity = f"{project.pk}:{source.name}:{annotator}"
+            username += " " + salted_hmac("annotation.imported", identity).hexdigest()[:12]
+        user, created = User.objects.get_or_create(username=username, defaults={"is_active": False})
+        if created:
+            user.set_unusable_password()
+            user.save(update_fields=["password"])
+        users[annotator] = user
+    return users
 
 
 def _write_judged(
     project: Project,
     source: Source,
     batch: Batch,
-    annotator: User,
+    users: Mapping[str, User],
     prompt_ids: Mapping[str, int],
-    items: Sequence[KeyedItem],
+    comparisons: Sequence[Votes],
 ) -> None:
-    comparisons = Comparison.objects.bulk_create(
+    rows = Comparison.objects.bulk_create(
         Comparison(
             batch=batch,
-            prompt_id=prompt_ids[item.prompt.sha256],
-            needed=1,
-            taken=1,
-            judged=1,
+            prompt_id=prompt_ids[votes[0][1].prompt.sha256],
+            needed=len(votes),
+            taken=len(votes),
+            judged=len(votes),
             is_free=False,
         )
-        for _, item in items
+        for votes in comparisons
     )
     # Files put the better response first; stored in an order that follows from the texts alone, so
     # that nothing downstream can learn from the position.
-    orders = [_order(item) for _, item in items]
-    responses = iter(
-        Response.objects.bulk_create(
-            Response(
-                comparison=comparison,
-                text=item.responses[index][0],
-                source=(item.responses[index][1] or f"import: {source.name}")[:200],
-            )
-            for comparison, (_, item), order in zip(comparisons, items, orders, strict=True)
-            for index in order
+    responses = Response.objects.bulk_create(
+        Response(
+            comparison=comparison,
+            text=text,
+            source=(model or f"import: {source.name}")[:200],
         )
+        for comparison, votes in zip(rows, comparisons, strict=True)
+        for text, model in sorted(votes[0][1].responses, key=_text_digest)
     )
+    pending = iter(responses)
     now = timezone.now()
     assignments, judgments = [], []
-    for comparison, (key, item), order in zip(comparisons, items, orders, strict=True):
-        ids = {index: next(responses).pk for index in order}
-        ranks = {
-            axis: {str(ids[i]): rank for i, rank in enumerate(axis_ranks) if rank is not None}
-            for axis, axis_ranks in item.ranks.items()
-        }
-        assignment = Assignment(
-            comparison=comparison,
-            annotator=annotator,
-            state=Assignment.State.JUDGED,
-            shown_order=[ids[index] for index in order],
-            leased_at=now,
-            lease_until=now,
-        )
-        assignments.append(assignment)
-        judgments.append(
-            Judgment(
-                assignment=assignment,
-                key=key,
-                answer_sha256=item.digest(),
-                ranks=ranks,
-                rest_below=item.rest_below,
-                guideline_version=project.guideline_version,
+    for comparison, votes in zip(rows, comparisons, strict=True):
+        shown = [next(pending) for _ in votes[0][1].responses]
+        for key, item in votes:
+            assignment = Assignment(
+                comparison=comparison,
+                annotator=users[item.vote.annotator],
+                state=Assignment.State.JUDGED,
+                shown_order=[response.pk for response in shown],
+                leased_at=now,
+                lease_until=now,
             )
-        )
+            assignments.append(assignment)
+            judgments.append(_judgment(project, assignment, key, item, shown))
     Assignment.objects.bulk_create(assignments)
     Judgment.objects.bulk_create(judgments)
 
 
-def _order(item: ComparisonItem) -> list[int]:
-    """Indices of the responses in an order that does not depend on their ranks."""
-    digests = [hashlib.sha256(text.encode()).digest() for text, _ in item.responses]
-    return sorted(range(len(digests)), key=lambda index: digests[index])
+def _text_digest(response: tuple[str, str]) -> bytes:
+    return hashlib.sha256(response[0].encode()).digest()
+
+
+def _judgment(
+    project: Project,
+    assignment: Assignment,
+    key: uuid.UUID,
+    item: ComparisonItem,
+    responses: Sequence[Response],
+) -> Judgment:
+    """A vote as a judgment of the stored responses; equal texts are matched in their order."""
+    ids_by_text: defaultdict[str, list[int]] = defaultdict(list)
+    for response in responses:
+        ids_by_text[response.text].append(response.pk)
+    ids = [ids_by_text[text].pop(0) for text, _ in item.responses]
+    return Judgment(
+        assignment=assignment,
+        key=key,
+        answer_sha256=item.digest(),
+        ranks={
+            axis: {str(ids[i]): rank for i, rank in enumerate(ranks) if rank is not None}
+            for axis, ranks in item.ranks.items()
+        },
+        rest_below=item.rest_below,
+        strength=item.vote.strength,
+        all_bad=item.vote.all_bad,
+        reason=item.vote.reason,
+        guideline_version=project.guideline_version,
+    )

@@ -34,6 +34,7 @@ from annotation.models import (
     ReviewCase,
     User,
 )
+from annotation.protocols import RANK
 from annotation.quality.disagreement import disagreement
 
 State = ReviewCase.State
@@ -226,14 +227,19 @@ def queue(project: Project, reviewer: User, *, reason: str = "") -> Any:
 
 
 def as_answer(vote: Judgment) -> Answer:
-    """A vote's whole content, as the answer of a decision that adopts it."""
+    """A vote's whole content, as the answer of a decision that adopts it.
+
+    An imported vote may have a strength that this comparison does not ask for.
+    """
+    interface = vote.assignment.comparison.batch.effective_interface
+    strength = {} if interface == RANK else vote.strength
     return Answer(
         reason=vote.reason,
         ranks=vote.ranks,
         flags=vote.flags,
         rewrite=vote.rewrite,
-        strength={axis: strength["level"] for axis, strength in vote.strength.items()},
-        all_bad=vote.all_bad,
+        strength={axis: entry["level"] for axis, entry in strength.items()},
+        all_bad=[] if vote.assignment.comparison.batch.is_imported else vote.all_bad,
         ratings=vote.ratings,
         safety=vote.safety,
         based_on=str(vote.based_on_id or ""),

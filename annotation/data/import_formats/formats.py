@@ -20,6 +20,7 @@ from annotation.data.import_formats.report import (
     RowError,
 )
 from annotation.data.import_formats.trees import tree_comparisons, tree_prompt
+from annotation.data.import_formats.votes import VOTE_KEYS
 
 PROMPT_FORMATS: dict[str, Callable[[Row, ImportReport], PromptItem]] = {
     "plain": plain_prompt,
@@ -49,10 +50,14 @@ PROMPT_COLUMNS = {
     "tree": {*LABELS, "prompt"},
 }
 COMPARISON_COLUMNS = {
-    "transcript": {*LABELS, *PAIR, "system"},
-    "trl": {*LABELS, *PAIR, *CONTEXT_KEYS},
+    "transcript": {*LABELS, *PAIR, *VOTE_KEYS, "system"},
+    "trl": {*LABELS, *PAIR, *VOTE_KEYS, *CONTEXT_KEYS},
     "tree": {*LABELS, "prompt"},
-    "ranking": {*LABELS, "messages", "prompt", "responses", "ranks", "unranked", "system"},
+    "ranking": {
+        *LABELS,
+        *VOTE_KEYS,
+        *("messages", "prompt", "responses", "ranks", "unranked", "system"),
+    },
 }
 
 FORMAT_NAMES = {

@@ -20,6 +20,7 @@ from annotation.data.import_formats.report import (
     RowError,
     SkipRow,
 )
+from annotation.data.import_formats.votes import vote_details
 from annotation.models import Message
 
 IDENTICAL = "both responses are identical"
@@ -89,5 +90,8 @@ def _comparison(
         if not text.strip():
             report.notes["a response is empty; it was imported, as a model may say nothing"] += 1
     return ComparisonItem(
-        prompt_item(row, prompt, report), [(chosen, ""), (rejected, "")], {axis: [1, 2]}
+        prompt_item(row, prompt, report),
+        [(chosen, ""), (rejected, "")],
+        {axis: [1, 2]},
+        vote=vote_details(row, axis),
     )

@@ -12,6 +12,7 @@ from annotation.data.import_formats.report import (
     RowError,
     SkipRow,
 )
+from annotation.data.import_formats.votes import vote_details
 from annotation.models import MAX_RESPONSES
 
 
@@ -31,7 +32,8 @@ def ranking(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonIte
         row, checked_messages(row.get("messages", row.get("prompt")), "messages")
     )
     item = prompt_item(row, messages, report)
-    yield ComparisonItem(item, [(text, "") for text in texts], ranks, rest_below)
+    vote = vote_details(row, axis)
+    yield ComparisonItem(item, [(text, "") for text in texts], ranks, rest_below, vote)
 
 
 def _checked_ranks(

@@ -48,7 +48,7 @@ def read_prompts(
 def read_comparisons(
     file: Path | BinaryIO, *, axis: str, axes: Sequence[str], format: str = "auto"
 ) -> tuple[list[ComparisonItem], ImportReport]:
-    """Every comparison in the file, each once, and what is wrong.
+    """Every vote on a comparison in the file, each once, and what is wrong.
 
     `axis` is what chosen/rejected and a tree's ranks were judged on; `axes` are those allowed.
     """
@@ -56,7 +56,7 @@ def read_comparisons(
 
     def add(row: Row, format: str, report: ImportReport) -> None:
         for item in COMPARISON_FORMATS[format](row, axis, report):
-            unknown = set(item.ranks) - set(axes)
+            unknown = (set(item.ranks) | item.vote.axes) - set(axes)
             if unknown:
                 raise RowError(f"the project has no axis {sorted(unknown)[0]!r}.")
             digest = item.digest()
@@ -128,8 +128,7 @@ def _detected(row: Row, detect: Callable[[Row], str], formats_used: Mapping[str,
 
 
 def _note_unread(row: Row, known: set[str], report: ImportReport) -> None:
-    report.unread.update(
-        str(column)
-        for column, value in row.items()
-        if column not in known and value not in (None, "", [], {})
-    )
+    for column, value in row.items():
+        is_default = value in (None, "", [], {}) or (column == "weight" and value in (1, "1.0"))
+        if column not in known and not is_default:
+            report.unread[str(column)] += 1

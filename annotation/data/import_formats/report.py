@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from annotation.models import Batch, Message, Source
@@ -56,8 +56,24 @@ class PromptItem:
 
 
 @dataclass(frozen=True)
+class VoteDetails:
+    """Who judged a comparison, where the file says so, and what they said in addition to ranks."""
+
+    annotator: str = ""
+    judgment_id: str = ""
+    strength: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`{axis: {"level", "margin"}}`"""
+    all_bad: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def axes(self) -> set[str]:
+        return {*self.strength, *self.all_bad}
+
+
+@dataclass(frozen=True)
 class ComparisonItem:
-    """One checked comparison: a prompt, its responses as (text, source), dense ranks per axis.
+    """One vote on a comparison: a prompt, its responses as (text, source), dense ranks per axis.
 
     `rest_below`: responses without a rank are below all ranked ones (a top-k ranking).
     """
@@ -66,15 +82,25 @@ class ComparisonItem:
     responses: list[tuple[str, str]]
     ranks: dict[str, list[int | None]]
     rest_below: bool = False
+    vote: VoteDetails = field(default_factory=VoteDetails)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The responses' texts in an order that does not depend on their ranks."""
+        return tuple(sorted(text for text, _ in self.responses))
 
     def digest(self) -> str:
-        """Equal for the same prompt, responses and ranks, in any order of the responses."""
+        """Equal for the same prompt, responses and vote, in any order of the responses."""
         answers = sorted(
             [text, *((axis, ranks[index]) for axis, ranks in sorted(self.ranks.items()))]
             for index, (text, _) in enumerate(self.responses)
         )
-        content = [self.prompt.sha256, answers, *(["below"] if self.rest_below else [])]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        content: list[Any] = [self.prompt.sha256, answers]
+        if self.rest_below:
+            content.append("below")
+        if self.vote != VoteDetails():
+            content.append(asdict(self.vote))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass

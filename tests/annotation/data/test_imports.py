@@ -2,6 +2,7 @@
 
 import io
 import json
+import uuid
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -17,8 +18,12 @@ from annotation.models import (
     Prompt,
     Response,
     Source,
+    User,
     content_hash,
 )
+from annotation.quality import review
+from annotation.statistics.agreement import agreement
+from tests.factories import ProjectFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -234,8 +239,6 @@ def test_a_trees_ranked_replies_become_k_way_comparisons(project, rita):
 def test_a_snapshots_own_rows_can_be_taken_in_again(project, rita):
     take(project, lines(tree(reply("a", 0), reply("b", 1), reply("c", 1))), rita)
     rows = list(preference_rows(project))
-    from tests.factories import ProjectFactory
-
     other = ProjectFactory(slug="gemini")
     report = take(other, lines(*rows), rita)
     assert report.format == "ranking"
@@ -270,6 +273,112 @@ def test_what_a_top_k_ranking_left_out_stays_behind_when_it_is_taken_in_again(pr
     assert take(project, lines(row | {"unranked": "below"}), rita).n_imported == 1
     rows = list(preference_rows(project))
     assert sorted(p["rejected"][0]["content"] for p in pairs(rows, "helpfulness")) == ["b", "c"]
+
+
+# --- Votes of several people ------------------------------------------------------------------------
+
+
+def vote(annotator, *ranks, **more):
+    return {
+        "messages": TRL["prompt"],
+        "responses": ["An oak.", "A rock."],
+        "annotator": annotator,
+        "ranks": {"helpfulness": list(ranks)},
+    } | more
+
+
+def test_votes_of_several_annotators_are_judgments_of_one_comparison(project, rita):
+    rows = [vote("aa", 1, 2), vote("bb", 1, 2), vote("cc", 2, 1), vote("aa", 1, 2)]
+    report = take(project, lines(*rows), rita)
+    assert (report.n_imported, report.n_duplicates) == (3, 1)
+    comparison = Comparison.objects.get()
+    assert (comparison.needed, comparison.taken, comparison.judged) == (3, 3, 3)
+    exported = list(preference_rows(project))
+    assert len({row["annotator"] for row in exported}) == 3
+    assert all(row["annotator"].startswith("imported-") for row in exported)
+    oak = exported[0]["responses"].index("An oak.")
+    assert sorted(row["ranks"]["helpfulness"][oak] for row in exported) == [1, 1, 2]
+    assert not User.objects.filter(username__contains="aa").exclude(username="rita").exists()
+    again = take(project, lines(*rows), rita)
+    assert (again.n_imported, again.n_duplicates) == (0, 4)
+
+
+def test_a_second_vote_of_one_annotator_is_kept_in_a_second_batch(project, rita):
+    rows = [vote("aa", 1, 2, judgment_id="1"), vote("aa", 2, 1, judgment_id="2")]
+    report = take(project, lines(*rows, vote("bb", 1, 2)), rita)
+    assert [batch.comparisons.get().judged for batch in report.batches] == [2, 1]
+
+
+def test_agreement_is_the_same_after_a_round_trip(project, rita):
+    rows = []
+    for number in range(8):
+        responses = [f"{number} a", f"{number} b", f"{number} c"]
+        for annotator, ranks in (("aa", [1, 2, 3]), ("bb", [1, 3, 2]), ("cc", [2, 1, 3])):
+            rank_lists = ranks if number % 3 else ranks[::-1]
+            messages = [{"role": "user", "content": f"Question {number}?"}]
+            row = vote(annotator, *rank_lists, messages=messages, responses=responses)
+            rows.append(row | {"prompt_id": f"q{number}"})
+    take(project, lines(*rows), rita)
+    first = list(preference_rows(project))
+    other = ProjectFactory(slug="gemini")
+    take(other, lines(*first), rita)
+    second = list(preference_rows(other))
+    assert len(second) == 24
+    figures = [agreement(each)["helpfulness"] for each in (rows, first, second)]
+    assert len({(f["alpha"], f["pairwise"], f["tau"], f["n_annotators"]) for f in figures}) == 1
+
+
+def test_what_a_vote_says_in_addition_to_its_ranks_is_kept(project, rita):
+    row = vote(
+        "aa",
+        *(1, 2),
+        strength={"helpfulness": 3, "safety": None},
+        margin={"helpfulness": 1.0, "safety": None},
+        reason="because it is one",
+        all_bad=["helpfulness"],
+        weight=0.5,
+    )
+    report = take(project, lines(row), rita)
+    assert report.remarks == ["columns not read: weight (1 rows)"]
+    [exported] = preference_rows(project)
+    assert exported["strength"] == {"helpfulness": 3, "safety": None}
+    assert exported["margin"] == {"helpfulness": 1.0, "safety": None}
+    assert (exported["reason"], exported["all_bad"]) == ("because it is one", ["helpfulness"])
+
+
+def test_a_pairs_annotator_and_strength_are_kept(project, rita):
+    rows = [TRL | {"annotator": name, "strength": 2, "margin": 0.5} for name in ("aa", "bb")]
+    assert take(project, lines(*rows), rita).n_imported == 2
+    exported = list(preference_rows(project))
+    assert len({row["annotator"] for row in exported}) == 2
+    assert [row["strength"]["helpfulness"] for row in exported] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ({"strength": {"helpfulness": "much"}}, "strength is not a number"),
+        ({"strength": {"helpfulness": 1.5}}, "strength is not a whole number"),
+        ({"strength": {"wit": 1}}, "no axis 'wit'"),
+        ({"all_bad": "helpfulness"}, "all_bad is not a list"),
+        ({"all_bad": ["wit"]}, "no axis 'wit'"),
+        ({"reason": 3}, "reason is not text"),
+    ],
+)
+def test_a_wrong_field_of_a_vote_is_refused(project, rita, field, reason):
+    report = take(project, lines(vote("aa", 1, 2, **field)), rita)
+    assert reason in report.problems[0].reason
+
+
+def test_a_reviewer_can_adopt_an_imported_vote_that_has_a_strength(project, rita, vera):
+    row = vote("aa", 1, 2, strength={"helpfulness": 3}, all_bad=["helpfulness"])
+    row["ranks"]["safety"] = [1, 1]
+    take(project, lines(row), rita)
+    case = review.ask_for_review(Comparison.objects.get(), vera)
+    answer = review.as_answer(review.votes_on(case.comparison)[0])
+    review.decide(case, vera, answer=answer, ground="facts", key=uuid.uuid4())
+    case.refresh_from_db()
+    assert case.state == "decided"
 
 
 # --- The commands ------------------------------------------------------------------------------------------------
