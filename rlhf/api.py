@@ -83,7 +83,9 @@ class MetricsSerializer(serializers.Serializer[Any]):
 
 class LaunchSerializer(serializers.Serializer[Any]):
     config = serializers.DictField(
-        required=False, help_text="Changes to the default: {section: {setting: value}}."
+        required=False,
+        help_text="Changes to the default: {section: {setting: value}}. A setting in a group is "
+        "{group: {setting: value}} or 'group.setting'.",
     )
     acknowledged = serializers.ListField(
         child=serializers.CharField(),

@@ -236,7 +236,7 @@ def train(
         total = batch_weight(batch, counts)
         loss, right, decided = batch_loss(model, mine, scores, reliability, config, counts, total)
         share = sum(len(g.texts) for g in mine) / sum(len(g.texts) for g in batch)
-        loss = weight * (loss + config.centring * (scores**2).mean() * share)
+        loss = weight * (loss + config.centering * (scores**2).mean() * share)
         if config.reliability and processes.is_main_process:
             loss = loss + 1e-3 * (learner.log_reliability**2).sum()
 

@@ -1,6 +1,8 @@
 """The configuration of the stage `reward_model`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rlhf.training.configs.shared import MOST_RANK, ModelConfig, sharded_setting
 from rlhf.training.settings import above, chosen, either, required, setting, several
@@ -70,7 +72,7 @@ class RewardModelConfig(ModelConfig):
     reliability: bool = setting(
         True, "Learn each annotator's reliability (after CrowdBT, Chen et al. 2013)."
     )
-    centring: float = setting(
+    centering: float = setting(
         0.01,
         "Weight of the squared mean score, which keeps scores near 0 (TRL: 0.01).",
         minimum=0.0,
@@ -115,6 +117,8 @@ class RewardModelConfig(ModelConfig):
     batch_size: int = setting(128, "Texts scored in parallel.", minimum=1)
     checkpoint_seconds: float = setting(30.0, "Seconds between two checkpoints.", minimum=0.0)
     sharded: bool = sharded_setting()
+
+    OLD_KEYS: ClassVar[Mapping[str, str]] = {"centring": "centering"}
 
     def check(self) -> None:
         if not self.axes or len(set(self.axes)) != len(self.axes):

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from rlhf.training.configs import PPOConfig
+from rlhf.training.data import Prompt
 from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.tiny import WORDS, judgment, make_policy, prompt, result_of, run_folder
 
@@ -112,3 +113,27 @@ def finish(folder):
 
 def weights(folder):
     return hashlib.sha256((folder / "policy" / "model.safetensors").read_bytes()).hexdigest()
+
+
+FILE = "/model.safetensors"
+
+
+def stop_after(folder, steps):
+    """SIGTERM, as far as the stage can tell, once so many steps are in the books."""
+
+    class StopAfter(StopRequest):
+        @property
+        def requested(self):
+            path = folder / "metrics.jsonl"
+            return path.exists() and len(path.read_text().splitlines()) >= steps
+
+        @requested.setter
+        def requested(self, value):
+            pass
+
+    return StopAfter()
+
+
+def as_read(number):
+    """The prompt of `tiny.prompt`, as a stage reads it."""
+    return Prompt(**prompt(number))

@@ -196,3 +196,13 @@ def test_reading_logits_has_the_gradient_of_plain_operations(temperature, train_
     one.backward()
     two.backward()
     assert torch.allclose(first.grad, second.grad, atol=1e-6)
+
+
+def test_where_all_returns_are_alike_a_critic_explains_nothing():
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    returns = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    assert ppo_math.explained_variance(returns, returns - 1.0, mask) == 1.0
+    assert ppo_math.explained_variance(returns, torch.zeros(2, 2), mask) == 0.0
+    alike = torch.full((2, 2), -2.0)
+    assert ppo_math.explained_variance(alike, torch.tensor([[0.0, 0.1], [0.2, 0.0]]), mask) == 0.0
+    assert ppo_math.explained_variance(alike, alike, mask) == 0.0

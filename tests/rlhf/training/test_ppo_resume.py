@@ -1,4 +1,4 @@
-"""A run that is killed again and again, at moments nobody chose, ends with the same bytes."""
+"""A run that is stopped or killed, at any moment, ends with the same bytes."""
 
 import json
 import multiprocessing
@@ -10,9 +10,10 @@ import time
 import pytest
 
 from rlhf.training import ppo
+from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.process import StopRequest
-from tests.rlhf.training.conftest import finish, weights
-from tests.rlhf.training.tiny import rows_of
+from tests.rlhf.training.conftest import finish, stop_after, weights
+from tests.rlhf.training.tiny import rows_of, run, start
 
 CLOCKS = {"time", "samples_per_second", "seconds_generate", "seconds_score", "seconds_train"}
 
@@ -75,3 +76,57 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(ready, changed):
     assert without_clocks(killed) == without_clocks(whole)
     assert last_checkpoint(killed) == last_checkpoint(whole)
     assert (killed / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 4])
+def test_a_stopped_run_ends_with_the_same_bytes_as_one_that_was_not(ready, stopped_after):
+    settings = {"steps": 5, "kl_controller": "adaptive", "kl_horizon": 100.0}
+    whole, broken = ready("whole", **settings), ready("broken", **settings)
+    finish(whole)
+    with pytest.raises(Stopped):
+        ppo.main(broken, stop_after(broken, stopped_after))
+    assert not (broken / "result.json").exists()
+    finish(broken)
+    assert weights(broken) == weights(whole)
+    assert (broken / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+    kept = [
+        [row[k] for k in ("step", "reward", "kl", "kl_weight")]
+        for row in rows_of(broken / "metrics.jsonl")
+    ]
+    assert kept == [
+        [row[k] for k in ("step", "reward", "kl", "kl_weight")]
+        for row in rows_of(whole / "metrics.jsonl")
+    ]
+
+
+def test_kill_9_at_any_moment_and_a_restart_end_with_the_same_bytes(ready):
+    settings = {"steps": 40, "checkpoint_every": 3}
+    whole, killed = ready("whole", **settings), ready("killed", **settings)
+    finish(whole)
+    process = start("ppo", killed)
+    metrics = killed / "metrics.jsonl"
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 5):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert not (killed / "result.json").exists()
+    finished = run("ppo", killed)
+    assert finished.returncode == 0, finished.stderr
+    steps = [row["step"] for row in rows_of(whole / "metrics.jsonl")]
+    assert [row["step"] for row in rows_of(metrics)] == steps
+    assert weights(killed) == weights(whole)
+
+
+def test_sigterm_leaves_a_checkpoint_and_exit_code_143(ready):
+    folder = ready(steps=2000, checkpoint_every=1000)
+    process = start("ppo", folder)
+    metrics = folder / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert json.loads((folder / "error.json").read_text())["kind"] == "stopped"
+    assert (folder / "checkpoint" / "manifest.json").exists()

@@ -42,7 +42,7 @@ OPTIONS = {
     "label_smoothing": {"label_smoothing": 0.2},
     "smoothing": {"smoothing": "agreement"},
     "reliability": {"reliability": False},
-    "centring": {"centring": 1.0},
+    "centering": {"centering": 1.0},
     "prior": {"prior": True},
     "max_length": {"max_length": 16},
     "members": {"members": 3},

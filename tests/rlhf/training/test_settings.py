@@ -210,3 +210,9 @@ def test_a_number_of_thousands_of_digits_is_no_json(tmp_path):
     (tmp_path / "config.json").write_text('{"steps": ' + "9" * 5000 + "}")
     with pytest.raises(InputError, match=r"config.json isn't valid JSON"):
         settings.load(PPOConfig, tmp_path / "config.json")
+
+
+def test_rewards_of_fewer_than_eight_responses_are_not_whitened():
+    few = {"prompts_per_step": 7, "minibatch_size": 7, "whiten_rewards": True}
+    with pytest.raises(ValueError, match="needs 8 responses"):
+        PPOConfig.from_dict({"policy": "p", "reference": "p", "reward_model": "r", **few})
