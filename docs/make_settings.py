@@ -35,7 +35,7 @@ def page() -> str:
     for config in (RoundConfig, *CONFIGS.values()):
         lines += ["", f"## {config.__name__}", "", _first_line(config)]
         groups = config.groups()
-        for title, settings in groupby(config.settings().values(), lambda known: known.group):
+        for title, settings in groupby(config.settings().values(), lambda spec: spec.group):
             if title:
                 rows = list(settings)
                 group = groups[rows[0].key.partition(".")[0]]
@@ -55,19 +55,19 @@ def _first_line(kind: type[object]) -> str:
 
 def _table(settings: list[Setting]) -> list[str]:
     rows = ["| setting | default | range | help |", "|---|---|---|---|"]
-    for known in settings:
-        requirement = " and ".join(requirement.text for requirement in known.requires)
-        help_text = known.help + (f" *Requires {requirement}.*" if requirement else "")
-        default = "required" if known.is_required else f"`{known.default!r}`"
-        cells = (f"`{known.key}`", default, _range(known), help_text)
+    for spec in settings:
+        requirement = " and ".join(requirement.text for requirement in spec.requires)
+        help_text = spec.help + (f" *Requires {requirement}.*" if requirement else "")
+        default = "required" if spec.is_required else f"`{spec.default!r}`"
+        cells = (f"`{spec.key}`", default, _range(spec), help_text)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
 
 
-def _range(known: Setting) -> str:
-    if known.choices:
-        return ", ".join(f"`{choice}`" for choice in known.choices)
-    low, high = known.minimum, None if known.maximum == MOST else known.maximum
+def _range(spec: Setting) -> str:
+    if spec.choices:
+        return ", ".join(f"`{choice}`" for choice in spec.choices)
+    low, high = spec.minimum, None if spec.maximum == MOST else spec.maximum
     if low is None and high is None:
         return ""
     if high is None:

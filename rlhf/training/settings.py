@@ -179,17 +179,17 @@ def _settings(kind: type, prefix: str = "", title: str = "") -> dict[str, Settin
         for field in dataclasses.fields(base)
     }
     groups = {name for name, field in fields.items() if "title" in field.metadata}
-    known: dict[str, Setting] = {}
+    specs: dict[str, Setting] = {}
     for name in sorted(fields, key=lambda name: (name in groups, name in inherited)):
         field = fields[name]
         if name in groups:
-            known |= _settings(hints[name], f"{name}.", field.metadata["title"])
+            specs |= _settings(hints[name], f"{name}.", field.metadata["title"])
             continue
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
         key = prefix + name
-        known[key] = Setting(key, title, hints[name], default, **field.metadata)
-    return known
+        specs[key] = Setting(key, title, hints[name], default, **field.metadata)
+    return specs
 
 
 # --- A stage's configuration ------------------------------------------------------------------
@@ -209,15 +209,15 @@ class StageConfig:
     stored: dataclasses.InitVar[bool] = False
 
     def __post_init__(self, stored: bool) -> None:
-        for key, known in self.settings().items():
+        for key, spec in self.settings().items():
             *path, name = key.split(".")
             owner = functools.reduce(getattr, path, self)
             value = getattr(owner, name)
-            if not _fits(value, known.hint):
-                raise ValueError(f"{key} must be {_type_name(known.hint)}, got {_number(value)}")
-            if known.hint is float and type(value) is int:
+            if not _fits(value, spec.hint):
+                raise ValueError(f"{key} must be {_type_name(spec.hint)}, got {_number(value)}")
+            if spec.hint is float and type(value) is int:
                 object.__setattr__(owner, name, float(value))
-            _check_limits(known, value)
+            _check_limits(spec, value)
         self.check()
         if not stored and (reasons := self.idle(self.flat())):
             raise IdleError(reasons)
@@ -276,15 +276,9 @@ class StageConfig:
         return nested(cls.flattened(values) | cls.flattened(changes))
 
     @classmethod
-    def value_in(cls, values: Mapping[str, Any], key: str) -> Any:
-        """The setting's value in `values`, which may hold unknown keys; its default if it is
-        absent."""
-        return cls.split_known(values)[0].get(key, cls.settings()[key].default)
-
-    @classmethod
     def with_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """`{key: value}` of every setting; what `values` lacks is at its default."""
-        defaults = {key: known.default for key, known in cls.settings().items()}
+        defaults = {key: spec.default for key, spec in cls.settings().items()}
         return defaults | cls.flattened(values)
 
     @classmethod
@@ -296,8 +290,8 @@ class StageConfig:
         """
         everything = cls.with_defaults(values)
         unmet = {}
-        for key, known in cls.settings().items():
-            missing = [r for r in known.requires if not r.is_met(everything)]
+        for key, spec in cls.settings().items():
+            missing = [r for r in spec.requires if not r.is_met(everything)]
             if missing:
                 unmet[key] = missing[0]
         return unmet
@@ -305,17 +299,17 @@ class StageConfig:
     @classmethod
     def idle(cls, values: Mapping[str, Any]) -> dict[str, str]:
         """The settings in `values` that are changed and have no effect: `{key: sentence}`."""
-        known = cls.settings()
+        specs = cls.settings()
         everything = cls.with_defaults(values)
-        switches = {key for s in known.values() for r in s.requires for key in r.keys}
+        switches = {key for s in specs.values() for r in s.requires for key in r.keys}
         reasons = {}
         for key, requirement in cls.unmet(values).items():
             # To switch off what is off already is no mistake.
             is_off = key in switches and not everything[key]
-            if not is_off and _plain(everything[key]) != _plain(known[key].default):
+            if not is_off and _plain(everything[key]) != _plain(specs[key].default):
                 others = dict.fromkeys(requirement.keys)
                 state = " and ".join(f"{other} is {_shown(everything[other])}" for other in others)
-                back = _shown(known[key].default)
+                back = _shown(specs[key].default)
                 reasons[key] = (
                     f"{key} requires {requirement.text}, and {state}; leave it "
                     f"{back if back == 'empty' else f'at {back}'} or change {' or '.join(others)}"
@@ -325,10 +319,10 @@ class StageConfig:
     @classmethod
     def without_idle(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """`values` as nested tables, with settings without effect at their defaults."""
-        known = cls.settings()
+        specs = cls.settings()
         kept = cls.flattened(values)
-        for _ in known:  # a setting that goes back to its default may switch off others
-            kept |= {key: known[key].default for key in cls.idle(kept)}
+        for _ in specs:  # a setting that goes back to its default may switch off others
+            kept |= {key: specs[key].default for key in cls.idle(kept)}
         return nested(kept)
 
     @classmethod
@@ -336,9 +330,9 @@ class StageConfig:
         """Build from a mapping. ValueError names a setting that is unknown, missing, out of range
         or, unless `stored`, without effect."""
         flat = cls.flattened(values)
-        for key, known in cls.settings().items():
-            if known.is_required and key not in flat:
-                raise ValueError(f"{cls.__name__} needs {key!r}: {known.help}")
+        for key, spec in cls.settings().items():
+            if spec.is_required and key not in flat:
+                raise ValueError(f"{cls.__name__} needs {key!r}: {spec.help}")
         groups = cls.groups()
         arguments = {
             name: groups[name](**value) if name in groups else value
@@ -433,19 +427,19 @@ def _type_name(hint: Any) -> str:
     return "null" if hint is type(None) else names.get(hint, str(hint))
 
 
-def _check_limits(known: Setting, value: Any) -> None:
+def _check_limits(spec: Setting, value: Any) -> None:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if known.minimum is not None and value < known.minimum:
+        if spec.minimum is not None and value < spec.minimum:
             raise ValueError(
-                f"{known.key} must be {_number(known.minimum)} or more, got {_number(value)}"
+                f"{spec.key} must be {_number(spec.minimum)} or more, got {_number(value)}"
             )
-        if known.maximum is not None and value > known.maximum:
+        if spec.maximum is not None and value > spec.maximum:
             raise ValueError(
-                f"{known.key} must be {_number(known.maximum)} or less, got {_number(value)}"
+                f"{spec.key} must be {_number(spec.maximum)} or less, got {_number(value)}"
             )
-    if known.choices is not None and value not in known.choices:
+    if spec.choices is not None and value not in spec.choices:
         raise ValueError(
-            f"{known.key} must be one of {', '.join(map(str, known.choices))}, got {value!r}"
+            f"{spec.key} must be one of {', '.join(map(str, spec.choices))}, got {value!r}"
         )
 
 
