@@ -12,6 +12,7 @@ from rlhf.training import (
     ppo_updates,
 )
 from rlhf.training.configs import PPOConfig
+from rlhf.training.rundir.errors import InputError
 from rlhf.training.settings import FROZEN
 from tests.rlhf.training.conftest import finish, weights
 from tests.rlhf.training.tiny import rows_of
