@@ -11,8 +11,9 @@ from typing import Any
 from django.db import transaction
 
 from annotation.judge import submitting as judging
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import Answer, JudgmentError
+from annotation.judge.requirements import JudgmentError
 from annotation.models import Assignment, Batch, Membership, Project, User
 from annotation.projects.batches import batch_progress
 from annotation.protocols import COMPARING, RANK, WRITING, Attribute

@@ -17,8 +17,9 @@ from django.urls import URLResolver, reverse
 from django.utils import timezone
 from django.utils.html import escape
 
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import Answer, skip, submit_judgment
+from annotation.judge.submitting import skip, submit_judgment
 from annotation.models import Judgment, Membership
 from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import PRESETS
@@ -293,7 +294,9 @@ def test_figures_in_pictures_are_written_for_machines_in_every_language(client):
 
 MET_BY_ANNOTATORS = {
     "annotation/judge/submitting.py": {"JudgmentError", "JudgmentConflict"},
-    "annotation/judge/answer_parts.py": {"JudgmentError"},
+    "annotation/judge/answers.py": {"JudgmentError"},
+    "annotation/judge/drafts.py": {"JudgmentError"},
+    "annotation/judge/requirements.py": {"JudgmentError"},
     "annotation/judge/dialogues.py": {"DialogueError"},
     "annotation/pages/dialogues.py": {"DialogueError"},
     "annotation/judge/candidates.py": {"CandidateError"},

@@ -17,23 +17,10 @@ from rest_framework.response import Response
 
 from annotation.access import CAN_JUDGE, project_for
 from annotation.api.throttles import JudgingThrottle
-from annotation.judge.assignment import (
-    next_assignment,
-    own_assignment,
-    release,
-    renew,
-    responses_of,
-)
-from annotation.judge.submitting import (
-    Answer,
-    JudgmentConflict,
-    JudgmentError,
-    letters_of,
-    save_draft,
-    skip,
-    submit_judgment,
-    undo_last,
-)
+from annotation.judge.assignment import next_assignment, own_assignment, release, renew
+from annotation.judge.drafts import save_draft
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import JudgmentConflict, skip, submit_judgment, undo_last
 from annotation.models import Assignment
 from annotation.protocols import DEMONSTRATE
 from annotation.request import who_asks
@@ -159,10 +146,7 @@ def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     assignment = _own(request, slug, uid)
     given = _answers.run_validation(request.data)
     try:
-        answer = Answer.from_letters(assignment, given)
-        judgment = submit_judgment(
-            assignment, by=who_asks(request), answer=answer, key=given["key"]
-        )
+        judgment = submit_judgment(assignment, by=who_asks(request), answer=given, key=given["key"])
     except JudgmentError as problem:
         return _refusal(problem)
     return Response(
@@ -245,8 +229,8 @@ def _own(request: Request, slug: str, uid: UUID) -> Assignment:
 
 
 def _shown(assignment: Assignment) -> dict[str, Any]:
-    texts = {response.pk: response.text for response in responses_of(assignment.comparison)}
-    letters = letters_of(assignment)
+    texts = {response.pk: response.text for response in assignment.comparison.ordered_responses()}
+    letters = assignment.letters
     return {
         "uid": assignment.uid,
         "state": assignment.state,

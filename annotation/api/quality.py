@@ -20,7 +20,7 @@ from annotation.access import CAN_EXPORT, CAN_READ_DATA, project_for
 from annotation.api.data import ExportThrottle
 from annotation.data.exports.writers import json_line
 from annotation.data.preferences import annotator_id
-from annotation.judge.answer_parts import marks_by_place
+from annotation.judge.requirements import marks_by_place
 from annotation.models import Judgment, Project, User
 from annotation.models import Response as ModelResponse
 from annotation.quality.assessment import reliability_of

@@ -9,7 +9,6 @@ IMMEDIATE, where the whole database is the lock), here and in `judging`.
 import math
 import random
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
@@ -26,7 +25,6 @@ from annotation.models import (
     Membership,
     Project,
     Prompt,
-    Response,
     User,
     hot_queries,
 )
@@ -76,10 +74,6 @@ def take_place(comparison: Comparison) -> bool:
     return True
 
 
-def lease_end(project: Project) -> datetime:
-    return timezone.now() + timedelta(minutes=project.lease_minutes)
-
-
 def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
     """This person's own assignment in this project, or Assignment.DoesNotExist.
 
@@ -99,13 +93,6 @@ def own_row(user: User, project: Project, uid: UUID) -> Assignment:
     if assignment is None:
         raise Assignment.DoesNotExist
     return assignment
-
-
-def responses_of(comparison: Comparison) -> list[Response]:
-    """Its responses in the order of their ids, fetched once."""
-    if comparison.shown is None:
-        comparison.shown = hot_queries.responses(comparison.pk)
-    return comparison.shown
 
 
 def next_assignment(user: User, project: Project) -> Assignment | None:
@@ -149,7 +136,7 @@ def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
             return None
         held, begun = _open(keys, project)
         if held:
-            held[0].lease_until = lease_end(project)
+            held[0].lease_until = project.lease_end()
             held[0].save(update_fields=["lease_until"])
             return held[0]
         if member is not None and qualification.must_qualify(member, project):
@@ -175,7 +162,7 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
         for other in held:
             if other.pk != current.pk:
                 # As in `_next`: what a page that is being left gives back is not what this one shows.
-                other.lease_until = lease_end(project)
+                other.lease_until = project.lease_end()
                 other.save(update_fields=["lease_until"])
                 return other
         if member is not None and qualification.must_qualify(member, project):
@@ -200,7 +187,7 @@ def renew(assignment: Assignment) -> bool:
             assignment.state, assignment.is_extra = State.LEASED, False
         elif assignment.state != State.LEASED:
             return False
-        assignment.lease_until = lease_end(comparison.batch.project)
+        assignment.lease_until = comparison.batch.project.lease_end()
         assignment.save(update_fields=["state", "is_extra", "lease_until"])
         return True
 
@@ -542,21 +529,21 @@ def _lease(
         # What ran out once keeps its row: what was drafted then refers to the order shown then.
         assignment = Assignment.objects.filter(comparison=comparison, annotator=user).first()
     if assignment is None:
-        order = [response.pk for response in responses_of(comparison)]
+        order = [response.pk for response in comparison.ordered_responses()]
         random.SystemRandom().shuffle(order)
         assignment = Assignment(
             comparison=comparison,
             annotator=user,
             shown_order=order,
             drawn=drawn,
-            lease_until=lease_end(project),
+            lease_until=project.lease_end(),
         )
         assignment.save(force_insert=True)
         return assignment
     assignment.comparison = comparison
     assignment.state, assignment.is_extra, assignment.drawn = State.LEASED, False, drawn
     assignment.leased_at = timezone.now()
-    assignment.lease_until = lease_end(project)
+    assignment.lease_until = project.lease_end()
     assignment.save(update_fields=["state", "is_extra", "drawn", "leased_at", "lease_until"])
     return assignment
 

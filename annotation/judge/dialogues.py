@@ -24,16 +24,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from annotation.judge.assignment import lease_end
+from annotation.judge.answers import in_letters
 from annotation.judge.candidates import AnswerReport, CandidateError, Candidates, Writer, candidates
-from annotation.judge.submitting import (
-    Answer,
-    in_letters,
-    letters_of,
-    reopen,
-    skip,
-    submit_judgment,
-)
+from annotation.judge.submitting import reopen, skip, submit_judgment
 from annotation.lib.heartbeat import is_stale
 from annotation.lib.text import storable
 from annotation.models import (
@@ -285,10 +278,10 @@ def ask_again(dialogue: Dialogue) -> Turn:
     return again
 
 
-def choose(dialogue: Dialogue, said: Mapping[str, Any], *, number: int, key: UUID) -> Judgment:
+def choose(dialogue: Dialogue, answer: Mapping[str, Any], *, number: int, key: UUID) -> Judgment:
     """Say which answer is better; it (or in a red-team campaign the more harmful one) goes on.
 
-    `said` is an answer in letters (`Answer.from_letters`), with all that the campaign's protocol
+    `answer` names the two answers by letter, with all that the campaign's protocol
     asks. DialogueError or JudgmentError if it makes no sense; the same key with the same answer
     changes nothing.
     """
@@ -302,8 +295,7 @@ def choose(dialogue: Dialogue, said: Mapping[str, Any], *, number: int, key: UUI
         ):
             raise DialogueError(_("You have chosen here already; take that back first."))
         assignment = _assignment(dialogue, turn)
-        ids = {letter: pk for pk, letter in letters_of(assignment).items()}
-        answer = Answer.from_letters(assignment, said)
+        ids = {letter: pk for pk, letter in assignment.letters.items()}
         judgment = submit_judgment(assignment, by=dialogue.annotator, answer=answer, key=key)
         if assignment.judgment_id != judgment.pk:
             raise DialogueError(_("You took this choice back; load the page, then choose again."))
@@ -585,7 +577,7 @@ def _assignment(dialogue: Dialogue, turn: Turn) -> Assignment:
         annotator=dialogue.annotator,
         state=Assignment.State.LEASED if in_time else Assignment.State.EXPIRED,
         shown_order=[response.pk for response in responses],
-        lease_until=lease_end(campaign.batch.project),
+        lease_until=campaign.batch.project.lease_end(),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.db.models import Q
 
 from annotation import protocols
-from annotation.judge.answer_parts import marks_by_place
+from annotation.judge.requirements import marks_by_place
 from annotation.models import Batch, Judgment, Membership, Project, Response
 
 # Of what people write, and of a dialogue that is still to be held, no answer is known.

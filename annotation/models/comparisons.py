@@ -175,8 +175,8 @@ class Comparison(models.Model):
         default=False,
         help_text="From a live dialogue, where several people may say the same words.",
     )
-    # Its responses, where `assignment` has fetched them already.
-    shown: "list[Response] | None" = None
+    # Its responses, once `ordered_responses` has fetched them.
+    fetched_responses: "list[Response] | None" = None
     gold = models.ForeignKey(
         GoldItem,
         null=True,
@@ -217,6 +217,12 @@ class Comparison(models.Model):
 
     def __str__(self) -> str:
         return f"{self.batch}: {self.prompt}"
+
+    def ordered_responses(self) -> "list[Response]":
+        """Its responses in the order of their ids, fetched once."""
+        if self.fetched_responses is None:
+            self.fetched_responses = list(self.responses.order_by("pk"))
+        return self.fetched_responses
 
 
 class Response(models.Model):

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Model
 
-from annotation.models.comparisons import Batch, Comparison, Response
+from annotation.models.comparisons import Batch, Comparison
 from annotation.models.content import Prompt
 from annotation.models.judging import Assignment, Judgment
 from annotation.models.projects import Membership, Project
@@ -149,12 +149,6 @@ def open_batches(project_id: int) -> list[Batch]:
         WHERE b.project_id = %s AND b.state = 'open' AND b.qualification IS NULL AND d.id IS NULL
         ORDER BY b.priority DESC, b.opened_at, b.id"""
     return list(Batch._default_manager.raw(sql, [project_id]))
-
-
-def responses(comparison_id: int) -> list[Response]:
-    """The responses of a comparison in the order of their ids."""
-    sql = "SELECT * FROM annotation_response WHERE comparison_id = %s ORDER BY id"
-    return list(Response._default_manager.raw(sql, [comparison_id]))
 
 
 _FREE = "batch_id = %(batch)s AND skill = %(skill)s AND is_free"

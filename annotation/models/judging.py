@@ -12,6 +12,8 @@ from django.utils.translation import gettext_noop
 from annotation.models.comparisons import Comparison, Response
 from annotation.models.projects import Project
 
+LETTERS = "ABCDEFGHI"
+
 
 class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def open_for(self, user: Any) -> "AssignmentQuerySet":
@@ -39,7 +41,7 @@ class Assignment(models.Model):
     uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="assignments")
     annotator = models.ForeignKey(
-        # Whose row went would take a place of its comparison along, that nobody could give back.
+        # If the row were deleted, its place in the comparison would stay taken.
         settings.AUTH_USER_MODEL,
         on_delete=models.PROTECT,
         related_name="assignments",
@@ -92,6 +94,11 @@ class Assignment(models.Model):
         return f"{self.comparison_id} for {self.annotator}"
 
     @property
+    def letters(self) -> dict[str, str]:
+        """Response id (as a string) to the letter under which this person saw it."""
+        return {str(pk): LETTERS[place] for place, pk in enumerate(self.shown_order)}
+
+    @property
     def is_overdue(self) -> bool:
         return self.state == self.State.LEASED and self.lease_until < timezone.now()
 
@@ -119,7 +126,8 @@ class Judgment(models.Model):
     What else a protocol may ask: `strength` is `{axis: {"level", "of", "label", "margin"}}`, level 0
     being a tie; `all_bad` lists the axes on which not one response is good enough; `ratings` is
     `{response id: {attribute: number}}`; `safety` is `{response id: {"safe", "harms"}}`. `conflicts`
-    says where votes speak against each other (annotation/judge/answer_parts.py); somebody must then review it.
+    says where parts of the answer contradict each other (annotation/judge/requirements.py); a reviewer
+    decides then.
     """
 
     FLAGS: ClassVar[dict[str, str]] = {

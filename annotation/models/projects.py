@@ -1,5 +1,6 @@
 """Projects: what is asked of people in one, and who may do what in it."""
 
+from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from django.conf import settings
@@ -145,6 +146,10 @@ class Project(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("project", args=[self.slug])
+
+    def lease_end(self) -> datetime:
+        """When a lease that begins now ends."""
+        return timezone.now() + timedelta(minutes=self.lease_minutes)
 
     @property
     def axis_keys(self) -> list[str]:

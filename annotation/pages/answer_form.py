@@ -14,7 +14,7 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from annotation.judge.submitting import letters_of, ranking_line
+from annotation.judge.answers import ranking_line
 from annotation.models import Assignment, Axis, Batch
 from annotation.protocols import (
     COMPARING,
@@ -47,7 +47,7 @@ def _in_words(one: Attribute) -> Attribute:
 
 def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
     """The form's fields as an answer in letters, whatever the interface."""
-    letters = list(letters_of(assignment).values())
+    letters = list(assignment.letters.values())
     ranks: dict[str, dict[str, int]] = {}
     for axis in assignment.comparison.batch.project.axis_keys:
         given = {letter: post.get(f"rank-{axis}-{letter}", "") for letter in letters}
@@ -72,7 +72,7 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
 
 def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
     """The fields that only some protocols have, as parts of an answer in letters."""
-    return posted_parts(post, assignment.comparison.batch, list(letters_of(assignment).values()))
+    return posted_parts(post, assignment.comparison.batch, list(assignment.letters.values()))
 
 
 def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def is_box(one: Attribute) -> bool:
 
 def questions(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
     """What the page needs beside the texts: the questions, and what was answered so far."""
-    return questions_in(assignment.comparison.batch, list(letters_of(assignment).values()), draft)
+    return questions_in(assignment.comparison.batch, list(assignment.letters.values()), draft)
 
 
 def questions_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def summary(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, st
             lines.append({"key": "", "name": name, "line": wrote})
         else:
             lines.append({"key": "", "name": _("Answer"), "line": wrote})
-    for letter in letters_of(assignment).values():
+    for letter in assignment.letters.values():
         if said := _said_of(letter, protocol, answer):
             lines.append({"key": "", "name": letter, "line": said})
     return lines

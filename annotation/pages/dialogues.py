@@ -22,8 +22,10 @@ from django.views.decorators.http import require_GET
 
 from annotation.access import CAN_JUDGE, project_view
 from annotation.judge import dialogues as acts
+from annotation.judge.answers import MAX_REASON
 from annotation.judge.candidates import candidates
-from annotation.judge.submitting import MAX_REASON, JudgmentConflict, JudgmentError
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import JudgmentConflict
 from annotation.lib.markdown import render_markdown
 from annotation.models import Batch, Dialogue, DialogueCampaign, Project, Turn
 from annotation.pages import answer_form

@@ -13,18 +13,16 @@ from django.utils.translation import gettext, gettext_lazy, ngettext
 from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_RUN, project_view
+from annotation.judge.answers import ranking_line
 from annotation.judge.gold_mixing import add_gold_to_open_batches
 from annotation.judge.gold_scores import KNOWABLE, ORDERED
 from annotation.judge.qualification import open_qualification, qualification_items
-from annotation.judge.submitting import (
-    LETTERS,
-    ranking_line,
-)
 from annotation.models import (
     Event,
     GoldItem,
     Project,
 )
+from annotation.models.judging import LETTERS
 from annotation.protocols import SAFE_OR_NOT, called, is_mark
 from annotation.quality.gold_items import NOTHING_KNOWN, GoldError, add_items
 from annotation.request import save_asked, who_asks, whole_number

@@ -18,6 +18,13 @@ from django.utils.translation import gettext, gettext_noop
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from annotation.access import CAN_JUDGE, project_view
+from annotation.judge.answers import (
+    MAX_REASON,
+    MAX_REWRITE,
+    MAX_SKIP_REASON,
+    in_letters,
+    ranking_line,
+)
 from annotation.judge.assignment import (
     WAITING_COUNTED,
     limit_reached,
@@ -28,25 +35,11 @@ from annotation.judge.assignment import (
     release,
     release_untouched,
     renew,
-    responses_of,
     waiting,
 )
-from annotation.judge.submitting import (
-    MAX_REASON,
-    MAX_REWRITE,
-    MAX_SKIP_REASON,
-    Answer,
-    JudgmentConflict,
-    JudgmentError,
-    in_letters,
-    letters_of,
-    ranking_line,
-    reopen,
-    save_draft,
-    skip,
-    submit_judgment,
-    undo_last,
-)
+from annotation.judge.drafts import save_draft
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import JudgmentConflict, reopen, skip, submit_judgment, undo_last
 from annotation.models import (
     Assignment,
     Batch,
@@ -143,7 +136,7 @@ def _send(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
         key = UUID(request.POST.get("key", ""))
     except ValueError as error:
         raise JudgmentError(gettext("The form has no valid key; load the page again.")) from error
-    answer = Answer.from_letters(assignment, answer_form.posted(request.POST, assignment))
+    answer = answer_form.posted(request.POST, assignment)
     submit_judgment(assignment, by=who_asks(request), answer=answer, key=key)
     return {"sent": True, "is_extra": assignment.is_extra}
 
@@ -308,8 +301,8 @@ def _comparison_context(
     if draft is None:
         draft = _answer(assignment)
     ranks, flags = draft.get("ranks", {}), draft.get("flags", {})
-    texts = {response.pk: response.text for response in responses_of(assignment.comparison)}
-    letters = letters_of(assignment)
+    texts = {response.pk: response.text for response in assignment.comparison.ordered_responses()}
+    letters = assignment.letters
     asked = answer_form.questions(assignment, draft)
     axes = _axes(project)
     harms = [(value, gettext(name)) for value, name in Judgment.HARM_CATEGORIES.items()]

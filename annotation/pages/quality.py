@@ -12,9 +12,7 @@ from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_REVIEW, CAN_RUN, project_view, role_of
 from annotation.judge import qualification
-from annotation.judge.submitting import (
-    in_letters,
-)
+from annotation.judge.answers import in_letters
 from annotation.models import (
     Event,
     Judgment,

@@ -15,13 +15,8 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.access import CAN_REVIEW, project_view
-from annotation.judge.submitting import (
-    MAX_REWRITE,
-    Answer,
-    JudgmentError,
-    in_letters,
-    letters_of,
-)
+from annotation.judge.answers import MAX_REWRITE, Answer, in_letters
+from annotation.judge.requirements import JudgmentError
 from annotation.models import (
     Assignment,
     Judgment,
@@ -247,7 +242,7 @@ def _case_context(
     reason: str,
 ) -> dict[str, Any]:
     reviewed = _reviewed(case)
-    letters = letters_of(reviewed)
+    letters = reviewed.letters
     consensus = _consensus(case, votes)
     ruling = _ruling(case)
     own_answer: dict[str, Any] = {}
@@ -304,7 +299,7 @@ def _responses(
     reviewed: Assignment, votes: list[Judgment], questions: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Each response with its text, the flags that people raised, and what is asked of it."""
-    letters = letters_of(reviewed)
+    letters = reviewed.letters
     texts = dict(Response.objects.filter(pk__in=reviewed.shown_order).values_list("pk", "text"))
     flag_names: dict[str, list[str]] = {}
     for vote in votes:
@@ -346,7 +341,7 @@ def _lines(reviewed: Assignment, judgment: Judgment) -> list[dict[str, str]]:
 
 
 def _consensus_lines(reviewed: Assignment, consensus: Answer) -> list[dict[str, str]]:
-    letters = letters_of(reviewed)
+    letters = reviewed.letters
     ranks = {
         axis: {letters[pk]: rank for pk, rank in ranks.items() if pk in letters}
         for axis, ranks in consensus.ranks.items()

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from django.db.models import Count, Exists, F, OuterRef, Q
 
-from annotation.judge.submitting import Answer, JudgmentError
+from annotation.judge.answers import complete
+from annotation.judge.requirements import JudgmentError
 from annotation.models import Assignment, Comparison, Judgment, Project
 
 State = Assignment.State
@@ -168,9 +169,8 @@ def _difference(acknowledged: Acknowledged, judgment: Judgment) -> str:
     if acknowledged.annotator and assignment.annotator.username != acknowledged.annotator:
         return f"is stored for {assignment.annotator}, not {acknowledged.annotator}"
     if acknowledged.ranks is not None:
-        letters = {"ranks": acknowledged.ranks}
         try:
-            answer = Answer.from_letters(assignment, letters).checked(assignment)
+            answer = complete(assignment, {"ranks": acknowledged.ranks})
         except JudgmentError as problem:
             return f"the client's record is invalid: {problem}"
         if answer.ranks != judgment.ranks:

@@ -7,7 +7,7 @@ from django.db import transaction
 from django.utils.translation import gettext, gettext_noop
 
 from annotation import protocols
-from annotation.judge.answer_parts import short
+from annotation.judge.answers import short
 from annotation.judge.gold_mixing import add_gold_to_open_batches
 from annotation.judge.gold_scores import KNOWABLE, ORDERED, share_right
 from annotation.lib.text import storable

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from annotation.judge.answer_parts import Ratings, Safety, marks_by_place
+from annotation.judge.requirements import Ratings, Safety, marks_by_place
 from annotation.protocols import SAFE_OR_NOT
 from annotation.statistics.consensus import MarkConsensus, consensus_of_marks
 from annotation.statistics.reliability import Quality

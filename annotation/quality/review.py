@@ -15,14 +15,9 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from annotation.judge.submitting import (
-    MAX_REASON,
-    Answer,
-    JudgmentError,
-    ruling_assignment,
-    submit_judgment,
-    withdraw_ruling,
-)
+from annotation.judge.answers import MAX_REASON, Answer
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import ruling_assignment, submit_judgment, withdraw_ruling
 from annotation.lib.text import storable
 from annotation.models import (
     Assignment,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from django.db.models import Count, Max, Q
 
-from annotation.judge.answer_parts import marks_by_place
+from annotation.judge.requirements import marks_by_place
 from annotation.models import Batch, Comparison, Judgment, Project, Response
 from annotation.protocols import BELOW
 from annotation.statistics.labels import Rating, Vote

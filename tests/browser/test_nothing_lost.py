@@ -14,7 +14,9 @@ from django.conf import settings
 from django.db import connection
 from playwright.sync_api import expect
 
-from annotation.judge.submitting import Answer, save_draft, submit_judgment
+from annotation.judge.answers import Answer
+from annotation.judge.drafts import save_draft
+from annotation.judge.submitting import submit_judgment
 from annotation.models import Assignment, Judgment
 from annotation.projects.batches import close_batch
 from tests.annotation.audit import assert_counters_are_right

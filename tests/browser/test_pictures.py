@@ -15,8 +15,9 @@ import pytest
 from django.urls import reverse
 
 from annotation.judge import dialogues
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment, score_comparisons
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.submitting import submit_judgment
 from annotation.protocols import PRESETS
 from annotation.quality import review
 from annotation.quality.gold_items import add_items

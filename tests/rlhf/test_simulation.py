@@ -5,8 +5,9 @@ import threading
 import pytest
 from django.db import connection
 
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.submitting import submit_judgment
 from annotation.models import Judgment, Membership, Prompt, User
 from annotation.projects.batches import ResponseText, add_comparisons, create_batch, open_batch
 from annotation.protocols import PRESETS

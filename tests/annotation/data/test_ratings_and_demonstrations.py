@@ -8,8 +8,9 @@ from annotation.data.preferences import pairs, preference_rows
 from annotation.data.ratings_and_demonstrations import response_rows
 from annotation.data.snapshot_files import SnapshotError, damaged_files, snapshot_file
 from annotation.data.snapshots import freeze_snapshot
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import Answer, submit_judgment, undo_last
+from annotation.judge.submitting import submit_judgment, undo_last
 from annotation.projects.batches import ResponseText, add_comparisons, create_batch, open_batch
 from annotation.protocols import PRESETS
 from tests.factories import PromptFactory, SourceFactory, key

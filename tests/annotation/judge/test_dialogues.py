@@ -13,7 +13,8 @@ from annotation.data.snapshots import freeze_snapshot
 from annotation.judge import dialogues
 from annotation.judge.assignment import next_assignment, release_overdue
 from annotation.judge.dialogues import DialogueError
-from annotation.judge.submitting import JudgmentError, undo_last
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import undo_last
 from annotation.models import (
     Assignment,
     Comparison,

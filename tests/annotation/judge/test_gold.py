@@ -10,11 +10,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from annotation.data.preferences import judgment_counts, preference_rows
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment, peek_next, release_overdue, waiting
 from annotation.judge.gold_mixing import add_gold
 from annotation.judge.gold_scores import Tally, share_right, tallies
 from annotation.judge.qualification import give_another_attempt, open_qualification
-from annotation.judge.submitting import Answer, reopen, skip, submit_judgment
+from annotation.judge.submitting import reopen, skip, submit_judgment
 from annotation.models import (
     Assignment,
     Batch,

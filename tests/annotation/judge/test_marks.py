@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from annotation.data.snapshots import freeze_snapshot
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
 from annotation.judge.gold_mixing import add_gold
 from annotation.judge.gold_scores import share_right, tallies
 from annotation.judge.qualification import open_qualification
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.submitting import submit_judgment
 from annotation.models import Batch, Judgment, Membership
 from annotation.projects.batches import open_batch
 from annotation.protocols import PRESETS

@@ -16,9 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from annotation.judge import queues
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import WAITING_COUNTED, next_assignment, peek_next, waiting
 from annotation.judge.queues import WINDOW
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.submitting import submit_judgment
 from annotation.models import Assignment, Comparison, Membership, Project, User
 from benchmarks.load_queue import fill
 from tests.factories import key

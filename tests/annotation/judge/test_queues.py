@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 
 from annotation.judge import queues
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import (
     next_assignment,
     release,
@@ -15,7 +16,7 @@ from annotation.judge.assignment import (
     waiting,
 )
 from annotation.judge.queues import CURSORS_KEPT, Cursor, Cursors, Queue
-from annotation.judge.submitting import Answer, reopen, skip, submit_judgment, undo_last
+from annotation.judge.submitting import reopen, skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Membership, Prompt, User
 from annotation.projects.batches import close_batch, open_batch
 from annotation.quality.interventions import exclude

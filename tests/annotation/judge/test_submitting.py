@@ -5,20 +5,11 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from annotation.judge.answers import MAX_REWRITE, Answer, in_letters, ranking_line
 from annotation.judge.assignment import next_assignment, release_overdue
-from annotation.judge.submitting import (
-    MAX_REWRITE,
-    Answer,
-    JudgmentConflict,
-    JudgmentError,
-    in_letters,
-    ranking_line,
-    reopen,
-    save_draft,
-    skip,
-    submit_judgment,
-    undo_last,
-)
+from annotation.judge.drafts import save_draft
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import JudgmentConflict, reopen, skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Judgment
 from annotation.projects.batches import close_batch
 from tests.annotation.audit import assert_counters_are_right

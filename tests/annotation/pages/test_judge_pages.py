@@ -4,8 +4,10 @@ import re
 import pytest
 from django.urls import reverse
 
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment, peek_next
-from annotation.judge.submitting import Answer, ruling_assignment, save_draft, submit_judgment
+from annotation.judge.drafts import save_draft
+from annotation.judge.submitting import ruling_assignment, submit_judgment
 from annotation.models import (
     Assignment,
     Comparison,

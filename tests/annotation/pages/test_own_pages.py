@@ -4,8 +4,9 @@ import pytest
 from django.urls import reverse
 
 from annotation.data.preferences import preference_rows
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment, peek_next, waiting
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.submitting import submit_judgment
 from annotation.models import Assignment, User
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, key
 

@@ -7,7 +7,8 @@ from django.urls import reverse
 
 from annotation.data.preferences import preference_rows
 from annotation.data.ratings_and_demonstrations import demonstrations, response_rows
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.answers import Answer
+from annotation.judge.submitting import submit_judgment
 from annotation.models import Assignment, Judgment, ReviewCase
 from annotation.protocols import PRESETS
 from annotation.quality import review

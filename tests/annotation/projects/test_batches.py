@@ -3,8 +3,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import Answer, skip, submit_judgment
+from annotation.judge.submitting import skip, submit_judgment
 from annotation.models import Assignment, Batch, Comparison, Event, Judgment, Response
 from annotation.projects.batches import (
     BatchError,

@@ -6,8 +6,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.submitting import submit_judgment
 from annotation.lib.word_diff import word_diff
 from annotation.models import Batch, Comparison, Event, Judgment, Prompt, User
 from annotation.projects.guidelines import change_guidelines, request_reannotation, unseen_change

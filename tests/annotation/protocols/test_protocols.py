@@ -2,14 +2,11 @@ import dataclasses
 
 import pytest
 
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import (
-    Answer,
-    JudgmentConflict,
-    JudgmentError,
-    save_draft,
-    submit_judgment,
-)
+from annotation.judge.drafts import save_draft
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import JudgmentConflict, submit_judgment
 from annotation.models import Judgment
 from annotation.projects.batches import BatchError, ResponseText, add_comparisons, create_batch
 from annotation.protocols import (

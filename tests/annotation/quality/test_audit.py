@@ -7,8 +7,9 @@ from django.core.management import CommandError, call_command
 
 from annotation.data.snapshot_files import snapshot_file
 from annotation.data.snapshots import freeze_snapshot
+from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
-from annotation.judge.submitting import Answer, submit_judgment
+from annotation.judge.submitting import submit_judgment
 from annotation.models import Comparison, Judgment
 from tests.factories import BatchFactory, ComparisonFactory, key
 

@@ -9,7 +9,9 @@ from django.utils import timezone
 
 from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.data.snapshots import freeze_snapshot
-from annotation.judge.submitting import Answer, JudgmentError, undo_last
+from annotation.judge.answers import Answer
+from annotation.judge.requirements import JudgmentError
+from annotation.judge.submitting import undo_last
 from annotation.models import Assignment, Event, Judgment, Prompt, ReviewCase, User
 from annotation.projects.batches import batch_progress
 from annotation.quality import review

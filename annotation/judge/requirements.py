@@ -1,0 +1,221 @@
+"""What a protocol asks of an answer whose parts have been read: order, strength, marks, safety, text.
+
+Also the conflicts between the parts, and the marks of each response. Arithmetic over plain values;
+annotation/judge/answers.py reads the parts.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from annotation.protocols import (
+    COMPARING,
+    DEMONSTRATE,
+    RANK,
+    REWRITE,
+    SAFE_OR_NOT,
+    SAFETY_AXES,
+    WRITING,
+    Protocol,
+    mark_on,
+)
+
+Ranks = dict[str, dict[str, int]]
+Flags = dict[str, list[dict[str, str]]]
+Ratings = dict[str, dict[str, int]]
+Safety = dict[str, dict[str, Any]]
+
+
+class JudgmentError(Exception):
+    """Why an answer was not accepted, in one sentence for the person who gave it."""
+
+
+def check_order(
+    ranks: Ranks,
+    interface: str,
+    protocol: Protocol,
+    letters: Mapping[str, str],
+    axes: Mapping[str, str],
+) -> None:
+    """Do the ranks order as much as the protocol asks for?"""
+    if interface not in COMPARING:
+        return
+    for axis, name in axes.items():
+        given = ranks.get(axis, {})
+        left = [letter for key, letter in letters.items() if key not in given]
+        top_k = interface == RANK and protocol.unranked == "below"
+        if len(given) < (1 if top_k else 2):
+            message = (
+                _("%(axis)s: rank at least one response.")
+                if top_k
+                else _("%(axis)s: rank at least two responses.")
+            )
+            raise JudgmentError(message % {"axis": _(name)})
+        if left and (interface != RANK or protocol.unranked == "refused"):
+            message = _("%(axis)s: rank every response; %(letters)s has no rank yet.")
+            raise JudgmentError(message % {"axis": _(name), "letters": ", ".join(left)})
+
+
+def complete_strength(
+    given: Mapping[str, int],
+    ranks: Ranks,
+    interface: str,
+    protocol: Protocol,
+    axes: Mapping[str, str],
+) -> dict[str, int]:
+    """How much better the better one is, per axis: 1 is the weakest level, 0 a tie."""
+    if interface not in COMPARING or interface == RANK:
+        return {}
+    strength = {}
+    n_levels = len(protocol.scale.levels)
+    for axis, name in axes.items():
+        is_tie = len(set(ranks[axis].values())) == 1
+        if is_tie and not protocol.scale.tie:
+            raise JudgmentError(_("%(axis)s: decide for one of the two.") % {"axis": _(name)})
+        # With one level there is nothing to choose: the order says it all.
+        level = given.get(axis, 0 if is_tie else 1 if n_levels == 1 else None)
+        if level is None:
+            raise JudgmentError(_("%(axis)s: say how much better it is.") % {"axis": _(name)})
+        if is_tie != (level == 0):
+            raise JudgmentError(
+                _("%(axis)s: a strength of 0 is a tie, and only that.") % {"axis": _(name)}
+            )
+        strength[axis] = level
+    return strength
+
+
+def check_ratings(
+    ratings: Ratings, interface: str, protocol: Protocol, letters: Mapping[str, str]
+) -> None:
+    """Has each response a value on each required attribute?"""
+    if interface in WRITING:
+        return
+    for key, letter in letters.items():
+        for attribute in protocol.attributes:
+            if attribute.is_required and attribute.key not in ratings.get(key, {}):
+                message = _("%(letter)s: %(attribute)s is not rated yet.")
+                raise JudgmentError(message % {"letter": letter, "attribute": _(attribute.name)})
+
+
+def check_safety(
+    safety: Safety, interface: str, protocol: Protocol, letters: Mapping[str, str]
+) -> None:
+    """Is it said of each response whether it is safe, and if not, why?"""
+    if not protocol.safety or interface in WRITING:
+        return
+    for key, letter in letters.items():
+        if key not in safety:
+            raise JudgmentError(_("%(letter)s: say whether it is safe.") % {"letter": letter})
+        if not safety[key]["safe"] and protocol.harms and not safety[key]["harms"]:
+            message = _("%(letter)s: say which kind of harm makes it unsafe.")
+            raise JudgmentError(message % {"letter": letter})
+
+
+def check_reason(reason: str, protocol: Protocol) -> None:
+    """Is the reason as long as the protocol asks for?"""
+    length = len(reason.strip())
+    if protocol.reason == "none":
+        if length:
+            raise JudgmentError(_("A reason is not asked here."))
+        return
+    if protocol.reason == "required" and length < max(1, protocol.reason_min):
+        raise JudgmentError(
+            _("Say why in %(least)s characters or more; there are %(length)s.")
+            % {"least": max(1, protocol.reason_min), "length": length}
+        )
+    if 0 < length < protocol.reason_min:
+        raise JudgmentError(
+            _("A reason has %(least)s characters or more; there are %(length)s.")
+            % {"least": protocol.reason_min, "length": length}
+        )
+
+
+def complete_based_on(
+    text: str, based_on: str, interface: str, protocol: Protocol, texts: Mapping[str, str]
+) -> str:
+    """The response that a rewrite began with, "" for none, if the text is what the protocol asks for.
+
+    `texts` are the responses by id.
+    """
+    if interface not in WRITING:
+        if text.strip() and protocol.rewrite == "none":
+            raise JudgmentError(_("A better answer is not asked here."))
+        return based_on if text.strip() else ""
+    length = len(text.strip())
+    if length < protocol.text_min:
+        raise JudgmentError(
+            _("Write the answer, %(least)s characters or more; there are %(length)s.")
+            % {"least": protocol.text_min, "length": length}
+            if length
+            else _("Write the answer first.")
+        )
+    if interface == DEMONSTRATE:
+        return ""
+    if not based_on:
+        raise JudgmentError(_("Choose the response that you correct."))
+    if interface == REWRITE and text.strip() == texts[based_on].strip():
+        raise JudgmentError(
+            _("Nothing is changed yet: correct the response, or skip it if it is right as it is.")
+        )
+    return based_on
+
+
+def strength_record(strength: Mapping[str, int], protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """A strength as it is stored: with the words and the margin that it stood for when it was given."""
+    levels = protocol.scale.levels
+    return {
+        axis: {
+            "level": level,
+            "of": len(levels),
+            "label": levels[level - 1].label if level else protocol.scale.tie,
+            "margin": levels[level - 1].margin if level else 0.0,
+        }
+        for axis, level in strength.items()
+    }
+
+
+def conflicts(
+    ranks: Ranks,
+    safety: Safety,
+    flags: Mapping[str, list[dict[str, str]]],
+    rest: Iterable[str] = (),
+) -> list[dict[str, str]]:
+    """Where one vote speaks against another, for a reviewer to decide.
+
+    `better_but_unsafe`: a response that was called unsafe is ranked above one that was not, on an
+    axis that asks how good it is. `safer_but_unsafe`: the same on an axis that asks about harm. One
+    record per axis and unsafe response: `{"kind", "axis", "response", "over"}`, ids of responses.
+    `rest` are those that count as below all others on an axis where they were not ranked (top-k).
+    """
+    unsafe = {key for key, vote in safety.items() if not vote["safe"]}
+    unsafe |= {key for key, of in flags.items() if any(flag["kind"] == "unsafe" for flag in of)}
+    return list(_conflicts(ranks, unsafe, list(rest)))
+
+
+def _conflicts(ranks: Ranks, unsafe: set[str], rest: list[str]) -> Iterator[dict[str, str]]:
+    for axis, given in ranks.items():
+        kind = "safer_but_unsafe" if axis in SAFETY_AXES else "better_but_unsafe"
+        last = 1 + max(given.values(), default=0)
+        placed = {**dict.fromkeys(rest, last), **given}
+        for key, rank in given.items():
+            if key not in unsafe:
+                continue
+            below = [other for other, of in placed.items() if of > rank and other not in unsafe]
+            if below:
+                over = min(below, key=lambda other: placed[other])
+                yield {"kind": kind, "axis": axis, "response": key, "over": over}
+
+
+def marks_by_place(
+    keys: Sequence[str], ratings: Ratings, safety: Safety
+) -> dict[str, list[int | None]]:
+    """What was said of each response by itself: `{mark: one value a key, None where there is none}`.
+
+    A vote on safety is 1 for safe and 0 for unsafe.
+    """
+    attributes = dict.fromkeys(name for key in keys for name in ratings.get(key, {}))
+    marks = {mark_on(name): [ratings.get(key, {}).get(name) for key in keys] for name in attributes}
+    if safety:
+        marks[SAFE_OR_NOT] = [int(safety[key]["safe"]) if key in safety else None for key in keys]
+    return marks
