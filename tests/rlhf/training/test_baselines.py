@@ -229,8 +229,8 @@ def test_the_best_of_n_wins_by_as_much_as_the_greatest_of_n_draws_must(talker, t
     model = load_reward_model(taste / "train")
     scores = []
     for p, group in zip(prompts, answers, strict=True):
-        scores = model.score([p["messages"]] * k, [policy.decode(a.tokens) for a in group])
-        total = model.combine(scores, ["harmless"] * k, threshold=0.15).tolist()
+        by_axis = model.score([p["messages"]] * k, [policy.decode(a.tokens) for a in group])
+        total = model.combine(by_axis, ["harmless"] * k, threshold=0.15).tolist()
         scores.append([t if a.finished else -1.0 for t, a in zip(total, group, strict=True)])
     for point in curve:
         n = point["n"]

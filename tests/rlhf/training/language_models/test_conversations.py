@@ -94,7 +94,7 @@ def test_texts_and_demonstrations_that_ppo_keeps_likely_begin_alike(make, tmp_pa
     rows = [{"text": "red lamp"}, {"messages": QUESTION, "response": "nice"}]
     folder = run_folder(tmp_path / "run", {}, ptx=rows)
     begin = policy.tokenizer.bos_token_id
-    assert [e.prompt[0] for e in ptx.read(folder, policy, "refuse")] == [begin, begin]
+    assert [e.prompt[0] for e in ptx.read_examples(folder, policy, "refuse")] == [begin, begin]
 
 
 @pytest.mark.parametrize("max_length", [64, 16])
