@@ -19,7 +19,7 @@ from annotation.statistics.agreement import agreement_by_annotator, agreement_in
 from annotation.statistics.profiles import Profile
 from annotation.statistics.reliability import Known, Quality
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Part of every cache key: raise it when the cached values have another shape or computation."""
 
 CACHE_SECONDS, RECENT_SECONDS = 3_600, 300

@@ -28,6 +28,7 @@ def votes_of(
     if comparison is not None:
         judgments = judgments.filter(assignment__comparison=comparison)
     lengths: dict[int, int] = {}
+    text_ids: dict[int, int] = {}  # equal for responses with equal texts
     votes, ratings = [], []
     ids = list(judgments.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(ids), CHUNK):
@@ -44,8 +45,14 @@ def votes_of(
             )
         )
         comparisons = {row[1] for row in rows}
-        texts = Response.objects.filter(comparison__in=comparisons).values_list("pk", "text")
-        lengths |= {pk: len(text) for pk, text in texts}
+        first_with_text: dict[tuple[int, str], int] = {}
+        for pk, comparison_id, text in (
+            Response.objects.filter(comparison__in=comparisons)
+            .order_by("pk")
+            .values_list("pk", "comparison_id", "text")
+        ):
+            lengths[pk] = len(text)
+            text_ids[pk] = first_with_text.setdefault((comparison_id, text), pk)
         for annotator, unit, shown, ranks_by_axis, rest_below, seconds, marks, safety in rows:
             places = tuple(shown)
             n_characters = tuple(lengths.get(pk, 0) for pk in shown)
@@ -56,7 +63,9 @@ def votes_of(
             unranked = BELOW if rest_below else None
             for axis, by_response in ranks_by_axis.items():
                 ranks = tuple(by_response.get(str(pk), unranked) for pk in shown)
-                votes.append(Vote(annotator, unit, places, ranks, n_characters, seconds, axis))
+                texts = tuple(text_ids.get(pk, pk) for pk in shown)
+                vote = Vote(annotator, unit, places, ranks, n_characters, seconds, axis, texts)
+                votes.append(vote)
     return votes, ratings
 
 

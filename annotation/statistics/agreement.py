@@ -75,6 +75,7 @@ class Gatherer:
             self._rankings.setdefault(axis, {})
             if row.get("unranked") == "below":
                 ranks = with_the_rest(ranks or ())
+            ranks = ranks_of_distinct(row["responses"], ranks or ())
             if not ranks or sum(rank is not None for rank in ranks) < 2:
                 continue
             self._rankings[axis].setdefault(comparison, []).append(tuple(ranks))
@@ -103,7 +104,13 @@ class Gatherer:
     def result(self) -> dict[str, dict[str, Any]]:
         """`{axis or mark: {alpha, alpha_ci, pairwise, pairwise_ci, tau, tau_ci, n_units, …}}`."""
         figures = {
-            axis: _figures([given for given in comparisons.values() if len(given) > 1])
+            axis: _figures(
+                [
+                    rankings
+                    for comparison, rankings in comparisons.items()
+                    if len(rankings) > 1 and self._has_several_people(axis, comparison)
+                ]
+            )
             for axis, comparisons in self._rankings.items()
         } | {
             measure: _mark_figures([[*responses.values()] for responses in prompts.values()])
@@ -117,6 +124,11 @@ class Gatherer:
             }
             for measure, values in figures.items()
         }
+
+    def _has_several_people(self, axis: str, comparison: bytes) -> bool:
+        """False where one named person ranked it again and again."""
+        people = self._by[axis][comparison]
+        return len(set(people)) > 1 or not people[0]
 
     def by_annotator(self) -> dict[str, dict[str, dict[str, Any]]]:
         """`{annotator: {axis or mark: {pairwise, pairwise_ci, tau, tau_ci, n_pairs, n_comparisons}}}`.
@@ -304,6 +316,20 @@ def _rates(tallies: list[Tally]) -> dict[str, Any]:
             n = drawn[:, column + 1]
             rates[f"{name}_ci"] = _interval(drawn[:, column] / np.where(n > 0, n, np.nan))
     return rates
+
+
+def ranks_of_distinct(texts: Sequence[str], ranks: Sequence[int | None]) -> Ranks:
+    """The ranks of the distinct texts: of equal ones, which nobody can tell apart, the best rank."""
+    if len(set(texts)) == len(texts):
+        return tuple(ranks)
+    best: dict[str, int | None] = {}
+    for text, rank in zip(texts, ranks, strict=False):
+        known = best.setdefault(text, rank)
+        if known is None or (rank is not None and rank < known):
+            best[text] = rank
+    given = sorted({rank for rank in best.values() if rank is not None and rank != BELOW})
+    dense: dict[int | None, int] = {rank: place for place, rank in enumerate(given, start=1)}
+    return tuple(dense.get(rank, rank) for rank in best.values())
 
 
 def with_the_rest(ranks: Sequence[int | None]) -> Ranks:

@@ -32,6 +32,8 @@ class Vote(NamedTuple):
     lengths: tuple[int, ...]
     seconds: float | None = None
     axis: str = ""
+    texts: tuple[int, ...] = ()
+    """Equal numbers where the texts are equal: such a pair says nothing. Empty: all differ."""
 
 
 class Rating(NamedTuple):
@@ -79,13 +81,16 @@ def pairs_of(votes: Iterable[Vote]) -> Pairs:
     for vote in votes:
         person = people.setdefault(vote.annotator, len(people))
         unit = units.setdefault(vote.comparison, len(units))
+        texts = vote.texts or vote.responses
         ranked = [
-            (pk, rank, length)
-            for pk, rank, length in zip(vote.responses, vote.ranks, vote.lengths, strict=True)
+            (pk, rank, length, text)
+            for pk, rank, length, text in zip(
+                vote.responses, vote.ranks, vote.lengths, texts, strict=True
+            )
             if rank is not None
         ]
-        for (a, rank_a, long_a), (b, rank_b, long_b) in combinations(ranked, 2):
-            if rank_a == rank_b == BELOW:
+        for (a, rank_a, long_a, text_a), (b, rank_b, long_b, text_b) in combinations(ranked, 2):
+            if rank_a == rank_b == BELOW or text_a == text_b:
                 continue
             won = (rank_b > rank_a) - (rank_b < rank_a)  # +1: a, the one shown earlier, is better
             label = 1 - (won if a < b else -won)

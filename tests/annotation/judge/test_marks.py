@@ -146,7 +146,7 @@ def team(n=60, people=("ada", "ben", "cleo", "dora"), seed=0, seconds=40.0, **ot
 
 @pytest.mark.parametrize(
     ("fault", "word"),
-    [(the_same, "same mark"), (at_random, "hardly more often than chance")],
+    [(the_same, "same mark"), (at_random, "hardly more often than by chance")],
 )
 def test_the_one_who_marks_without_reading_is_found_and_nobody_else(fault, word):
     found = assess([], team(mallory=fault)).profiles

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from annotation.protocols import BELOW
 from annotation.statistics.agreement import (
     agreement,
     agreement_by_annotator,
     agreement_by_category,
     coincidences,
     ordinal_alpha,
+    ranks_of_distinct,
 )
 from benchmarks.published_agreement import by_evalica
 
@@ -230,3 +232,49 @@ def test_what_a_top_k_ranking_left_out_is_behind_what_it_has():
     assert (found["pairwise"], found["n_pairs"]) == (0, 1)
     # Without "below" they have one response each and nothing in common.
     assert figures(rows((1, None, None, None), (None, 1, None, None)))["n_pairs"] == 0
+
+
+def test_responses_with_equal_texts_are_one_response():
+    """Two people who agree on everything that can be told apart."""
+    rows = [
+        {
+            "prompt_id": f"p{number}",
+            "responses": ["same", "good", "same"],
+            "annotator": annotator,
+            "ranks": {"helpfulness": ranks},
+        }
+        for number in range(12)
+        for annotator, ranks in (("ada", [2, 1, 3]), ("ben", [3, 1, 2]))
+    ]
+    figures = agreement(rows)["helpfulness"]
+    assert (figures["alpha"], figures["pairwise"], figures["tau"]) == (1.0, 1.0, 1.0)
+    assert figures["n_pairs"] == 12
+
+
+@pytest.mark.parametrize(
+    ("texts", "ranks", "distinct"),
+    [
+        (["a", "b", "c"], [3, 1, 2], (3, 1, 2)),
+        (["a", "b", "a"], [3, 1, 2], (2, 1)),
+        (["a", "b", "a"], [None, 1, 2], (2, 1)),
+        (["a", "b", "a", "c"], [1, 2, 3, None], (1, 2, None)),
+        (["a", "b", "a"], [BELOW, 1, BELOW], (BELOW, 1)),
+        (["a", "a"], [1, 2], (1,)),
+    ],
+)
+def test_equal_texts_have_the_best_of_their_ranks(texts, ranks, distinct):
+    assert ranks_of_distinct(texts, ranks) == distinct
+
+
+def test_one_person_who_ranks_the_same_again_agrees_with_nobody():
+    rows = [
+        {
+            "prompt_id": "p",
+            "responses": ["x", "y"],
+            "annotator": "imported-1",
+            "ranks": {"safety": ranks},
+        }
+        for ranks in ([1, 2], [2, 1])
+    ]
+    figures = agreement(rows)["safety"]
+    assert (figures["pairwise"], figures["alpha"], figures["n_annotators"]) == (None, None, 1)

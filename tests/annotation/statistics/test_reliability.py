@@ -273,3 +273,15 @@ def test_what_is_known_of_people_weighs_new_votes_as_the_whole_would():
     stranger = Vote("zoe", 98, (1, 2), (1, 2), (9, 9), 5.0, "helpfulness")
     assert known.weighing([stranger]).consensus("helpfulness", 98).ranks == {1: 1, 2: 2}
     assert Known.of(assess([])).weighing(new).consensus("helpfulness", 99) is None
+
+
+def test_a_pair_of_equal_texts_says_nothing():
+    votes = [
+        Vote(who, unit, (1, 2, 3), ranks, (4, 9, 4), 5.0, "helpfulness", (1, 2, 1))
+        for unit in range(6)
+        for who, ranks in (("ada", (2, 1, 3)), ("ben", (3, 1, 2)), ("cyd", (2, 1, 3)))
+    ]
+    assert {item[2:] for item in pairs_of(votes).items} == {(1, 2), (2, 3)}
+    quality = assess(votes)
+    assert quality.profiles["ben"].agreement.value == 1.0
+    assert quality.consensus("helpfulness", 0).ranks[2] == 1
