@@ -435,9 +435,10 @@ class Models:
         """One pass over some rows: their layout, the hidden states (N, H) before their N response
         tokens, the tokens' log-probabilities (N,) and the entropies (N,), in nats, at the sampling
         temperature if no other is given."""
-        packed, hidden = policy.read([prompts[i] for i in rows], [responses[i] for i in rows])
+        packed = policy.pack([prompts[i] for i in rows], [responses[i] for i in rows])
+        hidden = forward_pass.hidden_states(policy.model, packed)
         picked, entropies = ppo_math.logprobs_and_entropy(
-            policy.logits(hidden),
+            forward_pass.logits(policy.model, hidden),
             packed.tokens,
             temperature=self.config.rollout.temperature if temperature is None else temperature,
             train_entropy=self.config.loss.entropy_bonus != 0,
