@@ -225,7 +225,7 @@ def ratings(
     seed: int, people: int, spammers: int, kind: str, each: int, k: int, overlap: int,
     temper: str = "careful",
 ) -> Iterator[Rating]:  # fmt: skip
-    """Marks and votes on safety of one project."""
+    """Ratings and safety votes of one project."""
     generator = random.Random(f"{seed}/{kind}/{people}/{each}/{k}/rate")
     names = [f"person {i}" for i in range(people)] + [f"spammer {i}" for i in range(spammers)]
     for one in handed_out(names, seed, each, k, overlap, generator):

@@ -161,7 +161,7 @@ def test_a_server_error_is_json_without_details(ask, grace, client):
     _, answer = ask(grace, "prompts_list")
     assert answer.status_code == 500
     assert answer["Content-Type"] == "application/json"
-    assert "Something broke on our side" in answer.json()["detail"]
+    assert "Something went wrong on the server" in answer.json()["detail"]
     assert "annotation_prompt" not in answer.json()["detail"]
     client.force_login(grace)
     page = client.get("/projects/apollo/prompts/")

@@ -50,7 +50,7 @@ LONG = "More than thirty characters, so that it is shown. "
         ("project_settings", "description", "Description"),
         ("snapshots", "note", "Note"),
         ("quality_person", "reason", "Why?"),
-        ("review_case", "note", "In your words"),
+        ("review_case", "note", "Comment"),
         ("judge_one", "reason", "Why?"),
         ("judge_one", "rewrite", "A better answer"),
         ("dialogue", "text", "Your message"),

@@ -71,7 +71,7 @@ def test_a_page_carries_the_words_of_its_own_scripts_alone(client, project, germ
     page = client.get(reverse("judge", args=["apollo"])).content.decode()
     block = re.search(r'<script id="phrases"[^>]*>(.*?)</script>', page)[1]
     said = json.loads(block)
-    assert said[number_of("Open it again")] == "Wieder öffnen"
+    assert said[number_of("Reopen")] == "Wieder öffnen"
     assert "ö" in block
     theirs = set(said_by("js/dialogue.js")) - set(said_by("js/judge.js"))
     assert theirs
@@ -194,7 +194,7 @@ def test_no_word_around_judging_stays_english(client, project, german_ada, ben, 
     change_guidelines(project, "Apollo", by=grace)
     page = client.get(reverse("judge", args=["apollo"])).content.decode()
     assert "Die Richtlinien haben sich geändert" in page
-    assert "Hier geht es um etwas Schädliches." in page
+    assert "Dieser Vergleich enthält schädliche Inhalte." in page
     assert left_english(page) == []
     skip(next_assignment(german_ada, project), "I don't understand the request")
     assert left_english(client.get(pages[0]).content.decode()) == []
@@ -243,7 +243,7 @@ def test_no_word_of_quality_and_review_stays_english(
     assert left_english(page) == []
     assert client.post(where, fields).status_code == 302
     page = client.get(where).content.decode()
-    assert "Entschieden. Die Stimmen bleiben daneben erhalten." in page
+    assert "Entscheidung gesichert. Die Stimmen bleiben erhalten." in page
     assert left_english(page) == []
 
 
@@ -359,7 +359,7 @@ WRONG = [
     ({"flag-A": "cursed"}, "Eine Markierung „cursed“ gibt es nicht."),
     ({"rewrite": "x" * 30_000}, "Zu lang (bessere Antwort): 30,000 Zeichen"),
     ({"key": "none"}, "Dem Formular fehlt ein gültiger Schlüssel"),
-    ({"act": "dance"}, "Die Seite wollte"),
+    ({"act": "dance"}, "Unbekannte Aktion"),
 ]
 
 
@@ -478,7 +478,7 @@ def test_what_is_left_of_a_batch_is_not_on_its_left(client, project, german_qual
     ComparisonFactory(batch=german_quality, needed=30)
     client.force_login(vera)
     page = client.get("/projects/apollo/quality/").content.decode()
-    assert "Noch offen" in page
+    assert "Offene Urteile" in page
     assert "Links" not in page
 
 
@@ -505,7 +505,7 @@ def test_a_date_is_written_as_germans_write_it(client, project, german_quality, 
     client.force_login(vera)
     page = client.get("/projects/apollo/quality/").content.decode()
     dates = re.findall(r"<time [^>]*>([^<]*)</time>", page)
-    assert len(dates) >= 2, "done at this pace, and the batch"
+    assert len(dates) >= 2, "expected end, and the batch"
     assert all(re.fullmatch(r"\d+\. [^\W\d_]+\.?, \d\d:\d\d UTC", date) for date in dates), dates
     ada.language = "de"
     ada.save()

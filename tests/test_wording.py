@@ -131,18 +131,18 @@ def with_gold(project, grace):
 def test_gold_counts_its_items_in_the_singular(client, with_gold, grace):
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/gold/").content.decode()
-    assert "1 item is mixed in, 0 are in the qualification round." in " ".join(page.split())
+    assert "1 item is a hidden check, 0 are in the qualification round." in " ".join(page.split())
 
 
 def test_nobody_is_asked_to_sign_off_what_is_never_data(client, with_gold, grace):
     client.force_login(grace)
-    assert "waits for a sign-off" not in client.get("/").content.decode()
+    assert "to sign off" not in client.get("/").content.decode()
     page = client.get("/projects/apollo/prompts/").content.decode()
     assert "never data" in page
     assert "/sign-off/" not in page
     assert check_sources(with_gold).verdict == "go"
     SourceFactory(project=with_gold, name="Scraped", signed_off_at=None)
-    assert "1 source waits for a sign-off" in client.get("/").content.decode()
+    assert "1 source to sign off" in client.get("/").content.decode()
 
 
 @pytest.mark.django_db
@@ -165,7 +165,7 @@ def test_a_batch_without_a_number_to_reach_shows_none(client, project, grace):
 def test_quality_praises_nobody_before_anybody_judged(client, project, ada, grace):
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/").content.decode()
-    assert "Nobody has judged yet." in page
+    assert "No judgments yet." in page
     assert "Nobody stands out" not in page
 
 
@@ -192,5 +192,5 @@ def test_the_estimate_calls_stages_as_people_do(project):
 
 def test_the_closed_sign_up_page_says_whom_to_ask(client, db):
     page = client.get("/accounts/signup/").content.decode()
-    assert "Accounts are made by a project's admin" in page
+    assert "A project's admin creates accounts" in page
     assert 'href="/accounts/login/"' in page

@@ -143,7 +143,7 @@ def ruling_assignment(comparison: Comparison, reviewer: User) -> Assignment:
         )
         if not made and not assignment.is_ruling:
             if assignment.state == State.JUDGED:
-                raise JudgmentError(_("You judged this one yourself; another reviewer decides it."))
+                raise JudgmentError(_("You judged this comparison, so another reviewer decides."))
             if assignment.state == State.LEASED and not assignment.is_extra:
                 count(comparison, taken=-1)
             assignment.state, assignment.is_extra, assignment.is_ruling = State.SKIPPED, True, True

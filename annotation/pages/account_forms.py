@@ -17,22 +17,24 @@ class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ("language", "shortcuts_enabled", "harmful_material", "break_minutes")
         labels: ClassVar[dict[str, Any]] = {
             "language": _("Language"),
-            "shortcuts_enabled": _("Single keys while judging"),
-            "harmful_material": _("Comparisons known to be about harmful things"),
-            "break_minutes": _("Minutes of unbroken work until a break is suggested"),
+            "shortcuts_enabled": _("Single-key shortcuts"),
+            "harmful_material": _("Harmful content"),
+            "break_minutes": _("Break reminder (minutes)"),
         }
         help_texts: ClassVar[dict[str, Any]] = {
             "language": _("Prompts and responses stay in the language they were written in."),
-            "shortcuts_enabled": _("Switch them off if they get in the way of your own tools."),
-            "harmful_material": _("You need not say why, and nobody is told what you chose."),
-            "break_minutes": _("0 switches the reminder off."),
+            "shortcuts_enabled": _(
+                "Turn them off if they conflict with a screen reader or speech input."
+            ),
+            "harmful_material": _("Nobody sees your choice."),
+            "break_minutes": _("0 turns the reminder off."),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         language = self.fields["language"]
         assert isinstance(language, forms.TypedChoiceField)
-        language.choices = [("", _("As this browser asks")), *settings.LANGUAGES]
+        language.choices = [("", _("Browser default")), *settings.LANGUAGES]
 
     def clean_break_minutes(self) -> int:
         minutes: int = self.cleaned_data["break_minutes"]

@@ -211,7 +211,7 @@ def _end(request: HttpRequest, dialogue: Dialogue) -> None:
 
 
 def _unknown_act(request: HttpRequest, dialogue: Dialogue) -> None:
-    raise acts.DialogueError(_("The page asked for something unknown; load it again."))
+    raise acts.DialogueError(_("Unknown action. Reload the page."))
 
 
 ACTS = {
@@ -306,4 +306,4 @@ def _key(request: HttpRequest) -> UUID:
     try:
         return UUID(request.POST.get("key", ""))
     except ValueError as error:
-        raise acts.DialogueError(_("The form has no valid key; load the page again.")) from error
+        raise acts.DialogueError(_("The form has no valid key. Reload the page.")) from error

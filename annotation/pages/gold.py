@@ -42,14 +42,14 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
         model = Project
         fields = ["gold_every", "qualification_pass"]
         labels = {
-            "gold_every": gettext_lazy("One gold item in every … comparisons"),
-            "qualification_pass": gettext_lazy("Qualification: per cent right to pass"),
+            "gold_every": gettext_lazy("Comparisons per gold item"),
+            "qualification_pass": gettext_lazy("Qualification threshold (percent)"),
         }
         help_texts = {
-            "gold_every": gettext_lazy("From 2 to 100; 0 mixes none in. 10 is a common choice."),
+            "gold_every": gettext_lazy("2 to 100; 0 turns gold items off. 10 is common."),
             "qualification_pass": gettext_lazy(
-                "0 lets everybody begin at once. Whoever has judged here before takes the round as "
-                "well, unless you waive it."
+                "0 turns the qualification round off. Current annotators take the round "
+                "too, unless you waive it."
             ),
         }
 
@@ -57,7 +57,7 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
         every = int(self.cleaned_data["gold_every"])
         if every == 1:
             raise forms.ValidationError(
-                gettext("With 1 there would be no work at all; 2 is the least.")
+                gettext("Give 2 or more: with 1, every comparison would be gold.")
             )
         return every
 
@@ -71,7 +71,7 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
                 self.add_error("qualification_pass", " ".join(reasons))
         elif given.get("qualification_pass") and not qualification_items(self.instance):
             self.add_error(
-                "qualification_pass", gettext("Mark some items for the qualification round first.")
+                "qualification_pass", gettext("Add items to the qualification round first.")
             )
         return given
 
@@ -138,7 +138,7 @@ def _import_items(request: HttpRequest, project: Project) -> None:
     message = ngettext("Added %(n)s gold item.", "Added %(n)s gold items.", n_added)
     message %= {"n": n_added}
     if n_known:
-        message += " " + gettext("%(n)s were there already.") % {"n": n_known}
+        message += " " + gettext("%(n)s duplicates skipped.") % {"n": n_known}
     messages.success(request, message)
 
 
@@ -156,7 +156,7 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
     file = request.FILES.get("file")
     if file is not None:
         if file.size is None or file.size > MAX_GOLD_BYTES:
-            raise GoldError(gettext("The file is larger than 5 MB; divide it."))
+            raise GoldError(gettext("The file is larger than 5 MB; split it."))
         try:
             text = file.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -186,8 +186,7 @@ def _json(text: str, line: int = 1) -> Any:
         raise GoldError(message) from error
     except (ValueError, RecursionError) as error:
         message = gettext(
-            "Line %(line)s is not JSON that can be read: a number is too long, or brackets lie too "
-            "deep in one another."
+            "Line %(line)s is not readable JSON: a number is too long, or the nesting is too deep."
         )
         raise GoldError(message % {"line": line}) from error
 

@@ -135,7 +135,7 @@ def _send(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
     try:
         key = UUID(request.POST.get("key", ""))
     except ValueError as error:
-        raise JudgmentError(gettext("The form has no valid key; load the page again.")) from error
+        raise JudgmentError(gettext("The form has no valid key. Reload the page.")) from error
     answer = answer_form.posted(request.POST, assignment)
     submit_judgment(assignment, by=who_asks(request), answer=answer, key=key)
     return {"sent": True, "is_extra": assignment.is_extra}
@@ -166,7 +166,7 @@ def _release(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
 
 
 def _unknown_act(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
-    raise JudgmentError(gettext("The page asked for something unknown; load it again."))
+    raise JudgmentError(gettext("Unknown action. Reload the page."))
 
 
 ACTS = {
@@ -218,11 +218,9 @@ def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
         messages.error(request, str(problem))
         return redirect("history", project.slug)
     if reopened is None:
-        messages.warning(
-            request, gettext("There is no judgment of yours that could be taken back.")
-        )
+        messages.warning(request, gettext("No judgment to undo."))
     else:
-        messages.success(request, gettext("Taken back: here it is again, as you left it."))
+        messages.success(request, gettext("Judgment reopened."))
     return redirect("judge", project.slug)
 
 

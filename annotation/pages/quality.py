@@ -41,9 +41,7 @@ class PayForm(forms.ModelForm):  # type: ignore[type-arg]
             "currency": gettext_lazy("Currency"),
         }
         help_texts = {
-            "pay_per_hour": gettext_lazy(
-                "What an hour of an annotator's work costs; empty: not known."
-            ),
+            "pay_per_hour": gettext_lazy("Cost of an annotator's hour. Empty: unknown."),
             "currency": gettext_lazy("Three letters, such as EUR."),
         }
 
@@ -119,12 +117,12 @@ def _act_on_member(request: HttpRequest, project: Project, name: str) -> None:
 
 def _pause(member: Membership, by: User, reason: str) -> str:
     interventions.pause(member, by, reason)
-    return gettext("%(who)s is paused and is told why.")
+    return gettext("%(who)s is paused and sees the reason.")
 
 
 def _resume(member: Membership, by: User, reason: str) -> str:
     interventions.resume(member, by)
-    return gettext("%(who)s goes on.")
+    return gettext("%(who)s is active again.")
 
 
 def _retry(member: Membership, by: User, reason: str) -> str:
@@ -213,21 +211,21 @@ def _act_on_judgments(
 def _exclude(request: HttpRequest, project: Project, ids: list[int]) -> str:
     reason, ask_again = request.POST.get("reason", ""), request.POST.get("ask_again") == "on"
     n = interventions.exclude(project, ids, who_asks(request), reason, ask_again=ask_again)
-    message = gettext("%(n)s taken out: no export and no figure has them; they stay on record.")
+    message = gettext("%(n)s excluded from exports and statistics, and kept on record.")
     message %= {"n": n}
     if ask_again and n:
-        message += " " + gettext("Their places are free for others.")
+        message += " " + gettext("They are reassigned to others.")
     return message
 
 
 def _include(request: HttpRequest, project: Project, ids: list[int]) -> str:
     n = interventions.include(project, ids, who_asks(request))
-    return gettext("%(n)s count again.") % {"n": n}
+    return gettext("%(n)s restored.") % {"n": n}
 
 
 def _ask_for_review(request: HttpRequest, project: Project, ids: list[int]) -> str:
     n = review.ask_for_reviews(project, ids, who_asks(request))
-    return gettext("%(n)s put into the review queue.") % {"n": n}
+    return gettext("%(n)s sent to review.") % {"n": n}
 
 
 JUDGMENT_ACTS = {
@@ -259,7 +257,7 @@ def _names(project: Project) -> dict[str, str]:
     # HelpSteer has an axis and an attribute of the same name.
     for attribute in project.effective_protocol.attributes:
         name = gettext(attribute.name)
-        names[mark_on(attribute.key)] = gettext("%(name)s (mark)") % {"name": name}
+        names[mark_on(attribute.key)] = gettext("%(name)s (rating)") % {"name": name}
     return names | {SAFE_OR_NOT: gettext("Safe or unsafe (vote)")}
 
 

@@ -106,7 +106,7 @@ def _undo(
     request: HttpRequest, case: ReviewCase, votes: list[Judgment], reason: str
 ) -> ReviewCase | None:
     review.undo_decision(case, who_asks(request))
-    messages.success(request, gettext("Taken back: the votes count again, and it is open."))
+    messages.success(request, gettext("Case reopened; the votes count again."))
     return case
 
 
@@ -118,7 +118,7 @@ def _ask_one_more(
     except QualityError as error:
         messages.error(request, str(error))
     else:
-        messages.success(request, gettext("One more person is asked."))
+        messages.success(request, gettext("One more annotator is assigned."))
     return case
 
 
@@ -130,10 +130,10 @@ def _decide(
     try:
         key = UUID(posted.get("key", ""))
     except ValueError as error:
-        raise JudgmentError(gettext("The form has no valid key; load the page again.")) from error
+        raise JudgmentError(gettext("The form has no valid key. Reload the page.")) from error
     if posted.get("seen", _seen(votes)) != _seen(votes):
         raise JudgmentError(
-            gettext("The votes changed while you read them: here they are as they are now.")
+            gettext("The votes changed since you opened the case. Check them again.")
         )
     if choice == "own":
         answer = _own_answer(request, case, note)
@@ -142,10 +142,10 @@ def _decide(
     elif 1 <= whole_number(choice) <= len(votes):
         answer = review.as_answer(votes[whole_number(choice) - 1])
     else:
-        raise JudgmentError(gettext("Choose a vote, the consensus or an answer of your own."))
+        raise JudgmentError(gettext("Select a vote, the consensus or your own answer."))
     ground, me = posted.get("ground", ""), who_asks(request)
     review.decide(case, me, answer=answer, ground=ground, key=key, note=note)
-    messages.success(request, gettext("Decided. The votes are kept beside it."))
+    messages.success(request, gettext("Decision saved. The votes are kept."))
     next_case: ReviewCase | None = review.queue(case.project, me, reason=reason).first()
     return next_case
 

@@ -60,7 +60,7 @@ import { gettext } from "./judge/words.js";
       scrollTo(0, at); // The answers are read first: the questions wait where they are.
       lean();
       if (!first) {
-        say(form.querySelector(".votes") ? gettext("Both answers are there. Each is asked about first, then which is better.") : gettext("Both answers are there. Press a number to say which is better."));
+        say(form.querySelector(".votes") ? gettext("Both answers are ready. Rate each, then choose the better one.") : gettext("Both answers are ready. Press a number to choose the better one."));
         talk.querySelector(".response-text").focus({ preventScroll: true });
       }
     }
@@ -73,7 +73,7 @@ import { gettext } from "./judge/words.js";
     if (!field || busy) return;
     const answer = await post(root.dataset.here, { act: "draft", text: field.value }).catch(() => null);
     const note = talk.querySelector("[data-saved]");
-    if (note && answer?.ok) note.textContent = ` · ${gettext("draft kept")}`;
+    if (note && answer?.ok) note.textContent = ` · ${gettext("draft saved")}`;
   }
 
   // --- Following the answers ----------------------------------------------------------------------------
@@ -121,10 +121,10 @@ import { gettext } from "./judge/words.js";
   }
 
   const obstacle = (answer) => {
-    const kept = gettext("What you wrote is kept in this browser.");
+    const kept = gettext("Your text is saved in this browser.");
     if (!answer) return `${navigator.onLine ? gettext("The server can't be reached.") : gettext("You are offline.")} ${kept}`;
     if (signedOut(answer)) return `${gettext("You are signed out: sign in again in another tab.")} ${kept}`;
-    return `${gettext("The server has trouble.")} ${kept}`;
+    return `${gettext("Server error.")} ${kept}`;
   };
 
   function take(html) {
@@ -215,7 +215,7 @@ import { gettext } from "./judge/words.js";
     face.paint();
     lean();
     const isOpen = (step) => !step.hidden && "required" in step.dataset && !step.querySelector("input:checked");
-    if (words) say([...form.querySelectorAll(".step")].some(isOpen) ? words : `${words} ${gettext("Enter goes on.")}`);
+    if (words) say([...form.querySelectorAll(".step")].some(isOpen) ? words : `${words} ${gettext("Press Enter to continue.")}`);
   }
 
   // Where one question decides, the answer that it leans to is marked.

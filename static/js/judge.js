@@ -28,8 +28,8 @@ import { gettext, ngettext } from "./judge/words.js";
     const box = $("refused");
     const link = document.createElement("a");
     link.href = item.url;
-    link.textContent = gettext("Open it again");
-    box.replaceChildren(`${gettext("An answer was not accepted: %(why)s", { why: sentence })} `, link);
+    link.textContent = gettext("Reopen");
+    box.replaceChildren(`${gettext("An answer was rejected: %(why)s", { why: sentence })} `, link);
     box.hidden = false;
     if (item.draft) store.write(DRAFT + item.uid, item.draft);
     // Who waited for it to be taken stays here to read why it was not.
@@ -231,9 +231,9 @@ import { gettext, ngettext } from "./judge/words.js";
       note.className = "notice";
       note.setAttribute("role", "status");
       back.className = "button small";
-      back.textContent = gettext("Show what I sent");
+      back.textContent = gettext("Show my answer");
       back.onclick = () => { store.drop(name); location.reload(); };
-      note.append(`${gettext("You began this correction and have not sent it.")} `, back);
+      note.append(`${gettext("This correction is not sent yet.")} `, back);
       $("banners").append(note);
     }
   }
@@ -282,7 +282,7 @@ import { gettext, ngettext } from "./judge/words.js";
       if (form !== mine) return;
       if (error instanceof TypeError || error.name === "TimeoutError") outbox.explain(null);
       dirty = true;
-      mine.querySelector("[data-saved]").textContent = gettext("kept here");
+      mine.querySelector("[data-saved]").textContent = gettext("saved offline");
       saving = setTimeout(save, 5000);
     }
   }
@@ -325,7 +325,7 @@ import { gettext, ngettext } from "./judge/words.js";
       warnedFor = state;
       axis = some;
       paint();
-      hint(gettext("%(axis)s: %(letters)s not ranked. Send again to leave it so.", { axis: nameOf(some), letters: unranked(some).join(", ") }));
+      hint(gettext("%(axis)s: %(letters)s not ranked. Send again to confirm.", { axis: nameOf(some), letters: unranked(some).join(", ") }));
       return false;
     }
     return true;
@@ -369,7 +369,7 @@ import { gettext, ngettext } from "./judge/words.js";
     } else {
       const note = document.createElement("p");
       note.className = "waiting-next";
-      note.textContent = gettext("Your answer is kept. The next comparison comes as soon as it can be fetched.");
+      note.textContent = gettext("Your answer is saved. The next comparison loads when the server is reachable.");
       slot.replaceChildren(note);
       waitingForNext = "judge";
     }
@@ -412,7 +412,7 @@ import { gettext, ngettext } from "./judge/words.js";
   }
 
   function undo() {
-    if (outbox.waiting().length) { trouble(gettext("The last answer is still on its way.")); return; }
+    if (outbox.waiting().length) { trouble(gettext("The last answer is still being sent.")); return; }
     save().finally(() => $("undo-form").submit());
   }
 
@@ -436,7 +436,7 @@ import { gettext, ngettext } from "./judge/words.js";
   }
 
   function lost() {
-    $("lease").querySelector("span").textContent = gettext("Somebody else has this comparison now. Send yours all the same: it is kept as an extra.");
+    $("lease").querySelector("span").textContent = gettext("Somebody else has this comparison now. You can still send your answer as an extra.");
     $("lease").querySelector("button").hidden = true; // There is nothing left to keep.
     $("lease").hidden = false;
     form.querySelector(".conversation").focus({ preventScroll: true });
@@ -448,8 +448,8 @@ import { gettext, ngettext } from "./judge/words.js";
     if (touched > renewed && now - renewed > (leaseSeconds * 1000) / 3) renew();
     else if (left < Math.min(120, leaseSeconds / 4)) {
       $("lease").querySelector("span").textContent = left > 0
-        ? ngettext("This comparison is kept for you for %(n)s more minute.", "This comparison is kept for you for %(n)s more minutes.", Math.ceil(left / 60))
-        : gettext("The time for this comparison ran out; somebody else may get it. What you send is kept all the same.");
+        ? ngettext("This comparison is reserved for you for %(n)s more minute.", "This comparison is reserved for you for %(n)s more minutes.", Math.ceil(left / 60))
+        : gettext("The time for this comparison ran out, and somebody else may get it. You can still send your answer.");
       $("lease").hidden = false;
     }
   }, 5000);
@@ -562,7 +562,7 @@ import { gettext, ngettext } from "./judge/words.js";
         return;
       }
       if (event.key.length === 1 && !["s", "u", "g", "m", "?", " "].includes(event.key)) {
-        say(gettext("This one is covered: o uncovers it, s skips it."));
+        say(gettext("Covered: press o to uncover, s to skip."));
         return;
       }
     }
@@ -597,7 +597,7 @@ import { gettext, ngettext } from "./judge/words.js";
         own.querySelector("input").focus();
         say(gettext("Flags of %(letter)s: 1 to 4, Escape when done.", { letter }));
       } else place(letter);
-    } else if (event.key === "=") { tie = true; say(gettext("The next letter ties with the one before.")); }
+    } else if (event.key === "=") { tie = true; say(gettext("Tie the next letter with the previous one.")); }
     else if (!face.ranks && (digit >= 0 || ["r", "t", "Backspace"].includes(event.key))) done = false;
     else if (digit === 0) acts.equal();
     else if (digit > 0) done = number(digit);

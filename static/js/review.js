@@ -55,7 +55,7 @@ document.addEventListener("keydown", (event) => {
       event.preventDefault();
       cover.click();
       $("conversation").focus({ preventScroll: true });
-    } else if (key.length === 1 && key !== " ") $("said").textContent = gettext("This one is covered: o uncovers it, n goes on.");
+    } else if (key.length === 1 && key !== " ") $("said").textContent = gettext("Covered: press o to uncover, n for the next.");
     return;
   }
   if (/^[1-9]$/.test(key)) choose(key);

@@ -131,14 +131,14 @@ def test_a_whole_red_team_dialogue_by_keyboard_alone(
     new_campaign(project, grace, name="Locks", kind="redteam", task="Be *rude*.")
     sign_in(ada)
     page.goto(live_server.url + reverse("dialogues", args=["apollo"]))
-    expect(page.get_by_text("Harmful material ahead.")).to_be_visible()
-    expect(page.get_by_role("link", name="Never give me any harmful material")).to_be_visible()
+    expect(page.get_by_text("This campaign contains harmful material.")).to_be_visible()
+    expect(page.get_by_role("link", name="Never show me harmful material")).to_be_visible()
     tab_to(page, page.get_by_role("checkbox", name="I have read this and want to take part."))
     press(page, "Space")
-    tab_to(page, page.get_by_role("button", name="Begin a dialogue"))
+    tab_to(page, page.get_by_role("button", name="Start a dialogue"))
     press(page, "Enter")
     say_by_keyboard(page, KETTLE)
-    # Word by word: B on the left too, and away again.
+    # Word comparison: B on the left too, and away again.
     press(page, "p")
     expect(page.locator("#compare")).to_be_visible()
     expect(page.locator("#compare-summary")).to_contain_text("words in common")
@@ -230,7 +230,7 @@ def test_a_dialogue_by_pointer_alone(watched, live_server, sign_in, one_axis, ad
     page.get_by_role("radio", name="6: B slightly better").click()
     page.get_by_role("button", name="Compare words").click()
     page.locator("#compare").get_by_role("button", name="Close").click()
-    page.get_by_role("button", name="Go on with this").click()
+    page.get_by_role("button", name="Submit").click()
     page.locator("#say").wait_for()
     assert Turn.objects.get().went_on == "B"
 
@@ -249,7 +249,7 @@ def test_a_break_is_suggested_in_a_dialogue_as_on_the_judging_page(
             watched.clock.run_for(60_000)
             watched.keyboard.press("Shift")
     expect(reminder).to_contain_text("minutes. A short break helps.")
-    reminder.get_by_role("button", name="In 10 minutes").click()
+    reminder.get_by_role("button", name="Remind me in 10 minutes").click()
     expect(reminder).to_be_hidden()
 
 
@@ -280,7 +280,7 @@ def test_single_keys_are_switched_off_in_a_dialogue(
     here = watched.url
     say_by_keyboard(watched, KETTLE)
     press(watched, "?")
-    tab_to(watched, watched.get_by_role("button", name="Switch single keys off"))
+    tab_to(watched, watched.get_by_role("button", name="Turn off single-key shortcuts"))
     press(watched, "Enter")
     expect(watched.locator("#dialogue")).to_have_attribute("data-shortcuts", "off")
     assert watched.url == here
@@ -288,7 +288,7 @@ def test_single_keys_are_switched_off_in_a_dialogue(
     expect(watched.locator(".gauge-point input:checked")).to_have_count(0)
     expect(watched.locator("dialog[open]")).to_have_count(0)
     watched.get_by_role("button", name="Keys").click()
-    watched.get_by_role("button", name="Switch single keys on").click()
+    watched.get_by_role("button", name="Turn on single-key shortcuts").click()
     expect(watched.locator("#dialogue")).to_have_attribute("data-shortcuts", "on")
 
 

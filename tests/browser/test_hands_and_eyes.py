@@ -49,7 +49,7 @@ def assert_calm(page, where):
     assert wide <= seen, f"{where} scrolls sideways: {wide} > {seen}"
 
 
-# --- Word by word -----------------------------------------------------------------------------------
+# --- Word comparison -----------------------------------------------------------------------------------
 
 
 def test_one_key_shows_which_words_differ(watched, apollo, sign_in, project, ada):
@@ -99,7 +99,7 @@ def test_letters_choose_which_two_of_many_are_compared(watched, apollo, sign_in,
     assert (left.input_value(), right.input_value()) == ("C", "D")
     expect(watched.locator("#compare ins")).to_have_count(2)  # the key, and one word
     right.select_option("C")
-    expect(watched.locator("#compare-summary")).to_have_text("The same, word for word")
+    expect(watched.locator("#compare-summary")).to_have_text("Identical")
     assert not shown(watched).draft, "letters in here rank nothing"
 
 
@@ -423,7 +423,7 @@ def test_a_break_is_suggested_gently_put_off_and_forgotten_after_a_break(
     expect(reminder).to_contain_text("minutes. A short break helps.")
     press(watched, "ab")
     expect(line(watched)).to_have_text("A > B"), "it stands in nobody's way"
-    reminder.get_by_role("button", name="In 10 minutes").click()
+    reminder.get_by_role("button", name="Remind me in 10 minutes").click()
     expect(reminder).to_be_hidden()
     work(9)
     expect(reminder).to_be_hidden()

@@ -211,7 +211,7 @@ def test_the_whole_form_works_without_script(browser, live_server, client, ada, 
 
 def test_single_keys_can_be_switched_off(judging, live_server, ada):
     press(judging, "?")
-    judging.get_by_role("button", name="Switch single keys off").click()
+    judging.get_by_role("button", name="Turn off single-key shortcuts").click()
     judging.wait_for_load_state("load")
     press(judging, "abcd")
     expect(line(judging)).to_have_text("–")

@@ -63,13 +63,13 @@ def test_every_page_of_quality_is_sound(
 def test_vera_decides_by_keyboard_and_takes_it_back(watched, live_server, sign_in, apollo, vera):
     sign_in(vera)
     watched.goto(f"{live_server.url}/projects/apollo/review/")
-    watched.get_by_role("link", name="Decide the first").press("Enter")
+    watched.get_by_role("link", name="Start reviewing").press("Enter")
     watched.wait_for_url("**/review/*-*/", wait_until="load")
     first = watched.url
     watched.keyboard.press("2")
     watched.keyboard.press("f")
     watched.keyboard.press("Enter")
-    watched.get_by_text("Decided. The votes are kept beside it.").wait_for()
+    watched.get_by_text("Decision saved. The votes are kept.").wait_for()
     assert watched.url != first  # the next case is there at once
     assert ReviewCase.objects.get(state="decided").ground == "facts"
     watched.goto(first)
@@ -84,9 +84,9 @@ def test_vera_decides_by_keyboard_and_takes_it_back(watched, live_server, sign_i
         watched.keyboard.press("Tab")
     watched.get_by_label("They are equally good").focus()
     watched.keyboard.press("e")
-    watched.get_by_label("In your words").fill("All four say the same.")
+    watched.get_by_label("Comment").fill("All four say the same.")
     watched.get_by_role("button", name="Decide").press("Enter")
-    watched.get_by_text("Decided. The votes are kept beside it.").wait_for()
+    watched.get_by_text("Decision saved. The votes are kept.").wait_for()
     ruled = Judgment.objects.get(current_for__is_ruling=True)
     assert set(ruled.ranks["helpfulness"].values()) == {1}
     assert ruled.reason == "All four say the same."
@@ -98,12 +98,12 @@ def test_grace_pauses_somebody_and_takes_judgments_out(
     sign_in(grace)
     watched.goto(f"{live_server.url}/projects/apollo/quality/")
     watched.get_by_role("link", name=HOSTILE).click()
-    watched.get_by_label("Why they are paused").fill("Please read the guidelines again")
+    watched.get_by_label("Reason for the pause").fill("Please read the guidelines again")
     watched.keyboard.press("Tab")
     watched.keyboard.press("Enter")
     watched.get_by_text("is paused and is told why").wait_for()
     watched.get_by_role("link", name=HOSTILE).click()
-    watched.get_by_label("Why they are taken out").fill("Same pattern everywhere")
+    watched.get_by_label("Reason for the exclusion").fill("Same pattern everywhere")
     watched.get_by_role("button", name="Take all 24 out").click()
     watched.get_by_text("24 taken out").wait_for()
     assert Judgment.objects.exclude(excluded_at=None).count() == 24
@@ -121,7 +121,7 @@ def test_a_harmful_case_stays_covered_until_vera_uncovers_it(
         expect(hidden).to_be_hidden()
     watched.keyboard.press("2")
     watched.keyboard.press("p")
-    expect(watched.locator("#said")).to_have_text("This one is covered: o uncovers it, n goes on.")
+    expect(watched.locator("#said")).to_have_text("Covered: press o to uncover, n for the next.")
     assert not choice.is_checked()
     watched.keyboard.press("o")
     expect(text).to_be_visible()

@@ -25,7 +25,7 @@ export function remindOfBreaks(user, minutes) {
     const now = Date.now(), worked = now - work.began;
     if (now - work.seen > BREAK || now < work.quietUntil || worked < minutes * MINUTE) return;
     const n = Math.floor(worked / MINUTE);
-    banner.querySelector("span").textContent = ngettext("You have been at it for %(n)s minute. A short break helps.", "You have been at it for %(n)s minutes. A short break helps.", n);
+    banner.querySelector("span").textContent = ngettext("You have worked for %(n)s minute. Take a short break.", "You have worked for %(n)s minutes. Take a short break.", n);
     banner.hidden = false;
   }
 

@@ -30,7 +30,7 @@ export function makeCompare() {
     }
     $("compare-summary").textContent = found.before || found.after
       ? gettext("%(shared)s words in common, %(before)s only in %(left)s, %(after)s only in %(right)s", { ...found, left: left.value, right: right.value })
-      : gettext("The same, word for word");
+      : gettext("Identical");
   }
 
   for (const select of [left, right]) select.addEventListener("change", () => { turn = select === left ? right : left; paint(); });

@@ -93,7 +93,7 @@ export function makeFace(form, { say, changed }) {
       parts.push([step.dataset.name, (chosen ? labelOf(chosen) : "–") + (bad ? `, ${gettext("both bad")}` : ""), step.dataset.axis]);
     }
     const left = asked().filter(isOpen).length, marks = asked().filter((step) => "required" in step.dataset && step.dataset.step !== "pair");
-    if (marks.length) parts.push(["", left ? ngettext("%(n)s answer to go", "%(n)s answers to go", left) : gettext("all answered"), ""]);
+    if (marks.length) parts.push(["", left ? ngettext("%(n)s answer left", "%(n)s answers left", left) : gettext("all answered"), ""]);
     if (written) parts.push(["", written.told(), ""]);
     said.replaceChildren(...parts.map(([name, line, axis]) => {
       const part = document.createElement("span");
@@ -133,7 +133,7 @@ export function makeFace(form, { say, changed }) {
       const reason = form.elements.reason, least = Number(form.dataset.reasonLeast), n = reason?.value.trim().length;
       if (reason && n < least && (form.dataset.reason === "required" || n)) {
         reason.focus();
-        return ngettext("Say why in %(least)s character or more; there are %(there)s.", "Say why in %(least)s characters or more; there are %(there)s.", least, { least, there: n });
+        return ngettext("Give a reason of at least %(least)s character, now %(there)s.", "Give a reason of at least %(least)s characters, now %(there)s.", least, { least, there: n });
       }
       return "";
     },

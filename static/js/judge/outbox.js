@@ -39,7 +39,7 @@ export function makeOutbox(user, { sent, refused, drained }) {
 
   function trouble(sentence) {
     const n = waiting().length;
-    const kept = n ? ` ${ngettext("%(n)s answer waits here and is sent when it can be.", "%(n)s answers wait here and are sent when they can be.", n)}` : "";
+    const kept = n ? ` ${ngettext("%(n)s answer is saved here and will be sent later.", "%(n)s answers are saved here and will be sent later.", n)}` : "";
     $("offline").textContent = sentence + kept;
     $("offline").hidden = false;
   }
@@ -49,15 +49,15 @@ export function makeOutbox(user, { sent, refused, drained }) {
   function obstacle(answer, said) {
     if (answer === null) return navigator.onLine ? gettext("The server can't be reached.") : gettext("You are offline.");
     if (signedOut(answer)) return gettext("You are signed out: sign in again in another tab.");
-    if (answer.status === 404) return gettext("The server does not know this comparison as yours. Did somebody else sign in here?");
+    if (answer.status === 404) return gettext("This comparison is not assigned to you. Did somebody else sign in here?");
     const did = said?.sent || said?.skipped || said?.saved;
-    if (answer.status >= 500 || answer.status === 429 || (answer.ok && !did)) return gettext("The server has trouble.");
+    if (answer.status >= 500 || answer.status === 429 || (answer.ok && !did)) return gettext("Server error.");
     return "";
   }
 
   function explain(answer, said) {
     const sentence = obstacle(answer, said);
-    if (sentence) trouble(`${sentence} ${gettext("What you do is kept in this browser.")}`);
+    if (sentence) trouble(`${sentence} ${gettext("Your work is saved in this browser.")}`);
   }
 
   async function flush() {
@@ -82,7 +82,7 @@ export function makeOutbox(user, { sent, refused, drained }) {
         if (sentence) break;
         keep(items().filter((other) => other.id !== item.id));
         if (answer.ok) sent(said);
-        else refused(item, said?.problem || gettext("The server did not accept it."));
+        else refused(item, said?.problem || gettext("The server rejected it."));
       }
     } finally {
       flushing = false;
@@ -116,8 +116,8 @@ export function makeOutbox(user, { sent, refused, drained }) {
     };
     discard.textContent = gettext("Discard this answer");
     discard.onclick = () => {
-      if (discard.textContent !== gettext("Discard it for good")) {
-        discard.textContent = gettext("Discard it for good");
+      if (discard.textContent !== gettext("Discard permanently")) {
+        discard.textContent = gettext("Discard permanently");
         return;
       }
       keep(items().filter((other) => other.id !== item.id));

@@ -52,7 +52,7 @@ writers.push((form, changed) => {
       const least = Number(writing.dataset.least), n = writing.value.trim().length;
       if (form.dataset.interface === "rewrite" && !base) return gettext("Choose the response that you correct: press its letter.");
       if (n < least) { writing.focus(); return n ? ngettext("Write %(n)s character or more.", "Write %(n)s characters or more.", least) : gettext("Write the answer first."); }
-      if (base && writing.value.trim() === raw(base).trim()) { writing.focus(); return gettext("Nothing is changed yet. Skip it if it is right as it is."); }
+      if (base && writing.value.trim() === raw(base).trim()) { writing.focus(); return gettext("No changes yet. Skip it if it is already correct."); }
       return "";
     },
 

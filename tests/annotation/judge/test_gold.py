@@ -443,9 +443,9 @@ def test_the_page_says_who_is_not_measured_by_gold(mixed, project, vera, grace, 
     answer(next_assignment(vera, project))
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/").content.decode()
-    assert "Can see what is gold, so is given none." in page
+    assert "Knows the gold items, so gets none." in page
     page = client.get(f"/projects/apollo/quality/people/{vera.pk}/").content.decode()
-    assert "Can see what is gold, so is given none." in page
+    assert "Knows the gold items, so gets none." in page
 
 
 def test_whoever_avoids_harmful_material_is_given_none_as_gold_either(mixed, project, ada):

@@ -1,4 +1,4 @@
-"""Marks and votes on safety: how far people agree on them, on whom to rely, and what gold says.
+"""Ratings and safety votes: how far people agree on them, on whom to rely, and what gold says.
 
 Where responses are rated and not compared, this is all there is to go by.
 """
@@ -309,10 +309,10 @@ def test_the_quality_page_of_a_rating_project_has_figures(rating, rated, grace, 
     for name in ("Overall quality (mark)", "Safe or unsafe (vote)"):
         assert name in page
     person = client.get(f"/projects/apollo/quality/people/{rated.pk}/").content.decode()
-    assert "Marks and votes on safety" in person
+    assert "Ratings and safety votes" in person
     for nothing in (
-        '<th scope="col">Earlier one wins',
-        "Of two, the earlier one wins",
+        '<th scope="col">Position bias',
+        "Position bias: the first of two wins",
         "Commonest pattern",
     ):
         assert nothing not in page + person

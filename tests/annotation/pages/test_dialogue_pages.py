@@ -192,13 +192,13 @@ def test_a_draft_is_kept_on_the_server_too(client, ada, talk):
 def test_a_red_team_begins_with_a_warning(client, ada, project, grace, parrots):
     campaign = new_campaign(project, grace, kind="redteam")
     client.force_login(ada)
-    assert "Harmful material ahead" in client.get(url("dialogues")).content.decode()
+    assert "contains harmful material" in client.get(url("dialogues")).content.decode()
     assert client.post(url("dialogues"), {"campaign": campaign.pk}).status_code == 422
     assert Dialogue.objects.count() == 0
     said = {"campaign": campaign.pk, "acknowledged": "on"}
     ada.harmful_material = "avoid"
     ada.save()
-    assert "Harmful material ahead" not in client.get(url("dialogues")).content.decode()
+    assert "contains harmful material" not in client.get(url("dialogues")).content.decode()
     assert client.post(url("dialogues"), said).status_code == 422
     ada.harmful_material = "warn"
     ada.save()
@@ -301,12 +301,12 @@ def test_whoever_wants_nothing_harmful_is_shown_none_of_a_dialogue_begun_before(
     ada.save()
     client.force_login(ada)
     listed = client.get(url("dialogues")).content.decode()
-    assert "1 campaign with harmful material is left out" in listed
+    assert "1 campaign with harmful material is hidden" in listed
     page = client.get(url("dialogue", talk.uid)).content.decode()
     assert "first answer" not in page
     assert 'value="choose"' not in page
-    assert "you asked for none" in page
-    assert "<summary>Show what was said</summary>" in page
+    assert "your preferences exclude" in page
+    assert "<summary>Show the conversation</summary>" in page
     assert client.post(url("dialogue", talk.uid), {"act": "end"})["Location"] == url("dialogues")
 
 

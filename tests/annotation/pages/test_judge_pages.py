@@ -297,7 +297,7 @@ def test_an_annotator_of_one_project_goes_straight_to_judging(client, ada, grace
     assert client.get("/")["Location"] == "/projects/apollo/judge/"
     client.force_login(grace)
     page = client.get("/").content.decode()
-    assert "Judge the next one: 2 waiting" in page
+    assert "Judge next: 2 waiting" in page
 
 
 def test_somebody_in_no_project_is_told_what_to_do(client, ada):
@@ -431,7 +431,7 @@ def test_a_conflict_shows_in_ones_history(client, ada, handed):
     client.force_login(ada)
     client.post(address(handed), form(**{"flag-A": "unsafe", "harm-A": "theft"}))
     assert Judgment.objects.get().needs_review
-    assert "goes to a reviewer" in client.get(reverse("history", args=["apollo"])).content.decode()
+    assert "sent to review" in client.get(reverse("history", args=["apollo"])).content.decode()
 
 
 def test_a_ruling_is_neither_shown_nor_changed_on_the_judging_pages(client, project, ada, vera):

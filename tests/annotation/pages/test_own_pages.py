@@ -88,7 +88,7 @@ def test_harmful_material_is_covered_unless_one_wants_it_shown(client, project, 
     url = reverse("judge", args=["apollo"])
     page = client.get(url).content.decode()
     assert 'class="cover"' in page
-    assert "Uncover what is about something harmful." in page, "among the keys"
+    assert "Uncover harmful content." in page, "among the keys"
     say(client, harmful_material="show")
     page = client.get(url).content.decode()
     assert 'class="cover"' not in page
@@ -114,7 +114,7 @@ def test_a_correction_shows_what_was_said_before_and_only_the_latest_counts(clie
     client.force_login(ada)
     page = client.get(reverse("history", args=["apollo"])).content.decode()
     assert "revision 3" in page
-    assert "Before, 2 revisions" in page
+    assert "2 earlier revisions" in page
     assert page.index("C &gt; D &gt; B &gt; A") < page.index("<s>D &gt; C &gt; B &gt; A</s>")
     assert page.index("<s>D &gt; C &gt; B &gt; A</s>") < page.index("<s>A &gt; B &gt; C &gt; D</s>")
     rows = list(preference_rows(project, only_trainable=False))

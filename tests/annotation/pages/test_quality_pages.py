@@ -70,7 +70,7 @@ def test_the_one_who_does_not_read_is_first_in_the_table(project, busy, grace, c
     assert not people[1].is_suspect
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/").content.decode()
-    assert "1 person should be looked at" in page
+    assert "1 annotator needs attention" in page
     assert "Prefers the response shown first" in page
 
 
@@ -106,7 +106,7 @@ def test_pausing_stops_work_says_why_and_loses_nothing(project, ada, grace, clie
     assert submit_judgment(held, by=held.annotator, answer=answer, key=uuid.uuid4()).pk
     client.force_login(ada)
     page = client.get("/projects/apollo/judge/").content.decode()
-    assert "You are paused here" in page
+    assert "Your work is paused" in page
     assert HOSTILE not in page
     client.force_login(grace)
     client.post("/projects/apollo/quality/", {**act, "act": "resume"})
@@ -333,7 +333,7 @@ def test_a_vote_that_changed_while_it_was_read_is_not_taken_for_another(
     sent = {"choice": "1", "ground": "facts", "seen": seen, "key": uuid.uuid4()}
     page = client.post(where, sent)
     assert page.status_code == 422
-    assert "changed while you read" in page.content.decode()
+    assert "changed since you opened the case" in page.content.decode()
     assert 'value="1" checked' not in page.content.decode()
     assert client.post(where, sent | {"seen": page.context["seen"]}).status_code == 302
 
@@ -341,7 +341,7 @@ def test_a_vote_that_changed_while_it_was_read_is_not_taken_for_another(
 @pytest.mark.parametrize(
     ("interface", "words"),
     [
-        ("rate", "Mark some items for the qualification round first"),
+        ("rate", "Add items to the qualification round first"),
         ("demonstrate", "Nobody could pass"),
         ("rewrite", "Nobody could pass"),
         ("dialogue", "Nobody could pass"),
@@ -381,7 +381,7 @@ def test_who_keeps_a_comparison_is_not_stuck_and_who_forgot_it_is(project, ada, 
     Assignment.objects.update(
         leased_at=an_hour_ago, lease_until=an_hour_ago + timedelta(minutes=project.lease_minutes)
     )
-    assert renew(kept)  # “Keep it for me”
+    assert renew(kept)  # “Extend the time”
     found = {person.user: person.idle_minutes for person in people_of(project)}
     assert (found[ada], found[forgotten.annotator]) == (None, 60)
     # Ten minutes after she kept it she is at it; half an hour after that she is not.
@@ -390,7 +390,7 @@ def test_who_keeps_a_comparison_is_not_stuck_and_who_forgot_it_is(project, ada, 
     )
     assert {p.user: p.idle_minutes for p in people_of(project)}[ada] == 40
     client.force_login(grace)
-    assert "stuck for 40 min" in client.get("/projects/apollo/quality/").content.decode()
+    assert "idle for 40 min" in client.get("/projects/apollo/quality/").content.decode()
 
 
 def test_one_persons_page_has_their_agreement_on_each_axis(project, ada, ben, grace, client):
@@ -429,18 +429,18 @@ def test_nobody_waits_for_figures_that_take_long_to_reckon(
     monkeypatch.setattr(assessment, "SLOW_SECONDS", 3600)
     first = page()
     judged(project, by=ada, ranks=(1, 2, 3, 4))
-    assert "being reckoned anew" not in first + page()
+    assert "Recalculating with new judgments" not in first + page()
     assert len(reckoned) == 2, "where it is quick, what is shown is of now"
     monkeypatch.setattr(assessment, "SLOW_SECONDS", 0)
-    assert "being reckoned anew" not in page(), "nothing came"
+    assert "Recalculating with new judgments" not in page(), "nothing came"
     judged(project, by=ada, ranks=(1, 2, 3, 4))
     old = page()
-    assert "being reckoned anew" in old
+    assert "Recalculating with new judgments" in old
     assert 'hx-get="?recalculated=1"' in old
     assert len(reckoned) == 2
     new = page("?recalculated=1")
     assert len(reckoned) == 3
-    assert "being reckoned anew" not in new + page()
+    assert "Recalculating with new judgments" not in new + page()
     assert len(reckoned) == 3
 
 
@@ -462,13 +462,13 @@ def test_nobody_waits_for_them_on_a_persons_page_or_on_a_case_either(
     monkeypatch.setattr(assessment, "SLOW_SECONDS", 0)
     judged(project, by=ada, ranks=(1, 2, 3, 4))
     person = client.get(pages["person"]).content.decode()
-    assert "being reckoned anew" in person
+    assert "Recalculating with new judgments" in person
     first, second = (client.get(pages["case"]).content.decode() for _ in range(2))
     assert "quality/?recalculated=1" in first, "one page has them reckoned"
     assert "quality/?recalculated=1" not in second, "and not each that is opened"
     assert reckoned == []
     assert (
-        "being reckoned anew"
+        "Recalculating with new judgments"
         not in client.get(f"{pages['person']}?recalculated=1").content.decode()
     )
     assert reckoned == [1]

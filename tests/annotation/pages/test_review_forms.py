@@ -184,7 +184,7 @@ def test_of_two_ideal_answers_a_reviewer_chooses_or_writes_the_one_that_counts(
     sent = Judgment.objects.filter(assignment__annotator=ada).get()
     person = reverse("quality_person", args=["apollo", ada.pk])
     told = client.post(person, {"act": "review", "judgment": sent.pk}, follow=True)
-    assert "1 put into the review queue." in told.content.decode()
+    assert "1 sent to review." in told.content.decode()
     case = ReviewCase.objects.get()
     client.force_login(vera)
     page = client.get(reverse("review_case", args=["apollo", case.uid])).content.decode()

@@ -1,4 +1,4 @@
-"""Who gets what, as an admin sets it: on the page and over the API."""
+"""Assignment, as an admin sets it: on the page and over the API."""
 
 import json
 

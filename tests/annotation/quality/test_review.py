@@ -240,7 +240,7 @@ def test_a_harmful_case_is_covered_unless_one_wants_it_shown(
     ReviewCase.objects.exclude(pk=case.pk).delete()
     queue = client.get("/projects/apollo/review/").content.decode()
     assert (RISKY.split("'")[0] in queue) is (wish == "show")
-    assert ("About something harmful" in queue) is (wish == "warn")
+    assert ("Harmful content" in queue) is (wish == "warn")
 
 
 def test_what_is_harmless_is_never_covered(project, contested, vera, client):
@@ -260,9 +260,7 @@ def test_lists_of_judgments_cover_what_is_harmful(
         page = client.get(f"/projects/apollo/{where}").content.decode()
         text = RISKY.split("'")[0]
         assert text in page  # It can be read, where somebody opens it.
-        assert (
-            f'<summary class="small">About something harmful</summary> {text}' in page
-        ) is covered
+        assert (f'<summary class="small">Harmful content</summary> {text}' in page) is covered
 
 
 def test_the_quality_page_counts_cases_that_nobody_has_looked_at_yet(
