@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_for
-from annotation.api.data import RefusalSerializer
+from annotation.api.serializers import RefusalSerializer
 from annotation.request import who_asks
 from rlhf import rounds, run_reports
 from rlhf.errors import RoundError

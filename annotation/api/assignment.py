@@ -130,16 +130,16 @@ def assignment_scores(request: Request, slug: str, pk: int) -> Response:
     """
     project = project_for(request.user, slug, CAN_RUN)
     batch = get_object_or_404(Batch, project=project, pk=pk)
-    given = LearningScoresSerializer(data=request.data)
-    given.is_valid(raise_exception=True)
-    wanted = {row["prompt"]: row["score"] for row in given.validated_data["scores"]}
-    known = dict(batch.comparisons.filter(prompt__uid__in=wanted).values_list("prompt__uid", "pk"))
+    serializer = LearningScoresSerializer(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    scores = {row["prompt"]: row["score"] for row in serializer.validated_data["scores"]}
+    known = dict(batch.comparisons.filter(prompt__uid__in=scores).values_list("prompt__uid", "pk"))
     scored = score_comparisons(
         batch,
-        {pk: wanted[uid] for uid, pk in known.items()},
-        recency=given.validated_data["recency"],
+        {pk: scores[uid] for uid, pk in known.items()},
+        recency=serializer.validated_data["recency"],
     )
-    return Response({"scored": scored, "unknown": len(wanted) - scored})
+    return Response({"scored": scored, "unknown": len(scores) - scored})
 
 
 def _answer(
@@ -147,11 +147,11 @@ def _answer(
 ) -> Response:
     """The fields as they are; with PUT, those that were sent are changed first."""
     if request.method == "PUT":
-        given = serializer(data=request.data)
-        given.is_valid(raise_exception=True)
+        body = serializer(data=request.data)
+        body.is_valid(raise_exception=True)
         data = QueryDict(mutable=True)
         for name in form_class.base_fields:
-            value = given.validated_data.get(name, getattr(instance, name))
+            value = body.validated_data.get(name, getattr(instance, name))
             if isinstance(value, list):
                 value = ", ".join(value)
             data[name] = "" if value is None else str(value)

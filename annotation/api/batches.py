@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_for
-from annotation.api.data import RefusalSerializer, RowProblemSerializer, SourceSerializer
+from annotation.api.serializers import RefusalSerializer, RowProblemSerializer, SourceSerializer
 from annotation.data import uploads
 from annotation.models import Batch, User
 from annotation.projects.batches import BatchError, batch_progress
@@ -40,7 +40,7 @@ class BatchProgressSerializer(BatchSerializer):
 class NewBatchSerializer(serializers.Serializer[Any]):
     key = serializers.UUIDField(help_text="Yours, one per batch: sending it twice makes one.")
     name = serializers.CharField(
-        max_length=120, help_text="People see it while they judge, so no model names."
+        max_length=120, help_text="Visible to annotators, so leave out model names."
     )
     source = SourceSerializer(help_text="Whose prompts and responses these are.")  # type: ignore[assignment]
     sign_off = serializers.BooleanField(
@@ -112,11 +112,13 @@ class BatchList(ListAPIView[Batch]):
     )
     def post(self, request: Request, slug: str) -> Response:
         project = project_for(request.user, slug, CAN_RUN)
-        given = NewBatchSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        asked = dict(given.validated_data)
+        serializer = NewBatchSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        fields = dict(serializer.validated_data)
         try:
-            batch, is_new = uploads.make_batch(project, asked.pop("key"), **asked, by=_me(request))
+            batch, is_new = uploads.make_batch(
+                project, fields.pop("key"), **fields, by=_me(request)
+            )
         except BatchError as problem:
             return _refusal(problem)
         code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
@@ -148,11 +150,11 @@ def batch_comparisons(request: Request, slug: str, pk: int) -> Response:
     when it was used for something else, or the batch is closed or a round's.
     """
     batch = _batch(request, slug, pk, CAN_RUN)
-    given = RowsSerializer(data=request.data)
-    given.is_valid(raise_exception=True)
-    asked = given.validated_data
+    serializer = RowsSerializer(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    body = serializer.validated_data
     try:
-        answer, is_new = uploads.add_rows(batch, asked["key"], asked["rows"], by=_me(request))
+        answer, is_new = uploads.add_rows(batch, body["key"], body["rows"], by=_me(request))
     except uploads.RowsRefused as refused:
         report = refused.report
         problems = RowProblemSerializer(report.problems, many=True).data

@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_JUDGE, project_for
+from annotation.api.serializers import RefusalSerializer
 from annotation.api.throttles import JudgingThrottle
 from annotation.judge.assignment import next_assignment, own_assignment, release, renew
 from annotation.judge.drafts import save_draft
@@ -119,10 +120,6 @@ class RenewedSerializer(serializers.Serializer[Any]):
     lease_until = serializers.DateTimeField()
 
 
-class ProblemSerializer(serializers.Serializer[Any]):
-    detail = serializers.CharField()
-
-
 @extend_schema(request=None, responses={200: AssignmentSerializer, 204: None})
 @api_view(["GET", "POST"])
 @throttle_classes([JudgingThrottle])
@@ -137,16 +134,16 @@ def judging_next(request: Request, slug: str) -> Response:
 
 @extend_schema(
     request=AnswerSerializer,
-    responses={200: SubmittedSerializer, 409: ProblemSerializer, 422: ProblemSerializer},
+    responses={200: SubmittedSerializer, 409: RefusalSerializer, 422: RefusalSerializer},
 )
 @api_view(["POST"])
 @throttle_classes([JudgingThrottle])
 def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     """Send an answer. The same key with the same answer is the same judgment; with another, 409."""
     assignment = _own(request, slug, uid)
-    given = _answers.run_validation(request.data)
+    body = _answers.run_validation(request.data)
     try:
-        judgment = submit_judgment(assignment, by=who_asks(request), answer=given, key=given["key"])
+        judgment = submit_judgment(assignment, by=who_asks(request), answer=body, key=body["key"])
     except JudgmentError as problem:
         return _refusal(problem)
     return Response(
@@ -158,22 +155,22 @@ def judging_submit(request: Request, slug: str, uid: UUID) -> Response:
     )
 
 
-@extend_schema(request=SkipSerializer, responses={204: None, 422: ProblemSerializer})
+@extend_schema(request=SkipSerializer, responses={204: None, 422: RefusalSerializer})
 @api_view(["POST"])
 def judging_skip(request: Request, slug: str, uid: UUID) -> Response:
     """Pass a comparison on to somebody else, saying why."""
     assignment = _own(request, slug, uid)
-    given = SkipSerializer(data=request.data)
-    given.is_valid(raise_exception=True)
+    body = SkipSerializer(data=request.data)
+    body.is_valid(raise_exception=True)
     try:
-        skip(assignment, given.validated_data["reason"])
+        skip(assignment, body.validated_data["reason"])
     except JudgmentError as problem:
         return _refusal(problem)
     return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 @extend_schema(
-    request=OpenApiTypes.OBJECT, responses={200: AssignmentSerializer, 422: ProblemSerializer}
+    request=OpenApiTypes.OBJECT, responses={200: AssignmentSerializer, 422: RefusalSerializer}
 )
 @api_view(["PUT"])
 def judging_draft(request: Request, slug: str, uid: UUID) -> Response:

@@ -30,9 +30,11 @@ def errors_as_json(error: Exception, context: Mapping[str, Any]) -> Response | N
     """DRF's answers to errors, always as an object; one for a body over Django's limit as well."""
     if isinstance(error, RequestDataTooBig):
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20
-        told = f"The body is larger than {limit} MiB; send it in parts."
-        return Response({"detail": told}, status=status.HTTP_413_REQUEST_ENTITY_TOO_LARGE)
-    answer = exception_handler(error, dict(context))
-    if answer is not None and isinstance(answer.data, list):  # Of a body that is no object at all.
-        answer.data = {"non_field_errors": answer.data}
-    return answer
+        message = f"The body is larger than {limit} MiB; send it in parts."
+        return Response({"detail": message}, status=status.HTTP_413_REQUEST_ENTITY_TOO_LARGE)
+    response = exception_handler(error, dict(context))
+    if response is not None and isinstance(
+        response.data, list
+    ):  # Of a body that is no object at all.
+        response.data = {"non_field_errors": response.data}
+    return response

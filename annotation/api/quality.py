@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, project_for
-from annotation.api.data import ExportThrottle
+from annotation.api.throttles import ExportThrottle
 from annotation.data.exports.writers import json_line
 from annotation.data.preferences import annotator_id
 from annotation.judge.requirements import marks_by_place
@@ -108,16 +108,16 @@ def votes(request: Request, slug: str) -> StreamingHttpResponse:
     and votes on safety per response, and how sure it is. JSON Lines, docs/formats.md.
     """
     project = project_for(request.user, slug, CAN_EXPORT)
-    found = reliability_of(project)
+    reliability = reliability_of(project)
 
     def lines() -> Iterator[bytes]:
-        for row in vote_rows(project, found):
+        for row in vote_rows(project, reliability):
             yield json_line(row)
 
     return StreamingHttpResponse(lines(), content_type="application/jsonl")
 
 
-def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
+def vote_rows(project: Project, reliability: Quality) -> Iterator[dict[str, Any]]:
     judgments = (
         Judgment.objects.current()
         .of_project(project)
@@ -135,9 +135,9 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
         )
     )
     names: dict[int, str] = {}
-    for comparison, given, shown in _with_responses(judgments):
+    for comparison, rows, shown in _with_responses(judgments):
         pks = [pk for pk, _ in shown]
-        if new := {row[2] for row in given} - set(names):
+        if new := {row[2] for row in rows} - set(names):
             names |= _names(project, new)
 
         keys = [str(pk) for pk in pks]
@@ -152,47 +152,51 @@ def vote_rows(project: Project, found: Quality) -> Iterator[dict[str, Any]]:
         consensus: dict[str, list[int | None] | None] = {}
         certainty: dict[str, float | None] = {}
         for axis in project.axis_keys:
-            of = found.consensus(axis, comparison)
-            consensus[axis] = [of.ranks.get(pk) for pk in pks] if of else None
-            certainty[axis] = round(of.certainty, 4) if of else None
-        people = [(row[2], row[5], row[6]) for row in given if not row[3]]
-        each = consensus_on_responses(found, keys, people)
+            ranking = reliability.consensus(axis, comparison)
+            consensus[axis] = [ranking.ranks.get(pk) for pk in pks] if ranking else None
+            certainty[axis] = round(ranking.certainty, 4) if ranking else None
+        people = [(row[2], row[5], row[6]) for row in rows if not row[3]]
+        each_response = consensus_on_responses(reliability, keys, people)
         marks = {
-            measure: [said.marks.get(measure) for said in each]
-            for measure in dict.fromkeys(measure for said in each for measure in said.marks)
+            measure: [response.marks.get(measure) for response in each_response]
+            for measure in dict.fromkeys(
+                measure for response in each_response for measure in response.marks
+            )
         }
-        for measure, told in marks.items():
-            consensus[measure] = [one.value if one else None for one in told]
-            sure = [one.certainty for one in told if one and one.certainty is not None]
-            certainty[measure] = round(fmean(sure), 4) if sure else None
+        for measure, consensuses in marks.items():
+            consensus[measure] = [mark.value if mark else None for mark in consensuses]
+            certainties = [
+                mark.certainty for mark in consensuses if mark and mark.certainty is not None
+            ]
+            certainty[measure] = round(fmean(certainties), 4) if certainties else None
         yield {
-            "prompt_id": str(given[0][1]),
+            "prompt_id": str(rows[0][1]),
             "responses": [text for _, text in shown],
             "votes": [
                 {
                     "annotator": names[person],
-                    "reliability": found.profiles[person].reliability.value
-                    if person in found.profiles
+                    "reliability": reliability.profiles[person].reliability.value
+                    if person in reliability.profiles
                     else None,
                     "ranks": ordered(ranks),
                     "marks": marks_by_place(keys, ratings, safety),
                     "harms": _harms(keys, safety),
                 }
-                for _, _, person, is_ruling, ranks, ratings, safety in given
+                for _, _, person, is_ruling, ranks, ratings, safety in rows
                 if not is_ruling
             ],
             "consensus": consensus,
             "certainty": certainty,
             "marks": {
-                measure: [_rounded(one) if one else None for one in told]
-                for measure, told in marks.items()
+                measure: [_rounded(mark) if mark else None for mark in consensuses]
+                for measure, consensuses in marks.items()
             },
             "harms": [
-                {"consensus": said.main_harms, "shares": _of_four_digits(said.harms)}
-                for said in each
+                {"consensus": response.main_harms, "shares": _of_four_digits(response.harms)}
+                for response in each_response
             ],
             "ruling": next(
-                (ordered(row[4]) | marks_by_place(keys, row[5], row[6]) for row in given if row[3]),
+                (ordered(row[4]) | marks_by_place(keys, row[5], row[6]) for row in rows if row[3]),
                 None,
             ),
         }
@@ -202,10 +206,10 @@ def _harms(keys: list[str], safety: dict[str, Any]) -> list[list[str]]:
     return [safety.get(key, {}).get("harms", []) for key in keys]
 
 
-def _rounded(one: MarkConsensus) -> dict[str, float]:
-    told = one._asdict()
+def _rounded(consensus: MarkConsensus) -> dict[str, float]:
+    fields = consensus._asdict()
     return _of_four_digits(
-        {name: told[name] for name in ("weighted", "median", "mean", "spread", "n")}
+        {name: fields[name] for name in ("weighted", "median", "mean", "spread", "n")}
     )
 
 
@@ -216,8 +220,8 @@ def _of_four_digits(figures: dict[str, float]) -> dict[str, float]:
 def _with_responses(judgments: Any) -> Iterator[tuple[int, list[Any], list[tuple[int, str]]]]:
     """Each comparison with its judgments and its responses, which are fetched many at a time."""
     groups = groupby(judgments.iterator(CHUNK), key=lambda row: row[0])
-    told = ((comparison, list(rows)) for comparison, rows in groups)
-    while chunk := list(islice(told, CHUNK)):
+    grouped = ((comparison, list(rows)) for comparison, rows in groups)
+    while chunk := list(islice(grouped, CHUNK)):
         responses: dict[int, list[tuple[int, str]]] = {comparison: [] for comparison, _ in chunk}
         for comparison, pk, text in (
             ModelResponse.objects.filter(comparison__in=responses)
@@ -225,8 +229,8 @@ def _with_responses(judgments: Any) -> Iterator[tuple[int, list[Any], list[tuple
             .values_list("comparison_id", "pk", "text")
         ):
             responses[comparison].append((pk, text))
-        for comparison, given in chunk:
-            yield comparison, given, responses[comparison]
+        for comparison, rows in chunk:
+            yield comparison, rows, responses[comparison]
 
 
 def _names(project: Project, pks: set[int]) -> dict[int, str]:

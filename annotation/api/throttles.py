@@ -9,6 +9,12 @@ from rest_framework.throttling import UserRateThrottle
 PEOPLE_REMEMBERED = 10_000
 
 
+class ExportThrottle(UserRateThrottle):
+    """Whole datasets cost more to answer than rows do."""
+
+    scope = "export"
+
+
 class JudgingThrottle(UserRateThrottle):
     """The user rate, counted in this process's memory: the shared cache costs more than an answer.
 
@@ -16,7 +22,7 @@ class JudgingThrottle(UserRateThrottle):
     and is no quota.
     """
 
-    asked: dict[str, "deque[float]"] = {}
+    request_times: dict[str, "deque[float]"] = {}
     lock = threading.Lock()
     seconds_left = 0.0
 
@@ -29,9 +35,9 @@ class JudgingThrottle(UserRateThrottle):
             return True
         self.now = self.timer()
         with self.lock:
-            if len(self.asked) > PEOPLE_REMEMBERED:
-                self.asked.clear()
-            times = self.asked.setdefault(who, deque())
+            if len(self.request_times) > PEOPLE_REMEMBERED:
+                self.request_times.clear()
+            times = self.request_times.setdefault(who, deque())
             while times and times[0] <= self.now - seconds:
                 times.popleft()
             if len(times) >= most:

@@ -100,11 +100,11 @@ def _token_page(request: HttpRequest, form: TokenForm) -> dict[str, Any]:
 @login_required
 @require_POST
 def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:
-    found = ApiToken.objects.filter(user=request.user, token_key=prefix).first()
-    if found is None:
+    token = ApiToken.objects.filter(user=request.user, token_key=prefix).first()
+    if token is None:
         raise Http404("You have no such token.")
-    tokens.revoke_token(found)
-    messages.success(request, f"Revoked {found.name}. Whatever used it is refused from now on.")
+    tokens.revoke_token(token)
+    messages.success(request, f"Revoked {token.name}.")
     return redirect("tokens")
 
 
@@ -117,12 +117,12 @@ ENOUGH_SHARED = 20
 def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
     """How much one has judged, how fast and how far one agrees; nothing about gold, no names."""
     me = who_asks(request)
-    found = reliability_of(project, allow_recent=True)
-    profile = found.profiles.get(me.pk)
+    reliability = reliability_of(project, allow_recent=True)
+    profile = reliability.profiles.get(me.pk)
     others = [
-        of.agreement.value
-        for who, of in found.profiles.items()
-        if who != me.pk and of.agreement.value is not None and of.agreement.n >= ENOUGH_SHARED
+        other.agreement.value
+        for pk, other in reliability.profiles.items()
+        if pk != me.pk and other.agreement.value is not None and other.agreement.n >= ENOUGH_SHARED
     ]
     mine = Judgment.objects.of_project(project).filter(
         current_for__isnull=False, assignment__annotator=me, assignment__is_ruling=False

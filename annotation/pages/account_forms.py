@@ -46,11 +46,9 @@ class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
 class TokenForm(forms.Form):
     """A name to know a token by, and how long it works."""
 
-    name = forms.CharField(
-        max_length=80, label="Name", help_text="What will use it, for example “notebook”."
-    )
+    name = forms.CharField(max_length=80, label="Name", help_text="For example “notebook”.")
     days = forms.TypedChoiceField(
-        label="Works for",
+        label="Expires after",
         coerce=int,
         choices=[(30, "30 days"), (90, "90 days"), (365, "a year"), (0, "until revoked")],
         initial=90,

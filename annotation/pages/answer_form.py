@@ -32,13 +32,13 @@ def _w(text: str) -> str:
     return _(text) if text else ""
 
 
-def _in_words(one: Attribute) -> Attribute:
+def _in_words(attribute: Attribute) -> Attribute:
     return replace(
-        one,
-        name=_w(one.name),
-        question=_w(one.question),
-        low_label=_w(one.low_label),
-        high_label=_w(one.high_label),
+        attribute,
+        name=_w(attribute.name),
+        question=_w(attribute.question),
+        low_label=_w(attribute.low_label),
+        high_label=_w(attribute.high_label),
     )
 
 
@@ -50,8 +50,8 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
     letters = list(assignment.letters.values())
     ranks: dict[str, dict[str, int]] = {}
     for axis in assignment.comparison.batch.project.axis_keys:
-        given = {letter: post.get(f"rank-{axis}-{letter}", "") for letter in letters}
-        ranks[axis] = {letter: whole_number(value) for letter, value in given.items() if value}
+        ranked = {letter: post.get(f"rank-{axis}-{letter}", "") for letter in letters}
+        ranks[axis] = {letter: whole_number(value) for letter, value in ranked.items() if value}
     flags = {
         letter: [
             {"kind": kind, "category": post.get(f"harm-{letter}", "") if kind == "unsafe" else ""}
@@ -61,7 +61,7 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
     }
     return {
         "ranks": ranks,
-        "flags": {letter: of for letter, of in flags.items() if of},
+        "flags": {letter: kinds for letter, kinds in flags.items() if kinds},
         "rewrite": post.get("rewrite", ""),
         "reason": post.get("reason", ""),
         "seconds": measured_seconds(post.get("seconds", "")),
@@ -78,21 +78,21 @@ def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
 def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
     """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
     protocol, interface = batch.effective_protocol, batch.effective_interface
-    said: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     if interface in COMPARING:
-        said["all_bad"] = post.getlist("allbad")
+        parts["all_bad"] = post.getlist("allbad")
     if interface in COMPARING and interface != RANK:
         pairs = {axis: _pair(post.get(f"pair-{axis}", "")) for axis in batch.project.axis_keys}
-        said["ranks"] = {axis: pair[0] for axis, pair in pairs.items() if pair}
-        said["strength"] = {axis: pair[1] for axis, pair in pairs.items() if pair}
+        parts["ranks"] = {axis: pair[0] for axis, pair in pairs.items() if pair}
+        parts["strength"] = {axis: pair[1] for axis, pair in pairs.items() if pair}
     if interface not in WRITING:
-        said["ratings"] = {
-            letter: of
+        parts["ratings"] = {
+            letter: marks
             for letter in letters
-            if (of := dict(_ratings(post, letter, protocol.attributes)))
+            if (marks := dict(_ratings(post, letter, protocol.attributes)))
         }
         if protocol.safety:
-            said["safety"] = {
+            parts["safety"] = {
                 letter: {
                     "safe": post.get(f"safe-{letter}") == "yes",
                     "harms": post.getlist(f"harms-{letter}")
@@ -103,8 +103,8 @@ def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str,
                 if post.get(f"safe-{letter}") in ("yes", "no")
             }
     if interface == REWRITE:
-        said["based_on"] = post.get("based_on", "")
-    return said
+        parts["based_on"] = post.get("based_on", "")
+    return parts
 
 
 def _pair(value: str) -> tuple[dict[str, int], int] | None:
@@ -120,17 +120,17 @@ def _pair(value: str) -> tuple[dict[str, int], int] | None:
 def _ratings(
     post: QueryDict, letter: str, attributes: tuple[Attribute, ...]
 ) -> Iterator[tuple[str, int]]:
-    for one in attributes:
-        value = post.get(f"rate-{letter}-{one.key}", "")
-        if value in {str(number) for number in one.values}:
-            yield one.key, int(value)
-        elif is_box(one):  # A box that is not ticked says no.
-            yield one.key, 0
+    for attribute in attributes:
+        value = post.get(f"rate-{letter}-{attribute.key}", "")
+        if value in {str(number) for number in attribute.values}:
+            yield attribute.key, int(value)
+        elif is_box(attribute):  # A box that is not ticked says no.
+            yield attribute.key, 0
 
 
-def is_box(one: Attribute) -> bool:
+def is_box(attribute: Attribute) -> bool:
     """A yes or no that may be left alone is a box to tick."""
-    return one.is_yes_no and not one.is_required
+    return attribute.is_yes_no and not attribute.is_required
 
 
 # --- What is shown -----------------------------------------------------------------------------------------
@@ -247,8 +247,8 @@ def summary(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, st
         else:
             lines.append({"key": "", "name": _("Answer"), "line": wrote})
     for letter in assignment.letters.values():
-        if said := _said_of(letter, protocol, answer):
-            lines.append({"key": "", "name": letter, "line": said})
+        if line := _said_of(letter, protocol, answer):
+            lines.append({"key": "", "name": letter, "line": line})
     return lines
 
 

@@ -35,7 +35,7 @@ def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
     faults = sum(not form.is_valid() for form in sent)  # All are looked at: each shows its own.
     if sent and not faults:
         changed = sum(save_assignment(form, who_asks(request)) for form in sent)
-        messages.success(request, "Saved." if changed else "Nothing was changed.")
+        messages.success(request, "Saved." if changed else "No changes.")
         return redirect("assignment_rules", project.slug)
     if act:
         # An invalid form changed the instance in memory: the frame shows the project as it is.

@@ -15,24 +15,24 @@ class CampaignForm(forms.Form):
     """What is asked, about which responses, of how many prompts, by how many people."""
 
     name = forms.CharField(
-        max_length=120, label="Name", help_text="People see it while they judge, so no model names."
+        max_length=120, label="Name", help_text="Visible to annotators, so leave out model names."
     )
-    asks = forms.ChoiceField(label="What people are asked", widget=forms.RadioSelect)
+    asks = forms.ChoiceField(label="Task", widget=forms.RadioSelect)
     responses_of = forms.ModelChoiceField(
         queryset=Batch.objects.none(),
         required=False,
         label="Responses of",
-        empty_label="none: people write",
-        help_text="An earlier batch, whoever judged it; which responses are shown is drawn by lot.",
+        empty_label="none: annotators write",
+        help_text="An earlier batch, from which responses are sampled at random.",
     )
     n = forms.IntegerField(
         min_value=1,
         max_value=MOST,
         initial=50,
-        label="How many prompts",
-        help_text="Drawn by lot from the train split of signed-off sources.",
+        label="Number of prompts",
+        help_text="Random sample of the train split of signed-off sources.",
     )
-    overlap = forms.IntegerField(min_value=1, max_value=100, label="People for each")
+    overlap = forms.IntegerField(min_value=1, max_value=100, label="People per comparison")
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,7 +42,7 @@ class CampaignForm(forms.Form):
             for key, label in preset_choices()
             if key != mine and PRESETS[key].interface != DIALOGUE and _fits(key, project)
         ]
-        label = dict(preset_choices()).get(mine, "As the project asks, with its own changes")
+        label = dict(preset_choices()).get(mine, "Project task with custom changes")
         first = [("", label)] if project.interface != DIALOGUE else []
         asks: Any = self.fields["asks"]
         asks.choices, asks.required = [*first, *choices], not first
@@ -56,12 +56,12 @@ class CampaignForm(forms.Form):
         self.project = project
 
     def clean(self) -> dict[str, Any]:
-        given = super().clean() or self.cleaned_data
-        asks = given.get("asks")
-        interface = PRESETS[asks].interface if asks else self.project.interface
-        if interface != DEMONSTRATE and not given.get("responses_of"):
-            self.add_error("responses_of", "Choose the batch whose responses are judged.")
-        return given
+        cleaned = super().clean() or self.cleaned_data
+        preset = cleaned.get("asks")
+        interface = PRESETS[preset].interface if preset else self.project.interface
+        if interface != DEMONSTRATE and not cleaned.get("responses_of"):
+            self.add_error("responses_of", "Choose the batch with the responses to judge.")
+        return cleaned
 
 
 def _fits(key: str, project: Project) -> bool:

@@ -22,22 +22,22 @@ from annotation.request import who_asks
 def batch_new(request: HttpRequest, project: Project) -> HttpResponse:
     form = CampaignForm(request.POST or None, project=project)
     if request.method == "POST" and form.is_valid():
-        given = form.cleaned_data
+        fields = form.cleaned_data
         try:
             batch = start_campaign(
                 project,
-                given["name"],
-                preset=given["asks"],
-                responses_of=given["responses_of"],
-                n=given["n"],
-                overlap=given["overlap"],
+                fields["name"],
+                preset=fields["asks"],
+                responses_of=fields["responses_of"],
+                n=fields["n"],
+                overlap=fields["overlap"],
                 by=who_asks(request),
             )
         except BatchError as problem:
             form.add_error(None, str(problem))
         else:
             n = batch.comparisons.count()
-            messages.success(request, f"{batch.name} is open, with {n:,} to judge.")
+            messages.success(request, f"{batch.name} is open with {n:,} comparisons.")
             return redirect("project", project.slug)
     status = 422 if form.errors else 200
     return render(
@@ -52,8 +52,8 @@ def batch_new(request: HttpRequest, project: Project) -> HttpResponse:
 @project_view(*CAN_RUN)
 @require_POST
 def batch_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
-    said = "is closed; what comes in late is kept as an extra."
-    return _act(request, project, pk, close_campaign, said)
+    outcome = "is closed; late judgments are kept as extras."
+    return _act(request, project, pk, close_campaign, outcome)
 
 
 @english_only
@@ -68,7 +68,7 @@ def _act(
     project: Project,
     pk: int,
     act: Callable[[Batch, User], object],
-    said: str,
+    outcome: str,
 ) -> HttpResponse:
     batch = get_object_or_404(Batch, project=project, pk=pk)
     try:
@@ -76,5 +76,5 @@ def _act(
     except BatchError as problem:
         messages.error(request, str(problem))
     else:
-        messages.success(request, f"{batch.name} {said}")
+        messages.success(request, f"{batch.name} {outcome}")
     return redirect("project", project.slug)

@@ -98,21 +98,21 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
     )
 
 
-def _filtered(found: QuerySet[Prompt], wanted: dict[str, Any]) -> QuerySet[Prompt]:
+def _filtered(prompts: QuerySet[Prompt], filters: dict[str, Any]) -> QuerySet[Prompt]:
     for name in ("split", "category"):
-        if wanted.get(name):
-            found = found.filter(**{name: wanted[name]})
-    if wanted.get("source"):
-        found = found.filter(source_id=int(wanted["source"]))
-    if wanted.get("risk"):
-        found = found.filter(risk="" if wanted["risk"] == "unknown" else wanted["risk"])
-    if wanted.get("q"):
+        if filters.get(name):
+            prompts = prompts.filter(**{name: filters[name]})
+    if filters.get("source"):
+        prompts = prompts.filter(source_id=int(filters["source"]))
+    if filters.get("risk"):
+        prompts = prompts.filter(risk="" if filters["risk"] == "unknown" else filters["risk"])
+    if filters.get("q"):
         # By path, not over the whole JSON, whose own words (role, user) are in every prompt.
         turns = Q()
         for turn in range(SEARCHED_TURNS):
-            turns |= Q(**{f"messages__{turn}__content__icontains": wanted["q"]})
-        found = found.filter(turns)
-    return found
+            turns |= Q(**{f"messages__{turn}__content__icontains": filters["q"]})
+        prompts = prompts.filter(turns)
+    return prompts
 
 
 def _prompt_row(prompt: Prompt) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
     source = get_object_or_404(Source, project=project, pk=pk)
     source.licence = source.licence or request.POST.get("licence", "").strip()[:120]
     if not source.licence:
-        messages.error(request, f"Name the licence of {source.name} before you sign it off.")
+        messages.error(request, f"Name the license of {source.name} before you sign it off.")
     elif not source.is_signed_off:
         sign_off_source(source, request.user)  # type: ignore[arg-type]  # a member, so not anonymous
-        messages.success(request, f"{source.name} may now be used for training.")
+        messages.success(request, f"{source.name} is signed off for training.")
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")
 
 
@@ -160,49 +160,47 @@ def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
     form.is_valid()
     if "file" in form.errors or (form.errors and not checking):
         return render(request, part, {"form": form, "show_errors": True}, status=422)
-    given = form.cleaned_data
-    kind = given.get("kind", "prompts")
+    fields = form.cleaned_data
+    kind = fields.get("kind", "prompts")
     if checking:
-        report = _check(project, given, kind)
+        report = _check(project, fields, kind)
         return render(request, part, {"form": form, "report": report, "kind": kind})
-    source = {key: given[key] for key in ("name", "licence", "url")}
-    common: Any = {"source": source, "by": request.user, "sign_off": given["sign_off"]}
-    chosen = given["format"] or "auto"
+    source = {key: fields[key] for key in ("name", "licence", "url")}
+    common: Any = {"source": source, "by": request.user, "sign_off": fields["sign_off"]}
+    chosen = fields["format"] or "auto"
     if kind == "comparisons":
         report = imports.import_comparisons(
-            project, given["file"], axis=given["axis"], format=chosen, **common
+            project, fields["file"], axis=fields["axis"], format=chosen, **common
         )
     else:
-        report = imports.import_prompts(project, given["file"], format=chosen, **common)
+        report = imports.import_prompts(project, fields["file"], format=chosen, **common)
     if not report.ok:
         context = {"form": form, "report": report, "kind": kind, "refused": True}
         return render(request, part, context, status=422)
-    messages.success(request, _told(report, kind))
+    messages.success(request, _outcome(report, kind))
     if report.n_imported and report.source and not report.source.is_signed_off:
-        messages.warning(
-            request, "Nobody has signed the source off yet, so training does not see it."
-        )
+        messages.warning(request, "The source is not signed off yet, so training does not use it.")
     where = reverse("prompts", args=[project.slug]) + "#sources"
     if request.htmx:  # type: ignore[attr-defined]
         return HttpResponseClientRedirect(where)
     return redirect(where)
 
 
-def _check(project: Project, given: dict[str, Any], kind: str) -> ImportReport:
-    chosen = given.get("format") or "auto"
+def _check(project: Project, fields: dict[str, Any], kind: str) -> ImportReport:
+    chosen = fields.get("format") or "auto"
     if kind == "comparisons":
-        axis = given.get("axis") or project.axis_keys[0]
-        return read_comparisons(given["file"], axis=axis, axes=project.axis_keys, format=chosen)[1]
-    return read_prompts(given["file"], format=chosen)[1]
+        axis = fields.get("axis") or project.axis_keys[0]
+        return read_comparisons(fields["file"], axis=axis, axes=project.axis_keys, format=chosen)[1]
+    return read_prompts(fields["file"], format=chosen)[1]
 
 
-def _told(report: ImportReport, kind: str) -> str:
+def _outcome(report: ImportReport, kind: str) -> str:
     noun = kind if report.n_imported != 1 else kind.removesuffix("s")
-    told = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
+    sentences = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
     if report.n_duplicates:
-        told.append(f"{report.n_duplicates:,} duplicates skipped.")
-    told += [f"{remark}." for remark in report.remarks]
-    return " ".join(told)
+        sentences.append(f"{report.n_duplicates:,} duplicates skipped.")
+    sentences += [f"{remark}." for remark in report.remarks]
+    return " ".join(sentences)
 
 
 @english_only
@@ -279,13 +277,16 @@ def _version_row(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
 
 def _agreement(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
     """What people agree on, as it is called; how far; and whether it is a mark and not an order."""
-    return [(called(of), figures, is_mark(of)) for of, figures in snapshot.agreement.items()]
+    return [
+        (called(measure), figures, is_mark(measure))
+        for measure, figures in snapshot.agreement.items()
+    ]
 
 
 def _axes_first(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
     """`_agreement` for a line in a list: the axes, or the marks where nothing was compared."""
-    found = _agreement(snapshot)
-    return [of for of in found if not of[2]] or found
+    agreement = _agreement(snapshot)
+    return [row for row in agreement if not row[2]] or agreement
 
 
 @english_only
@@ -293,12 +294,12 @@ def _axes_first(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
 @require_GET
 def snapshot(request: HttpRequest, project: Project, version: int) -> HttpResponse:
     """One version, read like a page of a dataset hub."""
-    found = get_object_or_404(
+    chosen = get_object_or_404(
         Snapshot.objects.prefetch_related("checkpoints__round__project"),
         project=project,
         version=version,
     )
-    pairs = found.counts.get("pairs", {})
+    pairs = chosen.counts.get("pairs", {})
     axes = [axis for axis, n in pairs.items() if n]
     axis = request.GET.get("axis", "")
     axis = axis if axis in axes else (axes[0] if axes else "")
@@ -306,14 +307,14 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
     start = whole_number(request.GET.get("start"))
     if start >= pairs.get(axis, 0):
         start = 0
-    rows = list(_pair_rows(found, axis, words, start, PREVIEW_ROWS + 1))
+    rows = list(_pair_rows(chosen, axis, words, start, PREVIEW_ROWS + 1))
     template = "annotation/data/snapshot.html"
-    newer = project.snapshots.filter(version__gt=found.version).order_by("-version").first()
+    newer = project.snapshots.filter(version__gt=chosen.version).order_by("-version").first()
     return render(
         request,
         f"{template}#preview" if request.htmx else template,  # type: ignore[attr-defined]
         {
-            "snapshot": found,
+            "snapshot": chosen,
             "can_export": role_of(request) in CAN_EXPORT,
             "axes": axes,
             "axis": axis,
@@ -326,25 +327,25 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             "following": start + PREVIEW_ROWS if len(rows) > PREVIEW_ROWS else None,
             "n_pairs": pairs.get(axis, 0),
             "pairs": list(pairs.items()),
-            "ties": found.counts.get("ties", {}),
-            "agreement": _agreement(found),
-            "files": found.files,
+            "ties": chosen.counts.get("ties", {}),
+            "agreement": _agreement(chosen),
+            "files": chosen.files,
             "csv_axes": axes,
-            "bytes": sum(file["bytes"] for file in found.files),
+            "bytes": sum(file["bytes"] for file in chosen.files),
             "newer": newer,
             "versions": project.snapshots.order_by("-version")[:12],
-            "lineage": _lineage(found),
+            "lineage": _lineage(chosen),
             "api_url": request.build_absolute_uri(
-                f"/api/v1/projects/{project.slug}/snapshots/{found.version}/archive/"
+                f"/api/v1/projects/{project.slug}/snapshots/{chosen.version}/archive/"
             ),
-            "folder": f"{project.slug}-v{found.version}",
-            "configs": _configs(found, axes),
-            "card": render_markdown(_card_text(found), below=2),
+            "folder": f"{project.slug}-v{chosen.version}",
+            "configs": _configs(chosen, axes),
+            "card": render_markdown(_card_text(chosen), below=2),
         },
     )
 
 
-def _configs(found: Snapshot, axes: list[str]) -> list[tuple[str, str]]:
+def _configs(version: Snapshot, axes: list[str]) -> list[tuple[str, str]]:
     """What `load_dataset` opens of this version: a variable's name and the configuration."""
     configs = [("pairs", config_name(pair_file(axes[0])))] if axes else []
     for variable, count in (
@@ -352,25 +353,25 @@ def _configs(found: Snapshot, axes: list[str]) -> list[tuple[str, str]]:
         ("ratings", "ratings"),
         ("demonstrations", "demonstrations"),
     ):
-        if found.counts.get(count):
+        if version.counts.get(count):
             configs.append((variable, count))
     return configs
 
 
-def _card_text(found: Snapshot) -> str:
+def _card_text(version: Snapshot) -> str:
     """The card without its front matter, which is for machines."""
-    parts = found.card.split("---\n", 2)
-    return parts[2].strip() if len(parts) == 3 else found.card
+    parts = version.card.split("---\n", 2)
+    return parts[2].strip() if len(parts) == 3 else version.card
 
 
 def _pair_rows(
-    found: Snapshot, axis: str, words: str, start: int, n: int
+    version: Snapshot, axis: str, words: str, start: int, n: int
 ) -> Iterator[dict[str, Any]]:
     """`n` rows of the frozen file from `start` on; with words, of the first that hold them."""
     if not axis:
         return
     try:
-        path = snapshot_file(found, f"{pair_file(axis)}.jsonl")
+        path = snapshot_file(version, f"{pair_file(axis)}.jsonl")
     except SnapshotError:
         return
     with path.open(encoding="utf-8") as lines:
@@ -392,21 +393,21 @@ def _pair_rows(
 
 
 def _holding(words: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    wanted = words.casefold()
+    needle = words.casefold()
     for line in lines:
         row = json.loads(line)
         messages = [*row["prompt"], *row["chosen"], *row["rejected"]]
-        if any(wanted in message["content"].casefold() for message in messages):
+        if any(needle in message["content"].casefold() for message in messages):
             yield row
 
 
-def _lineage(found: Snapshot) -> dict[str, Any]:
+def _lineage(version: Snapshot) -> dict[str, Any]:
     """Boxes and lines of the picture: sources, the batches made from them, this version.
 
     Coordinates are in the picture's own units; a column shows eight boxes and counts the rest.
     """
-    sources = found.licences[:8]
-    batches = found.query.get("batches", [])[:8]
+    sources = version.licences[:8]
+    batches = version.query.get("batches", [])[:8]
     height, gap = 44, 12
     rows = max(len(sources), len(batches), 1)
     total = rows * (height + gap) - gap
@@ -438,8 +439,8 @@ def _lineage(found: Snapshot) -> dict[str, Any]:
         "lines": lines,
         "height": total + 4,
         "top": total // 2 - height // 2,
-        "more_sources": max(0, len(found.licences) - 8),
-        "more_batches": max(0, len(found.query.get("batches", [])) - 8),
+        "more_sources": max(0, len(version.licences) - 8),
+        "more_batches": max(0, len(version.query.get("batches", [])) - 8),
     }
 
 

@@ -78,7 +78,7 @@ class ImportForm(forms.Form):
     """A file, what is in it, where it comes from and who answers for that."""
 
     kind = forms.ChoiceField(
-        choices=KINDS, widget=forms.RadioSelect, initial="prompts", label="What it holds"
+        choices=KINDS, widget=forms.RadioSelect, initial="prompts", label="Contents"
     )
     file = forms.FileField(
         label="File",
@@ -87,21 +87,21 @@ class ImportForm(forms.Form):
     format = forms.ChoiceField(
         required=False,
         choices=[
-            ("auto", "recognise it"),
+            ("auto", "auto-detect"),
             *((name, FORMAT_NAMES[name]) for name in {**PROMPT_FORMATS, **COMPARISON_FORMATS}),
         ],
         initial="auto",
     )
     axis = forms.ChoiceField(
         required=False,
-        label="Judged on",
-        help_text="What “chosen” and the ranks in the file mean.",
+        label="Axis",
+        help_text="Axis of “chosen” and the ranks in the file.",
     )
     name = forms.CharField(
         required=False,
         max_length=120,
         label="Source",
-        help_text="The dataset's name, as papers cite it.",
+        help_text="Name of the dataset, as in citations.",
     )
     licence = forms.CharField(
         required=False, max_length=120, label="Licence", help_text="For example Apache-2.0."
@@ -109,8 +109,8 @@ class ImportForm(forms.Form):
     url = forms.URLField(required=False, max_length=200, label="Link", assume_scheme="https")
     sign_off = forms.BooleanField(
         required=False,
-        label="I read the licence and sign this source off for training.",
-        help_text="Until somebody does, nothing of it reaches a training export.",
+        label="I read the license and sign this source off for training.",
+        help_text="Training exports leave out sources that are not signed off.",
     )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any):
@@ -118,21 +118,21 @@ class ImportForm(forms.Form):
         self.fields["axis"] = forms.ChoiceField(
             required=False,
             choices=[(axis["key"], axis["name"]) for axis in project.axes],
-            label="Judged on",
-            help_text="What “chosen” and the ranks in the file mean.",
+            label="Axis",
+            help_text="Axis of “chosen” and the ranks in the file.",
         )
 
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"]).strip()
         if not name:
-            raise forms.ValidationError("Name the source, so that its rows can be traced.")
+            raise forms.ValidationError("Name the source.")
         return name
 
     def clean(self) -> dict[str, Any]:
-        given = super().clean() or {}
-        if given.get("sign_off") and not str(given.get("licence", "")).strip():
-            self.add_error("licence", "Name the licence that you sign the source off under.")
-        return given
+        cleaned = super().clean() or {}
+        if cleaned.get("sign_off") and not str(cleaned.get("licence", "")).strip():
+            self.add_error("licence", "Name the license before you sign the source off.")
+        return cleaned
 
     def clean_file(self) -> Any:
         file = self.cleaned_data["file"]
@@ -158,7 +158,7 @@ class FreezeForm(forms.Form):
         required=False,
         max_length=200,
         label="Note",
-        help_text="Stands on the dataset card, for whoever opens this version in a year.",
+        help_text="Shown on the dataset card.",
     )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any):
@@ -168,7 +168,7 @@ class FreezeForm(forms.Form):
         )
 
     def clean(self) -> dict[str, Any]:
-        given = super().clean() or {}
-        if given.get("choosing") and "batches" in given and not given["batches"]:
-            self.add_error("batches", "Tick the batches that go in; none is ticked.")
-        return given
+        cleaned = super().clean() or {}
+        if cleaned.get("choosing") and "batches" in cleaned and not cleaned["batches"]:
+            self.add_error("batches", "Select at least one batch.")
+        return cleaned

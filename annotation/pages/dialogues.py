@@ -49,35 +49,41 @@ def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
             batch__project=project,
         )
         try:
-            begun = acts.begin(
+            dialogue = acts.begin(
                 who_asks(request), campaign, acknowledged="acknowledged" in request.POST
             )
         except acts.DialogueError as error:
             problem = str(error)
         else:
-            return redirect("dialogue", project.slug, begun.uid)
+            return redirect("dialogue", project.slug, dialogue.uid)
     campaigns = list(
         DialogueCampaign.objects.filter(batch__project=project, batch__state=Batch.State.OPEN)
         .select_related("batch__project")
         .order_by("pk")
     )
     # Somebody who wants nothing harmful is told what is left out, not shown it.
-    wanted = [one for one in campaigns if not acts.is_unwanted(who_asks(request), one)]
-    mine = Dialogue.objects.filter(campaign__batch__project=project, annotator=who_asks(request))
-    open_ones = {one.campaign_id: one for one in mine.filter(ended_at=None)}
+    shown = [
+        campaign for campaign in campaigns if not acts.is_unwanted(who_asks(request), campaign)
+    ]
+    own_dialogues = Dialogue.objects.filter(
+        campaign__batch__project=project, annotator=who_asks(request)
+    )
+    open_dialogues = {
+        dialogue.campaign_id: dialogue for dialogue in own_dialogues.filter(ended_at=None)
+    }
     context = {
         "project": project,
         "problem": problem,
         "campaigns": [
             {
-                "campaign": one,
-                "dialogue": open_ones.get(one.pk),
-                "serving": candidates().serving(one),
+                "campaign": campaign,
+                "dialogue": open_dialogues.get(campaign.pk),
+                "serving": candidates().serving(campaign),
             }
-            for one in wanted
+            for campaign in shown
         ],
-        "n_left_out": len(campaigns) - len(wanted),
-        "mine": mine.annotate(n=Count("turns", filter=Q(turns__state=State.CHOSEN)))
+        "n_left_out": len(campaigns) - len(shown),
+        "mine": own_dialogues.annotate(n=Count("turns", filter=Q(turns__state=State.CHOSEN)))
         .select_related("campaign__batch")
         .order_by("-created_at")[:20],
     }
@@ -89,18 +95,20 @@ def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
 @project_view(*CAN_JUDGE)
 def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     """One dialogue of this person's: GET shows it, POST does what the pressed button says."""
-    one = _own(request, project, uid)
+    dialogue = _own(request, project, uid)
     if request.method != "POST":
         # What changed in the guidelines is shown once, before anything is said under the new ones.
         news = unseen_change(project.memberships.get(user=who_asks(request)))
-        return render(request, "annotation/dialogues/talk.html", _talk(one) | {"news": news})
+        return render(request, "annotation/dialogues/talk.html", _talk(dialogue) | {"news": news})
     act = request.POST.get("act", "")
     try:
-        ACTS.get(act, _unknown_act)(request, one)
+        ACTS.get(act, _unknown_act)(request, dialogue)
     except (acts.DialogueError, JudgmentError) as error:
-        one.refresh_from_db()
+        dialogue.refresh_from_db()
         typed = request.POST.get("text") if act == "say" else None
-        context = _talk(one, draft=typed, said=_posted(request, one) if act == "choose" else None)
+        context = _talk(
+            dialogue, draft=typed, answer=_posted(request, dialogue) if act == "choose" else None
+        )
         status = 409 if isinstance(error, JudgmentConflict) else 422
         context["problem"] = str(error)
         return render(request, "annotation/dialogues/talk.html", context, status=status)
@@ -109,16 +117,16 @@ def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     if act == "end":
         messages.success(request, _("The dialogue is ended. Thank you."))
         return redirect("dialogues", project.slug)
-    return redirect("dialogue", project.slug, one.uid)
+    return redirect("dialogue", project.slug, dialogue.uid)
 
 
 @project_view(*CAN_JUDGE)
 @require_GET
 def dialogue_state(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     """What the stream tells, for a page that can't follow a stream."""
-    one = _own(request, project, uid)
-    serving = candidates().serving(one.campaign)
-    return JsonResponse({**_now(acts.current(one)), "serving": serving.state})
+    dialogue = _own(request, project, uid)
+    serving = candidates().serving(dialogue.campaign)
+    return JsonResponse({**_now(acts.current(dialogue)), "serving": serving.state})
 
 
 @project_view(*CAN_JUDGE)
@@ -128,10 +136,10 @@ def dialogue_stream(request: HttpRequest, project: Project, uid: UUID) -> HttpRe
 
     A stream holds a thread of the web server, so there are only so many; a page then polls.
     """
-    one = _own(request, project, uid)
+    dialogue = _own(request, project, uid)
     if not _seats.acquire(blocking=False):
         return HttpResponse("Too many streams; ask for the state instead.", status=503)
-    response = StreamingHttpResponse(_Events(one), content_type="text/event-stream")
+    response = StreamingHttpResponse(_Events(dialogue), content_type="text/event-stream")
     response["Cache-Control"] = "private, no-store"
     response["X-Accel-Buffering"] = "no"
     return response
@@ -240,24 +248,32 @@ def _talk(
     dialogue: Dialogue,
     *,
     draft: str | None = None,
-    said: dict[str, Any] | None = None,
+    answer: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the page shows."""
     campaign = dialogue.campaign
     batch, project = campaign.batch, campaign.batch.project
     turns = list(dialogue.turns.exclude(state=State.WITHDRAWN).select_related("comparison"))
-    turn = acts.current(dialogue)
-    chosen = [one for one in turns if one.state == State.CHOSEN]
-    if said is None:
-        said = acts.earlier_answer(turn) if turn and turn.state == State.READY else {}
+    current_turn = acts.current(dialogue)
+    chosen = [turn for turn in turns if turn.state == State.CHOSEN]
+    if answer is None:
+        answer = (
+            acts.earlier_answer(current_turn)
+            if current_turn and current_turn.state == State.READY
+            else {}
+        )
     texts = [""] * 2
-    if turn is not None:
-        texts = turn.partial if _writing(turn) else [one["text"] for one in turn.candidates]
+    if current_turn is not None:
+        texts = (
+            current_turn.partial
+            if _writing(current_turn)
+            else [turn["text"] for turn in current_turn.candidates]
+        )
     serving = candidates().serving(campaign)
-    over = acts.why_over(dialogue, turns)
-    asked = answer_form.questions_in(batch, LETTERS, said)
+    why_over = acts.why_over(dialogue, turns)
+    questions = answer_form.questions_in(batch, LETTERS, answer)
     return {
-        **asked,
+        **questions,
         "project": project,
         "dialogue": dialogue,
         "campaign": campaign,
@@ -265,23 +281,23 @@ def _talk(
         "is_closed": batch.state != Batch.State.OPEN,
         "turns": [
             {
-                "text": one.text,
-                "kept": one.candidates["AB".index(one.went_on)]["text"],
-                "letter": one.went_on,
-                "other": one.candidates[1 - "AB".index(one.went_on)]["text"],
-                "other_letter": "BA"["AB".index(one.went_on)],
+                "text": turn.text,
+                "kept": turn.candidates["AB".index(turn.went_on)]["text"],
+                "letter": turn.went_on,
+                "other": turn.candidates[1 - "AB".index(turn.went_on)]["text"],
+                "other_letter": "BA"["AB".index(turn.went_on)],
             }
-            for one in chosen
+            for turn in chosen
         ],
-        "turn": turn,
+        "turn": current_turn,
         "panes": [
-            {"letter": letter, "text": text, "asked": asked["votes"].get(letter)}
+            {"letter": letter, "text": text, "asked": questions["votes"].get(letter)}
             for letter, text in zip(LETTERS, texts, strict=False)
         ],
-        "reason": said.get("reason", ""),
+        "reason": answer.get("reason", ""),
         "number": len(chosen) + 1,
         "serving": serving,
-        "over": over,
+        "over": why_over,
         "draft": dialogue.draft if draft is None else draft,
         "key": uuid.uuid4(),
         "limits": {"message": acts.MAX_MESSAGE, "reason": MAX_REASON},

@@ -258,9 +258,12 @@ def history(request: HttpRequest, project: Project) -> HttpResponse:
 def _former(assignment: Assignment) -> list[dict[str, Any]]:
     """What this person said before, newest first: corrections keep it, and it counts no more."""
     return [
-        {"judgment": old, "lines": answer_form.summary(assignment, in_letters(assignment, old))}
-        for old in sorted(assignment.judgments.all(), key=lambda one: -one.revision)
-        if old.pk != assignment.judgment_id
+        {
+            "judgment": earlier,
+            "lines": answer_form.summary(assignment, in_letters(assignment, earlier)),
+        }
+        for earlier in sorted(assignment.judgments.all(), key=lambda judgment: -judgment.revision)
+        if earlier.pk != assignment.judgment_id
     ]
 
 
@@ -301,13 +304,13 @@ def _comparison_context(
     ranks, flags = draft.get("ranks", {}), draft.get("flags", {})
     texts = {response.pk: response.text for response in assignment.comparison.ordered_responses()}
     letters = assignment.letters
-    asked = answer_form.questions(assignment, draft)
+    questions = answer_form.questions(assignment, draft)
     axes = _axes(project)
     harms = [(value, gettext(name)) for value, name in Judgment.HARM_CATEGORIES.items()]
     responses = []
     for pk in assignment.shown_order:
         letter = letters[str(pk)]
-        given = {flag["kind"]: flag.get("category", "") for flag in flags.get(letter, [])}
+        flagged = {flag["kind"]: flag.get("category", "") for flag in flags.get(letter, [])}
         responses.append(
             {
                 "letter": letter,
@@ -317,16 +320,16 @@ def _comparison_context(
                 ],
                 "flagged": {
                     "flags": [
-                        (kind, gettext(name), kind in given)
+                        (kind, gettext(name), kind in flagged)
                         for kind, name in Judgment.FLAGS.items()
                     ],
-                    "harm": given.get("unsafe", ""),
+                    "harm": flagged.get("unsafe", ""),
                     "harms": harms,
-                    "n_flags": len(given),
+                    "n_flags": len(flagged),
                 },
-                "asked": asked["votes"].get(letter),
-                "set": json.dumps(fields)
-                if (fields := answer_form.fields_of(letter, draft))
+                "asked": questions["votes"].get(letter),
+                "set": json.dumps(set_fields)
+                if (set_fields := answer_form.fields_of(letter, draft))
                 else "",
             }
         )
@@ -342,7 +345,7 @@ def _comparison_context(
         "rank_numbers": range(1, k + 1),
         "lines": _lines(axes, draft),
         "told": answer_form.summary(assignment, draft),
-        **asked,
+        **questions,
         "draft": draft,
         # In milliseconds, by the server's clock: the browser keeps drafts as well, and the newer wins.
         "saved_at": _milliseconds(_said_at(assignment)),
@@ -350,7 +353,7 @@ def _comparison_context(
         "lease": assignment.lease_until.isoformat(),
         "key": uuid.uuid4(),
         "has": 0,
-        "writes": "js/judge/writing.js" if asked["interface"] in WRITING else "",
+        "writes": "js/judge/writing.js" if questions["interface"] in WRITING else "",
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
         "axes": axes,
         "is_covered": who_asks(request).covers(assignment.comparison.prompt),
@@ -376,8 +379,8 @@ def _said_at(assignment: Assignment) -> datetime | None:
     return assignment.draft_saved_at
 
 
-def _milliseconds(moment: datetime | None) -> int:
-    return int(moment.timestamp() * 1000) if moment else 0
+def _milliseconds(time: datetime | None) -> int:
+    return int(time.timestamp() * 1000) if time else 0
 
 
 def _lines(axes: list[dict[str, str]], answer: dict[str, Any]) -> list[dict[str, str]]:
@@ -396,8 +399,8 @@ def _axes(project: Project) -> list[dict[str, str]]:
 def _flag_names(answer: dict[str, Any]) -> list[str]:
     return [
         f"{letter}: {gettext(Judgment.FLAGS[flag['kind']])}"
-        for letter, of in answer.get("flags", {}).items()
-        for flag in of
+        for letter, raised in answer.get("flags", {}).items()
+        for flag in raised
     ]
 
 

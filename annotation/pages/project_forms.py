@@ -49,20 +49,19 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
     """What an admin may change about a project at any time."""
 
     asks = forms.ChoiceField(
-        label="What people are asked",
+        label="Task",
         required=False,
         widget=forms.RadioSelect,
-        help_text="New batches are made under it; what is open stays as it is.",
+        help_text="Applies to new batches; open batches keep theirs.",
     )
     details = forms.CharField(
-        label="The same, as data",
+        label="Edit as JSON",
         required=False,
         strip=True,
         widget=forms.Textarea(
             attrs={"rows": 6, "class": "mono", "spellcheck": "false", "fold": "fold"}
         ),
-        help_text="JSON, to change labels, kinds of harm or what is required; docs/formats.md names "
-        "the parts. Left as it is, it follows the choice above.",
+        help_text="Protocol as JSON, see docs/formats.md. Unchanged, it follows the task above.",
     )
     field_order = ("name", "description", "asks", "details", "guidelines")
 
@@ -72,7 +71,7 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         now = preset_of(self.instance)
         choices = preset_choices()
         if now == CUSTOM:
-            choices.append((CUSTOM, "As it is now, with changes of your own"))
+            choices.append((CUSTOM, "Current protocol with custom changes"))
         asks: Any = self.fields["asks"]
         asks.choices, asks.initial = choices, now
         if "details" in self.fields:
@@ -91,14 +90,14 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         labels: ClassVar[dict[str, str]] = {
             "overlap": "People per comparison",
             "responses_per_comparison": "Responses per comparison",
-            "lease_minutes": "Minutes a comparison is kept for one person",
+            "lease_minutes": "Task lock (minutes)",
         }
         help_texts: ClassVar[dict[str, str]] = {
-            "description": "One or two sentences; members see them on the project's page.",
-            "guidelines": "Markdown. One key away while judging; every judgment notes their version.",
-            "overlap": "How many people judge each comparison of a new batch.",
+            "description": "One or two sentences for the project page.",
+            "guidelines": "Markdown, shown while judging. Every judgment records its version.",
+            "overlap": "Judgments for each comparison of a new batch.",
             "responses_per_comparison": "2 to 9; new batches show this many.",
-            "lease_minutes": "The page prolongs it while somebody is at work.",
+            "lease_minutes": "Renewed while the annotator is active.",
         }
         widgets: ClassVar[dict[str, Any]] = {
             "description": forms.Textarea(attrs={"rows": 2}),
@@ -106,12 +105,12 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
         }
 
     judge_again = forms.IntegerField(
-        label="After a change of the guidelines: per cent to judge once more",
+        label="Re-annotation rate after a guideline change (percent)",
         min_value=0,
         max_value=100,
         required=False,
-        help_text="So many of the comparisons judged in open batches go to one more person each, "
-        "drawn at random: it shows how far the new words move people.",
+        help_text="Random share of judged comparisons in open batches that one more "
+        "person judges, to measure the effect of the change.",
     )
 
     @cached_property
@@ -191,9 +190,9 @@ class NewProjectForm(ProjectForm):
         name: str = self.cleaned_data["name"]
         slug = slugify(name)[:60]
         if not slug or slug in RESERVED_SLUGS:
-            raise forms.ValidationError("Use a name with letters or digits in it.")
+            raise forms.ValidationError("Use letters or digits in the name.")
         if Project.objects.filter(slug=slug).exists():
-            raise forms.ValidationError("There is a project of this name already; choose another.")
+            raise forms.ValidationError("A project with this name exists. Choose another name.")
         self.instance.slug = slug
         return name
 
@@ -213,8 +212,8 @@ class MemberForm(forms.Form):
         found = list(User.objects.filter(Q(username=who) | Q(email__iexact=who))[:2])
         if len(found) != 1:
             raise forms.ValidationError(
-                "Nobody with an account has this name or address; they sign up or an operator adds them."
+                "No such user. They can sign up, or an operator can add them."
                 if not found
-                else "Several accounts have this address; give the user name."
+                else "Several accounts have this address. Enter the user name."
             )
         return found[0]

@@ -95,7 +95,7 @@ def _people(project: Project) -> dict[str, int]:
 @login_required
 def project_new(request: HttpRequest) -> HttpResponse:
     if not may_create_projects(who_asks(request)):
-        raise Http404("Only staff and admins of a project start new projects.")
+        raise Http404("Only staff and project admins create projects.")
     form = NewProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         with transaction.atomic():
@@ -104,7 +104,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
                 user=who_asks(request), project=project, role=Membership.Role.ADMIN
             )
             Event.record(project, request.user, "created project", project.name)
-        messages.success(request, f"{project.name} is there. Add people, then import prompts.")
+        messages.success(request, f"{project.name} created. Add people, then import prompts.")
         return redirect("project_settings", project.slug)
     return render(request, "annotation/projects/new.html", {"form": form})
 
@@ -144,7 +144,7 @@ def _save_settings(request: HttpRequest, form: ProjectForm) -> bool:
     if not form.is_valid():
         return False
     n_again = _save_project(form, who_asks(request))
-    note = f" {n_again} comparisons are judged once more." if n_again else ""
+    note = f" {n_again} comparisons are judged again." if n_again else ""
     messages.success(request, f"Saved.{note}")
     return True
 
@@ -156,7 +156,7 @@ def _add_member(request: HttpRequest, project: Project, form: MemberForm) -> boo
     if problem := _set_role(project, user, role, who_asks(request)):
         messages.error(request, problem)
     else:
-        messages.success(request, f"{user} is now {role} here.")
+        messages.success(request, f"{user} is now {role}.")
     return True
 
 
@@ -166,7 +166,7 @@ def _remove_member(request: HttpRequest, project: Project) -> bool:
     if problem := _set_role(project, user, None, who_asks(request)):
         messages.error(request, problem)
     else:
-        messages.success(request, f"{user} left the project; their judgments stay.")
+        messages.success(request, f"{user} left the project; their judgments are kept.")
     return True
 
 
@@ -196,7 +196,7 @@ def _set_role(project: Project, who: User, role: str | None, by: User) -> str:
         .values_list("user_id", flat=True)
     )
     if role != Membership.Role.ADMIN and admins == [who.pk]:
-        return f"{who} is the project's only admin; make somebody else admin first."
+        return f"{who} is the only admin; make somebody else admin first."
     member = project.memberships.filter(user=who).first()
     if role is None:
         project.memberships.filter(user=who).delete()

@@ -17,7 +17,7 @@ class SkillsField(forms.CharField):
     """Words separated by commas, or a list of them; in lower case, each once."""
 
     def __init__(self) -> None:
-        super().__init__(required=False, help_text="Such as de, python, medicine.")
+        super().__init__(required=False, help_text="For example de, python, medicine.")
 
     def prepare_value(self, value: Any) -> Any:
         return ", ".join(value) if isinstance(value, list) else value

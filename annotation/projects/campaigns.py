@@ -49,7 +49,7 @@ def start_campaign(
     if batch.effective_interface == DIALOGUE:
         raise BatchError("A live dialogue has no batch of prompts: people write them.")
     if batch.effective_interface != DEMONSTRATE and responses_of is None:
-        raise BatchError("Choose the batch whose responses are judged.")
+        raise BatchError("Choose the batch with the responses to judge.")
     if responses_of is not None and batch.effective_interface != DEMONSTRATE:
         batch.source = responses_of.source
         rows = list(_comparisons_of(responses_of, batch.effective_interface, n))

@@ -74,7 +74,7 @@ def test_typing_narrows_the_list_and_the_address_keeps_it(
     watched.get_by_text("How do I water a fern?").first.click()
     assert watched.locator("details[open] .turn").is_visible()
     watched.get_by_label("Split").select_option("heldout")
-    watched.get_by_text("No prompt matches").wait_for()
+    watched.get_by_text("No matching prompts").wait_for()
     watched.get_by_label("Category").fill("weather")
     watched.keyboard.press("Enter")
     watched.get_by_text("There is no category “weather” here").wait_for()
@@ -96,7 +96,7 @@ def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
     choose({"prompt": "Why?"}, "{broken")
     watched.get_by_text("line 2").wait_for()
     choose({"prompt": HOSTILE + " again"})
-    watched.get_by_text("What the file holds").wait_for()
+    watched.get_by_text("Contents of the file").wait_for()
     assert watched.get_by_label("Source", exact=True).input_value() == "Typed by hand"
     watched.get_by_label("Licence", exact=True).fill("CC0-1.0")
     watched.get_by_label("I read the licence").check()

@@ -202,7 +202,7 @@ def test_a_session_without_a_csrf_token_writes_nothing(project, grace):
 
 
 def test_exports_are_limited_per_minute(ask, project, ada, rita, monkeypatch):
-    from annotation.api.data import ExportThrottle
+    from annotation.api.throttles import ExportThrottle
 
     judged(project, by=ada)
     monkeypatch.setattr(ExportThrottle, "rate", "1/min", raising=False)
@@ -235,7 +235,7 @@ def test_a_program_that_judges_too_fast_is_told_when_it_may_go_on(
     from annotation.api.throttles import JudgingThrottle
 
     monkeypatch.setattr(JudgingThrottle, "rate", "2/min", raising=False)
-    monkeypatch.setattr(JudgingThrottle, "asked", {})
+    monkeypatch.setattr(JudgingThrottle, "request_times", {})
     answers = [ask(ada, "apollo/judging/next/") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [204, 204, 429]
     assert 0 < int(answers[-1]["Retry-After"]) <= 60

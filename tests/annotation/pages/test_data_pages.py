@@ -144,12 +144,12 @@ def test_a_source_without_a_licence_is_not_signed_off(client, project, grace):
     source = SourceFactory(project=project, signed_off_at=None, licence="")
     address = f"/projects/apollo/sources/{source.pk}/sign-off/"
     client.force_login(grace)
-    assert "Name the licence" in client.post(address, follow=True).content.decode()
+    assert "Name the license" in client.post(address, follow=True).content.decode()
     assert not Source.objects.get(pk=source.pk).is_signed_off
     client.post(address, {"licence": "MIT"})
     assert Source.objects.get(pk=source.pk).licence == "MIT"
     refused = upload(client, b'{"prompt": "Why?"}\n', sign_off="on", licence="")
-    assert "Name the licence" in refused.content.decode()
+    assert "Name the license" in refused.content.decode()
 
 
 def test_another_projects_source_is_not_there(client, project, grace):
@@ -256,7 +256,7 @@ def test_a_version_of_no_batch_at_all_is_refused_and_not_made_of_every_batch(
     answer = client.post("/projects/apollo/data/", {"choosing": "on", "note": "only the good ones"})
     page = answer.content.decode()
     assert answer.status_code == 422
-    assert "none is ticked" in page
+    assert "Select at least one batch" in page
     assert "only the good ones" in page
     assert not re.search(r'name="batches"[^>]*checked', page)
     assert not project.snapshots.exists()

@@ -354,8 +354,8 @@ def test_removing_somebody_asks_first_and_says_what_is_lost(client, grace, ada, 
     asked = re.findall(r'<details class="confirm".*?</details>', page, re.DOTALL)
     assert len(asked) == page.count('value="remove"') == project.memberships.count()
     [of_ada] = [one for one in asked if "Yes, remove ada" in one]
-    assert "What ada judged stays" in of_ada
-    assert "are forgotten" in of_ada
+    assert "Judgments of ada are kept" in of_ada
+    assert "are deleted" in of_ada
 
 
 def test_only_admins_and_staff_start_projects(client, ada, grace):
@@ -368,7 +368,7 @@ def test_only_admins_and_staff_start_projects(client, ada, grace):
     assert client.post(url, fields).status_code == 302
     made = Project.objects.get(slug="voskhod")
     assert made.memberships.get().user == grace
-    assert "There is a project of this name" in client.post(url, fields).content.decode()
+    assert "A project with this name exists" in client.post(url, fields).content.decode()
     assert "letters or digits" in client.post(url, fields | {"name": "New"}).content.decode()
 
 
@@ -414,7 +414,7 @@ def test_a_protocol_is_changed_as_data_and_a_senseless_one_refused(client, grace
     assert client.post(url, fields | {"details": mine}).status_code == 302
     project.refresh_from_db()
     assert (project.interface, project.effective_protocol.reason_min) == ("rank", 12)
-    assert "with changes of your own" in client.get(url).content.decode()
+    assert "with custom changes" in client.get(url).content.decode()
 
 
 def test_a_new_project_begins_with_the_protocol_it_was_given(client, grace):

@@ -164,9 +164,9 @@ def test_the_pages_tell_when_each_batch_is_done_and_what_that_rests_on(project, 
     client.force_login(grace)
     for page in ("", "quality/"):
         told = client.get(f"/projects/apollo/{page}").content.decode()
-        assert told.count("done about") == 1
-        assert "at the pace of the last hour (2 judgments)" in told
-        assert "as soon as two judgments came within a week" in told
+        assert told.count("expected end") == 1
+        assert "at the last hour's pace (2 judgments)" in told
+        assert "after two judgments within a week" in told
     # One of the batches has no pace: nobody knows when the last one is done.
     assert throughput(project, people_of(project)).done_at is None
     said_at(slow, 20, 10)

@@ -68,7 +68,7 @@ def test_a_pair_shows_two_of_what_is_there(grace, project):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"asks": "rate"}, "Choose the batch whose responses are judged"),
+        ({"asks": "rate"}, "Choose the batch with the responses to judge"),
         ({"asks": "llama2"}, "Select a valid choice"),
         ({"n": 0}, "greater than or equal to 1"),
         ({}, "There is nothing to ask"),
@@ -127,7 +127,7 @@ def test_closing_asks_first_and_can_be_taken_back(client, grace, rita, project):
     assert f'action="{close}"' in asked
     assert page.count(f'action="{close}"') == 1
     assert "1 judgment is missing" in asked
-    assert "kept as an extra" in asked
+    assert "kept as extras" in asked
     assert again not in page
     # The list is fetched again every ten seconds: what somebody has opened stays open.
     assert 'hx-swap="outerMorph"' in page

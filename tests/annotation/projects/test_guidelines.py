@@ -92,7 +92,7 @@ def test_the_admin_says_how_many_on_the_settings_page(
     }
     given = fields | {"description": "", "guidelines": "Be kind.", "judge_again": 20, "act": "save"}
     page = client.post(url, given, follow=True)
-    assert "2 comparisons are judged once more." in page.content.decode()
+    assert "2 comparisons are judged again." in page.content.decode()
     assert Comparison.objects.filter(needed=2).count() == 2
     assert client.post(url, given | {"judge_again": 101}).status_code == 422
 
@@ -130,7 +130,7 @@ def test_every_version_can_be_read_with_what_it_changed(client, project, ada, gr
     change_guidelines(project, "Prefer the shorter answer.", by=grace)
     client.force_login(ada)
     page = client.get(reverse("guidelines", args=["apollo"])).content.decode()
-    assert "Version 2 is in force; 0 judgments were made under it." in page
+    assert "Version 2 is current, with 0 judgments." in page
     assert "10 judgments" in page
     assert "<ins>shorter" in page
 
