@@ -127,8 +127,8 @@ class PolicyKeeper:
             raise InputError(
                 "Policy and reference are the same model, and before the first update their "
                 f"log-probabilities differ by {gap:.2g} nats in a tenth of the tokens ({limit:.2g} is "
-                "the most that rounding explains): this architecture is not sampled or not read correctly. Take "
-                "another model."
+                "the most that rounding explains): this architecture is not sampled or not read "
+                "correctly. Take another model."
             )
 
     def keep_within_budget(self, mean_kl: float) -> None:

@@ -219,15 +219,14 @@ class Models:
         """Move the reference's weights towards the policy's (Xu et al. 2024, arXiv 2404.10719)."""
         with torch.no_grad():
             for name, parameter in self.trained() if self.moving_reference else []:
-                mine = parallel.to_local(self.moving_reference[name])
-                mine.lerp_(parallel.to_local(parameter), 1 - self.config.ema.reference_decay)
+                weight = parallel.to_local(self.moving_reference[name])
+                weight.lerp_(parallel.to_local(parameter), 1 - self.config.ema.reference_decay)
 
     def load_reference(self, weights: dict[str, Tensor]) -> None:
         """Load a moving reference's weights, which are full as in a checkpoint."""
-        for name, mine in self.moving_reference.items():
-            parallel.to_local(mine).copy_(
-                parallel.to_local(parallel.distribute_tensor(weights[name], mine))
-            )
+        for name, weight in self.moving_reference.items():
+            loaded = parallel.distribute_tensor(weights[name], weight)
+            parallel.to_local(weight).copy_(parallel.to_local(loaded))
 
     @contextlib.contextmanager
     def _with_reference_adapters(self) -> Iterator[None]:

@@ -16,8 +16,8 @@ from rlhf.training.rundir.errors import InputError
 from rlhf.training.schedule import learning_rate_at
 
 MAX_START_KL = 0.05
-"""KL (nats per token) of the sampling policy from the trained one before the first update of a
-rollout, which the same weights cannot explain: the ratio must be 1 there (bfloat16: some thousandths)."""
+"""KL (nats per token) of the sampling policy from the trained one before a rollout's first update.
+More cannot come from rounding (bfloat16: some thousandths): the ratio must be 1 there."""
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
