@@ -505,7 +505,7 @@ def test_a_date_is_written_as_germans_write_it(client, project, german_quality, 
     client.force_login(vera)
     page = client.get("/projects/apollo/quality/").content.decode()
     dates = re.findall(r"<time [^>]*>([^<]*)</time>", page)
-    assert len(dates) >= 2, "expected end, and the batch"
+    assert len(dates) >= 2, "expected completion, and the batch"
     assert all(re.fullmatch(r"\d+\. [^\W\d_]+\.?, \d\d:\d\d UTC", date) for date in dates), dates
     ada.language = "de"
     ada.save()
