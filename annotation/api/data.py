@@ -83,6 +83,10 @@ class ImportReportSerializer(serializers.Serializer[Any]):
     problems = RowProblemSerializer(
         many=True, help_text="The first 50. With any, nothing is imported."
     )
+    remarks = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="What was skipped, changed or not read, with the number of rows.",
+    )
 
 
 class FileSerializer(serializers.Serializer[Any]):

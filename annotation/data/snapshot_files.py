@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
-
 from annotation.models import Snapshot
 
 CARD, SUMS = "README.md", "SHA256SUMS"
@@ -32,14 +30,10 @@ def config_name(file_name: str) -> str:
     return "judgments" if file_name == JUDGMENTS else file_name.removeprefix("pairs-")
 
 
-def folder_of(snapshot: Snapshot) -> Path:
-    return Path(settings.SNAPSHOTS_DIR) / str(snapshot.uid)
-
-
 def snapshot_file(snapshot: Snapshot, name: str) -> Path:
     """The path of one file of a snapshot; SnapshotError for any name that it does not list."""
     known = {file["name"] for file in snapshot.files}
-    path = folder_of(snapshot) / name
+    path = snapshot.folder / name
     if name not in known or not FILE_NAME.fullmatch(name):
         raise SnapshotError(f"Version {snapshot.version} has no such file.")
     if not path.is_file():
@@ -56,7 +50,7 @@ def damaged_files(snapshot: Snapshot) -> list[str]:
     """Names of files that are missing or whose content no longer has the recorded hash."""
     damaged = []
     for file in snapshot.files:
-        path = folder_of(snapshot) / file["name"]
+        path = snapshot.folder / file["name"]
         if not path.is_file() or file_sha256(path) != file["sha256"]:
             damaged.append(file["name"])
     return damaged

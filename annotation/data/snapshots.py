@@ -28,7 +28,6 @@ from annotation.data.snapshot_files import (
     SUMS,
     SnapshotError,
     file_sha256,
-    folder_of,
     pair_file,
 )
 from annotation.data.snapshot_rows import SnapshotRows, Tally
@@ -103,7 +102,7 @@ def _record(snapshot: Snapshot, by: Any, partial: Path) -> None:
             snapshot=snapshot.pk,
             sha256=snapshot.sha256,
         )
-        partial.rename(folder_of(snapshot))
+        partial.rename(snapshot.folder)
 
 
 def _remove_abandoned(folder: Path) -> None:

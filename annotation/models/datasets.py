@@ -1,6 +1,7 @@
 """Frozen datasets, and those being written."""
 
 import uuid
+from pathlib import Path
 
 from django.conf import settings
 from django.db import models
@@ -39,6 +40,11 @@ class Snapshot(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project.slug} v{self.version}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return Path(settings.SNAPSHOTS_DIR) / str(self.uid)
 
 
 class Freezing(models.Model):

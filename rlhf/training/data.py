@@ -196,6 +196,10 @@ def _judgments(path: Path, axes: Sequence[str]) -> Iterator[Judgment]:
                     f"{where}: ranks.{axis} must hold one rank for each of the "
                     f"{len(responses)} responses."
                 )
+            # pandas writes a column of whole numbers with gaps as 1.0, 2.0, null.
+            ranks_of_axis = [
+                int(r) if isinstance(r, float) and r.is_integer() else r for r in ranks_of_axis
+            ]
             if any(r is not None and type(r) is not int for r in ranks_of_axis):
                 raise InputError(f"{where}: ranks.{axis} must be whole numbers or null.")
             if row.get("unranked") == "below" and any(rank is not None for rank in ranks_of_axis):

@@ -267,3 +267,13 @@ def test_what_a_top_k_ranking_leaves_out_is_read_as_below(project, ada, tmp_path
     (folder / "preferences.jsonl").write_bytes(b"".join(lines))
     [read] = data.read_judgments(tmp_path, ["helpfulness"])
     assert read.ranks["helpfulness"] == (BELOW, 1, BELOW, 2)
+
+
+def test_ranks_that_pandas_wrote_as_floats_are_read_as_whole_numbers(project, ada, tmp_path):
+    judged(project, by=ada, ranks=(1, 2, 3))
+    [row] = preference_rows(project)
+    row["ranks"]["helpfulness"] = [float(rank) for rank in row["ranks"]["helpfulness"]]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "preferences.jsonl").write_bytes(json_line(row))
+    [read] = data.read_judgments(tmp_path, ["helpfulness"])
+    assert [type(rank) for rank in read.ranks["helpfulness"]] == [int, int, int]

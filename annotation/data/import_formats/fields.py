@@ -90,6 +90,8 @@ def whole_number(value: Any) -> int | None:
 
 def look_the_same(first: str, second: str) -> bool:
     """Whether two texts differ in line ends, white space or Unicode form only; indentation counts."""
+    if first.isascii() and second.isascii() and first.split() != second.split():
+        return False  # the quick answer for nearly all pairs
     return first == second or _visible(first) == _visible(second)
 
 

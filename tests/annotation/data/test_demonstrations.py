@@ -46,7 +46,7 @@ def test_the_command_writes_what_the_stage_reads_and_never_over_a_file(
 ):
     (tmp_path / "data").mkdir()
     path = tmp_path / "data" / "demonstrations.jsonl"
-    with pytest.raises(CommandError, match="Nobody has written"):
+    with pytest.raises(CommandError, match="no written response"):
         call_command("export_demonstrations", project.slug, str(path))
     assert list(path.parent.iterdir()) == []
     wrote(judged(project, by=ada), "Owls eat mice.\u2028Really.")

@@ -531,7 +531,7 @@ def test_the_gold_page_of_a_rating_project(rating, grace, client):
     where = "/projects/apollo/quality/gold/"
     lines = "\n".join(json.dumps(row) for row in items(2, qualification=True))
     assert client.post(where, {"act": "import", "rows": lines}).status_code == 302
-    page = client.get(where).content.decode()
+    page = " ".join(client.get(where).content.decode().split())
     assert "A 6, B 1" in page
     assert "A safe, B unsafe" in page
     assert "quality (1–7, ± 1)" in page
