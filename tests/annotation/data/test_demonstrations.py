@@ -54,7 +54,7 @@ def test_the_command_writes_what_the_stage_reads_and_never_over_a_file(
     assert "1 demonstrations" in capsys.readouterr().out
     [(prompt, text)] = read_demonstrations(tmp_path)
     assert (prompt.messages[-1]["role"], text) == ("user", "Owls eat mice.\u2028Really.")
-    with pytest.raises(CommandError, match="is there already"):
+    with pytest.raises(CommandError, match="already exists"):
         call_command("export_demonstrations", project.slug, str(path))
     with pytest.raises(CommandError, match="no project"):
         call_command("export_demonstrations", "nowhere", str(tmp_path / "other"))
