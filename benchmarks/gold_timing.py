@@ -130,7 +130,7 @@ def _in_the_servers_place(arguments: argparse.Namespace) -> None:
 
     django.setup()
     from annotation.models import Assignment, Project
-    from annotation.quality.gold_items import add_items
+    from annotation.quality.gold_items import add_gold_items
 
     if arguments.tell_gold:
         rows = Assignment.objects.filter(comparison__gold__isnull=False)
@@ -149,7 +149,7 @@ def _in_the_servers_place(arguments: argparse.Namespace) -> None:
             }
             for n in range(first, min(first + 1000, arguments.make_gold))
         ]
-        add_items(project, rows_of_gold, None)
+        add_gold_items(project, rows_of_gold, None)
 
 
 if __name__ == "__main__":

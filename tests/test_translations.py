@@ -23,7 +23,7 @@ from annotation.judge.submitting import skip, submit_judgment
 from annotation.models import Judgment, Membership
 from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import PRESETS
-from annotation.quality.gold_items import add_items
+from annotation.quality.gold_items import add_gold_items
 from annotation.templatetags.phrases import number_of, said_by
 from tests.factories import (
     BatchFactory,
@@ -216,7 +216,7 @@ def german_quality(project, ada, ben, vera, grace):
         flags={str(one.shown_order[0]): [{"kind": "unsafe", "category": "hate"}]}
     )
     row = {"prompt": "Apollo", "responses": ["Apollo", "API"], "ranks": [1, 2]}
-    add_items(project, [row], grace)
+    add_gold_items(project, [row], grace)
     Membership.objects.filter(user=ben, project=project).update(
         paused_at=timezone.now(), paused_reason="Apollo"
     )
@@ -370,7 +370,7 @@ WRONG_GOLD = [
         "Zeile 3, Zeichen 12: Das ist kein JSON.",
     ),
     ("[" * 100_000, "Zeile 1 ist kein lesbares JSON"),
-    ("{}", "Eintrag 1, Feld „prompt“: Geben Sie die Anfrage hier als Text an"),
+    ("{}", "Eintrag 1, Feld „prompt“: Geben Sie den Prompt als Text an"),
     (
         '{"prompt": "Apollo", "responses": ["a"]}',
         "Feld „responses“: Geben Sie eine Liste aus 2 bis 9",

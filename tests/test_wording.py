@@ -9,7 +9,7 @@ from django.utils import translation
 
 from annotation.lib.numbers import decimal, share
 from annotation.protocols import DIALOGUE
-from annotation.quality.gold_items import add_items
+from annotation.quality.gold_items import add_gold_items
 from config.api_reference import _groups
 from rlhf.computing_cost import round_cost
 from rlhf.models import Job
@@ -124,7 +124,7 @@ def test_the_api_reference_has_whole_sentences_without_backticks(db):
 @pytest.fixture
 def with_gold(project, grace):
     row = {"prompt": "What is one plus one?", "responses": ["2", "3"], "ranks": [1, 2]}
-    add_items(project, [row], grace)
+    add_gold_items(project, [row], grace)
     return project
 
 

@@ -24,7 +24,7 @@ from annotation.models import (
 )
 from annotation.models.judging import LETTERS
 from annotation.protocols import SAFE_OR_NOT, called, is_mark
-from annotation.quality.gold_items import NOTHING_KNOWN, GoldError, add_items
+from annotation.quality.gold_items import NOTHING_KNOWN, GoldError, add_gold_items
 from annotation.request import save_asked, who_asks, whole_number
 
 ROWS_A_PAGE = 40
@@ -134,7 +134,7 @@ def _save_settings(request: HttpRequest, project: Project, form: GoldForm) -> No
 
 
 def _import_items(request: HttpRequest, project: Project) -> None:
-    n_added, n_known = add_items(project, _rows(request), who_asks(request))
+    n_added, n_known = add_gold_items(project, _rows(request), who_asks(request))
     message = ngettext("Added %(n)s gold item.", "Added %(n)s gold items.", n_added)
     message %= {"n": n_added}
     if n_known:

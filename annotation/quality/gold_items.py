@@ -1,4 +1,4 @@
-"""Gold items from people and files: rows are checked, then added to the project and its open batches."""
+"""Gold items from a file: its rows are checked, then added to the project and its open batches."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,34 +18,37 @@ MAX_TEXT = 20_000
 MAX_WHY = 400
 
 NOTHING_KNOWN = gettext_noop(
-    "Gold works where given responses are ranked, compared or rated; of what people write or talk "
-    "about here no answer is known beforehand."
+    "Gold items need given responses that are ranked, compared or rated. Here people write or talk, "
+    "so no right answer is known in advance."
 )
 
 
 class GoldError(Exception):
-    """Why a gold item can't be, in sentences for the person who wrote it. `field` names the part of the row."""
+    """What is wrong with a gold item, in sentences for the person who wrote it.
+
+    `field` names the part of the row, "" the whole row.
+    """
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
 
 
-def add_items(
+def add_gold_items(
     project: Project, rows: Iterable[Mapping[str, Any]], by: User | None
 ) -> tuple[int, int]:
-    """Add gold items; (how many, how many were there already). All or none: GoldError names the row.
+    """Add gold items, all or none; how many were new and how many known. GoldError names the row.
 
     A row is `{"prompt": text} or {"messages": […]}` with `responses` (texts); `ranks` (`{axis: [rank
     or null]}`, or one list for every axis), `marks` (`{attribute: [mark or null]}`) and `safe` (`[true,
-    false or null]`), of which the project asks for one at least; and, if wished, `why`,
+    false or null]`), at least one of which the project asks for; and optionally `why`,
     `qualification`, `mixed`.
     """
     ready = []
     for number, row in enumerate(rows, start=1):
         if number > MAX_ITEMS:
             raise GoldError(
-                gettext("A file has at most %(most)s gold items: divide it.")
+                gettext("A file has at most %(most)s gold items: split it into parts.")
                 % {"most": f"{MAX_ITEMS:,}"}
             )
         try:
@@ -59,7 +62,7 @@ def add_items(
             values = {"row": number, "field": problem.field, "problem": problem}
             raise GoldError(where % values, problem.field) from problem
     if not ready:
-        raise GoldError(gettext("There is no gold item in the file: write one object a line."))
+        raise GoldError(gettext("The file has no gold item. Write one JSON object per line."))
     added = 0
     with transaction.atomic():
         source, _ = Source.objects.get_or_create(
@@ -87,6 +90,7 @@ def add_items(
     return added, len(ready) - added
 
 
+ROLES = ("system", "user", "assistant")
 FIELDS = (
     *("prompt", "messages", "responses", "ranks", "marks", "safe"),
     *("why", "qualification", "mixed"),
@@ -96,16 +100,13 @@ FIELDS = (
 def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
     if not isinstance(row, Mapping):
         raise GoldError(
-            gettext(
-                "This is no object. Write {…} with prompt, responses and what is known of them."
-            )
+            gettext("Not a JSON object. Write {…} with prompt, responses and the expected answer.")
         )
     if project.interface not in KNOWABLE:
         raise GoldError(gettext(NOTHING_KNOWN))
     if unknown := sorted(set(row) - set(FIELDS)):
         raise GoldError(
-            gettext("There is no such field. Leave it out, or name it one of %(names)s.")
-            % {"names": ", ".join(FIELDS)},
+            gettext("Unknown field. The fields are %(names)s.") % {"names": ", ".join(FIELDS)},
             short(unknown[0]),
         )
     messages = _checked_messages(row)
@@ -113,16 +114,15 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
     expected = _known_order(project, row.get("ranks"), len(responses))
     expected |= _known_marks(project, row.get("marks"), row.get("safe"), len(responses))
     if share_right(expected, expected) is None:
-        if any(protocols.is_mark(of) for of in expected) or project.interface not in ORDERED:
-            raise GoldError(
-                gettext("Nothing is known of it: give at least one mark or vote on safety.")
-            )
+        if (
+            any(protocols.is_mark(measure) for measure in expected)
+            or project.interface not in ORDERED
+        ):
+            raise GoldError(gettext("No expected answer: give at least one mark or safety vote."))
         raise GoldError(
-            gettext(
-                "Nothing is known of it: give at least two responses different ranks, or a mark."
-            )
+            gettext("No expected answer: give at least two responses different ranks, or a mark.")
             if project.effective_protocol.asks_per_response
-            else gettext("Nothing is known of it: give at least two responses different ranks."),
+            else gettext("No expected answer: give at least two responses different ranks."),
             "ranks",
         )
     why = row.get("why") or ""
@@ -137,7 +137,7 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise GoldError(
-                gettext("“%(given)s” is neither true nor false. Write one of them, without quotes.")
+                gettext("“%(given)s” is not true or false. Write one of the two, without quotes.")
                 % {"given": short(value)},
                 name,
             )
@@ -153,35 +153,36 @@ def _checked(project: Project, row: Mapping[str, Any]) -> tuple[list[Message], d
 def _checked_messages(row: Mapping[str, Any]) -> list[Message]:
     """The conversation of a row, as it is stored."""
     limit = {"most": f"{MAX_TEXT:,}"}
-    given = row.get("messages")
-    if not given:
+    messages = row.get("messages")
+    if not messages:
         if not _is_text(row.get("prompt")):
             raise GoldError(
-                gettext("Give the request here as text of 1 to %(most)s characters.") % limit,
+                gettext("Give the prompt as text of 1 to %(most)s characters.") % limit,
                 "prompt",
             )
-        given = [{"role": "user", "content": row["prompt"]}]
-    if not isinstance(given, list):
-        raise GoldError(gettext("Give a list of turns, the last one the user's."), "messages")
-    for place, turn in enumerate(given, start=1):
-        if not isinstance(turn, Mapping) or turn.get("role") not in ("system", "user", "assistant"):
+        messages = [{"role": "user", "content": row["prompt"]}]
+    if not isinstance(messages, list):
+        raise GoldError(gettext("Give a list of messages that ends with the user's."), "messages")
+    for place, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
             raise GoldError(
-                gettext("Turn %(place)s has no role: give it “system”, “user” or “assistant”.")
+                gettext("Message %(place)s needs a role: “system”, “user” or “assistant”.")
                 % {"place": place},
                 "messages",
             )
-        if not _is_text(turn.get("content")):
+        if not _is_text(message.get("content")):
             raise GoldError(
-                gettext("Turn %(place)s: give its content as text of 1 to %(most)s characters.")
+                gettext("Message %(place)s: give its content as text of 1 to %(most)s characters.")
                 % {"place": place, **limit},
                 "messages",
             )
-    if given[-1]["role"] != "user":
+    if messages[-1]["role"] != "user":
         raise GoldError(
-            gettext("The last turn is not the user's: the responses answer that one."), "messages"
+            gettext("The last message must be the user's: the responses answer it."), "messages"
         )
     return [
-        {"role": turn["role"], "content": storable(turn["content"], "\ufffd")} for turn in given
+        {"role": message["role"], "content": storable(message["content"], "\ufffd")}
+        for message in messages
     ]
 
 
@@ -210,18 +211,18 @@ def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | N
     if project.interface not in ORDERED:
         if ranks:
             raise GoldError(
-                gettext("This project asks for no order. Leave it out; give marks, or safe."),
+                gettext("This project does not ask for ranks. Give marks or safe instead."),
                 "ranks",
             )
         return {}
     by_axis: dict[str, Any] = (
-        {str(axis): of for axis, of in ranks.items()}
+        {str(axis): axis_ranks for axis, axis_ranks in ranks.items()}
         if isinstance(ranks, Mapping)
         else dict.fromkeys(project.axis_keys, ranks)
         if ranks is not None
         else {}
     )
-    for axis, of in by_axis.items():
+    for axis, axis_ranks in by_axis.items():
         if axis not in project.axis_keys:
             raise GoldError(
                 gettext("This project does not compare on “%(axis)s”. Its axes are %(names)s.")
@@ -229,35 +230,35 @@ def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | N
                 "ranks",
             )
         field = f"ranks: {axis}" if isinstance(ranks, Mapping) else "ranks"
-        _check_values(of, n, range(1, 10), field)
-    return {axis: list(of) for axis, of in by_axis.items()}
+        _check_values(axis_ranks, n, range(1, 10), field)
+    return {axis: list(axis_ranks) for axis, axis_ranks in by_axis.items()}
 
 
 def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, list[int | None]]:
     """The known marks per attribute and the known votes on safety, checked, as numbers."""
     known: dict[str, list[int | None]] = {}
-    attributes = {one.key: one for one in project.effective_protocol.attributes}
+    attributes = {attribute.key: attribute for attribute in project.effective_protocol.attributes}
     if not isinstance(marks or {}, Mapping):
         raise GoldError(
             gettext(
-                "This is no object. Give for each attribute a list of one mark, or null, a response."
+                "Not a JSON object. Give for each attribute a list with one mark, or null, per response."
             ),
             "marks",
         )
-    for key, of in (marks or {}).items():
-        one = attributes.get(str(key))
-        if one is None:
+    for key, values in (marks or {}).items():
+        attribute = attributes.get(str(key))
+        if attribute is None:
             message = gettext("This project does not ask for “%(mark)s”.") % {"mark": short(key)}
             if attributes:
                 names = {"names": ", ".join(attributes)}
                 message += " " + gettext("It asks for %(names)s.") % names
             raise GoldError(message, "marks")
-        _check_values(of, n, one.values, f"marks: {one.key}")
-        known[protocols.mark_on(one.key)] = list(of)
+        _check_values(values, n, attribute.values, f"marks: {attribute.key}")
+        known[protocols.mark_on(attribute.key)] = list(values)
     if safe is not None:
         if not project.effective_protocol.safety:
             raise GoldError(
-                gettext("This project asks for no vote on safety. Leave it out."), "safe"
+                gettext("This project does not ask for safety votes. Leave the field out."), "safe"
             )
         _check_values(safe, n, None, "safe")
         known[protocols.SAFE_OR_NOT] = [None if vote is None else int(vote) for vote in safe]
@@ -265,8 +266,10 @@ def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, l
 
 
 def _check_values(values: Any, n: int, allowed: range | None, field: str) -> None:
-    """Whether this is a list of n whole numbers that are allowed, or of truth values where `allowed`
-    is None, each of which may be None; GoldError says which one is not."""
+    """Raise GoldError unless this is a list of n allowed whole numbers, each of which may be None.
+
+    With `allowed` None it is a list of truth values.
+    """
     if not isinstance(values, list) or len(values) != n:
         message = gettext(
             "Give a list of %(n)s values, one for each response (null where it is not known), not "
@@ -278,17 +281,18 @@ def _check_values(values: Any, n: int, allowed: range | None, field: str) -> Non
         if value is None:
             continue
         if allowed is None:
-            is_right = isinstance(value, bool)
-            asked = gettext("Write true, false or null, without quotes.")
+            is_allowed = isinstance(value, bool)
+            advice = gettext("Write true, false or null, without quotes.")
         else:
-            is_right = type(value) is int and value in allowed
-            asked = gettext("Give a whole number from %(low)s to %(high)s, or null.") % {
+            is_allowed = type(value) is int and value in allowed
+            advice = gettext("Give a whole number from %(low)s to %(high)s, or null.") % {
                 "low": allowed[0],
                 "high": allowed[-1],
             }
-        if not is_right:
-            said = gettext("Value %(place)s is “%(given)s”.")
-            raise GoldError(said % {"place": place, "given": short(value)} + " " + asked, field)
+        if not is_allowed:
+            message = gettext("Value %(place)s is “%(given)s”.")
+            message %= {"place": place, "given": short(value)}
+            raise GoldError(message + " " + advice, field)
 
 
 def _is_text(value: Any) -> bool:

@@ -20,7 +20,7 @@ from annotation.judge.assignment import next_assignment, score_comparisons
 from annotation.judge.submitting import submit_judgment
 from annotation.protocols import PRESETS
 from annotation.quality import review
-from annotation.quality.gold_items import add_items
+from annotation.quality.gold_items import add_gold_items
 from rlhf.models import Checkpoint
 from rlhf.serving.servers import start_serving
 from tests.annotation.talking import Parrots, answering, new_campaign
@@ -359,7 +359,7 @@ def test_quality_of_ratings(shoot, live_server, sign_in, project, grace, ada, be
             )
             submit_judgment(assignment, by=who, answer=said, key=uuid.uuid4())
     row = {"prompt": QUESTION, "responses": ANSWERS[:2], "marks": {"quality": [6, 2]}}
-    add_items(project, [{**row, "safe": [True, True]}], grace)
+    add_gold_items(project, [{**row, "safe": [True, True]}], grace)
     sign_in(grace)
     root = live_server.url + "/projects/apollo/"
     shoot("quality-rate", root + "quality/")

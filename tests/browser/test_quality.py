@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from annotation.models import Judgment, Membership, Prompt, ReviewCase, User
 from annotation.quality import assessment, review
-from annotation.quality.gold_items import add_items
+from annotation.quality.gold_items import add_gold_items
 from tests.browser.test_pages import LOOKS, assert_sound, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 
@@ -31,7 +31,7 @@ def apollo(project, ada, ben, vera, grace):
     Membership.objects.filter(user=ben).update(
         paused_at="2026-01-01T00:00Z", paused_reason="Holiday"
     )
-    add_items(
+    add_gold_items(
         project,
         [
             {

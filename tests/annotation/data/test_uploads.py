@@ -235,16 +235,16 @@ def test_only_admins_write_only_members_with_data_read_and_others_find_nothing(
 
 
 def test_gold_is_mixed_into_what_is_added_later(ask, made, grace, project):
-    from annotation.quality.gold_items import add_items
+    from annotation.quality.gold_items import add_gold_items
 
     project.gold_every = 4
     project.save()
-    add_items(project, gold_items(3), grace)
+    add_gold_items(project, gold_items(3), grace)
     ask(grace, f"{made}comparisons/", rows_body(*(row(n) for n in range(100, 104))))
     ask(grace, f"{made}open/", method="post")
     batch = Batch.objects.get()
     assert batch.comparisons.filter(gold__isnull=False).count() == 3
-    add_items(project, gold_items(5), grace)
+    add_gold_items(project, gold_items(5), grace)
     ask(grace, f"{made}comparisons/", rows_body(row(200)))
     assert batch.comparisons.filter(gold__isnull=False).count() == 5
     assert ask(grace, made).json()["comparisons"] == 5, "gold is no work"

@@ -22,7 +22,7 @@ from annotation.projects.batches import open_batch
 from annotation.protocols import PRESETS
 from annotation.quality import review
 from annotation.quality.assessment import agreement_of
-from annotation.quality.gold_items import GoldError, add_items
+from annotation.quality.gold_items import GoldError, add_gold_items
 from annotation.quality.people import people_of
 from annotation.quality.response_consensus import consensus_on_responses
 from annotation.statistics.agreement import agreement, agreement_by_annotator, agreement_by_category
@@ -306,17 +306,17 @@ def test_the_quality_page_of_a_rating_project_has_figures(rating, rated, grace, 
     client.force_login(grace)
     page = client.get("/projects/apollo/quality/").content.decode()
     assert "Gives nearly all responses the same mark" in page
-    for name in ("Overall quality (mark)", "Safe or unsafe (vote)"):
+    for name in ("Overall quality (rating)", "Safe or unsafe (vote)"):
         assert name in page
     person = client.get(f"/projects/apollo/quality/people/{rated.pk}/").content.decode()
     assert "Ratings and safety votes" in person
     for nothing in (
         '<th scope="col">Position bias',
         "Position bias: the first of two wins",
-        "Commonest pattern",
+        "Most frequent position pattern",
     ):
         assert nothing not in page + person
-    assert "Overall quality (mark)" in person
+    assert "Overall quality (rating)" in person
 
 
 def test_the_api_has_marks_beside_the_axes(rating, rated, rita, client):
@@ -404,7 +404,7 @@ def test_where_people_are_split_over_safety_there_is_no_consensus_to_choose(
 def test_one_person_sees_how_far_their_marks_agree(rating, rated, ada, client):
     client.force_login(ada)
     page = client.get("/projects/apollo/progress/").content.decode()
-    assert "you give it the same mark this often" in page
+    assert "How often you give a response the same rating" in page
 
 
 def test_a_snapshot_of_ratings_says_how_far_people_agree(rating, rated, rita, client):
@@ -462,7 +462,7 @@ def test_a_mark_near_enough_is_right_and_a_vote_must_be_the_same():
 def test_gold_is_mixed_into_ratings_and_counted(rating, grace, ada, ben):
     rating.gold_every = 4
     rating.save()
-    add_items(rating, items(6), grace)
+    add_gold_items(rating, items(6), grace)
     open_batch(put_up(rating, 12, overlap=2), grace)
     for who, marks, safe in ((ada, (7, 2), (True, False)), (ben, (3, 3), (True, True))):
         while assignment := next_assignment(who, rating):
@@ -475,7 +475,7 @@ def test_gold_is_mixed_into_ratings_and_counted(rating, grace, ada, ben):
 
 def test_an_order_says_nothing_where_nothing_is_compared(project, grace, ada):
     ordered = {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "qualification": True}
-    add_items(project, [ordered], grace)
+    add_gold_items(project, [ordered], grace)
     preset = PRESETS["rate"]
     project.interface, project.protocol = preset.interface, preset.protocol.as_json()
     project.gold_every = 2
@@ -488,7 +488,7 @@ def test_an_order_says_nothing_where_nothing_is_compared(project, grace, ada):
 def test_a_round_of_ratings_is_passed_by_who_rates_rightly(rating, grace, ada, ben):
     rating.qualification_pass = 75
     rating.save()
-    add_items(rating, items(4, qualification=True, mixed=False), grace)
+    add_gold_items(rating, items(4, qualification=True, mixed=False), grace)
     open_qualification(rating)
     open_batch(put_up(rating, 3), grace)
     for who, marks, safe in ((ada, (6, 1), (True, False)), (ben, (1, 7), (False, True))):
@@ -505,7 +505,7 @@ def test_a_round_of_ratings_is_passed_by_who_rates_rightly(rating, grace, ada, b
     [
         (
             {"ranks": [1, 2], "marks": {"quality": [1, 2]}},
-            ", field “ranks”: This project asks for no",
+            ", field “ranks”: This project does not ask for ranks",
         ),
         ({"marks": {"quality": [8, 1]}}, ", field “marks: quality”: Value 1 is “8”. Give a whole"),
         ({"marks": {"quality": [1]}}, ", field “marks: quality”: Give a list of 2 values"),
@@ -513,16 +513,16 @@ def test_a_round_of_ratings_is_passed_by_who_rates_rightly(rating, grace, ada, b
             {"marks": {"fun": [1, 2]}},
             ", field “marks”: This project does not ask for “fun”. It asks",
         ),
-        ({"marks": [1, 2]}, ", field “marks”: This is no object"),
+        ({"marks": [1, 2]}, ", field “marks”: Not a JSON object"),
         ({"safe": [1, 0]}, ", field “safe”: Value 1 is “1”. Write true, false or null"),
         ({"safe": [True]}, ", field “safe”: Give a list of 2 values"),
-        ({"safe": [None, None]}, ": Nothing is known of it: give at least one mark"),
-        ({}, ": Nothing is known of it: give at least one mark"),
+        ({"safe": [None, None]}, ": No expected answer: give at least one mark"),
+        ({}, ": No expected answer: give at least one mark"),
     ],
 )
 def test_a_rated_item_that_makes_no_sense_is_refused(rating, grace, row, words):
     with pytest.raises(GoldError) as refused:
-        add_items(rating, [{"prompt": "x", "responses": ["a", "b"], **row}], grace)
+        add_gold_items(rating, [{"prompt": "x", "responses": ["a", "b"], **row}], grace)
     assert str(refused.value).startswith(f"Row 1{words}")
 
 

@@ -26,7 +26,7 @@ from annotation.models import (
 from annotation.projects.guidelines import change_guidelines
 from annotation.quality import assessment, interventions, review
 from annotation.quality.assessment import assessment_of, reliability_of
-from annotation.quality.gold_items import add_items
+from annotation.quality.gold_items import add_gold_items
 from annotation.quality.people import people_of
 from annotation.quality.throughput import throughput
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
@@ -349,7 +349,7 @@ def test_a_vote_that_changed_while_it_was_read_is_not_taken_for_another(
 )
 def test_a_round_that_nobody_could_pass_is_not_begun(client, project, grace, interface, words):
     row = {"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2], "qualification": True}
-    add_items(project, [row], grace)
+    add_gold_items(project, [row], grace)
     Project.objects.filter(pk=project.pk).update(interface=interface)
     client.force_login(grace)
     fields = {"act": "settings", "gold_every": 0, "qualification_pass": 50}
@@ -366,7 +366,10 @@ def test_gold_is_refused_where_no_answer_is_known(client, project, grace, interf
     where = "/projects/apollo/quality/gold/"
     page = client.post(where, {"act": "settings", "gold_every": 4, "qualification_pass": 0})
     assert page.status_code == 422
-    assert "Gold works where given responses are ranked, compared or rated" in page.content.decode()
+    assert (
+        "Gold items need given responses that are ranked, compared or rated"
+        in page.content.decode()
+    )
     row = json.dumps({"prompt": "x", "responses": ["a", "b"], "ranks": [1, 2]})
     assert client.post(where, {"act": "import", "rows": row}).status_code == 422
     assert not project.gold_items.exists()

@@ -216,10 +216,10 @@ def test_a_correction_is_decided_with_what_it_corrects(asked, decide, vera, proj
 def test_gold_and_what_is_another_projects_is_not_sent_to_review(
     asked, client, grace, otto, ada, project
 ):
-    from annotation.quality.gold_items import add_items
+    from annotation.quality.gold_items import add_gold_items
 
     comparison = asked("llama2", pair("A", 4))
-    add_items(project, [{"prompt": "1 + 1?", "responses": ["2", "3"], "ranks": [1, 2]}], grace)
+    add_gold_items(project, [{"prompt": "1 + 1?", "responses": ["2", "3"], "ranks": [1, 2]}], grace)
     comparison.gold = project.gold_items.get()
     comparison.save()
     sent = Judgment.objects.get()

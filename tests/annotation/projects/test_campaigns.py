@@ -8,7 +8,7 @@ from annotation.judge.assignment import next_assignment
 from annotation.models import Batch, Event, Prompt, Response
 from annotation.projects.batches import BatchError, open_batch
 from annotation.projects.campaigns import start_campaign
-from annotation.quality.gold_items import add_items
+from annotation.quality.gold_items import add_gold_items
 from tests.annotation.talking import Parrots, answering, new_campaign, preferring
 from tests.factories import (
     BatchFactory,
@@ -163,7 +163,7 @@ def test_gold_stays_where_its_answer_is_known(grace, project):
     # A prompt of the train split that somebody made a gold item of.
     question = PromptFactory(project=project).text
     item = {"prompt": question, "responses": list("abcd"), "ranks": [1, 2, 3, 4]}
-    add_items(project, [item], grace)
+    add_gold_items(project, [item], grace)
     project.gold_every = 2
     project.save()
     batch.refresh_from_db()
