@@ -4,7 +4,7 @@ from allauth.account.adapter import DefaultAccountAdapter
 from django.conf import settings
 from django.http import HttpRequest
 
-from annotation.judge.assignment import release_on_leaving
+from annotation.judge.leases import release_on_leaving
 from annotation.models import User
 
 

@@ -428,7 +428,7 @@ def test_a_form_that_was_filled_in_wrongly_says_so_in_german(client, project, ad
 
 @pytest.mark.django_db
 def test_a_dialogue_is_german_with_all_that_it_can_ask(client, project, german_ada, grace):
-    from annotation.judge import dialogues
+    from annotation.judge import dialogue_writing, dialogues
     from tests.annotation.talking import Parrots, answering, new_campaign
 
     project.interface = "dialogue"
@@ -445,7 +445,7 @@ def test_a_dialogue_is_german_with_all_that_it_can_ask(client, project, german_a
             new_campaign(project, grace, name="Apollo", kind="redteam"),
             acknowledged=True,
         )
-        dialogues.write_turn(dialogues.say(talk, "Apollo", key=key()), tick=0.005)
+        dialogue_writing.write_turn(dialogues.say(talk, "Apollo", key=key()), tick=0.005)
         url = reverse("dialogue", args=["apollo", talk.uid])
         change_guidelines(project, "Apollo", by=grace)
         for wish in ("warn", "avoid"):

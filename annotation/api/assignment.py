@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation.access import CAN_RUN, project_for
-from annotation.judge.assignment import score_comparisons
+from annotation.judge.selection import score_comparisons
 from annotation.models import Batch, Membership
 from annotation.projects.assignment_settings import (
     AssignmentForm,

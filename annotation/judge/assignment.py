@@ -1,22 +1,16 @@
-"""Who judges what next: leases, overlap, and the counters that keep them right.
+"""Who judges what next: what a person holds or began, then work from the queues within their limits."""
 
-A comparison has `needed` places. A place is held by a live lease or by a judgment; `taken` counts
-the places that are held and `judged` those that hold a judgment. An assignment marked `is_extra`
-holds no place. All of this changes only under the comparison's row lock (SQLite: inside BEGIN
-IMMEDIATE, where the whole database is the lock), here and in `judging`.
-"""
-
-import math
 import random
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import ngettext
 
 from annotation.judge import gold_mixing, qualification
+from annotation.judge.leases import count, release, renew
 from annotation.judge.queues import HARMLESS, Queue, had
 from annotation.models import (
     Assignment,
@@ -33,45 +27,6 @@ from annotation.models.hot_queries import Locking
 State = Assignment.State
 WAITING_COUNTED = 500
 HELD_AT_MOST = 50
-
-
-def lock(comparison_id: int) -> Comparison:
-    """The comparison, locked until the transaction ends; its batch comes with it, unlocked."""
-    rows = Comparison.objects.select_for_update(of=("self",)).select_related("batch__project")
-    return rows.get(pk=comparison_id)
-
-
-def lock_with(assignment: Assignment) -> Comparison:
-    """As `lock`; the assignment takes the values that its row has once the lock is held."""
-    project = assignment.comparison.batch.project
-    comparison = hot_queries.row(Comparison, assignment.comparison_id, locking="wait")
-    comparison.batch = hot_queries.row(Batch, comparison.batch_id)
-    comparison.batch.project = project
-    assignment.refresh_from_db()
-    assignment.comparison = comparison
-    return comparison
-
-
-def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
-    """Move the counters of a locked comparison. Gold has none: nobody is needed for it.
-
-    Its row is written all the same, as it was: who times the answers learns nothing from it.
-    """
-    if comparison.gold_id is None:
-        comparison.taken += taken
-        comparison.judged += judged
-        comparison.is_free = comparison.taken < comparison.needed
-    comparison.save(update_fields=["taken", "judged", "is_free"])
-
-
-def take_place(comparison: Comparison) -> bool:
-    """Hold one more place of a locked comparison; False if none is left or the batch is not open."""
-    # To whoever holds it, gold behaves like any other.
-    is_free = comparison.is_free or comparison.gold_id is not None
-    if not is_free or comparison.batch.state != Batch.State.OPEN:
-        return False
-    count(comparison, taken=1)
-    return True
 
 
 def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
@@ -173,78 +128,6 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
         return _take(user, project, member, begun, wait=wait)
 
 
-def renew(assignment: Assignment) -> bool:
-    """The person is still at it: the lease starts again. False if the place has gone meanwhile.
-
-    An answer is accepted all the same, as an extra.
-    """
-    with transaction.atomic():
-        comparison = lock(assignment.comparison_id)
-        assignment.refresh_from_db()
-        if assignment.state == State.EXPIRED:
-            if not take_place(comparison):
-                return False
-            assignment.state, assignment.is_extra = State.LEASED, False
-        elif assignment.state != State.LEASED:
-            return False
-        assignment.lease_until = comparison.batch.project.lease_end()
-        assignment.save(update_fields=["state", "is_extra", "lease_until"])
-        return True
-
-
-def release(assignment: Assignment) -> None:
-    """Give the place back unanswered; the draft stays, and the person may be handed it again."""
-    with transaction.atomic():
-        _expire(lock(assignment.comparison_id), assignment)
-
-
-def release_untouched(assignment: Assignment, lease: str) -> bool:
-    """Give it back as a page does that is left: only if nothing was entered, and only the lease that
-
-    the page was told, in ISO 8601. A page that was loaded anew meanwhile has another one.
-    """
-    with transaction.atomic():
-        comparison = lock(assignment.comparison_id)
-        assignment.refresh_from_db()
-        if assignment.draft or assignment.lease_until.isoformat() != lease:
-            return False
-        _expire(comparison, assignment)
-        return True
-
-
-def release_on_leaving(user: User) -> int:
-    """Give back what this person holds and has entered nothing for; how many. For signing out."""
-    held = Assignment.objects.open_for(user).filter(is_ruling=False, comparison__is_live=False)
-    # In one order everywhere, so that two such transactions can't wait for each other.
-    return sum(
-        release_untouched(one, one.lease_until.isoformat())
-        for one in held.order_by("comparison_id")
-    )
-
-
-def release_overdue() -> int:
-    """Give back every lease that ran out; how many. One short transaction each."""
-    released = 0
-    for assignment in Assignment.objects.overdue().order_by("lease_until"):
-        with transaction.atomic():
-            comparison = lock(assignment.comparison_id)
-            assignment.refresh_from_db()
-            if assignment.is_overdue:
-                _expire(comparison, assignment)
-                released += 1
-    return released
-
-
-def release_all(batch: Batch) -> int:
-    """Give back every live lease of a batch; how many."""
-    leased = Assignment.objects.filter(comparison__batch=batch, state=State.LEASED)
-    # In one order everywhere, so that two such transactions can't wait for each other.
-    assignments = list(leased.order_by("comparison_id", "id"))
-    for assignment in assignments:
-        _expire(lock(assignment.comparison_id), assignment)
-    return len(assignments)
-
-
 def waiting(user: User, project: Project) -> int:
     """How many comparisons this person could be handed, what they hold included.
 
@@ -296,52 +179,6 @@ def limit_reached(user: User, project: Project, member: Membership | None) -> st
             total,
         ) % {"n": total}
     return ""
-
-
-def score_comparisons(
-    batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0, by: str = ""
-) -> int:
-    """Say which comparisons would teach most; how many were found.
-
-    `scores` is a number of 0 or more by comparison id, such as how far reward models disagree on
-    its responses; `recency` multiplies them, 1 for the newest policy and less for older ones. Where
-    priorities are equal the highest is handed out first. `by` names who scores, for the project's page.
-    """
-    numbers = {pk: value * recency for pk, value in scores.items()}
-    wrong = next((n for n in numbers.values() if not math.isfinite(n) or n < 0), None)
-    if wrong is not None:
-        raise ValueError(f"A score is a number of 0 or more; one was {wrong}.")
-    with transaction.atomic():
-        # In one order everywhere, so that two such transactions can't wait for each other.
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                f"UPDATE {Comparison._meta.db_table} SET score = %s WHERE id = %s AND batch_id = %s",  # noqa: S608
-                [[numbers[pk], pk, batch.pk] for pk in sorted(numbers)],
-            )
-            found = max(int(cursor.rowcount), 0)
-        batch.scored_at, batch.scored_by = timezone.now(), by[:120]
-        batch.save(update_fields=["scored_at", "scored_by"])
-    return found
-
-
-def selection(batch: Batch) -> tuple[int, int]:
-    """Of the comparisons that may still be handed out: how many have a score, and how many there are."""
-    free = batch.comparisons.filter(is_free=True, gold=None)
-    n = free.aggregate(scored=Count("pk", filter=Q(score__gt=0)), all=Count("pk"))
-    return n["scored"], n["all"]
-
-
-def random_sample(batch: Batch) -> QuerySet[Comparison]:
-    """The comparisons that a fair estimate over the batch may rest on, whatever was scored.
-
-    `shuffle` was drawn before anything was known of a comparison, so all those up to the last random
-    draw are a uniform sample of the batch, however each of them came to be judged.
-    """
-    last = Assignment.objects.filter(
-        comparison__batch=batch, drawn=Assignment.Drawn.RANDOM
-    ).aggregate(last=Max("comparison__shuffle"))["last"]
-    work = batch.comparisons.filter(gold__isnull=True)
-    return work.none() if last is None else work.filter(shuffle__lte=last)
 
 
 def is_wanted(user: User, assignment: Assignment) -> bool:
@@ -546,14 +383,3 @@ def _lease(
     assignment.lease_until = project.lease_end()
     assignment.save(update_fields=["state", "is_extra", "drawn", "leased_at", "lease_until"])
     return assignment
-
-
-def _expire(comparison: Comparison, assignment: Assignment) -> None:
-    """Under the comparison's lock: end a live lease and free the place it held."""
-    assignment.refresh_from_db()
-    if assignment.state != State.LEASED:
-        return
-    if not assignment.is_extra:
-        count(comparison, taken=-1)
-    assignment.state, assignment.is_extra = State.EXPIRED, False
-    assignment.save(update_fields=["state", "is_extra"])

@@ -1,31 +1,25 @@
-"""Live dialogues (Bai et al. 2022, section 2): a person writes, a policy answers twice, one answer
+"""Live dialogues (Bai et al. 2022, section 2): a person writes, a policy answers twice, one goes on.
 
-goes on. What was chosen becomes an ordinary comparison with two responses and a judgment, through
+A choice becomes an ordinary comparison with two responses and a judgment, through
 the one door (`submit_judgment`), so everything downstream reads it without knowing of dialogues.
-
-Answers are written by a thread of the web server and kept in the turn's row as they grow, so any
-number of pages can follow, from any web process, and a lost connection loses nothing. Both answers
-are shown equally far at each moment: how fast each came would tell which policy wrote it.
 """
 
-import logging
 import random
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from annotation.judge.answers import in_letters
-from annotation.judge.candidates import AnswerReport, CandidateError, Candidates, Writer, candidates
+from annotation.judge.candidates import CandidateError, candidates
+from annotation.judge.dialogue_campaigns import DialogueError, leading_axis
+from annotation.judge.dialogue_writing import conversation, write_soon
 from annotation.judge.submitting import reopen, skip, submit_judgment
 from annotation.lib.heartbeat import is_stale
 from annotation.lib.text import storable
@@ -35,136 +29,22 @@ from annotation.models import (
     Comparison,
     Dialogue,
     DialogueCampaign,
-    Event,
-    Interface,
     Judgment,
     Message,
-    Project,
     Prompt,
     Response,
-    Source,
     Turn,
     User,
     content_hash,
 )
-from annotation.protocols import PRESETS, SAFETY_AXES, Protocol
 
 State = Turn.State
 CURRENT = (State.WRITING, State.READY, State.FAILED)
 
-MAX_MESSAGE, MAX_TASK = 4_000, 10_000
-TICK = 0.2
-"""Seconds between two looks at what has been written."""
+MAX_MESSAGE = 4_000
 STALE_AFTER = timedelta(seconds=15)
 """A turn whose thread has not been heard of for so long is not being written any more."""
-DRAWS = 3
-"""How often the second answer is drawn again when both came out alike."""
 INTERRUPTED = gettext_noop("The writing was interrupted. Your message is kept: ask again.")
-ALIKE = gettext_noop(
-    "Both answers came out alike, so there is nothing to choose. Ask again, or say it differently."
-)
-
-log = logging.getLogger(__name__)
-
-
-class DialogueError(Exception):
-    """What can't be done in a dialogue now, in one sentence for a person."""
-
-
-class CampaignError(DialogueError):
-    """Why a campaign can't be opened, in one sentence for an admin."""
-
-
-# --- Campaigns ------------------------------------------------------------------------------------
-
-
-def open_campaign(
-    project: Project,
-    name: str,
-    *,
-    kind: str,
-    writing: Mapping[str, Any],
-    licence: str,
-    by: User,
-    preset: str = "",
-    task: str = "",
-    max_turns: int = 6,
-) -> DialogueCampaign:
-    """A campaign that people can talk in from now on; `by` signs off what they will write.
-
-    What is asked at each turn is a preset's, or without one the project's own where it asks about
-    two answers, else HH's eight points. CampaignError for what a dialogue can't ask.
-    """
-    if kind == DialogueCampaign.Kind.REDTEAM and leading_axis(project, kind) not in SAFETY_AXES:
-        raise CampaignError(
-            "A red-team campaign asks which answer does more harm: it needs a project with an axis "
-            f"called {' or '.join(sorted(SAFETY_AXES))}."
-        )
-    protocol = protocol_of(project, preset)
-    if problem := cannot_ask(protocol):
-        raise CampaignError(problem)
-    with transaction.atomic():
-        source = Source.objects.create(
-            project=project,
-            name=f"Live dialogue: {name}"[:120],
-            licence=licence,
-            note="Written by this project's annotators while talking to a policy.",
-            created_by=by,
-            signed_off_by=by,
-            signed_off_at=timezone.now(),
-        )
-        batch = Batch.objects.create(
-            project=project,
-            name=name,
-            state=Batch.State.OPEN,
-            opened_at=timezone.now(),
-            interface=Interface.DIALOGUE,
-            protocol=protocol.as_json(),
-        )
-        campaign = DialogueCampaign.objects.create(
-            batch=batch,
-            kind=kind,
-            source=source,
-            task=task,
-            max_turns=max_turns,
-            writing=dict(writing),
-        )
-        Event.record(project, by, "opened campaign", name, batch=batch.pk, kind=kind)
-    return campaign
-
-
-def protocol_of(project: Project, preset: str = "") -> Protocol:
-    """What a campaign asks at each turn under a preset, or "" for what the project asks itself."""
-    if preset:
-        chosen = PRESETS.get(preset)
-        if chosen is None or chosen.interface != Interface.DIALOGUE:
-            raise CampaignError(f"There is no preset “{preset[:40]}” for a live dialogue.")
-        return chosen.protocol
-    if project.protocol and project.interface in (Interface.DIALOGUE, Interface.PAIR):
-        return project.effective_protocol
-    return PRESETS["hh-rlhf"].protocol
-
-
-def cannot_ask(protocol: Protocol) -> str:
-    """What of a protocol has no place in a dialogue, as a sentence for an admin; "" if all has."""
-    parts = {
-        "flags on answers (“flags”)": protocol.flags,
-        "a better answer (“rewrite”)": protocol.rewrite != "none",
-    }
-    if asked := [words for words, is_asked in parts.items() if is_asked]:
-        return (
-            f"A live dialogue can't ask for {' or '.join(asked)}, and this project's protocol does: "
-            "choose a preset here, or change the protocol in the project's settings."
-        )
-    return ""
-
-
-def leading_axis(project: Project, kind: str) -> str:
-    """The axis that decides which answer goes on."""
-    keys = project.axis_keys
-    wants_safety = kind == DialogueCampaign.Kind.REDTEAM
-    return next((key for key in keys if (key in SAFETY_AXES) == wants_safety), keys[0])
-
 
 # --- Acts of an annotator --------------------------------------------------------------------------
 
@@ -233,7 +113,7 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
     except IntegrityError:
         # The key was used in another dialogue in the same instant.
         return _same(Turn.objects.get(key=key), dialogue, text)
-    _write_soon(turn)
+    write_soon(turn)
     return turn
 
 
@@ -274,7 +154,7 @@ def ask_again(dialogue: Dialogue) -> Turn:
             writers=turn.writers,
             partial=["", ""],
         )
-    _write_soon(again)
+    write_soon(again)
     return again
 
 
@@ -360,16 +240,6 @@ def is_unwanted(user: User, campaign: DialogueCampaign) -> bool:
     return campaign.is_redteam and user.harmful_material == User.HarmfulMaterial.AVOID
 
 
-def conversation(turns: Sequence[Turn]) -> list[Message]:
-    """Chosen turns as messages, each with the answer that went on."""
-    messages: list[Message] = []
-    for turn in turns:
-        kept = turn.candidates["AB".index(turn.went_on)]["text"]
-        messages.append({"role": "user", "content": turn.text})
-        messages.append({"role": "assistant", "content": kept})
-    return messages
-
-
 def earlier_answer(turn: Turn) -> dict[str, Any]:
     """What was said here before it was taken back, in letters; empty if nothing was."""
     if turn.comparison_id is None or turn.comparison is None:
@@ -378,109 +248,6 @@ def earlier_answer(turn: Turn) -> dict[str, Any]:
     if assignment.judgment is not None:
         return in_letters(assignment, assignment.judgment)
     return dict(assignment.draft)
-
-
-# --- Writing ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Answer:
-    """One answer as it grows, filled by a thread of its own."""
-
-    writer: Writer
-    text: str = ""
-    report: AnswerReport = field(default_factory=AnswerReport)
-    problem: str = ""
-    is_done: bool = False
-    is_wanted: bool = True
-
-    def write(self, who: Candidates, messages: Sequence[Message]) -> None:
-        try:
-            pieces = who.write(self.writer, messages, self.report)
-            for piece in pieces:
-                self.text += piece
-                if not self.is_wanted:
-                    break
-        except CandidateError as problem:
-            self.problem = str(problem)
-        except Exception:
-            log.exception("An answer could not be written.")
-            self.problem = "The policy could not answer. Your message is kept: ask again."
-            raise
-        finally:
-            self.is_done = True
-            connection.close()
-
-
-def level(texts: Sequence[str], done: Sequence[bool]) -> list[str]:
-    """Texts cut so that all are shown equally far; one that is done may be shown whole before.
-
-    >>> level(["a long one", "short"], [False, False])
-    ['a lon', 'short']
-    """
-    growing = [len(text) for text, is_done in zip(texts, done, strict=True) if not is_done]
-    if not growing:
-        return list(texts)
-    return [text[: min(growing)] for text in texts]
-
-
-def write_turn(turn: Turn, *, tick: float = TICK) -> None:
-    """Write a turn's answers, from its claim to READY or FAILED; stop when the claim is another's."""
-    who = candidates()
-    before = turn.dialogue.turns.filter(state=State.CHOSEN, number__lt=turn.number)
-    asked: Message = {"role": "user", "content": turn.text}
-    messages = [*conversation(list(before)), asked]
-    answers = [_Answer(Writer(one["source"], one["sampling"])) for one in turn.writers]
-    mine = Turn.objects.filter(pk=turn.pk, claim=turn.claim, state=State.WRITING)
-    try:
-        for draw in range(DRAWS):
-            for one in answers:
-                if not one.is_done:
-                    threading.Thread(target=one.write, args=(who, messages), daemon=True).start()
-            while not all(one.is_done for one in answers):
-                time.sleep(tick)
-                shown = level([one.text for one in answers], [one.is_done for one in answers])
-                if not mine.update(partial=shown, beat_at=timezone.now()):
-                    return  # taken back, or ended
-            if any(one.problem for one in answers) or answers[0].text != answers[1].text:
-                break
-            if draw < DRAWS - 1:
-                answers[1] = _Answer(answers[1].writer)
-    finally:
-        for one in answers:
-            one.is_wanted = False
-    problem = next((one.problem for one in answers if one.problem), "")
-    if not problem and answers[0].text.strip() == answers[1].text.strip():
-        problem = ALIKE
-    if problem:
-        mine.update(state=State.FAILED, reason=problem[:300])
-        return
-    mine.update(
-        state=State.READY,
-        partial=[],
-        is_full=any(one.report.is_full for one in answers),
-        candidates=[
-            {
-                "text": storable(one.text, "\ufffd"),
-                "source": one.writer.source,
-                "sampling": one.writer.sampling,
-                "n_tokens": one.report.n_tokens,
-            }
-            for one in answers
-        ],
-    )
-
-
-def _write_soon(turn: Turn) -> None:
-    def run() -> None:
-        try:
-            write_turn(Turn.objects.select_related("dialogue").get(pk=turn.pk))
-        except DatabaseError:
-            log.warning("The database went away; a turn is left to be asked again.", exc_info=True)
-        finally:
-            connection.close()
-
-    transaction.on_commit(threading.Thread(target=run, name="answers", daemon=True).start)
 
 
 # --- Small steps ------------------------------------------------------------------------------------------

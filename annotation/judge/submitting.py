@@ -15,7 +15,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from annotation.judge.answers import MAX_SKIP_REASON, Answer, complete, in_letters, read_text
-from annotation.judge.assignment import State, count, lock, lock_with, take_place
+from annotation.judge.assignment import State
+from annotation.judge.leases import count, lock, lock_with, take_place
 from annotation.judge.requirements import JudgmentError, conflicts, strength_record
 from annotation.models import Assignment, Batch, Comparison, Judgment, Project, User, hot_queries
 from annotation.protocols import RANK

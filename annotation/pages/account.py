@@ -24,9 +24,7 @@ from django.views.decorators.http import (
 
 from annotation import tokens
 from annotation.access import CAN_JUDGE, project_view
-from annotation.judge.assignment import (
-    release_unwanted,
-)
+from annotation.judge.assignment import release_unwanted
 from annotation.lib.languages import english_only
 from annotation.models import (
     ApiToken,

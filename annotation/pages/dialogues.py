@@ -24,6 +24,8 @@ from annotation.access import CAN_JUDGE, project_view
 from annotation.judge import dialogues as acts
 from annotation.judge.answers import MAX_REASON
 from annotation.judge.candidates import candidates
+from annotation.judge.dialogue_campaigns import DialogueError
+from annotation.judge.dialogue_writing import TICK
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import JudgmentConflict
 from annotation.lib.markdown import render_markdown
@@ -52,7 +54,7 @@ def dialogues(request: HttpRequest, project: Project) -> HttpResponse:
             dialogue = acts.begin(
                 who_asks(request), campaign, acknowledged="acknowledged" in request.POST
             )
-        except acts.DialogueError as error:
+        except DialogueError as error:
             problem = str(error)
         else:
             return redirect("dialogue", project.slug, dialogue.uid)
@@ -103,7 +105,7 @@ def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
     act = request.POST.get("act", "")
     try:
         ACTS.get(act, _unknown_act)(request, dialogue)
-    except (acts.DialogueError, JudgmentError) as error:
+    except (DialogueError, JudgmentError) as error:
         dialogue.refresh_from_db()
         typed = request.POST.get("text") if act == "say" else None
         context = _talk(
@@ -175,7 +177,7 @@ class _Events:
                 yield f"data: {text}\n\n"
             if now["state"] != State.WRITING:
                 return
-            time.sleep(acts.TICK)
+            time.sleep(TICK)
 
 
 def _now(turn: Turn | None) -> dict[str, Any]:
@@ -219,7 +221,7 @@ def _end(request: HttpRequest, dialogue: Dialogue) -> None:
 
 
 def _unknown_act(request: HttpRequest, dialogue: Dialogue) -> None:
-    raise acts.DialogueError(_("Unknown action. Reload the page."))
+    raise DialogueError(_("Unknown action. Reload the page."))
 
 
 ACTS = {
@@ -322,4 +324,4 @@ def _key(request: HttpRequest) -> UUID:
     try:
         return UUID(request.POST.get("key", ""))
     except ValueError as error:
-        raise acts.DialogueError(_("The form has no valid key. Reload the page.")) from error
+        raise DialogueError(_("The form has no valid key. Reload the page.")) from error

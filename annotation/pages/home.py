@@ -7,9 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from annotation.access import CAN_JUDGE, may_create_projects
-from annotation.judge.assignment import (
-    waiting,
-)
+from annotation.judge.assignment import waiting
 from annotation.models import (
     Batch,
     Membership,

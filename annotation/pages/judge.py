@@ -32,12 +32,10 @@ from annotation.judge.assignment import (
     own_assignment,
     own_row,
     peek_next,
-    release,
-    release_untouched,
-    renew,
     waiting,
 )
 from annotation.judge.drafts import save_draft
+from annotation.judge.leases import release, release_untouched, renew
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import JudgmentConflict, reopen, skip, submit_judgment, undo_last
 from annotation.models import (

@@ -12,11 +12,9 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from annotation.access import CAN_JUDGE, CAN_RUN, may_create_projects, project_view, role_of
-from annotation.judge.assignment import (
-    release,
-    selection,
-    waiting,
-)
+from annotation.judge.assignment import waiting
+from annotation.judge.leases import release
+from annotation.judge.selection import selection
 from annotation.lib.languages import english_only
 from annotation.lib.word_diff import word_diff
 from annotation.models import (

@@ -11,8 +11,8 @@ from django.db import transaction
 from django.db.models import Count, Min, Q, Sum
 from django.utils import timezone
 
-from annotation.judge.assignment import release_all
 from annotation.judge.gold_mixing import add_gold
+from annotation.judge.leases import release_all
 from annotation.lib.text import storable
 from annotation.models import (
     Assignment,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 
-from annotation.judge.assignment import could_judge, count, lock
+from annotation.judge.assignment import could_judge
+from annotation.judge.leases import count, lock
 from annotation.judge.qualification import must_qualify
 from annotation.lib.word_diff import word_diff
 from annotation.models import (

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from annotation.judge.assignment import count, lock, release
+from annotation.judge.leases import count, lock, release
 from annotation.models import (
     Assignment,
     Batch,

@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from annotation.judge.dialogues import MAX_TASK, cannot_ask, protocol_of
+from annotation.judge.dialogue_campaigns import MAX_TASK, cannot_ask, protocol_of
 from annotation.models import DialogueCampaign, Interface, Project
 from annotation.pages.project_forms import preset_choices, preset_of
 from annotation.protocols import PRESETS

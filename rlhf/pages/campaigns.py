@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.access import CAN_RUN, project_view
-from annotation.judge.dialogues import DialogueError, open_campaign
+from annotation.judge.dialogue_campaigns import DialogueError, open_campaign
 from annotation.lib.languages import english_only
 from annotation.models import Batch, DialogueCampaign, Project, Turn, User
 from annotation.projects.batches import close_batch

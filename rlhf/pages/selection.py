@@ -7,7 +7,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_RUN, project_view
-from annotation.judge.assignment import random_sample
+from annotation.judge.selection import random_sample
 from annotation.lib.languages import english_only
 from annotation.models import Batch, Project
 from annotation.request import who_asks

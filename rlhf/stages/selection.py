@@ -7,7 +7,7 @@ from pathlib import Path
 
 from django.db.models import Q, QuerySet
 
-from annotation.judge.assignment import score_comparisons
+from annotation.judge.selection import score_comparisons
 from annotation.models import Batch, Comparison, Project
 from annotation.protocols import COMPARING
 from rlhf.errors import StageError

@@ -12,7 +12,7 @@ from celery import current_app
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from annotation.judge.assignment import release_overdue
+from annotation.judge.leases import release_overdue
 from rlhf import jobs, rounds
 from rlhf.models import Worker
 from rlhf.stages import QUEUES

@@ -4,7 +4,7 @@ import time
 from contextlib import contextmanager
 
 from annotation.judge import candidates as seam
-from annotation.judge import dialogues
+from annotation.judge import dialogue_campaigns
 from annotation.judge.candidates import CandidateError, Serving, Writer
 
 
@@ -58,4 +58,4 @@ def preferring(better, level, axes=("helpfulness",), **more):
 
 def new_campaign(project, by, name="Kitchen talk", **fields):
     given = {"kind": "helpful", "licence": "CC0-1.0", "writing": {"policies": ["secret"]}}
-    return dialogues.open_campaign(project, name, by=by, **(given | fields))
+    return dialogue_campaigns.open_campaign(project, name, by=by, **(given | fields))

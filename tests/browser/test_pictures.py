@@ -16,7 +16,8 @@ from django.urls import reverse
 
 from annotation.judge import dialogues
 from annotation.judge.answers import Answer
-from annotation.judge.assignment import next_assignment, score_comparisons
+from annotation.judge.assignment import next_assignment
+from annotation.judge.selection import score_comparisons
 from annotation.judge.submitting import submit_judgment
 from annotation.protocols import PRESETS
 from annotation.quality import review

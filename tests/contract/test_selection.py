@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from annotation.judge.assignment import next_assignment, random_sample
+from annotation.judge.assignment import next_assignment
+from annotation.judge.selection import random_sample
 from annotation.judge.submitting import skip
 from annotation.models import Assignment, Comparison, Event
 from annotation.projects.batches import (
@@ -241,7 +242,7 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
 def test_the_projects_page_says_what_decides_to_those_who_do_not_judge_blind(
     client, project, waiting, role, sees
 ):
-    from annotation.judge.assignment import score_comparisons
+    from annotation.judge.selection import score_comparisons
 
     first = waiting.comparisons.first()
     score_comparisons(waiting, {first.pk: 0.7}, by="round 3 reward model")

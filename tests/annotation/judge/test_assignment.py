@@ -5,14 +5,8 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 
 from annotation.judge import assignment
-from annotation.judge.assignment import (
-    next_assignment,
-    peek_next,
-    release,
-    release_overdue,
-    renew,
-    waiting,
-)
+from annotation.judge.assignment import next_assignment, peek_next, waiting
+from annotation.judge.leases import release, release_overdue, renew
 from annotation.models import Assignment, Batch, Comparison
 from annotation.projects.batches import close_batch
 from tests.annotation.audit import assert_counters_are_right

@@ -16,7 +16,8 @@ from django.db import connection, transaction
 from annotation.data import snapshot_rows
 from annotation.data.snapshots import freeze_snapshot
 from annotation.judge.answers import Answer
-from annotation.judge.assignment import lock, next_assignment, peek_next, release, release_overdue
+from annotation.judge.assignment import next_assignment, peek_next
+from annotation.judge.leases import lock, release, release_overdue
 from annotation.judge.submitting import skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Event, Judgment, Project
 from annotation.protocols import PRESETS

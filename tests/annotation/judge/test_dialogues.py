@@ -10,9 +10,10 @@ from django.utils import timezone
 from annotation.data.preferences import pairs, preference_rows
 from annotation.data.snapshot_files import snapshot_file
 from annotation.data.snapshots import freeze_snapshot
-from annotation.judge import dialogues
-from annotation.judge.assignment import next_assignment, release_overdue
-from annotation.judge.dialogues import DialogueError
+from annotation.judge import dialogue_writing, dialogues
+from annotation.judge.assignment import next_assignment
+from annotation.judge.dialogue_campaigns import DialogueError
+from annotation.judge.leases import release_overdue
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import undo_last
 from annotation.models import (
@@ -55,7 +56,7 @@ def talk(project, ada, grace, parrots):
 
 def say(dialogue, text="How do I clean a kettle?", **given):
     turn = dialogues.say(dialogue, text, key=given.pop("key", None) or key())
-    dialogues.write_turn(turn, tick=0.005)  # in production a thread does it after the commit
+    dialogue_writing.write_turn(turn, tick=0.005)  # in production a thread does it after the commit
     turn.refresh_from_db()
     return turn
 
@@ -211,7 +212,7 @@ def test_writing_that_breaks_off_loses_nothing(talk, parrots):
     assert (turn.state, turn.reason) == ("failed", "It broke off.")
     parrots.breaks = False
     turn = dialogues.ask_again(talk)
-    dialogues.write_turn(turn, tick=0.005)
+    dialogue_writing.write_turn(turn, tick=0.005)
     turn.refresh_from_db()
     assert turn.state == "ready"
     assert dialogues.current(talk) == turn
@@ -225,7 +226,7 @@ def test_a_turn_whose_writer_died_can_be_asked_again(talk):
     failed = dialogues.current(talk)
     assert (failed.state, failed.reason) == ("failed", dialogues.INTERRUPTED)
     again = dialogues.ask_again(talk)
-    dialogues.write_turn(turn, tick=0.005)  # the old claim: it may write nothing any more
+    dialogue_writing.write_turn(turn, tick=0.005)  # the old claim: it may write nothing any more
     again.refresh_from_db()
     assert again.state == "writing"
 
@@ -233,8 +234,8 @@ def test_a_turn_whose_writer_died_can_be_asked_again(talk):
 def test_two_answers_alike_are_drawn_again_then_given_up(talk, parrots):
     parrots.texts = ("same", "same")
     turn = say(talk)
-    assert (turn.state, turn.reason) == ("failed", dialogues.ALIKE)
-    assert len(parrots.heard) == 1 + dialogues.DRAWS
+    assert (turn.state, turn.reason) == ("failed", dialogue_writing.ALIKE)
+    assert len(parrots.heard) == 1 + dialogue_writing.DRAWS
 
 
 def test_nobody_speaks_while_nothing_answers(talk, parrots):
@@ -288,10 +289,10 @@ def test_an_ended_dialogue_stays_as_it_is(talk, ada):
 
 
 def test_both_answers_are_shown_equally_far():
-    assert dialogues.level(["abcdef", "ab"], [False, False]) == ["ab", "ab"]
-    assert dialogues.level(["abcdef", "ab"], [True, False]) == ["ab", "ab"]
-    assert dialogues.level(["abcdef", "ab"], [False, True]) == ["abcdef", "ab"]
-    assert dialogues.level(["abcdef", "ab"], [True, True]) == ["abcdef", "ab"]
+    assert dialogue_writing.level(["abcdef", "ab"], [False, False]) == ["ab", "ab"]
+    assert dialogue_writing.level(["abcdef", "ab"], [True, False]) == ["ab", "ab"]
+    assert dialogue_writing.level(["abcdef", "ab"], [False, True]) == ["abcdef", "ab"]
+    assert dialogue_writing.level(["abcdef", "ab"], [True, True]) == ["abcdef", "ab"]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -537,7 +538,7 @@ def test_asking_again_counts_as_much_as_a_message(talk, parrots, settings):
     parrots.breaks = True
     say(talk)
     for _ in range(2):
-        dialogues.write_turn(dialogues.ask_again(talk), tick=0.005)
+        dialogue_writing.write_turn(dialogues.ask_again(talk), tick=0.005)
     with pytest.raises(DialogueError, match="At most 3 messages a minute"):
         dialogues.ask_again(talk)
     assert dialogues.current(talk).state == "failed"  # the message is still there

@@ -11,9 +11,10 @@ from django.utils import timezone
 
 from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.judge.answers import Answer
-from annotation.judge.assignment import next_assignment, peek_next, release_overdue, waiting
+from annotation.judge.assignment import next_assignment, peek_next, waiting
 from annotation.judge.gold_mixing import add_gold
 from annotation.judge.gold_scores import Tally, share_right, tallies
+from annotation.judge.leases import release_overdue
 from annotation.judge.qualification import give_another_attempt, open_qualification
 from annotation.judge.submitting import reopen, skip, submit_judgment
 from annotation.models import (

@@ -8,14 +8,10 @@ from django.utils import timezone
 
 from annotation.judge import queues
 from annotation.judge.answers import Answer
-from annotation.judge.assignment import (
-    next_assignment,
-    release,
-    release_overdue,
-    score_comparisons,
-    waiting,
-)
+from annotation.judge.assignment import next_assignment, waiting
+from annotation.judge.leases import release, release_overdue
 from annotation.judge.queues import CURSORS_KEPT, Cursor, Cursors, Queue
+from annotation.judge.selection import score_comparisons
 from annotation.judge.submitting import reopen, skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Membership, Prompt, User
 from annotation.projects.batches import close_batch, open_batch

@@ -6,8 +6,9 @@ import pytest
 from django.utils import timezone
 
 from annotation.judge.answers import MAX_REWRITE, Answer, in_letters, ranking_line
-from annotation.judge.assignment import next_assignment, release_overdue
+from annotation.judge.assignment import next_assignment
 from annotation.judge.drafts import save_draft
+from annotation.judge.leases import release_overdue
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import JudgmentConflict, reopen, skip, submit_judgment, undo_last
 from annotation.models import Assignment, Comparison, Judgment

@@ -6,7 +6,7 @@ import re
 import pytest
 from django.urls import reverse
 
-from annotation.judge import dialogues
+from annotation.judge import dialogue_writing, dialogues
 from annotation.models import Dialogue, Judgment, ReviewCase, Turn
 from annotation.pages import dialogues as dialogue_views
 from annotation.projects.guidelines import change_guidelines
@@ -43,7 +43,7 @@ def url(name, *args):
 
 def written(talk, text="How do I clean a kettle?"):
     turn = dialogues.say(talk, text, key=key())
-    dialogues.write_turn(turn, tick=0.005)
+    dialogue_writing.write_turn(turn, tick=0.005)
     turn.refresh_from_db()
     return turn
 
@@ -64,7 +64,7 @@ def test_a_whole_dialogue_without_script(client, ada, campaign):
     turn = Turn.objects.get()
     page = client.get(here).content.decode()
     assert 'http-equiv="refresh"' in page  # while it is being written
-    dialogues.write_turn(turn, tick=0.005)
+    dialogue_writing.write_turn(turn, tick=0.005)
     page = client.get(here).content.decode()
     assert "first answer" in page
     assert 'http-equiv="refresh"' not in page

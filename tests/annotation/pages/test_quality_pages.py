@@ -12,7 +12,8 @@ from annotation.api.quality import vote_rows
 from annotation.data.preferences import judgment_counts, preference_rows
 from annotation.data.snapshots import freeze_snapshot
 from annotation.judge.answers import Answer
-from annotation.judge.assignment import next_assignment, renew
+from annotation.judge.assignment import next_assignment
+from annotation.judge.leases import renew
 from annotation.judge.submitting import submit_judgment
 from annotation.models import (
     Assignment,

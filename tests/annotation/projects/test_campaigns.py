@@ -3,7 +3,7 @@ import re
 import pytest
 from django.urls import reverse
 
-from annotation.judge import dialogues
+from annotation.judge import dialogue_writing, dialogues
 from annotation.judge.assignment import next_assignment
 from annotation.models import Batch, Event, Prompt, Response
 from annotation.projects.batches import BatchError, open_batch
@@ -180,7 +180,7 @@ def test_what_two_people_said_alike_in_dialogues_is_judged_once(grace, ada, ben,
         campaign = new_campaign(project, grace)
         for who in (ada, ben):
             turn = dialogues.say(dialogues.begin(who, campaign), "Hello there", key=key())
-            dialogues.write_turn(turn, tick=0.005)
+            dialogue_writing.write_turn(turn, tick=0.005)
             said = preferring("A", 1, project.axis_keys)
             dialogues.choose(turn.dialogue, said, number=1, key=key())
     Prompt.objects.update(split="train")
