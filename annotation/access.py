@@ -49,7 +49,7 @@ def role_of(request: HttpRequest) -> str:
 
 
 def may_create_projects(user: User) -> bool:
-    """Staff, and whoever is admin of a project already."""
+    """True for staff and for admins of any project."""
     return (
         user.is_staff
         or user.is_superuser

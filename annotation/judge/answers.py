@@ -49,7 +49,8 @@ class Answer:
     id: {attribute: number}}`, `safety` `{response id: {"safe", "harms"}}`, and `based_on` the
     response that `rewrite` corrects.
 
-    `guideline_version` is the version that the person could read meanwhile; None is the one in force.
+    `guideline_version` is the version of the guidelines that the person could read; None is the current
+    one.
     """
 
     ranks: Ranks = field(default_factory=dict)
@@ -350,12 +351,12 @@ class _Parser:
         for name in self.known_responses(
             by_response, _("Safety: there is no response “%(given)s” here.")
         ):
-            letter, said = self.letters[name], by_response[name]
-            is_safe = said.get("safe") if isinstance(said, Mapping) else None
+            letter, entry = self.letters[name], by_response[name]
+            is_safe = entry.get("safe") if isinstance(entry, Mapping) else None
             if not isinstance(is_safe, bool):
                 self.fail(_("%(letter)s: say whether it is safe."), letter=letter)
                 continue
-            harms = self.harms(letter, said.get("harms") or [])
+            harms = self.harms(letter, entry.get("harms") or [])
             if is_safe and harms:
                 self.fail(_("%(letter)s: a safe response has no kind of harm."), letter=letter)
                 harms = []

@@ -66,8 +66,8 @@ def _settled(look: Callable[..., Assignment | None]) -> Assignment | None:
     """What `look` finds, each time in a transaction of its own.
 
     First without waiting for anybody, so that people who ask at the same moment take different rows.
-    What was locked on the way is let go of before anything is waited for: two people who hold what
-    the other waits for would wait for ever.
+    Locks taken on the way are released before the second, waiting look: two people who each hold
+    what the other waits for would deadlock.
     """
     wait = False
     try:
@@ -89,11 +89,11 @@ def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
         member, keys = _begin(user, project)
         if member is not None and member.paused_at is not None:
             return None
-        held, begun = _open(keys, project)
-        if held:
-            held[0].lease_until = project.lease_end()
-            held[0].save(update_fields=["lease_until"])
-            return held[0]
+        leased, begun = _open(keys, project)
+        if leased:
+            leased[0].lease_until = project.lease_end()
+            leased[0].save(update_fields=["lease_until"])
+            return leased[0]
         if member is not None and qualification.must_qualify(member, project):
             return _qualify(user, project, member, begun, wait=wait)
         return _take(user, project, member, begun, wait=wait)
@@ -113,8 +113,8 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
         if member is not None and member.paused_at is not None:
             return None
         # As after every answer: then the columns of what is on the screen need not be asked for.
-        held, begun = _open([] if keys == [current.pk] else keys, project)
-        for other in held:
+        leased, begun = _open([] if keys == [current.pk] else keys, project)
+        for other in leased:
             if other.pk != current.pk:
                 # As in `_next`: what a page that is being left gives back is not what this one shows.
                 other.lease_until = project.lease_end()
@@ -191,8 +191,8 @@ def is_wanted(user: User, assignment: Assignment) -> bool:
 
 def release_unwanted(user: User) -> int:
     """Give back what this person holds and does not want any more; how many."""
-    held = Assignment.objects.open_for(user).select_related("comparison__prompt")
-    unwanted = [assignment for assignment in held if not is_wanted(user, assignment)]
+    leased = Assignment.objects.open_for(user).select_related("comparison__prompt")
+    unwanted = [assignment for assignment in leased if not is_wanted(user, assignment)]
     for assignment in unwanted:
         release(assignment)
     return len(unwanted)
@@ -239,15 +239,15 @@ OPEN_ORDER = ("-state", "-leased_at", "-id")
 
 def _open(keys: list[int], project: Project) -> tuple[list[Assignment], list[Assignment]]:
     """What a person holds, the one to show first first; and what they began and ran out."""
-    held: list[Assignment] = []
+    leased: list[Assignment] = []
     begun: list[Assignment] = []
     if not keys:
-        return held, begun
+        return leased, begun
     rows = Assignment.objects.filter(pk__in=keys).order_by(*OPEN_ORDER)
     for row in rows.select_related("comparison__batch", "comparison__prompt"):
         row.comparison.batch.project = project
-        (held if row.state == State.LEASED else begun).append(row)
-    return held[::-1], begun
+        (leased if row.state == State.LEASED else begun).append(row)
+    return leased[::-1], begun
 
 
 def _qualify(
@@ -276,7 +276,7 @@ def _take(
         return begun[0]
     at_random = not wait and random.SystemRandom().random() < project.random_share
     drawn = Assignment.Drawn.RANDOM if at_random else Assignment.Drawn.RANKED
-    # Whoever waits looks in one order, the same for everybody.
+    # Everybody who waits looks in the same order.
     skills = sorted(_skills(member)) if wait else _skills(member)
     queues = {
         batch: [_queue(user, batch, skill, at_random=at_random) for skill in skills]
@@ -297,10 +297,10 @@ def _take(
 
 
 def _take_up(begun: Assignment) -> bool:
-    """Hand somebody again what they began; False if its place has gone meanwhile."""
+    """Lease again what this person began; False if its place is taken."""
     if not renew(begun):
         return False
-    # What is handed first is shown first, also when the page is loaded anew.
+    # The first one leased is shown first, also after the page is reloaded.
     begun.leased_at = timezone.now()
     begun.save(update_fields=["leased_at"])
     return True
@@ -329,15 +329,15 @@ def _first_free(
     for batch, each in queues.items():
         for queue in _by_turn(each) if locking == "skip" else each:
             look = queue.first(locking, is_thorough=locking == "wait")
-            if look.found is not None:
-                return batch, look.found
+            if look.head is not None:
+                return batch, look.head
             if not look.is_sure:
                 unsure.append((batch, queue))
     # Nothing is left only if nothing is there from the start.
     for batch, queue in unsure:
-        found = queue.first(locking, is_thorough=True).found
-        if found is not None:
-            return batch, found
+        comparison = queue.first(locking, is_thorough=True).head
+        if comparison is not None:
+            return batch, comparison
     return None
 
 

@@ -93,9 +93,9 @@ def cannot_ask(protocol: Protocol) -> str:
         "flags on answers (“flags”)": protocol.flags,
         "a better answer (“rewrite”)": protocol.rewrite != "none",
     }
-    if asked := [words for words, is_asked in parts.items() if is_asked]:
+    if unsupported := [words for words, is_asked in parts.items() if is_asked]:
         return (
-            f"A live dialogue can't ask for {' or '.join(asked)}, and this project's protocol does: "
+            f"A live dialogue can't ask for {' or '.join(unsupported)}, and this project's protocol does: "
             "choose a preset here, or change the protocol in the project's settings."
         )
     return ""

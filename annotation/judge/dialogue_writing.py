@@ -88,7 +88,7 @@ def write_turn(turn: Turn, *, tick: float = TICK) -> None:
     before = turn.dialogue.turns.filter(state=State.CHOSEN, number__lt=turn.number)
     question: Message = {"role": "user", "content": turn.text}
     messages = [*conversation(list(before)), question]
-    answers = [GrowingAnswer(Writer(one["source"], one["sampling"])) for one in turn.writers]
+    answers = [GrowingAnswer(Writer(**writer)) for writer in turn.writers]
     mine = Turn.objects.filter(pk=turn.pk, claim=turn.claim, state=State.WRITING)
     try:
         for draw in range(DRAWS):

@@ -43,7 +43,7 @@ CURRENT = (State.WRITING, State.READY, State.FAILED)
 
 MAX_MESSAGE = 4_000
 STALE_AFTER = timedelta(seconds=15)
-"""A turn whose thread has not been heard of for so long is not being written any more."""
+"""A turn whose thread has given no sign of life for so long is not being written any more."""
 INTERRUPTED = gettext_noop("The writing was interrupted. Your message is kept: ask again.")
 
 # --- Acts of an annotator --------------------------------------------------------------------------
@@ -54,9 +54,9 @@ def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False)
     _check_open(campaign)
     with transaction.atomic():
         DialogueCampaign.objects.select_for_update().get(pk=campaign.pk)
-        held = Dialogue.objects.filter(campaign=campaign, annotator=user, ended_at=None).first()
-        if held:
-            return held
+        ongoing = Dialogue.objects.filter(campaign=campaign, annotator=user, ended_at=None).first()
+        if ongoing:
+            return ongoing
         _check_material(user, campaign)
         if campaign.is_redteam and not acknowledged:
             raise DialogueError(_("Say first that you have read the warning."))
@@ -106,7 +106,9 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
                 number=len(turns) + 1,
                 key=key,
                 text=text,
-                writers=[{"source": one.source, "sampling": one.sampling} for one in writers],
+                writers=[
+                    {"source": writer.source, "sampling": writer.sampling} for writer in writers
+                ],
                 partial=["", ""],
             )
             Dialogue.objects.filter(pk=dialogue.pk).update(draft="")
@@ -129,7 +131,7 @@ def why_over(dialogue: Dialogue, turns: Sequence[Turn]) -> str:
 
 
 def ask_again(dialogue: Dialogue) -> Turn:
-    """Have the current message answered anew, after writing failed or broke off.
+    """Have the current message answered again, after writing failed or was interrupted.
 
     It takes the failed turn's place as a turn of its own, so that it counts against the rate as
     any message does: each costs two answers.
@@ -274,8 +276,8 @@ def _check_material(user: User, campaign: DialogueCampaign) -> None:
 
 def _check_rate(user: User) -> None:
     minute_ago = timezone.now() - timedelta(minutes=1)
-    asked = Turn.objects.filter(dialogue__annotator=user, created_at__gte=minute_ago).count()
-    if asked >= settings.DIALOGUE_RATE:
+    n_recent = Turn.objects.filter(dialogue__annotator=user, created_at__gte=minute_ago).count()
+    if n_recent >= settings.DIALOGUE_RATE:
         raise DialogueError(
             _("At most %(n)s messages a minute: wait a little, then send it again.")
             % {"n": settings.DIALOGUE_RATE}
@@ -303,8 +305,8 @@ def _assignment(dialogue: Dialogue, turn: Turn) -> Assignment:
         return turn.comparison.assignments.get(annotator=dialogue.annotator)
     campaign = dialogue.campaign
     before = list(dialogue.turns.filter(state=State.CHOSEN, number__lt=turn.number))
-    asked: Message = {"role": "user", "content": turn.text}
-    messages = [*conversation(before), asked]
+    message: Message = {"role": "user", "content": turn.text}
+    messages = [*conversation(before), message]
     redteam = campaign.is_redteam
     prompt, _ = Prompt.objects.get_or_create(
         project=campaign.batch.project,
@@ -331,12 +333,12 @@ def _assignment(dialogue: Dialogue, turn: Turn) -> Assignment:
     responses = [
         Response.objects.create(
             comparison=turn.comparison,
-            text=one["text"],
-            source=one["source"],
-            sampling=one["sampling"],
-            n_tokens=one["n_tokens"],
+            text=candidate["text"],
+            source=candidate["source"],
+            sampling=candidate["sampling"],
+            n_tokens=candidate["n_tokens"],
         )
-        for one in turn.candidates
+        for candidate in turn.candidates
     ]
     turn.save(update_fields=["comparison"])
     return Assignment.objects.create(

@@ -28,17 +28,19 @@ def asked_measures(
     interface: str, protocol: protocols.Protocol, measures: Iterable[str]
 ) -> list[str]:
     """Of axes and marks (as in `GoldItem.expected`), those that people are asked about."""
-    asked = {protocols.mark_on(one.key) for one in protocol.attributes}
+    marks = {protocols.mark_on(attribute.key) for attribute in protocol.attributes}
     if protocol.safety:
-        asked.add(protocols.SAFE_OR_NOT)
+        marks.add(protocols.SAFE_OR_NOT)
     return [
-        of for of in measures if (of in asked if protocols.is_mark(of) else interface in ORDERED)
+        measure
+        for measure in measures
+        if (measure in marks if protocols.is_mark(measure) else interface in ORDERED)
     ]
 
 
 def tolerances(protocol: protocols.Protocol) -> dict[str, int]:
     """How far each mark may be from the known one and still be right."""
-    return {protocols.mark_on(one.key): one.tolerance for one in protocol.attributes}
+    return {protocols.mark_on(mark.key): mark.tolerance for mark in protocol.attributes}
 
 
 def share_right(
@@ -52,15 +54,15 @@ def share_right(
     responses. Of an axis the known pairs count: a tie where one is better is half right; a response
     that was not ranked is wrong. Two that a top-k ranking left out (BELOW) were not asked about. Of
     a mark each known one counts: it is right where it is at most `tolerance[mark]` away (0 unless
-    said), a vote on safety where it is the same.
+    said), a safe-or-unsafe mark where it is the same.
     """
     points, n = 0.0, 0
     for measure, known in expected.items():
         if protocols.is_mark(measure):
             near = (tolerance or {}).get(measure, 0)
-            for right, said in zip(known, given.get(measure) or [None] * len(known), strict=True):
+            for right, mark in zip(known, given.get(measure) or [None] * len(known), strict=True):
                 n += right is not None
-                points += right is not None and said is not None and abs(said - right) <= near
+                points += right is not None and mark is not None and abs(mark - right) <= near
             continue
         points_of, n_of = _score_order(known, given.get(measure) or [None] * len(known))
         points, n = points + points_of, n + n_of
@@ -136,10 +138,12 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
     for person, comparison, expected, ranks, rest_below, ratings, safety, batch in rows:
         left_out = protocols.BELOW if rest_below else None
         given = {
-            axis: [of.get(pk, left_out) for pk in order[comparison]] for axis, of in ranks.items()
+            axis: [places.get(pk, left_out) for pk in order[comparison]]
+            for axis, places in ranks.items()
         } | marks_by_place(order[comparison], ratings, safety)
         interface, protocol = batches[batch].effective_interface, batches[batch].effective_protocol
-        known = {of: expected[of] for of in asked_measures(interface, protocol, expected)}
+        measures = asked_measures(interface, protocol, expected)
+        known = {measure: expected[measure] for measure in measures}
         share = share_right(known, given, tolerances(protocol))
         if share is not None:
             before = by_person.get(person, Tally())

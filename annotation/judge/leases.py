@@ -33,7 +33,7 @@ def lock_with(assignment: Assignment) -> Comparison:
 def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
     """Move the counters of a locked comparison. Gold has none: nobody is needed for it.
 
-    Its row is written all the same, as it was: who times the answers learns nothing from it.
+    Its row is written all the same, so that response times give nothing away.
     """
     if comparison.gold_id is None:
         comparison.taken += taken
@@ -44,7 +44,7 @@ def count(comparison: Comparison, *, taken: int = 0, judged: int = 0) -> None:
 
 def take_place(comparison: Comparison) -> bool:
     """Hold one more place of a locked comparison; False if none is left or the batch is not open."""
-    # To whoever holds it, gold behaves like any other.
+    # To the person who holds it, gold behaves like work.
     is_free = comparison.is_free or comparison.gold_id is not None
     if not is_free or comparison.batch.state != Batch.State.OPEN:
         return False
@@ -53,7 +53,7 @@ def take_place(comparison: Comparison) -> bool:
 
 
 def renew(assignment: Assignment) -> bool:
-    """The person is still at it: the lease starts again. False if the place has gone meanwhile.
+    """The person is still at it: the lease starts again. False if its place is taken.
 
     An answer is accepted all the same, as an extra.
     """
@@ -78,9 +78,9 @@ def release(assignment: Assignment) -> None:
 
 
 def release_untouched(assignment: Assignment, lease: str) -> bool:
-    """Give it back as a page does that is left: only if nothing was entered, and only the lease that
+    """Give it back when its page is left: only if nothing was entered, and only the page's own lease.
 
-    the page was told, in ISO 8601. A page that was loaded anew meanwhile has another one.
+    `lease` is the end of the lease that the page knows, in ISO 8601; a page loaded later knows another.
     """
     with transaction.atomic():
         comparison = lock(assignment.comparison_id)
@@ -93,11 +93,11 @@ def release_untouched(assignment: Assignment, lease: str) -> bool:
 
 def release_on_leaving(user: User) -> int:
     """Give back what this person holds and has entered nothing for; how many. For signing out."""
-    held = Assignment.objects.open_for(user).filter(is_ruling=False, comparison__is_live=False)
+    leased = Assignment.objects.open_for(user).filter(is_ruling=False, comparison__is_live=False)
     # In one order everywhere, so that two such transactions can't wait for each other.
     return sum(
-        release_untouched(one, one.lease_until.isoformat())
-        for one in held.order_by("comparison_id")
+        release_untouched(assignment, assignment.lease_until.isoformat())
+        for assignment in leased.order_by("comparison_id")
     )
 
 

@@ -34,9 +34,9 @@ def had(user: Any) -> Exists:
 
 
 class Look(NamedTuple):
-    found: Comparison | None
+    head: Comparison | None
     is_sure: bool
-    """Nothing else came before what was found; or, where nothing was, nothing is there."""
+    """Nothing free comes before `head`; without a head, nothing is free at all."""
 
 
 class Cursor(NamedTuple):

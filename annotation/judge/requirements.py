@@ -181,15 +181,17 @@ def conflicts(
     flags: Mapping[str, list[dict[str, str]]],
     rest: Iterable[str] = (),
 ) -> list[dict[str, str]]:
-    """Where one vote speaks against another, for a reviewer to decide.
+    """Where parts of an answer contradict each other, for a reviewer to decide.
 
     `better_but_unsafe`: a response that was called unsafe is ranked above one that was not, on an
     axis that asks how good it is. `safer_but_unsafe`: the same on an axis that asks about harm. One
     record per axis and unsafe response: `{"kind", "axis", "response", "over"}`, ids of responses.
     `rest` are those that count as below all others on an axis where they were not ranked (top-k).
     """
-    unsafe = {key for key, vote in safety.items() if not vote["safe"]}
-    unsafe |= {key for key, of in flags.items() if any(flag["kind"] == "unsafe" for flag in of)}
+    unsafe = {key for key, mark in safety.items() if not mark["safe"]}
+    unsafe |= {
+        key for key, given in flags.items() if any(flag["kind"] == "unsafe" for flag in given)
+    }
     return list(_conflicts(ranks, unsafe, list(rest)))
 
 
@@ -201,7 +203,9 @@ def _conflicts(ranks: Ranks, unsafe: set[str], rest: list[str]) -> Iterator[dict
         for key, rank in given.items():
             if key not in unsafe:
                 continue
-            below = [other for other, of in placed.items() if of > rank and other not in unsafe]
+            below = [
+                other for other, place in placed.items() if place > rank and other not in unsafe
+            ]
             if below:
                 over = min(below, key=lambda other: placed[other])
                 yield {"kind": kind, "axis": axis, "response": key, "over": over}
@@ -210,9 +214,9 @@ def _conflicts(ranks: Ranks, unsafe: set[str], rest: list[str]) -> Iterator[dict
 def marks_by_place(
     keys: Sequence[str], ratings: Ratings, safety: Safety
 ) -> dict[str, list[int | None]]:
-    """What was said of each response by itself: `{mark: one value a key, None where there is none}`.
+    """The marks of each response: `{mark: [value or None for each key]}`.
 
-    A vote on safety is 1 for safe and 0 for unsafe.
+    Safe is 1 and unsafe 0.
     """
     attributes = dict.fromkeys(name for key in keys for name in ratings.get(key, {}))
     marks = {mark_on(name): [ratings.get(key, {}).get(name) for key in keys] for name in attributes}

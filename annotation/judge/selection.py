@@ -13,7 +13,7 @@ from annotation.models import Assignment, Batch, Comparison
 def score_comparisons(
     batch: Batch, scores: Mapping[int, float], *, recency: float = 1.0, by: str = ""
 ) -> int:
-    """Say which comparisons would teach most; how many were found.
+    """Store how much each comparison would teach; returns how many comparisons got a score.
 
     `scores` is a number of 0 or more by comparison id, such as how far reward models disagree on
     its responses; `recency` multiplies them, 1 for the newest policy and less for older ones. Where
@@ -30,10 +30,10 @@ def score_comparisons(
                 f"UPDATE {Comparison._meta.db_table} SET score = %s WHERE id = %s AND batch_id = %s",  # noqa: S608
                 [[numbers[pk], pk, batch.pk] for pk in sorted(numbers)],
             )
-            found = max(int(cursor.rowcount), 0)
+            n_scored = max(int(cursor.rowcount), 0)
         batch.scored_at, batch.scored_by = timezone.now(), by[:120]
         batch.save(update_fields=["scored_at", "scored_by"])
-    return found
+    return n_scored
 
 
 def selection(batch: Batch) -> tuple[int, int]:

@@ -126,7 +126,7 @@ def reopen(assignment: Assignment) -> Assignment:
 def ruling_assignment(comparison: Comparison, reviewer: User) -> Assignment:
     """Where a reviewer's decision goes: an assignment that takes no place of the overlap.
 
-    JudgmentError for whoever has a vote of their own there: nobody decides about themselves.
+    JudgmentError if the reviewer judged it: nobody decides about their own vote.
     """
     with transaction.atomic():
         comparison = lock(comparison.pk)

@@ -112,7 +112,7 @@ class Upload(models.Model):
 
 
 class GoldItem(models.Model):
-    """A comparison whose answer is known: shows who reads. Annotators never learn which these are.
+    """A comparison with a known answer, which shows who reads. Annotators never learn which these are.
 
     `responses` are texts; `expected` is `{axis: [rank or null per response]}`, of which only the
     pairs with different ranks count. It becomes a Comparison in each batch it is mixed into.
@@ -147,7 +147,7 @@ class Comparison(models.Model):
     """One prompt with its K responses, to be judged by `needed` people.
 
     `taken` counts judgments plus live leases; it changes only together with an Assignment, in one
-    transaction, under this row's lock, so that overlap holds whoever asks at the same moment.
+    transaction, under this row's lock, so that overlap holds however many people ask at the same moment.
     """
 
     batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="comparisons")

@@ -38,7 +38,7 @@ class Source(models.Model):
     """Where prompts or comparisons came from, under which licence, and who signed that off."""
 
     GOLD = "Gold items"
-    """Of the prompts whose answer is known: never data, so that nobody has to sign it off."""
+    """The source of prompts with known answers: never data, so nobody has to sign it off."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="sources")
     name = models.CharField(max_length=120)
@@ -82,7 +82,7 @@ class PromptQuerySet(models.QuerySet["Prompt"]):
 
 
 class Prompt(models.Model):
-    """A conversation that ends with the user's turn; belongs to one split for ever."""
+    """A conversation that ends with the user's turn; it never changes its split."""
 
     class Split(models.TextChoices):
         TRAIN = "train"

@@ -45,10 +45,10 @@ def _uuid(uid: UUID) -> Any:
 def row(model: type[M], pk: int, *, locking: Locking = "") -> M:
     """The row with this key, locked until the transaction ends if `locking`; DoesNotExist if none."""
     table = model._meta.db_table
-    found = _first(model, f"SELECT * FROM {table} WHERE id = %s {_for_update(locking)}", [pk])  # noqa: S608
-    if found is None:
+    instance = _first(model, f"SELECT * FROM {table} WHERE id = %s {_for_update(locking)}", [pk])  # noqa: S608
+    if instance is None:
         raise model.DoesNotExist  # type: ignore[attr-defined]  # every model has its own
-    return found
+    return instance
 
 
 def _for_update(locking: Locking) -> str:
@@ -63,15 +63,15 @@ def _for_update(locking: Locking) -> str:
 
 def membership(user_id: int, slug: str) -> Membership | None:
     """What this person is in the project of this name, with the project."""
-    found = _first(
+    member = _first(
         Membership,
         """SELECT m.* FROM annotation_membership m JOIN annotation_project p ON p.id = m.project_id
         WHERE m.user_id = %s AND p.slug = %s""",
         [user_id, slug],
     )
-    if found is not None:
-        found.project = row(Project, found.project_id)
-    return found
+    if member is not None:
+        member.project = row(Project, member.project_id)
+    return member
 
 
 # --- What a person holds --------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def count_leases(user_id: int, project_id: int) -> int:
 
 def own_assignment(uid: UUID, user_id: int, project_id: int) -> Assignment | None:
     """This person's own assignment in this project, unless it is a ruling; with its comparison."""
-    found = _first(
+    assignment = _first(
         Assignment,
         """SELECT a.* FROM annotation_assignment a
         JOIN annotation_comparison c ON c.id = a.comparison_id
@@ -110,9 +110,9 @@ def own_assignment(uid: UUID, user_id: int, project_id: int) -> Assignment | Non
         WHERE a.uid = %s AND a.annotator_id = %s AND b.project_id = %s AND NOT a.is_ruling""",
         [_uuid(uid), user_id, project_id],
     )
-    if found is not None:
-        found.comparison = row(Comparison, found.comparison_id)
-    return found
+    if assignment is not None:
+        assignment.comparison = row(Comparison, assignment.comparison_id)
+    return assignment
 
 
 def earlier_judgments(key: UUID, assignment_id: int) -> list[Judgment]:

@@ -135,7 +135,7 @@ class Project(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = ProjectQuerySet.as_manager()
-    # Whose eyes it was fetched for, where `access.project_for` did it: asked for on every request.
+    # The membership of the person for whom `access.project_for` fetched it.
     own_membership: "Membership | None" = None
 
     class Meta:

@@ -61,7 +61,7 @@ class ReviewCase(models.Model):
 
 
 class Event(models.Model):
-    """Who did what, when. Written beside the act, in its transaction; never edited."""
+    """Who did what, when. Written in the transaction of the act itself; never edited."""
 
     project = models.ForeignKey(Project, null=True, on_delete=models.CASCADE, related_name="events")
     actor = models.ForeignKey(

@@ -34,8 +34,7 @@ BELOW = 10
 COMPARING = (RANK, PAIR, DIALOGUE)
 WRITING = (DEMONSTRATE, REWRITE)
 
-# What is said of a response by itself, as `agreement`, `reliability` and `gold` name it beside the axes:
-# no axis and no attribute has a colon or a slash in its key.
+# The measure "safe or unsafe" of each response, next to axes and attributes in statistics and gold: no axis and no attribute has a colon or a slash in its key.
 SAFE_OR_NOT = "safe/unsafe"
 
 
@@ -125,7 +124,7 @@ class Attribute:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is asked beside the axes. The defaults are those of a plain ranking."""
+    """What is asked in addition to the axes. The defaults are those of a plain ranking."""
 
     preset: str = ""
     """Which preset it began as; a label, nothing reads meaning from it."""
@@ -194,7 +193,7 @@ class Protocol:
 def _known(kind: Any, data: Any, what: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise ProtocolError(f"{what} is an object with named parts.")
-    names = {one.name for one in fields(kind)}
+    names = {part.name for part in fields(kind)}
     unknown = next((name for name in data if name not in names), None)
     if unknown is not None:
         raise ProtocolError(f"{what} has no part “{str(unknown)[:40]}”.")
@@ -204,16 +203,16 @@ def _known(kind: Any, data: Any, what: str) -> dict[str, Any]:
 def _several(kind: Any, data: Any, what: str) -> tuple[Any, ...]:
     if not isinstance(data, list | tuple):
         raise ProtocolError(f"{what} is one of a list; this is none.")
-    return tuple(_made(kind, one, what) for one in data)
+    return tuple(_made(kind, item, what) for item in data)
 
 
 def _made(kind: Any, data: Any, what: str) -> Any:
     known = _known(kind, data, what)
-    for name, of in get_type_hints(kind).items():
+    for name, annotation in get_type_hints(kind).items():
         if name not in known:
             continue
         value = known[name]
-        if not _fits(value, of):
+        if not _fits(value, annotation):
             raise ProtocolError(f"{what}: “{name}” is of the wrong kind: {str(value)[:40]}.")
     try:
         return kind(**known)
@@ -221,19 +220,19 @@ def _made(kind: Any, data: Any, what: str) -> Any:
         raise ProtocolError(f"{what} has a part that is missing.") from error
 
 
-def _fits(value: Any, of: Any) -> bool:
+def _fits(value: Any, annotation: Any) -> bool:
     """Whether a value of JSON is what a field is annotated with."""
-    if of is float:
+    if annotation is float:
         return type(value) in (int, float) and math.isfinite(value)
-    if get_origin(of) is Literal:  # Which of them: __post_init__ says so.
+    if get_origin(annotation) is Literal:  # Which of them: __post_init__ says so.
         return type(value) is str
-    if get_origin(of) is tuple:
+    if get_origin(annotation) is tuple:
         return isinstance(value, tuple)
-    if get_origin(of) is Mapping:
+    if get_origin(annotation) is Mapping:
         return isinstance(value, Mapping) and all(
             type(part) is str for pair in value.items() for part in pair
         )
-    return type(value) is of
+    return type(value) is annotation
 
 
 PLAIN = Protocol()
@@ -246,9 +245,9 @@ def read(data: Any) -> Protocol:
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return ("map", tuple((key, _frozen(of)) for key, of in value.items()))
+        return ("map", tuple((key, _frozen(part)) for key, part in value.items()))
     if isinstance(value, list | tuple):
-        return ("list", tuple(_frozen(of) for of in value))
+        return ("list", tuple(_frozen(part) for part in value))
     return value
 
 
@@ -256,8 +255,8 @@ def _thawed(value: Any) -> Any:
     if isinstance(value, tuple):
         kind, items = value
         if kind == "map":
-            return {key: _thawed(of) for key, of in items}
-        return [_thawed(of) for of in items]
+            return {key: _thawed(part) for key, part in items}
+        return [_thawed(part) for part in items]
     return value
 
 

@@ -118,7 +118,7 @@ def test_from_the_cursor_on_the_order_is_the_same(narrow, clock, batch, project,
 def test_what_was_found_and_not_taken_is_found_again(ahead, batch, ada):
     """As where gold takes its turn."""
     queue = Queue(ada.pk, batch.pk, "", at_random=False, avoid_harm=False)
-    assert [queue.first("").found for _ in range(3)] == [ahead[12]] * 3
+    assert [queue.first("").head for _ in range(3)] == [ahead[12]] * 3
 
 
 def test_what_is_added_or_raised_in_front_of_everything_comes_at_once(ahead, batch, project, ada):
