@@ -348,7 +348,7 @@ def test_nobody_else_is_asked_about_a_dialogue(talk, project, grace):
     say(talk)
     choose(talk)
     assert request_reannotation(project, 1.0) == 0
-    with pytest.raises(QualityError, match="who talks"):
+    with pytest.raises(QualityError, match="Only its participant"):
         ask_again(Comparison.objects.get(), grace)
 
 
@@ -494,7 +494,7 @@ def test_what_was_said_in_a_dialogue_is_frozen_as_that_of_pairs_is(asks, project
         (False, ("violence",)),
         (True, ()),
     ]
-    assert "a reason of 12 characters or more was required" in snapshot.card
+    assert "had to give a reason of 12 characters or more" in snapshot.card
     assert "with 2 kinds of harm" in snapshot.card
 
 
