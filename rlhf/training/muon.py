@@ -3,7 +3,7 @@
 Jordan, Jin, Boza, You, Cesista, Newhouse and Bernstein 2024, "Muon: An optimizer for hidden layers in
 neural networks", https://kellerjordan.github.io/posts/muon/. `torch.optim.Muon` computes the same but
 iterates in bfloat16 whatever the weights are. A CPU without bfloat16 instructions emulates that: a
-base policy then takes 15 minutes instead of 2 (docs/log/tiny_walk.md).
+step of the base policy then takes five times as long (docs/log/tiny_walk.md).
 """
 
 from collections.abc import Iterable

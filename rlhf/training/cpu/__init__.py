@@ -1,7 +1,7 @@
-"""What only makes small models fast on a CPU; the one door to it, for three callers.
+"""What only makes small models fast on a CPU, behind one door.
 
-`forward_pass` asks for hidden states, `decoding` for a decoder, `parallel` for forked processes. Each
-has its plain way beside it (transformers' own forward pass and cache, torch.distributed), which gives
+`forward_pass` asks for hidden states, `decoding` for a decoder, `parallel` for forked processes; each
+has a plain way as well (transformers' own forward pass and cache, torch.distributed), which gives
 the same up to rounding and is the one to read. Decisions 0016 and 0025 say what this folder gives and
 costs.
 """

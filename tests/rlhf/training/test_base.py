@@ -167,9 +167,9 @@ def test_packing_computes_what_one_example_at_a_time_computes():
     with torch.no_grad():
         for example in examples:
             ids = torch.tensor([example.prompt + example.response])
-            said = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
+            logits = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
             target = torch.tensor(example.response)
-            alone.append(torch.nn.functional.cross_entropy(said, target, reduction="none"))
+            alone.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))
     loss, n_tokens = train_step(model, [], examples, BaseConfig(**TINY))
     assert loss == pytest.approx(float(torch.cat(alone).mean()), rel=1e-4)
     assert n_tokens == sum(len(example) for example in examples)

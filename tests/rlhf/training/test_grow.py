@@ -121,7 +121,7 @@ def test_the_stage_writes_a_policy_that_answers_as_the_small_one_does(talker, tm
     result = result_of(folder)
     assert result["max_difference"] < 1e-4
     assert result["n_parameters"] > 2 * result["n_parameters_before"]
-    said = []
+    texts = []
     for name, policy in (("small", talker), ("large", str(folder / "policy"))):
         run = run_folder(
             tmp_path / name,
@@ -129,5 +129,5 @@ def test_the_stage_writes_a_policy_that_answers_as_the_small_one_does(talker, tm
             prompts=[prompt(i) for i in range(4)],
         )
         evaluate.main(run, StopRequest())
-        said.append([row["text"] for row in rows_of(run / "samples.jsonl")])
-    assert said[0] == said[1]
+        texts.append([row["text"] for row in rows_of(run / "samples.jsonl")])
+    assert texts[0] == texts[1]

@@ -21,10 +21,10 @@ def test_sequences_in_one_row_are_read_as_if_each_were_alone(kind, share_rows):
     # 166 tokens where the four prompts are read once: two rows; ten padded ones hold 410 and more.
     assert shape[0] == (2 if share_rows else 10)
     assert shape.numel() <= 256 if share_rows else shape.numel() > 410
-    said = forward_pass.logits(model, forward_pass.hidden_states(model, packed))
+    logits = forward_pass.logits(model, forward_pass.hidden_states(model, packed))
     for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         alone = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        assert torch.allclose(said[packed.rows == i], alone, atol=2e-4, rtol=1e-4)
+        assert torch.allclose(logits[packed.rows == i], alone, atol=2e-4, rtol=1e-4)
         assert packed.tokens[packed.rows == i].tolist() == answer
         line = packed.unpack(packed.tokens.float())[i].tolist()
         assert line == answer + [0] * (packed.width - len(answer))

@@ -66,8 +66,8 @@ def test_two_processes_learn_what_one_learns(ready, start):
     alone, together = rows_of(one / "metrics.jsonl"), rows_of(two / "metrics.jsonl")
     assert [row["step"] for row in together] == [1, 2, 3, 4]  # one of them wrote
     for a, b in zip(alone, together, strict=True):
-        told = [n for n in NUMBERS if n in a]  # the critic alone learns nothing from texts
-        assert [a[n] for n in told] == pytest.approx([b[n] for n in told], rel=1e-3, abs=1e-5)
+        names = [n for n in NUMBERS if n in a]  # the critic alone learns nothing from texts
+        assert [a[n] for n in names] == pytest.approx([b[n] for n in names], rel=1e-3, abs=1e-5)
     weights = [load_file(folder / "policy/model.safetensors") for folder in (one, two)]
     started = load_file(
         json.loads((one / "config.json").read_text())["policy"] + "/model.safetensors"

@@ -152,5 +152,5 @@ def test_sampling_returns_values_too():
     )
     with torch.no_grad():
         values = forward_pass.hidden_states(model, packed) @ weights
-    told = torch.tensor([v for a in answers for v in a[0].values])
-    assert torch.allclose(told, values, atol=1e-3, rtol=1e-4)
+    sampled_values = torch.tensor([v for a in answers for v in a[0].values])
+    assert torch.allclose(sampled_values, values, atol=1e-3, rtol=1e-4)

@@ -103,9 +103,9 @@ def test_killed_at_random_moments_two_processes_end_with_the_same_bytes(ready):
 def test_when_one_is_killed_the_first_says_so_and_ends(long):
     process, other = at_work(long)
     os.kill(other, signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "shared the work was killed (SIGKILL)" in said
+    assert "shared the work was killed (SIGKILL)" in output
     assert "SIGKILL" in read_error(long)["message"]
 
 
@@ -120,9 +120,9 @@ def test_nobody_goes_on_without_the_first(long, number):
 def test_asked_to_stop_all_stop_after_one_checkpoint(long):
     process, other = at_work(long)
     process.terminate()
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert said.count("Stopped on request") == 1
+    assert output.count("Stopped on request") == 1
     wait_until(lambda: not alive(other), seconds=10)
     assert (long / "checkpoint/manifest.json").exists()
     assert read_error(long)["kind"] == "stopped"
