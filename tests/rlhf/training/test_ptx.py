@@ -89,12 +89,12 @@ def test_the_policy_is_left_alone_while_the_critic_warms_up(ready, monkeypatch):
 def test_a_text_by_itself_counts_from_its_second_token(ready, talker):
     folder = write(ready(), [{"text": "nice red lamp"}, {"text": "nice " * 400}])
     policy = load(talker)
-    short, long = ptx.read(folder, policy, "refuse")
+    short, long = ptx.read_examples(folder, policy, "refuse")
     whole = policy.tokenizer.encode("nice red lamp")
     assert (short.prompt, short.response) == (whole[:1], whole[1:])
     assert len(long.prompt) + len(long.response) == policy.context
     policy.tokenizer.bos_token = "<|user|>"
-    begun, _ = ptx.read(folder, policy, "refuse")
+    begun, _ = ptx.read_examples(folder, policy, "refuse")
     assert (begun.prompt, begun.response) == ([policy.tokenizer.bos_token_id], whole)
 
 
@@ -132,10 +132,10 @@ def test_the_command_ends_with_exit_code_2_where_the_file_is_missing(ready):
 def test_a_line_that_is_too_long_can_be_left_out(ready, talker):
     long = {"messages": ask("nice " * 300), "response": "no"}
     folder = write(ready(), [long, KEPT[0]])
-    assert len(ptx.read(folder, load(talker), "leave_out")) == 1
+    assert len(ptx.read_examples(folder, load(talker), "leave_out")) == 1
     write(folder, [long])
     with pytest.raises(InputError, match=r"No line of data/ptx\.jsonl fits"):
-        ptx.read(folder, load(talker), "leave_out")
+        ptx.read_examples(folder, load(talker), "leave_out")
 
 
 def test_an_encoder_decoder_keeps_demonstrations_but_no_bare_texts(ready, tmp_path):
@@ -156,4 +156,4 @@ def test_an_encoder_decoder_keeps_demonstrations_but_no_bare_texts(ready, tmp_pa
     assert line["ptx_loss"] == pytest.approx(-float(torch.cat(logprobs).mean()), rel=1e-4)
     write(folder, [{"text": "nice red lamp"}])
     with pytest.raises(InputError, match="needs something for its encoder"):
-        ptx.read(folder, policy, "refuse")
+        ptx.read_examples(folder, policy, "refuse")
