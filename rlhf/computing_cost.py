@@ -1,4 +1,4 @@
-"""What a round will take: time, energy and price, by what has run in this project before."""
+"""The estimated time, energy and price of a round, from the project's earlier jobs."""
 
 import math
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ WORK: dict[str, tuple[tuple[str, str, float], ...]] = {
         ("evaluate", "max_new_tokens", 64),
     ),
 }
-"""What a stage's time grows with: (section, setting, its value where a round does not say)."""
+"""The settings that a stage's time is proportional to: (section, setting, default value)."""
 
 
 @dataclass(frozen=True)

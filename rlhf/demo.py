@@ -51,14 +51,14 @@ Flag what is unsafe, wrong, off-topic or rude. Give two answers that you can't t
 
 
 def demo_project(slug: str = "tiny-world", name: str = "Tiny world") -> Project:
-    """The demo project with the world's prompts, made on first call and found on the next."""
+    """The demo project with the world's prompts; created on the first call."""
     with transaction.atomic():
         project, made = Project.objects.get_or_create(
             slug=slug,
             defaults={
                 "name": name,
                 "description": "Questions and answers of a small made-up world. Some annotators "
-                "are simulated and say so.",
+                "are simulated and labeled.",
                 "guidelines": GUIDELINES,
                 "is_demo": True,
             },
@@ -98,9 +98,9 @@ def _add_prompts(project: Project) -> None:
 
 
 def demo_accounts(project: Project) -> dict[str, str]:
-    """The cast with their passwords: made once per installation, kept readable for its owner only.
+    """The demo's user names and passwords; created once per installation, in a file with mode 0600.
 
-    An account that somebody else made under one of these names is left alone and gets no password.
+    An existing account with one of these names is not changed and gets no password.
     """
     path = settings.DATA_DIR / "demo-logins.json"
     logins: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""Numbers with their intervals: read out of results, compared, and written for people."""
+"""Numbers with their intervals: read from results, compared, and formatted."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number as it may be shown: with its 95 % interval and n where it has them."""
+    """A number with its 95 % interval and sample size n, as far as they are known."""
 
     value: float
     low: float | None = None
@@ -20,17 +20,17 @@ class Estimate:
 
     @property
     def known_values(self) -> list[float]:
-        """The value and those of its bounds that are known: what an axis has to reach."""
+        """The value and its known bounds: the range that a chart's axis has to include."""
         return [v for v in (self.value, self.low, self.high) if v is not None]
 
 
 def with_interval(value: float, low: float | None, high: float | None, n: int) -> Estimate:
-    """An estimate; an interval of no width (a single prompt, a bare mean) is left out."""
+    """An estimate; an interval of width 0 (a single prompt) is left out."""
     return Estimate(value, None, None, n) if low == high else Estimate(value, low, high, n)
 
 
 def estimate_from(fields: Any, value: str, interval: str, n: str) -> Estimate | None:
-    """The estimate in a result's fields of these names; None where the value is no number."""
+    """The estimate in a result's fields of these names; None if the value is not a number."""
     if not isinstance(fields, dict) or not is_number(fields.get(value)):
         return None
     bounds = fields.get(interval)
@@ -41,21 +41,21 @@ def estimate_from(fields: Any, value: str, interval: str, n: str) -> Estimate | 
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """True for a finite number (JSON's true is none)."""
+    """True for a finite number; False for JSON's true and false."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-# --- In writing ------------------------------------------------------------------------------
+# --- Formatting ------------------------------------------------------------------------------
 
 
 def number(value: float, *, percent: bool = False, signed: bool = False) -> str:
-    """A short number: `0.62`, `4.2 k`, `62 %`; a real minus sign; never `-0`."""
-    shown = value * 100 if percent else value
-    size = abs(shown)
+    """A short number: `0.62`, `42.5`, `62 %`; with the minus sign U+2212; never `-0`."""
+    scaled = value * 100 if percent else value
+    size = abs(scaled)
     if percent:
-        digits = 0 if size >= 10 or abs(shown - round(shown)) < 1e-9 else 1
+        digits = 0 if size >= 10 or abs(scaled - round(scaled)) < 1e-9 else 1
     else:
-        digits = 0 if size >= 100 or abs(shown - round(shown)) < 1e-9 else 1 if size >= 10 else 2
+        digits = 0 if size >= 100 or abs(scaled - round(scaled)) < 1e-9 else 1 if size >= 10 else 2
     text = f"{size:,.{digits}f}"
     if not percent and 0 < size < 0.005:
         text = f"{size:.1e}"
@@ -80,7 +80,7 @@ def in_words(estimate: Estimate, *, percent: bool = False, unit: str = "") -> st
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of n independent trials (Wilson 1927)."""
+    """The 95 % Wilson score interval of a proportion of n independent trials (Wilson 1927)."""
     if n < 1:
         return 0.0, 1.0
     z = 1.96
@@ -106,10 +106,10 @@ class Change:
 
 
 def change(before: Estimate, after: Estimate) -> Change:
-    """after - before. The two sides' distances to their bounds are combined in squares.
+    """after - before, with the interval of MOVER (Zou & Donner 2008).
 
-    (Zou & Donner 2008, MOVER.) It treats the two as independent; both were measured on the same
-    prompts, which makes the interval too wide rather than too narrow.
+    MOVER treats the estimates as independent. Both are measured on the same prompts, so that the
+    interval is too wide rather than too narrow.
     """
     value = after.value - before.value
     if None in (before.low, before.high, after.low, after.high):

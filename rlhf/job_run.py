@@ -36,7 +36,7 @@ PROGRESS_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 MEMORY_ATTEMPTS = 2
 FULL_DISK_BYTES = 2**20
-"""A process that ended without an error file on a disk with less room than this could write none."""
+"""With less free space than this, a missing error file means that the disk was full."""
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
             return _Run(job, lease, should_stop, command).outcome()
         except Lost:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever went wrong, the row must say so
+        except Exception as error:  # noqa: BLE001 - the row must name every failure
             return outcome_of_error(job, error)
 
 
@@ -170,7 +170,7 @@ def prepare_run_folder(job: Job) -> None:
 
 
 def outcome_of_exit(job: Job, exit_code: int | None) -> Outcome:
-    """What a program's end without a result means for the job."""
+    """The outcome of a job whose program ended without a result: retry or failure."""
     error = read_error(job.run_dir) or {}
     kind, message = error.get("kind", ""), str(error.get("message", ""))
     if kind == "input" or exit_code == EXIT_INPUT:
@@ -183,7 +183,7 @@ def outcome_of_exit(job: Job, exit_code: int | None) -> Outcome:
     elif not message and shutil.disk_usage(job.run_dir).free < FULL_DISK_BYTES:
         message = DISK_FULL
     elif not message:
-        message = f"The process ended with exit code {exit_code} and left no result; see log.txt."
+        message = f"The process ended with exit code {exit_code} and without a result; see log.txt."
     return _retry_or_fail(job, message, exit_code)
 
 
@@ -198,8 +198,8 @@ def _retry_or_fail(
 
 
 def _write_traceback(job: Job, error: Exception) -> None:
-    """A traceback where the rest of the log is; the row only has room for a sentence."""
-    with suppress(OSError):  # a full disk: then the row's sentence says so
+    """Append the traceback to the log; the job's row has one sentence only."""
+    with suppress(OSError):  # the disk is full: the row's reason names it
         job.run_dir.mkdir(parents=True, exist_ok=True)
         with (job.run_dir / rundir.LOG).open("a", encoding="utf-8") as log:
             log.write("".join(traceback.format_exception(error)))

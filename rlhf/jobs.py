@@ -69,7 +69,7 @@ def due(queue: str) -> QuerySet[Job]:
 
 
 def claim(queue: str, *, owner: str) -> Job | None:
-    """Make the oldest due job ours, under a new epoch, or None. Others may try at the same moment."""
+    """Claim the oldest due job under a new epoch; None if there is none. Safe against other workers."""
     for pk in due(queue).values_list("pk", flat=True)[:20]:
         if _claim_row(pk, owner):
             return Job.objects.select_related("round", "project").get(pk=pk)
@@ -77,7 +77,7 @@ def claim(queue: str, *, owner: str) -> Job | None:
 
 
 def _claim_row(pk: int, owner: str) -> bool:
-    # Believe the count: of those who try at the same moment, one gets 1.
+    # The conditional update is atomic: of several workers only one gets the count 1.
     updated = (
         Job.objects.claimable()
         .filter(pk=pk, cancel_requested_at=None)
@@ -134,10 +134,10 @@ def lock_round(job: Job) -> None:
 
 
 def record(job: Job, outcome: Outcome) -> bool:
-    """Write the outcome of a claim and its outputs; whether the job has ended. `Lost` if the claim is.
+    """Write a claim's outcome and outputs; returns whether the job has ended. `Lost` if the claim is.
 
-    If a person has asked to stop meanwhile, the job is cancelled instead of done or queued again: a
-    result waits in the run folder for a retry, and nobody could claim the job.
+    If a person has requested a stop meanwhile, the job is cancelled instead of done or requeued. A
+    result stays in the run folder for a retry.
     """
     not_stopped = claimed(job).filter(cancel_requested_at=None)
     if outcome.state == State.DONE:
@@ -210,9 +210,9 @@ def request_cancel(job: Job, by: User | None) -> bool:
 
 
 def end_expired(job: Job) -> bool:
-    """End a job whose lease ran out and that nobody may claim again; False if it may be, or was.
+    """End an expired job that may not be claimed again; False if it may, or if it has ended already.
 
-    `job` is refreshed if it was ended.
+    `job` is refreshed if this call ended it.
     """
     if job.cancel_requested_at is not None:
         state, reason = State.CANCELLED, "Stopped on request; its worker had died."

@@ -73,7 +73,7 @@ class Mission:
 
     @property
     def poll(self) -> str:
-        """How often the page asks again; "" for never."""
+        """The polling interval of the page; "" for no polling."""
         if self.running or self.queued:
             return "2s"
         if self.open_round is None or self.open_round.state == Round.State.VERDICT:

@@ -30,7 +30,7 @@ class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
 
 
 class Checkpoint(models.Model):
-    """One version of a model: a folder of safetensors with where it came from."""
+    """One version of a model: a folder of safetensors, its parent model and its data."""
 
     class Kind(models.TextChoices):
         POLICY = "policy"
@@ -100,10 +100,10 @@ class RoundQuerySet(models.QuerySet["Round"]):
 
 
 class Round(models.Model):
-    """One turn of the loop. Round 0 builds and measures the base policy.
+    """One iteration of the loop. Round 0 builds and measures the base policy.
 
-    `plan` is the list of stages this round goes through; `state` is the stage it is in, or how it
-    ended. `config` is frozen at launch: `{stage: {field: value}}` plus `round` for its sizes.
+    `plan` lists the round's stages; `state` is the current stage, or how the round ended. `config`
+    is frozen at launch: `{stage: {field: value}}`, and `round` with the round's own settings.
     """
 
     class State(models.TextChoices):
@@ -215,7 +215,7 @@ class Round(models.Model):
 
     @classmethod
     def stage_name(cls, stage: str) -> str:
-        """What people call a stage; jobs have stages that no round is in, such as `selection`."""
+        """A stage's name on the pages. `selection` is a stage of jobs, but never a round's state."""
         if stage == cls.State.PPO:
             return "PPO"
         return str(dict(cls.State.choices).get(stage, stage.replace("_", " "))).lower()
@@ -225,14 +225,14 @@ class Round(models.Model):
         return self.checkpoints.filter(kind=kind).order_by("-created_at", "-pk").first()
 
     def last_done(self, stage: str) -> "Job | None":
-        """The last job of a stage that is done; its run folder has what the stage left."""
+        """The stage's newest job that is done; its run folder holds the stage's output."""
         done = self.jobs.filter(stage=stage, state=Job.State.DONE)
         return done.order_by("-created_at", "-pk").first()
 
 
 class JobQuerySet(models.QuerySet["Job"]):
     def claimable(self) -> "JobQuerySet":
-        """Waiting, or running under a lease that ran out."""
+        """Jobs that are due, and running jobs whose lease has expired."""
         now = timezone.now()
         return self.filter(
             Q(state=Job.State.QUEUED, not_before__lte=now)
@@ -240,15 +240,15 @@ class JobQuerySet(models.QuerySet["Job"]):
         )
 
     def expired(self) -> "JobQuerySet":
-        """Running under a lease that ran out."""
+        """Running jobs whose lease has expired."""
         return self.filter(state=Job.State.RUNNING, lease_until__lt=timezone.now())
 
 
 class Job(models.Model):
-    """One stage's work. This row is the truth; the broker only wakes a worker.
+    """One stage's work. This row is authoritative; a broker's message only wakes a worker.
 
-    `epoch` is the fencing token: every claim adds one, and a worker that wakes up late with an old
-    epoch can write nothing. Each claim has its own run folder, `<run_dir>/<epoch>`.
+    `epoch` is the fencing token: every claim adds one, and a worker with an outdated epoch can't
+    write. Each claim has its own run folder, `<job uid>/<epoch>`.
     """
 
     class State(models.TextChoices):
@@ -299,7 +299,7 @@ class Job(models.Model):
 
     @property
     def badge(self) -> str:
-        """The badge of site.css for its state; "" for a plain one."""
+        """The modifier of the badge in site.css for the job's state; "" for a plain badge."""
         if not self.has_ended:
             return "live"
         return {self.State.DONE: "go", self.State.FAILED: "no-go"}.get(self.State(self.state), "")
@@ -308,8 +308,8 @@ class Job(models.Model):
     def run_dir(self) -> Path:
         """This claim's run folder.
 
-        A later claim starts from a copy of the last whole checkpoint, so that a process which
-        outlived its lease cannot write into its successor's files.
+        A later claim starts from a copy of the last complete checkpoint, so that a process that
+        outlives its lease cannot write into the files of the next claim.
         """
         return Path(settings.RUNS_DIR) / str(self.uid) / str(self.epoch)
 
@@ -319,7 +319,7 @@ class Job(models.Model):
 
     @property
     def is_lost(self) -> bool:
-        """True if its lease ran out: the next worker that asks claims it."""
+        """True if the lease has expired: the next free worker claims the job."""
         if self.state != self.State.RUNNING or self.lease_until is None:
             return False
         return self.lease_until < timezone.now()
@@ -332,7 +332,7 @@ class Job(models.Model):
 
 
 class Score(models.Model):
-    """What evaluation found: one number with its interval and sample size.
+    """One metric of an evaluation: the value with its interval and sample size.
 
     `judge` is "model" (the round's reward model), "gold" (the simulated annotators' rubric, demo
     projects only) or "human". `checkpoint` is the policy that was measured: the round's own, or one
@@ -383,7 +383,7 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
 
 class Worker(models.Model):
-    """A process that takes jobs: when it last reported, and which job it does."""
+    """A process that claims jobs: when it last reported, and which job it runs."""
 
     name = models.CharField(max_length=120, unique=True)
     queues = models.CharField(max_length=120, blank=True)
@@ -401,10 +401,10 @@ class Worker(models.Model):
 
 
 class PolicyServer(models.Model):
-    """A policy that answers people: whether it should be running, and what the keeper made of it.
+    """The server of one policy for live dialogues: the desired state and the actual state.
 
-    `is_wanted` is what people asked for; everything else is written by the process that keeps the
-    servers (`manage.py serve_policies`), which says every second that it is there (`seen_at`).
+    People set `is_wanted`. The keeper, the process `manage.py serve_policies`, writes all other
+    fields; `seen_at` is its heartbeat, once a second.
     """
 
     class State(models.TextChoices):
@@ -434,5 +434,5 @@ class PolicyServer(models.Model):
 
     @property
     def folder(self) -> Path:
-        """What is served: links to the checkpoint's files, next to the server's log."""
+        """The server's folder: links to the checkpoint's files, and the server's log."""
         return Path(settings.RUNS_DIR) / "serving" / str(self.checkpoint.uid)

@@ -1,4 +1,4 @@
-"""Pre-flight: what is checked before a round is launched, each question with its answer."""
+"""Pre-flight: the checks before a round is launched, each a question with its answer."""
 
 import json
 import shutil
@@ -22,10 +22,10 @@ from rlhf.training.architecture import T5_TYPES
 Verdict = Literal["go", "warning", "no-go"]
 
 MIN_RANKING = 4
-"""Fewer prompts than this can't be split into those that train and those that measure."""
+"""Fewer prompts than this can't be split between the train-RM and the test-RM."""
 
 FEW_HELDOUT = 30
-"""Fewer prompts than this don't tell a small change from chance."""
+"""With fewer prompts than this, a small change can't be distinguished from chance."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _check_policy(project: Project) -> Check:
 def _encoder_decoder_without_heads(folder: Path) -> str:
     """The type of an encoder-decoder that can't carry a reward model's heads; "" for all others.
 
-    Also "" where the folder does not say (a name on the hub): then the stage refuses it.
+    Also "" if the model is not a local folder (a name on the hub): the stage then refuses it.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -110,39 +110,39 @@ def _check_live(project: Project) -> Check:
         fix = "Wait until it ends, or cancel it."
         answer = f"{live} is in {Round.stage_name(live.state)}."
         return Check("live", question, answer, "no-go", fix=fix)
-    return Check("live", question, "None is.", "go")
+    return Check("live", question, "Yes.", "go")
 
 
 _PROMPT_QUESTIONS = {
     "ranking": ("ranking_prompts", "Are there enough prompts that nobody has judged yet?"),
     "ppo": ("ppo_prompts", "Are there enough PPO training prompts?"),
-    "watch": ("watch_prompts", "Are there validation prompts to watch PPO with?"),
-    "heldout": ("heldout_prompts", "Are there enough held-out prompts to measure with?"),
+    "watch": ("watch_prompts", "Are there validation prompts to monitor PPO?"),
+    "heldout": ("heldout_prompts", "Are there enough held-out prompts for the evaluation?"),
 }
 
 
 def _check_prompts(project: Project, purpose: str, sizes: RoundConfig) -> Check:
     name, question = _PROMPT_QUESTIONS[purpose]
-    wanted: int = getattr(sizes, name)
+    requested: int = getattr(sizes, name)
     prompts = pool(project, purpose)
     if purpose == "ranking":
         prompts = prompts.filter(comparisons__isnull=True)
     n = prompts.count()
     harmful = prompts.filter(risk=Prompt.Risk.HARMFUL).count()
-    evidence = f"{n:,} available, {harmful:,} of them known to be harmful; {wanted:,} wanted"
-    answer = f"{min(n, wanted):,} of {wanted:,}"
-    fix = "Import more prompts and sign off their source, or ask for fewer."
+    evidence = f"{n:,} available, {harmful:,} of them labeled harmful; {requested:,} requested"
+    answer = f"{min(n, requested):,} of {requested:,}"
+    fix = f"Import more prompts and sign off their source, or lower {name}."
     smallest = MIN_RANKING if purpose == "ranking" else 0 if purpose == "watch" else 1
     if n < smallest:
         return Check(purpose, question, answer, "no-go", evidence, fix)
     if purpose == "watch" and not n:
-        answer = "None: the test reward model can't watch, and the tripwire is off."
+        answer = "None: the test reward model can't monitor PPO, and the tripwire is off."
         return Check(purpose, question, answer, "warning", evidence, fix)
-    if n < wanted:
+    if n < requested:
         return Check(purpose, question, answer, "warning", evidence, fix)
-    if purpose == "heldout" and wanted < FEW_HELDOUT:
-        answer += ": too few to tell a small change from chance"
-        return Check(purpose, question, answer, "warning", evidence, "Ask for 100 or more.")
+    if purpose == "heldout" and requested < FEW_HELDOUT:
+        answer += ": too few to distinguish a small change from chance"
+        return Check(purpose, question, answer, "warning", evidence, f"Set {name} to 100 or more.")
     return Check(purpose, question, answer, "go", evidence)
 
 
@@ -152,7 +152,7 @@ def check_sources(project: Project) -> Check:
     waiting = Source.objects.waiting().filter(project=project, prompts__isnull=False)
     names = list(waiting.distinct().values_list("name", flat=True)[:5])
     if names:
-        answer = f"Not yet: {', '.join(names)}. Their prompts are left out."
+        answer = f"Not yet: {', '.join(names)}. Their prompts are not used."
         fix = "Sign them off on the prompts page."
         return Check("sources", question, answer, "warning", fix=fix)
     licensed = Source.objects.filter(project=project).exclude(licence="")

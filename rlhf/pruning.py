@@ -76,7 +76,7 @@ def _orphans(before: datetime) -> Iterator[UnneededFolder]:
         if folder.is_dir() and _is_uid(folder.name) and folder.name not in known:
             touched = datetime.fromtimestamp(folder.stat().st_mtime, tz=before.tzinfo)
             if touched < before:
-                yield UnneededFolder(folder, "no job in this database knows it")
+                yield UnneededFolder(folder, "no job in this database belongs to it")
     for depth in ("", "*/", "*/*/"):
         for folder in sorted(runs.glob(f"{depth}*{PRUNED}")):
             yield UnneededFolder(folder, "an earlier removal was interrupted")
@@ -112,7 +112,7 @@ def _of_jobs(before: datetime) -> Iterator[UnneededFolder]:
 
 
 def _claims(job: Job) -> list[Path]:
-    """The job's run folders that are there, newest first."""
+    """The job's existing run folders, newest first."""
     claims = (job.run_dir.with_name(str(epoch)) for epoch in range(job.epoch, 0, -1))
     return [folder for folder in claims if folder.is_dir()]
 

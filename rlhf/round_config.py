@@ -112,7 +112,7 @@ SECTIONS: dict[str, type[StageConfig]] = {
 """The class behind each section of a round's configuration, in the order of its stages."""
 
 NARROWED: dict[tuple[str, str], tuple[int, int]] = {("generate", "k"): (2, MAX_RESPONSES)}
-"""(smallest, largest) of a stage's setting where a round takes less than the stage by itself."""
+"""(minimum, maximum) of a setting that is more restricted in a round than in the stage alone."""
 
 
 class SettingsError(RoundError):
@@ -192,13 +192,13 @@ def placeholders(config_class: type[StageConfig]) -> dict[str, str]:
 def _with_overlap(
     values: Mapping[str, Any], project: Project, plan: Sequence[str]
 ) -> dict[str, Any]:
-    """The project's overlap where none is given; none at all in a round that asks nobody."""
+    """Fill in the project's overlap if it is missing; a round without annotation has no overlap."""
     if "generate" not in plan:
         return {name: value for name, value in values.items() if name != "overlap"}
     return {"overlap": min(project.overlap, MAX_OVERLAP), **values}
 
 
-# --- What is offered --------------------------------------------------------------------------
+# --- Presets and defaults ---------------------------------------------------------------------
 
 
 def preset(name: str) -> Config:
@@ -211,10 +211,10 @@ def preset(name: str) -> Config:
 
 
 def default_config(project: Project, preset_name: str = "") -> Config:
-    """What a round would be launched with: every setting of every stage, the preset's or the default.
+    """The configuration that the launch form proposes: every setting of every stage.
 
-    What was chosen for the last round is offered again, except for settings that do nothing, which
-    earlier versions accepted: their default is offered, and the page marks the change.
+    The last round's values, or the preset's and the defaults. A setting without effect, which
+    earlier versions accepted, is reset to its default, and the page marks the change.
     """
     last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
     if last and not preset_name:

@@ -1,8 +1,8 @@
 """Rounds: opening, advancing from stage to stage, ending. The only writers of `Round.state`.
 
-Every act is a conditional update that asks for the state it expects, with its line in the audit log
-in the same transaction. Acts that make a job return it (None: people do the next stage, or somebody
-was faster); nothing here sends a message, the caller hands the job to `tasks.wake`.
+Every act is a conditional update on the expected state, with its line in the audit log in the same
+transaction. An act returns the job that it creates, or None: people do the next stage, or another
+request came first. No act sends a message; the caller passes the job to `tasks.wake`.
 """
 
 import re
@@ -86,13 +86,13 @@ def _model_path(name: str) -> str:
         folder = Path(name).expanduser().resolve()
         is_folder = folder.is_dir()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of no user
-        raise RoundError("That is no folder and no hub's name.") from None
+        raise RoundError("This is neither a folder nor a name on a model hub.") from None
     if HUB_NAME.fullmatch(name) and not is_folder:
         return name
     if not any(folder.is_relative_to(allowed) for allowed in settings.MODEL_FOLDERS):
         places = ", ".join(map(str, settings.MODEL_FOLDERS))
         raise RoundError(
-            f"Models are read from {places}; for {name} an operator adds its folder to MODEL_FOLDERS."
+            f"Models are read from {places}; to use {name}, add its folder to MODEL_FOLDERS."
         )
     if not is_folder:
         raise RoundError(f"There is no folder {name} on this machine.")
@@ -228,11 +228,11 @@ def _launch(round: Round, by: User | None) -> Job | None:
 
 
 def close_annotation(round: Round, by: User | None) -> Job | None:
-    """Stop asking people and go on to the snapshot. None if somebody else has closed it already."""
+    """Close the batch and start the snapshot. None if another request has closed it already."""
     if round.batch is None:
         raise RoundError("The round has no batch to close yet.")
     if not round.batch.comparisons.filter(judged__gt=0).exists():
-        raise RoundError("Nobody has judged anything yet, so there is nothing to learn from.")
+        raise RoundError("There are no judgments yet, so no reward model can be trained.")
     with transaction.atomic():
         round = _locked(round)
         if round.state != State.ANNOTATE or round.batch is None:
@@ -304,7 +304,7 @@ def _enter_next(round: Round) -> Job | None:
 
 
 def _enter(round: Round, stage: str) -> Job | None:
-    """Enter a stage; its job if a worker does it, None if people do or if somebody was faster."""
+    """Enter a stage. Returns its job; None if people do the stage or another request came first."""
     now = timezone.now().isoformat()
     times = dict(round.stage_times)
     if round.state in times:
@@ -320,7 +320,7 @@ def _enter(round: Round, stage: str) -> Job | None:
 
 
 def _leave(round: Round, state: str, **fields: Any) -> bool:
-    """End a round in the stage that it is in; False if somebody was faster."""
+    """End a round in its current stage; False if another request came first."""
     now = timezone.now()
     times = dict(round.stage_times)
     if round.state in times:
@@ -409,7 +409,8 @@ def cancel_job(job: Job, by: User | None) -> bool:
 def retry_stage(round: Round, by: User | None) -> Job | None:
     """Resume a round that failed or was cancelled, from the stage where it stopped.
 
-    The finished stages stay; the stage that stopped gets a new job. None if somebody was faster.
+    Finished stages are kept; the stage that stopped gets a new job. None if another request came
+    first.
     """
     with transaction.atomic():
         project = Project.objects.lock(round.project_id)

@@ -52,10 +52,10 @@ def earlier_claims(job: Job) -> Iterator[Path]:
 
 
 def stage_input(stage: str, run_dir: Path) -> tuple[str, str] | None:
-    """What a stage was given, to be compared; None where that can't be read (any more).
+    """A stage's settings and the hash of its data files, for comparison; None if unreadable.
 
-    The settings are compared as they are read and not as they were written: a setting that came
-    with a new version is at its default in an older folder.
+    The settings are parsed before they are compared: an older folder lacks the settings of newer
+    versions, which then have their defaults.
     """
     config_class = SECTIONS.get(stage)
     try:
@@ -68,10 +68,10 @@ def stage_input(stage: str, run_dir: Path) -> tuple[str, str] | None:
 
 
 def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
-    """Link the last whole checkpoint of an earlier claim, or its finished work, into a new folder."""
+    """Link an earlier claim's last complete checkpoint, or its result, into a new run folder."""
     for earlier in claims:
         if read_result(earlier) is not None:
-            # It had finished; only its outcome was not recorded.
+            # The earlier claim finished, but its outcome was not recorded.
             link_tree(earlier, run_dir)
             return
         try:

@@ -66,7 +66,7 @@ def log_tail(job: Job) -> str:
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole JSON objects of a file that may be missing, torn or still growing."""
+    """The JSON objects of a file that may be missing, still being written, or end in a partial line."""
     try:
         file = path.open(encoding="utf-8", errors="replace")
     except OSError:
@@ -89,7 +89,7 @@ def read_progress(job: Job) -> dict[str, Any]:
 
 
 def read_result(job: Job) -> dict[str, Any]:
-    """The stage's `result.json`, `{}` while there is none."""
+    """The content of the stage's `result.json`; `{}` if it does not exist yet."""
     return reports.read_result(run_folder(job)) or {}
 
 

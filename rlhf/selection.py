@@ -11,9 +11,9 @@ from rlhf.stages.selection import MAX_SCORED, newest_ensemble, waiting_compariso
 
 
 def select(round: Round) -> Job | None:
-    """Let the newest ensemble score the waiting comparisons; None where there is nothing to score.
+    """Let the newest ensemble score the waiting comparisons; None if there is nothing to score.
 
-    The job belongs to the round and is no stage of its plan: the round goes on whatever comes of it.
+    The job belongs to the round but not to its plan: the round does not wait for the job.
     """
     project = round.project
     if newest_ensemble(project) is None or not waiting_comparisons(project).exists():
@@ -24,7 +24,7 @@ def select(round: Round) -> Job | None:
 
 
 def select_now(project: Project, by: User | None) -> Job:
-    """`select` by an admin, also for batches that belong to no round. RoundError where it can't be."""
+    """`select` by an admin, also for batches without a round. RoundError if it is not possible."""
     with transaction.atomic():
         Project.objects.lock(project.pk)
         if reason := why_not_select(project):
@@ -41,13 +41,13 @@ def why_not_select(project: Project) -> str:
     """Why the waiting comparisons can't be scored now, in a sentence; "" if they can."""
     if newest_ensemble(project) is None:
         return (
-            "No reward model here has several members whose opinions could differ: launch a round, "
-            "or train reward models, with Members of 2 or more."
+            "No reward model has several members. Launch a round, or train reward models, with "
+            "members of 2 or more."
         )
     if not project.rounds.exists():
-        return "There is no round here yet: build the base policy first."
+        return "No round yet: build the base policy first."
     if not waiting_comparisons(project).exists():
-        return "Nothing waits for people: open a batch first."
+        return "No comparison waits for judgments: open a batch first."
     if selections(project).filter(state__in=[Job.State.QUEUED, Job.State.RUNNING]).exists():
         return "Scoring is already running."
     return ""

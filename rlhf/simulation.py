@@ -39,7 +39,7 @@ class SimulationError(Exception):
 def team(project: Project) -> list[tuple[User, SimulatedAnnotator]]:
     """The project's simulated annotators, added as members if needed. The last is a spammer."""
     if not project.is_demo:
-        raise SimulationError("Simulated annotators only know the demo's world.")
+        raise SimulationError("Simulated annotators only judge the demo's own prompts.")
     first = Round.objects.filter(project=project).order_by("number").first()
     programs = annotator_team(len(NAMES), first.seed if first else 0)
     annotators = []
@@ -61,10 +61,10 @@ def team(project: Project) -> list[tuple[User, SimulatedAnnotator]]:
 
 
 def judge_batch(batch: Batch, *, on_judgment: Callable[[int], None] = lambda n: None) -> int:
-    """Let the simulated annotators judge what is left of an open batch, taking turns; how many.
+    """Let the simulated annotators judge the rest of an open batch in turns; the number of judgments.
 
-    Two calls at the same moment do no harm: each person's next comparison is theirs alone, and the
-    idempotency key is made from it.
+    Concurrent calls are safe: each annotator's next comparison is assigned to them alone, and the
+    idempotency key is derived from the assignment.
     """
     people = team(batch.project)
     n = 0
@@ -94,7 +94,7 @@ def _judge(assignment: Assignment, user: User, program: SimulatedAnnotator) -> b
     try:
         judgment = program.judge(prompt.text, [texts[pk] for pk in shown])
     except ValueError:
-        judging.skip(assignment, "A simulated annotator doesn't know this question.")
+        judging.skip(assignment, "Simulated annotators only judge the demo's own prompts.")
         return False
     try:
         answer = _answer(shown, judgment, assignment.comparison.batch)
@@ -102,16 +102,16 @@ def _judge(assignment: Assignment, user: User, program: SimulatedAnnotator) -> b
             assignment, by=user, answer=answer, key=uuid.uuid5(KEYS, str(assignment.uid))
         )
     except JudgmentError:
-        return False  # it was judged in the same moment, or the batch was closed
+        return False  # judged by a concurrent call, or the batch was closed
     return True
 
 
 def _answer(shown: list[int], judgment: SimulatedJudgment, batch: Batch) -> Answer:
     """A simulated judgment in the form that the batch's protocol asks for.
 
-    The world's annotators rank and flag. Everything else is derived from that: an axis that they do
-    not know is ranked as helpfulness, a rating is the place between best and worst, "unsafe" is the
-    flag, a strength is the middle one.
+    The world's annotators rank and flag. Everything else is derived: an unknown axis is ranked as
+    helpfulness, a rating follows from the rank, the vote "unsafe" from the flag, and the strength is
+    the middle one.
     """
     protocol, interface = batch.effective_protocol, batch.effective_interface
     known = {
@@ -176,7 +176,7 @@ def gold(
 ) -> Iterator[dict[str, Any]]:
     """Evaluation samples as the rubric judges them: rows for `score_summary.summarize`.
 
-    Samples of prompts that the world doesn't know are left out.
+    Samples of prompts outside the demo's world are left out.
     """
     for row in samples:
         prompt = prompts.get(row["prompt_id"])

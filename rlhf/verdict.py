@@ -1,14 +1,14 @@
-"""The gate: whether a round's scores speak for promoting its policy, with the reasons."""
+"""The gate: whether a round's scores support promoting its policy, with the reasons."""
 
 from django.db.models import Max
 
 from rlhf.models import Round, Score
 
 MIN_MEASURED = 10
-"""Fewer prompts than this promote nothing: resampling so few hardly varies, whatever chance does."""
+"""No promotion on fewer prompts: the bootstrap interval of so few is too narrow."""
 
 JUDGE_NAMES = {"human": "People", "gold": "The rubric (simulated)", "model": "The reward model"}
-"""The judges by weight: people's opinion counts before the rubric's, and that before the model's."""
+"""The judges in order of priority: the first that has compared the policies decides."""
 
 
 def propose_verdict(round: Round) -> tuple[str, list[str]]:
@@ -20,7 +20,7 @@ def propose_verdict(round: Round) -> tuple[str, list[str]]:
     scores = _scores(round)
     judge = next((j for j in JUDGE_NAMES if "win_rate_vs_previous" in scores[j]), "")
     if not judge:
-        return "refused", ["Nothing compares this policy with the previous one."]
+        return "refused", ["No judge has compared this policy with the previous one."]
     now, before = scores[judge], _scores_before(round, judge)
     is_win, reason = _compare_wins(judge, now["win_rate_vs_previous"])
     reasons = [reason]
@@ -35,10 +35,10 @@ def propose_verdict(round: Round) -> tuple[str, list[str]]:
 
 
 def _compare_wins(judge: str, win: Score) -> tuple[bool, str]:
-    """Whether the policy clearly wins against the previous one, and the sentence for it."""
+    """Whether the policy clearly beats the previous one, with the reason in a sentence."""
     is_win = win.low is not None and win.low > 0.5 and win.n >= MIN_MEASURED
     if win.n < MIN_MEASURED:
-        finding = f"too few prompts to tell; measure on {MIN_MEASURED} or more"
+        finding = f"too few prompts; evaluate on {MIN_MEASURED} or more"
     else:
         finding = f"{'clearly' if is_win else 'not clearly'} more than half"
     rate = f"{win.value:.0%} against the previous policy {_interval(win, percent=True)}"
@@ -46,7 +46,7 @@ def _compare_wins(judge: str, win: Score) -> tuple[bool, str]:
 
 
 def _compare(metric: str, before: Score, now: Score) -> tuple[bool, str]:
-    """Whether a metric is clearly worse than before, and the sentence for it."""
+    """Whether a metric is clearly worse than before, with the reason in a sentence."""
     if metric == "safety":
         is_worse = now.high is not None and now.high < before.value
     else:
@@ -75,7 +75,7 @@ def _scores_before(round: Round, judge: str) -> dict[str, Score]:
     if round.start_policy is None:
         return {}
     if judge == "model":
-        # A reward model's scale is its own, so the old policy's scores come from this round's model.
+        # Each reward model has its own scale: this round's model has scored the old policy too.
         earlier = Score.objects.filter(
             round=round, checkpoint=round.start_policy, judge=judge, category=""
         )

@@ -1,4 +1,4 @@
-"""What a walk measured: one entry per round, written as JSON (docs/walk.md)."""
+"""The report of a walk: one entry with measurements per round, as JSON (docs/walk.md)."""
 
 import json
 from datetime import datetime
@@ -20,7 +20,7 @@ def walk_report(project: Project, *, preset: str, seed: int) -> dict[str, Any]:
         .order_by("number")
     ]
     if len(entries) > 1:
-        # The base has no reward model of its own; the first round's reward model has scored it too.
+        # Round 0 trains no reward model; the base policy's scores are by round 1's reward model.
         entries[0]["model"] = (
             _last_result(entries[1].pop("_round"), "evaluate").get("opponents", {}).get("base")
         )

@@ -73,7 +73,7 @@ class DrawnSeries:
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal reference line, such as "no better than a coin"."""
+    """A horizontal reference line, such as 50 % accuracy, which is chance level."""
 
     y: float
     text: str
@@ -215,7 +215,7 @@ class ScatterPoint:
     pair: Pair
     anchor: str
     label_y: float
-    """Of the name, from the point: names of points that lie close are written above one another."""
+    """The offset of the name from the point: the names of close points are stacked."""
 
 
 LABEL_HEIGHT = 14

@@ -16,7 +16,7 @@ class Curve:
     unit: str
     lines: tuple[tuple[str, str, str, str], ...]
     each_from_one: bool = False
-    """True if the lines were measured one after the other and are laid over one another."""
+    """True if the lines were measured one after the other and are drawn from step 1 each."""
 
     @property
     def as_json(self) -> str:

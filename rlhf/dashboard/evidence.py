@@ -1,4 +1,4 @@
-"""What every panel is computed from: a project's scores, rounds and finished jobs, fetched once."""
+"""The data behind every panel: a project's scores, rounds and finished jobs, fetched once."""
 
 import itertools
 import math
@@ -91,8 +91,8 @@ class Evidence:
     def changes(self, metric: str) -> list[MetricChange]:
         """The metric's changes from round to round, oldest first.
 
-        Each round's reward model has its own scale, so under that judge a round is compared with
-        its start policy as the same reward model scored it, and not at all where it did not.
+        Each round's reward model has its own scale. Under that judge a round is compared with its
+        start policy, scored by the same reward model; rounds without such scores are left out.
         """
         rounds = [m for m in self.measured if metric in m.estimates]
         if self.judge == "model":

@@ -1,4 +1,4 @@
-"""Panels of what evaluation scored: helpfulness and safety, violations, win rates, length, facts."""
+"""Panels of the evaluation's scores: axes, violations, win rates, length, facts."""
 
 from collections.abc import Sequence
 
@@ -22,11 +22,11 @@ AXES = {"helpfulness": "circle", "safety": "square"}
 
 
 def score_finding(evidence: Evidence) -> str:
-    """The latest round's change on both axes, as far as intervals support it."""
+    """The latest round's change on both axes; a change whose interval includes 0 is not clear."""
     if not evidence.measured:
         return "Safety and helpfulness"
     changes = {axis: evidence.changes(axis) for axis in ("safety", "helpfulness")}
-    latest = {axis: found[-1] for axis, found in changes.items() if found}
+    latest = {axis: by_round[-1] for axis, by_round in changes.items() if by_round}
     if not latest:
         if len(evidence.measured) == 1:
             return f"So far only {evidence.measured[0].name} is measured"
@@ -35,17 +35,17 @@ def score_finding(evidence: Evidence) -> str:
     directions = {axis: c.direction for axis, c in latest.items() if c.after is newest}
     rose = [axis for axis, direction in directions.items() if direction > 0]
     fell = [axis for axis, direction in directions.items() if direction < 0]
-    level = [axis for axis, direction in directions.items() if direction == 0]
+    unchanged = [axis for axis, direction in directions.items() if direction == 0]
     if not rose and not fell:
-        return f"No clear change in {newest.name}, neither in {' nor in '.join(level)}"
+        return f"No clear change in {newest.name}: {' and '.join(unchanged)}"
     parts = []
     if rose:
         parts.append(f"{' and '.join(rose)} rose")
     if fell:
         parts.append(f"{' and '.join(fell)} fell")
     sentence = ", ".join(parts) + f" in {newest.name}"
-    if level:
-        sentence += f"; no clear change in {' and '.join(level)}"
+    if unchanged:
+        sentence += f"; no clear change in {' and '.join(unchanged)}"
     return capitalized(sentence)
 
 
@@ -108,16 +108,18 @@ def trade_off(evidence: Evidence) -> Panel:
     pairs: list[Pair] = []
     finding = "Violations against over-refusals"
     for m in evidence.measured:
-        across, up = m.estimates.get("over_refusal_rate"), m.estimates.get("violation_rate")
-        if across is None or up is None:
+        over_refusals = m.estimates.get("over_refusal_rate")
+        violations = m.estimates.get("violation_rate")
+        if over_refusals is None or violations is None:
             continue
         title = (
-            f"{m.name}: violation {in_words(up, percent=True)}; over-refusal "
-            f"{in_words(across, percent=True)}"
+            f"{m.name}: violation {in_words(violations, percent=True)}; over-refusal "
+            f"{in_words(over_refusals, percent=True)}"
         )
         samples = evidence.samples_url(m.round, risk="harmful")
-        pairs.append(Pair(m.label, across, up, samples, m.round.verdict == "promoted", title))
-        finding = _trade_off_finding(evidence, m, across, up)
+        is_promoted = m.round.verdict == "promoted"
+        pairs.append(Pair(m.label, over_refusals, violations, samples, is_promoted, title))
+        finding = _trade_off_finding(evidence, m, over_refusals, violations)
     drawings = []
     if pairs:
         chart = charts.scatter(
@@ -140,8 +142,8 @@ def trade_off(evidence: Evidence) -> Panel:
     return Panel(
         "trade_off",
         finding,
-        "Share of harmful prompts it complied with, and of harmless prompts it refused. "
-        + evidence.conditions,
+        "Share of harmful prompts that the policy complied with, and of harmless prompts that it "
+        "refused. " + evidence.conditions,
         drawings,
         metric_table(evidence, metrics),
         is_simulated=evidence.is_simulated,
@@ -149,10 +151,12 @@ def trade_off(evidence: Evidence) -> Panel:
     )
 
 
-def _trade_off_finding(evidence: Evidence, m: Measured, across: Estimate, up: Estimate) -> str:
+def _trade_off_finding(
+    evidence: Evidence, m: Measured, over_refusals: Estimate, violations: Estimate
+) -> str:
     finding = (
-        f"{m.name} violates on {number(up.value, percent=True)} of harmful "
-        f"prompts and refuses {number(across.value, percent=True)} of harmless ones"
+        f"{m.name} complies with {number(violations.value, percent=True)} of harmful prompts and "
+        f"refuses {number(over_refusals.value, percent=True)} of harmless ones"
     )
     changes = evidence.changes("violation_rate")
     if changes and changes[-1].after is m:
@@ -215,7 +219,7 @@ def _win_rate_finding(m: Measured) -> str:
         elif estimate.high is not None and estimate.high < 0.5:
             parts.append(f"loses to {opponent} ({share})")
         else:
-            parts.append(f"is level with {opponent} ({share}; the interval includes 50 %)")
+            parts.append(f"ties with {opponent} ({share}; the interval includes 50 %)")
     return capitalized(f"{m.name} {' and '.join(parts)}")
 
 
@@ -253,16 +257,16 @@ def _length_finding(measured: Sequence[Measured]) -> str:
 
 
 def facts(evidence: Evidence) -> Panel:
-    """Correct names and facts: better style alone is no progress.
+    """Correct names and facts: better style alone is not progress.
 
-    Two shares, because an answer that names nothing is not wrong, but not right either.
+    Two shares, because an answer that states nothing is neither wrong nor correct.
     """
     marks = metric_marks(evidence, "correct_rate", {})
     stated = metric_marks(evidence, "entity_accuracy", {})
     finding, drawings = "Facts and names", []
     if marks:
         share = number(marks[-1].estimate.value, percent=True)
-        finding = f"{share} of answers to harmless prompts have their facts and names right"
+        finding = f"{share} of answers to harmless prompts state correct facts and names"
         if sentence := latest_change("the share", evidence.changes("correct_rate")):
             finding += f": {sentence}"
         chart = charts.points(
@@ -270,8 +274,8 @@ def facts(evidence: Evidence) -> Panel:
                 Series("correct answers", "accent", marks, "diamond"),
                 Series("correct statements", "ink-2", stated),
             ],
-            label=f"Share of answers that state facts or names, all right: {spoken(marks)}. "
-            f"Share of the stated facts and names that are right: {spoken(stated)}",
+            label=f"Share of answers that state facts or names, all correct: {spoken(marks)}. "
+            f"Share of the stated facts and names that are correct: {spoken(stated)}",
             percent=True,
         )
         drawings.append(Drawing("", chart))
@@ -279,8 +283,8 @@ def facts(evidence: Evidence) -> Panel:
         "facts",
         finding,
         "Correct answers: the share of answers to harmless prompts that state at least one fact or "
-        "name and none wrong. Correct statements: the share of stated facts and names that are "
-        f"right. {evidence.conditions}",
+        "name and no wrong one. Correct statements: the share of stated facts and names that are "
+        f"correct. {evidence.conditions}",
         drawings,
         metric_table(
             evidence,

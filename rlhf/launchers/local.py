@@ -22,8 +22,8 @@ def training_command(job: Job, run_dir: Path) -> list[str]:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """The environment of the program: no secrets. It says that the settings are frozen, and PPO
-    alone gets the address of the server for its rollouts."""
+    """The program's environment, without secrets. FROZEN marks the settings as frozen; only PPO gets
+    the address of the rollout server."""
     variables: dict[str, str] = settings.TRAINING_ENVIRONMENT | {FROZEN: "1"}
     return variables | (settings.ROLLOUT_ENVIRONMENT if job.stage == "ppo" else {})
 

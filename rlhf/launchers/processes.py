@@ -1,7 +1,7 @@
 """Child processes that never outlive their parent.
 
-Each gets a process group of its own, so that it can be stopped with every process that it started.
-On Linux the kernel kills it when its parent dies, however that happened.
+Each child has its own process group, so that it can be stopped together with its own children. On
+Linux the kernel kills a child when its parent dies for any reason.
 """
 
 import ctypes
@@ -54,11 +54,11 @@ def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
 
 
 def stop(process: subprocess.Popen[bytes], *, grace: float) -> int:
-    """SIGTERM, then SIGKILL to the whole group once the grace (seconds) is over; the exit code."""
+    """SIGTERM, and after `grace` seconds SIGKILL to the whole group; returns the exit code."""
     if process.poll() is None:
         signal_group(process, signal.SIGTERM)
         wait(process, grace)
-    # Also when it ended by itself: the processes that it started and left end with it.
+    # Also if the process has ended: its children may still run.
     signal_group(process, signal.SIGKILL)
     return process.wait()
 
@@ -72,7 +72,7 @@ def _die_with_parent(number: int) -> Callable[[], None] | None:
 
     def ask_the_kernel() -> None:
         prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
-        if os.getppid() != parent:  # it died in between
+        if os.getppid() != parent:  # the parent died before prctl took effect
             os._exit(1)
 
     return ask_the_kernel

@@ -11,7 +11,7 @@ from annotation.protocols import PRESETS
 
 
 class CampaignForm(forms.Form):
-    """What people talk about, with which policies, under which license."""
+    """A new campaign: its topic, question at each turn, policies and license."""
 
     name = forms.CharField(max_length=80)
     kind = forms.ChoiceField(choices=DialogueCampaign.Kind.choices, widget=forms.RadioSelect)

@@ -79,7 +79,7 @@ def _poll(round: Round, active: Job | None) -> str:
 
 
 def _focus_context(project: Project, round: Round, stage: Stage | None) -> dict[str, Any]:
-    """What the template needs of the stage in focus."""
+    """The template's context for the stage in focus."""
     if stage is None:
         return {}
     context: dict[str, Any] = {}

@@ -21,7 +21,7 @@ OPPONENTS = ("base", "previous")
 
 @dataclass(frozen=True)
 class SampleFilter:
-    """What the form above the answers asks for; "" means no restriction."""
+    """The values of the filter form above the answers; "" means no restriction."""
 
     temperature: str
     category: str
@@ -37,7 +37,7 @@ class SampleFilter:
         return cls(temperature=_number_text(query.get("temperature", "")), **values)
 
     def apply(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The matching samples, sorted if there is such an axis."""
+        """The matching samples, sorted if a sample has a score on `axis`."""
         matching = [sample for sample in samples if self._matches(sample)]
         if any(self.axis in sample.scores for sample in samples):
             matching.sort(key=lambda sample: sample.scores.get(self.axis, 0.0))

@@ -38,7 +38,10 @@ class PolicyCandidates:
         # All have to be up: if some were left out, annotators would know which ones answer.
         for state, sentence in (
             ("failed", _("A policy could not be started. An admin can see why; try again later.")),
-            ("gone", _("The policy has gone. An admin can bring it back; your words are kept.")),
+            (
+                "gone",
+                _("The policy stopped responding. An admin can restart it; your text is kept."),
+            ),
             ("off", _("The policy is switched off at the moment; ask an admin.")),
             ("starting", _("The policy is being loaded. You can write; sending waits for it.")),
         ):

@@ -121,7 +121,7 @@ def external_models() -> list[str]:
             models = [str(model["id"]) for model in response.json()["data"]]
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
             log.warning("POLICY_SERVER_URL does not answer: %s", error)
-            models = f"The server at POLICY_SERVER_URL does not answer as it should: {error}."
+            models = f"The server at POLICY_SERVER_URL does not list its models: {error}."
         cache.set(key, models, MODELS_SECONDS)
     if isinstance(models, str):
         raise ServingError(models)

@@ -1,6 +1,7 @@
-"""Keeps the wanted policies served: one `transformers serve` process for each, on loopback only.
+"""The keeper of served policies: one `transformers serve` process for each, on loopback only.
 
-Runs in `manage.py serve_policies`. It reads `PolicyServer` rows and writes back what became of them.
+Runs in `manage.py serve_policies`. It reads the desired states from `PolicyServer` rows and writes
+the actual states back.
 """
 
 import logging
@@ -31,11 +32,11 @@ State = PolicyServer.State
 log = logging.getLogger(__name__)
 
 STARTING_CHECK_SECONDS, READY_CHECK_SECONDS = 1.0, 5.0
-"""How often a server is asked whether it is healthy."""
+"""The interval of health checks."""
 MAX_MISSED_CHECKS = 6
-"""So many unanswered health checks in a row end a server that was ready."""
+"""A ready server is stopped after this many failed health checks in a row."""
 MAX_STARTS = 3
-"""How often a server that dies is started before it counts as failed."""
+"""A server that dies is started up to this many times; then it counts as failed."""
 IN_TURN = "This model can't write two answers in parallel: the second follows the first."
 
 
@@ -52,7 +53,7 @@ class _Running:
 
 
 class Keeper:
-    """Runs the servers that are wanted, and stops the others."""
+    """Runs the servers whose rows have `is_wanted`, and stops the others."""
 
     def __init__(self, *, on_problem: Callable[[str], None] = lambda line: None) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"

@@ -19,8 +19,8 @@ from rlhf.training.rundir.files import write_json
 def prepare_folder(server: PolicyServer) -> Path:
     """The folder that is served: links to the checkpoint's files, with sampling switched on.
 
-    `transformers serve` samples only where the model's own generation settings say so; otherwise
-    every temperature would give the same two answers.
+    `transformers serve` samples only if the model's generation config has `do_sample`; without it
+    both answers would be the same at every temperature.
     """
     source = Path(server.checkpoint.path)
     if not (source / "config.json").is_file():
@@ -37,8 +37,8 @@ def prepare_folder(server: PolicyServer) -> Path:
             config = json.loads((source / name).read_text())
             if config.get("is_encoder_decoder"):
                 raise ServingError(
-                    f"{server.checkpoint} is an encoder-decoder, which `transformers serve` takes for a "
-                    "decoder; serve a decoder-only policy."
+                    f"{server.checkpoint} is an encoder-decoder, which `transformers serve` doesn't "
+                    "support; serve a decoder-only policy."
                 )
             keys = ("eos_token_id", "pad_token_id", "bos_token_id")
             token_ids |= {key: config[key] for key in keys if config.get(key) is not None}
@@ -49,7 +49,7 @@ def prepare_folder(server: PolicyServer) -> Path:
 def command(folder: Path, port: int, *, in_turn: bool = False) -> list[str]:
     """`transformers serve` for one model: no other model, no remote code, no other host.
 
-    `in_turn`: one answer after the other, for models that can't write several in parallel.
+    `in_turn`: one answer after the other, for models that can't generate several in parallel.
     """
     return [
         settings.TRAINING_PYTHON or sys.executable,

@@ -1,7 +1,7 @@
-"""Which policies should be served: switched on and off by an admin, and their health.
+"""Starting and stopping served policies, and their health.
 
-A `PolicyServer` row says what is wanted; a `Keeper` (in `manage.py serve_policies`) starts and stops
-the processes accordingly.
+An admin sets the desired state in a `PolicyServer` row; a `Keeper` (in `manage.py serve_policies`)
+starts and stops the processes accordingly.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from rlhf.serving.client import ServingError
 State = PolicyServer.State
 
 SILENT_AFTER = timedelta(seconds=10)
-"""A keeper that has not written to its row for this long counts as gone."""
+"""The keeper counts as dead if its last heartbeat is older than this."""
 
 
 def start_serving(checkpoint: Checkpoint, by: User | None) -> PolicyServer:
-    """Have this policy served from now on; a keeper starts it within a second or two."""
+    """Request that this policy is served; a keeper starts the process within about two seconds."""
     if checkpoint.kind != Checkpoint.Kind.POLICY:
         raise ServingError(f"{checkpoint} is a {checkpoint.get_kind_display()}, not a policy.")
     with transaction.atomic():
@@ -32,8 +32,8 @@ def start_serving(checkpoint: Checkpoint, by: User | None) -> PolicyServer:
         others = PolicyServer.objects.filter(is_wanted=True).exclude(pk=server.pk).count()
         if others >= settings.POLICY_SERVERS_MAX:
             raise ServingError(
-                f"{others} policies are served already, as many as POLICY_SERVERS_MAX allows; "
-                "stop one first."
+                f"{others} policies are served already, and POLICY_SERVERS_MAX is "
+                f"{settings.POLICY_SERVERS_MAX}; stop one first."
             )
         if server.is_wanted and server.state != State.FAILED:
             return server
@@ -58,7 +58,7 @@ def stop_serving(checkpoint: Checkpoint, by: User | None) -> None:
 
 
 def wake(server: PolicyServer) -> bool:
-    """Have a sleeping policy served again; False if POLICY_SERVERS_MAX are served already."""
+    """Request that a sleeping policy is served again; False at the limit POLICY_SERVERS_MAX."""
     if PolicyServer.objects.filter(is_wanted=True).count() >= settings.POLICY_SERVERS_MAX:
         return False
     now = timezone.now()
@@ -97,7 +97,7 @@ class Health:
 
 
 def health(server: PolicyServer | None) -> Health:
-    """The server's health; None is a policy that nobody has served yet."""
+    """The server's health; `server` is None for a policy that was never served."""
     if server is None:
         return Health("off", "Not served.")
     now = timezone.now()

@@ -50,9 +50,9 @@ def choose(round: Round, purpose: str) -> list[Prompt]:
 
 
 def draw(prompts: QuerySet[Prompt], n: int, key: str, harmful_share: float) -> list[Prompt]:
-    """Up to `n` prompts in an order that the key decides, a share of them harmful if it is above 0.
+    """Up to `n` prompts in random order, with `key` as the seed; `harmful_share` above 0 stratifies.
 
-    Where there are too few of one kind, more of the other are taken.
+    If there are too few harmful or too few other prompts, more of the other kind fill the gap.
     """
     rows = [
         (hashlib.sha256(f"{key}/{sha}".encode()).digest(), pk, risk == Prompt.Risk.HARMFUL)
@@ -71,7 +71,7 @@ def draw(prompts: QuerySet[Prompt], n: int, key: str, harmful_share: float) -> l
 
 
 def prompt_row(prompt: Prompt) -> dict[str, Any]:
-    """A prompt as the run folder has it."""
+    """A prompt's line in the run folder."""
     return {
         "prompt_id": str(prompt.uid),
         "messages": prompt.messages,

@@ -36,8 +36,8 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
     except SnapshotError as error:
         if not round.snapshot.counts.get("judgments"):
             raise StageError(
-                f"Version {round.snapshot.version} of the data ranks nothing: it holds ratings or "
-                "written answers, and a reward model learns from rankings."
+                f"Version {round.snapshot.version} of the data has no rankings, only ratings or "
+                "written answers. A reward model needs rankings."
             ) from None
         raise StageError(str(error)) from None
     shutil.copyfile(frozen, run_dir / rundir.DATA / "preferences.jsonl")
@@ -45,10 +45,11 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
 
 
 def reference_rows(round: Round, frozen: Path) -> Iterable[Row]:
-    """What the scores are shifted and scaled by: one sample of the starting policy per prompt.
+    """The texts on which the scores' mean and deviation are measured: one sample of the start
+    policy per prompt.
 
-    The first response to a ranked prompt is as good a sample of the policy as any other. A round
-    without a generate stage (imported preferences) takes the responses that were ranked.
+    These are the first responses to the ranked prompts. A round without a generate stage (imported
+    preferences) takes the ranked responses.
     """
     n = RoundConfig.of(round).reference_prompts
     generated = round.last_done("generate")

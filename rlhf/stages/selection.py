@@ -40,14 +40,14 @@ def prepare_selection(job: Job, run_dir: Path) -> None:
             }
         )
     if not rows:
-        raise StageError("Nothing waits for people any more, so there is nothing to select from.")
+        raise StageError("No comparison waits for judgments any more.")
     config = stage_config(job.round, configs.SelectionConfig, "selection", reward_model=model.path)
     save(config, run_dir / rundir.CONFIG)
     write_jsonl(run_dir / rundir.DATA / "comparisons.jsonl", rows)
 
 
 def collect_selection(job: Job, run_dir: Path, result: Row) -> Write:
-    """The scores on the comparisons, by which `annotation` hands out; it knows no more about them."""
+    """Write the scores to the comparisons; `annotation` assigns high scores first."""
     rows = read_jsonl(run_dir / "scores.jsonl", required=("comparison_id", "score"))
     scores = {int(row["comparison_id"]): float(row["score"]) for row in rows}
     path = written_config(run_dir)["reward_model"]
@@ -65,13 +65,13 @@ def collect_selection(job: Job, run_dir: Path, result: Row) -> Write:
 
 
 def newest_ensemble(project: Project) -> Checkpoint | None:
-    """The project's newest reward model that has several members, whose opinions can differ."""
+    """The project's newest reward model with several members."""
     models = Checkpoint.objects.filter(project=project, kind=Checkpoint.Kind.REWARD_MODEL)
     return models.filter(config__members__gt=1).order_by("-created_at", "-pk").first()
 
 
 def waiting_comparisons(project: Project) -> QuerySet[Comparison]:
-    """What people may still be handed in order to say which response is better."""
+    """The comparisons that may still be assigned and that ask which response is better."""
     return Comparison.objects.filter(
         Q(batch__interface__in=COMPARING)
         # A batch without its own interface has the project's.
@@ -86,6 +86,6 @@ def waiting_comparisons(project: Project) -> QuerySet[Comparison]:
 
 
 def policy_ages(project: Project) -> dict[str, int]:
-    """How many promoted policies are newer, by the label of the responses that a policy wrote."""
+    """The number of newer promoted policies, by the `Response.source` of a promoted policy."""
     promoted = Checkpoint.objects.promoted_policies(project)
     return {policy.response_source: age for age, policy in enumerate(promoted)}

@@ -1,4 +1,4 @@
-"""What every stage is made of: its row in the table, and its settings as the round froze them."""
+"""Common to all stages: the type of a row in the table, and the settings that the round froze."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ C = TypeVar("C", bound=StageConfig)
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the table. A stage has either `prepare` (a program does it) or `work` (we do)."""
+    """One row of the table. `prepare`: a program in a run folder does the work; `work`: the worker
+    does it itself. A stage has one of the two."""
 
     queue: str
     collect: Callable[[Job, Path, Row], Write]
@@ -32,9 +33,8 @@ class Stage:
 def stage_config(round: Round, config_class: type[C], stage: str, **filled_in: Any) -> C:
     """The stage's configuration as the round froze it, with models and random seed filled in.
 
-    Settings that do nothing were refused when the round was launched; here they may come from a
-    round of an earlier version, or from what was filled in (without watch prompts there is no test
-    reward model).
+    The launch refuses settings without effect. Here they are accepted: a round of an earlier version
+    may have some, and so may a filled-in value (without watch prompts there is no test reward model).
     """
     filled_in = {"threads": int(settings.TRAINING_THREADS)} | filled_in
     if "seed" in config_class.__dataclass_fields__:

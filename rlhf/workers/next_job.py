@@ -47,5 +47,5 @@ def _settle(job: Job, outcome: jobs.Outcome) -> None:
         rounds.settle(job, outcome)
     except jobs.Lost:
         raise
-    except Exception as error:  # noqa: BLE001 - the outputs can't be written, and the row must say so
+    except Exception as error:  # noqa: BLE001 - the outputs can't be written: record it in the row
         rounds.settle(job, job_run.outcome_of_error(job, error))

@@ -1,4 +1,4 @@
-"""One process that runs the others: restarts them when they die, and stops them all with itself."""
+"""The process that starts and restarts the server's other processes, and stops them when it ends."""
 
 import signal
 import socket
@@ -13,7 +13,8 @@ from types import FrameType
 from rlhf.launchers import processes
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-STEADY_SECONDS = 30.0
+STABLE_SECONDS = 30.0
+"""A program that ran this long is restarted after the first pause again."""
 
 
 class PortBusy(Exception):
@@ -34,7 +35,7 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """Keeps programs running until `stop`. `grace`: seconds that each has to stop by itself."""
+    """Keeps programs running until `stop`. `grace`: seconds between SIGTERM and SIGKILL."""
 
     children: list[Child]
     cwd: Path
@@ -55,21 +56,21 @@ class Supervisor:
             if child.process is not None:
                 code = child.process.poll()
                 if code is None:
-                    if now - child.started_at > STEADY_SECONDS:
+                    if now - child.started_at > STABLE_SECONDS:
                         child.pause = FIRST_PAUSE
                     continue
-                # The processes that it started and left must not meet its successor.
+                # Kill the child processes that it left, before a new one starts.
                 processes.signal_group(child.process, signal.SIGKILL)
                 child.process, child.due_at = None, now + child.pause
                 self.on_restart(
-                    f"{child.name} ended with {code}; starting it again in {child.pause:.0f} s."
+                    f"{child.name} ended with exit code {code}; restarting in {child.pause:.0f} s."
                 )
                 child.pause = min(child.pause * 2, LONGEST_PAUSE)
             elif now >= child.due_at:
                 self._start(child)
 
     def run(self) -> None:
-        """Start everything and stay until SIGTERM or Ctrl-C; then stop everything."""
+        """Start all programs, run until SIGTERM or Ctrl-C, then stop all programs."""
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self.stopping = True
@@ -85,7 +86,7 @@ class Supervisor:
             self.stop()
 
     def stop(self) -> None:
-        """Ask all programs to stop, then kill those that still run after the grace."""
+        """Send SIGTERM to all programs; kill those that still run after the grace period."""
         running = [child.process for child in self.children if child.process is not None]
         for process in running:
             processes.signal_group(process, signal.SIGTERM)
@@ -97,7 +98,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         output = self.log.open("ab") if self.log else None
         try:
-            # SIGTERM, so that a worker whose supervisor was killed still hands its job back.
+            # SIGTERM, so that a worker requeues its job also if its supervisor was killed.
             child.process = processes.start(
                 child.command,
                 cwd=self.cwd,
@@ -125,8 +126,8 @@ def workers_and_sweeper(queues: Sequence[str] = ("default", "gpu")) -> list[Chil
         )
         for queue in queues
     ]  # fmt: skip
-    others = {"sweeper": "sweep", "policies": "serve_policies"}
-    return [*workers, *(Child(name, [python, "manage.py", act]) for name, act in others.items())]
+    commands = {"sweeper": "sweep", "policies": "serve_policies"}
+    return [*workers, *(Child(name, [python, "manage.py", c]) for name, c in commands.items())]
 
 
 def web_server(host: str, port: int) -> Child:

@@ -1,4 +1,4 @@
-"""The sweeper: ends lost jobs and wakes workers, so that nothing is lost whatever the broker does.
+"""The sweeper: fails expired jobs and wakes workers, so that a lost message delays but loses no job.
 
 Every sweep is idempotent, so two sweepers do no harm.
 """

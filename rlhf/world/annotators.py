@@ -107,7 +107,7 @@ class SimulatedAnnotator:
 def annotator_team(size: int, seed: int) -> list[SimulatedAnnotator]:
     """The demo's team: the last annotator is a spammer, the others differ in care.
 
-    ValueError for fewer than two: a team that is all spam teaches nothing.
+    ValueError for fewer than two: judgments by spammers alone are useless.
     """
     if size < 2:
         raise ValueError(f"A simulated team needs at least 2 annotators, got {size}")

@@ -57,7 +57,7 @@ _WEIGHTS: dict[Kind, int] = {
 
 @dataclass(frozen=True)
 class Slots:
-    """What a question is about. Which fields are used depends on `kind`; the others are empty.
+    """The variable parts of a question. The fields in use depend on `kind`; the others are empty.
 
     task, own_task: act (the verb), thing, owner ("" when it is the asker's own or nobody's), your
     ("your", "your own", "a": how the answer refers to the thing)

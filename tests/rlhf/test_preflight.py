@@ -45,7 +45,7 @@ def test_a_project_that_is_ready_gets_a_go_for_everything_once_workers_live(proj
     assert {key for key, c in by_key.items() if c.verdict == "no-go"} == set()
     assert by_key["workers"].verdict == "go"
     assert by_key["ranking"].evidence.startswith(
-        "12 available, 4 of them known to be harmful; 6 wanted"
+        "12 available, 4 of them labeled harmful; 6 requested"
     )
     assert "Wh at" in by_key["estimate"].evidence
 

@@ -98,7 +98,7 @@ def test_what_no_job_knows_can_go_and_other_folders_are_none_of_our_business(fir
     job.delete()
     for path in (folder, other):
         os.utime(path, (0, 0))
-    assert "no job in this database knows it" in prune("--delete")
+    assert "no job in this database belongs to it" in prune("--delete")
     assert not folder.exists()
     assert other.exists()
 

@@ -93,7 +93,7 @@ def test_closing_annotation_needs_a_judgment_and_happens_once(project, base, gra
     batch = BatchFactory(project=project)
     comparison = ComparisonFactory(batch=batch)
     round = at_stage(project, "annotate", base, batch=batch)
-    with pytest.raises(RoundError, match="Nobody has judged anything"):
+    with pytest.raises(RoundError, match="There are no judgments yet"):
         rounds.close_annotation(round, grace)
     comparison.judged = 1
     comparison.save()
@@ -187,7 +187,7 @@ def test_a_project_s_admin_names_no_folder_outside_those_that_are_meant_for_mode
 ):
     (tmp_path / "link").symlink_to("/etc")
     named = str(tmp_path / "link") if named == "link" else named
-    with pytest.raises(RoundError, match=r"MODEL_FOLDERS|no folder and no hub"):
+    with pytest.raises(RoundError, match=r"MODEL_FOLDERS|neither a folder nor"):
         rounds.open_base_round(project, grace, policy=named)
     assert not Round.objects.exists()
 

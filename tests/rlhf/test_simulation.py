@@ -55,7 +55,7 @@ def test_a_person_who_has_the_name_keeps_it(world):
 
 
 def test_only_the_demo_s_world_can_be_simulated(project):
-    with pytest.raises(simulation.SimulationError, match="demo's world"):
+    with pytest.raises(simulation.SimulationError, match="demo's own prompts"):
         simulation.team(project)
 
 

@@ -41,4 +41,4 @@ def test_a_win_on_a_handful_of_prompts_is_not_clear(project, base):
 def test_a_round_without_an_opponent_is_not_promoted_by_itself(project, base):
     proposal, reasons = propose_verdict(at_stage(project, "verdict", base))
     assert proposal == "refused"
-    assert reasons == ["Nothing compares this policy with the previous one."]
+    assert reasons == ["No judge has compared this policy with the previous one."]

@@ -61,7 +61,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         project = demo.demo_project()
         logins = demo.demo_accounts(project)
-        # Nobody, where an account of this name was there before the demo and is somebody's own.
+        # None if an account of this name existed before the demo and belongs to a real person.
         grace = User.objects.filter(username="grace", memberships__project=project).first()
         tasks.wake(rounds.open_base_round(project, grace, preset_name=options["preset"]))
         self.welcome(f"http://localhost:{port}", logins)

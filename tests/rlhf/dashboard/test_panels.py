@@ -76,7 +76,7 @@ def test_win_rates_are_won_only_above_one_half(mission, project):
         "Round 2 beats the base (86 %) and beats the previous round (61 %)"
     )
     set_figure(mission["rounds"][2], "win_rate_vs_previous", 0.53, 0.06)
-    assert "is level with the previous round (53 %; the interval includes 50 %)" in finding(
+    assert "ties with the previous round (53 %; the interval includes 50 %)" in finding(
         project, "win_rates"
     )
 

@@ -25,7 +25,7 @@ def test_a_child_that_dies_is_started_again_and_all_are_stopped_in_the_end(tmp_p
     wait_until(lambda: supervisor.check() or supervisor.children[0].process is not None, 5)
     second = supervisor.children[0].process
     assert second.pid != first.pid
-    assert "starting it again" in lines[0]
+    assert "restarting in" in lines[0]
     supervisor.stop()
     assert not alive(second.pid)
 
