@@ -38,12 +38,11 @@ def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
     comparison = assignment.comparison
     comparison.batch = hot_queries.row(Batch, comparison.batch_id)
     comparison.batch.project = project
-    comparison.prompt = hot_queries.row(Prompt, comparison.prompt_id)
     return assignment
 
 
 def own_row(user: User, project: Project, uid: UUID) -> Assignment:
-    """As `own_assignment`, without its batch and its prompt."""
+    """As `own_assignment`, without its batch."""
     assignment = hot_queries.own_assignment(uid, user.pk, project.pk)
     if assignment is None:
         raise Assignment.DoesNotExist

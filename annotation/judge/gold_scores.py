@@ -1,6 +1,6 @@
 """How well an answer agrees with what is known of a gold item, and who got how many right.
 
-An order is known by its pairs, and what is said of a response by itself by its mark or vote: a mark
+An order is known by its pairs, and what is said of a response by itself by its marks: a mark
 that is near enough is right (`Attribute.tolerance`).
 """
 

@@ -1,8 +1,8 @@
 """The judging page's interfaces: what a form's fields mean, and what the page shows of an answer.
 
 One form for all of them. Fields of a ranking: `rank-<axis>-<letter>`; of a pair: `pair-<axis>` with
-`A3` … `A1`, `0`, `B1` … `B3`; `allbad` (axes); of ratings: `rate-<letter>-<attribute>`; of votes on
-safety: `safe-<letter>` (yes, no) and `harms-<letter>`; of a correction: `based_on`; everywhere:
+`A3` … `A1`, `0`, `B1` … `B3`; `allbad` (axes); of marks: `rate-<letter>-<attribute>`; of safety
+marks: `safe-<letter>` (yes, no) and `harms-<letter>`; of a correction: `based_on`; everywhere:
 `flag-<letter>`, `harm-<letter>`, `rewrite`, `reason`, `seconds`, `guideline_version`.
 """
 
@@ -66,17 +66,12 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
         "reason": post.get("reason", ""),
         "seconds": measured_seconds(post.get("seconds", "")),
         "guideline_version": whole_number(post.get("guideline_version")) or None,
-        **votes(post, assignment),
+        **posted_parts(post, assignment.comparison.batch, letters),
     }
 
 
-def votes(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
-    """The fields that only some protocols have, as parts of an answer in letters."""
-    return posted_parts(post, assignment.comparison.batch, list(assignment.letters.values()))
-
-
 def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
-    """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
+    """The fields that only some protocols have, as parts of an answer in letters."""
     protocol, interface = batch.effective_protocol, batch.effective_interface
     parts: dict[str, Any] = {}
     if interface in COMPARING:
@@ -144,7 +139,7 @@ def questions(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
 def questions_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
     """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
     protocol, interface = batch.effective_protocol, batch.effective_interface
-    asks = interface not in WRITING and protocol.asks_per_response
+    asks_marks = interface not in WRITING and protocol.asks_per_response
     return {
         "interface": interface,
         "protocol": protocol,
@@ -153,8 +148,10 @@ def questions_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dic
         else [],
         "all_bad": draft.get("all_bad", []),
         "based_on": draft.get("based_on", ""),
-        "asks_votes": asks,
-        "votes": {letter: _asked_of(letter, protocol, draft) for letter in letters} if asks else {},
+        "asks_marks": asks_marks,
+        "marks": {letter: _asked_of(letter, protocol, draft) for letter in letters}
+        if asks_marks
+        else {},
     }
 
 

@@ -293,7 +293,7 @@ def _talk(
         ],
         "turn": current_turn,
         "panes": [
-            {"letter": letter, "text": text, "asked": questions["votes"].get(letter)}
+            {"letter": letter, "text": text, "asked": questions["marks"].get(letter)}
             for letter, text in zip(LETTERS, texts, strict=False)
         ],
         "reason": answer.get("reason", ""),

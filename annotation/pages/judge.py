@@ -325,7 +325,7 @@ def _comparison_context(
                     "harms": harms,
                     "n_flags": len(flagged),
                 },
-                "asked": questions["votes"].get(letter),
+                "asked": questions["marks"].get(letter),
                 "set": json.dumps(set_fields)
                 if (set_fields := answer_form.fields_of(letter, draft))
                 else "",

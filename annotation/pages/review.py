@@ -275,7 +275,7 @@ def _case_context(
             for (value, name), key in zip(ReviewCase.GROUNDS.items(), GROUND_KEYS, strict=True)
         ],
         "numbers": range(1, len(letters) + 1),
-        **{name: questions[name] for name in ("interface", "protocol", "pairs", "asks_votes")},
+        **{name: questions[name] for name in ("interface", "protocol", "pairs", "asks_marks")},
         "key": uuid.uuid4(),
         "may_decide": all(vote.assignment.annotator_id != me.pk for vote in votes),
         "after": queue.exclude(pk=case.pk).first(),
@@ -311,7 +311,7 @@ def _responses(
             "letter": letters[str(pk)],
             "text": texts[pk],
             "flags": _tallied(flag_names.get(str(pk), [])),
-            "asked": questions["votes"].get(letters[str(pk)]),
+            "asked": questions["marks"].get(letters[str(pk)]),
         }
         for pk in reviewed.shown_order
     ]

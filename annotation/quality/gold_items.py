@@ -235,7 +235,7 @@ def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | N
 
 
 def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, list[int | None]]:
-    """The known marks per attribute and the known votes on safety, checked, as numbers."""
+    """The known marks per attribute and the known safety marks, checked, as numbers."""
     known: dict[str, list[int | None]] = {}
     attributes = {attribute.key: attribute for attribute in project.effective_protocol.attributes}
     if not isinstance(marks or {}, Mapping):

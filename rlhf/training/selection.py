@@ -1,6 +1,6 @@
 """How much an ensemble disagrees on comparisons: `python -m rlhf.training.selection RUN_DIR`.
 
-People judge those comparisons first (annotation/judge/assignment.py) from which the reward model
+People judge those comparisons first (annotation/judge/queues.py) from which the reward model
 would learn most: where the members are sure of different outcomes, not where all are unsure, nor
 where all agree on the winner (BALD, Houlsby et al. 2011). The comparisons with the highest scores are
 similar to one another, so they are not taken from the top but drawn with probability in proportion

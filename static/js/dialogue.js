@@ -60,7 +60,7 @@ import { gettext } from "./judge/words.js";
       scrollTo(0, at); // The answers are read first: the questions wait where they are.
       lean();
       if (!first) {
-        say(form.querySelector(".votes") ? gettext("Both answers are ready. Rate each, then choose the better one.") : gettext("Both answers are ready. Press a number to choose the better one."));
+        say(form.querySelector(".response-marks") ? gettext("Both answers are ready. Rate each, then choose the better one.") : gettext("Both answers are ready. Press a number to choose the better one."));
         talk.querySelector(".response-text").focus({ preventScroll: true });
       }
     }

@@ -1,8 +1,8 @@
-// What every comparison of a page has alike (marks, votes, flags, reasons to skip) comes with the page,
+// What every comparison of a page has alike (marks, flags, reasons to skip) comes with the page,
 // once: a next comparison has a <template data-like> where it belongs, and `data-set` says what was
 // already answered there.
-const PARTS = ["votes", "flags"];
-const known = new Map(); // "A votes" to an untouched copy
+const PARTS = ["response-marks", "flags"];
+const known = new Map(); // "A response-marks" to an untouched copy
 let skips = [];
 
 // Keeps copies of what a comparison has, before anybody answers it.
