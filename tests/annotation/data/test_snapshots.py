@@ -13,14 +13,12 @@ import pytest
 from annotation.data.preferences import preference_rows
 from annotation.data.snapshot_files import SnapshotError, archive, damaged_files, snapshot_file
 from annotation.data.snapshots import freeze_snapshot
-from annotation.models import Judgment, Prompt, Snapshot, Source
-from annotation.projects.guidelines import change_guidelines
+from annotation.models import Prompt, Snapshot, Source
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
     PromptFactory,
     SourceFactory,
-    UserFactory,
     judged,
 )
 
@@ -140,31 +138,6 @@ def test_only_named_files_can_be_had(project, rita, judgments):
     for name in ("../secret", "secret", "..", "", ".", "/etc/passwd", "preferences.jsonl/../x"):
         with pytest.raises(SnapshotError):
             snapshot_file(snapshot, name)
-
-
-def test_simulated_annotators_are_named_on_the_card(project, rita, judgments):
-    bot = UserFactory(username="bot", is_simulated=True)
-    judged(project, by=bot, batch=judgments)
-    snapshot = freeze_snapshot(project, by=rita)
-    assert snapshot.counts["simulated_annotators"] == 1
-    assert snapshot.counts["judgments_simulated"] == 1
-    assert "**1 simulated annotator**" in snapshot.card
-    assert "ada" not in snapshot.card
-
-
-def test_odd_names_cannot_break_the_card(project, rita, ada):
-    project.name = 'A "quoted": name\n---\n# x'
-    project.axes = [{"key": "../wit!", "name": "Wit", "question": "Which\nis wittier?"}]
-    project.save()
-    source = SourceFactory(project=project, name="a | b [c](d)", licence="who: knows")
-    judged(project, by=ada, source=source)
-    snapshot = freeze_snapshot(project, by=rita)
-    import yaml
-
-    front = yaml.safe_load(snapshot.card.split("---\n")[1])
-    assert front["license"] == "other"
-    assert front["pretty_name"] == 'A "quoted": name --- # x'
-    assert [config["config_name"] for config in front["configs"]] == ["___wit_", "judgments"]
 
 
 def test_two_frozen_at_the_same_moment_get_two_versions(project, rita, judgments, monkeypatch):
@@ -348,15 +321,3 @@ def test_real_comparisons_survive_the_way_in_and_out(
     found = load(folder(snapshot))
     assert found.num_rows == pairs
     assert Source.objects.get().n_rows == report.n_rows
-
-
-def test_the_card_names_the_guidelines_that_people_had_and_not_those_of_today(project, ada, grace):
-    judged(project, by=ada)
-    later = judged(project, by=ada)
-    Judgment.objects.filter(pk=later.judgment_id).update(guideline_version=2)
-    change_guidelines(project, "Third words.", by=grace)
-    change_guidelines(project, "Fourth words.", by=grace)
-    project.refresh_from_db()
-    made = freeze_snapshot(project, by=grace)
-    assert made.counts["guidelines"] == {"1": 1, "2": 1}
-    assert "Guidelines: version 1: 1 judgments, version 2: 1 judgments." in made.card

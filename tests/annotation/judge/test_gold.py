@@ -312,7 +312,10 @@ RESPONSES = {"prompt": "x", "responses": ["a", "b"]}
         ({"prompt": "x" * 20_001}, "“prompt”: Give the prompt as text of 1 to 20,000"),
         ({"messages": "x"}, "“messages”: Give a list of messages"),
         ({"messages": [{"role": "judge", "content": "x"}]}, "“messages”: Message 1 needs a role"),
-        ({"messages": [{"role": "user", "content": ""}]}, "“messages”: Message 1: give its content"),
+        (
+            {"messages": [{"role": "user", "content": ""}]},
+            "“messages”: Message 1: give its content",
+        ),
         (
             {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
             "“messages”: The last message must be the user's",

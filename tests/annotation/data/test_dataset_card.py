@@ -1,0 +1,48 @@
+"""The dataset card: valid front matter, and who judged what under which guidelines."""
+
+import pytest
+import yaml
+
+from annotation.data.snapshots import freeze_snapshot
+from annotation.models import Judgment
+from annotation.projects.guidelines import change_guidelines
+from tests.factories import BatchFactory, SourceFactory, UserFactory, judged
+
+pytestmark = pytest.mark.django_db
+
+
+def test_simulated_annotators_are_named_on_the_card(project, rita, ada):
+    batch = BatchFactory(project=project)
+    judged(project, by=ada, batch=batch)
+    bot = UserFactory(username="bot", is_simulated=True)
+    judged(project, by=bot, batch=batch)
+    snapshot = freeze_snapshot(project, by=rita)
+    assert snapshot.counts["simulated_annotators"] == 1
+    assert snapshot.counts["judgments_simulated"] == 1
+    assert "**1 simulated annotator**" in snapshot.card
+    assert "ada" not in snapshot.card
+
+
+def test_odd_names_cannot_break_the_card(project, rita, ada):
+    project.name = 'A "quoted": name\n---\n# x'
+    project.axes = [{"key": "../wit!", "name": "Wit", "question": "Which\nis wittier?"}]
+    project.save()
+    source = SourceFactory(project=project, name="a | b [c](d)", licence="who: knows")
+    judged(project, by=ada, source=source)
+    snapshot = freeze_snapshot(project, by=rita)
+    front = yaml.safe_load(snapshot.card.split("---\n")[1])
+    assert front["license"] == "other"
+    assert front["pretty_name"] == 'A "quoted": name --- # x'
+    assert [config["config_name"] for config in front["configs"]] == ["___wit_", "judgments"]
+
+
+def test_the_card_names_the_guidelines_that_people_had_and_not_those_of_today(project, ada, grace):
+    judged(project, by=ada)
+    later = judged(project, by=ada)
+    Judgment.objects.filter(pk=later.judgment_id).update(guideline_version=2)
+    change_guidelines(project, "Third words.", by=grace)
+    change_guidelines(project, "Fourth words.", by=grace)
+    project.refresh_from_db()
+    made = freeze_snapshot(project, by=grace)
+    assert made.counts["guidelines"] == {"1": 1, "2": 1}
+    assert "Guidelines: version 1: 1 judgments, version 2: 1 judgments." in made.card
