@@ -23,7 +23,7 @@ class Consensus(NamedTuple):
 def consensus(probabilities: dict[tuple[int, int], Floats]) -> Consensus:
     """One ranking from the probabilities (first better, tie, second better) of its pairs.
 
-    A response's score is its mean chance of winning, ties counted half. Neighbours share a rank
+    A response's score is its mean chance of winning, ties counted half. Neighbors share a rank
     where a tie is the most probable of the three.
     """
     points: dict[int, float] = defaultdict(float)
@@ -60,7 +60,7 @@ class MarkConsensus(NamedTuple):
 
 
 def consensus_of_marks(marks: Sequence[int], weights: Sequence[float]) -> MarkConsensus:
-    """One mark from several people's, each weighed by how far they can be relied on.
+    """One mark from several people's, each weighted by how far they can be relied on.
 
     A mean and no Dawid-Skene model: that takes 4 for as wrong as 1 where 5 is right, and with three
     marks a response lies further from the truth than the plain median (docs/log/quality.md). ValueError

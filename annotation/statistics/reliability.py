@@ -9,7 +9,7 @@ figure is per person, over all axes together unless said otherwise:
   A person's own votes are divided out of the answer they are measured against.
 - **skill**: agreement with the others beyond what chance gives, 0 (nothing) to 1 (always).
 - **position**, **length**, **ties**: habits, each with a test. The shown order is drawn for
-  each person, so an order-blind person favours the earlier of two with probability 1/2 whatever the
+  each person, so an order-blind person favors the earlier of two with probability 1/2 whatever the
   answers are; length and ties are held against what others said about the same pairs.
 - **pattern**: the same ranks at the same places again and again.
 - **marks**: on each attribute and on the vote on safety by itself, reliability (Dawid-Skene with one
@@ -19,7 +19,7 @@ figure is per person, over all axes together unless said otherwise:
 - **speed**: characters a second, against what people read and against the others.
 - **spam**: one number from 0 to 1 with its reasons in words; from 0.5 on somebody should look.
 
-Tests are self-normalised sums over comparisons: z = sum(d) / sqrt(sum(d^2)), where d is one
+Tests are self-normalized sums over comparisons: z = sum(d) / sqrt(sum(d^2)), where d is one
 comparison's sum over its pairs and axes. That holds however the pairs of one comparison hang
 together. p-values are two-sided and adjusted over the people of one call (Holm 1979).
 """
@@ -74,7 +74,7 @@ class Quality:
     _weights: dict[str, dict[Hashable, float]] = field(default_factory=dict, repr=False)
 
     def consensus(self, axis: str, comparison: Hashable) -> Consensus | None:
-        """The ranking that everybody's votes make, each weighed by how reliable they are."""
+        """The ranking that everybody's votes make, each weighted by how reliable they are."""
         if self.model is None:
             return None
         if not self._probabilities:
