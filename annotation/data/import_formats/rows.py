@@ -1,5 +1,6 @@
 """Bytes to rows: JSON Lines, a JSON array or CSV, gzipped or not."""
 
+import ast
 import csv
 import gzip
 import hashlib
@@ -8,7 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from annotation.data.import_formats.fields import (
     CONTEXT_KEYS,
@@ -37,6 +38,9 @@ KNOWN_COLUMNS = {
     "skill",
     "priority",
 }
+
+# The header of the CSV of annotation/data/downloads.py: made to be read, not to be imported.
+OWN_CSV_COLUMNS = ["prompt", "chosen", "rejected", "prompt_id", "annotator", "weight"]
 
 # One limit for the whole process: two files may be read at the same moment.
 csv.field_size_limit(MAX_TEXT + 1)
@@ -163,7 +167,28 @@ def csv_rows(data: bytes, report: ImportReport) -> Iterator[tuple[int, Row]]:
             report.n_rows += 1
             report.add_problem(line, f"{len(cells)} cells, but the header names {len(header)}.")
             continue
-        yield line, dict(zip(header, cells, strict=True))
+        try:
+            values = [_cell(cell) for cell in cells]
+        except RowError as error:
+            report.n_rows += 1
+            report.add_problem(line, str(error))
+            continue
+        yield line, dict(zip(header, values, strict=True))
+
+
+def _cell(text: str) -> Any:
+    """The text, or the list of messages that it spells in JSON or, as pandas writes it, in Python."""
+    stripped = text.strip()
+    if not (stripped.startswith("[{") and stripped.endswith("}]") and "role" in stripped):
+        return text
+    for parse in (parse_json, ast.literal_eval):
+        try:
+            value = parse(stripped)
+        except (RowError, ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return value
+    raise RowError("a cell starts like a list of messages and is no list in JSON or Python.")
 
 
 def _header(cells: list[str]) -> list[str]:
@@ -172,6 +197,11 @@ def _header(cells: list[str]) -> list[str]:
         raise FileError(
             'The first line names no known column; name the column of prompts "prompt" '
             "(others: category, risk, split, skill, priority, id), or use JSON Lines."
+        )
+    if header == OWN_CSV_COLUMNS:
+        raise FileError(
+            "This is a snapshot's CSV for spreadsheets, which does not keep the roles of messages; "
+            "import the JSON Lines file of the same pairs."
         )
     repeated = next((name for name, n in Counter(header).items() if name and n > 1), None)
     if repeated is not None:

@@ -1,11 +1,13 @@
 """Files as bytes: CSV, gzip and JSON arrays are read; what cannot be read says why."""
 
+import csv
 import gzip
 import io
 import json
 
 import pytest
 
+from annotation.data.downloads import CSV_COLUMNS
 from annotation.data.import_formats import read_file, rows
 from annotation.data.import_formats.read_file import read_prompts
 from annotation.data.import_formats.report import ImportReport
@@ -98,3 +100,30 @@ def test_a_file_that_is_read_to_its_end_meanwhile_takes_no_room_from_another():
 def test_a_header_with_one_name_twice_is_refused():
     [(line, reason)] = refusals(io.BytesIO(b"prompt,category,Category\nQ,x,y\n"))
     assert (line, "“category” twice" in reason) == (None, True)
+
+
+MESSAGES = [{"role": "system", "content": "Be terse."}, {"role": "user", "content": "It's a tree?"}]
+
+
+@pytest.mark.parametrize("spelled", [json.dumps(MESSAGES), repr(MESSAGES)])
+def test_a_csv_cell_may_hold_a_list_of_messages_in_json_or_python(spelled):
+    lines = io.StringIO()
+    csv.writer(lines).writerows([["prompt", "category"], [spelled, "trees"], ["Why?", ""]])
+    items, report = read_prompts(io.BytesIO(lines.getvalue().encode()))
+    assert [len(item.messages) for item in items] == [2, 1], report.problems
+    assert items[0].messages == MESSAGES
+
+
+def test_a_cell_that_starts_like_messages_and_is_none_is_refused_with_its_line():
+    lines = io.StringIO()
+    broken = "[{'role': 'user', 'content': 'a'}\n {'role': 'assistant', 'content': 'b'}]"
+    csv.writer(lines).writerows([["prompt"], ["Why?"], [broken]])
+    [(line, reason)] = refusals(io.BytesIO(lines.getvalue().encode()))
+    assert (line, "list of messages" in reason) == (3, True)
+
+
+def test_our_own_csv_for_spreadsheets_is_refused_with_the_file_that_works():
+    assert list(CSV_COLUMNS) == rows.OWN_CSV_COLUMNS
+    text = "\ufeff" + ",".join(CSV_COLUMNS) + "\r\n" + "user: Q,'=a,b,p,annotator-1,1.0\r\n"
+    [(line, reason)] = refusals(io.BytesIO(text.encode()))
+    assert (line, "JSON Lines" in reason) == (None, True)
