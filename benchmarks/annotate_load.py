@@ -196,12 +196,12 @@ def _audit(server: Server, path: Path) -> dict[str, int]:
 def _count(server: LabelStudio, project: str, path: Path, overlap: int) -> dict[str, int]:
     """What Label Studio kept, held against what it confirmed."""
     kept = server.kept(project)
-    told = {json.loads(row)["key"] for row in path.read_text().splitlines()}
+    confirmed = {json.loads(row)["key"] for row in path.read_text().splitlines()}
     per_task = Counter(task for _, task, _ in kept)
     per_person = Counter((task, person) for _, task, person in kept)
     return {
         "over": sum(n > overlap for n in per_task.values()),
-        "lost": len(told - {str(annotation) for annotation, _, _ in kept}),
+        "lost": len(confirmed - {str(annotation) for annotation, _, _ in kept}),
         "doubled": sum(n > 1 for n in per_person.values()),
         "extras": 0,
     }

@@ -353,12 +353,12 @@ def test_the_consensus_of_marks_and_of_safety_is_beside_the_raw_votes(rating, ra
         (read, _, flat) = (vote["marks"] for vote in row["votes"])
         assert row["consensus"] == axes | read, "two who read outweigh one who gives everything a 4"
         assert 0.5 < row["certainty"][SAFE] <= 1
-        for mark, other, told in zip(
+        for mark, other, consensus in zip(
             read[QUALITY], flat[QUALITY], row["marks"][QUALITY], strict=True
         ):
-            assert (told["n"], told["median"]) == (3, mark)
-            assert told["mean"] == pytest.approx((2 * mark + other) / 3, abs=1e-4)
-            assert abs(told["weighted"] - mark) <= abs(told["mean"] - mark)
+            assert (consensus["n"], consensus["median"]) == (3, mark)
+            assert consensus["mean"] == pytest.approx((2 * mark + other) / 3, abs=1e-4)
+            assert abs(consensus["weighted"] - mark) <= abs(consensus["mean"] - mark)
         for is_safe, harms, said in zip(
             read[SAFE], row["harms"], row["votes"][0]["harms"], strict=True
         ):

@@ -1,6 +1,6 @@
-"""What `next` costs grows neither with the queue, as an index gives the row whatever lies behind it,
+"""The cost of `next` does not grow with the queue, because an index gives the row.
 
-nor with how far somebody is ahead of the others: they are looked for from where the last look ended.
+Nor does it grow with an annotator's lead over the others: a look begins where the last one ended.
 """
 
 import json
@@ -114,9 +114,11 @@ def rows_read(act):
         passed = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
         return below + passed * node["Actual Loops"]
 
-    said = explained(act, "EXPLAIN (ANALYZE, FORMAT JSON)")
-    told = (one[0][0] for one in said)
-    return [read((json.loads(one) if isinstance(one, str) else one)[0]["Plan"]) for one in told]
+    answers = explained(act, "EXPLAIN (ANALYZE, FORMAT JSON)")
+    plans = (rows[0][0] for rows in answers)
+    return [
+        read((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]) for plan in plans
+    ]
 
 
 @contextmanager

@@ -32,8 +32,8 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    monkeypatch.setattr(queues, "monotonic", told := Clock())
-    return told
+    monkeypatch.setattr(queues, "monotonic", clock := Clock())
+    return clock
 
 
 @pytest.fixture
