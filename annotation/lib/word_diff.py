@@ -1,6 +1,6 @@
 """What changed between two texts of ours, word by word: as HTML in one text, or side by side.
 
-The page that compares responses does the same in the browser (static/js/judge/diff.js).
+The page that compares responses does the same in the browser (static/js/judge/word_diff.js).
 """
 
 import re

@@ -98,8 +98,8 @@ def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
     choose({"prompt": HOSTILE + " again"})
     watched.get_by_text("Contents of the file").wait_for()
     assert watched.get_by_label("Source", exact=True).input_value() == "Typed by hand"
-    watched.get_by_label("Licence", exact=True).fill("CC0-1.0")
-    watched.get_by_label("I read the licence").check()
+    watched.get_by_label("License", exact=True).fill("CC0-1.0")
+    watched.get_by_label("I read the license").check()
     watched.get_by_role("button", name="Import", exact=True).click()
     watched.wait_for_url("**/prompts/#sources")
     assert watched.get_by_text("Imported 1 prompt").is_visible()
@@ -109,9 +109,9 @@ def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
 def test_comparisons_ask_for_their_axis(watched, live_server, sign_in, apollo, grace):
     sign_in(grace)
     watched.goto(f"{live_server.url}/projects/apollo/prompts/import/")
-    assert not watched.get_by_label("Judged on").is_visible()
+    assert not watched.get_by_label("Axis").is_visible()
     watched.get_by_label("Comparisons with judgments").check()
-    assert watched.get_by_label("Judged on").is_visible()
+    assert watched.get_by_label("Axis").is_visible()
 
 
 def test_the_preview_changes_its_axis_and_searches(watched, live_server, sign_in, apollo, grace):
@@ -144,7 +144,7 @@ def test_a_token_is_copied_and_revoked(watched, live_server, sign_in, context, a
     sign_in(grace)
     watched.goto(f"{live_server.url}/account/tokens/")
     watched.get_by_label("Name").fill("script")
-    watched.get_by_role("button", name="Make token").click()
+    watched.get_by_role("button", name="Create token").click()
     shown = watched.locator("#new-token").text_content()
     watched.get_by_role("button", name="Copy").first.click()
     watched.get_by_role("button", name="Copied").wait_for()
@@ -224,7 +224,7 @@ def test_what_cannot_be_taken_lightly_is_asked_first_and_the_question_stays(
     watched.wait_for_timeout(300)
     close.get_by_role("button", name="Yes, close Round 1").click()
     watched.get_by_text("Round 1 is closed").wait_for()
-    watched.get_by_role("button", name="Open again Round 1").click()
+    watched.get_by_role("button", name="Reopen Round 1").click()
     watched.get_by_text("Round 1 is open again.").wait_for()
 
 

@@ -187,7 +187,7 @@ def test_a_whole_llama2_dialogue_with_reason_and_safety_by_keyboard_alone(
     press(page, "-")
     expect(page.locator("[data-said]")).to_contain_text("both bad")
     press(page, "Enter")
-    expect(page.locator("[data-hint]")).to_contain_text("Say why in 10 characters or more")
+    expect(page.locator("[data-hint]")).to_contain_text("Give a reason of at least 10 characters")
     expect(page.locator("#reason")).to_be_focused()
     page.keyboard.type("It is the")
     page.reload()  # a choice survives it, as a message does
@@ -248,7 +248,7 @@ def test_a_break_is_suggested_in_a_dialogue_as_on_the_judging_page(
         for _ in range(minutes):
             watched.clock.run_for(60_000)
             watched.keyboard.press("Shift")
-    expect(reminder).to_contain_text("minutes. A short break helps.")
+    expect(reminder).to_contain_text("minutes. Take a short break.")
     reminder.get_by_role("button", name="Remind me in 10 minutes").click()
     expect(reminder).to_be_hidden()
 
@@ -316,7 +316,7 @@ def test_a_draft_survives_a_reload_and_a_server_out_of_reach(
     context.set_offline(True)
     watched.locator("#say").focus()
     watched.keyboard.press("Control+Enter")
-    expect(watched.locator("#offline")).to_contain_text("kept in this browser")
+    expect(watched.locator("#offline")).to_contain_text("saved in this browser")
     expect(watched.locator("#say")).to_have_value(KETTLE)
     context.set_offline(False)
     watched.keyboard.press("Control+Enter")
@@ -556,7 +556,7 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
         if server.state == "ready" and server.process_id != killed:
             break
         page.wait_for_timeout(500)
-    page.get_by_role("button", name="Ask again").focus()
+    page.get_by_role("button", name="Retry").focus()
     page.keyboard.press("Enter")
     state(page, "ready", timeout=30_000)
     page.keyboard.press("8")

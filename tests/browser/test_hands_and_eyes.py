@@ -116,24 +116,33 @@ def test_the_words_in_common_are_the_longest_subsequence_and_a_megabyte_is_quick
             for _ in range(2)
         )
         in_a, in_b = watched.evaluate(
-            "async ([a, b]) => (await import('/static/js/judge/diff.js')).common(a, b).map(x => [...x])",
+            "async ([a, b]) => (await import('/static/js/judge/word_diff.js')).common(a, b).map(x => [...x])",
             [a, b],
         )
         kept = [word for word, keep in zip(a, in_a, strict=True) if keep]
         assert kept == [word for word, keep in zip(b, in_b, strict=True) if keep]
         assert len(kept) == longest_common(a, b)
-    took, kept = watched.evaluate(
-        """async () => {
-            const { common } = await import('/static/js/judge/diff.js');
-            const a = Array.from({ length: 150000 }, (_, n) => `w${n % 50000 === 7 ? n : n * 7919 % 90001}`);
-            const b = a.filter((_, n) => n % 11).concat(Array(3000).fill('again'));
-            const began = performance.now();
-            const [inA] = common(a, b);
-            return [performance.now() - began, inA.reduce((sum, one) => sum + one, 0)];
-        }"""
-    )
+    def megabyte(changed):
+        """Milliseconds for 150,000 words, and how many of them both texts have."""
+        return watched.evaluate(
+            """async (changed) => {
+                const { common } = await import('/static/js/judge/word_diff.js');
+                const a = Array.from({ length: 150000 }, (_, n) => `w${n * 7919 % 90001}`);
+                const b = a.filter((_, n) => n % changed).concat(Array(300).fill('again'));
+                const began = performance.now();
+                const [inA] = common(a, b);
+                return [performance.now() - began, inA.reduce((sum, isShared) => sum + isShared, 0)];
+            }""",
+            changed,
+        )
+
+    took, kept = megabyte(changed=1500)
     assert took < 2000, f"{took:.0f} ms for 150,000 words"
-    assert kept > 100_000
+    assert kept == 149_900
+    # Where ten thousand words changed, nobody waits for the comparison: all counts as different.
+    took, kept = megabyte(changed=11)
+    assert took < 2000, f"{took:.0f} ms for 150,000 words"
+    assert kept == 0
 
 
 def longest_common(a, b):
@@ -321,10 +330,10 @@ def test_what_is_judged_offline_notes_the_guidelines_that_were_there(
         watched.goto(f"{apollo}judge/")
     context.set_offline(True)
     press(watched, [*"ab0", "Enter"])
-    expect(watched.locator("#offline")).to_contain_text("1 answer waits here")
+    expect(watched.locator("#offline")).to_contain_text("1 answer is saved here")
     change_guidelines(project, "Prefer what is true.", by=grace)
     press(watched, [*"ba0", "Enter"])
-    expect(watched.locator("#offline")).to_contain_text("2 answers wait here")
+    expect(watched.locator("#offline")).to_contain_text("2 answers are saved here")
     context.set_offline(False)
     watched.evaluate("dispatchEvent(new Event('online'))")
     expect(watched.locator("#news")).to_be_visible()
@@ -336,14 +345,14 @@ def test_another_batch_gets_a_page_of_its_own(watched, apollo, sign_in, project,
     compared(project, "one", "two")
     preset = PRESETS["rate"]
     other = BatchFactory(
-        project=project, name="Marks", interface="rate", protocol=preset.protocol.as_json()
+        project=project, name="Ratings", interface="rate", protocol=preset.protocol.as_json()
     )
     ComparisonFactory(batch=other, responses=2)
     sign_in(ada)
     with watched.expect_response("**/after/"):
         watched.goto(f"{apollo}judge/")
     press(watched, [*"ab0", "Enter"])
-    expect(watched.locator("h1")).to_have_text("Marks")
+    expect(watched.locator("h1")).to_have_text("Ratings")
     expect(watched.locator("form.slot .vote").first).to_have_css("display", "grid")
     wait_until_sent(watched, 1)
 
@@ -394,7 +403,7 @@ def test_a_chosen_language_speaks_everywhere_even_in_what_scripts_say(
     )
     press(watched, "ab0")
     press(watched, ["Enter"])
-    expect(watched.locator("#offline")).to_contain_text("1 Urteil wartet hier")
+    expect(watched.locator("#offline")).to_contain_text("1 Urteil ist hier gesichert")
     context.set_offline(False)
     wait_until_sent(watched, 1)
     watched.wait_for_selector("#judge-idle", state="attached")
@@ -420,7 +429,7 @@ def test_a_break_is_suggested_gently_put_off_and_forgotten_after_a_break(
     work(29)
     expect(reminder).to_be_hidden()
     work(2)
-    expect(reminder).to_contain_text("minutes. A short break helps.")
+    expect(reminder).to_contain_text("minutes. Take a short break.")
     press(watched, "ab")
     expect(line(watched)).to_have_text("A > B"), "it stands in nobody's way"
     reminder.get_by_role("button", name="Remind me in 10 minutes").click()

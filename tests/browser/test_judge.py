@@ -166,11 +166,11 @@ def test_what_is_sent_offline_is_sent_once_when_back(judging, context):
     context.set_offline(True)
     press(judging, "abcd0")
     press(judging, ["Enter"])
-    expect(judging.locator("#offline")).to_contain_text("1 answer waits here")
+    expect(judging.locator("#offline")).to_contain_text("1 answer is saved here")
     assert shown(judging) != first
     press(judging, "00")
     press(judging, ["Enter"])
-    expect(judging.locator("#offline")).to_contain_text("2 answers wait here")
+    expect(judging.locator("#offline")).to_contain_text("2 answers are saved here")
     assert not Judgment.objects.exists()
     context.set_offline(False)
     judging.evaluate("dispatchEvent(new Event('online'))")

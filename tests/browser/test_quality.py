@@ -75,7 +75,7 @@ def test_vera_decides_by_keyboard_and_takes_it_back(watched, live_server, sign_i
     watched.goto(first)
     expect(watched.get_by_role("heading", name="Decided by vera")).to_be_visible()
     watched.keyboard.press("z")
-    watched.get_by_text("Taken back: the votes count again").wait_for()
+    watched.get_by_text("Case reopened; the votes count again").wait_for()
     assert not ReviewCase.objects.filter(state="decided").exists()
     # A ranking of her own, without a mouse: m, then the letters' ranks, a reason, her words.
     watched.keyboard.press("m")
@@ -101,11 +101,11 @@ def test_grace_pauses_somebody_and_takes_judgments_out(
     watched.get_by_label("Reason for the pause").fill("Please read the guidelines again")
     watched.keyboard.press("Tab")
     watched.keyboard.press("Enter")
-    watched.get_by_text("is paused and is told why").wait_for()
+    watched.get_by_text("is paused and sees the reason").wait_for()
     watched.get_by_role("link", name=HOSTILE).click()
     watched.get_by_label("Reason for the exclusion").fill("Same pattern everywhere")
-    watched.get_by_role("button", name="Take all 24 out").click()
-    watched.get_by_text("24 taken out").wait_for()
+    watched.get_by_role("button", name="Exclude all 24").click()
+    watched.get_by_text("24 excluded").wait_for()
     assert Judgment.objects.exclude(excluded_at=None).count() == 24
 
 

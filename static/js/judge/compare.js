@@ -21,7 +21,7 @@ export function makeCompare() {
     const [first, second] = [left.value, right.value];
     let found;
     try {
-      const { markDifferences } = await import("./diff.js"); // fetched when it is wanted first
+      const { markDifferences } = await import("./word_diff.js"); // fetched when it is wanted first
       if (first !== left.value || second !== right.value) return; // somebody was faster
       found = markDifferences(before, after);
     } catch {

@@ -18,7 +18,7 @@ writers.push((form, changed) => {
     drawing = requestAnimationFrame(async () => {
       if (!base) return;
       try {
-        const { shownChanges } = await import("./changes.js"); // fetched when somebody corrects first
+        const { shownChanges } = await import("./word_diff.js"); // fetched when somebody corrects first
         if (base) shown.replaceChildren(...shownChanges(raw(base), writing.value));
       } catch { /* Offline since before the first change: the text itself is kept. */ }
     });

@@ -173,6 +173,6 @@ def test_the_pages_tell_when_each_batch_is_done_and_what_that_rests_on(project, 
     work = throughput(project, people_of(project))
     assert {of.batch.name: of.left for of in work.batches} == {"Quick": 10, "Slow": 10}
     assert work.done_at == max(of.done_at for of in work.batches)
-    assert "at the pace of the last week (2 judgments)" in (
+    assert "at last week's pace (2 judgments)" in (
         client.get("/projects/apollo/quality/").content.decode()
     )
