@@ -403,12 +403,20 @@ def test_a_damaged_checkpoint_is_named_and_the_run_does_not_start_over(stage, fo
 
 # The settings of a run, those it is resumed with, and the beginning of the message.
 OTHER_SETTINGS = {
-    "adapters": ({}, {"lora_rank": 2}, "policy.safetensors has not the weights"),
-    "no adapters": ({"lora_rank": 2}, {}, "policy.safetensors has not the weights"),
-    "other adapters": ({"lora_rank": 2}, {"lora_rank": 4}, "policy.safetensors has not the"),
-    "another critic": ({}, {"critic": "model"}, "critic.safetensors has not the weights"),
-    "a reference that moves": ({}, {"reference_ema": 0.9}, "reference.safetensors has not the"),
-    "a reference that stays": ({"reference_ema": 0.9}, {}, "reference.safetensors has not the"),
+    "adapters": ({}, {"lora_rank": 2}, "policy.safetensors does not have the weights"),
+    "no adapters": ({"lora_rank": 2}, {}, "policy.safetensors does not have the weights"),
+    "other adapters": ({"lora_rank": 2}, {"lora_rank": 4}, "policy.safetensors does not have the"),
+    "another critic": ({}, {"critic": "model"}, "critic.safetensors does not have the weights"),
+    "a reference that moves": (
+        {},
+        {"reference_ema": 0.9},
+        "reference.safetensors does not have the",
+    ),
+    "a reference that stays": (
+        {"reference_ema": 0.9},
+        {},
+        "reference.safetensors does not have the",
+    ),
 }
 
 
@@ -435,7 +443,7 @@ def test_a_reward_model_resumes_only_with_its_first_settings(folder_of):
         main_of("reward_model")(folder, stop)
     _change_json(folder / "config.json", members=2)
     message = refused("reward_model", folder)
-    assert "has not the weights" in message
+    assert "does not have the weights" in message
     assert "remove the folder checkpoint to start over" in message
 
 
