@@ -122,6 +122,7 @@ def test_the_words_in_common_are_the_longest_subsequence_and_a_megabyte_is_quick
         kept = [word for word, keep in zip(a, in_a, strict=True) if keep]
         assert kept == [word for word, keep in zip(b, in_b, strict=True) if keep]
         assert len(kept) == longest_common(a, b)
+
     def megabyte(changed):
         """Milliseconds for 150,000 words, and how many of them both texts have."""
         return watched.evaluate(

@@ -227,7 +227,9 @@ def test_a_server_killed_while_people_judge_loses_and_doubles_nothing(
     )
     press(page, "abcd0")
     press(page, ["Enter"])
-    expect(page.locator("#offline")).to_contain_text("The server can't be reached. 1 answer is saved")
+    expect(page.locator("#offline")).to_contain_text(
+        "The server can't be reached. 1 answer is saved"
+    )
     page.unroute_all()
     assert Judgment.objects.count() == 1, "it was taken, but nobody told the browser"
     second = shown(page)
@@ -438,7 +440,9 @@ def test_the_lease_warns_is_renewed_and_when_lost_keeps_the_answer_as_an_extra(
     lease = watched.locator("#lease")
     expect(lease).to_be_hidden()
     watched.clock.run_for(185_000)
-    expect(lease).to_have_text("This comparison is reserved for you for 1 more minute. Extend the time")
+    expect(lease).to_have_text(
+        "This comparison is reserved for you for 1 more minute. Extend the time"
+    )
     with watched.expect_response(f"**/judge/{first.uid}/"):
         lease.get_by_role("button").click()
     expect(lease).to_be_hidden()

@@ -144,7 +144,9 @@ def test_a_gpu_is_not_shared_by_forking(ready, monkeypatch):
     from rlhf.training.rundir.errors import InputError
     from rlhf.training.rundir.process import StopRequest
 
-    with pytest.raises(InputError, match="processes is 2, and a stage can fork only on the CPU of a Linux"):
+    with pytest.raises(
+        InputError, match="processes is 2, and a stage can fork only on the CPU of a Linux"
+    ):
         ppo.main(ready("elsewhere", processes=2), StopRequest())
 
 
