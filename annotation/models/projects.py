@@ -123,7 +123,7 @@ class Project(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(0)],
-        help_text="Cost of an annotator's hour. Empty: unknown.",
+        help_text="What an hour of an annotator's work costs; empty: not known.",
     )
     currency = models.CharField(max_length=3, default="EUR")
     is_demo = models.BooleanField(

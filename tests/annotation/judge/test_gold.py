@@ -22,13 +22,13 @@ from annotation.models import (
     Batch,
     Comparison,
     Event,
-    GoldItem,
     Membership,
     Prompt,
 )
 from annotation.projects.batches import batch_progress, open_batch
 from annotation.protocols import PRESETS
-from annotation.quality.gold_items import GoldError, add_gold_items
+from annotation.quality.gold_items import add_gold_items
+from tests.annotation.gold_rows import gold_rows
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -38,18 +38,6 @@ from tests.factories import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-def items(n, k=4, **more):
-    return [
-        {
-            "prompt": f"What is {number} plus one?",
-            "responses": [f"It is {number + 1 + wrong}." for wrong in range(k)],
-            "ranks": list(range(1, k + 1)),
-            **more,
-        }
-        for number in range(n)
-    ]
 
 
 def answer(assignment, *, right=True):
@@ -73,7 +61,7 @@ def mixed(project, grace, ada):
     batch = BatchFactory(project=project, name="Round 1", state=Batch.State.DRAFT)
     for _ in range(30):
         ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
-    add_gold_items(project, items(12), grace)
+    add_gold_items(project, gold_rows(12), grace)
     return open_batch(batch, grace)
 
 
@@ -131,7 +119,7 @@ def test_what_is_promised_is_what_comes(project, grace, ada, every):
     batch = BatchFactory(project=project)
     for _ in range(17):
         ComparisonFactory(batch=batch, prompt=PromptFactory(project=project), responses=2)
-    add_gold_items(project, items(5, k=2), grace)
+    add_gold_items(project, gold_rows(5, k=2), grace)
     promised, came = waiting(ada, project), 0
     while assignment := next_assignment(ada, project):
         answer(assignment)
@@ -254,7 +242,9 @@ def test_the_server_does_the_same_work_for_gold_and_sends_the_same_bytes(
     for _ in range(8):
         following, _ = watched("page after", "", client.get, f"{pages}/{uid}/after/")
         fields = {"act": "send", "key": str(uuid.uuid4()), "seconds": "2"}
-        fields |= {f"rank-{axis}-{x}": n for axis in project.axis_keys for x, n in places.items()}
+        fields |= {
+            f"rank-{axis}-{x}": n for axis in project.axis_keys for x, n in places.items()
+        }
         accept = {"Accept": "application/json"}
         watched("page send", uid, client.post, f"{pages}/{uid}/", fields, headers=accept)
         uid = following
@@ -285,7 +275,7 @@ def test_gold_is_skipped_taken_back_and_answered_late_like_any_other(mixed, proj
 def test_work_without_gold_hands_out_no_gold(project, grace, ada):
     batch = BatchFactory(project=project)
     ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
-    add_gold_items(project, items(3), grace)
+    add_gold_items(project, gold_rows(3), grace)
     assert not batch.comparisons.filter(gold__isnull=False).exists()
     project.gold_every = 2
     project.save()
@@ -298,64 +288,8 @@ def test_gold_of_another_size_would_give_itself_away_and_stays_out(project, grac
     ComparisonFactory(batch=batch, prompt=PromptFactory(project=project), responses=4)
     project.gold_every = 5
     project.save()
-    add_gold_items(project, items(2, k=2), grace)
+    add_gold_items(project, gold_rows(2, k=2), grace)
     assert not batch.comparisons.filter(gold__isnull=False).exists()
-
-
-RESPONSES = {"prompt": "x", "responses": ["a", "b"]}
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ({"responses": ["a", "b"], "ranks": [1, 2]}, "“prompt”: Give the prompt as text"),
-        ({"prompt": "x" * 20_001}, "“prompt”: Give the prompt as text of 1 to 20,000"),
-        ({"messages": "x"}, "“messages”: Give a list of messages"),
-        ({"messages": [{"role": "judge", "content": "x"}]}, "“messages”: Message 1 needs a role"),
-        (
-            {"messages": [{"role": "user", "content": ""}]},
-            "“messages”: Message 1: give its content",
-        ),
-        (
-            {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
-            "“messages”: The last message must be the user's",
-        ),
-        ({"prompt": "x", "responses": ["a"]}, "“responses”: Give a list of 2 to 9 texts, not 1."),
-        ({"prompt": "x"}, "“responses”: Give a list of 2 to 9 texts, not “None”."),
-        ({"prompt": "x", "responses": ["a", 7]}, "“responses”: Response 2: give a text"),
-        ({**RESPONSES, "ranks": [1]}, "“ranks”: Give a list of 2 values, one for each"),
-        ({**RESPONSES, "ranks": [1, "2"]}, "“ranks”: Value 2 is “2”. Give a whole number from 1"),
-        (
-            {**RESPONSES, "ranks": {"safety": [0, 2]}},
-            "“ranks: safety”: Value 1 is “0”. Give a whole number from 1 to 9, or null.",
-        ),
-        ({**RESPONSES, "ranks": [1, 1]}, "“ranks”: No expected answer"),
-        (
-            {**RESPONSES, "ranks": {"fun": [1, 2]}},
-            "“ranks”: This project does not compare on “fun”. Its axes are helpfulness, safety.",
-        ),
-        ({**RESPONSES, "ranks": [1, 2], "hidden": 1}, "“hidden”: Unknown field."),
-        ({**RESPONSES, "ranks": [1, 2], "why": 5}, "“why”: Give a text of at most 400"),
-        ({**RESPONSES, "ranks": [1, 2], "mixed": "yes"}, "“mixed”: “yes” is not true or false"),
-    ],
-)
-def test_a_row_that_makes_no_sense_is_named_and_nothing_is_added(project, grace, row, words):
-    with pytest.raises(GoldError) as refused:
-        add_gold_items(project, [*items(2), row], grace)
-    assert f"Row 3, field {words}" in str(refused.value)
-    assert not GoldItem.objects.exists()
-
-
-@pytest.mark.parametrize("row", ["text", 7, None, []])
-def test_a_row_that_is_no_object_is_named(project, grace, row):
-    with pytest.raises(GoldError, match="Row 1: Not a JSON object"):
-        add_gold_items(project, [row], grace)
-
-
-def test_adding_twice_adds_once(project, grace):
-    assert add_gold_items(project, items(3), grace) == (3, 0)
-    assert add_gold_items(project, items(3), grace) == (0, 3)
-    assert Event.objects.filter(verb="added gold items").count() == 1
 
 
 # --- The qualification round ---------------------------------------------------------------------------
@@ -368,7 +302,7 @@ def strict(project, grace, ada):
     batch = BatchFactory(project=project)
     for _ in range(3):
         ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
-    add_gold_items(project, items(4, qualification=True, mixed=False), grace)
+    add_gold_items(project, gold_rows(4, qualification=True, mixed=False), grace)
     open_qualification(project)
     return Membership.objects.get(user=ada, project=project)
 
@@ -485,7 +419,7 @@ def test_who_had_begun_work_before_there_was_a_round_goes_on_with_it_afterwards(
     begun = next_assignment(ada, project)
     Assignment.objects.update(lease_until=timezone.now() - timedelta(minutes=1))
     release_overdue()
-    add_gold_items(project, items(1, qualification=True, mixed=False), grace)
+    add_gold_items(project, gold_rows(1, qualification=True, mixed=False), grace)
     project.qualification_pass = 50
     project.save()
     open_qualification(project)
@@ -501,7 +435,7 @@ def test_what_a_top_k_ranking_leaves_out_is_said_to_be_behind(project, ada, grac
         project=project, state="draft", interface="rank", protocol=project.protocol
     )
     ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
-    add_gold_items(project, items(1), grace)
+    add_gold_items(project, gold_rows(1), grace)
     open_batch(batch, grace)
     comparison = Comparison.objects.get(gold__isnull=False)
     best, *_ = comparison.responses.order_by("pk").values_list("pk", flat=True)
