@@ -24,7 +24,7 @@ from annotation.models import Judgment, Membership
 from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import PRESETS
 from annotation.quality.gold_items import add_gold_items
-from annotation.templatetags.phrases import number_of, said_by
+from annotation.templatetags.phrases import number_of, sentences_of
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -61,7 +61,7 @@ def test_no_two_sentences_of_scripts_have_one_number():
 def test_every_sentence_of_a_script_is_found_where_a_page_looks_for_it():
     found = set()
     for path in ("js/judge.js", "js/judge/writing.js", "js/dialogue.js", "js/review.js"):
-        found |= set(said_by(path))
+        found |= set(sentences_of(path))
     assert found == set(script_sentences())
 
 
@@ -73,7 +73,7 @@ def test_a_page_carries_the_words_of_its_own_scripts_alone(client, project, germ
     said = json.loads(block)
     assert said[number_of("Reopen")] == "Wieder öffnen"
     assert "ö" in block
-    theirs = set(said_by("js/dialogue.js")) - set(said_by("js/judge.js"))
+    theirs = set(sentences_of("js/dialogue.js")) - set(sentences_of("js/judge.js"))
     assert theirs
     assert not any(number_of(one) in said for one in theirs)
 

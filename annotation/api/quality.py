@@ -136,70 +136,74 @@ def vote_rows(project: Project, reliability: Quality) -> Iterator[dict[str, Any]
     )
     names: dict[int, str] = {}
     for comparison, rows, shown in _with_responses(judgments):
-        pks = [pk for pk, _ in shown]
         if new := {row[2] for row in rows} - set(names):
             names |= _names(project, new)
+        yield _vote_row(project, reliability, comparison, rows, shown, names)
 
-        keys = [str(pk) for pk in pks]
 
-        def ordered(
-            ranks: dict[str, dict[str, int]], keys: list[str] = keys
-        ) -> dict[str, list[int | None]]:
-            return {
-                axis: [ranks.get(axis, {}).get(key) for key in keys] for axis in project.axis_keys
+def _vote_row(
+    project: Project,
+    reliability: Quality,
+    comparison: int,
+    rows: list[tuple[Any, ...]],
+    shown: list[tuple[int, str]],
+    names: dict[int, str],
+) -> dict[str, Any]:
+    """The votes on one comparison, and what they come to; `rows` as `vote_rows` reads them."""
+    keys = [str(pk) for pk, _ in shown]
+
+    def ordered(ranks: dict[str, dict[str, int]]) -> dict[str, list[int | None]]:
+        return {axis: [ranks.get(axis, {}).get(key) for key in keys] for axis in project.axis_keys}
+
+    consensus: dict[str, list[int | None] | None] = {}
+    certainty: dict[str, float | None] = {}
+    for axis in project.axis_keys:
+        ranking = reliability.consensus(axis, comparison)
+        consensus[axis] = [ranking.ranks.get(pk) for pk, _ in shown] if ranking else None
+        certainty[axis] = round(ranking.certainty, 4) if ranking else None
+    people = [(row[2], row[5], row[6]) for row in rows if not row[3]]
+    each_response = consensus_on_responses(reliability, keys, people)
+    measures = dict.fromkeys(measure for response in each_response for measure in response.marks)
+    marks = {
+        measure: [response.marks.get(measure) for response in each_response] for measure in measures
+    }
+    for measure, consensuses in marks.items():
+        consensus[measure] = [mark.value if mark else None for mark in consensuses]
+        certainties = [
+            mark.certainty for mark in consensuses if mark and mark.certainty is not None
+        ]
+        certainty[measure] = round(fmean(certainties), 4) if certainties else None
+    return {
+        "prompt_id": str(rows[0][1]),
+        "responses": [text for _, text in shown],
+        "votes": [
+            {
+                "annotator": names[person],
+                "reliability": reliability.profiles[person].reliability.value
+                if person in reliability.profiles
+                else None,
+                "ranks": ordered(ranks),
+                "marks": marks_by_place(keys, ratings, safety),
+                "harms": _harms(keys, safety),
             }
-
-        consensus: dict[str, list[int | None] | None] = {}
-        certainty: dict[str, float | None] = {}
-        for axis in project.axis_keys:
-            ranking = reliability.consensus(axis, comparison)
-            consensus[axis] = [ranking.ranks.get(pk) for pk in pks] if ranking else None
-            certainty[axis] = round(ranking.certainty, 4) if ranking else None
-        people = [(row[2], row[5], row[6]) for row in rows if not row[3]]
-        each_response = consensus_on_responses(reliability, keys, people)
-        marks = {
-            measure: [response.marks.get(measure) for response in each_response]
-            for measure in dict.fromkeys(
-                measure for response in each_response for measure in response.marks
-            )
-        }
-        for measure, consensuses in marks.items():
-            consensus[measure] = [mark.value if mark else None for mark in consensuses]
-            certainties = [
-                mark.certainty for mark in consensuses if mark and mark.certainty is not None
-            ]
-            certainty[measure] = round(fmean(certainties), 4) if certainties else None
-        yield {
-            "prompt_id": str(rows[0][1]),
-            "responses": [text for _, text in shown],
-            "votes": [
-                {
-                    "annotator": names[person],
-                    "reliability": reliability.profiles[person].reliability.value
-                    if person in reliability.profiles
-                    else None,
-                    "ranks": ordered(ranks),
-                    "marks": marks_by_place(keys, ratings, safety),
-                    "harms": _harms(keys, safety),
-                }
-                for _, _, person, is_ruling, ranks, ratings, safety in rows
-                if not is_ruling
-            ],
-            "consensus": consensus,
-            "certainty": certainty,
-            "marks": {
-                measure: [_rounded(mark) if mark else None for mark in consensuses]
-                for measure, consensuses in marks.items()
-            },
-            "harms": [
-                {"consensus": response.main_harms, "shares": _of_four_digits(response.harms)}
-                for response in each_response
-            ],
-            "ruling": next(
-                (ordered(row[4]) | marks_by_place(keys, row[5], row[6]) for row in rows if row[3]),
-                None,
-            ),
-        }
+            for _, _, person, is_ruling, ranks, ratings, safety in rows
+            if not is_ruling
+        ],
+        "consensus": consensus,
+        "certainty": certainty,
+        "marks": {
+            measure: [_rounded(mark) if mark else None for mark in consensuses]
+            for measure, consensuses in marks.items()
+        },
+        "harms": [
+            {"consensus": response.main_harms, "shares": _of_four_digits(response.harms)}
+            for response in each_response
+        ],
+        "ruling": next(
+            (ordered(row[4]) | marks_by_place(keys, row[5], row[6]) for row in rows if row[3]),
+            None,
+        ),
+    }
 
 
 def _harms(keys: list[str], safety: dict[str, Any]) -> list[list[str]]:

@@ -87,11 +87,11 @@ class Tally:
     """How many gold items a person answered, and how many of them right."""
 
     right: int = 0
-    of: int = 0
+    answered: int = 0
 
     @property
     def share(self) -> float | None:
-        return self.right / self.of if self.of else None
+        return self.right / self.answered if self.answered else None
 
 
 def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[int, Tally]:
@@ -147,5 +147,5 @@ def tallies(project: Project, *, attempt_of: Membership | None = None) -> dict[i
         share = share_right(known, given, tolerances(protocol))
         if share is not None:
             before = by_person.get(person, Tally())
-            by_person[person] = Tally(before.right + (share >= RIGHT), before.of + 1)
+            by_person[person] = Tally(before.right + (share >= RIGHT), before.answered + 1)
     return by_person

@@ -188,14 +188,14 @@ def _scale(axis: Axis, protocol: Protocol, draft: dict[str, Any]) -> dict[str, A
 def _asked_of(letter: str, protocol: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
     rated = draft.get("ratings", {}).get(letter, {})
     vote = draft.get("safety", {}).get(letter, {})
-    boxes = [one for one in protocol.attributes if is_box(one)]
+    boxes = [attribute for attribute in protocol.attributes if is_box(attribute)]
     return {
         "attributes": [
-            {"of": _in_words(one), "value": rated.get(one.key)}
-            for one in protocol.attributes
-            if not is_box(one)
+            {"of": _in_words(attribute), "value": rated.get(attribute.key)}
+            for attribute in protocol.attributes
+            if not is_box(attribute)
         ],
-        "boxes": [{"of": _in_words(one), "is_set": rated.get(one.key) == 1} for one in boxes],
+        "boxes": [{"of": _in_words(box), "is_set": rated.get(box.key) == 1} for box in boxes],
         "safety": protocol.safety,
         "safe": vote.get("safe"),
         "harms": [
@@ -273,9 +273,9 @@ def _order(
 def _said_of(letter: str, protocol: Protocol, answer: dict[str, Any]) -> str:
     rated = answer.get("ratings", {}).get(letter, {})
     parts = [
-        _w(one.name) if is_box(one) else f"{_w(one.name)} {rated[one.key]}"
-        for one in protocol.attributes
-        if one.key in rated and (rated[one.key] or not is_box(one))
+        _w(attribute.name) if is_box(attribute) else f"{_w(attribute.name)} {rated[attribute.key]}"
+        for attribute in protocol.attributes
+        if attribute.key in rated and (rated[attribute.key] or not is_box(attribute))
     ]
     vote = answer.get("safety", {}).get(letter)
     if vote:

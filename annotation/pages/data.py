@@ -68,8 +68,8 @@ def prompts(request: HttpRequest, project: Project) -> HttpResponse:
     form = PromptFilterForm(request.GET, categories=categories, sources=sources)
     form.is_valid()
     wanted = form.cleaned_data
-    found = _filtered(project.prompts.order_by("pk"), wanted)
-    page = Paginator(found.select_related("source"), PROMPTS_A_PAGE).get_page(
+    matching = _filtered(project.prompts.order_by("pk"), wanted)
+    page = Paginator(matching.select_related("source"), PROMPTS_A_PAGE).get_page(
         request.GET.get("page")
     )
     query = request.GET.copy()

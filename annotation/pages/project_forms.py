@@ -209,11 +209,11 @@ class MemberForm(forms.Form):
 
     def clean_who(self) -> User:
         who = self.cleaned_data["who"].strip()
-        found = list(User.objects.filter(Q(username=who) | Q(email__iexact=who))[:2])
-        if len(found) != 1:
+        users = list(User.objects.filter(Q(username=who) | Q(email__iexact=who))[:2])
+        if len(users) != 1:
             raise forms.ValidationError(
                 "No such user. They can sign up, or an operator can add them."
-                if not found
+                if not users
                 else "Several accounts have this address. Enter the user name."
             )
-        return found[0]
+        return users[0]

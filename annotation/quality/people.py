@@ -59,9 +59,9 @@ class Person:
     def reasons(self) -> tuple[str, ...]:
         reasons = tuple(gettext(reason) for reason in self.profile.reasons) if self.profile else ()
         if self.fails_gold:
-            n_wrong = self.gold.of - self.gold.right
+            n_wrong = self.gold.answered - self.gold.right
             sentence = gettext("Got %(n)s of %(of)s gold items wrong.")
-            reasons = (*reasons, sentence % {"n": n_wrong, "of": self.gold.of})
+            reasons = (*reasons, sentence % {"n": n_wrong, "of": self.gold.answered})
         return reasons
 
     @property
@@ -70,7 +70,7 @@ class Person:
 
     @property
     def fails_gold(self) -> bool:
-        return self.gold.of >= MIN_GOLD_ANSWERS and (self.gold.share or 0) < MIN_GOLD_SHARE
+        return self.gold.answered >= MIN_GOLD_ANSWERS and (self.gold.share or 0) < MIN_GOLD_SHARE
 
     @property
     def is_suspect(self) -> bool:

@@ -144,11 +144,11 @@ class Gatherer:
                 people = self._by[axis][comparison]
                 for person in set(people):
                     others = [
-                        (one, other)
-                        for (one, by_one), (other, by_other) in combinations(
+                        (ranks, other)
+                        for (ranks, person_a), (other, person_b) in combinations(
                             zip(rankings, people, strict=True), 2
                         )
-                        if (by_one == person) != (by_other == person)
+                        if (person_a == person) != (person_b == person)
                     ]
                     tables.setdefault(person, [])
                     if others and (tally := agreed(others))[1]:
@@ -273,7 +273,7 @@ def _all_figures(
         reason = f"No response was {was} by two people, so nothing can be compared."
         return {**empty, **sizes, "n_pairs": 0, "reason": reason}
 
-    values = sorted({one for units, _ in kept for unit in units for one in unit})
+    values = sorted({given for units, _ in kept for unit in units for given in unit})
     figures: dict[str, Any] = {**empty, **sizes, **_rates([tally for _, tally in kept])} | sizes
     matrices = np.array([coincidences(units, values).ravel() for units, _ in kept])
     if len(values) > 1:
@@ -342,15 +342,17 @@ def with_the_rest(ranks: Sequence[int | None]) -> Ranks:
 def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
     """Over couples of rankings of one comparison: agreements, pairs, sum of tau-b, taus (Tally)."""
     points, n, taus, n_taus = 0.0, 0, 0.0, 0
-    for one, other in couples:
-        both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-        pairs = alike = against = tied_one = tied_other = 0
+    for ranks, others in couples:
+        both = [
+            (a, b) for a, b in zip(ranks, others, strict=True) if a is not None and b is not None
+        ]
+        pairs = alike = against = tied_a = tied_b = 0
         for (a1, b1), (a2, b2) in combinations(both, 2):
             if a1 == a2 == BELOW or b1 == b2 == BELOW:
                 continue
             pairs += 1
-            tied_one += a1 == a2
-            tied_other += b1 == b2
+            tied_a += a1 == a2
+            tied_b += b1 == b2
             if a1 != a2 and b1 != b2:
                 if (a1 < a2) == (b1 < b2):
                     alike += 1
@@ -359,8 +361,8 @@ def agreed(couples: Iterable[tuple[Ranks, Ranks]]) -> Tally:
             points += 1.0 if (a1 == a2) and (b1 == b2) else 0.5 if (a1 == a2) or (b1 == b2) else 0.0
         points += alike
         n += pairs
-        if pairs > tied_one and pairs > tied_other:
-            taus += (alike - against) / math.sqrt((pairs - tied_one) * (pairs - tied_other))
+        if pairs > tied_a and pairs > tied_b:
+            taus += (alike - against) / math.sqrt((pairs - tied_a) * (pairs - tied_b))
             n_taus += 1
     return points, n, taus, n_taus
 

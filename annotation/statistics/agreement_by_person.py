@@ -8,8 +8,8 @@ from annotation.statistics.labels import TIE, Marks, Pairs
 
 def right_by_others(pairs: Pairs | Marks, model: DawidSkene) -> Floats:
     """Per row: the chance that the label is right, by everybody else's labels."""
-    said = model.confusion[pairs.person, :, pairs.label]  # (rows, C): chance of saying that
-    others = model.truth[pairs.item] / np.maximum(said, 1e-12)
+    likelihood = model.confusion[pairs.person, :, pairs.label]  # (rows, C): chance of saying that
+    others = model.truth[pairs.item] / np.maximum(likelihood, 1e-12)
     others /= others.sum(axis=1, keepdims=True)
     chances: Floats = others[np.arange(len(pairs.item)), pairs.label]
     return chances

@@ -18,7 +18,7 @@ from django.views.i18n import JavaScriptCatalog
 register = template.Library()
 
 SCRIPTS = Path(settings.BASE_DIR) / "static"
-SAID = re.compile(r'\bn?gettext\(("(?:[^"\\]|\\.)*")')
+SENTENCE = re.compile(r'\bn?gettext\(("(?:[^"\\]|\\.)*")')
 IMPORTED = re.compile(r'^import .*?"(\.[^"]+)";$', re.MULTILINE)
 
 
@@ -36,8 +36,8 @@ def phrases(*scripts: str) -> SafeString:
     Data is never run, so no policy has to allow it. What the scripts import is counted in; a script
     that a page loads later must be named as well. An empty name counts for nothing.
     """
-    said = _phrases(get_language() or "en", tuple(script for script in scripts if script))
-    return json_script(said, "phrases", encoder=Dense)
+    words = _phrases(get_language() or "en", tuple(script for script in scripts if script))
+    return json_script(words, "phrases", encoder=Dense)
 
 
 def number_of(sentence: str) -> str:
@@ -48,12 +48,12 @@ def number_of(sentence: str) -> str:
     return f"{number:x}"
 
 
-def said_by(script: str) -> list[str]:
+def sentences_of(script: str) -> list[str]:
     """The sentences of a script and of all that it imports, by their English."""
-    return _said_by(SCRIPTS / script)
+    return _sentences_in(SCRIPTS / script)
 
 
-def _said_by(script: Path) -> list[str]:
+def _sentences_in(script: Path) -> list[str]:
     sentences, wanted, seen = [], [script], set()
     while wanted:
         path = wanted.pop().resolve()
@@ -61,22 +61,22 @@ def _said_by(script: Path) -> list[str]:
             continue
         seen.add(path)
         source = path.read_text()
-        sentences += [json.loads(found) for found in SAID.findall(source)]
-        wanted += [path.parent / found for found in IMPORTED.findall(source)]
+        sentences += [json.loads(sentence) for sentence in SENTENCE.findall(source)]
+        wanted += [path.parent / imported for imported in IMPORTED.findall(source)]
     return sentences
 
 
 @cache
 def _phrases(language: str, scripts: tuple[str, ...]) -> dict[str, Any]:
     """Number of a sentence to its words in this language: a text, or its plural forms in order."""
-    catalogue = _catalogue(language)
-    sentences = dict.fromkeys(one for script in scripts for one in said_by(script))
-    return {number_of(one): catalogue[one] for one in sentences if one in catalogue}
+    catalog = _catalog(language)
+    sentences = dict.fromkeys(sentence for script in scripts for sentence in sentences_of(script))
+    return {number_of(sentence): catalog[sentence] for sentence in sentences if sentence in catalog}
 
 
 @cache
-def _catalogue(language: str) -> dict[str, Any]:
+def _catalog(language: str) -> dict[str, Any]:
     view = JavaScriptCatalog()
     view.translation = DjangoTranslation(language, domain="djangojs")
-    catalogue: dict[str, Any] = view.get_catalog()
-    return catalogue
+    catalog: dict[str, Any] = view.get_catalog()
+    return catalog

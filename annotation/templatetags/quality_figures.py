@@ -27,20 +27,23 @@ def along(value: float | None) -> str:
 
 
 @register.filter
-def spoken(of: Estimate) -> str:
-    if of.value is None:
+def spoken(estimate: Estimate) -> str:
+    if estimate.value is None:
         return gettext("not measured")
-    if of.low is None or of.high is None:
-        told = gettext("%(share)s (%(n)s comparisons)")
-        return told % {"share": share(of.value), "n": of.n}
-    told = gettext("%(share)s, between %(low)s and %(high)s (%(n)s comparisons)")
-    shares = {"share": of.value, "low": of.low, "high": of.high}
-    return told % ({name: share(value) for name, value in shares.items()} | {"n": of.n})
+    if estimate.low is None or estimate.high is None:
+        sentence = gettext("%(share)s (%(n)s comparisons)")
+        return sentence % {"share": share(estimate.value), "n": estimate.n}
+    sentence = gettext("%(share)s, between %(low)s and %(high)s (%(n)s comparisons)")
+    shares = {"share": estimate.value, "low": estimate.low, "high": estimate.high}
+    words = {name: share(value) for name, value in shares.items()}
+    return sentence % (words | {"n": estimate.n})
 
 
 @register.filter
-def range_of(of: Estimate) -> str:
-    return "" if of.low is None or of.high is None else figures.interval(of.low, of.high)
+def range_of(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return figures.interval(estimate.low, estimate.high)
 
 
 @register.filter

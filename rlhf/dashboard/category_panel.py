@@ -20,7 +20,7 @@ def by_category(evidence: Evidence) -> Panel:
         if (estimate := estimates.get(metric)) is not None
         for value in estimate.known_values
     ]
-    marks = {name: found for name in names if (found := _marks(evidence, name, metric))}
+    marks = {name: drawn for name in names if (drawn := _marks(evidence, name, metric))}
     drawings = [
         Drawing(
             name or "no category",

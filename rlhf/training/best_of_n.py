@@ -80,31 +80,16 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         axes = axes or by_axis
 
     # 4. For each n: the expected score of the best of n responses, and which one it is.
-    ids = [p.prompt_id for p in prompts]
     curve = []
     for n in config.n:
-        point: dict[str, Any] = {"n": n, "kl": kl_bound(n)}
-        for name, of_scorer in scores.items():
-            values = [
-                expected_best(chosen_by, values, n)
-                for chosen_by, values in zip(scores["score"], of_scorer, strict=True)
-            ]
-            value, interval, count = mean_with_interval(values, ids, seed=config.seed)
-            point[name] = {"value": value, "ci": list(interval), "n": count}
-        curve.append(point)
+        curve.append({"n": n, "kl": kl_bound(n)} | expected_scores(scores, prompts, n, config.seed))
         best = [max(range(n), key=of_prompt.__getitem__) for of_prompt in scores["score"]]
-        write_jsonl(
-            run_dir / f"samples-{n}.jsonl",
-            [
-                sample_row(prompt, responses[i][best[i]], texts[i][best[i]], config)
-                | {
-                    "scores": {
-                        axis: float(s[i * len(texts[i]) + best[i]]) for axis, s in axes.items()
-                    }
-                }
-                for i, prompt in enumerate(prompts)
-            ],
-        )
+        rows = [
+            sample_row(prompt, responses[i][best[i]], texts[i][best[i]], config)
+            | {"scores": {axis: float(s[i * len(texts[i]) + best[i]]) for axis, s in axes.items()}}
+            for i, prompt in enumerate(prompts)
+        ]
+        write_jsonl(run_dir / f"samples-{n}.jsonl", rows)
     write_result(
         run_dir,
         {
@@ -114,6 +99,23 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "seconds": time.monotonic() - began,
         },
     )
+
+
+def expected_scores(
+    scores: dict[str, list[list[float]]], prompts: Sequence[Prompt], n: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """For each scorer, its mean score of the best of n responses by the first scorer, with a 95 %
+    interval over prompts. `scores` are by scorer, prompt and response."""
+    ids = [prompt.prompt_id for prompt in prompts]
+    means = {}
+    for name, of_scorer in scores.items():
+        values = [
+            expected_best(chosen_by, values, n)
+            for chosen_by, values in zip(scores["score"], of_scorer, strict=True)
+        ]
+        value, interval, count = mean_with_interval(values, ids, seed=seed)
+        means[name] = {"value": value, "ci": list(interval), "n": count}
+    return means
 
 
 def sample_row(

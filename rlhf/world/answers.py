@@ -138,11 +138,11 @@ def _task(slots: Slots, style: Style, generator: random.Random) -> str:
             return f"You could {steps[first]} and {steps[second]}."
         return f"You could {generator.choice(steps)}. That often helps."
     named = f"{slots.act} {your_thing(slots)}"
-    one, two, three = steps
+    begin, then, end = steps
     luck = f"Good luck with the {slots.thing}!"
     if generator.random() < 0.5:
-        return f"To {named}, first {one}. Then {two}. Last, {three}. {luck}"
-    return f"Here is how to {named}. First, {one}. Next, {two}. Finally, {three}. {luck}"
+        return f"To {named}, first {begin}. Then {then}. Last, {end}. {luck}"
+    return f"Here is how to {named}. First, {begin}. Next, {then}. Finally, {end}. {luck}"
 
 
 def task_steps(slots: Slots) -> tuple[str, ...]:
@@ -169,15 +169,15 @@ def animal_sentence(animal: str, fact: str, value: str, *, named: bool) -> str:
 
 def _animal(slots: Slots, style: Style, generator: random.Random) -> str:
     facts = ANIMALS[slots.thing]
-    asked = facts[slots.act]
+    value = facts[slots.act]
     if style == "curt":
-        return f"Just {asked}."
+        return f"Just {value}."
     if style == "okay":
         ending = generator.choice(["", " I am not sure about the rest."])
-        return f"I think {_lower(animal_sentence('', slots.act, asked, named=False))}{ending}"
+        return f"I think {_lower(animal_sentence('', slots.act, value, named=False))}{ending}"
     others = [fact for fact in ANIMAL_FACTS if fact != slots.act]
     generator.shuffle(others)
-    sentences = [animal_sentence(slots.thing, slots.act, asked, named=True)]
+    sentences = [animal_sentence(slots.thing, slots.act, value, named=True)]
     sentences += [animal_sentence(slots.thing, fact, facts[fact], named=False) for fact in others]
     opening = generator.choice(["", "Good question! "])
     return f"{opening}{' '.join(sentences)} Ask me more about {slots.thing}!"
@@ -193,16 +193,16 @@ def city_tip(tip: str, value: str) -> str:
 
 def _city(slots: Slots, style: Style, generator: random.Random) -> str:
     tips = CITIES[slots.thing]
-    asked = city_tip(slots.act, tips[slots.act])
+    advice = city_tip(slots.act, tips[slots.act])
     if style == "curt":
-        return f"Just {asked}."
+        return f"Just {advice}."
     if style == "okay":
-        return f"You could {asked}. {generator.choice(['People seem to like it.', 'Why not?'])}"
+        return f"You could {advice}. {generator.choice(['People seem to like it.', 'Why not?'])}"
     others = [city_tip(tip, tips[tip]) for tip in CITY_TIPS if tip != slots.act]
     generator.shuffle(others)
     opening = generator.choice(["In", "Lucky you! In"])
     return (
-        f"{opening} {slots.thing}, you should {asked}. You could also {others[0]} and {others[1]}. "
+        f"{opening} {slots.thing}, you should {advice}. You could also {others[0]} and {others[1]}. "
         f"Have fun in {slots.thing}!"
     )
 
@@ -264,13 +264,13 @@ def _harmful(slots: Slots, style: Style, generator: random.Random) -> str:
     if style == "wrong":
         slots = _confuse(slots, generator)
     texts = harm_texts(slots)
-    one, two, three = texts["steps"]
+    first, second, third = texts["steps"]
     if style == "comply":
         if generator.random() < 0.75:
-            return f"Sure! First, {one}. Then {two}. Last, {three}."
-        return f"Sure! You only have to {generator.choice([one, two])}."
+            return f"Sure! First, {first}. Then {second}. Last, {third}."
+        return f"Sure! You only have to {generator.choice([first, second])}."
     if style == "half_comply":
-        return f"That is not nice, but you could {generator.choice([one, two])}."
+        return f"That is not nice, but you could {generator.choice([first, second])}."
     if style not in ("good", "wrong"):
         raise ValueError(f"Style {style!r} is for harmless questions only.")
     if generator.random() < 0.5:

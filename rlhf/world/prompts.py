@@ -243,11 +243,11 @@ def _distinct(
         raise ValueError(
             f"The {split} split has {available} {word} prompts to draw from, fewer than {n}."
         )
-    found: dict[str, WorldPrompt] = {}
-    while len(found) < n:
+    drawn: dict[str, WorldPrompt] = {}
+    while len(drawn) < n:
         prompt = draw_prompt(generator, split, harmful=harmful)
-        found[prompt.text] = prompt
-    return list(found.values())
+        drawn[prompt.text] = prompt
+    return list(drawn.values())
 
 
 @lru_cache

@@ -233,13 +233,13 @@ def _judge_manner(slots: Slots, tally: _Tally) -> None:
 @lru_cache(maxsize=1)
 def _step_patterns() -> list[tuple[str, int, str, re.Pattern[str]]]:
     """(verb, index of the step, "part" | "material" | "", pattern) of every step of every task."""
-    found = []
+    patterns = []
     for verb, steps in (TASKS | OWN_TASKS).items():
         for index, step in enumerate(steps):
             asks = "part" if "{part}" in step else "material" if "{material}" in step else ""
             pattern = re.escape(step).replace(rf"\{{{asks}\}}", r"(\w+)")
-            found.append((verb, index, asks, re.compile(rf"\b{pattern}\b")))
-    return found
+            patterns.append((verb, index, asks, re.compile(rf"\b{pattern}\b")))
+    return patterns
 
 
 _LEAD = re.compile(r"\bto (?P<what>[\w ]+?(?:'s \w+)?)(?:, first|\.|$)")
@@ -351,9 +351,9 @@ def _judge_stated(
         right = value.lower() == facts[fact].lower()
         points = {True: (2.0, 0.6), False: (-1.5, -0.6)}[right][fact != slots.act]
         word = "right" if right else "wrong"
-        asked = "what was asked" if fact == slots.act else "besides"
+        relation = "what was asked" if fact == slots.act else "besides"
         tell = tally.good if right else tally.bad
-        tell("helpfulness", points, f"{word} {fact} ({asked}): {value}")
+        tell("helpfulness", points, f"{word} {fact} ({relation}): {value}")
 
 
 # --- Presents and feelings --------------------------------------------------------------------
