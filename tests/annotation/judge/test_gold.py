@@ -83,7 +83,7 @@ def test_one_in_four_is_gold_once_in_every_four(mixed, project, ada):
     assert seen.count(False) == 30
     for start in range(0, 36, 4):
         assert sum(seen[start : start + 4]) == 1
-    assert tallies(project)[ada.pk] == Tally(right=sum(seen), of=sum(seen))
+    assert tallies(project)[ada.pk] == Tally(right=sum(seen), answered=sum(seen))
 
 
 def test_gold_comes_at_other_places_for_other_people(mixed, project, ada, ben):
@@ -366,7 +366,7 @@ def test_who_can_see_what_is_gold_is_handed_none_and_counted_on_none(mixed, proj
     # What ada answered before she became a reviewer, and what she is given when she is none again.
     for _ in range(8):
         answer(next_assignment(ada, project))
-    assert tallies(project)[ada.pk] == Tally(right=2, of=2)
+    assert tallies(project)[ada.pk] == Tally(right=2, answered=2)
     ours = Membership.objects.get(user=ada, project=project)
     for role in ("reviewer", "annotator"):
         Membership.objects.update_or_create(user=ada, project=project, defaults={"role": role})

@@ -469,8 +469,8 @@ def test_gold_is_mixed_into_ratings_and_counted(rating, grace, ada, ben):
             rate(assignment, marks, safe)
     found = tallies(rating)
     # One in every four of 12 and what is mixed in, at places that a key decides: the last may be late.
-    assert {found[ada.pk].of, found[ben.pk].of} <= {3, 4}
-    assert (found[ada.pk].right, found[ben.pk].right) == (found[ada.pk].of, 0)
+    assert {found[ada.pk].answered, found[ben.pk].answered} <= {3, 4}
+    assert (found[ada.pk].right, found[ben.pk].right) == (found[ada.pk].answered, 0)
 
 
 def test_an_order_says_nothing_where_nothing_is_compared(project, grace, ada):
