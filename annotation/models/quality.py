@@ -27,7 +27,7 @@ class ReviewCase(models.Model):
         "conflict": gettext_noop("Preferred but unsafe"),
         "unsafe": gettext_noop("Flagged unsafe"),
         "disagreement": gettext_noop("Annotators disagree"),
-        "asked": gettext_noop("Somebody asked for it"),
+        "asked": gettext_noop("Escalated"),
     }
     GROUNDS: ClassVar[dict[str, str]] = {
         "guidelines": gettext_noop("The guidelines decide it"),

@@ -88,7 +88,7 @@ def judge_after(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
     """The comparison after `uid`, so that it is there before it is needed; 204 if there is none.
 
     A page that says it has n responses has all that is asked of each of them, and is sent no more
-    than what differs: static/js/judge/likeness.js puts the rest in.
+    than what differs: static/js/judge/repeated_parts.js puts the rest in.
     """
     current = _own(request, project, uid, own_row)
     after = peek_next(who_asks(request), project, current)

@@ -3,7 +3,7 @@
 // keys, answers that fill as they are written, a draft that is kept, and words about a lost connection.
 import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
-import { makeFace } from "./judge/faces.js";
+import { makeInterface } from "./judge/interfaces.js";
 import { $, post, signedOut, store } from "./judge/net.js";
 import { gettext } from "./judge/words.js";
 
@@ -13,7 +13,7 @@ import { gettext } from "./judge/words.js";
   const shortcuts = root.dataset.shortcuts === "on";
   const DRAFT = `dialogue:draft:${root.dataset.uid}`;
   const compare = makeCompare();
-  // `face`: the questions about the two answers, as on the judging page (judge/faces.js).
+  // `face`: the questions about the two answers, as on the judging page (judge/interfaces.js).
   let talk, form, face = null, busy = false, source = null, timer = 0, saving = 0, shownAt = 0;
 
   for (const opener of root.querySelectorAll("[data-open]")) {
@@ -54,7 +54,7 @@ import { gettext } from "./judge/words.js";
       form.noValidate = true; // The browser's own words would come in its language, not in the page's.
       const kept = store.read(choiceKey());
       if (kept && !form.querySelector("input:checked")) restore(kept);
-      face = makeFace(form, { say, changed });
+      face = makeInterface(form, { say, changed });
       const at = scrollY;
       face.begin();
       scrollTo(0, at); // The answers are read first: the questions wait where they are.

@@ -4,8 +4,8 @@
 import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
 import { $, goOnceThere, isAside, post, store, token } from "./judge/net.js";
-import { makeFace } from "./judge/faces.js";
-import { fillIn, learn } from "./judge/likeness.js";
+import { makeInterface } from "./judge/interfaces.js";
+import { fillIn, learn } from "./judge/repeated_parts.js";
 import { makeOutbox } from "./judge/outbox.js";
 import { gettext, ngettext } from "./judge/words.js";
 
@@ -53,7 +53,7 @@ import { gettext, ngettext } from "./judge/words.js";
   const shortcuts = root.dataset.shortcuts === "on";
   const leaseSeconds = Number(root.dataset.leaseSeconds);
   let form; // the comparison in view
-  let face; // what its interface asks beside a ranking: judge/faces.js
+  let face; // what its interface asks beside a ranking: judge/interfaces.js
   let letters, axes, axis, last, selected, tie, flagging;
   let dirty = false, saving = 0, edited = false;
   let visible = 0, since = 0; // milliseconds in view
@@ -95,7 +95,7 @@ import { gettext, ngettext } from "./judge/words.js";
     axis = axes.find((key) => unranked(key).length) || axes[0];
     if (axes.length) form.querySelector(".quick").hidden = false;
     $("open-compare").hidden = letters.length < 2;
-    face = makeFace(form, { say, changed });
+    face = makeInterface(form, { say, changed });
     renewed = touched = Date.now();
     leaseEnd = Date.now() + leaseSeconds * 1000;
     $("lease").hidden = true;
@@ -217,8 +217,8 @@ import { gettext, ngettext } from "./judge/words.js";
 
   // A draft has the server's time, as this page was last told it: whatever this browser's clock says, the
   // newer of its own and the server's is taken. Rather too late than too early: nothing typed is lost.
-  const told = Number(root.dataset.now) + performance.now() - (performance.getEntriesByType("navigation")[0]?.requestStart ?? 0) - Date.now();
-  const draft = () => ({ at: Date.now() + told, fields: fields() });
+  const clockOffset = Number(root.dataset.now) + performance.now() - (performance.getEntriesByType("navigation")[0]?.requestStart ?? 0) - Date.now();
+  const draft = () => ({ at: Date.now() + clockOffset, fields: fields() });
 
   function takeUp() {
     const name = DRAFT + form.dataset.uid, own = store.read(name), before = JSON.stringify(fields());

@@ -19,17 +19,17 @@ export function makeCompare() {
     fill(before, left.value);
     fill(after, right.value);
     const [first, second] = [left.value, right.value];
-    let found;
+    let counts;
     try {
       const { markDifferences } = await import("./word_diff.js"); // fetched when it is wanted first
       if (first !== left.value || second !== right.value) return; // somebody was faster
-      found = markDifferences(before, after);
+      counts = markDifferences(before, after);
     } catch {
       $("compare-summary").textContent = "";
       return;
     }
-    $("compare-summary").textContent = found.before || found.after
-      ? gettext("%(shared)s words in common, %(before)s only in %(left)s, %(after)s only in %(right)s", { ...found, left: left.value, right: right.value })
+    $("compare-summary").textContent = counts.before || counts.after
+      ? gettext("%(shared)s words in common, %(before)s only in %(left)s, %(after)s only in %(right)s", { ...counts, left: left.value, right: right.value })
       : gettext("Identical");
   }
 

@@ -17,8 +17,8 @@ function written(item) {
       (places[value] ||= []).push(letter);
     }
   }
-  const told = [...orders].map(([axis, places]) => `${axis}: ${Object.values(places).map((tied) => tied.join(" = ")).join(" > ")}`);
-  return [...told, ...lines].join("\n");
+  const rankings = [...orders].map(([axis, places]) => `${axis}: ${Object.values(places).map((tied) => tied.join(" = ")).join(" > ")}`);
+  return [...rankings, ...lines].join("\n");
 }
 
 // `sent(said)`, `refused(item, sentence)` and `drained()` say what the page does then.

@@ -10,16 +10,16 @@ const forms = ["zero", "one", "two", "few", "many", "other"].filter((form) =>
 const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (whole, name) => values?.[name] ?? whole);
 
 // The catalogue knows a sentence by its number: annotation/templatetags/phrases.py computes the same.
-function found(sentence) {
+function lookup(sentence) {
   let number = 0;
   for (let at = 0; at < sentence.length; at++) number = (number * 31 + sentence.charCodeAt(at)) % 0x1000000;
   return catalogue[number.toString(16)];
 }
 
-export const gettext = (text, values) => fill(found(text) || text, values);
+export const gettext = (text, values) => fill(lookup(text) || text, values);
 
-export function ngettext(one, many, n, values) {
-  const told = found(one);
-  const text = Array.isArray(told) ? told[Math.min(forms.indexOf(rules.select(n)), told.length - 1)] : n === 1 ? one : many;
-  return fill(text || many, { n, ...values });
+export function ngettext(singular, plural, n, values) {
+  const known = lookup(singular);
+  const text = Array.isArray(known) ? known[Math.min(forms.indexOf(rules.select(n)), known.length - 1)] : n === 1 ? singular : plural;
+  return fill(text || plural, { n, ...values });
 }

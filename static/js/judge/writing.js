@@ -1,5 +1,5 @@
 // The answer is a text: written from nothing, or a response corrected, with what changes beside it.
-import { writers } from "./faces.js";
+import { writers } from "./interfaces.js";
 import { gettext, ngettext } from "./words.js";
 
 const wordsIn = (text) => (text.trim() ? text.trim().split(/\s+/).length : 0);
@@ -45,7 +45,7 @@ writers.push((form, changed) => {
       draw();
     },
 
-    told: () => ngettext("%(n)s word", "%(n)s words", wordsIn(writing.value)),
+    summary: () => ngettext("%(n)s word", "%(n)s words", wordsIn(writing.value)),
 
     // Why it can't be sent yet, "" if it can; goes to the text if that is what lacks.
     lacks() {

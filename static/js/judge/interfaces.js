@@ -14,7 +14,7 @@ const isAnswered = (step) => inputs(step).some((one) => one.checked);
 export const writers = [];
 
 // `say(words)` tells a screen reader, `changed(words)` notes that there is something to save.
-export function makeFace(form, { say, changed }) {
+export function makeInterface(form, { say, changed }) {
   const kind = form.dataset.interface;
   const ranks = kind === "rank";
   const all = [...form.querySelectorAll(".step")];
@@ -94,7 +94,7 @@ export function makeFace(form, { say, changed }) {
     }
     const left = asked().filter(isOpen).length, marks = asked().filter((step) => "required" in step.dataset && step.dataset.step !== "pair");
     if (marks.length) parts.push(["", left ? ngettext("%(n)s answer left", "%(n)s answers left", left) : gettext("all answered"), ""]);
-    if (written) parts.push(["", written.told(), ""]);
+    if (written) parts.push(["", written.summary(), ""]);
     said.replaceChildren(...parts.map(([name, line, axis]) => {
       const part = document.createElement("span");
       part.className = `said-part${axis ? ` axis-${axis}` : ""}`;
