@@ -104,7 +104,7 @@ class ImportForm(forms.Form):
         help_text="Name of the dataset, as in citations.",
     )
     licence = forms.CharField(
-        required=False, max_length=120, label="Licence", help_text="For example Apache-2.0."
+        required=False, max_length=120, label="License", help_text="For example Apache-2.0."
     )
     url = forms.URLField(required=False, max_length=200, label="Link", assume_scheme="https")
     sign_off = forms.BooleanField(
