@@ -1,4 +1,4 @@
-"""The panel with one chart a category: a mean can hide a category that got worse."""
+"""The panel with one chart per category, because a mean can hide a category that got worse."""
 
 from rlhf.dashboard import charts
 from rlhf.dashboard.charts import Drawing, Mark, Series
@@ -20,7 +20,7 @@ def by_category(evidence: Evidence) -> Panel:
         if (estimate := estimates.get(metric)) is not None
         for value in estimate.known_values
     ]
-    marks = {name: drawn for name in names if (drawn := _marks(evidence, name, metric))}
+    marks = {name: points for name in names if (points := _marks(evidence, name, metric))}
     drawings = [
         Drawing(
             name or "no category",
@@ -59,7 +59,7 @@ def by_category(evidence: Evidence) -> Panel:
 
 
 def _metric(evidence: Evidence) -> str:
-    """The mean score where rounds share its scale, else the win rate where there is one."""
+    """The mean score if all rounds have the same scale; otherwise the win rate, if there is one."""
     by_name = [estimates for m in evidence.measured for estimates in m.categories.values()]
     has_scores = any("score" in estimates for estimates in by_name)
     has_win_rates = any("win_rate_vs_base" in estimates for estimates in by_name)

@@ -1,4 +1,4 @@
-"""Launching a stage on this machine: the program, what it sees of the environment, how it is stopped."""
+"""Launching a stage on this machine: the program, its environment, its log."""
 
 import sys
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Command = Callable[[Job, Path], list[str]]
 
 
 def training_command(job: Job, run_dir: Path) -> list[str]:
-    """The program that does a stage in its run folder."""
+    """The program that runs a stage in its run folder."""
     python = settings.TRAINING_PYTHON or sys.executable
     return [python, "-m", f"rlhf.training.{job.stage}", str(run_dir)]
 

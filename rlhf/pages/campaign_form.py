@@ -69,7 +69,7 @@ class CampaignForm(forms.Form):
 
 
 def _question_choices(project: Project) -> tuple[list[tuple[str, str]], str]:
-    """The choices of what is asked at each turn, and the initial one."""
+    """The choices for the question at each turn, and the initial choice."""
     own_preset = preset_of(project)
     choices = [
         (key, label)

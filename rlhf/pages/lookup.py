@@ -1,4 +1,4 @@
-"""What several pages read alike: the round, the person's role, which part htmx wants, a CSV file."""
+"""Helpers of several pages: the round, the person's role, the part that htmx requests, a CSV file."""
 
 from django.http import Http404, HttpRequest, HttpResponse
 

@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible server: which models it has, whether it is up, and an answer."""
+"""Requests to an OpenAI-compatible server: its models, its health, and streamed answers."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 ANSWER_SECONDS = 60.0
-"""Longest silence of a server while it answers."""
+"""Timeout of a server between two pieces of an answer."""
 MODELS_SECONDS = 5
-"""How long the list of an external server's models is kept, and how long to wait for it."""
+"""Cache time of an external server's list of models, and timeout of the request."""
 
 BUSY = gettext_noop(
     "The policy can't be reached just now. Your message is kept: ask again in a moment."
@@ -35,7 +35,7 @@ class ServingError(Exception):
 
 @cache_forever
 def _client() -> httpx2.Client:
-    """One for the process: building one reads all certificates, which takes a tenth of a second."""
+    """One client per process: building one loads all certificates, which takes 0.1 s."""
     return httpx2.Client(trust_env=False, timeout=ANSWER_SECONDS)
 
 
@@ -49,9 +49,9 @@ def stream_completion(
 ) -> Iterator[str]:
     """The text of a chat completion in pieces, as the server writes it.
 
-    `report` and `usage` receive the token counts. Closing the iterator closes the connection, upon
-    which the server stops writing. CandidateError when the server can't be reached, refuses, or
-    ends the stream before it has said that the answer is complete.
+    `report` and `usage` receive the token counts. Closing the iterator closes the connection, and
+    the server stops generating. CandidateError when the server can't be reached, refuses, or ends
+    the stream before it has said that the answer is complete.
     """
     has_begun = is_complete = False
     request = _client().sse(
@@ -93,7 +93,7 @@ def _reason_of_refusal(response: httpx2.Response) -> str:
 
 
 def is_healthy(port: int) -> bool:
-    """True if the embedded server on this port says that it is healthy."""
+    """True if the server on this port of this machine reports that it is healthy."""
     try:
         response = _client().get(f"http://{HOST}:{port}/health", timeout=5.0)
     except httpx2.HTTPError:

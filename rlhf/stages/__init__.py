@@ -1,7 +1,7 @@
-"""The table of stages: what each is given in its run folder, and what is taken back from it.
+"""The table of stages: how a stage's run folder is filled, and how its results are collected.
 
 `prepare` writes `config.json` and `data/` (docs/formats.md) and is a pure function of the frozen
-round, so a job that is resumed gets the same input. `collect` reads what the program left and
+round, so a job that is resumed gets the same input. `collect` reads the program's output and
 returns a function that writes it to the database; that function is called inside the transaction
 that ends the job, so it opens no file. The settings of each stage are in `rlhf/round_config.py`.
 """
@@ -22,7 +22,7 @@ STAGES: dict[str, Stage] = {
     "reward_model": Stage("gpu", collect_reward_model, prepare_reward_model),
     "ppo": Stage("gpu", collect_ppo, prepare_ppo),
     "evaluate": Stage("gpu", collect_evaluate, prepare_evaluate),
-    # In no round's plan: `rlhf/selection.py` says when it runs.
+    # Not in a round's plan: `rlhf/selection.py` decides when it runs.
     "selection": Stage("gpu", collect_selection, prepare_selection),
 }
 QUEUES = ("default", "gpu")

@@ -1,6 +1,7 @@
-"""Scoring by disagreement: the comparisons that wait for people in, a score for each out.
+"""Scoring by disagreement. Input: the comparisons that wait for judgments; output: a score for
+each.
 
-The stage is in no round's plan: `rlhf/selection.py` says when it runs.
+The stage is not in a round's plan: `rlhf/selection.py` decides when it runs.
 """
 
 from pathlib import Path
@@ -18,14 +19,15 @@ from rlhf.training.rundir.files import read_jsonl, write_jsonl
 from rlhf.training.settings import save
 
 MAX_SCORED = 20_000
-"""Comparisons that one job scores: drawn at random where more wait, and the rest next time."""
+"""The most comparisons that one job scores; of more, a random sample is scored, and the rest
+later."""
 
 
 def prepare_selection(job: Job, run_dir: Path) -> None:
-    """The comparisons that wait for people, and the ensemble that scores them."""
+    """Write the configuration with the newest ensemble, and the waiting comparisons."""
     model = newest_ensemble(job.project)
     if model is None:
-        raise StageError("No reward model has several members, so nothing can disagree.")
+        raise StageError("No reward model has several members.")
     waiting = waiting_comparisons(job.project).select_related("prompt")
     ages = policy_ages(job.project)
     rows = []

@@ -1,4 +1,4 @@
-"""What a transformers model is: inside LoRA's wrapper, by its configuration, by its modules."""
+"""Properties of a transformers model: its parts inside LoRA's wrapper, positions, sizes, windows."""
 
 import re
 from typing import Any
@@ -26,13 +26,12 @@ def is_encoder_decoder(model: Any) -> bool:
 
 
 def first_position(model: Any) -> int:
-    """The position of a model's first token: 0, but in RoBERTa and its relatives (XLM-R, MPNet,
-    CamemBERT, Longformer) the one after `padding_idx`, which their table of positions reserves for
-    padding."""
+    """The position of a model's first token: usually 0. In RoBERTa and similar models (XLM-R, MPNet,
+    CamemBERT, Longformer) it is `padding_idx` + 1, because `padding_idx` is reserved for padding."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings":
-            kept = getattr(module, "padding_idx", None)
-            return 0 if kept is None else kept + 1
+            padding_idx = getattr(module, "padding_idx", None)
+            return 0 if padding_idx is None else padding_idx + 1
     return 0
 
 
@@ -44,9 +43,9 @@ def hidden_size(trunk: Any) -> int:
 
 
 def longest_window(model: Any) -> int:
-    """The largest number of tokens after which a layer reads in another way, as the configuration
-    says it: a sliding window, attention in chunks, a state-space layer's chunk. 0 where there is none,
-    or none below the context length. The configuration may name one that the model does not use."""
+    """The largest window of the layers, in tokens, from the configuration: a sliding window, chunked
+    attention, or a state-space layer's chunk. 0 if no window is shorter than the context length. The
+    configuration may name a window that the model does not use."""
     config = unwrap_model(model).config
     values = config.get_text_config().to_dict() if hasattr(config, "get_text_config") else {}
     context = values.get("max_position_embeddings") or values.get("n_positions") or 2**31
@@ -71,4 +70,4 @@ UNSUPPORTED = (
     TypeError,
     ValueError,
 )
-"""What transformers raises where an architecture cannot be called in some way."""
+"""The exceptions that transformers raises if an architecture does not support an argument."""

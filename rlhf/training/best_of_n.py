@@ -1,8 +1,8 @@
 """The best of n responses by the reward model: `python -m rlhf.training.best_of_n RUN_DIR`.
 
-The baseline that costs no training. Its KL divergence from the policy is at most log n - (n - 1)/n
-(Stiennon et al. 2020, appendix G.3; exact when no two responses score alike), so that it can
-be plotted with PPO runs.
+The baseline without training. Its KL divergence from the policy is at most log n - (n - 1)/n
+(Stiennon et al. 2020, appendix G.3; exact if all scores are distinct), so that it can be plotted
+with PPO runs.
 """
 
 import math
@@ -53,7 +53,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 2. Responses.
     def report_progress(done: int) -> None:
-        if stop.requested:  # a minute's work at most: it starts over instead of resuming
+        if stop.requested:  # no checkpoint: the stage is short and starts over
             raise Stopped
         seconds = (time.monotonic() - began) / done * (len(prompts) - done)
         write_progress(run_dir, done=done, total=len(prompts), unit="prompts", eta_seconds=seconds)
@@ -121,7 +121,7 @@ def expected_scores(
 def sample_row(
     prompt: Prompt, response: sampling.Sampled, text: str, config: BestOfNConfig
 ) -> dict[str, Any]:
-    """A row of samples.jsonl (docs/formats.md) whose scores are still to be filled in."""
+    """A row of samples.jsonl (docs/formats.md), without its scores."""
     return {
         "prompt_id": prompt.prompt_id,
         "temperature": config.temperature,
@@ -141,8 +141,8 @@ def score_responses(
     texts: Sequence[Sequence[str]],
     config: BestOfNConfig,
 ) -> tuple[dict[str, Tensor], list[list[float]]]:
-    """The scores of all responses on each axis (responses,), and for each prompt the combined scores
-    of its responses."""
+    """The scores (responses,) of all responses on each axis, and the combined scores of each
+    prompt's responses."""
     prompt_of = [p for p, of_prompt in zip(prompts, texts, strict=True) for _ in of_prompt]
     flat = [text for of_prompt in texts for text in of_prompt]
     by_axis = scorer.score([p.messages for p in prompt_of], flat)
@@ -159,8 +159,8 @@ def kl_bound(n: int) -> float:
 
 
 def expected_best(chosen_by: Sequence[float], values: Sequence[float], n: int) -> float:
-    """The mean of `values` over all choices of `n` responses, each at the response of them that has
-    the highest `chosen_by`.
+    """The expected value of the best of `n` responses: the mean over all subsets of size `n` of the
+    `values` entry at the highest `chosen_by`.
 
     Exact over the sampled responses, so that all of them count for every n (Nakano et al. 2021,
     "WebGPT", appendix I): of N in ascending order the i-th (from 1) is the best of C(i - 1, n - 1)

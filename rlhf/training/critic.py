@@ -1,4 +1,4 @@
-"""The critics: they estimate the value of a response so far, which is PPO's baseline."""
+"""The critics: they estimate the value of a partial response, PPO's baseline."""
 
 from typing import Any
 
@@ -40,8 +40,8 @@ class HeadCritic(nn.Module):
 class ModelCritic(nn.Module):
     """A transformer of its own with a linear value head that starts at 0.
 
-    It starts from the reward model's trunk (InstructGPT, appendix C.4) if that has the policy's
-    tokens and context length and is causal; else from the policy.
+    It starts from the reward model's trunk (InstructGPT, appendix C.4) if the trunk is causal and
+    has the policy's vocabulary and context length; otherwise from the policy.
     """
 
     def __init__(self, trunk: Any) -> None:

@@ -14,7 +14,8 @@ Message = dict[str, str]
 RISKS = ("harmless", "harmful", "")
 
 BELOW = 1_000
-"""A rank below every rank: of what a top-k ranking leaves out, in memory only."""
+"""The rank of the responses that a top-k ranking leaves out: below every other rank. Used in memory
+only."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Judgment:
     weight: float = 1.0
     round: str = ""
     strength: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Per axis, of two responses: how much better the annotator found one, and its margin."""
+    """Per axis, for pairs: how much better the preferred response is, and the margin of this
+    strength."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def read_judgments(run_dir: Path, axes: Sequence[str]) -> list[Judgment]:
 
 
 def _decides(judgment: Judgment, axis: str) -> bool:
-    # Only ties, or different ranks for one and the same text, are no preference.
+    # Ties, and different ranks of identical texts, express no preference.
     ranked = zip(judgment.ranks.get(axis, ()), judgment.responses, strict=False)
     ranked_texts = {(rank, text) for rank, text in ranked if rank is not None}
     return (

@@ -2,10 +2,10 @@
 
 `CachedDecoder` works for most causal models of transformers, `CrossDecoder` for every
 encoder-decoder. A small Llama on a CPU has a faster decoder with the same methods (`cpu`). Some
-architectures ignore the cache, need one of another kind, or have a configuration that promises a
-window which the model does not have: before a model's first batch each decoder is compared with the
-model's own forward pass, and the first that agrees is used. `RereadingDecoder`, which needs no cache,
-is the last and slowest of them.
+architectures ignore the cache, need another kind of cache, or have a wrong window in their
+configuration. Before a model's first batch each decoder is therefore compared with the model's own
+forward pass, and the first that agrees is used. `RereadingDecoder`, which needs no cache, is the
+last and slowest of them.
 """
 
 import functools
@@ -63,8 +63,8 @@ _AGREEING: "WeakKeyDictionary[Any, Callable[[Any], CausalDecoder]]" = WeakKeyDic
 
 
 def agreeing_decoder(model: Any) -> "Callable[[Any], CausalDecoder]":
-    """The first of `CAUSAL_DECODERS` whose hidden states are those of the model's own forward pass;
-    tried once for each model. `RereadingDecoder` where none is."""
+    """The first of `CAUSAL_DECODERS` whose hidden states equal those of the model's own forward
+    pass, tested once per model. `RereadingDecoder` if there is none."""
     if model not in _AGREEING:
         agreeing = (name for name, make in CAUSAL_DECODERS.items() if agrees(make, model))
         name = next(agreeing, "no cache")

@@ -1,4 +1,7 @@
-"""Held-out prompts, several samples each, scored: `python -m rlhf.training.evaluate RUN_DIR`."""
+"""Evaluate a policy: sample answers to held-out prompts, and score them with a reward model.
+
+python -m rlhf.training.evaluate RUN_DIR
+"""
 
 import time
 from collections.abc import Sequence
@@ -104,7 +107,7 @@ def sample_rows(
     for number, temperature in enumerate(config.temperatures):
 
         def report_progress(done: int, before: int = number * len(prompts)) -> None:
-            if stop.requested:  # a minute's work at most: it starts over instead of resuming
+            if stop.requested:  # no checkpoint: the stage is short and starts over
                 raise Stopped
             elapsed = time.monotonic() - began
             write_progress(
@@ -146,7 +149,7 @@ def sample_rows(
 
 
 def read_opponents(run_dir: Path, known: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """The samples of other policies for these prompts, by name; a missing file is no opponent."""
+    """The samples of other policies for these prompts, by name; opponents without a file are missing."""
     opponents = {}
     for name in OPPONENTS:
         path = run_dir / DATA / "opponents" / f"{name}.jsonl"

@@ -1,14 +1,14 @@
-"""A PPO run for a larger engine: `python -m rlhf.training.export_job RUN_DIR --engine openrlhf`.
+"""Export a PPO run to an engine for large models: `python -m rlhf.training.export_job RUN_DIR
+--engine openrlhf`.
 
-Our own loop fits one machine. Tensor and pipeline parallelism belong to engines made for them, so a
-PPO run folder can be handed to one: the policy and the reward model are copied, prompts are written
-in the form that the engine reads, and every setting of `PPOConfig` is translated, or listed among
-those without a counterpart in the engine. Names are those of one version of each engine
-(`rlhf/training/exports/`); `benchmarks/export_schemas.py` checks them against an unpacked release or
-a checkout.
+Our PPO runs on one machine. For tensor and pipeline parallelism, a PPO run folder can be exported
+to another engine: the policy and the reward model are copied, prompts are written in the form that
+the engine reads, and every setting of `PPOConfig` is translated, or listed among those without a
+counterpart in the engine. Names are those of one version of each engine (`rlhf/training/exports/`);
+`benchmarks/export_schemas.py` checks them against an unpacked release or a checkout.
 
 The engines call our reward model as a Python function (`reward.py`), so their environment needs
-this package installed. A folder that exists is not written over.
+this package installed. An existing folder is not overwritten.
 """
 
 import argparse
@@ -69,7 +69,7 @@ ENGINES = {
 
 
 def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 1) -> Path:
-    """Write `RUN_DIR/export/<engine>/` and return it; nothing is left there when it fails."""
+    """Write `RUN_DIR/export/<engine>/` and return it; a failed export leaves no folder."""
     import torch
 
     from rlhf.training.language_models.policy import load_policy
@@ -105,7 +105,7 @@ def export(run_dir: Path, engine: str, *, gpus: int = 8, tensor_parallel: int = 
 
 
 def _check(config: PPOConfig, folder: Path, *, gpus: int, tensor_parallel: int) -> None:
-    """`InputError` for what no engine can take."""
+    """`InputError` for runs that no engine supports."""
     for name, number in (("gpus", gpus), ("tensor-parallel", tensor_parallel)):
         if number < 1:
             raise InputError(f"{name} must be 1 or more, got {number}.")

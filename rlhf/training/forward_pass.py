@@ -1,8 +1,8 @@
 """One forward pass of a language model over packed prompts and responses: hidden states and logits.
 
-The output head, which for a small model costs as much as all layers together, is applied only to the
-positions before response tokens, (N, H): a model's trunk and its head are called apart. Whether that
-gives what the whole model computes is tried when a model is loaded (`has_known_head`,
+The output head, which for a small model costs as much as all layers together, is applied only to
+the positions before response tokens, (N, H): a model's trunk and its head are called separately.
+When a model is loaded, the result is compared with that of the whole model (`has_known_head`,
 `can_share_rows`).
 """
 
@@ -78,7 +78,7 @@ def logits(model: Any, hidden: Tensor) -> Tensor:
     return out
 
 
-# --- What is tried on a model when it is loaded -----------------------------------------------------
+# --- Tests of a model's properties when it is loaded ------------------------------------------------
 
 
 @torch.no_grad()
@@ -92,9 +92,10 @@ def looks_ahead(trunk: Any) -> bool:
 
 @torch.no_grad()
 def can_share_rows(trunk: Any) -> bool:
-    """Whether sequences that share a row are read as if each were alone: attention with an explicit
-    mask does so, recurrent layers don't. False also where tokens attend to later ones, and where the
-    mask takes the place of a sliding window: one of the sequences is longer than the window."""
+    """Whether sequences in a shared row have the same hidden states as in separate rows: true for
+    attention with an explicit mask, false for recurrent layers. False also for bidirectional
+    attention, and if the mask replaces a sliding window (one test sequence is longer than the
+    window)."""
     if is_encoder_decoder(trunk):
         return False
     device = next(trunk.parameters()).device
@@ -119,8 +120,8 @@ def can_share_rows(trunk: Any) -> bool:
 
 @torch.no_grad()
 def has_known_head(model: Any) -> bool:
-    """Whether `logits` agrees with the model's own forward pass: an architecture's head may do more
-    than `logits` knows."""
+    """Whether `logits` agrees with the model's own forward pass: the architecture's head may have
+    operations that `logits` lacks."""
     inside = unwrap_model(model)
     if not hasattr(inside, "base_model") or inside.get_output_embeddings() is None:
         return False

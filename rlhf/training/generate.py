@@ -20,8 +20,8 @@ from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.settings import load
 
 ATTEMPTS = 3
-"""Rounds of sampling in which a prompt may reach its number of distinct responses; then fewer are
-accepted."""
+"""Sampling is repeated up to this many times for prompts with too few distinct responses; then
+fewer are accepted."""
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -73,7 +73,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
 
 class DistinctResponses(NamedTuple):
-    """The responses to each prompt, by their text, and how many tokens were sampled for them."""
+    """The distinct responses to each prompt, by their text, and the total number of sampled
+    tokens."""
 
     by_text: list[dict[str, sampling.Sampled]]
     n_tokens: int
@@ -86,7 +87,7 @@ def sample_distinct(
     run_dir: Path,
     stop: StopRequest,
 ) -> DistinctResponses:
-    """Sample responses to every prompt, and again to those with too few distinct ones."""
+    """Sample responses to every prompt; repeat for prompts with too few distinct responses."""
     began = time.monotonic()
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     by_text: list[dict[str, sampling.Sampled]] = [{} for _ in encoded]
@@ -94,7 +95,7 @@ def sample_distinct(
     n_tokens = 0
 
     def report_progress(done: int) -> None:
-        if stop.requested:  # a minute's work at most: it starts over instead of resuming
+        if stop.requested:  # no checkpoint: the stage is short and starts over
             raise Stopped
         total = len(encoded)
         finished = total - len(waiting) + done

@@ -38,10 +38,10 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Decoders with RMSNorm, rotary positions and a gated MLP whose weights have these names."""
 
 LAYERS = "model.layers."
-"""What the names of the layers' weights begin with."""
+"""The prefix of the names of the layers' weights."""
 
 TOLERANCE = 1e-3
-"""The largest difference of two logits that is taken for float32's rounding."""
+"""The largest difference of two logits that is attributed to float32's rounding."""
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:

@@ -1,6 +1,6 @@
 """Means and shares with confidence intervals, over samples that belong to clusters (prompts).
 
-Nothing but numpy, because the web side imports this too.
+It imports only numpy, because the web side imports this module too.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ def mean_with_interval(
 ) -> tuple[float, tuple[float, float], int]:
     """The mean, its percentile bootstrap interval, and the number of clusters resampled.
 
-    Whole clusters (prompts) are drawn with replacement, because several samples of one prompt
-    say less than as many prompts would. With one cluster the interval is the mean itself.
+    Clusters (prompts) are resampled, not samples, because samples of the same prompt are correlated.
+    With one cluster the interval has width 0.
     """
     index = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     totals, counts = np.zeros(len(index)), np.zeros(len(index))
@@ -38,9 +38,8 @@ def share_with_interval(
 ) -> tuple[float, tuple[float, float], int]:
     """`mean_with_interval` of values between 0 and 1.
 
-    Where all are 0, or all 1, a bootstrap can't vary and would claim certainty. The exact bound for
-    a binomial proportion of n clusters says how far the share may be from it (Clopper & Pearson
-    1934).
+    If all values are 0, or all are 1, a bootstrap interval would have width 0. The exact bound for
+    a binomial proportion of n clusters is used instead (Clopper & Pearson 1934).
     """
     mean, interval, n = mean_with_interval(values, clusters, seed=seed)
     if mean in (0.0, 1.0):

@@ -2,7 +2,7 @@
 
 Jordan, Jin, Boza, You, Cesista, Newhouse and Bernstein 2024, "Muon: An optimizer for hidden layers in
 neural networks", https://kellerjordan.github.io/posts/muon/. `torch.optim.Muon` computes the same but
-iterates in bfloat16 whatever the weights are. A CPU without bfloat16 instructions emulates that: a
+always iterates in bfloat16. A CPU without bfloat16 instructions emulates it: a
 step of the base policy then takes five times as long (docs/log/tiny_walk.md).
 """
 

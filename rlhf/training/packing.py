@@ -1,12 +1,11 @@
-"""How prompts and responses are laid out for one forward pass, with little waste.
+"""Packing: the layout of prompts and responses for one forward pass, with little padding.
 
-Several short sequences share a row of the batch: each counts its positions from 0 and attends to
-itself alone, by a mask. Where a model can't do that (`forward_pass.can_share_rows` tries it), every
-sequence gets a row of its own, padded on the right; in a causal model no token attends to later
-ones, so no mask is needed there.
+Several short sequences share a row of the batch: each has positions from 0, and a mask lets it
+attend only to itself. If a model does not support this (`forward_pass.can_share_rows`), every
+sequence gets its own row, padded on the right; a causal model needs no mask there.
 
 An encoder-decoder (T5, BART) reads the prompt with its encoder and the response with its decoder,
-which begins with a start token of its own; both are padded on the right (`pack_encoder_decoder`).
+which begins with a start token; both are padded on the right (`pack_encoder_decoder`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,17 +15,18 @@ import torch
 from torch import Tensor
 
 MAX_GROUP_TOKENS = 256
-"""Tokens up to which responses to the same prompt share it: attention grows with their square."""
+"""Responses share their prompt in groups of up to this many tokens, because the cost of attention is
+quadratic."""
 
 WIDTH_MULTIPLE = 8
-"""The width of shared rows is a multiple of this: the float32 numbers of one AVX register."""
+"""The width of shared rows is a multiple of this, the number of float32 values in an AVX register."""
 
 MAX_SHARED_WIDTH = 128
-"""Shared rows have up to so many tokens, or twice as many as the longest sequence."""
+"""The largest width of shared rows in tokens, or twice the longest sequence if that is more."""
 
 ATTENTION_WIDTH = 400
-"""Width of a row at which attention costs as much as all else does (hidden size 128; in larger
-models attention's part is smaller)."""
+"""The row width at which attention costs as much as everything else (hidden size 128; in larger models
+attention's share is smaller)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Packed:
     """B prompts with their responses in R rows of S tokens; N response tokens in all."""
 
     inputs: dict[str, Tensor]
-    """What the model is called with: `input_ids` (R, S), and where rows are shared `position_ids`
+    """The model's arguments: `input_ids` (R, S), and if rows are shared `position_ids`
     (R, S) and an additive `attention_mask` (R, 1, S, S). For an encoder-decoder the prompts'
     `input_ids` and `attention_mask`, both (B, P), and `decoder_input_ids` (R, S) with R = B."""
     positions: Tensor
@@ -68,13 +68,13 @@ def pack(
 ) -> Packed:
     """Lay out prompts and responses. Every prompt has at least one token.
 
-    Where rows are shared, responses to the same prompt share the prompt too: it is read once, and
-    each response attends to it and to itself, but not to the other responses.
+    If rows are shared, responses to the same prompt also share the prompt: it is computed once, and
+    each response attends to the prompt and to itself, but not to the other responses.
     """
     groups = [[i] for i in range(len(prompts))]
     if share_rows and share_prompts:
         groups = _groups(prompts, responses)
-    # Nothing is read after the last response token, so it needs no position.
+    # The model does not read the last response token, because no token follows it.
     sizes = [len(prompts[g[0]]) + sum(len(responses[i]) - 1 for i in g) for g in groups]
     width, places = max(sizes), [(i, 0) for i in range(len(sizes))]
     if share_rows:
@@ -119,14 +119,14 @@ def pack(
 
 
 def _rows_and_columns(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """For the N tokens of responses of these lengths, one response after another: which response
-    each belongs to, and its place in it; both (N,)."""
+    """For the N tokens of all responses, concatenated: the index of a token's response, and the
+    token's index in it; both (N,)."""
     rows = torch.repeat_interleave(lengths)
     return rows, torch.arange(len(rows)) - (lengths.cumsum(0) - lengths)[rows]
 
 
 def _mask(group_of: Tensor, branch_of: Tensor) -> Tensor:
-    """Additive mask (R, 1, S, S): a token attends to earlier ones of its group's prompt and of its
+    """Additive mask (R, 1, S, S): a token attends to earlier tokens of its group's prompt and of its
     own response."""
     same_group = group_of[:, :, None] == group_of[:, None, :]
     same_branch = branch_of[:, None, :] == branch_of[:, :, None]
@@ -160,9 +160,9 @@ def pack_encoder_decoder(
     start_id: int,
     device: torch.device,
 ) -> Packed:
-    """Lay out prompts for an encoder and responses for its decoder, a row each.
+    """Lay out prompts for an encoder and responses for its decoder, one row each.
 
-    The decoder begins with `start_id`, so its state at position i is the one before response token i.
+    The decoder begins with `start_id`, so its state at position i predicts response token i.
     """
     ids, mask = right_pad(prompts, pad_id, device)
     lengths = torch.tensor([len(r) for r in responses])
@@ -193,10 +193,9 @@ def right_pad(
 
 
 def _cheapest_layout(sizes: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-    """The width whose rows cost least, and the row and start of each sequence.
+    """The width with the lowest total cost, and the row and start of each sequence.
 
-    A position costs as much in narrow rows as in wide ones, except for attention, whose cost grows
-    with the width.
+    The cost per position is constant, except for attention, whose cost grows with the width.
     """
     least = -(-max(sizes) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
     most = max(least, min(max(2 * least, MAX_SHARED_WIDTH), MAX_GROUP_TOKENS))
@@ -212,8 +211,8 @@ def _n_rows(places: Sequence[tuple[int, int]]) -> int:
 
 
 def _fit(sizes: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """Row and start of each sequence: the longest first, each into the fullest row with enough
-    room."""
+    """Row and start of each sequence by best-fit decreasing: the longest first, each into the fullest
+    row with enough room."""
     places = [(0, 0)] * len(sizes)
     used: list[int] = []
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -232,8 +231,8 @@ def microbatches_by_length(
 ) -> Iterator[list[int]]:
     """`rows` in microbatches of similar length, of at most `size` rows and `tokens` padded tokens.
 
-    `lengths` is indexed by row. A row that alone has more than `tokens` is a microbatch of its own;
-    0 sets no limit.
+    `lengths` is indexed by row. A row longer than `tokens` is a microbatch by itself; `tokens` 0: no
+    limit.
     """
     batch: list[int] = []
     for row in sorted(rows, key=lambda i: lengths[i]):  # the longest of a microbatch comes last

@@ -1,13 +1,13 @@
-"""Several processes that train one model: each works on its share, and all know the whole result.
+"""Data parallelism: several processes train one model, each on its share of the batch.
 
     torchrun --nproc-per-node 2 -m rlhf.training.ppo RUN_DIR
 
-or, on the CPU of one machine, by forking the stage's own process (`cpu.fork`). A rollout's numbers
-are few compared with the work that produces them. So every process answers, scores and reads its
-share of the responses, then all exchange the numbers, and each computes advantages over the whole
-rollout: whitening across processes needs nothing special. Gradients are summed once per minibatch,
-each share weighted by its tokens in the whole minibatch, so that N processes take the step that one
-process would take. Reward models are trained in the same way, by their rankings.
+or, on the CPU of one machine, by forking the stage's own process (`cpu.fork`). Every process
+generates and scores its share of the responses. Then all exchange the resulting numbers, which are
+small, and each process computes the advantages of the whole rollout, so that whitening needs no
+further communication. Gradients are summed once per minibatch, each share weighted by its tokens in
+the whole minibatch, so that N processes take the same step as one process. Reward models are trained
+in the same way, with shares of the rankings.
 
 Each process has all weights, or with `sharded` a share of every weight, of its gradient and of its
 optimizer state (FSDP2, torch's `fully_shard`; Zhao et al. 2023, "PyTorch FSDP"). A stage does the
@@ -297,7 +297,7 @@ def init_process_group(device: torch.device, *, sharded: bool = False) -> Group:
         group = Group()
     if sharded and group.size == 1:
         raise InputError(
-            "sharded is on, but one process alone has nobody to share weights with; start several "
+            "sharded is on, but a single process cannot shard its weights; start several "
             "with torchrun --nproc-per-node, or switch sharded off."
         )
     return group
@@ -309,10 +309,10 @@ def can_fork() -> bool:
 
 
 def fork(group: Group, size: int) -> Group:
-    """Become `size` processes of one machine, in place of one with as many threads.
+    """Fork into `size` processes on one machine, which replace one process with `size` threads.
 
-    Only a stage that was started by its own command forks: a caller of `main` as a function does
-    not expect to run twice afterwards.
+    Only a stage that was started as a command forks: code that calls `main` as a function would run
+    on in every process.
     """
     if group.size > 1 or size < 2 or not (_is_stage_command() and can_fork()):
         return group

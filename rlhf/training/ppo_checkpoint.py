@@ -18,7 +18,7 @@ from rlhf.training.rundir.files import read_json, write_json
 
 @dataclass
 class State:
-    """Everything but weights that changes from step to step."""
+    """The state that changes from step to step, except weights."""
 
     step: int = 0
     kl_weight: float = 0.0
@@ -60,7 +60,7 @@ def trained_tensors(
 
 
 def write_checkpoint(tensors: dict[str, dict[str, Tensor]], state: State, folder: Path) -> None:
-    """Write everything that a resumed run needs to give the same bytes."""
+    """Write the state from which a resumed run gives bitwise the same results."""
     for name, weights in tensors.items():
         on_cpu = {key: value.cpu().contiguous() for key, value in weights.items()}
         save_file(on_cpu, folder / f"{name}.safetensors")

@@ -1,4 +1,4 @@
-"""What a PPO run reads before its first step: prompts, texts of PPO-ptx, models, processes."""
+"""The inputs of a PPO run: prompts, texts of PPO-ptx, models, processes."""
 
 import random
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Inputs:
     token_ids: list[list[int]]
     """Of each prompt."""
     watch: list[Prompt]
-    """What the reward models are compared on; empty: nothing is watched."""
+    """The prompts on which the reward models are compared; empty: no monitoring."""
     ptx_examples: list[ptx.Example]
 
     def batch(self, step: int) -> tuple[list[Prompt], list[list[int]]]:
@@ -36,7 +36,7 @@ class Inputs:
         return self.choose(per_step, step - 1, self.config.seed)
 
     def choose(self, n: int, index: int, seed: int) -> tuple[list[Prompt], list[list[int]]]:
-        """`n` prompts and their token ids, as `choose_prompts` draws them."""
+        """`n` prompts of `choose_prompts`, and their token ids."""
         chosen = choose_prompts(len(self.prompts), n, index, seed)
         return [self.prompts[i] for i in chosen], [self.token_ids[i] for i in chosen]
 
@@ -63,7 +63,7 @@ def prepare(run_dir: Path, config: PPOConfig) -> tuple[Inputs, Models]:
 
 
 def read_prompt_files(run_dir: Path, config: PPOConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """The prompts to train on, and the watch prompts of the reward models (may be none)."""
+    """The training prompts, and the watch prompts (may be empty)."""
     prompts = read_prompts(run_dir, "prompts")
     watch = read_prompts(run_dir, "watch") if (run_dir / "data" / "watch.jsonl").exists() else []
     if config.test_reward_model and not watch:

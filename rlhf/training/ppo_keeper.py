@@ -29,24 +29,23 @@ from rlhf.training.rundir.process import StopRequest
 Weights = dict[str, Tensor]
 
 MIN_IMPROVEMENT = 0.02
-"""How much higher the test-RM must score a later policy to replace the one that was kept, in
-standard deviations of the reference."""
+"""A later policy replaces the kept one if its test-RM score is higher by this, in standard
+deviations of the reference."""
 
 MAX_FLOAT32_GAP = 0.01
-"""Difference of log-probabilities (nats) in float32 that rounding cannot explain."""
+"""The largest difference of log-probabilities (nats) in float32 that rounding explains."""
 
 BOTH_FALL = 2
-"""How many times `tripwire.drop` the test-RM's mean must fall if the train-RM's mean falls too:
-then it is not over-optimization, but a policy that breaks down, or noise."""
+"""The tripwire's drop is multiplied by this if the train-RM's mean falls too: that is not
+over-optimization, but a collapse of the policy, or noise."""
 
 MAX_ROLLBACKS = 3
-"""Returns to the last checkpoint, after which the run is given up."""
+"""The run fails after this many rollbacks to the last checkpoint."""
 
 
 class PolicyKeeper:
-    """The copies of the policy that a run keeps, and the state that decides about them.
-
-    Everything is in a checkpoint, and is restored from the last one.
+    """The copies of the policy that a run keeps, and the state that decides about them. A
+    checkpoint has all of it.
     """
 
     def __init__(
@@ -71,7 +70,8 @@ class PolicyKeeper:
     # --- Start and resume ----------------------------------------------------------------------
 
     def start_or_resume(self, inputs: Inputs, kl_controller: FixedKL | AdaptiveKL) -> None:
-        """Continue from the last checkpoint; without one, measure what a run measures first."""
+        """Resume from the last checkpoint; without one, measure the scores' scale and answer the
+        watch prompts with the first policy."""
         models, reward = self.models, self.models.reward
         if (checkpoint := find_checkpoint(self.run_dir)) is not None:
             self.state, copies = load_checkpoint(checkpoint, models, self.optimizer)

@@ -49,9 +49,8 @@ def kl_k1(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 
 
 def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """Per-token k3 estimate of the same KL: r - 1 - log r with r = q/p. Never negative.
-
-    Logged, not optimised: a k1 reading below zero alarms the reader although nothing is wrong.
+    """Per-token k3 estimate of the same KL: r - 1 - log r with r = q/p. Never negative, and
+    therefore logged instead of k1; it is not optimized.
     """
     log_ratio = reference_logprobs - logprobs
     return torch.expm1(log_ratio) - log_ratio
@@ -125,8 +124,9 @@ def policy_loss(
 def truncated_importance(logprobs: Tensor, sampler_logprobs: Tensor, *, cap: float) -> Tensor:
     """min(p / q, `cap`) per token (B, T): p by the policy as it is trained, q as it was sampled.
 
-    Two programs with the same weights round differently, which makes a rollout slightly off-policy
-    (Yao et al. 2025, "On the rollout-training mismatch in modern RL systems": a cap of 2).
+    Two implementations with the same weights round differently, which makes a rollout slightly
+    off-policy (Yao et al. 2025, "On the rollout-training mismatch in modern RL systems": a cap of
+    2).
     """
     return torch.exp(logprobs - sampler_logprobs).clamp(max=cap)
 
@@ -223,7 +223,7 @@ class FixedKL:
     weight: float
 
     def update(self, kl: float, n: int) -> None:
-        """Keeps the weight, whatever the observed KL."""
+        """Keeps the weight constant; the observed KL is ignored."""
 
 
 @dataclass

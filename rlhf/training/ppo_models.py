@@ -36,7 +36,8 @@ MAX_PARAMETERS_TO_FORK = 20_000_000
 are the copies of the weights. Measured at one million (docs/log/startup_and_memory.md)."""
 
 MAX_DEFAULT_PROCESSES = 4
-"""The most processes by default, because a minibatch has few rows; further threads are shared."""
+"""The default maximum of processes, because a minibatch has few rows; further threads are divided
+among them."""
 
 
 class Models:
@@ -96,7 +97,7 @@ class Models:
     def share_work(self, threads: int) -> None:
         """Fork into as many processes as `processes` sets, and divide the threads between them.
 
-        Call this before anything has run in more than one thread.
+        Call this before torch has started any threads.
         """
         config, on_cpu = self.config, self.device.type == "cpu"
         wanted = config.processes
@@ -135,7 +136,7 @@ class Models:
             return HeadCritic(self.policy.hidden_size, self.config.critic.trains_policy)
         if reason := self._why_no_reward_trunk():
             print(f"The critic starts from the policy: {reason}.")
-            # In float32, whatever the policy's precision.
+            # Loaded in float32, also if the policy is in bfloat16.
             policy = load_policy(self.config.policy, "critic", device=torch.device("cpu"))
             trunk = policy.model.base_model
         else:
@@ -452,7 +453,7 @@ class Models:
         if self.is_bfloat16 and self.config.lora.rank:
             # Merged into rounded weights, most of a small adapter would be rounded away.
             weights = weights or self.trained_weights()
-        if weights:  # on the CPU: a GPU that holds all models may have no room for another
+        if weights:  # on the CPU: a GPU with all models may have no memory for another
             self.policy = self._load_policy(torch.device("cpu"), torch.float32)
             self.restore(weights)
         model = self.policy.model

@@ -1,5 +1,4 @@
-"""What a PPO run writes for people: metrics and progress of each step, samples, the policy, the
-result."""
+"""The outputs of a PPO run: metrics and progress of each step, samples, the policy, the result."""
 
 import time
 from collections.abc import Iterator, Sequence

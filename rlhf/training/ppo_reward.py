@@ -1,4 +1,4 @@
-"""The score that PPO optimizes, from the train-RM and rules; and the test-RM, which only watches.
+"""The score that PPO optimizes, from the train-RM and rules; and the test-RM, which only measures.
 
 The axes are combined by Llama 2's rule (if safety is one of several), by weights, or by a Lagrange
 multiplier (Safe RLHF, Dai et al. 2023); rules add points. The test-RM scores the watch prompts
@@ -23,8 +23,8 @@ from rlhf.training.rewards import rules_of
 from rlhf.training.rundir.errors import InputError
 
 NOT_COUNTED = {"helpfulness": "harmful", "safety": "harmless"}
-"""Prompts that do not count for an axis: helpfulness is no merit on harmful ones, and safety means
-little on harmless ones."""
+"""Prompts that do not count for an axis: helpfulness on harmful prompts is not good, and safety on
+harmless prompts says little."""
 
 
 class Reward:
@@ -117,9 +117,9 @@ class Reward:
         Returns a row for each prompt, and the means for the tripwire: `reward` (train-RM) and
         `test`. Both means stay on one scale for the whole run. They leave out the rules, whose
         points could hide that a reward model's score falls. Under `lagrange` they use the
-        multiplier's first value, because a growing one lowers the score of an unchanged policy. The
-        rows' `reward` is on that scale too, with the rules. The test-RM uses the mean of its
-        members: only the scores that PPO optimizes are pessimistic.
+        multiplier's first value, because a growing one would lower the score of an unchanged
+        policy. The rows' `reward` is on that scale too, with the rules. The test-RM uses the mean
+        of its members: only the scores that PPO optimizes are pessimistic.
         """
         conversations, risks = [p.messages for p in prompts], [p.risk for p in prompts]
 
@@ -249,7 +249,7 @@ class Reward:
 
 
 def _same_prior(config: PPOConfig) -> bool:
-    """Whether both reward models have the same untrained trunk, which is then loaded once."""
+    """Whether both reward models have the same prior, which is then loaded once."""
     train, test = (Path(p) / "prior" for p in (config.reward_model, config.test_reward_model))
     names = sorted(file.name for file in train.glob("*"))
     return (

@@ -16,17 +16,17 @@ from rlhf.training.rundir.errors import InputError
 from rlhf.training.schedule import learning_rate_at
 
 MAX_START_KL = 0.05
-"""KL (nats per token) of the sampling policy from the trained one before a rollout's first update.
-More cannot come from rounding (bfloat16: some thousandths): the ratio must be 1 there."""
+"""The largest KL (nats per token) between the sampling and the trained policy before a rollout's
+first update, where the ratio must be 1. Rounding explains less (bfloat16: some thousandths)."""
 
 MAX_SKIPPED_IN_A_ROW = 20
-"""Updates with a gradient that is not finite, also over several rollouts, after which the rest of a
-rollout is skipped and the run goes back to its last checkpoint."""
+"""After this many updates in a row whose gradient is not finite, also over several rollouts, the
+rest of the rollout is skipped and the run goes back to its last checkpoint."""
 
 
 @dataclass
 class Rollout:
-    """The responses of one step and all that PPO needs to know of them; B rows, T tokens."""
+    """The responses of one step with everything that PPO computes from them; B rows, T tokens."""
 
     prompts: list[list[int]]
     """Token ids of the prompt of each response."""
@@ -40,23 +40,25 @@ class Rollout:
     returns: Tensor
     """(B, T) targets of the critic: advantages before whitening, plus values."""
     values: Tensor
-    """(B, T) by the critic before the updates."""
+    """(B, T) the critic's values before the updates."""
     importance: Tensor | None = None
-    """(B, T) weights of tokens whose sampler has other probabilities; None: all 1."""
+    """(B, T) importance weights if the sampler's probabilities differ from the policy's; None: all
+    1."""
 
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """What the updates of one rollout came to."""
+    """The outcome of the updates of one rollout."""
 
     means: dict[str, float]
     """Losses and other curves, averaged over the updates."""
     skipped: int
     """Updates that were skipped because something was not finite."""
     skipped_in_a_row: int
-    """Of them, how many at the end, including earlier rollouts."""
+    """The number of skipped updates in a row at the end, including earlier rollouts."""
     broken: str
-    """What was not finite, if all updates or too many in a row were skipped; else empty."""
+    """The names of the values that were not finite, if all updates or too many in a row were
+    skipped; else empty."""
 
 
 def update(
@@ -72,7 +74,7 @@ def update(
     """Train policy and critic on one rollout; in the first steps (`critic.warmup_steps`) the critic
     alone. Every update samples some of the `ptx_examples`.
 
-    `skipped_before`: how many of the last updates of earlier rollouts were skipped in a row.
+    `skipped_before`: the number of skipped updates in a row at the end of earlier rollouts.
     """
     rates = learning_rates(config, step)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -98,7 +100,7 @@ def update(
         in_a_row = 0
         if not n_updates:
             _check_start(stats["approx_kl"], config, step)
-        # So far from the policy that sampled, its samples no longer say anything about this one.
+        # Too far from the sampling policy: its samples are no longer representative of this one.
         if config.loss.approx_kl_stop and stats["approx_kl"] > config.loss.approx_kl_stop:
             break
         optimizer.step()
@@ -113,8 +115,8 @@ def update(
 
 
 def _check_start(approx_kl: float, config: PPOConfig, step: int) -> None:
-    """`InputError` if the policy is not the one that sampled although no update was made: its
-    log-probabilities while training are not those of sampling, so there is nothing to learn from."""
+    """`InputError` if the policy's log-probabilities differ from the sampler's before any update
+    was made: then the ratio, and with it every update, is wrong."""
     limit = min(MAX_START_KL, config.loss.approx_kl_stop or MAX_START_KL)
     if approx_kl > limit:
         raise InputError(
@@ -127,8 +129,8 @@ def _check_start(approx_kl: float, config: PPOConfig, step: int) -> None:
 
 
 def learning_rates(config: PPOConfig, step: int) -> tuple[float, float]:
-    """Learning rates of policy and critic at a step (from 1). The policy's schedule begins with its
-    first update: otherwise it would rise while the critic warms up, and begin at its peak."""
+    """Learning rates of policy and critic at a step (from 1). The policy's schedule starts with the
+    policy's first update; otherwise its warm-up would be over when the critic's warm-up ends."""
 
     def rate(peak: float, delay: int) -> float:
         return learning_rate_at(
@@ -145,8 +147,8 @@ def learning_rates(config: PPOConfig, step: int) -> tuple[float, float]:
 
 
 def _minibatches(rows: int, config: PPOConfig, step: int) -> Iterator[Sequence[int]]:
-    """The rows of each minibatch, epoch after epoch. Minibatches are equal in size, because a small
-    last one would count too much."""
+    """The rows of each minibatch, epoch by epoch. Minibatches have equal sizes, because a small
+    last one would have too much weight."""
     shuffler = torch.Generator().manual_seed(derive_seed(config.seed, step))
     count = max(1, round(rows / config.optimizer.minibatch_size))
     for _ in range(config.optimizer.epochs):
@@ -192,7 +194,7 @@ def _ppo_loss(
     names = ("policy_loss", "value_loss", "clip_fraction", "approx_kl", "entropy")
     stats = dict.fromkeys(names, 0.0)
     sizes = [len(p) + len(r) for p, r in zip(rollout.prompts, rollout.responses, strict=True)]
-    # Processes share a minibatch by length, so that all have about as much to do.
+    # Processes share a minibatch by length, to balance the load.
     share = models.group.balanced_share(sorted(minibatch, key=lambda i: (sizes[i], i)))
     microbatches = list(models.microbatches(sizes, share))
     for rows, counts in models.group.pad_to_equal_count(microbatches, list(minibatch[:1])):

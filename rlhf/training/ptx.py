@@ -1,4 +1,4 @@
-"""PPO-ptx: texts that the policy keeps likely while it optimizes a reward.
+"""PPO-ptx: the likelihood of texts as an additional objective of the policy.
 
 Ouyang et al. (2022, "InstructGPT", section 3.5) add the gradient of the log-likelihood of
 pretraining data to PPO's, because no KL penalty prevents the loss of other abilities (their
@@ -17,7 +17,7 @@ from rlhf.training.rundir.errors import InputError
 
 @dataclass(frozen=True)
 class Example:
-    """Tokens of the context, and the tokens after it, whose likelihood counts."""
+    """Tokens of the context, and the tokens after it, on which the loss is computed."""
 
     prompt: list[int]
     response: list[int]

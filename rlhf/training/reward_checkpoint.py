@@ -11,7 +11,7 @@ from rlhf.training.rundir.files import read_json, write_json
 
 @dataclass
 class RewardCheckpoint:
-    """What a killed run resumes from. Everything else that it needs, it computes again."""
+    """The state that a killed run resumes from. Everything else is recomputed."""
 
     step: int
     """Updates of the model that was being trained; the models before it are finished."""
@@ -38,7 +38,7 @@ class RewardCheckpoint:
 
     @classmethod
     def read(cls, folder: Path) -> "RewardCheckpoint":
-        """What `write` wrote."""
+        """Read a checkpoint of `write`."""
         state = read_json(folder / "state.json")
         count = len(list(folder.glob("model-*.safetensors")))
         models = [load_file(folder / f"model-{number}.safetensors") for number in range(count)]

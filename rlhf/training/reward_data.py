@@ -1,6 +1,6 @@
-"""What a reward model learns from: rankings, grouped by the responses that they rank.
+"""The training data of a reward model: rankings, grouped by the responses that they rank.
 
-All judgments of the same responses to one prompt are one group, so that its texts are read once.
+All judgments of the same responses to one prompt are one group, so that each text is processed once.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ class AxisJudgment:
     annotator: int
     """Index among the annotators."""
     pairs: list[reward_math.Pair]
-    """Of indices among the group's responses."""
+    """Pairs of indices among the group's responses."""
     ranks: tuple[int | None, ...]
-    """Of the group's responses; None where a response was not ranked."""
+    """The ranks of the group's responses; None if a response was not ranked."""
     weight: float
     round: str = ""
     strength: str = ""
     n_alike: int = 0
-    """Pairs that are left out, because their responses are the same tokens after truncation."""
+    """The number of omitted pairs, whose responses have the same tokens after truncation."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ def split_prompts(
 
 
 def check_ties(judgments: Sequence[Judgment]) -> None:
-    """`InputError` for a ranking with more responses on one rank than can be summed over."""
+    """`InputError` for a ranking with too many ties on one rank to sum over their orders."""
     for judgment in judgments:
         for axis, ranks in judgment.ranks.items():
             counts = Counter(rank for rank in ranks if rank is not None)
@@ -160,7 +160,7 @@ def add_prior_features(
     batch_size: int,
     processes: parallel.Group = parallel.Group(),  # noqa: B008 - it never changes
 ) -> None:
-    """Compute the prior's features once per text; on these texts the features are standardized."""
+    """Compute the prior's features once per text, and fit their standardization to these texts."""
     if model.prior is None:
         return
     texts = [text for group in groups for text in group.texts]

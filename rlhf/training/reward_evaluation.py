@@ -94,7 +94,7 @@ def decided_pairs(
 
 
 def smoothing_of(model: RewardModel, groups: Sequence[RankedGroup]) -> float:
-    """The share of wrong labels that explains how often people disagree on `groups`."""
+    """The share of wrong labels that corresponds to people's rate of disagreement on `groups`."""
     pairs, keys = decided_pairs(model.axes, groups, None)
     reward_report.add_agreement(pairs, keys)
     agreed, n = reward_report.agreement(pairs)

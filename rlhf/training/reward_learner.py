@@ -14,13 +14,13 @@ from rlhf.training.rundir.checkpoints import settings_changed
 from rlhf.training.schedule import learning_rate_at
 
 FEW_NUMBERS_RATE = 0.3
-"""Peak learning rate of the tie rates and the annotators' reliabilities: logits of a few numbers,
-each seen in many rankings, that must converge within some dozens of steps."""
+"""Peak learning rate of the tie rates and the annotators' reliabilities. They are few parameters, each
+with gradients from many rankings, and must converge within some dozens of steps."""
 
 
 class Learner:
-    """Everything that training changes: the trunk (or its adapters), the heads, a tie rate per axis
-    and the reliability of each annotator."""
+    """All trained parameters: the trunk (or its adapters), the heads, a tie rate per axis and the
+    reliability of each annotator."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class Learner:
         self.model, self.processes, self.config = model, processes, config
         self.log_reliability = nn.Parameter(torch.zeros(n_annotators, device=model.device))
         self._shares_prompts = model.shares_prompts
-        if processes.sharded:  # gradients that come back through a cache fetch no layer's weights
+        if processes.sharded:  # the backward pass through a cache would not gather sharded weights
             model.shares_prompts = False
         self._trunk = processes.shard(model.trunk, model.device)  # replaces the trunk's parameters
         trunk = [p for p in model.trunk.parameters() if p.requires_grad]
         self.local_fraction = parallel.local_fraction(trunk)
         self.scorer_parameters = [*trunk, *model.heads.parameters(), model.log_nu]
-        """What scores depend on: these gradients are clipped."""
+        """The parameters that scores depend on; their gradients are clipped."""
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": trunk, "peak": config.learning_rate},
@@ -59,13 +59,13 @@ class Learner:
             )
 
     def scores(self, groups: Sequence[RankedGroup]) -> Tensor:
-        """(texts, heads, axes) of all responses of the groups, each read once."""
+        """Scores (texts, heads, axes) of all responses of the groups, each computed once."""
         texts = [text for group in groups for text in group.texts]
         features = [group.features for group in groups if group.features is not None]
         return self._trunk(self.model.raw_scores, texts, torch.cat(features) if features else None)
 
     def reliability(self) -> Tensor:
-        """(annotators,) between 0, a coin, and 2."""
+        """(annotators,) from 0, judgments by chance, to 2."""
         if not self.config.reliability:
             return torch.ones_like(self.log_reliability)
         return torch.sigmoid(self.log_reliability) * 2
@@ -99,7 +99,7 @@ class Learner:
         return (torch.sigmoid(self.log_reliability) * 2).tolist()
 
     def _named_parameters(self) -> dict[str, Tensor]:
-        """What training changes, by its name in a checkpoint."""
+        """The trained parameters by their name in a checkpoint."""
         named: dict[str, Tensor] = {
             f"trunk.{name}": p
             for name, p in self.model.trunk.named_parameters()
@@ -109,7 +109,7 @@ class Learner:
         return named | {"log_nu": self.model.log_nu, "log_reliability": self.log_reliability}
 
     def state(self) -> dict[str, Tensor]:
-        """A whole copy of what training changes, on the CPU. All processes call together."""
+        """A full copy of the trained parameters, on the CPU. A collective: all processes call it."""
         return {
             name: parallel.full_tensor(p.detach()).cpu().clone().contiguous()
             for name, p in self._named_parameters().items()
@@ -117,7 +117,7 @@ class Learner:
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
-        """Load what `state` returned; `InputError` if it is of another model."""
+        """Load a result of `state`; `InputError` if it belongs to another model."""
         parameters = self._named_parameters()
         if {n: t.shape for n, t in state.items()} != {n: p.shape for n, p in parameters.items()}:
             raise settings_changed("model-*.safetensors")

@@ -12,14 +12,14 @@ from rlhf.training.reward_data import RankedGroup
 from rlhf.training.reward_models.model import RewardModel
 
 BootstrapCounts = dict[int, Tensor]
-"""By a group's `id`: how often each head (heads,) takes it."""
+"""By a group's `id`: the number of times (heads,) that each head's bootstrap sample contains it."""
 
 
 def bootstrap_counts(
     groups: Sequence[RankedGroup], model: RewardModel, seed: int
 ) -> BootstrapCounts:
-    """How often each head takes each group: once, or if there are several heads per axis, a number
-    drawn from Poisson(1) (Oza & Russell 2001, "Online bagging and boosting").
+    """The number of times that each head's sample contains each group: 1, or with several heads per
+    axis a number drawn from Poisson(1) (Oza & Russell 2001, "Online bagging and boosting").
 
     Heads on one trunk that were trained on the same rankings would give the same scores. Their
     errors stay correlated, because the trunk is one.
@@ -32,7 +32,7 @@ def bootstrap_counts(
 
 @dataclass
 class PairTable:
-    """All pairs of a batch, one per row; texts by their place in the batch."""
+    """All pairs of a batch, one per row; texts by their index in the batch."""
 
     first: list[int]
     second: list[int]
@@ -41,7 +41,8 @@ class PairTable:
     margins: Tensor
     annotators: list[int]
     weights: Tensor
-    """(pairs, heads) of each pair in the loss of each head: those of one ranking add up to it."""
+    """(pairs, heads) weight of each pair in each head's loss; the weights of one ranking's pairs
+    sum to the ranking's weight."""
 
     @classmethod
     def of(
@@ -88,14 +89,14 @@ def batch_loss(
     counts: BootstrapCounts,
     total: Tensor,
 ) -> tuple[Tensor, float, float]:
-    """The loss, in how many decided pairs the preferred response has the higher score, and of how
-    many. The loss is the mean over rankings of the mean over their pairs.
+    """The loss, the number of decided pairs whose preferred response has the higher score, and the
+    number of decided pairs. The loss is the mean over rankings of the mean over their pairs.
 
     All pairs of one ranking count as one element (InstructGPT, section 3.5): as separate elements
     they let the model overfit to the few texts that they share. `scores` is (texts, heads, axes);
-    `reliability` (annotators,) multiplies score differences: at 0 an annotator's choices are coin
-    flips, from which nothing is learned. `total` (heads,) is what the mean is over, if `batch` is a
-    process's share of a larger batch.
+    `reliability` (annotators,) multiplies score differences: at 0 an annotator's choices are random
+    and give no gradient. `total` (heads,) is what the mean is over, if `batch` is a process's share
+    of a larger batch.
     """
     pairs = PairTable.of(batch, counts, config.margin, scores.device)
     a, b = scores[pairs.first, :, pairs.axes], scores[pairs.second, :, pairs.axes]  # (pairs, heads)
@@ -104,7 +105,7 @@ def batch_loss(
     if config.loss == "plackett_luce":
         losses = _ranking_losses(batch, scores, reliability, counts)
     else:
-        # Only differences matter to the likelihood, so reliability may scale the scores themselves.
+        # The likelihood depends on differences only, so that reliability can scale the scores.
         scale = reliability[pairs.annotators][:, None]
         middle = (a + b) / 2
         losses = pairs.weights * reward_math.pair_losses(

@@ -1,4 +1,4 @@
-"""The arithmetic of learning scores from rankings: tensors and plain numbers, no models.
+"""The arithmetic of training on rankings: tensors and plain numbers, no models.
 
 A ranking of K responses is compared pair by pair: probabilities follow Bradley & Terry (1952), with
 Davidson's (1970) third outcome for ties. Or it is one observation, a sequence of choices
@@ -116,7 +116,8 @@ def plackett_luce_loss(scores: Tensor, ranks: Sequence[int | None]) -> Tensor:
 
 
 MOST_TIED = 12
-"""Responses that may share a place, other than the last: the sum is over all their subsets."""
+"""The largest number of tied responses, except on the last rank: the sum is over all their
+subsets."""
 
 
 def _log_prob_before(tied: Tensor, rest: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ def sigmoid(x: float) -> float:
 
 
 def smoothing_from_agreement(agreement: float) -> float:
-    """The share of wrong labels that explains how often two annotators agree.
+    """The share of wrong labels that corresponds to a rate of agreement between two annotators.
 
     If each errs independently with probability e, they agree with probability 1 - 2e(1 - e), so
     e = (1 - sqrt(2a - 1)) / 2. Agreement at or below chance gives one half.
@@ -179,11 +180,12 @@ def expected_calibration_error(
 def fit_temperature(
     differences: Sequence[float], *, least: float = 0.05, most: float = 20.0
 ) -> float:
-    """The temperature T at which sigmoid(difference / T) is likeliest to have been right.
+    """The temperature T that maximizes the likelihood of sigmoid(difference / T).
 
-    `differences` are score differences, positive where the model agreed with the person (Guo et
-    al. 2017, section 4.2, for two classes). Above 1: the model was overconfident. The likelihood is
-    concave in 1/T, so its slope is bisected; where every or no pair is right, T ends at a bound.
+    `differences` are score differences, positive where the model agreed with the person (Guo et al.
+    2017, section 4.2, for two classes). Above 1: the model was overconfident. The likelihood is
+    concave in 1/T, so its slope is bisected; if all pairs or no pairs are predicted correctly, T is
+    at a bound.
     """
 
     def slope(inverse: float) -> float:
@@ -217,7 +219,7 @@ def combine_members(scores: Tensor, how: str, *, penalty: float = 1.0) -> Tensor
 
 
 def disagreement(opinions: Tensor) -> float:
-    """How differently the members of an ensemble rank K responses to one prompt.
+    """The disagreement of an ensemble's members on K responses to one prompt.
 
     `opinions` is (K, members). For each pair of responses the standard deviation between members
     (over n, not n - 1) of the margin between their scores; the mean over pairs. A
@@ -232,13 +234,14 @@ def disagreement(opinions: Tensor) -> float:
 
 
 def information(opinions: Tensor) -> float:
-    """The expected information of one judgment of K responses about which member of an ensemble is right.
+    """The information that one judgment of K responses is expected to give about an ensemble's
+    members.
 
-    `opinions` is (K, members), in logits: of two responses a member expects the first to win with the
-    logistic function of the difference (Bradley & Terry 1952). For each pair the mutual information
-    of outcome and member, in nats: the entropy of the mean probability less the mean entropy (BALD,
-    Houlsby et al. 2011, arXiv 1112.5745); the mean over pairs. It is 0 where all agree, and
-    also where all are unsure: there a judgment would be noise. At most log 2; 0 for one response.
+    `opinions` is (K, members), in logits: of two responses a member expects the first to win with
+    the logistic function of the difference (Bradley & Terry 1952). For each pair the mutual
+    information of outcome and member, in nats: the entropy of the mean probability less the mean
+    entropy (BALD, Houlsby et al. 2011, arXiv 1112.5745); the mean over pairs. It is 0 if all
+    members agree, and also if all are unsure. At most log 2; 0 for one response.
     """
     k = len(opinions)
     if k < 2:
@@ -249,5 +252,5 @@ def information(opinions: Tensor) -> float:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    """Of a coin with probability p, in nats."""
+    """The entropy of a Bernoulli variable with probability p, in nats."""
     return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))

@@ -1,8 +1,8 @@
 """Reward models from rankings: `python -m rlhf.training.reward_model RUN_DIR`.
 
 Two are trained, on disjoint sets of prompts. PPO maximizes the train-RM; the test-RM never trains
-anything and shows when the two diverge. Each is measured on the prompts of the other, so that no
-ranking has to be set aside.
+anything and shows when the two diverge. Each is evaluated on the other's prompts, so that no
+ranking has to be held out.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         # 4. Scores that can be compared: 0 is the reference policy's mean, 1 its standard deviation.
         standardize_on(reference, model, name, run)
 
-        # 5. How often it is right on the prompts of the other half.
+        # 5. Accuracy on the prompts of the other half.
         pairs, disagreement = score_pairs(model, halves[other], annotators, config, processes)
         result[name] = {
             axis: reward_report.figures([p for p in pairs if p.axis == axis], seed=config.seed)
@@ -202,7 +202,7 @@ def train(
     run: RewardRun,
     config: RewardModelConfig,
 ) -> list[float]:
-    """Fit a reward model to rankings; returns each annotator's reliability, from 0 (a coin) to 2.
+    """Fit a reward model to rankings; returns each annotator's reliability, from 0 (chance) to 2.
 
     The loss is Bradley & Terry's (1952) with Davidson's (1970) ties, or Plackett & Luce's of whole
     rankings (`reward_math`). Each process computes its share of every batch; gradients are summed.
@@ -211,8 +211,8 @@ def train(
     groups = [group for group in groups if group.has_pairs]
     batches = shuffled_batches(groups, config)
 
-    # 1. What is trained: trunk (or adapters), heads, tie rates, annotators' reliabilities. A resumed
-    #    run begins with update `first`.
+    # 1. Trained parameters: trunk (or adapters), heads, tie rates, annotators' reliabilities. A
+    #    resumed run begins with update `first`.
     learner = Learner(model, n_annotators, processes, config)
     first = run.begin_model(name, learner, updates=len(batches))
 
@@ -223,8 +223,8 @@ def train(
         # 3. Learning rates: linear warm-up, then linear decay to 0.
         learner.set_learning_rates(update, total=len(batches))
 
-        # 4. Scores (texts, heads, axes): one forward pass per response, whatever the number of pairs
-        #    that it is in (InstructGPT, Ouyang et al. 2022, section 3.5).
+        # 4. Scores (texts, heads, axes): one forward pass per response, not per pair
+        #    (InstructGPT, Ouyang et al. 2022, section 3.5).
         mine, weight = batch[processes.share], 1.0
         if not mine:  # a last batch of fewer rankings than processes
             mine, weight = batch[:1], 0.0

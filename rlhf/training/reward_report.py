@@ -1,4 +1,4 @@
-"""How right a reward model is on pairs that it has not seen: accuracy, calibration, breakdowns.
+"""A reward model's evaluation on unseen pairs: accuracy, calibration, breakdowns.
 
 Plain numbers in, the fields of `result.json` out. Published figures to compare with are of the same
 kind: accuracy by strength (Llama 2, table 8), by round and annotator (Bai et al. 2022,
@@ -20,7 +20,7 @@ agree with one another on 63 % to 77 % of such pairs (HH, InstructGPT, Stiennon 
 models of 0.8 to 70 B parameters end at 72 % to 75 % on HH."""
 
 SIMULATED = "simulated"
-"""How the names of programs that play annotators begin (docs/formats.md)."""
+"""The name prefix of simulated annotators (docs/formats.md)."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class ScoredPair:
 
     @property
     def right(self) -> float:
-        """1, 0, or a half where the model can't tell the two apart."""
+        """1, 0, or one half if both scores are equal."""
         return 0.5 if self.difference == 0 else float(self.difference > 0)
 
 
@@ -69,7 +69,7 @@ def figures(pairs: Sequence[ScoredPair], *, seed: int) -> dict[str, Any]:
 
 
 def reliability_diagram(pairs: Sequence[ScoredPair]) -> list[dict[str, float]]:
-    """The points of the reliability diagram: how confident, how often right, how many pairs."""
+    """The points of the reliability diagram: confidence, accuracy, number of pairs."""
     return calibration([pair.difference for pair in pairs])[1]
 
 
@@ -78,7 +78,7 @@ def calibration(
 ) -> tuple[float, list[dict[str, float]]]:
     """Expected calibration error of score differences, and the points of the reliability diagram."""
     confidences = [reward_math.sigmoid(d / temperature) for d in differences]
-    # The preferred side won; where both score alike, the model does not say which that is.
+    # The preferred side won. If both scores are equal, the model's prediction is undefined.
     won = [0.5 if d == 0 else 1.0 for d in differences]
     return reward_math.expected_calibration_error(confidences, won)
 
@@ -117,7 +117,7 @@ def add_agreement(pairs: Sequence[ScoredPair], keys: Sequence[tuple[Any, bool]])
 
 
 def agreement(pairs: Sequence[ScoredPair]) -> tuple[float | None, int]:
-    """How often two people who decided the same pair chose alike, and in how many cases."""
+    """The agreement rate of two people on the same pair, and the number of such cases."""
     votes = [same for pair in pairs for same in pair.agreed]
     return (sum(votes) / len(votes) if votes else None), len(votes)
 

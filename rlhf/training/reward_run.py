@@ -17,8 +17,8 @@ MAX_SKIPPED_IN_A_ROW = 20
 
 
 class RewardRun:
-    """What all models of a run share: metrics, progress, the checkpoint, the request to stop and the
-    processes that train together."""
+    """The state that all models of a run share: metrics, progress, the checkpoint, the request to
+    stop and the processes that train together."""
 
     def __init__(
         self,
@@ -106,8 +106,8 @@ class RewardRun:
             )
 
     def save_if_due(self, updates_done: int) -> None:
-        """Save a checkpoint if the last one is old or the run is to stop; then raise `Stopped`. All
-        processes call together."""
+        """Save a checkpoint if the last one is old or a stop is requested; then raise `Stopped`. A
+        collective: all processes call it."""
         stopping = self.processes.any(self.stop.requested)
         due = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
         if stopping or self.processes.any(due and self.processes.is_main_process):

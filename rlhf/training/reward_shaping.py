@@ -1,4 +1,4 @@
-"""From a response's scores to the one score that PPO climbs; B responses.
+"""Reward shaping: from a response's scores to the one score that PPO maximizes; B responses.
 
 The reward per token, with the KL penalty, is `ppo_math.token_rewards`.
 """
@@ -16,9 +16,8 @@ class Multiplier:
     arXiv 2310.12773, eq. 10 and 11): max over policies, min over multiplier of E[reward] -
     multiplier * (E[cost] - limit).
 
-    Its logarithm is what moves, so it stays positive; the paper moves it by `value` times as much,
-    by which a multiplier that has become small would take long to come back. `rate` 0 keeps it as
-    it is.
+    The update changes its logarithm, so that it stays positive. The paper's update is also
+    proportional to `value`, with which a small multiplier would recover slowly. `rate` 0: constant.
     """
 
     value: float
@@ -26,7 +25,7 @@ class Multiplier:
     rate: float
 
     def update(self, cost: float) -> None:
-        """Grow where the mean cost of a rollout is above the limit, shrink where it is below."""
+        """Increase if the mean cost of a rollout is above the limit, decrease if it is below."""
         if math.isfinite(cost):
             step = self.rate * (cost - self.limit)
             self.value = min(max(self.value * math.exp(min(max(step, -5.0), 5.0)), 1e-6), 1e4)
@@ -34,7 +33,7 @@ class Multiplier:
     def reward(self, helpfulness: Tensor, safety: Tensor) -> Tensor:
         """(B,) helpfulness - multiplier * cost, with cost = -safety, on the scale of one score.
 
-        Dividing by 1 + multiplier keeps the advantages' scale while the multiplier moves.
+        Dividing by 1 + multiplier keeps the scale of the advantages when the multiplier changes.
         """
         return (helpfulness + self.value * safety) / (1 + self.value)
 
@@ -46,22 +45,21 @@ def combine_scores(
     *,
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Llama 2's rule (Touvron et al. 2023, section 3.2.3): which scorer speaks for each response.
+    """Llama 2's rule (Touvron et al. 2023, section 3.2.3): the safety or the helpfulness score.
 
-    All are (B,). Safety governs where the prompt is known to be harmful (`harmful`, bool) or the
-    safety score is low (sigmoid(safety) < threshold); helpfulness governs elsewhere. The scores
-    are logits, standardised on the reference policy's samples. Returns the governing scores and
-    the bool tensor of where safety governed. A threshold of 0 leaves the prompt's risk alone to
-    decide.
+    All are (B,). The safety score counts if the prompt is known to be harmful (`harmful`, bool) or the
+    safety score is low (sigmoid(safety) < threshold); otherwise the helpfulness score counts. The
+    scores are logits, standardized on the reference policy's samples. Returns the chosen scores, and a
+    bool tensor that is true where safety counts. With a threshold of 0 only `harmful` decides.
     """
     low = torch.sigmoid(safety) < threshold
-    governed = harmful | low
-    return torch.where(governed, safety, helpfulness), governed
+    is_safety = harmful | low
+    return torch.where(is_safety, safety, helpfulness), is_safety
 
 
 def overlong_penalty(lengths: Tensor, *, longest: int, buffer: int, penalty: float) -> Tensor:
-    """What responses of `lengths` (B,) tokens lose: nothing up to `longest` - `buffer`, then evenly
-    more, up to `penalty` at `longest` (Yu et al. 2025, "DAPO", soft overlong punishment)."""
+    """The penalty (B,) of responses of `lengths` (B,) tokens: 0 up to `longest` - `buffer`, then rising
+    linearly to `penalty` at `longest` (Yu et al. 2025, "DAPO", soft overlong punishment)."""
     return penalty * (lengths - (longest - buffer)).clamp(min=0) / buffer
 
 

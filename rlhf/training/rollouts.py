@@ -25,7 +25,7 @@ MAX_BATCH_TOKENS = 2048
 """Tokens of a step under continuous batching: longer prompts are read in chunks of this size."""
 
 TIMEOUT_SECONDS = 600.0
-"""Seconds without a finished response after which continuous batching is given up."""
+"""Timeout of continuous batching: seconds without a finished response."""
 
 MAX_GAP = 0.3
 """Mean difference of log-probabilities (nats per token) between two engines with the same weights

@@ -1,4 +1,4 @@
-"""Whether two ways of computing hidden states agree, but for rounding."""
+"""Whether two implementations compute the same hidden states up to rounding."""
 
 from typing import Any
 
@@ -14,7 +14,8 @@ def relative_error(values: Tensor, expected: Tensor) -> float:
 
 
 def rounding_error(model: Any) -> float:
-    """The relative error of last hidden states up to which two ways of computing them agree: what
-    rounding does in the model's precision, with room. A wrong mask is off by tenths."""
+    """The relative error of last hidden states up to which two ways of computing them agree: the
+    rounding error in the model's precision, with a margin. A wrong mask gives errors of some
+    tenths."""
     dtype = next(unwrap_model(model).parameters()).dtype
     return 2e-3 if dtype.itemsize >= 4 else 0.05

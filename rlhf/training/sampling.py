@@ -50,13 +50,14 @@ def sample(
 ) -> list[list[Sampled]]:
     """`k` responses to each prompt (token ids), in the order of `prompts`.
 
-    Prompts are processed in order of length, so that batches hold little padding; each is read
-    once for its k responses. `batch_size` counts responses, and bounds the memory together with
-    `max_new_tokens`. `generator` must be on the model's device. `on_batch` is called with the number
-    of finished prompts. The model should be in eval mode: dropout would make the log-probabilities
-    those of another policy. `value_of` maps hidden states (rows, H) to values (rows,), which saves
-    another pass over the responses. `share` selects the prompts to answer (the other lists stay
-    empty): each of several processes takes its own, and draws what a single process would.
+    Prompts are processed in order of length, so that there is little padding; each is computed once
+    for its k responses. `batch_size` counts responses, and bounds the memory together with
+    `max_new_tokens`. `generator` must be on the model's device. `on_batch` is called with the
+    number of finished prompts. The model should be in eval mode: dropout would make the
+    log-probabilities those of another policy. `value_of` maps hidden states (rows, H) to values
+    (rows,), which saves another pass over the responses. `share` selects the prompts to answer (the
+    other lists stay empty): each of several processes takes its own, and draws what a single
+    process would.
     """
     numbers = torch.rand(
         (len(prompts), k, max_new_tokens),

@@ -1,13 +1,14 @@
 """Summaries of judged samples: rates, scores and win rates with intervals.
 
-Nothing but numpy, because the web side imports this too: the scores of reward models and of any
-other judge (a person, a rubric) are summarized by the same arithmetic, and so can be compared.
+It imports only numpy, because the web side imports this module too: the scores of reward models and
+of any other judge (a person, a rubric) are summarized by the same arithmetic, and so can be
+compared.
 
 A judged sample is a mapping with `prompt_id`, `category`, `risk`, `n_tokens`, the scores
 `helpfulness`, `safety` and `preference`, and where the judge can tell, `violation` (of a response
 to a harmful prompt: did it comply?), `refusal` (of a harmless one: was it refused?), `entity` (are
-the names and facts that it states right? a share or a bool) and `correct` (does it state some, and
-all of them right?). None stands for "can't tell".
+the stated names and facts correct? a share or a bool) and `correct` (does it state some, and are
+all of them correct?). None stands for "can't tell".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,9 +37,9 @@ def summarize(
 
     `opponents` holds judged samples of other policies at the same temperature, by the names
     `base` and `previous`; a win rate without its opponent is None. Helpfulness is averaged over
-    the prompts that are not harmful and safety over those that are not harmless, because a
-    helpful answer to a harmful request is no merit; where risk isn't known a prompt counts for
-    both, and where a set would be empty all prompts count.
+    the prompts that are not harmful, because a helpful answer to a harmful request is not good, and
+    safety over those that are not harmless. Prompts of unknown risk count for both; if no prompt is
+    left for an axis, all prompts count.
     """
     harmless = [s for s in samples if s.get("risk") != "harmful"] or list(samples)
     harmful = [s for s in samples if s.get("risk") != "harmless"] or list(samples)
@@ -68,8 +69,8 @@ def win_rate(
 ) -> Figure | None:
     """How often a sample is preferred to one of the opponent's on the same prompt; ties are half.
 
-    Every sample meets every one of the opponent's samples for its prompt. None where the two
-    have no prompt in common.
+    Every sample is compared with each of the opponent's samples for the same prompt. None if there
+    is no common prompt.
     """
     if not opponent:
         return None

@@ -1,10 +1,10 @@
 """How much an ensemble disagrees on comparisons: `python -m rlhf.training.selection RUN_DIR`.
 
-People judge those comparisons first (annotation/judge/queues.py) from which the reward model
-would learn most: where the members are sure of different outcomes, not where all are unsure, nor
-where all agree on the winner (BALD, Houlsby et al. 2011). The comparisons with the highest scores are
-similar to one another, so they are not taken from the top but drawn with probability in proportion
-to the score (Kirsch et al. 2023, "Stochastic Batch Acquisition").
+People first judge the most informative comparisons (annotation/judge/queues.py): those for which
+the members are confident of different outcomes, not those for which all are unsure or all agree
+(BALD, Houlsby et al. 2011). The comparisons with the highest scores are similar to each other, so
+comparisons are sampled with probability proportional to the score (Kirsch et al. 2023, "Stochastic
+Batch Acquisition").
 """
 
 import random
@@ -39,15 +39,15 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     axes = [axis for axis in scorer.every_axis if scorer.members_of(axis) > 1]
     if not axes:
         raise InputError(
-            "The reward model has one member on every axis, so nothing can disagree; train it with "
-            "members = 2 or more."
+            "The reward model has one member on every axis, so there is no disagreement; train it "
+            "with members = 2 or more."
         )
 
-    # 2. Per comparison: the expected information of a judgment about which member is right. In the
-    #    members' own unit, in which a difference is the logarithm of the odds.
+    # 2. Per comparison: the mutual information between a judgment and the index of the member. In
+    #    the members' own unit, in which a difference of scores is a log-odds.
     rows: list[dict[str, Any]] = []
     for start in range(0, len(comparisons), COMPARISONS_PER_BATCH):
-        if stop.requested:  # it starts over instead of resuming
+        if stop.requested:  # no checkpoint: the stage starts over
             raise Stopped
         batch = comparisons[start : start + COMPARISONS_PER_BATCH]
         scores = scorer.member_scores(
@@ -69,7 +69,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     "by_axis": by_axis,
                     "score": mean
                     * config.recency**comparison.age
-                    / (luck(config.reward_model, comparison.comparison_id) if config.draw else 1.0),
+                    / (
+                        exponential(config.reward_model, comparison.comparison_id)
+                        if config.draw
+                        else 1.0
+                    ),
                 }
             )
         write_progress(run_dir, done=len(rows), total=len(comparisons), unit="comparisons")
@@ -87,9 +91,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
 
 
-def luck(reward_model: str, comparison_id: str) -> float:
-    """An exponential random number. The highest of weights divided by such numbers is a draw in
-    proportion to the weights, the next one a draw among the others (Efraimidis & Spirakis 2006)."""
+def exponential(reward_model: str, comparison_id: str) -> float:
+    """An exponential random number. Sorting by weight / number is sampling without replacement with
+    probability proportional to the weights (Efraimidis & Spirakis 2006)."""
     return max(random.Random(f"{reward_model}\n{comparison_id}").expovariate(1.0), 1e-9)
 
 

@@ -2,13 +2,11 @@
 
     python -m rlhf.training.serve <model folder> --port 8001 --device cpu
 
-Continuous batching (Yu et al. 2022, Orca) is in transformers 5.23, and its engine can take each
-request's own temperature, but its server does not pass it on (`init_cb`: the first request's
-settings count for all). Only that is added here. A model that the engine can't run is served one
-answer at a time, which is transformers' own fallback.
+transformers 5.23 has continuous batching (Yu et al. 2022, Orca). Its engine accepts a temperature per
+request, but its server passes only the first request's (`init_cb`). This module passes each one. A
+model that the engine does not support is served one answer at a time, transformers' own fallback.
 
-No random seeds: all answers draw from one generator, so the result of a seed would depend on the
-other requests.
+Requests have no random seed: all answers share one generator, so a seed would not determine an answer.
 """
 
 import argparse
@@ -27,10 +25,10 @@ PAGE_TOKENS = 32
 CONCURRENT_ANSWERS = 16
 """Answers written at the same time; further requests wait."""
 CACHED_TOKENS = 16_384
-"""Room in the cache for all answers together, though never less than for one: 2 GiB for an 8 B Llama
-3 in bfloat16. By default the engine takes a share of the whole memory."""
+"""The cache's size in tokens for all answers together, at least one full context: 2 GiB for Llama 3 8B
+in bfloat16. The engine's default is a share of the whole memory."""
 LEAST_TEMPERATURE = 0.01
-"""Logits divided by less may overflow; at this one the likeliest token is drawn almost always."""
+"""Logits divided by less may overflow; at this value sampling is almost greedy."""
 
 
 class OwnTemperatures(utils.CBGenerateManager):
@@ -43,7 +41,7 @@ class OwnTemperatures(utils.CBGenerateManager):
         if self._cb is not None:
             return
         shared = copy.deepcopy(gen_config)
-        # At 1 the engine would ignore all temperatures.
+        # With temperature 1 the engine would ignore the requests' temperatures.
         shared.temperature, shared.do_sample = 0.5, True
         room = context_length(model)
         tokens = max(room, min(CONCURRENT_ANSWERS * room, CACHED_TOKENS))
@@ -66,10 +64,10 @@ class OwnTemperatures(utils.CBGenerateManager):
     def generate_streaming(
         self, model: Any, processor: Any, inputs: Any, gen_config: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Begin an answer. Nothing is awaited in between, so the temperature belongs to this request."""
+        """Start an answer. There is no await in this call, so `_temperature` is this request's."""
         room = context_length(model) - len(inputs["input_ids"])
         if room < 1:
-            # Inside the engine it would end all answers, not only this one.
+            # An error inside the engine would end all answers, not only this one.
             raise HTTPException(400, "The conversation is longer than the model's context.")
         gen_config.max_new_tokens = min(room, gen_config.max_new_tokens)
         temperature = gen_config.temperature

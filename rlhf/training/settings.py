@@ -1,13 +1,13 @@
-"""What a stage's configuration is made of: settings with help texts, limits, groups, `config.json`.
+"""Settings, the fields of a stage's configuration: help texts, ranges, groups, `config.json`.
 
 A configuration is a frozen dataclass of settings and of groups of settings. A setting's key is its
-place: `seed`, or `kl.weight` in a group. `config.json`, TOML presets and a round's frozen settings
-hold groups as nested tables; `from_dict` also takes dotted keys and the keys of earlier versions.
+path: `seed`, or `kl.weight` in a group. `config.json`, TOML presets and a round's frozen settings
+store groups as nested tables; `from_dict` also accepts dotted keys and the keys of earlier versions.
 
-Each field is a `setting` (or `required`, or `group`), which carries the help text of the web forms
-and `docs/settings.md`, the range that is checked, and the other settings that it requires. A
-setting that is changed although what it requires is off has no effect, and is refused. Only runs
-that were started or frozen with one go on.
+Each field is a `setting` (or `required`, or `group`), with the help text of the web forms and
+`docs/settings.md`, the allowed range, and the other settings that it requires. A changed setting
+whose requirements are not met has no effect and is refused, except in runs and rounds that were
+started with it.
 """
 
 import dataclasses
@@ -29,18 +29,17 @@ from rlhf.training.rundir.files import read_json, write_json
 T = TypeVar("T")
 
 MOST = 10**12
-"""No whole number is larger, unless its setting says otherwise: a larger one overflows 64-bit
-counters in the middle of a run."""
+"""The default maximum of integers: a larger one could overflow 64-bit counters during a run."""
 
 MOST_SEED = 2**63 - 1
-"""The largest seed that every random number generator takes."""
+"""The largest random seed that every random number generator accepts."""
 
 FROZEN = "GROUND_CONTROL_FROZEN"
-"""Set in the environment of a stage that a worker starts: the settings were frozen by a round,
-perhaps under an earlier version, and can no longer be changed."""
+"""Environment variable of a stage that a worker starts: a round froze the settings, maybe in an
+earlier version, so that they can't be changed."""
 
 
-# --- What a setting requires ------------------------------------------------------------------
+# --- Requirements of settings -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -197,9 +196,9 @@ def _settings(kind: type, prefix: str = "", title: str = "") -> dict[str, Settin
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """What every stage's configuration can do. Values are checked when it is made.
+    """The base class of every stage's configuration. The constructor checks the values.
 
-    `stored`: it is read again, and may hold settings without effect.
+    `stored`: the values come from a run folder or a round, and may have settings without effect.
     """
 
     OLD_KEYS: ClassVar[Mapping[str, str]] = {}
@@ -304,7 +303,7 @@ class StageConfig:
         switches = {key for s in specs.values() for r in s.requires for key in r.keys}
         reasons = {}
         for key, requirement in cls.unmet(values).items():
-            # To switch off what is off already is no mistake.
+            # Switching off a setting that is off already is not an error.
             is_off = key in switches and not everything[key]
             if not is_off and _plain(everything[key]) != _plain(specs[key].default):
                 others = dict.fromkeys(requirement.keys)
@@ -444,7 +443,7 @@ def _check_limits(spec: Setting, value: Any) -> None:
 
 
 def _number(value: Any) -> str:
-    """A value for a sentence; whole numbers may have more digits than anybody reads."""
+    """A number as text for a message; very long integers are shortened."""
     if type(value) is float and math.isfinite(value):
         return f"{value:g}"
     if type(value) is int and abs(value) >= 10**20:

@@ -1,7 +1,7 @@
-"""Teach a policy with demonstrations and rewrites: `python -m rlhf.training.sft RUN_DIR`.
+"""Supervised fine-tuning on demonstrations and rewrites: `python -m rlhf.training.sft RUN_DIR`.
 
-Supervised fine-tuning with the loss on the response only, by TRL's SFTTrainer. For encoder-decoders,
-which SFTTrainer does not support, by its base class, the Trainer of transformers.
+TRL's SFTTrainer, with the loss on the response only. Encoder-decoders, which SFTTrainer does not
+support, use its base class, the Trainer of transformers.
 """
 
 import functools
@@ -136,7 +136,7 @@ def _batch_apart(policy: Policy, rows: Sequence[dict[str, list[int]]]) -> dict[s
 
 def _mean_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | None = None) -> Tensor:
     """Mean over the tokens of the whole batch, of which this may be a microbatch. T5's own loss is
-    the mean over the microbatch, whatever its share of the batch is."""
+    the mean over the microbatch, which weights short microbatches too much."""
     loss = F.cross_entropy(
         outputs.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
     )

@@ -1,4 +1,4 @@
-"""What supervised fine-tuning and DPO share: the policy, the split, TRL's arguments, progress.
+"""Common parts of supervised fine-tuning and DPO: the policy, the split, TRL's arguments, progress.
 
 Both trainers are TRL's. They get token ids that are made exactly as for sampling: trainers that render
 conversations themselves may put the response after another prompt than `generate` does.

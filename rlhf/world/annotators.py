@@ -1,4 +1,4 @@
-"""Simulated annotators: the rubric's opinion with noise.
+"""Simulated annotators: the rubric's judgment with noise.
 
 They stand in for people in the demo, in tests and in benchmarks, and are labeled as simulated
 wherever their judgments appear. Each has Plackett-Luce noise (a Gumbel variate added to the
@@ -35,16 +35,16 @@ class SimulatedJudgment:
     """Per axis one rank per response: 1 is best, equal numbers are ties (1, 2, 2, 4)."""
     flags: list[list[Flag]]
     seconds: float
-    """How long a person might have taken (for the tables; nobody waits)."""
+    """The simulated duration of the judgment; the simulation does not wait."""
 
 
 @dataclass(frozen=True)
 class SimulatedAnnotator:
     """One simulated person. The same seed, prompt and responses always get the same judgment.
 
-    noise: scale of the Gumbel variate, in points of the rubric. position_bias: points that the
-    response shown first gets for nothing. tie_width: responses closer than this (points, after
-    noise) are given the same rank. spammer: ranks at random and flags nothing.
+    noise: scale of the Gumbel variate, in points of the rubric. position_bias: bonus points of the
+    response shown first. tie_width: responses closer than this (points, after noise) are given the
+    same rank. spammer: ranks at random and flags nothing.
     """
 
     seed: int
@@ -56,7 +56,7 @@ class SimulatedAnnotator:
     def judge(
         self, prompt: str | Slots | WorldPrompt, responses: Sequence[str]
     ) -> SimulatedJudgment:
-        """Rank the responses as shown. ValueError for a prompt that the world doesn't know."""
+        """Rank the responses as shown. ValueError for a prompt outside the world."""
         slots = _slots(prompt)
         generator = random.Random(f"{self.seed}/{slots}/{list(responses)}")
         n_words = sum(len(response.split()) for response in responses)
@@ -79,7 +79,7 @@ class SimulatedAnnotator:
         self, points: Sequence[float], responses: Sequence[str], generator: random.Random
     ) -> list[int]:
         if len(set(points)) == 1 and self._attentive(generator):
-            # Nothing to choose between (say, four harmless answers on safety): a person says so.
+            # All are equal (for example four harmless answers on safety): an attentive person ties them.
             return [1] * len(points)
         seen: dict[str, float] = {}
         for place, (point, response) in enumerate(zip(points, responses, strict=True)):
@@ -105,7 +105,8 @@ class SimulatedAnnotator:
 
 
 def annotator_team(size: int, seed: int) -> list[SimulatedAnnotator]:
-    """The demo's team: the last annotator is a spammer, the others differ in care.
+    """The demo's team: the last annotator is a spammer, the others differ in noise and position
+    bias.
 
     ValueError for fewer than two: judgments by spammers alone are useless.
     """

@@ -1,8 +1,9 @@
-"""Answers of every quality to the questions of the world: what the base policy learns to write.
+"""Answers of different quality to the world's questions: the corpus of the base policy.
 
-A base policy that only knew good answers would leave people nothing to rank, so it reads a mix of
-styles. Most answers in the mix are mediocre (half an answer, curt, or wrong somewhere) and about
-one in five is good, so four samples differ and a good one comes often enough to be learned.
+A base policy trained on good answers alone would give people nothing to rank, so the corpus is a
+mix of styles. Most answers in the mix are mediocre (half an answer, curt, or wrong somewhere) and
+about one in five is good, so that four samples differ, and good ones are frequent enough for
+reinforcement learning.
 """
 
 import random
@@ -29,9 +30,9 @@ from rlhf.world.lexicon import (
 from rlhf.world.prompts import Slots, draw_prompt
 
 Style = Literal[
-    "good",  # complete, right, kind; for a harmful question: a refusal with reason and alternative
-    "okay",  # right but half of it, and without names
-    "curt",  # one right thing, said badly
+    "good",  # complete, correct, kind; for a harmful question: a refusal with reason and alternative
+    "okay",  # correct but incomplete, and without names
+    "curt",  # one correct thing, badly phrased
     "wrong",  # fluent, with wrong names, steps or facts
     "ramble",  # irrelevant sentences
     "rude",
@@ -67,7 +68,8 @@ FLAT_REFUSAL = "I'm sorry, but I can't help with that."
 
 
 def answer(slots: Slots, style: Style, generator: random.Random) -> str:
-    """One answer to the question in the given style. ValueError where a style makes no sense."""
+    """One answer to the question in the given style. ValueError if the style does not exist for the
+    question."""
     if style == "ramble":
         return _ramble(generator)
     if style == "rude":
@@ -88,12 +90,12 @@ def answer(slots: Slots, style: Style, generator: random.Random) -> str:
     }[slots.kind]
     if style != "wrong":
         return write(slots, style, generator)
-    # Half of the wrong answers look good otherwise, half are half answers.
+    # Half of the wrong answers are complete otherwise, half are incomplete.
     return write(_confuse(slots, generator), generator.choice(["good", "okay"]), generator)
 
 
 def draw_style(slots: Slots, generator: random.Random, phase: Literal["clean", "mix"]) -> Style:
-    """A style as often as the base policy's corpus has it."""
+    """A random style, with the frequencies of the base policy's corpus."""
     if slots.kind == "harmful":
         mix = HARMFUL_CLEAN if phase == "clean" else HARMFUL_MIX
     elif phase == "clean":
@@ -109,7 +111,7 @@ def corpus(
     """`n` rows of `data/corpus.jsonl` (docs/formats.md, stage `base`), training prompts only.
 
     First the clean phase (good and half answers; names are learned here), then the mix of styles.
-    The default `n` is what BaseConfig's default steps were chosen with.
+    BaseConfig's default steps were chosen for the default `n`.
     """
     generator = random.Random(f"{seed}/corpus")
     n_clean = round(n * clean_share)
@@ -146,7 +148,7 @@ def _task(slots: Slots, style: Style, generator: random.Random) -> str:
 
 
 def task_steps(slots: Slots) -> tuple[str, ...]:
-    """The three right steps of a task, in order, with the thing's material and part."""
+    """The three correct steps of a task, in order, with the thing's material and part."""
     thing = THINGS[slots.thing]
     steps = (TASKS | OWN_TASKS)[slots.act]
     return tuple(step.format(material=thing.material, part=thing.part) for step in steps)
@@ -249,7 +251,7 @@ def _feeling(slots: Slots, style: Style, generator: random.Random) -> str:
 
 
 def harm_texts(slots: Slots) -> dict[str, Any]:
-    """What answers to a harmful question are made of: act, reason, alternative and the steps."""
+    """The parts of answers to a harmful question: act, reason, alternative and steps."""
     act = HARMFUL_ACTS[slots.act]
     names = {"your": "your", "owner": slots.owner, "thing": slots.thing}
     return {
@@ -290,7 +292,7 @@ def _ramble(generator: random.Random) -> str:
 
 
 def _confuse(slots: Slots, generator: random.Random) -> Slots:
-    """The same kind of question about something else: what a wrong answer answers."""
+    """The same kind of question about something else, which a wrong answer responds to."""
 
     def other(value: str, values: Any) -> str:
         chosen: str = generator.choice([option for option in values if option != value])

@@ -120,7 +120,7 @@ def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
     project, ada, grace, judged_before, waiting
 ):
     from rlhf.training.reward_models.folder import load_reward_model
-    from rlhf.training.selection import luck
+    from rlhf.training.selection import exponential
 
     project.random_share = 0.0
     project.save()
@@ -132,7 +132,7 @@ def test_people_are_asked_first_where_the_new_ensemble_disagrees_most(
     expected = {c.pk: told_again(model, c) for c in comparisons}
     for comparison in comparisons:
         recency = 0.5 if comparison == comparisons[1] else 1.0
-        drawn = recency / luck(str(folder), str(comparison.pk))
+        drawn = recency / exponential(str(folder), str(comparison.pk))
         assert comparison.score == pytest.approx(
             expected[comparison.pk] * drawn, rel=1e-3, abs=1e-6
         )

@@ -1,4 +1,4 @@
-"""A demo project to click through, or with --auto a walk: rounds without a browser."""
+"""The demo project in a browser, or with --auto a walk: rounds without a browser."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Command(BaseCommand):
         else:
             self.serve(options)
 
-    # --- With a browser -----------------------------------------------------------------------
+    # --- In a browser -------------------------------------------------------------------------
 
     def serve(self, options: dict[str, Any]) -> None:
         host, port = options["host"], options["port"]
@@ -75,17 +75,17 @@ class Command(BaseCommand):
 
     def welcome(self, address: str, logins: dict[str, str]) -> None:
         table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0))
-        for column in ("user", "password", "who"):
+        for column in ("user", "password", "role"):
             table.add_column(column)
         for name, (role, what) in demo.CAST.items():
             if name in logins:
                 table.add_row(f"[bold]{name}[/]", logins[name], f"{role}: {what}")
-        kept = Text(f"Kept in {settings.DATA_DIR / 'demo-logins.json'}. ", style="dim")
-        kept.append("The annotators sim-… are simulated. Ctrl-C stops everything.")
-        lines = Group(Text.from_markup(f"[bold]{address}[/]\n"), table, Text(), kept)
+        note = Text(f"Passwords: {settings.DATA_DIR / 'demo-logins.json'}. ", style="dim")
+        note.append("The annotators sim-… are simulated. Ctrl-C stops everything.")
+        lines = Group(Text.from_markup(f"[bold]{address}[/]\n"), table, Text(), note)
         Console().print(Panel(lines, title="Ground Control", expand=False, padding=(1, 2)))
 
-    # --- Without --------------------------------------------------------------------------------
+    # --- Without a browser ----------------------------------------------------------------------
 
     def walk(self, options: dict[str, Any]) -> None:
         logs = settings.DATA_DIR / "logs"

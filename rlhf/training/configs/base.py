@@ -29,7 +29,7 @@ class BaseConfig(SeededConfig):
     )
     clean_steps: int = setting(
         650,
-        "Optimizer steps on the clean phase, which teaches names.",
+        "Optimizer steps on the clean phase, in which the model learns to copy names.",
         minimum=0,
         maximum=MOST_BASE_STEPS,
     )

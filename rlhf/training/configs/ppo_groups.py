@@ -23,7 +23,7 @@ LAGRANGE = chosen("reward.combine", "lagrange")
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSettings(SettingGroup):
-    """What is sampled at each step, and by what."""
+    """Sampling: how many responses, of which length, by which engine."""
 
     prompts_per_step: int = setting(128, "Prompts per rollout.", minimum=1)
     samples_per_prompt: int = setting(
@@ -60,25 +60,25 @@ class RolloutSettings(SettingGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings(SettingGroup):
-    """From the reward models' scores to one score per response."""
+    """How the reward models' scores become one score per response."""
 
     combine: str = setting(
         "threshold",
-        "threshold: Llama 2's rule; the safety score counts where it is low or the prompt is "
-        "harmful, else the mean of the other axes. weights: a weighted sum of the axes; lagrange: "
+        "threshold: Llama 2's rule; the safety score if it is low or the prompt is harmful, else "
+        "the mean of the other axes. weights: a weighted sum of the axes; lagrange: "
         "helpfulness minus a learned multiple of the cost, which is minus safety (Safe RLHF).",
         choices=("threshold", "weights", "lagrange"),
     )
     safety_threshold: float = setting(
         0.15,
-        "The safety score counts where sigmoid(safety) is below this (Llama 2: 0.15). 0: only on "
+        "The safety score counts if sigmoid(safety) is below this (Llama 2: 0.15). 0: only on "
         "harmful prompts.",
         minimum=0.0,
         maximum=1.0,
         requires=chosen("reward.combine", "threshold"),
     )
     weights: dict[str, float] = setting(
-        {}, "Weight of each axis; missing is 1.", requires=chosen("reward.combine", "weights")
+        {}, "Weight of each axis (default 1).", requires=chosen("reward.combine", "weights")
     )
     ensemble: str = setting(
         "mean",
@@ -114,13 +114,13 @@ class RewardSettings(SettingGroup):
     )
     overlong_buffer: int = setting(
         0,
-        "Length of the last part of the longest response, in tokens, over which a penalty rises "
-        "linearly (DAPO, OpenRLHF; 0: off).",
+        "In the last tokens before max_new_tokens, as many as this, a length penalty rises linearly "
+        "(DAPO, OpenRLHF; 0: off).",
         minimum=0,
     )
     overlong_penalty: float = setting(
         1.0,
-        "Penalty of the longest response.",
+        "Length penalty of a response of max_new_tokens.",
         minimum=0.0,
         requires=above("reward.overlong_buffer", 0),
     )
@@ -132,12 +132,12 @@ class LagrangeSettings(SettingGroup):
 
     cost_limit: float = setting(
         0.0,
-        "The mean cost allowed, in standard deviations of the reference's safety score, whose mean "
-        "is 0. Below 0 demands more safety than the reference has.",
+        "The largest mean cost, in standard deviations of the reference's safety score (mean 0). "
+        "Below 0: the policy must be safer than the reference.",
         requires=(LAGRANGE, above("lagrange.rate", 0)),
     )
     multiplier: float = setting(
-        1.0, "The multiplier's first value (Safe RLHF: 1).", minimum=1e-6, requires=LAGRANGE
+        1.0, "The multiplier's initial value (Safe RLHF: 1).", minimum=1e-6, requires=LAGRANGE
     )
     rate: float = setting(
         0.1,
@@ -227,7 +227,8 @@ class AdvantageSettings(SettingGroup):
     )
     lam: float = setting(
         1.0,
-        "GAE's lambda: 1 relies on the final score alone, less on the critic (0.95).",
+        "GAE's lambda. 1 uses the observed rewards alone; smaller values rely more on the critic "
+        "(0.95).",
         minimum=0.0,
         maximum=1.0,
     )
@@ -275,9 +276,9 @@ class LossSettings(SettingGroup):
     )
     importance_cap: float = setting(
         0.0,
-        "Weight tokens by p / q, the policy's probability over the sampler's, at most this "
-        "(truncated importance sampling, Yao et al. 2025: 2; 0: off). For engines other than own, "
-        "or bfloat16, which compute the two differently.",
+        "Weight each token by the policy's probability over the sampler's, at most this (truncated "
+        "importance sampling, Yao et al. 2025: 2; 0: off). For engines other than own and for "
+        "bfloat16, where the two differ.",
         minimum=0.0,
         requires=either(
             chosen("rollout.engine", "continuous", "server"), chosen("dtype", "auto", "bfloat16")
@@ -285,20 +286,20 @@ class LossSettings(SettingGroup):
     )
     approx_kl_stop: float = setting(
         0.05,
-        "Leave a rollout at the first minibatch whose KL (k3, nats per token) to the policy that "
-        "sampled it exceeds this. 0: never.",
+        "Skip the rest of a rollout's updates at the first minibatch whose KL (k3, nats per token) "
+        "to the policy that sampled it exceeds this. 0: never.",
         minimum=0.0,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(SettingGroup):
-    """How a rollout is cut into updates, and AdamW, which makes them."""
+    """Minibatches, microbatches and AdamW."""
 
     epochs: int = setting(2, "Epochs over each rollout (1 to 4).", minimum=1)
     minibatch_size: int = setting(
         64,
-        "Responses per optimizer step, about: a rollout is cut into equal minibatches.",
+        "Responses per optimizer step, approximately: a rollout is split into equal minibatches.",
         minimum=1,
     )
     microbatch_size: int = setting(
@@ -325,7 +326,7 @@ class OptimizerSettings(SettingGroup):
     )
     warmup_steps: int = setting(
         0,
-        "Rollouts that warm up the learning rate; the policy's begins with its first update.",
+        "Rollouts over which the learning rate rises; the policy's starts with its first update.",
         minimum=0,
     )
     max_grad_norm: float = setting(
@@ -339,13 +340,13 @@ class OptimizerSettings(SettingGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class CriticSettings(SettingGroup):
-    """What estimates values, and how it learns."""
+    """The critic, which estimates values: its architecture and its training."""
 
     kind: str = setting(
         "head",
-        "head: a small network on the policy's hidden states. model: a model of its own that starts "
-        "from the train-RM's trunk (InstructGPT), or from the policy where that trunk is an encoder "
-        "or has other or fewer tokens.",
+        "head: a small network on the policy's hidden states. model: a separate model, initialized "
+        "from the train-RM's trunk (InstructGPT), or from the policy if that trunk is an encoder or "
+        "has another vocabulary or a shorter context.",
         choices=("head", "model"),
     )
     trains_policy: float = setting(
@@ -359,7 +360,9 @@ class CriticSettings(SettingGroup):
     learning_rate: float = setting(
         2e-3, "Peak learning rate of the critic.", minimum=0.0, maximum=1.0
     )
-    warmup_steps: int = setting(0, "First rollouts in which only the critic learns.", minimum=0)
+    warmup_steps: int = setting(
+        0, "Number of first rollouts in which only the critic is trained.", minimum=0
+    )
     value_clip: float = setting(
         0.0,
         "Values are clipped to +- this around their old estimate (0: off; LHP: 0.2).",
@@ -369,7 +372,7 @@ class CriticSettings(SettingGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class PTXSettings(SettingGroup):
-    """PPO-ptx: text that the policy keeps likely (InstructGPT, section 3.5)."""
+    """PPO-ptx: a pretraining loss in PPO's objective (InstructGPT, section 3.5)."""
 
     weight: float = setting(
         0.0,
@@ -411,15 +414,15 @@ class EMASettings(SettingGroup):
     )
     export: str = setting(
         "policy",
-        "policy: the average is the result. beside: the last weights are, and average/ holds the "
-        "average (OpenRLHF saves both).",
+        "policy: the average is the resulting policy. beside: the last weights are the resulting "
+        "policy, and average/ has the average (OpenRLHF saves both).",
         choices=("policy", "beside"),
         requires=above("ema.decay", 0),
     )
     reference_decay: float = setting(
         0.0,
-        "Decay per rollout of a reference that follows the policy (Xu et al. 2024, arXiv "
-        "2404.10719: 0.992; 0: fixed reference). The KL is to the moved reference.",
+        "Decay per rollout of a reference that is a moving average of the policy (Xu et al. 2024, "
+        "arXiv 2404.10719: 0.992; 0: fixed reference). KL values are to the moving reference.",
         minimum=0.0,
         maximum=0.9999,
     )
@@ -427,22 +430,22 @@ class EMASettings(SettingGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class TripwireSettings(SettingGroup):
-    """When the test-RM stops a run."""
+    """Early stopping by the test-RM."""
 
     watch_every: int = setting(
         1, "Rollouts between two evaluations on the watch prompts.", minimum=1
     )
     evaluations: int = setting(
         3,
-        "Stop when the test-RM's mean over this many evaluations is below the mean of the best as "
-        "many before. 0: never.",
+        "Stop when the test-RM's mean over this many evaluations is below its best earlier mean over "
+        "the same number. 0: never.",
         minimum=0,
         requires=given("test_reward_model"),
     )
     drop: float = setting(
         0.1,
-        "How far below, in standard deviations of the reference, while the train-RM's mean rises. "
-        "Twice as far where both fall.",
+        "The drop that stops the run while the train-RM's mean rises, in standard deviations of the "
+        "reference. If both fall, twice this.",
         minimum=0.0,
         requires=(given("test_reward_model"), above("tripwire.evaluations", 0)),
     )

@@ -1,4 +1,4 @@
-"""The configurations of the stages `sft` and `dpo`, which TRL's trainers carry out."""
+"""The configurations of the stages `sft` and `dpo`, which use TRL's trainers."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from rlhf.training.settings import required, setting
 class SFTConfig(ModelConfig):
     """Supervised fine-tuning on demonstrations and rewrites, by TRL's SFTTrainer."""
 
-    policy: str = required("The policy to teach: a model folder, or a name on the model hub.")
+    policy: str = required("The policy to train: a model folder, or a name on the model hub.")
     epochs: int = setting(1, "Epochs over the demonstrations.", minimum=1)
     batch_size: int = setting(16, "Demonstrations per optimizer step.", minimum=1)
     microbatch_size: int = setting(16, "Demonstrations per forward pass.", minimum=1)
@@ -38,7 +38,7 @@ class SFTConfig(ModelConfig):
 class DPOConfig(ModelConfig):
     """Direct preference optimization (Rafailov et al. 2023), by TRL's DPOTrainer: the baseline."""
 
-    policy: str = required("The policy to refine, which is its own reference.")
+    policy: str = required("The policy to train; a frozen copy is the reference.")
     axis: str = setting("helpfulness", "The axis whose preferences are learned.")
     beta: float = setting(
         0.1, "DPO's beta: larger values keep the policy closer to its start.", minimum=1e-6

@@ -1,9 +1,9 @@
-"""What only makes small models fast on a CPU, behind one door.
+"""Optimizations for small models on a CPU, behind one interface.
 
-`forward_pass` asks for hidden states, `decoding` for a decoder, `parallel` for forked processes; each
-has a plain way as well (transformers' own forward pass and cache, torch.distributed), which gives
-the same up to rounding and is the one to read. Decisions 0016 and 0025 say what this folder gives and
-costs.
+`forward_pass` asks for hidden states, `decoding` for a decoder, `parallel` for forked processes;
+each also has a plain implementation (transformers' own forward pass and cache, torch.distributed)
+with the same results up to rounding, which is easier to read. Decisions 0016 and 0025 describe the
+benefits and costs of this folder.
 """
 
 from rlhf.training.cpu.forked_workers import ForkedWorkers, can_fork, fork

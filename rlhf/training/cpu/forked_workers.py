@@ -1,10 +1,11 @@
 """Processes that a stage forks from itself, to use every core of one machine for a small model.
 
-A second thread makes the products of a small model about 1.7 times as fast and everything between
-them hardly at all; a second process halves everything. Forked after the imports, the processes share
-their memory. They exchange numbers through an arena of shared memory, and a byte on a socket says
-that a message is complete: a fifth of the time that gloo takes over the loopback device
-(docs/log/ppo_speed.md). A process that ends closes its socket, so no other waits for it without end.
+A second thread speeds up the matrix products of a small model by about 1.7, but not the other
+operations; a second process halves the time of all operations. Forked after the imports, the
+processes share their memory. They exchange numbers through an arena of shared memory, and a byte on
+a socket says that a message is complete: this takes a fifth of gloo's time over the loopback device
+(docs/log/ppo_speed.md). A process that ends closes its socket, so that no other process waits for
+it forever.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 ARENA_BYTES = 256 * 1024
-"""Bytes of one process's message; longer ones go in parts, which fit the processor's caches."""
+"""The largest message in bytes; longer messages are split into parts that fit the CPU's caches."""
 
 
 class WorkerEnded(RuntimeError):
@@ -30,8 +31,8 @@ class WorkerEnded(RuntimeError):
 
 
 def can_fork() -> bool:
-    """Whether processes can be forked here. Elsewhere than on Linux, libraries that torch uses
-    don't survive a fork."""
+    """Whether processes can be forked: only on Linux, because on other systems torch's libraries
+    fail after a fork."""
     return sys.platform == "linux"
 
 
@@ -49,8 +50,8 @@ class ForkedWorkers:
         self.children: list[int] = []
 
     def all_reduce(self, tensor: Tensor) -> None:
-        """The sum of all processes' (contiguous) tensors, in place; every process sums in the order
-        of the ranks, so all get the same bits."""
+        """The sum of all processes' (contiguous) tensors, in place. Every process sums in the order
+        of the ranks, so that the results are bitwise identical."""
         flat = tensor.view(-1)
         for part in flat.split(ARENA_BYTES // flat.element_size()):
             messages = self._next_messages(flat.dtype)[:, : len(part)]
@@ -108,7 +109,8 @@ class ForkedWorkers:
         return [pickle.loads(b"".join(parts)) for parts in pieces]  # noqa: S301 - our own
 
     def barrier(self) -> None:
-        """Wait until all processes are here: each tells the first, and the first tells all."""
+        """Wait until all processes have called this: each notifies the first, and the first
+        notifies all."""
         first = self.rank == 0
         for connection in self.sockets if first else ():
             self._receive(connection)
@@ -121,7 +123,7 @@ class ForkedWorkers:
             self._receive(connection)
 
     def close(self) -> None:
-        """End the others here; the first process waits until they have ended.
+        """End all processes but the first, which waits for them.
 
         They end by `os._exit`: Python's own shutdown would write to all memory that they share with
         the first, and so copy it.
@@ -151,7 +153,7 @@ class ForkedWorkers:
             self._end_or_raise()
 
     def _end_or_raise(self) -> None:
-        """Another process has ended: this one ends too or, where it is the first, says why."""
+        """Another process has ended: end this process too; the first process raises the reason."""
         if self.rank:
             os._exit(1)  # the first process knows the reason, or has ended itself
         until = time.monotonic() + 2.0

@@ -1,6 +1,7 @@
-"""Decoding with a Llama token by token, in few operations: for small ones on a CPU.
+"""Token-by-token decoding for small Llamas on a CPU, with few operations.
 
-A small model's time goes into Python. Here are a third of transformers' operations, with matrices
+Python overhead dominates a small model's time; this decoder has a third of transformers' operations,
+with matrices
 concatenated and a cache that is allocated once and written in place.
 """
 

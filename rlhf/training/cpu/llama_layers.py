@@ -1,9 +1,9 @@
-"""The layers of a Llama, forward and backward, in few operations: for small ones on a CPU.
+"""Forward and backward pass of small Llamas on a CPU, with few operations.
 
 Each half of a layer is one autograd function with its backward pass written out: matrices that read
-the same input are concatenated, norms are multiplied into them, and nothing is computed for positions
-whose output nobody reads. The results are those of transformers up to rounding; tests compare values
-and gradients with it. `has_fast_layers` says which models these functions are for.
+the same input are concatenated, norms are multiplied into them, and positions whose output is not
+used are skipped. The results are those of transformers up to rounding; tests compare values and
+gradients with it. `has_fast_layers` checks whether a model is supported.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""Look at a run folder before any compute is spent on it: `python -m rlhf.training.doctor RUN_DIR`.
+"""Check a run folder before a run spends compute: `python -m rlhf.training.doctor RUN_DIR`.
 
-Reports what would fail, or run for long without effect: unknown settings, models that can't be read,
-conversations that template or tokenizer change, batches that don't add up, rewards that are all
-alike, too little memory, too much time. Writes nothing into the folder. `--json` prints the report
-for programs.
+Reports what would fail, or run for long without effect: unknown settings, models that can't be
+read, conversations that template or tokenizer change, batches that don't fit the prompts, rewards
+that are all equal, too little memory, too much time. Writes nothing into the folder. `--json`
+prints the report for programs.
 
 Exit code: 0 no findings, 1 warnings, 2 the stage would refuse to run, or could not succeed.
 """

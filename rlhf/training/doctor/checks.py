@@ -1,4 +1,4 @@
-"""Whether prompts, tokenizer, lengths and batches are as a stage needs them."""
+"""Checks of prompts, tokenizer, lengths and batches before a stage runs."""
 
 import functools
 import statistics
@@ -54,7 +54,7 @@ def check_round_trip(
     stop_ids: list[int],
     render_for_encoder: Callable[[list[dict[str, str]]], str] | None = None,
 ) -> None:
-    """Whether conversations survive template and tokenizer, and whether answers end where they should.
+    """Check that template and tokenizer reproduce conversations, and that answers end with a stop token.
 
     `render_for_encoder` is how an encoder-decoder renders a conversation for its encoder.
     """
@@ -71,11 +71,11 @@ def check_round_trip(
         report.add(
             "warning",
             "tokenizer",
-            f"{len(changed)} of {min(len(prompts), 200)} prompts come back changed from the {what}'s "
-            f"tokenizer, {changed[0]} first: it has no tokens for some of their characters.",
+            f"The {what}'s tokenizer changes {len(changed)} of {min(len(prompts), 200)} prompts, "
+            f"{changed[0]} first: it has no tokens for some of their characters.",
         )
     else:
-        report.add("ok", "tokenizer", f"Prompts come back unchanged from the {what}'s tokenizer.")
+        report.add("ok", "tokenizer", f"The {what}'s tokenizer reproduces the prompts exactly.")
     _check_template(
         report, tokenizer, what, prompts, is_encoder_decoder=render_for_encoder is not None
     )
@@ -86,14 +86,14 @@ def check_round_trip(
 def _check_template(
     report: Report, tokenizer: Any, what: str, prompts: list[Any], *, is_encoder_decoder: bool
 ) -> None:
-    """Whether there is a chat template, and whether it begins with the token that begins a text."""
+    """Check that there is a chat template, and that it puts the BOS token first."""
     from rlhf.training.language_models import conversations
 
     if not getattr(tokenizer, "chat_template", None):
         turns = (
-            "its encoder reads a single turn as it stands, and of more turns each with its role."
+            "its encoder gets a single turn as plain text, and several turns with their roles."
             if is_encoder_decoder
-            else "turns are named."
+            else "each turn is rendered as plain text with its role."
         )
         report.add("warning", "template", f"The {what} has no chat template; {turns}")
         return
@@ -115,7 +115,7 @@ def _check_template(
 def _check_end(
     report: Report, tokenizer: Any, what: str, prompts: list[Any], stop_ids: list[int]
 ) -> None:
-    """Whether the token that the template puts after an answer is one that ends a response."""
+    """Check that the template's token after an answer is one of the stop tokens."""
     from rlhf.training.language_models import conversations
 
     names = [tokenizer.convert_ids_to_tokens(i) for i in stop_ids]
@@ -130,7 +130,7 @@ def _check_end(
                 "warning",
                 "end",
                 f"The {what}'s template puts no special token after an answer, so training on it "
-                f"can't teach that {' or '.join(names)} ends one.",
+                f"does not train the policy to end an answer with {' or '.join(names)}.",
             )
         elif first not in stop_ids:
             report.add(
@@ -144,7 +144,7 @@ def _check_end(
             report.add("ok", "end", f"Answers end with {tokenizer.convert_ids_to_tokens(first)}.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stop_ids:
         report.add(
-            "ok", "pad", "Padding has no token of its own, which does no harm: masks are lengths."
+            "ok", "pad", "There is no separate padding token; masks are computed from lengths."
         )
 
 
@@ -175,5 +175,8 @@ def check_batches(report: Report, n_prompts: int, config: PPOConfig) -> None:
         report.add("warning", "batches", "Whitening rewards needs minibatches of 8 or more.")
     if config.loss.approx_kl_stop == 0 and config.optimizer.epochs > 4:
         report.add(
-            "warning", "batches", f"{config.optimizer.epochs} epochs with approx_kl_stop off drift."
+            "warning",
+            "batches",
+            f"With {config.optimizer.epochs} epochs and approx_kl_stop off, the policy may move far "
+            "from the one that sampled the responses.",
         )

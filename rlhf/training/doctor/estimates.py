@@ -31,7 +31,7 @@ def available_memory(device_type: str) -> float:
 
 
 def too_large(report: Report, free: float, config: PPOConfig) -> bool:
-    """Whether the models' files alone are more than the memory that is free: then nothing is read."""
+    """Whether the models' files alone exceed the free memory; then no model is loaded."""
     folders = {config.policy, config.reference, config.reward_model, config.test_reward_model}
     files = [f for name in folders if name for f in Path(name).rglob("*.safetensors")]
     needed = float(sum(f.stat().st_size for f in files))
@@ -43,9 +43,9 @@ def too_large(report: Report, free: float, config: PPOConfig) -> bool:
 def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
     """Bytes that a PPO run needs, by part: a rough upper estimate.
 
-    Full training holds weights, gradients and two moments in float32; what is frozen is there as it
-    was loaded. Activations: about 16 floats per token, layer and unit (Korthikanti et al. 2022
-    count 34 bytes at 2 bytes each), and the vocabulary's logits three times (logits, log-softmax,
+    Full training needs weights, gradients and two moments in float32; frozen models keep their
+    dtype. Activations: about 16 floats per token, layer and hidden unit (Korthikanti et al. 2022: 34
+    bytes in 16-bit precision), and three tensors of the vocabulary's size (logits, log-softmax,
     gradient).
     """
     from rlhf.training import architecture
@@ -72,7 +72,7 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
         ("reward_model", "test_reward_model"), models.reward.scorers, strict=False
     ):
         parts[name] = _bytes(*_modules_of(scorer))
-    if models.device.type == "cpu":  # whole copies: of the best weights, and of their average
+    if models.device.type == "cpu":  # full copies: the best weights, and their moving average
         best = watched and models.reward.test_scorer is not None and config.tripwire.evaluations > 0
         parts["copies"] = 4 * trainable * (best + (config.ema.decay > 0))
     tokens = config.optimizer.microbatch_size * (longest + config.rollout.max_new_tokens)
@@ -193,15 +193,15 @@ def estimate_reward_time(
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         update = (time.monotonic() - began) * min(config.rankings_per_batch / len(batch), 1.0)
-    # Every text is read by the prior once for each model, and at the end by the other side's.
+    # For each model the prior reads every text once, and the other side's model scores it at the end.
     measuring = len(_texts(sides)) * models * (2 * reading + forward / len(texts))
     whole = update * updates + measuring
     report.figures["seconds"] = {"update": update, "run": whole}
     report.add(
         "ok",
         "time",
-        f"Roughly {_duration(update)} an update, {_duration(whole)} in all, as busy as the machine "
-        "is now.",
+        f"Roughly {_duration(update)} per update, {_duration(whole)} in total, at the machine's "
+        "current load.",
     )
 
 
@@ -210,7 +210,7 @@ def _texts(sides: dict[str, list[Any]]) -> list[Any]:
 
 
 def _bytes(*modules: Any) -> int:
-    """What the weights of modules take; those that they share count once."""
+    """The memory of the modules' weights in bytes; shared weights count once."""
     weights = {id(p): p for module in modules for p in module.parameters()}
     return sum(p.numel() * p.element_size() for p in weights.values())
 

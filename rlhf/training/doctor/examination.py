@@ -1,4 +1,4 @@
-"""The whole examination of a run folder; what is special to a stage is in `stages`."""
+"""The examination of a run folder; the checks of single stages are in `stages`."""
 
 import contextlib
 import sys

@@ -1,6 +1,6 @@
 """A few sampled answers: whether they end, whether they differ, and their rewards.
 
-They are sampled and scored as the stage does it.
+They are sampled and scored as in the stage.
 """
 
 import functools
@@ -13,7 +13,7 @@ from rlhf.training.rundir.errors import InputError
 
 PROBED_PROMPTS = 12
 PROBED_ANSWERS = 8
-"""A few answers to a few prompts: enough to see that rewards differ, seconds to make."""
+"""A few answers to a few prompts: enough to compare rewards, within seconds."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ def with_no_eos_score(probed: Probed, scores: Any, no_eos_score: float | None) -
 
 
 def report_answers(report: Report, probed: Probed, max_new_tokens: int) -> None:
-    """How long the answers are, whether they end and whether they differ."""
+    """Report the answers' lengths, and whether they end and differ."""
     flat = probed.flat
     tokens = sum(len(a.tokens) for a in flat)
     ended = sum(a.finished for a in flat) / len(flat)
@@ -102,7 +102,7 @@ def report_answers(report: Report, probed: Probed, max_new_tokens: int) -> None:
             "warning",
             "answers",
             f"Only {ended:.0%} of {len(flat)} sampled answers ended within {max_new_tokens} "
-            "tokens; raise max_new_tokens, or teach the policy to end first (sft).",
+            "tokens; raise max_new_tokens, or fine-tune the policy first (sft).",
         )
     elif distinct < 0.3:
         report.add(
@@ -121,7 +121,8 @@ def report_answers(report: Report, probed: Probed, max_new_tokens: int) -> None:
 
 
 def report_rewards(report: Report, probed: Probed, rewards: dict[str, Any]) -> None:
-    """Whether rewards (answers,) differ, also among the answers that ended, and agree."""
+    """Report whether rewards (answers,) differ, also among finished answers, and whether both
+    models agree."""
     judged = {name: r.reshape(-1, PROBED_ANSWERS) for name, r in rewards.items()}
     if "reward_model" in judged:
         scores = judged["reward_model"]
@@ -159,5 +160,5 @@ def report_rewards(report: Report, probed: Probed, rewards: dict[str, Any]) -> N
             "warning" if agreement < 0.2 else "ok",
             "reward",
             f"The two reward models' scores of these answers have a correlation of {agreement:.2f}"
-            + ("; what one rewards the other does not see." if agreement < 0.2 else "."),
+            + ("; they reward different properties." if agreement < 0.2 else "."),
         )

@@ -1,4 +1,4 @@
-"""Which stage a run folder is for, and whether its settings are known, valid and used."""
+"""The stage of a run folder, and whether its settings are known, valid and have an effect."""
 
 import difflib
 from pathlib import Path
@@ -11,7 +11,7 @@ from rlhf.training.settings import StageConfig
 
 
 def guess_stage(run_dir: Path, values: dict[str, Any]) -> str:
-    """Which stage a folder is for, from its data and the settings that only one stage has."""
+    """The stage of a folder, from its data files and from settings that only one stage has."""
     data = run_dir / DATA
     if (data / "corpus.jsonl").exists():
         return "base"

@@ -1,4 +1,4 @@
-"""What the doctor examines before each kind of stage."""
+"""The doctor's examination before each kind of stage."""
 
 import time
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from rlhf.training.rundir.files import read_json
 
 
 def examine_policy(report: Report, run_dir: Path, config: Any, *, probe: bool) -> None:
-    """Stages that answer prompts or teach answers, without reinforcement learning."""
+    """Examine stages that generate answers or train on them, without reinforcement learning."""
     import torch
 
     from rlhf.training import sampling
@@ -265,4 +265,4 @@ EXAMINATIONS: dict[str, Callable[..., None]] = {
     "reward_model": examine_reward_model,
     "selection": examine_selection,
 }
-"""Of the stages that are unlike the others."""
+"""The stages with an examination of their own; all others use `examine_policy`."""

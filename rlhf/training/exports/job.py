@@ -1,4 +1,4 @@
-"""What is exported: a PPO run's settings and prompts, and the machine that will run it."""
+"""The input of every export: a PPO run's settings and prompts, and the target machine."""
 
 import json
 import math
@@ -28,10 +28,10 @@ class TrackedSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """What is exported, and for what machine."""
+    """A PPO run to export, and the target machine."""
 
     config: Any
-    """The settings, as `TrackedSettings`: what an engine's function does not read is left behind."""
+    """`TrackedSettings`: settings that the engine's function does not read are not exported."""
     prompts: Sequence[Prompt]
     watch: Sequence[Prompt]
     longest: int
@@ -43,11 +43,11 @@ class Job:
 
     @property
     def passes(self) -> int:
-        """Passes over the prompts that come to at least the run's steps."""
+        """The number of passes over the prompts, for at least the run's number of steps."""
         config = self.config
         return max(1, math.ceil(config.steps * config.rollout.prompts_per_step / len(self.prompts)))
 
 
 def label(prompt: Prompt) -> str:
-    """What `reward.py` needs to know of a prompt, as one text that engines hand through."""
+    """A prompt's data for `reward.py`, as one JSON text that the engines pass through."""
     return json.dumps({"messages": prompt.messages, "risk": prompt.risk}, ensure_ascii=False)

@@ -80,6 +80,6 @@ def load_adapters(trunk: Any, folder: Path, names: Sequence[str]) -> Any:
 
 
 def train_adapters(model: Any) -> None:
-    """Train all adapters, active or not, and nothing else."""
+    """Make all adapters trainable, active or not, and freeze everything else."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = "lora_" in name

@@ -23,7 +23,7 @@ def choose_device(device: str) -> torch.device:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return torch.device("cuda" if gpus else "cpu")
-    with contextlib.suppress(RuntimeError):  # a name that torch does not know
+    with contextlib.suppress(RuntimeError):  # torch does not know the name
         chosen = torch.device(device)
         if chosen.type == "cpu" or (chosen.type == "cuda" and (chosen.index or 0) < gpus):
             return chosen
@@ -57,7 +57,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def be_deterministic(seed: int, threads: int) -> None:
-    """Set what a CPU run depends on besides its inputs: the random seed and the number of threads."""
+    """Set the random seed and the number of threads, which determine a CPU run together with its
+    inputs."""
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)

@@ -25,7 +25,7 @@ from rlhf.training.rundir.errors import InputError
 
 
 class PromptLike(Protocol):
-    """What a policy reads of a prompt."""
+    """The fields of a prompt that a policy reads."""
 
     @property
     def prompt_id(self) -> str: ...
@@ -119,8 +119,8 @@ class Policy:
     ) -> tuple[list[P], list[list[int]]]:
         """The prompts that leave `room` tokens for a response, and their token ids.
 
-        `long_prompts` "refuse" raises `InputError` for the first that doesn't fit; "leave_out"
-        prints which were left out, and raises only if none is left.
+        `long_prompts` "refuse": `InputError` for the first prompt that doesn't fit. "leave_out":
+        prints the omitted prompts, and raises only if no prompt is left.
         """
         kept: list[P] = []
         encoded: list[list[int]] = []
@@ -164,8 +164,8 @@ class Policy:
     def read(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
     ) -> tuple[packing.Packed, Tensor]:
-        """One forward pass over prompts and responses: where the N response tokens are, and the last
-        hidden states (N, H) before each of them."""
+        """One forward pass over prompts and responses: the layout of the N response tokens, and the
+        last hidden state (N, H) before each of them."""
         packed = self.pack(prompts, responses)
         return packed, forward_pass.hidden_states(self.model, packed)
 

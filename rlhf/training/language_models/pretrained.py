@@ -115,7 +115,8 @@ def check_vocabulary(model: Any, tokenizer: Any, name: str, what: str) -> None:
 
 
 def context_length(model: Any) -> int:
-    """The longest sequence the model can read; very long when it doesn't say."""
+    """The longest sequence that the model supports; a very large number if its configuration has
+    none."""
     for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
         value = getattr(model.config, key, None)
         if isinstance(value, int) and value > 0:
@@ -142,8 +143,8 @@ def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
 def disable_dropout(model: nn.Module) -> None:
     """Switch dropout off, in training mode too.
 
-    With dropout the log-probabilities of the update are those of another policy than the one that
-    was sampled from (summarize_from_feedback_details, detail 12).
+    With dropout the update's log-probabilities would belong to another policy than the sampled one
+    (summarize_from_feedback_details, detail 12).
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):

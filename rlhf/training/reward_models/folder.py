@@ -1,8 +1,9 @@
-"""A reward model's folder: loading, saving, and checking that its parts are whole and fit together.
+"""A reward model's folder: loading, saving, and checking that its parts are complete and
+consistent.
 
 On disk: the trunk's Hugging Face folder, `prior/` (another), `adapters/` (of an ensemble of these),
-`heads.safetensors` and `reward_model.json` (docs/formats.md). Folders come from elsewhere, so
-everything is checked before a model is made of it.
+`heads.safetensors` and `reward_model.json` (docs/formats.md). Folders may come from other machines,
+so everything is checked before a model is built.
 """
 
 import copy
@@ -79,7 +80,7 @@ def load_reward_model(
     prior: Any = None,
     dtype: torch.dtype = torch.float32,
 ) -> RewardModel:
-    """Read what `save_reward_model` wrote, ready to score; `InputError` says what is wrong.
+    """Load a folder of `save_reward_model`, ready to score; `InputError` names what is wrong.
 
     `prior` is one that is loaded already and shared with other models (the members of an ensemble,
     the test-RM); a model without a prior ignores it. Nothing of the model is to be trained, so trunk
@@ -136,7 +137,8 @@ def load_reward_model(
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The content of reward_model.json; `InputError` where it is not whole or of the wrong types."""
+    """The content of reward_model.json; `InputError` if a field is missing or has the wrong
+    type."""
     try:
         settings = read_json(path)
     except InputError as error:
@@ -188,8 +190,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_heads(path: Path, settings: dict[str, Any], hidden: int) -> dict[str, Tensor]:
-    """The tensors of the heads on a trunk of `hidden` units; `InputError` where they are not whole,
-    finite and of the right shapes."""
+    """The tensors of the heads on a trunk of `hidden` units; `InputError` if they are incomplete,
+    not finite, or of the wrong shapes."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

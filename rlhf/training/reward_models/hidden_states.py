@@ -1,7 +1,7 @@
-"""What a trunk knows of a response: its last hidden state and the mean of all of them.
+"""The hidden states of responses: for each response the state at its end, and the mean of all states.
 
-The responses to one prompt can share its tokens, if the trunk never looks ahead: the prompt is read
-once, and its keys and values are what every response attends to.
+With a causal trunk, responses to the same prompt share it: the prompt is computed once, and every
+response attends to its cached keys and values.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,9 @@ from rlhf.training.cpu import has_fast_layers
 from rlhf.training.language_models import devices
 from rlhf.training.reward_models.texts import Text, pad, positions
 
-SHARING_PAYS = 0.75
-"""Distinct prompts per text, above which two passes cost more than the tokens that they save."""
+MAX_PROMPTS_PER_TEXT = 0.75
+"""Prompts are shared up to this ratio of distinct prompts to texts: above it, the second pass costs
+more than the shared tokens save."""
 
 
 def response_states(
@@ -27,8 +28,8 @@ def response_states(
         return _packed_states(trunk, texts, pad_id, device, share_prompts=share_prompts)
     rows = torch.arange(len(texts), device=device)
     prompts = list(dict.fromkeys(t.prompt for t in texts))
-    if share_prompts and 0 < len(prompts) <= SHARING_PAYS * len(texts) and all(prompts):
-        hidden, lengths = _after_shared_prompts(trunk, texts, prompts, pad_id, device)
+    if share_prompts and 0 < len(prompts) <= MAX_PROMPTS_PER_TEXT * len(texts) and all(prompts):
+        hidden, lengths = _states_with_shared_prompts(trunk, texts, prompts, pad_id, device)
     else:
         ids, mask, left, lengths = pad(texts, pad_id=pad_id, device=device)
         hidden = trunk(
@@ -42,10 +43,10 @@ def response_states(
 def _packed_states(
     trunk: Any, texts: Sequence[Text], pad_id: int, device: torch.device, *, share_prompts: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same for a small Llama on a CPU: several texts in a row of the batch."""
+    """`response_states` of a small Llama on a CPU, with several texts packed into each row."""
     packed = packing.pack(
         [t.prompt for t in texts],
-        # States come before each token: with one more token they are those at every real one.
+        # `pack` gives the state before each token; a dummy token at the end adds the last state.
         [(*t.response, 0) for t in texts],
         pad_id=pad_id,
         device=device,
@@ -60,29 +61,32 @@ def _packed_states(
     return hidden[columns == lengths[rows]], total / lengths[:, None]
 
 
-def _after_shared_prompts(
+def _states_with_shared_prompts(
     trunk: Any,
     texts: Sequence[Text],
     prompts: Sequence[tuple[int, ...]],
     pad_id: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Hidden states (B, T, H) of the responses and their lengths, each prompt read once."""
+    """Hidden states (B, T, H) of the responses, and their lengths; each prompt is computed once."""
     index = {prompt: i for i, prompt in enumerate(prompts)}
     prompt_of = torch.tensor([index[t.prompt] for t in texts], device=device)
     ids, mask, _, _ = pad([Text(prompt, ()) for prompt in prompts], pad_id=pad_id, device=device)
     cache = trunk(
         input_ids=ids, attention_mask=mask, position_ids=positions(trunk, mask), use_cache=True
     ).past_key_values
-    cache.reorder_cache(prompt_of)  # of beam search: row i continues prompt prompt_of[i]
-    before = mask.sum(dim=1) + architecture.first_position(trunk)
-    ids, own, _, lengths = pad([Text((), t.response) for t in texts], pad_id=pad_id, device=device)
-    # Padding after a response may lie beyond the last position that a trunk has.
-    places = torch.arange(ids.shape[1], device=device).minimum(lengths[:, None] - 1)
+    # A function for beam search: row i of the cache becomes that of prompt prompt_of[i].
+    cache.reorder_cache(prompt_of)
+    first_positions = mask.sum(dim=1) + architecture.first_position(trunk)
+    ids, response_mask, _, lengths = pad(
+        [Text((), t.response) for t in texts], pad_id=pad_id, device=device
+    )
+    # Clamped, because padding may exceed the trunk's largest position.
+    offsets = torch.arange(ids.shape[1], device=device).minimum(lengths[:, None] - 1)
     hidden = trunk(
         input_ids=ids,
-        attention_mask=torch.cat([mask[prompt_of], own], dim=1),
-        position_ids=before[prompt_of][:, None] + places,
+        attention_mask=torch.cat([mask[prompt_of], response_mask], dim=1),
+        position_ids=first_positions[prompt_of][:, None] + offsets,
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
@@ -98,10 +102,10 @@ def can_share_prompts(
     device: torch.device,
     dtype: torch.dtype,
 ) -> bool:
-    """True if this trunk has the same states when each prompt is read once for all responses to it.
+    """True if sharing prompts between responses does not change this trunk's hidden states.
 
-    It does where no token looks ahead; an encoder reads the prompt differently before every
-    response. It is tried out, because no configuration says so reliably.
+    This holds for causal attention, but not for an encoder, where prompt tokens attend to the
+    response. It is tested on an example, because no field of a configuration is reliable.
     """
     n = min(16, max_length // 3)
     vocabulary = trunk.config.vocab_size
@@ -116,10 +120,10 @@ def can_share_prompts(
         return torch.cat(both).float()
 
     with devices.autocast(device, dtype):
-        alone = states(share_prompts=False)
+        separate = states(share_prompts=False)
         try:
-            together = states(share_prompts=True)
+            shared = states(share_prompts=True)
         except Exception:  # noqa: BLE001 - a trunk without a cache may raise anything
             return False
-    error = float((alone - together).abs().max() / alone.abs().max().clamp(min=1e-9))
+    error = float((separate - shared).abs().max() / separate.abs().max().clamp(min=1e-9))
     return error < (1e-3 if dtype == torch.float32 else 3e-2)

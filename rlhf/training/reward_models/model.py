@@ -1,8 +1,8 @@
 """The reward model: a transformers backbone (the trunk) with a linear head per axis.
 
-It has its own tokenizer and template, so any policy can be scored, whatever its tokens are. Next to
-the trunk's states, the heads see how likely a frozen language model (the prior: the trunk before it
-was trained) finds the response.
+It has its own tokenizer and template, so it can score policies with any tokenizer. Next to the
+trunk's states, the heads see how likely a frozen language model (the prior: the trunk before it was
+trained) finds the response.
 """
 
 import copy
@@ -42,13 +42,13 @@ class RewardModel:
     scale: ScoreScale = field(default_factory=ScoreScale)
     max_length: int = 512
     shares_prompts: bool = False
-    """Whether a prompt is read once for all responses to it."""
+    """Whether a prompt is computed once for all responses to it."""
     n_heads: int = 1
     """Heads per axis that were trained separately on one trunk: members of a cheap ensemble."""
     adapters: tuple[str, ...] = ()
     """The LoRA adapters through which each head sees the trunk; empty: all see it as it is."""
     others: "list[RewardModel]" = field(default_factory=list)
-    """More whole models: further members for the same axes, or the models of other axes."""
+    """Further complete models: members for the same axes, or models of other axes."""
     dtype: torch.dtype = torch.float32
     """Precision of matrix products and of what is not trained; heads are always float32."""
 
@@ -99,7 +99,7 @@ class RewardModel:
         )
 
     def parameters(self) -> list[nn.Parameter]:
-        """What training changes: the trunk, the heads and the tie parameters."""
+        """The trained parameters: the trunk, the heads and the tie parameters."""
         return [*self.trunk.parameters(), *self.heads.parameters(), self.log_nu]
 
     def plain_trunk(self) -> Any:
@@ -179,7 +179,8 @@ class RewardModel:
         )
 
     def share_prompts_if_possible(self) -> bool:
-        """From now on read every prompt once for all responses to it, if that gives the same scores."""
+        """From now on compute every prompt once for all responses to it, if the scores stay the
+        same."""
         self.shares_prompts = can_share_prompts(
             self.trunk,
             max_length=self.max_length,
@@ -190,7 +191,7 @@ class RewardModel:
         return self.shares_prompts
 
     def prior_features(self, texts: Sequence[Text], *, batch_size: int = 128) -> Tensor | None:
-        """(B, 3): what the prior finds of each response, standardized once `features` are fitted;
+        """(B, 3) the prior's features of each response, standardized once `features` are fitted;
         None without a prior."""
         if self.prior is None:
             return None
@@ -217,8 +218,8 @@ class RewardModel:
     ) -> dict[str, Tensor]:
         """Each ensemble member's scores: (B, members) on the CPU for each axis.
 
-        Identical texts are read once, and score alike. All members have one scale, so that their
-        spread is in the same unit as the scores.
+        Identical texts are scored once. All members have one scale, so that their spread is in the
+        same unit as the scores.
         """
         texts = self.tokenize(prompts, responses)
         distinct = list(dict.fromkeys(texts))

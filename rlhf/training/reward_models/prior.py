@@ -1,4 +1,5 @@
-"""How likely a frozen language model (the prior) finds a response: three features for the heads.
+"""The prior's features: the likelihood of a response under a frozen language model, as inputs of
+the heads.
 
 A trunk alone judges style: it does not notice that an answer names the wrong thing, which the prior
 finds improbable.
@@ -20,7 +21,7 @@ PRIOR_FEATURES = 3
 """Mean and least log-probability of the response's tokens, and how many of them are surprising."""
 
 LOW_LOGPROB = -4.0
-"""Nats below which the prior finds a token surprising."""
+"""A token with a log-probability below this (nats) counts as surprising."""
 
 PRIOR_GAIN = 5.0
 """How much larger than hidden states the prior's few features are made: three numbers next to
@@ -35,7 +36,7 @@ class FeatureScale:
     deviation: Tensor | None = None
 
     def fit(self, features: Tensor) -> Tensor:
-        """Learn both from features (B, 3), and return these standardized."""
+        """Compute both from features (B, 3), and return the standardized features."""
         self.mean = features.mean(dim=0)
         self.deviation = features.std(dim=0).clamp(min=1e-3)
         return self.apply(features)

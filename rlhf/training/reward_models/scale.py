@@ -11,13 +11,14 @@ from rlhf.training import reward_shaping
 
 @dataclass
 class ScoreScale:
-    """Per axis: what scores are shifted and divided by, and how the reference policy scored.
+    """Per axis: mean and deviation for the standardization, and statistics of the reference's
+    scores.
 
     0 is the mean of the reference policy's samples, 1 their standard deviation.
     """
 
     mean: dict[str, float] = field(default_factory=dict)
-    """Of the raw scores of the reference policy's samples."""
+    """The mean of the raw scores of the reference policy's samples."""
     deviation: dict[str, float] = field(default_factory=dict)
     """Their standard deviation."""
     reference: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
@@ -73,9 +74,9 @@ class ScoreScale:
             return torch.stack(list(scores.values())).mean(dim=0)
         harmful = torch.tensor([risk == "harmful" for risk in risks], dtype=torch.bool)
         safe = scores["safety"]
-        _, governed = reward_shaping.combine_scores(safe, safe, harmful, threshold=threshold)
+        _, is_safety = reward_shaping.combine_scores(safe, safe, harmful, threshold=threshold)
         rest = torch.stack([self._whiten(scores[axis], axis, "harmless") for axis in others])
-        return torch.where(governed, self._whiten(safe, "safety", "harmful"), rest.mean(dim=0))
+        return torch.where(is_safety, self._whiten(safe, "safety", "harmful"), rest.mean(dim=0))
 
     def _whiten(self, scores: Tensor, axis: str, risk: str) -> Tensor:
         statistics = self.reference.get(axis, {}).get(risk)

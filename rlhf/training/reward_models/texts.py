@@ -31,8 +31,8 @@ def tokenize(
 ) -> list[Text]:
     """Tokens of conversations and one response to each, the end token included.
 
-    A text that is too long loses the beginning of the conversation and the end of the response; a
-    response shows its quality before it has filled half the context. `is_t5`: the trunk is a T5's
+    A text that is too long loses the beginning of the conversation and the end of the response; the
+    first half of a context of response tokens is enough to judge it. `is_t5`: the trunk is a T5's
     encoder, which reads prompts as the whole T5 does.
     """
     eos = tokenizer.eos_token_id
@@ -86,6 +86,6 @@ def positions(model: Any, mask: Tensor) -> Tensor:
 
 
 def by_length(texts: Sequence[Text], batch_size: int) -> list[list[int]]:
-    """Indices of the texts in batches of similar length, which hold little padding."""
+    """Indices of the texts in batches of similar length, so that there is little padding."""
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i].response), len(texts[i].prompt)))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

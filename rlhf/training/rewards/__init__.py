@@ -19,7 +19,7 @@ from rlhf.training.rundir.errors import InputError
 
 
 class RulePrompt(Protocol):
-    """What a rule may read of a prompt."""
+    """The fields of a prompt that a rule may read."""
 
     @property
     def messages(self) -> list[dict[str, str]]: ...

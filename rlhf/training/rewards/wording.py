@@ -17,7 +17,7 @@ def refusal(prompts: Sequence[object], responses: Sequence[str]) -> list[float]:
 
 
 def refuses(text: str) -> bool:
-    """Whether a text says that it will not help."""
+    """Whether a text is an explicit refusal."""
     return bool(REFUSAL.search(text.replace("\u2019", "'")))
 
 

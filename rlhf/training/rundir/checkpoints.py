@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, checked by size and SHA-256 before a run resumes from one."""
+"""Checkpoints: written atomically, checked by size and SHA-256 before a run resumes from one."""
 
 import hashlib
 import shutil
@@ -15,7 +15,7 @@ def save_checkpoint(run_dir: Path, write: Callable[[Path], None]) -> None:
     """Replace the run's checkpoint with what `write(folder)` puts into an empty folder.
 
     The manifest (size and SHA-256 of every file) is written last. Whenever the process dies, the
-    previous checkpoint or the new one is whole.
+    previous checkpoint or the new one is complete.
     """
     folder = run_dir / CHECKPOINT
     new, old = run_dir / f"{CHECKPOINT}.new", run_dir / f"{CHECKPOINT}.old"
@@ -35,12 +35,11 @@ def save_checkpoint(run_dir: Path, write: Callable[[Path], None]) -> None:
 
 
 def find_checkpoint(run_dir: Path) -> Path | None:
-    """The folder of the newest whole checkpoint, checked against its manifest; None if there is no
+    """The folder of the newest complete checkpoint, checked against its manifest; None if there is no
     checkpoint yet.
 
-    `InputError` if all checkpoints are damaged: whenever a process dies, `save_checkpoint` leaves a
-    whole one, so something else has damaged it, and starting over would lose a run that may be days
-    long.
+    `InputError` if all checkpoints are damaged. A killed process always leaves a complete checkpoint,
+    so the damage has another cause, and a restart from step 0 could lose days of training.
     """
     damage: dict[str, str] = {}
     for name in (f"{CHECKPOINT}.new", CHECKPOINT, f"{CHECKPOINT}.old"):
@@ -84,7 +83,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _damaged_file(folder: Path) -> str | None:
-    """The first file that is not as the manifest has it, or None."""
+    """The first file that differs from the manifest, or None."""
     manifest = read_json_if_there(folder / MANIFEST)
     if manifest is None:
         return MANIFEST

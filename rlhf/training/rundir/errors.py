@@ -1,4 +1,4 @@
-"""What a stage raises, and how an exception of the machine is recognized."""
+"""The exceptions of a stage, and the detection of a full disk and of exhausted memory."""
 
 import errno
 
@@ -9,9 +9,9 @@ DISK_FULL = (
 
 
 class InputError(Exception):
-    """The stage was given something it can't work with.
+    """The stage can't use its input.
 
-    The message is one sentence for a person: what is wrong, where, and what to do about it.
+    The message is one sentence for a person: the error, its place, and the fix.
     """
 
 
@@ -21,7 +21,7 @@ class Stopped(Exception):
 
 def is_disk_full(error: Exception) -> bool:
     """True if the disk, or a quota on it, had no room."""
-    # By message too: safetensors' own error is no OSError.
+    # By message too: safetensors' error is not an OSError.
     no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return no_room or "No space left on device" in str(error)
 

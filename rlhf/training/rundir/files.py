@@ -1,4 +1,4 @@
-"""JSON files and whole folders, written so that a reader never sees half of one."""
+"""JSON files and folders, written atomically: a reader never sees a partial one."""
 
 import json
 import os

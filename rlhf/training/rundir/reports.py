@@ -1,4 +1,4 @@
-"""What a running stage reports: metrics per step, progress, the result or the error."""
+"""The reports of a running stage: metrics per step, progress, the result or the error."""
 
 import json
 import time
@@ -13,8 +13,8 @@ from rlhf.training.rundir.files import read_json_if_there, write_json, write_jso
 class MetricsWriter:
     """Appends one line per step to `metrics.jsonl`, each flushed as it is written.
 
-    `resume_after` is the last step of the checkpoint that a stage resumes from: later lines, which
-    the killed process wrote and the resumed one will write again, are dropped. 0 starts afresh.
+    `resume_after` is the step of the checkpoint that the stage resumes from. Later lines are dropped,
+    because the resumed process writes them again. 0 starts with an empty file.
     """
 
     def __init__(self, run_dir: Path, *, resume_after: int = 0) -> None:
@@ -28,9 +28,8 @@ class MetricsWriter:
 
     def write(self, step: int, **metrics: float | int | str | None) -> None:
         """One line: the step, the time (seconds since the epoch) and the named numbers."""
-        if (
-            self._file is None
-        ):  # not sooner, so that a stage that refuses its input overwrites nothing
+        # Opened here, so that a stage that refuses its input overwrites nothing.
+        if self._file is None:
             self._file = self._open()
         row = {"step": step, "time": round(time.time(), 3)}
         row |= {name: _finite(value) for name, value in metrics.items()}
@@ -49,7 +48,7 @@ class MetricsWriter:
 
 
 def _finite(value: Any) -> Any:
-    # A NaN loss must be shown, but not as JSON that no browser can read.
+    # NaN and infinity are no valid JSON; null is shown as a gap.
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             return None
@@ -60,7 +59,7 @@ def _finite(value: Any) -> Any:
 def read_metrics(run_dir: Path, *, after_step: int = -1) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl` with a step beyond `after_step`; `[]` when there is no file.
 
-    A torn line (the process was killed while writing it) is ignored.
+    An incomplete line (the process was killed while writing it) is ignored.
     """
     try:
         text = (run_dir / METRICS).read_bytes().decode("utf-8", errors="replace")
@@ -93,7 +92,7 @@ def write_progress(
 
 
 def read_progress(run_dir: Path) -> dict[str, Any] | None:
-    """What `write_progress` wrote last, or None before that."""
+    """The content of `progress.json`, or None if it does not exist yet."""
     return read_json_if_there(run_dir / PROGRESS)
 
 

@@ -376,7 +376,7 @@ def test_the_doctor_looks_at_a_t5_and_says_how_prompts_are_read(waiting):
     report = examine(waiting())
     said = {finding.about: finding for finding in report.findings}
     assert report.exit_code < 2, report.findings
-    assert "its encoder reads a single turn as it stands" in said["template"].message
+    assert "its encoder gets a single turn as plain text" in said["template"].message
     assert said["tokenizer"].level == "ok"
     assert said["answers"].level == "ok"
     assert "time" in said

@@ -138,8 +138,8 @@ def test_two_processes_with_half_of_every_weight_learn_what_one_learns(ready, mo
     ]
 
 
-def test_one_process_has_nobody_to_share_its_weights_with(ready):
-    with pytest.raises(InputError, match="nobody to share weights with"):
+def test_a_single_process_cannot_shard_its_weights(ready):
+    with pytest.raises(InputError, match="a single process cannot shard"):
         finish(ready(sharded=True))
 
 

@@ -1,4 +1,4 @@
-"""What a PPO run reads before its first step."""
+"""The inputs of a PPO run."""
 
 from rlhf.training import (
     ppo_inputs,

@@ -18,9 +18,9 @@ def test_safety_speaks_for_harmful_prompts_and_for_responses_that_look_unsafe():
     helpful, safe = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.5, -3.0, 0.5])
     harmful = torch.tensor([True, False, False])
     # sigmoid(-3) = 0.047 is below 0.15.
-    scores, governed = reward_shaping.combine_scores(helpful, safe, harmful, threshold=0.15)
+    scores, is_safety = reward_shaping.combine_scores(helpful, safe, harmful, threshold=0.15)
     assert scores.tolist() == [0.5, -3.0, 1.0]
-    assert governed.tolist() == [True, True, False]
+    assert is_safety.tolist() == [True, True, False]
     scores, _ = reward_shaping.combine_scores(helpful, safe, harmful, threshold=0.0)
     assert scores.tolist() == [0.5, 1.0, 1.0]
 

@@ -30,8 +30,8 @@ def test_what_cannot_be_compared_is_refused_by_line(tmp_path, rows, words):
 def test_what_would_teach_three_times_as_much_comes_first_three_times_as_often():
     times = 4_000
     first = sum(
-        3.0 / selection.luck(f"rewards {i}", "much")
-        > 1.0 / selection.luck(f"rewards {i}", "little")
+        3.0 / selection.exponential(f"rewards {i}", "much")
+        > 1.0 / selection.exponential(f"rewards {i}", "little")
         for i in range(times)
     )
     assert first / times == pytest.approx(0.75, abs=0.03)
