@@ -1,4 +1,5 @@
-"""When an ensemble scores what waits for people, so that they judge first where it disagrees most."""
+"""Starts the scoring of waiting comparisons by an ensemble; people judge those with the highest
+disagreement first."""
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -54,11 +55,11 @@ def why_not_select(project: Project) -> str:
 
 
 def selections(project: Project) -> QuerySet[Job]:
-    """The project's jobs that score what waits for people, newest first."""
+    """The project's scoring jobs, newest first."""
     return Job.objects.filter(project=project, stage="selection").order_by("-created_at", "-pk")
 
 
 def selection_cost(project: Project, n: int) -> str:
-    """What scoring `n` comparisons will take, in a sentence."""
+    """The estimated time of scoring `n` comparisons, in a sentence."""
     last = selections(project).filter(state=Job.State.DONE).first()
     return computing_cost.selection_cost(last, min(n, MAX_SCORED))

@@ -118,7 +118,7 @@ def _sample_batch(
     lengths = torch.full((n,), max_new_tokens, dtype=torch.long, device=device)
     alive = torch.ones(n, dtype=torch.bool, device=device)
     finished = torch.zeros(n, dtype=torch.bool, device=device)
-    # Reading a flag from a GPU waits for all its work, so there it is read less often.
+    # Reading a flag from a GPU synchronizes with it, so there it is read less often.
     check_every = 1 if device.type == "cpu" else 8
     for step in range(max_new_tokens):
         scaled = torch.log_softmax(forward_pass.logits(model, hidden).float() / temperature, dim=-1)

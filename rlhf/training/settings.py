@@ -48,7 +48,7 @@ class Requirement:
 
     keys: tuple[str, ...]
     text: str
-    """What follows "requires"."""
+    """The text after "requires" in messages and on pages."""
     is_met: Callable[[Mapping[str, Any]], bool]
     """From `{key: value}` of the whole configuration."""
 
@@ -80,7 +80,7 @@ def naming(key: str, entry: str) -> Requirement:
 
 
 def either(*options: Requirement) -> Requirement:
-    """One of them is enough."""
+    """Any one of the requirements is sufficient."""
     return Requirement(
         tuple(key for option in options for key in option.keys),
         " or ".join(option.text for option in options),
@@ -163,7 +163,7 @@ class Setting:
 
     @property
     def is_required(self) -> bool:
-        """Whether `config.json` must give it."""
+        """Whether the setting is required in `config.json`."""
         return self.default is dataclasses.MISSING
 
 
@@ -202,8 +202,7 @@ class StageConfig:
     """
 
     OLD_KEYS: ClassVar[Mapping[str, str]] = {}
-    """Keys that earlier versions wrote into run folders and rounds, and where each setting is
-    now."""
+    """Keys of earlier versions in run folders and rounds, with their current key."""
 
     stored: dataclasses.InitVar[bool] = False
 

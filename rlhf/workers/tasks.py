@@ -1,4 +1,5 @@
-"""What workers do when they are woken. A message says "run what is due in this queue", no more."""
+"""Celery tasks: the work of a worker when a message wakes it. A message says "run what is due in
+this queue", no more."""
 
 import logging
 import time

@@ -24,8 +24,8 @@ LOW_LOGPROB = -4.0
 """A token with a log-probability below this (nats) counts as surprising."""
 
 PRIOR_GAIN = 5.0
-"""How much larger than hidden states the prior's few features are made: three numbers next to
-hundreds get three weights' worth of an AdamW step, too little to matter (docs/log/reward_models.md)."""
+"""The factor by which the prior's features are scaled: next to hundreds of hidden units, three
+unscaled features would have too little effect per AdamW step (docs/log/reward_models.md)."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class FeatureScale:
         return self.apply(features)
 
     def apply(self, features: Tensor) -> Tensor:
-        """Features (B, 3) as the heads read them."""
+        """The standardized and scaled features (B, 3), an input of the heads."""
         if self.mean is None or self.deviation is None:
             return features
         return PRIOR_GAIN * ((features - self.mean) / self.deviation).clamp(-5, 5)
