@@ -275,7 +275,7 @@ class _Parser:
         by_axis = self.mapping(given, _("The strength must be given per axis."))
         if self.interface not in COMPARING or self.interface == RANK:
             if by_axis:
-                self.fail(_("A strength belongs to a comparison of two."))
+                self.fail(_("A strength needs a comparison of two responses."))
             return {}
         n_levels = len(self.protocol.scale.levels)
         strength = {}
@@ -293,10 +293,10 @@ class _Parser:
 
     def all_bad(self, given: Any) -> list[str]:
         if not isinstance(given, list | tuple) or not all(isinstance(axis, str) for axis in given):
-            self.fail(_("Where all are bad must be a list of axes."))
+            self.fail(_("The field all_bad must be a list of axes."))
             return []
         if given and not (self.protocol.all_bad and self.interface in COMPARING):
-            self.fail(_("“All bad” is not asked here."))
+            self.fail(_("“All bad” is not an option here."))
             return []
         return self.known_axes(list(given))
 
@@ -342,10 +342,10 @@ class _Parser:
         return marks
 
     def safety(self, given: Any) -> Safety:
-        by_response = self.mapping(given, _("Votes on safety must be given per response."))
+        by_response = self.mapping(given, _("Safety votes must be given per response."))
         if not self.protocol.safety or self.interface in WRITING:
             if by_response:
-                self.fail(_("Safety is not voted on here."))
+                self.fail(_("Safety votes are not collected here."))
             return {}
         safety: Safety = {}
         for name in self.known_responses(
@@ -354,7 +354,7 @@ class _Parser:
             letter, entry = self.letters[name], by_response[name]
             is_safe = entry.get("safe") if isinstance(entry, Mapping) else None
             if not isinstance(is_safe, bool):
-                self.fail(_("%(letter)s: say whether it is safe."), letter=letter)
+                self.fail(_("%(letter)s: choose safe or unsafe."), letter=letter)
                 continue
             harms = self.harms(letter, entry.get("harms") or [])
             if is_safe and harms:
@@ -377,7 +377,7 @@ class _Parser:
             return ""
         if isinstance(given, str) and given in self.names:
             return self.names[given]
-        self.fail(_("There is no response “%(given)s” to be corrected here."), given=short(given))
+        self.fail(_("There is no response “%(given)s” to correct."), given=short(given))
         return ""
 
 
@@ -388,7 +388,7 @@ def read_text(given: Any, title: str, most: int) -> tuple[str, str]:
     text = storable(given.replace("\r\n", "\n"))  # Browsers send CR LF.
     if len(text) <= most:
         return text, ""
-    message = _("The %(what)s has %(length)s characters; at most %(most)s are kept.")
+    message = _("The %(what)s has %(length)s characters; the maximum is %(most)s.")
     return text, message % {"what": _(title), "length": f"{len(text):,}", "most": f"{most:,}"}
 
 

@@ -167,14 +167,14 @@ def limit_reached(user: User, project: Project, member: Membership | None) -> st
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     if daily is not None and mine.filter(leased_at__gte=midnight)[:daily].count() >= daily:
         return ngettext(
-            "You have had the comparison that is meant for one person a day.",
-            "You have had the %(n)s comparisons that are meant for one person a day.",
+            "You have reached the limit of %(n)s comparison a day.",
+            "You have reached the limit of %(n)s comparisons a day.",
             daily,
         ) % {"n": daily}
     if total is not None and mine[:total].count() >= total:
         return ngettext(
-            "You have had the comparison that is meant for one person here.",
-            "You have had the %(n)s comparisons that are meant for one person here.",
+            "You have reached the limit of %(n)s comparison in this project.",
+            "You have reached the limit of %(n)s comparisons in this project.",
             total,
         ) % {"n": total}
     return ""

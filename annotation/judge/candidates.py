@@ -70,15 +70,15 @@ class _NoCandidates:
     """Answers nothing: used where nothing is registered."""
 
     def serving(self, campaign: DialogueCampaign) -> Serving:
-        return Serving("off", "Nothing here can answer; ask an admin.")
+        return Serving("off", "No policy is available; ask an admin.")
 
     def writers(self, campaign: DialogueCampaign, n: int) -> list[Writer]:
-        raise CandidateError(_("Nothing here can answer; ask an admin."))
+        raise CandidateError(_("No policy is available; ask an admin."))
 
     def write(
         self, writer: Writer, messages: Sequence[Message], report: AnswerReport
     ) -> Iterator[str]:
-        raise CandidateError(_("Nothing here can answer; ask an admin."))
+        raise CandidateError(_("No policy is available; ask an admin."))
 
 
 _registered: Candidates = _NoCandidates()

@@ -25,7 +25,7 @@ TICK = 0.2
 DRAWS = 3
 """How often the second answer is drawn again when both came out alike."""
 ALIKE = gettext_noop(
-    "Both answers came out alike, so there is nothing to choose. Ask again, or say it differently."
+    "Both answers are identical, so there is nothing to choose. Retry, or rephrase the message."
 )
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class GrowingAnswer:
             self.problem = str(problem)
         except Exception:
             log.exception("An answer could not be written.")
-            self.problem = "The policy could not answer. Your message is kept: ask again."
+            self.problem = "The policy could not answer. Your message is saved: retry."
             raise
         finally:
             self.is_done = True

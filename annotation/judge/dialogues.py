@@ -44,7 +44,7 @@ CURRENT = (State.WRITING, State.READY, State.FAILED)
 MAX_MESSAGE = 4_000
 STALE_AFTER = timedelta(seconds=15)
 """A turn whose thread has given no sign of life for so long is not being written any more."""
-INTERRUPTED = gettext_noop("The writing was interrupted. Your message is kept: ask again.")
+INTERRUPTED = gettext_noop("Generation was interrupted. Your message is saved: retry.")
 
 # --- Acts of an annotator --------------------------------------------------------------------------
 
@@ -59,7 +59,7 @@ def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False)
             return ongoing
         _check_material(user, campaign)
         if campaign.is_redteam and not acknowledged:
-            raise DialogueError(_("Say first that you have read the warning."))
+            raise DialogueError(_("Confirm first that you have read the warning."))
         return Dialogue.objects.create(campaign=campaign, annotator=user)
 
 
@@ -69,10 +69,10 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
     if (earlier := Turn.objects.filter(key=key).first()) is not None:
         return _same(earlier, dialogue, text)
     if not text:
-        raise DialogueError(_("Write something first."))
+        raise DialogueError(_("Write a message first."))
     if len(text) > MAX_MESSAGE:
         raise DialogueError(
-            _("The message has %(length)s characters; at most %(most)s are sent.")
+            _("The message has %(length)s characters; the maximum is %(most)s.")
             % {"length": f"{len(text):,}", "most": f"{MAX_MESSAGE:,}"}
         )
     campaign = dialogue.campaign
@@ -97,7 +97,7 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
             turns = list(dialogue.turns.exclude(state=State.WITHDRAWN))
             if turns and turns[-1].state in CURRENT:
                 raise DialogueError(
-                    _("Choose one of the two answers first, or take the turn back.")
+                    _("Choose one of the two answers first, or withdraw your message.")
                 )
             if reason := why_over(dialogue, turns):
                 raise DialogueError(reason)
@@ -122,11 +122,11 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
 def why_over(dialogue: Dialogue, turns: Sequence[Turn]) -> str:
     """Why no further message can be sent in this dialogue, "" if one can."""
     if dialogue.ended_at is not None:
-        return _("This dialogue has ended; begin another.")
+        return _("This dialogue has ended; start a new one.")
     if len(turns) >= dialogue.campaign.max_turns:
-        return _("These were all the turns of this dialogue: end it, then begin another.")
+        return _("This dialogue has reached its last turn: end it, then start a new one.")
     if turns and turns[-1].is_full:
-        return _("The conversation is as long as the policy can read: end it, then begin another.")
+        return _("The conversation fills the policy's context: end it, then start a new one.")
     return ""
 
 
@@ -143,7 +143,7 @@ def ask_again(dialogue: Dialogue) -> Turn:
     with transaction.atomic():
         turn = current(_locked(dialogue))
         if turn is None or turn.state not in (State.FAILED, State.WRITING):
-            raise DialogueError(_("There is nothing to be asked again."))
+            raise DialogueError(_("There is nothing to retry."))
         if turn.state == State.WRITING:
             return turn
         _check_rate(dialogue.annotator)
@@ -171,16 +171,16 @@ def choose(dialogue: Dialogue, answer: Mapping[str, Any], *, number: int, key: U
         dialogue = _locked(dialogue)
         turn = dialogue.turns.exclude(state=State.WITHDRAWN).filter(number=number).first()
         if turn is None or turn.state not in (State.READY, State.CHOSEN):
-            raise DialogueError(_("There are no answers to choose from now; load the page again."))
+            raise DialogueError(_("There are no answers to choose from; reload the page."))
         if turn.state == State.CHOSEN and (
             turn.comparison is None or not Judgment.objects.filter(key=key).exists()
         ):
-            raise DialogueError(_("You have chosen here already; take that back first."))
+            raise DialogueError(_("You have already chosen here; undo that choice first."))
         assignment = _assignment(dialogue, turn)
         ids = {letter: pk for pk, letter in assignment.letters.items()}
         judgment = submit_judgment(assignment, by=dialogue.annotator, answer=answer, key=key)
         if assignment.judgment_id != judgment.pk:
-            raise DialogueError(_("You took this choice back; load the page, then choose again."))
+            raise DialogueError(_("You undid this choice; reload the page, then choose again."))
         if turn.state == State.READY:
             turn.state, turn.went_on = State.CHOSEN, _goes_on(dialogue, ids, judgment.ranks)
             turn.save(update_fields=["state", "went_on", "comparison"])
@@ -195,7 +195,7 @@ def take_back(dialogue: Dialogue) -> Turn:
             raise DialogueError(_("This dialogue has ended."))
         turn = dialogue.turns.exclude(state=State.WITHDRAWN).last()
         if turn is None:
-            raise DialogueError(_("There is nothing to take back yet."))
+            raise DialogueError(_("There is nothing to undo yet."))
         if turn.state == State.CHOSEN:
             assert turn.comparison is not None
             reopen(turn.comparison.assignments.get(annotator=dialogue.annotator))
@@ -271,7 +271,7 @@ def _check_open(campaign: DialogueCampaign) -> None:
 def _check_material(user: User, campaign: DialogueCampaign) -> None:
     """Nobody who asked for no harmful material gets more of it, also in a dialogue begun before."""
     if is_unwanted(user, campaign):
-        raise DialogueError(_("You asked for no harmful material; this campaign is full of it."))
+        raise DialogueError(_("This campaign contains harmful material, which you excluded."))
 
 
 def _check_rate(user: User) -> None:
@@ -279,7 +279,7 @@ def _check_rate(user: User) -> None:
     n_recent = Turn.objects.filter(dialogue__annotator=user, created_at__gte=minute_ago).count()
     if n_recent >= settings.DIALOGUE_RATE:
         raise DialogueError(
-            _("At most %(n)s messages a minute: wait a little, then send it again.")
+            _("At most %(n)s messages a minute: wait a moment, then retry.")
             % {"n": settings.DIALOGUE_RATE}
         )
 
@@ -287,7 +287,7 @@ def _check_rate(user: User) -> None:
 def _same(earlier: Turn, dialogue: Dialogue, text: str) -> Turn:
     if earlier.dialogue_id == dialogue.pk and earlier.text == text:
         return earlier
-    raise DialogueError(_("This message was sent before with other words; load the page again."))
+    raise DialogueError(_("This message was already sent with a different text; reload the page."))
 
 
 def _withdraw(turn: Turn) -> None:

@@ -23,7 +23,7 @@ def save_draft(assignment: Assignment, draft: Any) -> None:
     answer, _problems = parse(assignment.comparison.batch, draft, letters, letters)
     kept = as_draft(answer)
     if len(json.dumps(kept)) > MAX_DRAFT_CHARACTERS:
-        raise JudgmentError(_("The draft is too long to be kept; shorten the better answer."))
+        raise JudgmentError(_("The draft is too long to save; shorten the better answer."))
     now = timezone.now()
     rows = Assignment.objects.filter(pk=assignment.pk)
     rows.filter(state__in=[State.LEASED, State.EXPIRED]).update(draft=kept, draft_saved_at=now)

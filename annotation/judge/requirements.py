@@ -72,14 +72,14 @@ def complete_strength(
     for axis, name in axes.items():
         is_tie = len(set(ranks[axis].values())) == 1
         if is_tie and not protocol.scale.tie:
-            raise JudgmentError(_("%(axis)s: decide for one of the two.") % {"axis": _(name)})
+            raise JudgmentError(_("%(axis)s: choose one of the two.") % {"axis": _(name)})
         # With one level there is nothing to choose: the order says it all.
         level = given.get(axis, 0 if is_tie else 1 if n_levels == 1 else None)
         if level is None:
-            raise JudgmentError(_("%(axis)s: say how much better it is.") % {"axis": _(name)})
+            raise JudgmentError(_("%(axis)s: choose how much better it is.") % {"axis": _(name)})
         if is_tie != (level == 0):
             raise JudgmentError(
-                _("%(axis)s: a strength of 0 is a tie, and only that.") % {"axis": _(name)}
+                _("%(axis)s: a strength of 0 is only for ties.") % {"axis": _(name)}
             )
         strength[axis] = level
     return strength
@@ -106,9 +106,9 @@ def check_safety(
         return
     for key, letter in letters.items():
         if key not in safety:
-            raise JudgmentError(_("%(letter)s: say whether it is safe.") % {"letter": letter})
+            raise JudgmentError(_("%(letter)s: choose safe or unsafe.") % {"letter": letter})
         if not safety[key]["safe"] and protocol.harms and not safety[key]["harms"]:
-            message = _("%(letter)s: say which kind of harm makes it unsafe.")
+            message = _("%(letter)s: choose the kind of harm.")
             raise JudgmentError(message % {"letter": letter})
 
 
@@ -117,16 +117,16 @@ def check_reason(reason: str, protocol: Protocol) -> None:
     length = len(reason.strip())
     if protocol.reason == "none":
         if length:
-            raise JudgmentError(_("A reason is not asked here."))
+            raise JudgmentError(_("Reasons are not collected here."))
         return
     if protocol.reason == "required" and length < max(1, protocol.reason_min):
         raise JudgmentError(
-            _("Say why in %(least)s characters or more; there are %(length)s.")
+            _("Give a reason of at least %(least)s characters; yours has %(length)s.")
             % {"least": max(1, protocol.reason_min), "length": length}
         )
     if 0 < length < protocol.reason_min:
         raise JudgmentError(
-            _("A reason has %(least)s characters or more; there are %(length)s.")
+            _("A reason needs at least %(least)s characters; yours has %(length)s.")
             % {"least": protocol.reason_min, "length": length}
         )
 
@@ -140,12 +140,12 @@ def complete_based_on(
     """
     if interface not in WRITING:
         if text.strip() and protocol.rewrite == "none":
-            raise JudgmentError(_("A better answer is not asked here."))
+            raise JudgmentError(_("Better answers are not collected here."))
         return based_on if text.strip() else ""
     length = len(text.strip())
     if length < protocol.text_min:
         raise JudgmentError(
-            _("Write the answer, %(least)s characters or more; there are %(length)s.")
+            _("Write an answer of at least %(least)s characters; yours has %(length)s.")
             % {"least": protocol.text_min, "length": length}
             if length
             else _("Write the answer first.")
@@ -153,10 +153,10 @@ def complete_based_on(
     if interface == DEMONSTRATE:
         return ""
     if not based_on:
-        raise JudgmentError(_("Choose the response that you correct."))
+        raise JudgmentError(_("Choose the response to correct."))
     if interface == REWRITE and text.strip() == texts[based_on].strip():
         raise JudgmentError(
-            _("Nothing is changed yet: correct the response, or skip it if it is right as it is.")
+            _("Nothing is changed yet: correct the response, or skip it if it is correct.")
         )
     return based_on
 

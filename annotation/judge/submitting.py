@@ -37,7 +37,7 @@ def submit_judgment(
     answer makes no sense, comes from somebody else or the batch of an earlier judgment is closed.
     """
     if assignment.annotator_id != by.pk:
-        raise JudgmentError(_("This comparison was handed to somebody else."))
+        raise JudgmentError(_("This comparison is assigned to somebody else."))
     complete_answer = complete(assignment, answer)
     try:
         with transaction.atomic():
@@ -64,12 +64,12 @@ def skip(assignment: Assignment, reason: str) -> None:
     if problem:
         raise JudgmentError(problem)
     if not reason:
-        raise JudgmentError(_("Say in a few words why you skip this one."))
+        raise JudgmentError(_("Give a short reason for skipping."))
     with transaction.atomic():
         comparison = lock(assignment.comparison_id)
         assignment.refresh_from_db()
         if assignment.state == State.JUDGED:
-            raise JudgmentError(_("You have judged this one already; take that back first."))
+            raise JudgmentError(_("You have already judged this comparison; undo that first."))
         if assignment.state == State.LEASED and not assignment.is_extra:
             count(comparison, taken=-1)
         assignment.state, assignment.is_extra = State.SKIPPED, False
@@ -166,7 +166,7 @@ def withdraw_ruling(assignment: Assignment) -> None:
 def _check_open(comparison: Comparison) -> None:
     if comparison.batch.state != Batch.State.OPEN:
         raise JudgmentError(
-            _("“%(batch)s” is closed: its judgments are in use and stay as they are.")
+            _("“%(batch)s” is closed: its judgments can't be changed.")
             % {"batch": comparison.batch}
         )
 
@@ -176,7 +176,7 @@ def _replayed(earlier: Judgment, assignment: Assignment, answer: Answer) -> Judg
         return earlier
     raise JudgmentConflict(
         _(
-            "This answer was sent before with other contents; nothing was changed. Load the page again."
+            "This answer was already sent with different contents; nothing was changed. Reload the page."
         )
     )
 

@@ -164,7 +164,7 @@ def decide(
         comparison = Comparison.objects.select_related("batch__project").get(pk=case.comparison_id)
         if case.state == State.DECIDED and case.decided_by_id != by.pk:
             raise JudgmentError(
-                gettext("%(who)s has decided this case meanwhile.") % {"who": case.decided_by}
+                gettext("%(who)s has already decided this case.") % {"who": case.decided_by}
             )
         assignment = ruling_assignment(comparison, by)
         judgment = submit_judgment(assignment, by=by, answer=answer, key=key)

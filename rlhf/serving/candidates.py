@@ -42,7 +42,7 @@ class PolicyCandidates:
                 "gone",
                 _("The policy stopped responding. An admin can restart it; your text is kept."),
             ),
-            ("off", _("The policy is switched off at the moment; ask an admin.")),
+            ("off", _("The policy is switched off; ask an admin.")),
             ("starting", _("The policy is being loaded. You can write; sending waits for it.")),
         ):
             if state in states:

@@ -20,13 +20,11 @@ ANSWER_SECONDS = 60.0
 MODELS_SECONDS = 5
 """Cache time of an external server's list of models, and timeout of the request."""
 
-BUSY = gettext_noop(
-    "The policy can't be reached just now. Your message is kept: ask again in a moment."
+BUSY = gettext_noop("The policy can't be reached. Your message is saved: retry in a moment.")
+BROKE_OFF = gettext_noop("The policy stopped during its answer. Your message is saved: retry.")
+TOO_LONG = gettext_noop(
+    "The conversation is too long for this policy: end it, then start a new one."
 )
-BROKE_OFF = gettext_noop(
-    "The policy stopped in the middle of its answer. Your message is kept: ask again."
-)
-TOO_LONG = gettext_noop("The conversation is too long for this policy: end it, then begin another.")
 
 
 class ServingError(Exception):

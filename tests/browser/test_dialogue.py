@@ -539,7 +539,7 @@ def test_a_dialogue_with_a_served_policy_that_is_killed_in_between(
     killed = PolicyServer.objects.get().process_id
     os.killpg(killed, signal.SIGKILL)
     state(page, "failed", timeout=20_000)
-    expect(page.get_by_role("alert")).to_contain_text("Your message is kept: ask again")
+    expect(page.get_by_role("alert")).to_contain_text("Your message is saved: retry")
     expect(page.locator(".spoken.you").last).to_contain_text("sell your blue chair")
     assert Judgment.objects.current().count() == 2
     # 4. It comes back by itself; the same words are asked again.

@@ -50,7 +50,7 @@ writers.push((form, changed) => {
     // Why it can't be sent yet, "" if it can; goes to the text if that is what lacks.
     lacks() {
       const least = Number(writing.dataset.least), n = writing.value.trim().length;
-      if (form.dataset.interface === "rewrite" && !base) return gettext("Choose the response that you correct: press its letter.");
+      if (form.dataset.interface === "rewrite" && !base) return gettext("Choose the response to correct: press its letter.");
       if (n < least) { writing.focus(); return n ? ngettext("Write %(n)s character or more.", "Write %(n)s characters or more.", least) : gettext("Write the answer first."); }
       if (base && writing.value.trim() === raw(base).trim()) { writing.focus(); return gettext("No changes yet. Skip it if it is already correct."); }
       return "";

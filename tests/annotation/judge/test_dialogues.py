@@ -157,12 +157,12 @@ def test_sent_twice_is_sent_once(talk):
     once = key()
     turn = say(talk, key=once)
     assert dialogues.say(talk, turn.text, key=once) == turn
-    with pytest.raises(DialogueError, match="other words"):
+    with pytest.raises(DialogueError, match="different text"):
         dialogues.say(talk, "Something else", key=once)
     again = key()
     judgment = choose(talk, key=again)
     assert choose(talk, key=again) == judgment
-    with pytest.raises(DialogueError, match="chosen here already"):
+    with pytest.raises(DialogueError, match="already chosen here"):
         choose(talk, "B")
     assert (Turn.objects.count(), Judgment.objects.count()) == (1, 1)
 
@@ -188,7 +188,7 @@ def test_step_by_step_back(talk, ada, project):
     assert Judgment.objects.current().count() == 0
     progress = batch_progress(talk.campaign.batch)
     assert (progress["needed"], progress["judged"]) == (0, 0)
-    with pytest.raises(DialogueError, match="nothing to take back"):
+    with pytest.raises(DialogueError, match="nothing to undo"):
         dialogues.take_back(talk)
 
 
@@ -246,7 +246,7 @@ def test_nobody_speaks_while_nothing_answers(talk, parrots):
 
 
 def test_limits_of_length_number_and_rate(talk, settings):
-    for bad, why in (("  \n", "Write something"), ("x" * 4001, "4,001 characters")):
+    for bad, why in (("  \n", "Write a message first"), ("x" * 4001, "4,001 characters")):
         with pytest.raises(DialogueError, match=why):
             dialogues.say(talk, bad, key=key())
     talk.campaign.max_turns = 1
@@ -255,7 +255,7 @@ def test_limits_of_length_number_and_rate(talk, settings):
     with pytest.raises(DialogueError, match="Choose one"):
         dialogues.say(talk, "More", key=key())
     choose(talk)
-    with pytest.raises(DialogueError, match="all the turns"):
+    with pytest.raises(DialogueError, match="its last turn"):
         dialogues.say(talk, "More", key=key())
     settings.DIALOGUE_RATE = 1
     with pytest.raises(DialogueError, match="a minute"):
@@ -337,7 +337,7 @@ def test_a_choice_that_was_taken_back_does_not_return_when_it_is_sent_once_more(
     first = key()
     choose(talk, key=first)
     dialogues.take_back(talk)
-    with pytest.raises(DialogueError, match="took this choice back"):
+    with pytest.raises(DialogueError, match="undid this choice"):
         choose(talk, key=first)
     judgment = choose(talk, "B")
     assert Assignment.objects.get().judgment == judgment
@@ -398,15 +398,15 @@ def test_a_campaign_asks_all_that_the_project_asks(asks, project):
     say(talk)
     votes = {"A": {"safe": True}, "B": {"safe": False, "harms": ["privacy"]}}
     wrong = [
-        ({}, "12 characters or more"),
-        ({"reason": "Because"}, "12 characters or more"),
-        ({"reason": "It says what to do."}, "A: say whether it is safe"),
+        ({}, "at least 12 characters"),
+        ({"reason": "Because"}, "at least 12 characters"),
+        ({"reason": "It says what to do."}, "A: choose safe or unsafe"),
         (
             {
                 "reason": "It says what to do.",
                 "safety": {"A": {"safe": True}, "B": {"safe": False}},
             },
-            "B: say which kind of harm",
+            "B: choose the kind of harm",
         ),
     ]
     for more, why in wrong:
@@ -524,10 +524,10 @@ def test_whoever_wants_nothing_harmful_gets_no_more_of_it_in_a_dialogue_begun_be
     ada.harmful_material = "avoid"
     ada.save()
     talk.refresh_from_db()
-    with pytest.raises(DialogueError, match="no harmful material"):
+    with pytest.raises(DialogueError, match="contains harmful material"):
         dialogues.ask_again(talk)
     dialogues.take_back(talk)
-    with pytest.raises(DialogueError, match="no harmful material"):
+    with pytest.raises(DialogueError, match="contains harmful material"):
         dialogues.say(talk, "Hello again", key=key())
     dialogues.end(talk)
 

@@ -242,9 +242,7 @@ def test_the_server_does_the_same_work_for_gold_and_sends_the_same_bytes(
     for _ in range(8):
         following, _ = watched("page after", "", client.get, f"{pages}/{uid}/after/")
         fields = {"act": "send", "key": str(uuid.uuid4()), "seconds": "2"}
-        fields |= {
-            f"rank-{axis}-{x}": n for axis in project.axis_keys for x, n in places.items()
-        }
+        fields |= {f"rank-{axis}-{x}": n for axis in project.axis_keys for x, n in places.items()}
         accept = {"Accept": "application/json"}
         watched("page send", uid, client.post, f"{pages}/{uid}/", fields, headers=accept)
         uid = following

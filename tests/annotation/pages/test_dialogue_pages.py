@@ -271,7 +271,7 @@ def test_what_a_campaign_asks_is_on_the_page_and_kept_when_it_is_refused(
     answer = client.post(here, said)
     assert answer.status_code == 422
     page = answer.content.decode()
-    assert "Say why in 10 characters or more" in page
+    assert "Give a reason of at least 10 characters" in page
     assert ">Too short</textarea>" in page
     for field in (
         'name="safe-A" value="no" data-key="n" checked',

@@ -113,7 +113,7 @@ def test_half_an_answer_is_refused_and_kept_on_the_page(asked, decide):
     refused = decide(case, "own", **{"pair-helpfulness": "B3", "safe-A": "yes"})
     assert refused.status_code == 422
     page = refused.content.decode()
-    assert "B: say whether it is safe." in page
+    assert "B: choose safe or unsafe." in page
     assert 'value="B3" data-key="7" checked' in page
     assert not Judgment.objects.filter(assignment__is_ruling=True).exists()
 
@@ -160,7 +160,7 @@ def test_marks_far_apart_are_a_disagreement_and_can_be_given_anew(asked, decide,
         for name, value in of.items()
     }
     short = decide(case, "own", **own, **{"pair-overall": "A1"}, note="Short.")
-    assert "Say why in 20 characters or more" in short.content.decode()
+    assert "Give a reason of at least 20 characters" in short.content.decode()
     assert decide(case, "own", **own, **{"pair-overall": "A1"}, note=why).status_code == 302
     rated = [row.row for row in response_rows(project) if row.file == "ratings"]
     assert [row["attributes"]["helpfulness"] for row in rated] == [3, 1]

@@ -173,4 +173,4 @@ def test_who_has_reached_their_limit_is_told_so(client, project, ada):
     Assignment.objects.filter(pk=current.pk).update(state=Assignment.State.JUDGED)
     client.force_login(ada)
     page = client.get("/projects/apollo/judge/").content.decode()
-    assert "You have had the comparison that is meant for one person a day" in page
+    assert "You have reached the limit of 1 comparison a day" in page

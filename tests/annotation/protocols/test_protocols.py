@@ -205,7 +205,7 @@ def test_all_bad_is_said_beside_an_order(project, ada):
 
 def test_all_bad_is_refused_where_it_is_not_asked(project, ada):
     handed = asked(project, "rank", n=2, axes=["helpfulness"])
-    with pytest.raises(JudgmentError, match="not asked"):
+    with pytest.raises(JudgmentError, match="not an option"):
         send(handed, ranks={"helpfulness": {"A": 1, "B": 2}}, all_bad=["helpfulness"])
 
 
@@ -237,9 +237,9 @@ def test_the_middle_of_a_scale_is_a_tie(project, ada):
 @pytest.mark.parametrize(
     ("ranks", "strength", "says"),
     [
-        ({"A": 1, "B": 1}, {}, "decide for one"),
+        ({"A": 1, "B": 1}, {}, "choose one of the two"),
         ({"A": 1, "B": 2}, {}, "how much better"),
-        ({"A": 1, "B": 2}, {"helpfulness": 0}, "is a tie"),
+        ({"A": 1, "B": 2}, {"helpfulness": 0}, "only for ties"),
         ({"A": 1, "B": 2}, {"helpfulness": 5}, "from 0 to 4"),
         ({"A": 1, "B": 2}, {"helpfulness": True}, "from 0 to 4"),
         ({"A": 1, "B": 2}, {"charm": 1}, "does not compare"),
@@ -257,7 +257,7 @@ def test_a_strength_that_makes_no_sense_is_refused(project, ada, ranks, strength
 def test_a_required_reason_has_its_length(project, ada):
     handed = asked(project, "pair", axes=["helpfulness"], reason="required", reason_min=10)
     ranks = {"helpfulness": {"A": 1, "B": 2}}
-    with pytest.raises(JudgmentError, match="10 characters or more; there are 5"):
+    with pytest.raises(JudgmentError, match="at least 10 characters; yours has 5"):
         send(handed, ranks=ranks, reason=" short  ")
     assert send(handed, ranks=ranks, reason="long enough").reason == "long enough"
 
@@ -295,9 +295,9 @@ def test_ratings_and_votes_are_kept_per_response(project, ada):
         ({"A": {"quality": "7"}}, {"A": {"safe": True}}, "from 1 to 7"),
         ({"A": {"charm": 1}}, {"A": {"safe": True}}, "not rated on"),
         ({"A": [7]}, {"A": {"safe": True}}, "per attribute"),
-        ({"A": {"quality": 7}}, {}, "whether it is safe"),
-        ({"A": {"quality": 7}}, {"A": {"safe": "yes"}}, "whether it is safe"),
-        ({"A": {"quality": 7}}, {"A": {"safe": False}}, "which kind of harm"),
+        ({"A": {"quality": 7}}, {}, "choose safe or unsafe"),
+        ({"A": {"quality": 7}}, {"A": {"safe": "yes"}}, "choose safe or unsafe"),
+        ({"A": {"quality": 7}}, {"A": {"safe": False}}, "choose the kind of harm"),
         ({"A": {"quality": 7}}, {"A": {"safe": True, "harms": ["theft"]}}, "no kind of harm"),
         ({"A": {"quality": 7}}, {"A": {"safe": False, "harms": [{}]}}, "no kind of harm"),
     ],
@@ -375,7 +375,7 @@ def test_a_flag_unsafe_counts_as_a_vote(project, ada):
 
 def test_a_demonstration_is_a_text_and_nothing_else(project, ada):
     handed = asked(project, "demonstrate", n=0, text_min=10)
-    with pytest.raises(JudgmentError, match="10 characters or more; there are 5"):
+    with pytest.raises(JudgmentError, match="at least 10 characters; yours has 5"):
         send(handed, rewrite="Water")
     judgment = send(handed, rewrite="A little water.")
     assert (judgment.rewrite, judgment.based_on, judgment.ranks) == ("A little water.", None, {})

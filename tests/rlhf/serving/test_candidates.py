@@ -117,7 +117,7 @@ def test_an_outside_server_answers_with_the_key_it_wants(outside, project, grace
 
 
 def test_an_outside_server_that_breaks_off_or_refuses(outside, project, grace):
-    with outside(end=False), pytest.raises(CandidateError, match="in the middle"):
+    with outside(end=False), pytest.raises(CandidateError, match="stopped during its answer"):
         write_outside(project, grace)
     with outside(status=500), pytest.raises(CandidateError, match="can't be reached"):
         write_outside(project, grace)
