@@ -66,7 +66,7 @@ AGREEMENT_BY: dict[str, Callable[[Iterator[dict[str, Any]]], dict[str, Any]]] = 
 def project_agreement(request: Request, slug: str) -> Response:
     """How far annotators agree now, per axis, over every judgment that counts.
 
-    Marks are there beside the axes as `mark:<attribute>`, the vote on safety as `safe/unsafe`.
+    Marks are listed with the axes as `mark:<attribute>`, the vote on safety as `safe/unsafe`.
     """
     project = project_for(request.user, slug, CAN_READ_DATA)
     batches = requested_batches(request, project)

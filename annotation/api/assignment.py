@@ -1,4 +1,4 @@
-"""Who gets what, over the REST API: rules, people, batches, and scores from any engine."""
+"""Assignment over the REST API: limits, members, batches, and scores from any engine."""
 
 from typing import Any
 
@@ -96,7 +96,7 @@ def assignment_rules(request: Request, slug: str) -> Response:
 )
 @api_view(["GET", "PUT"])
 def assignment_person(request: Request, slug: str, username: str) -> Response:
-    """What one member knows, and how much of what they get; null limits are the project's."""
+    """Skills and limits of one member; a null limit is the project's."""
     project = project_for(request.user, slug, CAN_RUN)
     member = get_object_or_404(Membership, project=project, user__username=username)
     return _answer(request, MemberAssignmentForm, member, AssignmentPersonSerializer)
@@ -113,7 +113,7 @@ def assignment_person(request: Request, slug: str, username: str) -> Response:
 )
 @api_view(["GET", "PUT"])
 def assignment_batch(request: Request, slug: str, pk: int) -> Response:
-    """When a batch is handed out, and to whom."""
+    """Priority, campaign and required skill of a batch."""
     project = project_for(request.user, slug, CAN_RUN)
     batch = get_object_or_404(Batch, project=project, pk=pk)
     return _answer(request, BatchAssignmentForm, batch, AssignmentBatchSerializer)
@@ -145,7 +145,7 @@ def assignment_scores(request: Request, slug: str, pk: int) -> Response:
 def _answer(
     request: Request, form_class: type[AssignmentForm], instance: Any, serializer: Any
 ) -> Response:
-    """The fields as they are; with PUT, those that were sent are changed first."""
+    """The current fields; PUT changes the fields that were sent."""
     if request.method == "PUT":
         body = serializer(data=request.data)
         body.is_valid(raise_exception=True)

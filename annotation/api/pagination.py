@@ -1,4 +1,4 @@
-"""Lists over the API come in pages, and a page has an end."""
+"""Pagination of API lists, with a maximum page size."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MAX_ROWS = 1_000
 
 
 class LimitOffsetPagination(pagination.LimitOffsetPagination):
-    """DRF's `limit` and `offset`, with a most: one request can't read a whole table at once."""
+    """DRF's `limit` and `offset`; a maximum keeps one request from reading a whole table."""
 
     max_limit = MAX_ROWS
     limit_query_description = (

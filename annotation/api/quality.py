@@ -1,4 +1,4 @@
-"""Quality for researchers: figures of each annotator, and raw votes beside their consensus.
+"""Quality for researchers: figures of each annotator, and raw votes with their consensus.
 
 People are named as in exports (`annotator-…`), never by their account. Gold is not in any of it.
 """
@@ -149,7 +149,7 @@ def _vote_row(
     shown: list[tuple[int, str]],
     names: dict[int, str],
 ) -> dict[str, Any]:
-    """The votes on one comparison, and what they come to; `rows` as `vote_rows` reads them."""
+    """The votes on one comparison and their consensus; `rows` as `vote_rows` reads them."""
     keys = [str(pk) for pk, _ in shown]
 
     def ordered(ranks: dict[str, dict[str, int]]) -> dict[str, list[int | None]]:

@@ -1,4 +1,4 @@
-"""What several endpoints take or give: sources, problems of rows, refusals, and agreement."""
+"""Serializers that several endpoints share: sources, row errors, refusals, and agreement."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How often a person may ask, where counting must cost next to nothing."""
+"""Rate limits whose counting costs almost nothing."""
 
 import threading
 from collections import deque

@@ -67,7 +67,7 @@ class Answer:
 
     @property
     def sha256(self) -> str:
-        """Hash of what was said. Time and guidelines are left out, so that a retry stays a retry."""
+        """Hash of the answer without time and guidelines, so that a retry has the same hash."""
         left_out = ("seconds", "guideline_version")
         content = {name: value for name, value in vars(self).items() if name not in left_out}
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -402,7 +402,7 @@ def _is_number(value: Any, allowed: range) -> bool:
 
 
 def _seconds(given: Any) -> float | None:
-    """A page's own measurement: one that can't be right is left out and refuses no answer."""
+    """The time that a page measured; an impossible value is dropped, not refused."""
     if isinstance(given, bool) or not isinstance(given, int | float):
         return None
     if not math.isfinite(given) or not 0 <= given <= MAX_SECONDS:

@@ -1,4 +1,4 @@
-"""Who judges what next: what a person holds or began, then work from the queues within their limits."""
+"""What a person judges next: assigned or expired comparisons first, then the queues."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from django.utils.translation import ngettext
 
 from annotation.judge import gold_mixing, qualification
 from annotation.judge.leases import count, release, renew
-from annotation.judge.queues import HARMLESS, Queue, had
+from annotation.judge.queues import HARMLESS, Queue, handed_to
 from annotation.models import (
     Assignment,
     Batch,
@@ -50,7 +50,7 @@ def own_row(user: User, project: Project, uid: UUID) -> Assignment:
 
 
 def next_assignment(user: User, project: Project) -> Assignment | None:
-    """What this person judges now: what they were handed and have not answered, else a new one.
+    """The comparison that this person judges now: an unanswered one, else a new one.
 
     None when nothing is free for them. The lease starts again at its full length.
     """
@@ -58,7 +58,7 @@ def next_assignment(user: User, project: Project) -> Assignment | None:
 
 
 class AllLocked(Exception):
-    """What is free is locked by others, who may leave a place over: it has to be waited for."""
+    """Others hold the locks of all free comparisons; a place may stay free, so the search waits."""
 
 
 def _settled(look: Callable[..., Assignment | None]) -> Assignment | None:
@@ -99,7 +99,7 @@ def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
 
 
 def peek_next(user: User, project: Project, current: Assignment) -> Assignment | None:
-    """The one after `current`, leased as well, so that a page can show it without waiting.
+    """The comparison after `current`, leased in advance, so that a page shows it at once.
 
     A person never holds more than two: asking again gives the same one, its lease begun again.
     """
@@ -120,7 +120,7 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
                 other.save(update_fields=["lease_until"])
                 return other
         if member is not None and qualification.must_qualify(member, project):
-            chosen = qualification.next_qualifying(member, project, had(user))
+            chosen = qualification.next_qualifying(member, project, handed_to(user))
             if chosen is None:
                 return None
             return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
@@ -141,7 +141,7 @@ def waiting(user: User, project: Project) -> int:
     if member is not None and member.paused_at is not None:
         return 0
     if member is not None and qualification.must_qualify(member, project):
-        return n + qualification.count_qualifying_left(member, project, had(user))
+        return n + qualification.count_qualifying_left(member, project, handed_to(user))
     for batch in _batches(project, member):
         for skill in _skills(member):
             if n < WAITING_COUNTED:
@@ -152,7 +152,7 @@ def waiting(user: User, project: Project) -> int:
 
 
 def limit_reached(user: User, project: Project, member: Membership | None) -> str:
-    """Why this person gets nothing new now, in a sentence; "" if no limit stands in the way."""
+    """The limit that this person has reached, as a sentence; "" if none."""
     daily, total = (
         getattr(member, name) if getattr(member, name, None) is not None else getattr(project, name)
         for name in ("daily_limit", "total_limit")
@@ -181,7 +181,7 @@ def limit_reached(user: User, project: Project, member: Membership | None) -> st
 
 
 def is_wanted(user: User, assignment: Assignment) -> bool:
-    """Whether this person still wants to be handed this one."""
+    """Whether this person's preferences still allow this comparison."""
     return (
         user.harmful_material != User.HarmfulMaterial.AVOID
         or assignment.comparison.prompt.risk != Prompt.Risk.HARMFUL
@@ -189,7 +189,7 @@ def is_wanted(user: User, assignment: Assignment) -> bool:
 
 
 def release_unwanted(user: User) -> int:
-    """Give back what this person holds and does not want any more; how many."""
+    """Release the leases that this person's preferences now exclude; returns their number."""
     leased = Assignment.objects.open_for(user).select_related("comparison__prompt")
     unwanted = [assignment for assignment in leased if not is_wanted(user, assignment)]
     for assignment in unwanted:
@@ -214,7 +214,7 @@ def _begin(user: User, project: Project) -> tuple[Membership | None, list[int]]:
 
 
 def _skills(member: Membership | None) -> list[str]:
-    """What this person may be given: what asks for nothing, and what asks for what they know."""
+    """Comparisons that require no skill, or a skill that this person has."""
     return ["", *(member.skills if member else [])]
 
 
@@ -237,7 +237,7 @@ OPEN_ORDER = ("-state", "-leased_at", "-id")
 
 
 def _open(keys: list[int], project: Project) -> tuple[list[Assignment], list[Assignment]]:
-    """What a person holds, the one to show first first; and what they began and ran out."""
+    """A person's leases, in the order to show them, and their expired assignments."""
     leased: list[Assignment] = []
     begun: list[Assignment] = []
     if not keys:
@@ -256,7 +256,7 @@ def _qualify(
     rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
     if rounds and _take_up(rounds[0]):
         return rounds[0]
-    chosen = qualification.next_qualifying(member, project, had(user))
+    chosen = qualification.next_qualifying(member, project, handed_to(user))
     if chosen is not None:
         return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
     work = [assignment for assignment in begun if assignment not in rounds]
@@ -296,7 +296,7 @@ def _take(
 
 
 def _take_up(begun: Assignment) -> bool:
-    """Lease again what this person began; False if its place is taken."""
+    """Renew the lease of an expired assignment; False if its place is taken."""
     if not renew(begun):
         return False
     # The first one leased is shown first, also after the page is reloaded.
@@ -312,7 +312,7 @@ def could_judge(member: Membership) -> QuerySet[Comparison]:
     )
     if member.user.harmful_material == User.HarmfulMaterial.AVOID:
         could = could.filter(HARMLESS)
-    return could.exclude(had(member.user_id))
+    return could.exclude(handed_to(member.user_id))
 
 
 def _queue(user: User, batch: Batch, skill: str, *, at_random: bool = False) -> Queue:

@@ -88,7 +88,7 @@ def protocol_of(project: Project, preset: str = "") -> Protocol:
 
 
 def cannot_ask(protocol: Protocol) -> str:
-    """What of a protocol has no place in a dialogue, as a sentence for an admin; "" if all has."""
+    """The parts of a protocol that a dialogue can't ask, as a sentence for an admin; "" if none."""
     parts = {
         "flags on answers (“flags”)": protocol.flags,
         "a better answer (“rewrite”)": protocol.rewrite != "none",

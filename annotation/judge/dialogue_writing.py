@@ -23,7 +23,7 @@ State = Turn.State
 TICK = 0.2
 """Seconds between two looks at what has been written."""
 DRAWS = 3
-"""How often the second answer is drawn again when both came out alike."""
+"""How often the second answer is sampled again when both are identical."""
 ALIKE = gettext_noop(
     "Both answers are identical, so there is nothing to choose. Retry, or rephrase the message."
 )

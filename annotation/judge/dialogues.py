@@ -188,7 +188,7 @@ def choose(dialogue: Dialogue, answer: Mapping[str, Any], *, number: int, key: U
 
 
 def take_back(dialogue: Dialogue) -> Turn:
-    """One step back: a choice is open again; a message without one returns to where it is written."""
+    """Undo one step: reopen a choice, or return a message without a choice to the text field."""
     with transaction.atomic():
         dialogue = _locked(dialogue)
         if dialogue.ended_at is not None:
@@ -208,7 +208,7 @@ def take_back(dialogue: Dialogue) -> Turn:
 
 
 def end(dialogue: Dialogue) -> None:
-    """No further turn. A message that was not chosen on is withdrawn. Ending twice is ending once."""
+    """End the dialogue, once or again; a message without a choice is withdrawn."""
     with transaction.atomic():
         dialogue = _locked(dialogue)
         if dialogue.ended_at is not None:
@@ -220,7 +220,7 @@ def end(dialogue: Dialogue) -> None:
 
 
 def keep_draft(dialogue: Dialogue, text: str) -> None:
-    """Keep the message that is being written."""
+    """Save the draft of the next message."""
     Dialogue.objects.filter(pk=dialogue.pk).update(draft=storable(text[: 2 * MAX_MESSAGE]))
 
 
@@ -238,12 +238,12 @@ def current(dialogue: Dialogue) -> Turn | None:
 
 
 def is_unwanted(user: User, campaign: DialogueCampaign) -> bool:
-    """Whether this person asked for none of what the campaign is about."""
+    """Whether this person's preferences exclude the campaign's material."""
     return campaign.is_redteam and user.harmful_material == User.HarmfulMaterial.AVOID
 
 
 def earlier_answer(turn: Turn) -> dict[str, Any]:
-    """What was said here before it was taken back, in letters; empty if nothing was."""
+    """The answer before it was undone, by response letter; empty if there was none."""
     if turn.comparison_id is None or turn.comparison is None:
         return {}
     assignment = turn.comparison.assignments.get(annotator=turn.dialogue.annotator)
@@ -269,7 +269,7 @@ def _check_open(campaign: DialogueCampaign) -> None:
 
 
 def _check_material(user: User, campaign: DialogueCampaign) -> None:
-    """Nobody who asked for no harmful material gets more of it, also in a dialogue begun before."""
+    """Refuse harmful material to a person who excluded it, also in a dialogue that already runs."""
     if is_unwanted(user, campaign):
         raise DialogueError(_("This campaign contains harmful material, which you excluded."))
 

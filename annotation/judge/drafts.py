@@ -1,4 +1,4 @@
-"""Drafts: what a person has of an answer so far, in letters, kept with the assignment."""
+"""Drafts: unfinished answers, by response letter, stored with the assignment."""
 
 import json
 from typing import Any
@@ -15,9 +15,9 @@ MAX_DRAFT_CHARACTERS = 60_000
 
 
 def save_draft(assignment: Assignment, draft: Any) -> None:
-    """Keep what a person has so far, in letters. Saving shows that they are at it: the lease goes on.
+    """Save an unfinished answer, by response letter, and renew the lease.
 
-    A draft may be incomplete but not senseless: what can't be part of an answer is left out.
+    A draft may be incomplete; invalid parts are left out.
     """
     letters = {letter: letter for letter in assignment.letters.values()}
     answer, _problems = parse(assignment.comparison.batch, draft, letters, letters)

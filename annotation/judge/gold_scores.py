@@ -1,4 +1,4 @@
-"""How well an answer agrees with what is known of a gold item, and who got how many right.
+"""The agreement of answers with gold items, and each person's number of correct ones.
 
 An order is known by its pairs, and what is said of a response by itself by its marks: a mark
 that is near enough is right (`Attribute.tolerance`).

@@ -53,7 +53,7 @@ def take_place(comparison: Comparison) -> bool:
 
 
 def renew(assignment: Assignment) -> bool:
-    """The person is still at it: the lease starts again. False if its place is taken.
+    """Renew the lease of a person who still works; False if the place is taken.
 
     An answer is accepted all the same, as an extra.
     """

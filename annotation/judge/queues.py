@@ -1,8 +1,8 @@
-"""What is free for a person in a batch, and the first of it, however far they are ahead.
+"""One person's queue in a batch: its first comparison and its length, at a constant cost.
 
-Where several people judge each comparison, what somebody has had stays free for the others and comes
-first in the index. A look that steps over all of it costs the more the further they are ahead. So
-how far such a look came is remembered for a minute, and the next one begins there
+A comparison that one person has judged stays free for others and comes first in the index, so a
+search must skip it each time. A cursor remembers for a minute where the last search ended; the
+next search begins there
 (docs/decisions/0026-a-search-begins-where-the-last-one-ended.md).
 """
 
@@ -19,28 +19,28 @@ from annotation.models import Assignment, Comparison, Prompt
 from annotation.models.hot_queries import Locking, QueueKey, QueueRows
 
 WINDOW = 100
-"""Among so many that come first, a look misses nothing, wherever the last one ended."""
+"""A search always checks this many of the first comparisons, even if a cursor points further on."""
 REMEMBERED = 60.0
-"""Seconds after which a person is looked for from the start again."""
+"""Seconds after which a search begins at the start again."""
 CURSORS_KEPT = 4096
 
 HARMLESS = ~Q(prompt__risk=Prompt.Risk.HARMFUL)
 
 
-def had(user: Any) -> Exists:
-    """Comparisons that this person holds, judged or skipped. What merely ran out may come again."""
+def handed_to(user: Any) -> Exists:
+    """Comparisons that this person holds, has judged or has skipped, without expired ones."""
     mine = Assignment.objects.filter(comparison=OuterRef("pk"), annotator=user)
     return Exists(mine.exclude(state=Assignment.State.EXPIRED))
 
 
-class Look(NamedTuple):
+class SearchResult(NamedTuple):
     head: Comparison | None
     is_sure: bool
-    """Nothing free comes before `head`; without a head, nothing is free at all."""
+    """True if no free comparison comes before `head`, or, without a head, if none is free."""
 
 
 class Cursor(NamedTuple):
-    """When `began`, nothing that comes before `key` was free for this person."""
+    """At the time `began`, no comparison before `key` was free for this person."""
 
     key: QueueKey | None
     """The columns of a comparison that order its queue, by name; None stands for the queue's end."""
@@ -48,13 +48,13 @@ class Cursor(NamedTuple):
 
 
 class Queue(QueueRows):
-    """`QueueRows` with cursors: what somebody has had is not stepped over each time."""
+    """`QueueRows` with cursors, so that a search need not skip the same comparisons each time."""
 
-    def first(self, locking: Locking, *, is_thorough: bool = False) -> Look:
-        """The first one, with its prompt; locked, or locked unless others hold it ("skip").
+    def first(self, locking: Locking, *, is_thorough: bool = False) -> SearchResult:
+        """The first free comparison, with its prompt; `locking` "skip" passes over locked rows.
 
-        A thorough look begins at the start. Any other begins where the last one ended, unless that
-        was a minute ago or one of the first WINDOW is free for this person.
+        A thorough search begins at the start. Any other search begins at the cursor, unless the
+        cursor is a minute old or one of the first WINDOW comparisons is free for this person.
         """
         cursor = None if is_thorough else cursors.get(self)
         if cursor is not None:
@@ -62,33 +62,33 @@ class Queue(QueueRows):
             if any(window):
                 cursor = None
             elif len(window) < WINDOW:
-                return Look(None, is_sure=True)  # These are all there are.
+                return SearchResult(None, is_sure=True)  # The window holds the whole queue.
         if cursor is None:
-            return Look(self._from_the_start(locking), is_sure=True)
-        return Look(self._from(cursor, locking), is_sure=False)
+            return SearchResult(self._search_from_start(locking), is_sure=True)
+        return SearchResult(self._search_from(cursor, locking), is_sure=False)
 
     def count(self, most: int) -> int:
-        """How many there are, counted as far as `most`; the order does not matter."""
+        """The number of free comparisons, counted up to `most`; the order does not matter."""
         for queue in (self, replace(self, at_random=not self.at_random)):
             cursor = cursors.get(queue)
             if cursor is not None:
                 if cursor.key is not None and queue.count_from(cursor.key, most) >= most:
                     return most
                 break
-        # Fewer from there on may be more in all: some may have come free before the cursor.
+        # Comparisons before the cursor may have become free, so the whole queue is counted.
         return super().count(most)
 
-    def _from_the_start(self, locking: Locking) -> Comparison | None:
+    def _search_from_start(self, locking: Locking) -> Comparison | None:
         began = monotonic()
         head, is_near = self.head(WINDOW, locking)
-        # Who is not ahead needs no cursor, and an older one stays true.
+        # A head in the window needs no cursor, and an older cursor stays valid.
         if not is_near:
             cursors.set(self, Cursor(self._key(head), began))
         return head
 
-    def _from(self, cursor: Cursor, locking: Locking) -> Comparison | None:
+    def _search_from(self, cursor: Cursor, locking: Locking) -> Comparison | None:
         head = self.head_from(cursor.key, locking) if cursor.key is not None else None
-        # It still speaks of when the look from the start began.
+        # The time of the search from the start stays, as only that search saw every comparison.
         cursors.set(self, Cursor(self._key(head), cursor.began))
         return head
 
@@ -100,7 +100,7 @@ class Queue(QueueRows):
 
 
 class Cursors:
-    """Where people's looks ended, in the memory of this process. Losing one costs a thorough look."""
+    """Where people's searches ended, in memory. A lost cursor costs a thorough search."""
 
     def __init__(self) -> None:
         self.lock = Lock()

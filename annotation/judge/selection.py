@@ -1,4 +1,4 @@
-"""Which comparisons come first: an engine's scores, and the random sample that stays fair to estimates."""
+"""The order of comparisons: scores by an engine, and a random sample for unbiased estimates."""
 
 import math
 from collections.abc import Mapping

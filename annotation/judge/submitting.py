@@ -1,4 +1,4 @@
-"""What people do with a comparison that they hold: answer, skip, take back; and reviewers' rulings.
+"""Actions on an assigned comparison: answer, skip, undo; and reviewers' rulings.
 
 `submit_judgment` is the one door for pages, API and simulated annotators. Judgments are append-only:
 a correction is a new revision; taking one back leaves its row and only clears `Assignment.judgment`.
@@ -29,7 +29,7 @@ class JudgmentConflict(JudgmentError):
 def submit_judgment(
     assignment: Assignment, *, by: User, answer: Answer | Mapping[str, Any], key: UUID
 ) -> Judgment:
-    """Accept the answer of `by`, whose assignment it is; its row. The one writer of judgments.
+    """Store the answer of `by`, who holds the assignment. The only function that writes judgments.
 
     A mapping is an answer that names responses by letter, as pages and programs send it. The same key with the same answer gives the same row, with another answer JudgmentConflict. An
     answer that comes after its lease is accepted: it takes a place if one is left, and is kept as an
@@ -58,7 +58,7 @@ def submit_judgment(
 
 
 def skip(assignment: Assignment, reason: str) -> None:
-    """Pass it on to somebody else, saying why. Skipping twice is skipping once."""
+    """Release the comparison to somebody else, with a reason. A repeated skip changes nothing."""
     text, problem = read_text(reason, gettext_noop("reason"), MAX_SKIP_REASON)
     reason = text.strip()
     if problem:
@@ -78,7 +78,7 @@ def skip(assignment: Assignment, reason: str) -> None:
 
 
 def undo_last(user: User, project: Project) -> Assignment | None:
-    """Take back this person's last judgment that can be: it is open again, with its answer as draft.
+    """Undo this person's last judgment in an open batch; its answer becomes the draft.
 
     None if there is none in an open batch.
     """
@@ -98,7 +98,7 @@ def undo_last(user: User, project: Project) -> Assignment | None:
 
 
 def reopen(assignment: Assignment) -> Assignment:
-    """Open what this person judged or skipped once more; a judgment's answer becomes the draft."""
+    """Reopen a judged or skipped assignment; a judgment's answer becomes the draft."""
     with transaction.atomic():
         comparison = lock(assignment.comparison_id)
         assignment.refresh_from_db()
@@ -113,7 +113,7 @@ def reopen(assignment: Assignment) -> Assignment:
             assignment.is_extra = not take_place(comparison)
         assignment.state, assignment.judgment = State.LEASED, None
         assignment.lease_until = comparison.batch.project.lease_end()
-        # Older than anything this person holds, so that it is what they are shown next.
+        # Older than every lease of this person, so that this assignment is shown next.
         first = Assignment.objects.open_for(assignment.annotator).last()
         if first is not None:
             assignment.leased_at = min(
@@ -182,7 +182,7 @@ def _replayed(earlier: Judgment, assignment: Assignment, answer: Answer) -> Judg
 
 
 def _occupy(comparison: Comparison, assignment: Assignment) -> None:
-    """Under the lock: turn whatever the assignment holds into a judged place, or into an extra."""
+    """Under the lock: turn the assignment's lease into a judged place, or mark it as an extra."""
     if assignment.state == State.JUDGED:
         if not assignment.is_ruling:
             _check_open(comparison)
@@ -228,7 +228,7 @@ def _write(
         reason=answer.reason,
         seconds=answer.seconds,
         guideline_version=answer.guideline_version or batch.project.guideline_version,
-        # What an admin took out does not come back by being corrected.
+        # A correction does not restore a judgment that an admin excluded.
         excluded_at=last.excluded_at if last else None,
         excluded_reason=last.excluded_reason if last else "",
     )

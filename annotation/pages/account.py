@@ -106,14 +106,14 @@ def token_revoke(request: HttpRequest, prefix: str) -> HttpResponse:
     return redirect("tokens")
 
 
-# With fewer shared comparisons a share of them says more about the others than about oneself.
+# With fewer shared comparisons the agreement says more about the others than about this person.
 ENOUGH_SHARED = 20
 
 
 @project_view(*CAN_JUDGE)
 @require_GET
 def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
-    """How much one has judged, how fast and how far one agrees; nothing about gold, no names."""
+    """The person's own judgments, speed and agreement; nothing about gold, no names."""
     me = who_asks(request)
     reliability = reliability_of(project, allow_recent=True)
     profile = reliability.profiles.get(me.pk)

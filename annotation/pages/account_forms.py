@@ -10,7 +10,7 @@ from annotation.models import User
 
 
 class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
-    """How one person works; everybody has their own."""
+    """The preferences of one person."""
 
     class Meta:
         model = User
@@ -44,7 +44,7 @@ class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class TokenForm(forms.Form):
-    """A name to know a token by, and how long it works."""
+    """Name and lifetime of a new token."""
 
     name = forms.CharField(max_length=80, label="Name", help_text="For example “notebook”.")
     days = forms.TypedChoiceField(

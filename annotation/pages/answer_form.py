@@ -27,25 +27,25 @@ from annotation.protocols import (
 from annotation.request import measured_seconds, whole_number
 
 
-def _w(text: str) -> str:
-    """A protocol's own words in the page's language, where the catalogue has them."""
+def _translated(text: str) -> str:
+    """A protocol's text in the page's language, if the catalog has a translation."""
     return _(text) if text else ""
 
 
-def _in_words(attribute: Attribute) -> Attribute:
+def _translated_attribute(attribute: Attribute) -> Attribute:
     return replace(
         attribute,
-        name=_w(attribute.name),
-        question=_w(attribute.question),
-        low_label=_w(attribute.low_label),
-        high_label=_w(attribute.high_label),
+        name=_translated(attribute.name),
+        question=_translated(attribute.question),
+        low_label=_translated(attribute.low_label),
+        high_label=_translated(attribute.high_label),
     )
 
 
 # --- What was sent ------------------------------------------------------------------------------------
 
 
-def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
+def answer_from_form(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
     """The form's fields as an answer in letters, whatever the interface."""
     letters = list(assignment.letters.values())
     ranks: dict[str, dict[str, int]] = {}
@@ -66,11 +66,11 @@ def posted(post: QueryDict, assignment: Assignment) -> dict[str, Any]:
         "reason": post.get("reason", ""),
         "seconds": measured_seconds(post.get("seconds", "")),
         "guideline_version": whole_number(post.get("guideline_version")) or None,
-        **posted_parts(post, assignment.comparison.batch, letters),
+        **protocol_parts(post, assignment.comparison.batch, letters),
     }
 
 
-def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
+def protocol_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str, Any]:
     """The fields that only some protocols have, as parts of an answer in letters."""
     protocol, interface = batch.effective_protocol, batch.effective_interface
     parts: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def posted_parts(post: QueryDict, batch: Batch, letters: list[str]) -> dict[str,
 
 
 def _pair(value: str) -> tuple[dict[str, int], int] | None:
-    """`B3` is B better by three, `0` a tie; None if nothing that can be meant was sent."""
+    """`B3` is B better by three, `0` a tie; None for any other value."""
     if value == "0":
         return {"A": 1, "B": 1}, 0
     if len(value) == 2 and value[0] in "AB" and value[1] in "1234":
@@ -119,12 +119,12 @@ def _ratings(
         value = post.get(f"rate-{letter}-{attribute.key}", "")
         if value in {str(number) for number in attribute.values}:
             yield attribute.key, int(value)
-        elif is_box(attribute):  # A box that is not ticked says no.
+        elif is_box(attribute):  # An empty check box means no.
             yield attribute.key, 0
 
 
 def is_box(attribute: Attribute) -> bool:
-    """A yes or no that may be left alone is a box to tick."""
+    """An optional yes-or-no attribute is a check box."""
     return attribute.is_yes_no and not attribute.is_required
 
 
@@ -132,12 +132,12 @@ def is_box(attribute: Attribute) -> bool:
 
 
 def questions(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
-    """What the page needs beside the texts: the questions, and what was answered so far."""
-    return questions_in(assignment.comparison.batch, list(assignment.letters.values()), draft)
+    """The questions of the page, with the answers given so far."""
+    return questions_of_batch(assignment.comparison.batch, list(assignment.letters.values()), draft)
 
 
-def questions_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
-    """The same for responses that are no comparison yet, as the two answers of a live dialogue."""
+def questions_of_batch(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
+    """The questions for responses without a comparison, such as two answers of a live dialogue."""
     protocol, interface = batch.effective_protocol, batch.effective_interface
     asks_marks = interface not in WRITING and protocol.asks_per_response
     return {
@@ -149,7 +149,7 @@ def questions_in(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dic
         "all_bad": draft.get("all_bad", []),
         "based_on": draft.get("based_on", ""),
         "asks_marks": asks_marks,
-        "marks": {letter: _asked_of(letter, protocol, draft) for letter in letters}
+        "marks": {letter: _mark_questions(letter, protocol, draft) for letter in letters}
         if asks_marks
         else {},
     }
@@ -160,13 +160,25 @@ def _scale(axis: Axis, protocol: Protocol, draft: dict[str, Any]) -> dict[str, A
     levels = protocol.scale.levels
     n = len(levels)
     points = [
-        {"value": f"A{level}", "better": "A", "size": level, "label": _w(levels[level - 1].label)}
+        {
+            "value": f"A{level}",
+            "better": "A",
+            "size": level,
+            "label": _translated(levels[level - 1].label),
+        }
         for level in range(n, 0, -1)
     ]
     if protocol.scale.tie:
-        points.append({"value": "0", "better": "", "size": 0, "label": _w(protocol.scale.tie)})
+        points.append(
+            {"value": "0", "better": "", "size": 0, "label": _translated(protocol.scale.tie)}
+        )
     points += [
-        {"value": f"B{level}", "better": "B", "size": level, "label": _w(levels[level - 1].label)}
+        {
+            "value": f"B{level}",
+            "better": "B",
+            "size": level,
+            "label": _translated(levels[level - 1].label),
+        }
         for level in range(1, n + 1)
     ]
     ranks = draft.get("ranks", {}).get(axis["key"], {})
@@ -176,7 +188,11 @@ def _scale(axis: Axis, protocol: Protocol, draft: dict[str, Any]) -> dict[str, A
         better = "A" if ranks["A"] < ranks["B"] else "B"
         chosen = "0" if ranks["A"] == ranks["B"] else f"{better}{strength}"
     return {
-        "axis": {**axis, "name": _w(axis["name"]), "question": _w(axis["question"])},
+        "axis": {
+            **axis,
+            "name": _translated(axis["name"]),
+            "question": _translated(axis["question"]),
+        },
         "points": [
             {**point, "key": number, "is_chosen": point["value"] == chosen}
             for number, point in enumerate(points, start=1)
@@ -185,28 +201,31 @@ def _scale(axis: Axis, protocol: Protocol, draft: dict[str, Any]) -> dict[str, A
     }
 
 
-def _asked_of(letter: str, protocol: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
+def _mark_questions(letter: str, protocol: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
     rated = draft.get("ratings", {}).get(letter, {})
     vote = draft.get("safety", {}).get(letter, {})
     boxes = [attribute for attribute in protocol.attributes if is_box(attribute)]
     return {
         "attributes": [
-            {"of": _in_words(attribute), "value": rated.get(attribute.key)}
+            {"attribute": _translated_attribute(attribute), "value": rated.get(attribute.key)}
             for attribute in protocol.attributes
             if not is_box(attribute)
         ],
-        "boxes": [{"of": _in_words(box), "is_set": rated.get(box.key) == 1} for box in boxes],
+        "boxes": [
+            {"attribute": _translated_attribute(box), "is_set": rated.get(box.key) == 1}
+            for box in boxes
+        ],
         "safety": protocol.safety,
         "safe": vote.get("safe"),
         "harms": [
-            {"value": value, "name": _w(name), "is_set": value in vote.get("harms", [])}
+            {"value": value, "name": _translated(name), "is_set": value in vote.get("harms", [])}
             for value, name in protocol.harms.items()
         ],
     }
 
 
-def fields_of(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was said of one response by itself, as the form has it: (field, value)."""
+def filled_fields(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
+    """The form fields that a draft sets for one response: (field, value)."""
     vote = draft.get("safety", {}).get(letter, {})
     fields = [
         (f"rate-{letter}-{key}", str(value))
@@ -226,13 +245,13 @@ def fields_of(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def summary(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, str]]:
-    """What was said, one line for each question: `{"key", "name", "line"}`."""
+    """The answer, one line for each question: `{"key", "name", "line"}`."""
     batch = assignment.comparison.batch
     interface, protocol = batch.effective_interface, batch.effective_protocol
     lines = []
     if interface in COMPARING:
         lines = [
-            _order(axis, interface, protocol, assignment, answer) for axis in batch.project.axes
+            _axis_line(axis, interface, protocol, assignment, answer) for axis in batch.project.axes
         ]
     if interface in WRITING:
         n = len(answer.get("rewrite", "").split())
@@ -244,12 +263,12 @@ def summary(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, st
         else:
             lines.append({"key": "", "name": _("Answer"), "line": wrote})
     for letter in assignment.letters.values():
-        if line := _said_of(letter, protocol, answer):
+        if line := _response_line(letter, protocol, answer):
             lines.append({"key": "", "name": letter, "line": line})
     return lines
 
 
-def _order(
+def _axis_line(
     axis: Axis, interface: str, protocol: Protocol, assignment: Assignment, answer: dict[str, Any]
 ) -> dict[str, str]:
     ranks = answer.get("ranks", {}).get(axis["key"], {})
@@ -263,22 +282,28 @@ def _order(
         line += " > " + _("the rest")
     strength = answer.get("strength", {}).get(axis["key"])
     if line and interface != RANK and strength is not None:
-        label = _w(protocol.scale.levels[strength - 1].label if strength else protocol.scale.tie)
+        label = _translated(
+            protocol.scale.levels[strength - 1].label if strength else protocol.scale.tie
+        )
         line += f", {label}"
     if axis["key"] in answer.get("all_bad", []):
         line += ", " + (_("all bad") if interface == RANK else _("both bad"))
-    return {"key": axis["key"], "name": _w(axis["name"]), "line": line}
+    return {"key": axis["key"], "name": _translated(axis["name"]), "line": line}
 
 
-def _said_of(letter: str, protocol: Protocol, answer: dict[str, Any]) -> str:
+def _response_line(letter: str, protocol: Protocol, answer: dict[str, Any]) -> str:
     rated = answer.get("ratings", {}).get(letter, {})
     parts = [
-        _w(attribute.name) if is_box(attribute) else f"{_w(attribute.name)} {rated[attribute.key]}"
+        _translated(attribute.name)
+        if is_box(attribute)
+        else f"{_translated(attribute.name)} {rated[attribute.key]}"
         for attribute in protocol.attributes
         if attribute.key in rated and (rated[attribute.key] or not is_box(attribute))
     ]
     vote = answer.get("safety", {}).get(letter)
     if vote:
-        harms = ", ".join(_w(protocol.harms.get(harm, harm)) for harm in vote.get("harms", []))
+        harms = ", ".join(
+            _translated(protocol.harms.get(harm, harm)) for harm in vote.get("harms", [])
+        )
         parts.append(_("safe") if vote["safe"] else _("unsafe") + (f" ({harms})" if harms else ""))
     return " · ".join(parts)

@@ -1,4 +1,4 @@
-"""The page on which an admin says who gets what."""
+"""The page of assignment: an admin sets limits, skills and the order of batches."""
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -20,7 +20,7 @@ from annotation.request import who_asks
 @english_only
 @project_view(*CAN_RUN)
 def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
-    """Rules, people and batches, each with its own button; a form with a fault saves nothing."""
+    """Rules, people and batches, each with its own button; an invalid form saves nothing."""
     act = request.POST.get("act", "") if request.method == "POST" else ""
     rules = ProjectAssignmentForm(request.POST if act == "rules" else None, instance=project)
     everybody = member_forms(project, request.POST if act == "people" else None)
@@ -32,7 +32,8 @@ def assignment_rules(request: HttpRequest, project: Project) -> HttpResponse:
         sent = [*everybody]
     elif act == "batches":
         sent = [*queue]
-    faults = sum(not form.is_valid() for form in sent)  # All are looked at: each shows its own.
+    # Every form is validated, so that each shows its own errors.
+    faults = sum(not form.is_valid() for form in sent)
     if sent and not faults:
         changed = sum(save_assignment(form, who_asks(request)) for form in sent)
         messages.success(request, "Saved." if changed else "No changes.")

@@ -12,7 +12,7 @@ from annotation.protocols import COMPARING, DEMONSTRATE, DIALOGUE, PRESETS
 
 
 class CampaignForm(forms.Form):
-    """What is asked, about which responses, of how many prompts, by how many people."""
+    """The protocol, the responses, the number of prompts and the number of people."""
 
     name = forms.CharField(
         max_length=120, label="Name", help_text="Visible to annotators, so leave out model names."

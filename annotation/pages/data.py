@@ -150,7 +150,7 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
 @project_view(*CAN_RUN)
 @require_http_methods(["GET", "POST"])
 def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
-    """Choose a file, see what it holds, take it in: whole or not at all."""
+    """Choose a file, check its contents, import all of it or nothing."""
     template = "annotation/data/import.html"
     if request.method == "GET":
         return render(request, template, {"form": ImportForm(project=project)})
@@ -241,7 +241,7 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
     versions = list(project.snapshots.select_related("created_by").order_by("-version"))
     freezing = latest_freezing(project)
     if freezing is not None and versions and versions[0].created_at > freezing.created_at:
-        freezing = None  # How it ended matters no more.
+        freezing = None  # The result of an earlier freezing is out of date.
     chosen_pks = {str(pk) for pk in form["batches"].value() or ()}
     return render(
         request,
@@ -276,7 +276,7 @@ def _version_row(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
 
 
 def _agreement(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
-    """What people agree on, as it is called; how far; and whether it is a mark and not an order."""
+    """Name of each axis or mark, its agreement, and whether it is a mark."""
     return [
         (called(measure), figures, is_mark(measure))
         for measure, figures in snapshot.agreement.items()
@@ -293,7 +293,7 @@ def _axes_first(snapshot: Snapshot) -> list[tuple[str, dict[str, Any], bool]]:
 @project_view(*CAN_READ_DATA)
 @require_GET
 def snapshot(request: HttpRequest, project: Project, version: int) -> HttpResponse:
-    """One version, read like a page of a dataset hub."""
+    """One version: its card, files, agreement and first rows."""
     chosen = get_object_or_404(
         Snapshot.objects.prefetch_related("checkpoints__round__project"),
         project=project,

@@ -22,7 +22,7 @@ NO_CHOICE = {"invalid_choice": f"“%(value)s” is none of the choices, {NOT_FI
 
 
 class PromptFilterForm(forms.Form):
-    """What the list of prompts shows; lives in the address.
+    """Filters of the list of prompts, from the query string.
 
     What is wrong with one filter is said; the others hold (`cleaned_data` has them).
     """
@@ -75,7 +75,7 @@ class PromptFilterForm(forms.Form):
 
 
 class ImportForm(forms.Form):
-    """A file, what is in it, where it comes from and who answers for that."""
+    """A file with its format, its source and the sign-off."""
 
     kind = forms.ChoiceField(
         choices=KINDS, widget=forms.RadioSelect, initial="prompts", label="Contents"

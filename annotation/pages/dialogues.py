@@ -125,7 +125,7 @@ def dialogue(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
 @project_view(*CAN_JUDGE)
 @require_GET
 def dialogue_state(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse:
-    """What the stream tells, for a page that can't follow a stream."""
+    """The state of the answers, for a page that can't read the stream."""
     dialogue = _own(request, project, uid)
     serving = candidates().serving(dialogue.campaign)
     return JsonResponse({**_now(acts.current(dialogue)), "serving": serving.state})
@@ -240,7 +240,7 @@ ACTS = {
 def _posted(request: HttpRequest, dialogue: Dialogue) -> dict[str, Any]:
     """The form's fields (annotation/pages/answer_form.py) as an answer in letters."""
     return {
-        **answer_form.posted_parts(request.POST, dialogue.campaign.batch, LETTERS),
+        **answer_form.protocol_parts(request.POST, dialogue.campaign.batch, LETTERS),
         "reason": request.POST.get("reason", ""),
         "seconds": measured_seconds(request.POST.get("seconds", "")),
     }
@@ -252,7 +252,7 @@ def _talk(
     draft: str | None = None,
     answer: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the page shows."""
+    """The template context of a dialogue page."""
     campaign = dialogue.campaign
     batch, project = campaign.batch, campaign.batch.project
     turns = list(dialogue.turns.exclude(state=State.WITHDRAWN).select_related("comparison"))
@@ -273,7 +273,7 @@ def _talk(
         )
     serving = candidates().serving(campaign)
     why_over = acts.why_over(dialogue, turns)
-    questions = answer_form.questions_in(batch, LETTERS, answer)
+    questions = answer_form.questions_of_batch(batch, LETTERS, answer)
     return {
         **questions,
         "project": project,
@@ -293,7 +293,7 @@ def _talk(
         ],
         "turn": current_turn,
         "panes": [
-            {"letter": letter, "text": text, "asked": questions["marks"].get(letter)}
+            {"letter": letter, "text": text, "mark_questions": questions["marks"].get(letter)}
             for letter, text in zip(LETTERS, texts, strict=False)
         ],
         "reason": answer.get("reason", ""),

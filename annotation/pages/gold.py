@@ -175,7 +175,7 @@ def _rows(request: HttpRequest) -> Iterator[Any]:
 
 
 def _json(text: str, line: int = 1) -> Any:
-    """What a text says; `line` is where in the file it begins."""
+    """The JSON value of a text; `line` is its first line in the file."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -192,7 +192,7 @@ def _json(text: str, line: int = 1) -> Any:
 
 
 def _example(project: Project) -> str:
-    """A row as one might write it, of what this project asks."""
+    """An example row for the questions of this project."""
     row: dict[str, Any] = {"prompt": "What is 2 + 2?", "responses": ["4", "5"]}
     if project.interface in ORDERED:
         row["ranks"] = [1, 2]
@@ -205,7 +205,7 @@ def _example(project: Project) -> str:
 
 
 def _known(project: Project, item: GoldItem) -> list[dict[str, str]]:
-    """What is known of an item, a line for each axis and mark."""
+    """The known answer of an item, one line for each axis and mark."""
     marks = [
         {
             "key": measure,

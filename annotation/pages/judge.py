@@ -1,4 +1,4 @@
-"""The pages where people judge: one comparison after another, taking back, and their history."""
+"""The judging pages: the current and the next comparison, undo, and the history."""
 
 import json
 import uuid
@@ -68,7 +68,7 @@ SKIP_REASONS = [
 @project_view(*CAN_JUDGE)
 @require_safe
 def judge(request: HttpRequest, project: Project) -> HttpResponse:
-    """The comparison that this person judges now, or what there is instead."""
+    """The comparison that this person judges now, or the reason why there is none."""
     if request.method == "HEAD":  # A page asks whether somebody is there before it goes on.
         return HttpResponse()
     assignment = next_assignment(who_asks(request), project)
@@ -134,7 +134,7 @@ def _send(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
         key = UUID(request.POST.get("key", ""))
     except ValueError as error:
         raise JudgmentError(gettext("The form has no valid key. Reload the page.")) from error
-    answer = answer_form.posted(request.POST, assignment)
+    answer = answer_form.answer_from_form(request.POST, assignment)
     submit_judgment(assignment, by=who_asks(request), answer=answer, key=key)
     return {"sent": True, "is_extra": assignment.is_extra}
 
@@ -146,7 +146,7 @@ def _skip(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
 
 
 def _save_draft(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
-    save_draft(assignment, answer_form.posted(request.POST, assignment))
+    save_draft(assignment, answer_form.answer_from_form(request.POST, assignment))
     return {"saved": True, "lease_until": assignment.lease_until.timestamp()}
 
 
@@ -183,7 +183,7 @@ def _refused(
     status = 409 if isinstance(problem, JudgmentConflict) else 422
     if _wants_json(request):
         return JsonResponse({"problem": str(problem)}, status=status)
-    sent = answer_form.posted(request.POST, assignment)
+    sent = answer_form.answer_from_form(request.POST, assignment)
     context = _comparison_context(request, project, assignment, sent) | {"problem": str(problem)}
     return render(request, COMPARISON_PAGE, context, status=status)
 
@@ -225,7 +225,7 @@ def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
 @project_view(*CAN_JUDGE)
 @require_GET
 def history(request: HttpRequest, project: Project) -> HttpResponse:
-    """What this person judged and skipped here, newest first."""
+    """This person's judgments and skips in the project, newest first."""
     mine = (
         Assignment.objects.filter(
             # What was said in a dialogue and withdrawn is gone; rulings are on the review page.
@@ -325,9 +325,9 @@ def _comparison_context(
                     "harms": harms,
                     "n_flags": len(flagged),
                 },
-                "asked": questions["marks"].get(letter),
+                "mark_questions": questions["marks"].get(letter),
                 "set": json.dumps(set_fields)
-                if (set_fields := answer_form.fields_of(letter, draft))
+                if (set_fields := answer_form.filled_fields(letter, draft))
                 else "",
             }
         )
@@ -342,7 +342,7 @@ def _comparison_context(
         "k": k,
         "rank_numbers": range(1, k + 1),
         "lines": _lines(axes, draft),
-        "told": answer_form.summary(assignment, draft),
+        "answer_lines": answer_form.summary(assignment, draft),
         **questions,
         "draft": draft,
         # In milliseconds, by the server's clock: the browser keeps drafts as well, and the newer wins.
@@ -364,7 +364,7 @@ def _comparison_context(
 
 
 def _answer(assignment: Assignment) -> dict[str, Any]:
-    """What this person said or drafted, in letters."""
+    """This person's answer or draft, by response letter."""
     if assignment.state == State.JUDGED and assignment.judgment is not None:
         return in_letters(assignment, assignment.judgment)
     return dict(assignment.draft)

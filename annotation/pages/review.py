@@ -156,7 +156,9 @@ CASE_ACTS = {"undo": _undo, "again": _ask_one_more}
 def _own_answer(request: HttpRequest, case: ReviewCase, note: str) -> Answer:
     reviewed = _reviewed(case)
     takes_reason = case.comparison.batch.effective_protocol.reason != "none"
-    answer = answer_form.posted(request.POST, reviewed) | {"reason": note if takes_reason else ""}
+    answer = answer_form.answer_from_form(request.POST, reviewed) | {
+        "reason": note if takes_reason else ""
+    }
     return Answer.from_letters(reviewed, answer)
 
 
@@ -247,7 +249,7 @@ def _case_context(
     ruling = _ruling(case)
     own_answer: dict[str, Any] = {}
     if posted.get("choice") == "own":
-        own_answer = answer_form.posted(posted, reviewed)
+        own_answer = answer_form.answer_from_form(posted, reviewed)
     elif ruling is not None:
         own_answer = in_letters(reviewed, ruling)
     questions = answer_form.questions(reviewed, own_answer)
@@ -311,7 +313,7 @@ def _responses(
             "letter": letters[str(pk)],
             "text": texts[pk],
             "flags": _tallied(flag_names.get(str(pk), [])),
-            "asked": questions["marks"].get(letters[str(pk)]),
+            "mark_questions": questions["marks"].get(letters[str(pk)]),
         }
         for pk in reviewed.shown_order
     ]
