@@ -67,7 +67,7 @@ def project_view(
         @wraps(view)
         def inner(request: HttpRequest, slug: str, *args: Any, **kwargs: Any) -> HttpResponseBase:
             project = project_for(request.user, slug, roles or ANY_ROLE)
-            # The page's frame (base.html) shows where one is and what one's role opens.
+            # base.html shows the project and the pages that the role may open.
             request.project = project  # type: ignore[attr-defined]
             request.role = role_in(request.user, project)  # type: ignore[attr-defined]
             return view(request, project, *args, **kwargs)

@@ -24,7 +24,8 @@ class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
             digest = hash_token(token.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise exceptions.AuthenticationFailed("Invalid token.") from error
-        # By the digest of a long random text: how long a wrong one takes says nothing about others.
+        # A look-up by the digest of a long random text: its duration reveals nothing about other
+        # tokens.
         auth_token = ApiToken.objects.filter(digest=digest).select_related("user").first()
         if auth_token is None or self._cleanup_token(auth_token):
             raise exceptions.AuthenticationFailed("Invalid token.")
@@ -67,7 +68,7 @@ def create_token(user: Any, *, name: str, days: int | None) -> tuple[ApiToken, s
 
 
 def revoke_token(token: ApiToken) -> None:
-    """Delete it: whatever used it is refused from now on."""
+    """Delete the token; programs that use it are refused from now on."""
     with transaction.atomic():
         Event.record(None, token.user, "revoked API token", token.name, prefix=token.token_key)
         token.delete()

@@ -105,7 +105,7 @@ def signed_out(
 
 
 def _page_before(request: HttpRequest) -> str:
-    """Our page that had the form; "/" where the browser doesn't say."""
+    """The page of the form, from the Referer header; "/" without one."""
     before = request.headers.get("Referer", "")
     if not url_has_allowed_host_and_scheme(before, allowed_hosts={request.get_host()}):
         return "/"

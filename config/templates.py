@@ -1,4 +1,4 @@
-"""Templates as Django loads them, without the line breaks that are there for their readers.
+"""A template loader that removes the white space that only serves readers of the source.
 
 Indentation, lines of mere tags (as with Jinja's lstrip_blocks and trim_blocks) and the line breaks
 between attributes go when a template is loaded. A browser shows the same, and the judging page keeps
@@ -10,7 +10,7 @@ import re
 from django.template import Origin
 from django.template.loaders import filesystem
 
-# White space counts in these.
+# Elements whose white space is visible.
 LITERAL = re.compile(r"(<(pre|textarea)\b.*?</\2>)", re.DOTALL)
 INDENTATION = re.compile(r"^[ \t]+", re.MULTILINE)
 # Tags that print nothing themselves.
@@ -34,7 +34,7 @@ class Loader(filesystem.Loader):
 
 
 def dense(source: str) -> str:
-    """The same template without indentation, lines of mere tags and breaks between attributes."""
+    """The template without indentation, tag-only lines and line breaks between attributes."""
     source = OPENING_TAG.sub(lambda tag: _on_one_line(tag[0]), source)
     parts = LITERAL.split(source)  # text, literal, the name of its tag, text, …
     parts[::3] = [ONLY_SILENT_TAGS.sub(r"\1", INDENTATION.sub("", text)) for text in parts[::3]]

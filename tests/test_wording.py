@@ -29,24 +29,10 @@ CHECKED = [
     "config",
     "static/js",
 ]
-NOT_YET = [
-    "docs/settings.md",
-    "docs/ppo_recipe.md",
-    "docs/formats.md",
-    "docs/make_settings.py",
-    "templates/annotation",
-    "templates/account",
-    "annotation/api",
+UNCHANGED = [
     "annotation/migrations",
-    "annotation/models",
-    "annotation/pages",
-    "annotation/protocols/presets.py",
-    "annotation/templatetags",
-    "rlhf/training",
-    "rlhf/world/rubric.py",
-    "static/js",
 ]
-"""Parts of CHECKED that are still to be rewritten."""
+"""Parts of CHECKED that stay as they were written: migrations hold the words of their time."""
 
 
 @pytest.mark.parametrize("place", CHECKED)
@@ -54,7 +40,7 @@ def test_prose_is_plain_and_in_us_spelling(place):
     root = Path(settings.BASE_DIR)
     files = [root / place, *sorted(root.joinpath(place).rglob("*"))]
     names = [f.relative_to(root).as_posix() for f in files if f.suffix in wording.READERS]
-    names = [name for name in names if not name.startswith(tuple(NOT_YET))]
+    names = [name for name in names if not name.startswith(tuple(UNCHANGED))]
     avoided = [line for name in names for line in wording.avoided_in(root / name, name)]
     assert avoided == []
 

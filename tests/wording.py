@@ -62,6 +62,13 @@ BRITISH = {
 
 ALLOWED = {
     ("docs/log/faults_and_recovery.md", "misspelt"): "part of a test's name",
+    ("docs/settings.md", "beside"): "a value of the setting `ema.export`",
+    ("rlhf/training/configs/ppo_groups.py", "beside"): "a value of the setting `ema.export`",
+    ("annotation/models/projects.py", "beside"): "a field's help text, part of a migration",
+    ("annotation/models/projects.py", "per cent"): "a field's help text, part of a migration",
+    ("annotation/models/comparisons.py", "licence"): "a field's help text, part of a migration",
+    ("annotation/protocols/presets.py", "behaviour"): "a category's name, as published",
+    ("annotation/protocols/presets.py", "organised"): "a category's name, as published",
 }
 """Uses that stay, by file and word, with the reason."""
 

@@ -44,7 +44,7 @@ class NewBatchSerializer(serializers.Serializer[Any]):
     )
     source = SourceSerializer(help_text="Whose prompts and responses these are.")  # type: ignore[assignment]
     sign_off = serializers.BooleanField(
-        default=False, help_text="You read the licence and allow training on it."
+        default=False, help_text="You read the license and allow training on it."
     )
     preset = serializers.ChoiceField(
         choices=["", *PRESETS],

@@ -70,7 +70,7 @@ class PromptImportSerializer(serializers.Serializer[Any]):
         choices=["auto", *PROMPT_FORMATS], required=False, default="auto"
     )
     sign_off = serializers.BooleanField(
-        required=False, default=False, help_text="You read the licence and allow training on it."
+        required=False, default=False, help_text="You read the license and allow training on it."
     )
 
 
@@ -230,7 +230,7 @@ class SnapshotList(ListAPIView[Snapshot]):
 @extend_schema(operation_id="snapshots_retrieve", responses=SnapshotSerializer)
 @api_view(["GET"])
 def snapshot_detail(request: Request, slug: str, version: int) -> Response:
-    """One version: counts, agreement, licences and files with their hashes."""
+    """One version: counts, agreement, licenses and files with their hashes."""
     project = project_for(request.user, slug, CAN_READ_DATA)
     snapshot = get_object_or_404(Snapshot, project=project, version=version)
     return Response(SnapshotSerializer(snapshot).data)

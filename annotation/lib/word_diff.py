@@ -1,4 +1,4 @@
-"""What changed between two texts of ours, word by word: as HTML in one text, or side by side.
+"""The difference between two texts, word by word: as HTML in one text, or side by side.
 
 The page that compares responses does the same in the browser (static/js/judge/word_diff.js).
 """
@@ -44,7 +44,7 @@ def word_diff(before: str, after: str) -> SafeString:
         if is_same:
             parts.append(new)
             continue
-        # White space alone is no change that anybody has to read.
+        # Changes of white space alone are not shown.
         first = new if new.strip() else old
         parts.append(first[: len(first) - len(first.lstrip())])
         parts.append(f"<del>{old.strip()}</del>" if old.strip() else "")
@@ -53,7 +53,7 @@ def word_diff(before: str, after: str) -> SafeString:
 
 
 def side_by_side(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
-    """Each text in pieces: what both have, and what only this one has."""
+    """Each text in pieces: words that both texts have, and words that only this one has."""
     left: list[Piece] = []
     right: list[Piece] = []
     for is_same, removed, added in _chunks(before, after):

@@ -90,7 +90,7 @@ class Batch(models.Model):
 
 
 class Upload(models.Model):
-    """What a program sent under a key of its own: sent again it is answered again, not done again."""
+    """A request with the program's own key; a repeat gets the same response without effect."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="uploads")
     batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="uploads")

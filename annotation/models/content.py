@@ -35,7 +35,7 @@ class SourceQuerySet(models.QuerySet["Source"]):
 
 
 class Source(models.Model):
-    """Where prompts or comparisons came from, under which licence, and who signed that off."""
+    """Where prompts or comparisons came from, under which license, and who signed it off."""
 
     GOLD = "Gold items"
     """The source of prompts with known answers: never data, so nobody has to sign it off."""

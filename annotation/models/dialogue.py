@@ -15,8 +15,8 @@ from annotation.models.content import Source
 class DialogueCampaign(models.Model):
     """What people talk to a policy for: a batch whose comparisons come into being as they talk.
 
-    `writing` says who answers and how ({"policies", "temperatures", "max_new_tokens"}); whoever
-    provides candidates (annotation/judge/candidates.py) reads it, annotators never see it.
+    `writing` says who answers and how ({"policies", "temperatures", "max_new_tokens"}); the
+    provider of candidates (annotation/judge/candidates.py) reads it; annotators never see it.
     """
 
     class Kind(models.TextChoices):

@@ -1,4 +1,4 @@
-"""Who was handed which comparison, and what they said about it."""
+"""Assignments of comparisons to people, and their judgments."""
 
 import uuid
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ LETTERS = "ABCDEFGHI"
 
 class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def open_for(self, user: Any) -> "AssignmentQuerySet":
-        """What this person has been handed and has not answered, newest first."""
+        """The assignments that this person has not answered, newest first."""
         return self.filter(annotator=user, state=Assignment.State.LEASED).order_by("-leased_at")
 
     def overdue(self) -> "AssignmentQuerySet":
@@ -112,7 +112,7 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
         return self.filter(assignment__comparison__batch__project=project)
 
     def votes(self) -> "JudgmentQuerySet":
-        """What annotators said as such: no gold, no reviewer's ruling."""
+        """Judgments of annotators: no gold, no reviewer's ruling."""
         return self.filter(assignment__comparison__gold__isnull=True, assignment__is_ruling=False)
 
 

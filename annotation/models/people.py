@@ -45,7 +45,7 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is unt
         return self.username
 
     def covers(self, prompt: "Prompt") -> bool:
-        """Whether what belongs to this prompt is covered until they uncover it, wherever it stands."""
+        """Whether the texts of this prompt are covered until this person uncovers them."""
         return (
             prompt.risk == Prompt.Risk.HARMFUL
             and self.harmful_material != User.HarmfulMaterial.SHOW

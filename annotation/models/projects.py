@@ -1,4 +1,4 @@
-"""Projects: what is asked of people in one, and who may do what in it."""
+"""Projects: their protocol and guidelines, and the roles of their members."""
 
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
@@ -60,7 +60,7 @@ class ProjectQuerySet(models.QuerySet["Project"]):
 
 
 class Interface(models.TextChoices):
-    """What the page looks like on which a person judges; what it asks is the protocol."""
+    """The layout of the judging page; the protocol has its questions."""
 
     RANK = protocols.RANK, _("Rank two to nine")
     PAIR = protocols.PAIR, _("One of two, with strength")
@@ -231,7 +231,7 @@ class Membership(models.Model):
 
     @property
     def may_know_gold(self) -> bool:
-        """True if this person can see what is gold, or once could: gold would measure nothing."""
+        """True if this person can or could see which items are gold, which then measure nothing."""
         return self.knows_gold or self.role in self.SEES_GOLD
 
 

@@ -83,7 +83,7 @@ class Event(models.Model):
     def record(
         project: Project | None, actor: Any, verb: str, target: object = "", **data: Any
     ) -> "Event":
-        """Write one line of the audit log; `actor` is None where the system acted by itself."""
+        """Write one line of the audit log; `actor` is None for an action of the system."""
         return Event.objects.create(
             project=project, actor=actor, verb=verb, target=str(target)[:200], data=data
         )

@@ -42,7 +42,7 @@ GROUND_KEYS = "gfouex"
 @project_view(*CAN_REVIEW)
 @require_GET
 def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
-    """What needs a decision, the most urgent first, and what was decided lately."""
+    """Cases to decide, the most urgent first, and those decided recently."""
     review.update_queue(project)
     reason = _queue_reason(request)
     cases = review.queue(project, who_asks(request), reason=reason)
@@ -191,7 +191,7 @@ def _reviewed(case: ReviewCase) -> Assignment:
 
 
 def _consensus(case: ReviewCase, votes: list[Judgment]) -> Answer | None:
-    """The answer that everybody's votes give together, weighed by reliability.
+    """The consensus of all votes, weighted by reliability.
 
     None where an answer is more than that, how strongly or why, and where a part is undecided.
     """

@@ -1,4 +1,4 @@
-"""How much somebody has judged in a project, and what waits for them there."""
+"""The number of judgments of a person in a project, and of waiting comparisons."""
 
 from typing import Any
 

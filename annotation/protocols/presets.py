@@ -312,8 +312,8 @@ PRESETS: dict[str, Preset] = {
         Preset(
             key="rewrite",
             title="Correct a response",
-            explanation="A person chooses one of the responses and corrects it; what changes shows "
-            "beside it. Exported as demonstrations for supervised fine-tuning.",
+            explanation="A person chooses one of the responses and corrects it; the changes are shown "
+            "next to it. Exported as demonstrations for supervised fine-tuning.",
             interface=REWRITE,
             axes=(HELPFULNESS, SAFETY),
             n_responses=2,

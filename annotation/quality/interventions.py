@@ -1,4 +1,4 @@
-"""What an admin does about annotators and their judgments: pause, exclude (never delete), ask again.
+"""Actions of an admin on annotators and judgments: pause, exclude (never delete), ask again.
 
 Every action writes an Event.
 """
@@ -118,7 +118,7 @@ def include(project: Project, judgments: Iterable[int], by: User) -> int:
 
 
 def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
-    """Let one more person judge a comparison."""
+    """Request one more judgment of a comparison."""
     with transaction.atomic():
         comparison = lock(comparison.pk)
         if comparison.gold_id is not None:

@@ -1,4 +1,4 @@
-"""How the work goes: pace, what is left and when it will be done, what a judgment costs."""
+"""Pace, remaining work, expected completion and cost per judgment."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta

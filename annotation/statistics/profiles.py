@@ -8,12 +8,12 @@ from annotation.statistics.habits import Speed
 from annotation.statistics.marks import Marked
 
 SPAM = 0.5
-"""From here on somebody should look at what a person does."""
+"""From this value of `spam` on, an admin should look at the judgments."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What can be said of one annotator. `spam` is from 0 to 1; `reasons` are sentences."""
+    """The figures of one annotator. `spam` is from 0 to 1; `reasons` are sentences."""
 
     annotator: Hashable
     n_votes: int

@@ -106,7 +106,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Known:
-    """What a Quality says of its people without their votes: small enough for the cache."""
+    """The weights of a Quality without its votes: small enough for the cache."""
 
     profiles: dict[Hashable, Profile]
     confusion: dict[Hashable, Floats]
@@ -212,7 +212,7 @@ class PairTable:
 
 
 def assess(votes: Iterable[Vote], ratings: Iterable[Rating] = ()) -> Quality:
-    """Everything about everybody. People with fewer than MIN_VOTES comparisons get no tests."""
+    """The profile of every annotator. People with fewer than MIN_VOTES comparisons get no tests."""
     votes, ratings = list(votes), list(ratings)
     pairs = pairs_of(votes)
     mark_tables = [MarkTable.of(marks) for marks in marks_of(ratings, pairs)]

@@ -43,7 +43,7 @@ TOO_FAST = gettext_noop("Faster than reading speed.")
 def suspicion(
     profile: Profile, skills: Sequence[tuple[Floats, float]]
 ) -> tuple[float, tuple[str, ...]]:
-    """How likely this is not the work of somebody who reads, and why, in sentences.
+    """The probability that this person does not read the responses, with the reasons as sentences.
 
     `skills`: of what they compare and of what they mark, the bootstrap of their skill and what is
     usual here.

@@ -17,7 +17,7 @@ def absolute(value: int) -> int:
 
 @register.filter
 def unbroken(text: str) -> str:
-    """The same with no line break before a per cent sign."""
+    """The same without a line break before a percent sign."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 

@@ -1,4 +1,4 @@
-"""The words that scripts say, in the language of the page: `{% phrases "js/judge.js" %}`."""
+"""The texts of scripts, in the language of the page: `{% phrases "js/judge.js" %}`."""
 
 import json
 import re
@@ -31,7 +31,7 @@ class Dense(DjangoJSONEncoder):
 
 @register.simple_tag
 def phrases(*scripts: str) -> SafeString:
-    """What these scripts say, as a block of data that static/js/judge/words.js reads.
+    """The texts of these scripts, as a block of data that static/js/judge/words.js reads.
 
     Data is never run, so no policy has to allow it. What the scripts import is counted in; a script
     that a page loads later must be named as well. An empty name counts for nothing.

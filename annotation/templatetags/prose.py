@@ -1,4 +1,4 @@
-"""What a model or a person wrote, in a template: `{{ text|markdown }}`."""
+"""Markdown by a model or a person, in a template: `{{ text|markdown }}`."""
 
 from django import template
 from django.utils.safestring import SafeString

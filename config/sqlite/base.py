@@ -1,4 +1,4 @@
-"""SQLite whose writers wait in a queue instead of asking again after ever longer pauses.
+"""SQLite whose writers wait in a queue instead of polling with growing delays.
 
 A transaction begins with BEGIN IMMEDIATE, so one writes at a time. SQLite itself has no queue: who
 finds the lock taken sleeps 1, 2, 5 … 100 ms and tries again, and under load some sleep through many

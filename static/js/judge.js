@@ -1,5 +1,5 @@
-// The ranking page's island. The form is the truth: keys and buttons only set its fields, so what a
-// browser without script would send is what this sends. Answers go through an outbox kept in this
+// The judging page's script. The form holds the answer: keys and buttons only set its fields, so a
+// browser without script sends the same. Answers go through an outbox kept in this
 // browser, each with its idempotency key, so none is lost or counted twice.
 import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
@@ -32,7 +32,7 @@ import { gettext, ngettext } from "./judge/words.js";
     box.replaceChildren(`${gettext("An answer was rejected: %(why)s", { why: sentence })} `, link);
     box.hidden = false;
     if (item.draft) store.write(DRAFT + item.uid, item.draft);
-    // Who waited for it to be taken stays here to read why it was not.
+    // A person who waits for this answer stays here to read why it was rejected.
     if (!idle && waitingForNext && form?.dataset.uid === item.uid) {
       waitingForNext = false;
       if (!form.isConnected) form = null;
@@ -53,7 +53,7 @@ import { gettext, ngettext } from "./judge/words.js";
   const shortcuts = root.dataset.shortcuts === "on";
   const leaseSeconds = Number(root.dataset.leaseSeconds);
   let form; // the comparison in view
-  let face; // what its interface asks beside a ranking: judge/interfaces.js
+  let face; // the questions in addition to a ranking: judge/interfaces.js
   let letters, axes, axis, last, selected, tie, flagging;
   let dirty = false, saving = 0, edited = false;
   let visible = 0, since = 0; // milliseconds in view
@@ -215,8 +215,8 @@ import { gettext, ngettext } from "./judge/words.js";
   // --- Drafts -------------------------------------------------------------------------------------------
   const fields = () => [...new FormData(form)].filter(([name]) => !isAside(name));
 
-  // A draft has the server's time, as this page was last told it: whatever this browser's clock says, the
-  // newer of its own and the server's is taken. Rather too late than too early: nothing typed is lost.
+  // Drafts carry the server's time, not this browser's, so that the newer of two drafts is known.
+  // In doubt the browser's draft is newer, so that nothing typed is lost.
   const clockOffset = Number(root.dataset.now) + performance.now() - (performance.getEntriesByType("navigation")[0]?.requestStart ?? 0) - Date.now();
   const draft = () => ({ at: Date.now() + clockOffset, fields: fields() });
 
@@ -356,7 +356,7 @@ import { gettext, ngettext } from "./judge/words.js";
     const began = performance.now();
     const next = ahead;
     ahead = null;
-    // Another batch, or guidelines that are new, want a page of their own around it.
+    // Another batch or new guidelines need a full page load.
     if (next?.dataset.frame === form.dataset.frame) {
       slot.replaceChildren(next);
       begin(next);
@@ -461,7 +461,8 @@ import { gettext, ngettext } from "./judge/words.js";
       since = 0;
     } else since = performance.now();
   });
-  // Somebody else may have what nothing was entered for; by its lease the server knows a page loaded anew.
+  // Release an untouched comparison. The lease in the request tells the server if the page was
+  // reloaded.
   const giveBack = (one) => navigator.sendBeacon(one.action, new URLSearchParams({ act: "release", lease: one.dataset.lease, json: "1", csrfmiddlewaretoken: token() }));
   window.addEventListener("pagehide", () => {
     if (form && !waitingForNext) {
@@ -511,8 +512,8 @@ import { gettext, ngettext } from "./judge/words.js";
   $("open-keys").addEventListener("click", () => open("keys"));
 
   const compare = makeCompare();
-  // The best two as far as they are ranked, on another axis where this one has just begun; else the
-  // response at hand and the next.
+  // The two best-ranked responses, of another axis if this one has too few ranks; otherwise the
+  // current response and the next.
   function compareWords() {
     const ranked = (key) => letters.filter((letter) => rankOf(key, letter)).sort((a, b) => rankOf(key, a) - rankOf(key, b));
     const full = [axis, ...axes].find((key) => ranked(key).length > 1);

@@ -10,7 +10,8 @@ from rlhf.training.settings import above, chosen, either, required, setting, sev
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelConfig(ModelConfig):
-    """Reward models from rankings: one that PPO climbs (train/), one that watches it (test/)."""
+    """Reward models from rankings: one that PPO optimizes (train/), one that monitors it
+    (test/)."""
 
     trunk: str = required("The model to start from: a folder, or a name on the model hub.")
     axes: tuple[str, ...] = setting(("helpfulness", "safety"), "The axes to score, a head each.")

@@ -1,4 +1,5 @@
-// After a set time of unbroken work: a gentle word, that can be put off. Five minutes away are a break.
+// A reminder after a set time of work without a break; it can be postponed. Five idle minutes
+// count as a break.
 import { $, store } from "./net.js";
 import { ngettext } from "./words.js";
 
@@ -8,7 +9,7 @@ export function remindOfBreaks(user, minutes) {
   if (!minutes) return;
   const name = `judge:at-work:${user}`;
   const banner = $("break");
-  // Pages come and go; work goes on: the clock is kept in this browser.
+  // The start of work is stored in this browser, so that it survives page loads.
   let work = store.read(name) || { began: Date.now(), seen: Date.now(), quietUntil: 0 };
 
   function touch() {

@@ -1,4 +1,4 @@
-// Two responses word by word, on demand: a dialog with both, each scrolling by itself.
+// The word comparison of two responses: a dialog with two columns that scroll separately.
 import { $ } from "./net.js";
 import { gettext } from "./words.js";
 
@@ -49,7 +49,7 @@ export function makeCompare() {
       dialog.showModal();
       before.focus();
     },
-    // A letter shows that response on the side whose turn it is; true if it was one.
+    // A letter puts its response on the side that changes next; true if the key is a letter.
     letter(letter) {
       if (!dialog.open || !texts.has(letter)) return false;
       turn.value = letter;

@@ -1,10 +1,11 @@
-// The interfaces beside the plain ranking: marks, votes on safety, pairs with strength. As on the whole page the form is the truth, and a key does what pressing the field would have done.
+// The interfaces other than plain ranking: marks, safety votes, pairs with strength. The form
+// holds the answer; a key does the same as a click on its field.
 //
 // A "step" is one question with its fields. One step is the current one and takes the keys; answering
 // it goes on to the next that has no answer. j and k move between steps without answering.
 import { gettext, ngettext } from "./words.js";
 
-// One key for each box of a list; the letters go on where the digits end.
+// One key for each check box of a list: first the digits, then letters.
 const BOX_KEYS = "123456789abcdefghijk";
 
 const inputs = (step) => [...step.querySelectorAll("input")];
@@ -18,7 +19,7 @@ export function makeInterface(form, { say, changed }) {
   const kind = form.dataset.interface;
   const ranks = kind === "rank";
   const all = [...form.querySelectorAll(".step")];
-  // Lists of boxes get their keys here: what has no script has no use for them.
+  // Key hints are added here, as a page without script has no keys.
   for (const list of all.filter((one) => one.dataset.step === "boxes"))
     inputs(list).slice(0, BOX_KEYS.length).forEach((box, at) => {
       const key = document.createElement("kbd");
@@ -30,7 +31,7 @@ export function makeInterface(form, { say, changed }) {
   const writing = form.querySelector(".writing textarea");
   let current = null;
 
-  // A question about kinds of harm is asked of what was called unsafe.
+  // Kinds of harm are asked only for unsafe responses.
   const isAsked = (step) => !step.dataset.of || [...form.elements[step.dataset.of]].some((one) => one.checked && one.value === "no");
   const asked = () => all.filter(isAsked);
   const isOpen = (step) => "required" in step.dataset && !isAnswered(step);
@@ -55,7 +56,8 @@ export function makeInterface(form, { say, changed }) {
   }
 
   function answered(step, words) {
-    // With nothing left to answer it stays, so that another key corrects it; a ranking gets its keys back.
+    // After the last question the step stays current, so that a key corrects it; a ranking gets
+    // its keys back.
     const open = step.dataset.step === "boxes" ? null : follow(step);
     go(open || (ranks && step.dataset.step !== "boxes" ? null : step), false);
     const then = open ? gettext("Now %(what)s.", { what: title(open) }) : asked().some(isOpen) ? "" : gettext("Everything is answered.");
@@ -114,14 +116,14 @@ export function makeInterface(form, { say, changed }) {
 
     begin() {
       written?.begin();
-      // What was taken back has its answers: keys correct the first.
+      // A reopened judgment has its answers, so keys correct the first step.
       if (!writing) go(asked().find(isOpen) || (ranks ? null : asked()[0]), false);
       else paint();
     },
 
     paint,
 
-    // Why it can't be sent yet, "" if it can; goes to what lacks an answer.
+    // Why the answer can't be sent yet, "" if it can; focuses the first open question.
     lacks() {
       const open = asked().find(isOpen);
       if (open) {
@@ -164,7 +166,7 @@ export function makeInterface(form, { say, changed }) {
       return field ? press(current, field) : false;
     },
 
-    // A pointer or a native key changed a field: the same as its key.
+    // A field changed by pointer or native key is handled like its shortcut.
     touched(field) {
       const step = field.closest(".step");
       if (field.name === "based_on") written.correct(field.value);
@@ -176,7 +178,7 @@ export function makeInterface(form, { say, changed }) {
       if (field === writing) { written.draw(); paint(); }
     },
 
-    // Enter while ticking boxes goes on to what is still open; true if it did.
+    // Enter in a list of check boxes goes to the next open question; true if it did.
     enter() {
       if (current?.dataset.step !== "boxes") return false;
       const next = follow(current);

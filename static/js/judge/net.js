@@ -1,11 +1,11 @@
-// What every part of the ranking page needs: a store in this browser, the cookie, and posting a form.
+// Shared by the scripts of the judging page: browser storage, the CSRF cookie, and sending a form.
 export const $ = (id) => document.getElementById(id);
 
 export const store = {
   read(name) {
     try { return JSON.parse(localStorage.getItem(name)); } catch { return null; }
   },
-  // Whether it is kept: a store may be full or forbidden.
+  // False if the storage is full or forbidden.
   write(name, value) {
     try { localStorage.setItem(name, JSON.stringify(value)); } catch { return false; }
     return true;
@@ -20,11 +20,11 @@ const cookie = (name) =>
 
 export const token = () => cookie("csrftoken") || document.querySelector("[name=csrfmiddlewaretoken]")?.value || "";
 
-// Fields of the form that are no part of what a person said.
+// Form fields that are not part of the answer.
 export const isAside = (name) => ["csrfmiddlewaretoken", "key", "seconds", "act", "guideline_version"].includes(name);
 
-// Signing in again (in another tab) changes the token: what was written down with the old one takes
-// the one that counts now.
+// Signing in again (in another tab) changes the CSRF token: a stored answer is sent with the
+// current one.
 export function post(url, body) {
   const fields = new URLSearchParams(body);
   fields.set("csrfmiddlewaretoken", token());
@@ -37,8 +37,8 @@ export function post(url, body) {
   });
 }
 
-// To a page of ours as soon as somebody answers: where nobody does, the browser would show a page of
-// its own, from which nothing comes back by itself.
+// Open a page as soon as the server answers: before that the browser would show its own error
+// page, which doesn't retry.
 let going = false;
 export async function goOnceThere(url, ask, explain) {
   if (going) return;

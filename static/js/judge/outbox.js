@@ -1,10 +1,10 @@
-// Answers on their way: kept in this browser, each with its idempotency key, until the server has said
-// what became of them. So none is lost or counted twice, whatever happens to the network, the server,
-// the session or the page.
+// The outbox: answers stay in this browser, each with its idempotency key, until the server
+// accepts or rejects them. So none is lost or counted twice if the network, the server, the
+// session or the page fails.
 import { $, isAside, post, signedOut, store } from "./net.js";
 import { gettext, ngettext } from "./words.js";
 
-// What a person said, to be read and copied: orders, then every field with something in it.
+// An answer as text to read and copy: orders, then every filled field.
 function written(item) {
   const orders = new Map();
   const lines = [];
@@ -28,13 +28,14 @@ export function makeOutbox(user, { sent, refused, drained }) {
   let flushing = false;
   let again = false; // Something changed while answers were on their way: try what was set aside once more.
   let retry = 0;
-  // Ids of answers that the server does not know as this person's: kept, shown, tried again now and
-  // then, and in nobody's way.
+  // Ids of answers that the server rejected as somebody else's: kept, shown and retried from time
+  // to time, without blocking others.
   const foreign = new Set();
 
   const items = () => store.read(name) || memory;
   const waiting = () => items().filter((item) => !foreign.has(item.id));
-  // What the store has no room for is kept by this page alone; an older list must not hide it.
+  // An answer that does not fit into the storage stays in memory; an older stored list must not
+  // hide it.
   const keep = (kept) => { memory = kept; if (!store.write(name, kept)) store.drop(name); };
 
   function trouble(sentence) {
@@ -44,8 +45,8 @@ export function makeOutbox(user, { sent, refused, drained }) {
     $("offline").hidden = false;
   }
 
-  // What stands in the way, "" if nothing does; `answer` is null where there was none. Only our own
-  // server says what it did: a proxy or a hotel's sign-in page answers 200 with a page.
+  // Why sending failed, "" if it did not; `answer` is null without a response. Status 200 is not
+  // enough: a proxy or a hotel's sign-in page answers 200 with its own page.
   function obstacle(answer, said) {
     if (answer === null) return navigator.onLine ? gettext("The server can't be reached.") : gettext("You are offline.");
     if (signedOut(answer)) return gettext("You are signed out: sign in again in another tab.");

@@ -1,11 +1,11 @@
-// What every comparison of a page has alike (marks, flags, reasons to skip) comes with the page,
-// once: a next comparison has a <template data-like> where it belongs, and `data-set` says what was
-// already answered there.
+// Parts that are equal in every comparison (marks, flags, reasons to skip) come once, with the
+// page. A next comparison has a <template data-like> in their place, whose `data-set` holds the
+// answers given so far.
 const PARTS = ["response-marks", "flags"];
 const known = new Map(); // "A response-marks" to an untouched copy
 let skips = [];
 
-// Keeps copies of what a comparison has, before anybody answers it.
+// Copies the parts of a comparison before it is answered.
 export function learn(form) {
   if (!skips.length) skips = copies(form.querySelectorAll(".skip .menu-items > *"));
   for (const response of form.querySelectorAll(".response"))

@@ -34,7 +34,7 @@ function wordsIn(element) {
 }
 
 function mark(words, shared, tag) {
-  // From the end, so that what is split off never moves what is still to be marked.
+  // From the end, so that a split never moves the words that are still to be marked.
   for (let last = words.length - 1; last >= 0; last--) {
     if (shared[last]) continue;
     let first = last;
@@ -65,7 +65,7 @@ export function changes(before, after) {
   return readable(parts.map(({ added, removed, value }) => [removed ? "out" : added ? "in" : "same", value]));
 }
 
-// Neighbouring changes with only spaces between them read as one: first all that was removed, then all
+// Adjacent changes with only spaces between them read as one: first all that was removed, then all
 // that was added.
 function readable(runs) {
   const merged = [];
@@ -85,7 +85,7 @@ function readable(runs) {
   return merged;
 }
 
-// The same as nodes to show: <del> and <ins>, so that it reads without colour too.
+// The difference as DOM nodes: <del> and <ins>, readable without color.
 export function shownChanges(before, after) {
   return changes(before, after).map(([kind, text]) => {
     if (kind === "same") return document.createTextNode(text);

@@ -1,7 +1,7 @@
-// The interface's words in this person's language. The catalogue comes with the page as data, so that
-// the content security policy stays as strict as it is; what it lacks stays English.
+// The interface's texts in this person's language. The page has the catalog as data, which the
+// content security policy allows; a missing text stays English.
 const block = document.getElementById("phrases");
-const catalogue = block ? JSON.parse(block.textContent) : {};
+const catalog = block ? JSON.parse(block.textContent) : {};
 
 const rules = new Intl.PluralRules(document.documentElement.lang || "en");
 const forms = ["zero", "one", "two", "few", "many", "other"].filter((form) =>
@@ -9,11 +9,11 @@ const forms = ["zero", "one", "two", "few", "many", "other"].filter((form) =>
 
 const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (whole, name) => values?.[name] ?? whole);
 
-// The catalogue knows a sentence by its number: annotation/templatetags/phrases.py computes the same.
+// The catalog has a number for each text: annotation/templatetags/phrases.py computes the same.
 function lookup(sentence) {
   let number = 0;
   for (let at = 0; at < sentence.length; at++) number = (number * 31 + sentence.charCodeAt(at)) % 0x1000000;
-  return catalogue[number.toString(16)];
+  return catalog[number.toString(16)];
 }
 
 export const gettext = (text, values) => fill(lookup(text) || text, values);

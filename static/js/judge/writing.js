@@ -1,4 +1,4 @@
-// The answer is a text: written from nothing, or a response corrected, with what changes beside it.
+// The interfaces for texts: an ideal answer, or a corrected response with its changes next to it.
 import { writers } from "./interfaces.js";
 import { gettext, ngettext } from "./words.js";
 
@@ -28,7 +28,7 @@ writers.push((form, changed) => {
     const before = base;
     base = letter;
     for (const one of form.querySelectorAll("[name=based_on]")) one.checked = one.value === letter;
-    // What somebody wrote is never thrown away: only an untouched copy is replaced.
+    // A text that was edited is never discarded: only an unchanged copy is replaced.
     if (!writing.value.trim() || (before && writing.value === raw(before))) writing.value = raw(letter);
     writing.focus();
     writing.setSelectionRange(0, 0);
@@ -47,7 +47,7 @@ writers.push((form, changed) => {
 
     summary: () => ngettext("%(n)s word", "%(n)s words", wordsIn(writing.value)),
 
-    // Why it can't be sent yet, "" if it can; goes to the text if that is what lacks.
+    // Why the answer can't be sent yet, "" if it can; focuses the text if it is missing.
     lacks() {
       const least = Number(writing.dataset.least), n = writing.value.trim().length;
       if (form.dataset.interface === "rewrite" && !base) return gettext("Choose the response to correct: press its letter.");
