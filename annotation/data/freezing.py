@@ -1,7 +1,8 @@
-"""Freezing a large snapshot in the background: a thread of the web server writes it, a row has the progress.
+"""Freezing a large snapshot in the background: a thread of the web server writes it, and a row
+records the progress.
 
-A small snapshot is frozen while the request waits. If the server is stopped meanwhile, the row gets
-no more signs of life and counts as failed, and nothing of the version is left.
+A small snapshot is frozen within the request. If the server stops meanwhile, the heartbeat of the
+row ends, the freezing counts as failed, and no partial version remains.
 """
 
 import logging
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 def freeze(
     project: Project, *, by: Any, batches: list[Batch] | None = None, note: str = ""
 ) -> Snapshot | Freezing:
-    """Freeze at once what is small, and start a thread for what is large.
+    """Freeze a small snapshot at once; start a thread for a large one.
 
     Returns the snapshot, or the row with the progress. Raises SnapshotError as `freeze_snapshot`
     does, and while another snapshot of this project is being written.
@@ -59,7 +60,7 @@ def freeze(
 
 
 def latest_freezing(project: Project) -> Freezing | None:
-    """The one that was started last; marked as failed if it has had no sign of life for a while."""
+    """The latest freezing, marked as failed if its heartbeat is stale."""
     last = project.freezings.first()
     if last is not None and last.is_writing and is_stale(last.beat_at, STALE_AFTER):
         unchanged = Freezing.objects.filter(pk=last.pk, state=State.WRITING, beat_at=last.beat_at)

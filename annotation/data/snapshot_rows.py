@@ -32,7 +32,7 @@ PROGRESS_EVERY = 500
 
 @dataclass
 class Tally:
-    """What is counted while the rows are written; ids and numbers, no texts."""
+    """Counts of the written rows; ids and numbers, no texts."""
 
     judgments: int = 0
     without_ranks: int = 0
@@ -60,7 +60,7 @@ class Tally:
         self._add_judgment(origin, row)
 
     def add_response_row(self, row: ResponseRow) -> None:
-        """A rating or a demonstration; a judgment counts once, whether it ranks as well or not."""
+        """Count a rating or a demonstration; each judgment counts once, with or without ranks."""
         self.response_rows[row.file] += 1
         self.prompts.add(row.row["prompt_id"])
         if row.is_first:
@@ -85,7 +85,8 @@ class Tally:
 class SnapshotRows:
     """Writes the rows of some batches of a project to the files of a folder, once.
 
-    `on_progress` is called now and then with how many judgments are written; it must not write to
+    `on_progress` is called from time to time with the number of judgments written; it must not
+    write to
     the database with this thread's connection.
     """
 

@@ -32,7 +32,7 @@ HELD_AT_MOST = 50
 def own_assignment(user: User, project: Project, uid: UUID) -> Assignment:
     """This person's own assignment in this project, or Assignment.DoesNotExist.
 
-    Rulings are no part of it: they are made and taken back on the review page.
+    Rulings are excluded: reviewers make and undo them on the review page.
     """
     assignment = own_row(user, project, uid)
     comparison = assignment.comparison
@@ -52,7 +52,7 @@ def own_row(user: User, project: Project, uid: UUID) -> Assignment:
 def next_assignment(user: User, project: Project) -> Assignment | None:
     """The comparison that this person judges now: an unanswered one, else a new one.
 
-    None when nothing is free for them. The lease starts again at its full length.
+    None when no comparison is free. The lease is renewed at its full length.
     """
     return _settled(lambda *, wait: _next(user, project, wait=wait))
 
@@ -61,58 +61,59 @@ class AllLocked(Exception):
     """Others hold the locks of all free comparisons; a place may stay free, so the search waits."""
 
 
-def _settled(look: Callable[..., Assignment | None]) -> Assignment | None:
-    """What `look` finds, each time in a transaction of its own.
+def _settled(search: Callable[..., Assignment | None]) -> Assignment | None:
+    """The result of `search`, run up to three times, each time in its own transaction.
 
-    First without waiting for anybody, so that people who ask at the same moment take different rows.
-    Locks taken on the way are released before the second, waiting look: two people who each hold
-    what the other waits for would deadlock.
+    The first search skips locked rows, so that simultaneous requests take different rows. Its
+    locks are released before the second search, which waits for locked rows, to avoid a deadlock.
     """
     wait = False
     try:
-        return look(wait=wait)
+        return search(wait=wait)
     except AllLocked:
         wait = True
     except IntegrityError:
-        # A place of what ran out for this person was freed after we had looked for what they began:
-        # looking again finds it.
+        # The place of an expired assignment became free after this person's assignments were read:
+        # the second search finds it.
         pass
     try:
-        return look(wait=wait)
+        return search(wait=wait)
     except (AllLocked, IntegrityError):
-        return look(wait=True)
+        return search(wait=True)
 
 
 def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
     with transaction.atomic():
-        member, keys = _begin(user, project)
+        member, keys = _lock_member(user, project)
         if member is not None and member.paused_at is not None:
             return None
-        leased, begun = _open(keys, project)
+        leased, expired = _open(keys, project)
         if leased:
             leased[0].lease_until = project.lease_end()
             leased[0].save(update_fields=["lease_until"])
             return leased[0]
         if member is not None and qualification.must_qualify(member, project):
-            return _qualify(user, project, member, begun, wait=wait)
-        return _take(user, project, member, begun, wait=wait)
+            return _qualify(user, project, member, expired, wait=wait)
+        return _take(user, project, member, expired, wait=wait)
 
 
 def peek_next(user: User, project: Project, current: Assignment) -> Assignment | None:
     """The comparison after `current`, leased in advance, so that a page shows it at once.
 
-    A person never holds more than two: asking again gives the same one, its lease begun again.
+    A person holds at most two leases: a repeated request gets the same comparison and renews its
+    lease.
     """
     return _settled(lambda *, wait: _peek(user, project, current, wait=wait))
 
 
 def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> Assignment | None:
     with transaction.atomic():
-        member, keys = _begin(user, project)
+        member, keys = _lock_member(user, project)
         if member is not None and member.paused_at is not None:
             return None
-        # As after every answer: then the columns of what is on the screen need not be asked for.
-        leased, begun = _open([] if keys == [current.pk] else keys, project)
+        # The usual case, after an answer: no query is needed for the columns of the current
+        # comparison.
+        leased, expired = _open([] if keys == [current.pk] else keys, project)
         for other in leased:
             if other.pk != current.pk:
                 # As in `_next`: what a page that is being left gives back is not what this one shows.
@@ -124,15 +125,14 @@ def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> A
             if chosen is None:
                 return None
             return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
-        return _take(user, project, member, begun, wait=wait)
+        return _take(user, project, member, expired, wait=wait)
 
 
 def waiting(user: User, project: Project) -> int:
-    """How many comparisons this person could be handed, what they hold included.
+    """The number of comparisons that this person could get, including current leases.
 
-    Counted as far as WAITING_COUNTED, so that asking costs the same however long the queue is. Gold
-    that will be mixed in is part of it: the number falls by one with every answer, whichever it was
-    about.
+    Counted up to WAITING_COUNTED, so that a long queue costs no more. Gold items to be mixed in
+    are included, so that the number falls by one with every answer.
     """
     member = project.own_membership
     if member is None or member.user_id != user.pk:
@@ -197,10 +197,10 @@ def release_unwanted(user: User) -> int:
     return len(unwanted)
 
 
-def _begin(user: User, project: Project) -> tuple[Membership | None, list[int]]:
-    """Who asks, and the keys of what they hold or began (in OPEN_ORDER).
+def _lock_member(user: User, project: Project) -> tuple[Membership | None, list[int]]:
+    """The membership of the person, locked, and the keys of open assignments (in OPEN_ORDER).
 
-    Two tabs of one person wait for each other here, so that both get the same comparison.
+    Two tabs of one person wait for this lock, so that both get the same comparison.
     """
     member = project.own_membership
     if (
@@ -219,7 +219,7 @@ def _skills(member: Membership | None) -> list[str]:
 
 
 def _batches(project: Project, member: Membership | None) -> list[Batch]:
-    """Open batches that this person may be given something of, the one to look in first first."""
+    """Open batches whose comparisons this person may get, in the order of the search."""
     skills, campaign = _skills(member), member.campaign if member else ""
     batches = [
         batch
@@ -231,51 +231,56 @@ def _batches(project: Project, member: Membership | None) -> list[Batch]:
     return batches
 
 
-# "leased" sorts behind "expired": every lease (two, or some more where judgments were taken back)
-# comes before the newest of what ran out.
+# "leased" sorts behind "expired": every lease (two, or more after an undo) comes before the newest
+# expired assignment.
 OPEN_ORDER = ("-state", "-leased_at", "-id")
 
 
 def _open(keys: list[int], project: Project) -> tuple[list[Assignment], list[Assignment]]:
     """A person's leases, in the order to show them, and their expired assignments."""
     leased: list[Assignment] = []
-    begun: list[Assignment] = []
+    expired: list[Assignment] = []
     if not keys:
-        return leased, begun
+        return leased, expired
     rows = Assignment.objects.filter(pk__in=keys).order_by(*OPEN_ORDER)
     for row in rows.select_related("comparison__batch", "comparison__prompt"):
         row.comparison.batch.project = project
-        (leased if row.state == State.LEASED else begun).append(row)
-    return leased[::-1], begun
+        (leased if row.state == State.LEASED else expired).append(row)
+    return leased[::-1], expired
 
 
 def _qualify(
-    user: User, project: Project, member: Membership, begun: list[Assignment], *, wait: bool
+    user: User, project: Project, member: Membership, expired: list[Assignment], *, wait: bool
 ) -> Assignment | None:
-    """The next one of the qualification round; after the last one its result, and work if passed."""
-    rounds = [assignment for assignment in begun if assignment.comparison.batch.qualification]
-    if rounds and _take_up(rounds[0]):
+    """The next comparison of the qualification round, or work once the round is passed."""
+    rounds = [assignment for assignment in expired if assignment.comparison.batch.qualification]
+    if rounds and _renew_expired(rounds[0]):
         return rounds[0]
     chosen = qualification.next_qualifying(member, project, handed_to(user))
     if chosen is not None:
         return _lease(chosen, user, project, Assignment.Drawn.RANKED, may_have_begun=True)
-    work = [assignment for assignment in begun if assignment not in rounds]
+    work = [assignment for assignment in expired if assignment not in rounds]
     if not qualification.finish_qualification(member, project):
         return None
     return _take(user, project, member, work, wait=wait)
 
 
 def _take(
-    user: User, project: Project, member: Membership | None, begun: list[Assignment], *, wait: bool
+    user: User,
+    project: Project,
+    member: Membership | None,
+    expired: list[Assignment],
+    *,
+    wait: bool,
 ) -> Assignment | None:
     if limit_reached(user, project, member):
         return None
-    begun = [assignment for assignment in begun if is_wanted(user, assignment)]
-    if begun and _take_up(begun[0]):
-        return begun[0]
+    expired = [assignment for assignment in expired if is_wanted(user, assignment)]
+    if expired and _renew_expired(expired[0]):
+        return expired[0]
     at_random = not wait and random.SystemRandom().random() < project.random_share
     drawn = Assignment.Drawn.RANDOM if at_random else Assignment.Drawn.RANKED
-    # Everybody who waits looks in the same order.
+    # All waiting searches use one order, to avoid a deadlock.
     skills = sorted(_skills(member)) if wait else _skills(member)
     queues = {
         batch: [_queue(user, batch, skill, at_random=at_random) for skill in skills]
@@ -292,21 +297,21 @@ def _take(
         if chosen is not comparison:
             comparison, drawn = chosen, Assignment.Drawn.RANKED
     comparison.batch = batch
-    return _lease(comparison, user, project, drawn, may_have_begun=bool(begun))
+    return _lease(comparison, user, project, drawn, may_have_begun=bool(expired))
 
 
-def _take_up(begun: Assignment) -> bool:
+def _renew_expired(expired: Assignment) -> bool:
     """Renew the lease of an expired assignment; False if its place is taken."""
-    if not renew(begun):
+    if not renew(expired):
         return False
     # The first one leased is shown first, also after the page is reloaded.
-    begun.leased_at = timezone.now()
-    begun.save(update_fields=["leased_at"])
+    expired.leased_at = timezone.now()
+    expired.save(update_fields=["leased_at"])
     return True
 
 
 def could_judge(member: Membership) -> QuerySet[Comparison]:
-    """What this person could be given in open batches if it had a place free, limits apart."""
+    """Comparisons of open batches that this person could get, ignoring free places and limits."""
     could = Comparison.objects.filter(
         batch__in=_batches(member.project, member), skill__in=_skills(member)
     )
@@ -323,16 +328,16 @@ def _queue(user: User, batch: Batch, skill: str, *, at_random: bool = False) -> 
 def _first_free(
     queues: Mapping[Batch, list[Queue]], locking: Locking
 ) -> tuple[Batch, Comparison] | None:
-    """The first of what this person could be given, locked, with its batch."""
+    """The first free comparison for this person, locked, with its batch."""
     unsure = []
     for batch, each in queues.items():
-        for queue in _by_turn(each) if locking == "skip" else each:
-            look = queue.first(locking, is_thorough=locking == "wait")
-            if look.head is not None:
-                return batch, look.head
-            if not look.is_sure:
+        for queue in _queues_by_head(each) if locking == "skip" else each:
+            result = queue.first(locking, is_thorough=locking == "wait")
+            if result.head is not None:
+                return batch, result.head
+            if not result.is_sure:
                 unsure.append((batch, queue))
-    # Nothing is left only if nothing is there from the start.
+    # Only a search from the start can tell that no comparison is left.
     for batch, queue in unsure:
         comparison = queue.first(locking, is_thorough=True).head
         if comparison is not None:
@@ -340,8 +345,8 @@ def _first_free(
     return None
 
 
-def _by_turn(queues: list[Queue]) -> list[Queue]:
-    """The queues of one batch in the order in which to look: their heads compared."""
+def _queues_by_head(queues: list[Queue]) -> list[Queue]:
+    """The queues of one batch in the order of their first comparisons."""
     if len(queues) == 1:
         return queues
     heads, unsure = [], []
@@ -358,11 +363,11 @@ def _by_turn(queues: list[Queue]) -> list[Queue]:
 def _lease(
     comparison: Comparison, user: User, project: Project, drawn: str, *, may_have_begun: bool
 ) -> Assignment:
-    """Under the comparison's lock: hand it to this person, its responses in an order of their own."""
+    """Lease a locked comparison to this person, with a random order of its responses."""
     count(comparison, taken=1)
     assignment = None
     if may_have_begun:
-        # What ran out once keeps its row: what was drafted then refers to the order shown then.
+        # An expired assignment keeps its row, as its draft refers to the order that was shown.
         assignment = Assignment.objects.filter(comparison=comparison, annotator=user).first()
     if assignment is None:
         order = [response.pk for response in comparison.ordered_responses()]

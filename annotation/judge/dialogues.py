@@ -1,7 +1,8 @@
-"""Live dialogues (Bai et al. 2022, section 2): a person writes, a policy answers twice, one goes on.
+"""Live dialogues (Bai et al. 2022, section 2): the policy answers each message twice, and the
+chosen answer continues.
 
 A choice becomes an ordinary comparison with two responses and a judgment, through
-the one door (`submit_judgment`), so everything downstream reads it without knowing of dialogues.
+`submit_judgment`, so other code needs no knowledge of dialogues.
 """
 
 import random
@@ -43,14 +44,14 @@ CURRENT = (State.WRITING, State.READY, State.FAILED)
 
 MAX_MESSAGE = 4_000
 STALE_AFTER = timedelta(seconds=15)
-"""A turn whose thread has given no sign of life for so long is not being written any more."""
+"""A turn without a heartbeat for this long counts as interrupted."""
 INTERRUPTED = gettext_noop("Generation was interrupted. Your message is saved: retry.")
 
 # --- Acts of an annotator --------------------------------------------------------------------------
 
 
 def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False) -> Dialogue:
-    """A dialogue in this campaign: the one that this person has not ended, else a new one."""
+    """This person's open dialogue in the campaign, else a new one."""
     _check_open(campaign)
     with transaction.atomic():
         DialogueCampaign.objects.select_for_update().get(pk=campaign.pk)
@@ -64,7 +65,7 @@ def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False)
 
 
 def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
-    """The next message; two answers to it are written from now on. The same key is the same turn."""
+    """Add a message and start writing its two answers. A repeated key gets the same turn."""
     text = storable(text.replace("\r\n", "\n")).strip()
     if (earlier := Turn.objects.filter(key=key).first()) is not None:
         return _same(earlier, dialogue, text)
@@ -91,7 +92,7 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
     try:
         with transaction.atomic():
             dialogue = _locked(dialogue)
-            # The same message may have come twice, and the other one was faster.
+            # The same message may have arrived twice at once.
             if (earlier := Turn.objects.filter(key=key).first()) is not None:
                 return _same(earlier, dialogue, text)
             turns = list(dialogue.turns.exclude(state=State.WITHDRAWN))
@@ -131,10 +132,9 @@ def why_over(dialogue: Dialogue, turns: Sequence[Turn]) -> str:
 
 
 def ask_again(dialogue: Dialogue) -> Turn:
-    """Have the current message answered again, after writing failed or was interrupted.
+    """Retry the answers to the current message after a failure or an interruption.
 
-    It takes the failed turn's place as a turn of its own, so that it counts against the rate as
-    any message does: each costs two answers.
+    The retry is a new turn in place of the failed one, so that it counts against the rate limit.
     """
     _check_material(dialogue.annotator, dialogue.campaign)
     serving = candidates().serving(dialogue.campaign)
@@ -161,10 +161,10 @@ def ask_again(dialogue: Dialogue) -> Turn:
 
 
 def choose(dialogue: Dialogue, answer: Mapping[str, Any], *, number: int, key: UUID) -> Judgment:
-    """Say which answer is better; it (or in a red-team campaign the more harmful one) goes on.
+    """Store which answer is better; it (in a red-team campaign the more harmful one) continues.
 
     `answer` names the two answers by letter, with all that the campaign's protocol
-    asks. DialogueError or JudgmentError if it makes no sense; the same key with the same answer
+    asks. DialogueError or JudgmentError if it is invalid; a repeated key with the same answer
     changes nothing.
     """
     with transaction.atomic():
@@ -182,7 +182,10 @@ def choose(dialogue: Dialogue, answer: Mapping[str, Any], *, number: int, key: U
         if assignment.judgment_id != judgment.pk:
             raise DialogueError(_("You undid this choice; reload the page, then choose again."))
         if turn.state == State.READY:
-            turn.state, turn.went_on = State.CHOSEN, _goes_on(dialogue, ids, judgment.ranks)
+            turn.state, turn.went_on = (
+                State.CHOSEN,
+                _answer_that_continues(dialogue, ids, judgment.ranks),
+            )
             turn.save(update_fields=["state", "went_on", "comparison"])
     return judgment
 
@@ -228,7 +231,7 @@ def keep_draft(dialogue: Dialogue, text: str) -> None:
 
 
 def current(dialogue: Dialogue) -> Turn | None:
-    """The turn that waits for answers or for a choice. One that nobody writes any more has failed."""
+    """The turn that waits for answers or a choice. An interrupted turn is marked as failed."""
     turn = dialogue.turns.filter(state__in=CURRENT).last()
     if turn is not None and turn.state == State.WRITING and is_stale(turn.beat_at, STALE_AFTER):
         failed = Turn.objects.filter(pk=turn.pk, state=State.WRITING, claim=turn.claim)
@@ -294,13 +297,13 @@ def _withdraw(turn: Turn) -> None:
     turn.state, turn.claim, turn.partial = State.WITHDRAWN, uuid4(), []
     turn.save(update_fields=["state", "claim", "partial"])
     if turn.comparison is not None:
-        # Chosen once, then taken back: its place in the batch goes too.
+        # After an undone choice the place in the batch is removed too.
         skip(turn.comparison.assignments.get(annotator=turn.dialogue.annotator), "taken back")
         Comparison.objects.filter(pk=turn.comparison.pk).update(needed=0, is_free=False)
 
 
 def _assignment(dialogue: Dialogue, turn: Turn) -> Assignment:
-    """The turn as an ordinary comparison, handed to the person who wrote it."""
+    """The turn as an ordinary comparison, assigned to its author."""
     if turn.comparison is not None:
         return turn.comparison.assignments.get(annotator=dialogue.annotator)
     campaign = dialogue.campaign
@@ -320,7 +323,7 @@ def _assignment(dialogue: Dialogue, turn: Turn) -> Assignment:
             "split": Prompt.split_for(content_hash(messages[:1])),
         },
     )
-    # What comes after the campaign was closed is kept as an extra, as everywhere.
+    # A choice after the campaign was closed is kept as an extra, like any late judgment.
     in_time = campaign.batch.state == Batch.State.OPEN
     turn.comparison = Comparison.objects.create(
         batch=campaign.batch,
@@ -350,7 +353,7 @@ def _assignment(dialogue: Dialogue, turn: Turn) -> Assignment:
     )
 
 
-def _goes_on(
+def _answer_that_continues(
     dialogue: Dialogue, ids: Mapping[str, str], ranks: Mapping[str, Mapping[str, int]]
 ) -> str:
     campaign = dialogue.campaign

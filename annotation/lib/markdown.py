@@ -1,7 +1,7 @@
 """Text that a model or a stranger wrote, made safe to show: the only place that marks HTML as safe.
 
 Markdown goes through markdown-it with HTML and images off and then through an allow-list (nh3), so
-either alone would do.
+that either alone is sufficient.
 """
 
 import re
@@ -12,17 +12,17 @@ from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-# Beyond this Markdown is not read as such: parsing is slower than linear on texts made to be slow.
+# Longer texts are shown without Markdown: an adversarial text makes the parser slower than linear.
 MAX_MARKDOWN = 20_000
 
-# Control characters have no business in prose and could hide text; what is left out stays visible.
+# Control characters could hide text; each is replaced by a visible character.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 TAGS = {
     *("p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a"),
     *("h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
 }
-# Every block finds its own direction, so that one right-to-left paragraph turns nothing else around.
+# Each block has its own text direction, so that a right-to-left paragraph affects no other block.
 BLOCKS = ("p", "blockquote", "ul", "ol", "li", "h3", "h4", "h5", "h6", "th", "td")
 
 _parser = (
@@ -33,7 +33,7 @@ _parser = (
 
 
 def render_markdown(text: str, *, below: int = 3) -> SafeString:
-    """Markdown as HTML that runs nothing, loads nothing and says nothing about who reads it.
+    """Markdown as HTML without scripts, remote content or referrers.
 
     Its first headings come one level below the page's headings of level `below`.
     """
@@ -53,7 +53,7 @@ def render_markdown(text: str, *, below: int = 3) -> SafeString:
         set_tag_attribute_values={
             "a": {"target": "_blank"},
             **{tag: {"dir": "auto"} for tag in BLOCKS},
-            # What is too wide scrolls sideways by itself, so the keyboard must reach it.
+            # Wide blocks scroll horizontally, so the keyboard must reach them.
             "table": {"tabindex": "0"},
             "pre": {"dir": "auto", "tabindex": "0"},
         },

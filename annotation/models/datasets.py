@@ -43,12 +43,12 @@ class Snapshot(models.Model):
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return Path(settings.SNAPSHOTS_DIR) / str(self.uid)
 
 
 class Freezing(models.Model):
-    """A snapshot too large to wait for, while a thread of the web server writes it."""
+    """The progress of a large snapshot that a thread of the web server writes."""
 
     class State(models.TextChoices):
         WRITING = "writing"

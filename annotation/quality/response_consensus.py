@@ -1,4 +1,4 @@
-"""What several people's marks and votes on safety amount to, for each response of one comparison."""
+"""The consensus of marks and safety votes, for each response of one comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ class ResponseConsensus:
     """The consensus on one response, judged by itself."""
 
     marks: dict[str, MarkConsensus]
-    """By mark, and the vote on safety."""
+    """By attribute, and for the safety vote."""
     harms: dict[str, float]
-    """Of those who call it unsafe, weighted by their skill in that: the share that names each kind."""
+    """By kind of harm: the share of the unsafe votes that name it, weighted by skill."""
 
     @property
     def main_harms(self) -> list[str]:
-        """The kinds that more than half of them name."""
+        """The kinds of harm that more than half of the unsafe votes name."""
         return [kind for kind, share in self.harms.items() if share > 0.5]
 
 
@@ -29,7 +29,7 @@ def consensus_on_responses(
 ) -> list[ResponseConsensus]:
     """The consensus on each response (`keys`: their ids) of one comparison, in that order.
 
-    `votes` are those on this comparison: annotator, marks, votes on safety.
+    `votes` are (annotator, marks, safety votes) of this comparison.
     """
     marks_by_voter = [
         (voter, marks_by_place(keys, ratings, safety)) for voter, ratings, safety in votes

@@ -1,4 +1,4 @@
-"""What one person does whatever the responses say: places, lengths, ties, patterns, speed."""
+"""Habits that don't depend on the responses' content: position, length, ties, patterns, speed."""
 
 import math
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ OUTLIER = 3.5
 
 @dataclass(frozen=True)
 class Speed:
-    """Characters a second (median over comparisons) and how far that lies from the others' median."""
+    """Characters a second (median over comparisons) and its distance from the others' median."""
 
     median_seconds: float | None = None
     characters_a_second: float | None = None
@@ -42,7 +42,7 @@ class Speed:
 def gap_to_others(
     pairs: Pairs, did: npt.NDArray[np.bool_], counts: npt.NDArray[np.bool_]
 ) -> tuple[Floats, Floats]:
-    """Per row that counts: what this person did less the share of the others who did, and that share.
+    """For each row that counts: this person's 0 or 1 minus the share of the others, and that share.
 
     NaN where no label of somebody else counts on that pair.
     """
@@ -55,28 +55,36 @@ def gap_to_others(
 
 
 def repeated_patterns(votes: list[Vote]) -> dict[Hashable, Habit]:
-    """Per person: of rankings with the same ranks, how many had them at the same places.
+    """For each person: how many rankings with the same ranks have them at the same positions.
 
     As the shown order is drawn each time, every arrangement of the same ranks is equally likely:
-    1, 2, 3 as likely as 3, 1, 2. All-tied rankings have one arrangement and say nothing here. Axes
-    hang together, so each is tested by itself: the surest one counts, its p multiplied by the number of axes.
+    1, 2, 3 as likely as 3, 1, 2. All-tied rankings have one arrangement and are left out. Axes are
+    correlated, so each is tested separately: the most significant one counts, its p multiplied by
+    the number of axes.
     """
     seen: dict[tuple[Hashable, str], list[tuple[int | None, ...]]] = defaultdict(list)
     for vote in votes:
         if len(set(vote.ranks)) > 1:
             seen[vote.annotator, vote.axis].append(vote.ranks)
-    of_axes: dict[Hashable, list[Habit]] = defaultdict(list)
-    for (who, _), patterns in seen.items():
-        commonest, n = Counter(patterns).most_common(1)[0]
-        alike = sum(Counter(ranks) == Counter(commonest) for ranks in patterns)
-        if alike >= max(MIN_VOTES, len(patterns) / 2):
-            places = _arrangements(commonest)
-            p = min(1.0, places * binomial_tail(n, alike, 1 / places))
-            of_axes[who].append(Habit(n / alike, 1 / places, alike, None, p))
-    surest = {who: min(habits, key=lambda habit: habit.p or 0.0) for who, habits in of_axes.items()}
+    habits_by_annotator: dict[Hashable, list[Habit]] = defaultdict(list)
+    for (annotator, _), patterns in seen.items():
+        most_common, n = Counter(patterns).most_common(1)[0]
+        n_same_ranks = sum(Counter(ranks) == Counter(most_common) for ranks in patterns)
+        if n_same_ranks >= max(MIN_VOTES, len(patterns) / 2):
+            places = _arrangements(most_common)
+            p = min(1.0, places * binomial_tail(n, n_same_ranks, 1 / places))
+            habits_by_annotator[annotator].append(
+                Habit(n / n_same_ranks, 1 / places, n_same_ranks, None, p)
+            )
+    most_significant = {
+        annotator: min(habits, key=lambda habit: habit.p or 0.0)
+        for annotator, habits in habits_by_annotator.items()
+    }
     return {
-        who: replace(habit, p=min(1.0, (habit.p or 0.0) * len(of_axes[who])))
-        for who, habit in surest.items()
+        annotator: replace(
+            habit, p=min(1.0, (habit.p or 0.0) * len(habits_by_annotator[annotator]))
+        )
+        for annotator, habit in most_significant.items()
     }
 
 
@@ -94,24 +102,27 @@ def reading_speeds(votes: list[Vote | Rating], people: list[Hashable]) -> dict[H
             rate = sum(vote.lengths) / vote.seconds
             timed[vote.annotator][vote.comparison] = (vote.seconds, rate)
     rates = {
-        who: math.log(max(median(rate for _, rate in by_comparison.values()), 1e-6))
-        for who, by_comparison in timed.items()
+        annotator: math.log(max(median(rate for _, rate in by_comparison.values()), 1e-6))
+        for annotator, by_comparison in timed.items()
         if len(by_comparison) >= MIN_VOTES
     }
     scores: dict[Hashable, float] = {}
     if len(rates) >= 4:
         middle = median(rates.values())
         spread = median(abs(rate - middle) for rate in rates.values())
-        # People never differ by less than a tenth or so: a tight team has no outliers by a hair.
-        scores = {who: 0.6745 * (rate - middle) / max(spread, 0.1) for who, rate in rates.items()}
+        # A lower limit of the spread: in a homogeneous team small differences are no outliers.
+        scores = {
+            annotator: 0.6745 * (rate - middle) / max(spread, 0.1)
+            for annotator, rate in rates.items()
+        }
     return {
-        who: Speed(
-            median(seconds for seconds, _ in timed[who].values()),
-            median(rate for _, rate in timed[who].values()),
-            scores.get(who),
-            len(timed[who]),
+        annotator: Speed(
+            median(seconds for seconds, _ in timed[annotator].values()),
+            median(rate for _, rate in timed[annotator].values()),
+            scores.get(annotator),
+            len(timed[annotator]),
         )
-        if who in timed
+        if annotator in timed
         else Speed()
-        for who in people
+        for annotator in people
     }

@@ -1,4 +1,4 @@
-"""What can be said of one annotator."""
+"""The figures of one annotator."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Profile:
     reasons: tuple[str, ...] = ()
     marks: tuple[Marked, ...] = ()
     constant: Habit = NO_HABIT
-    """Of the habits of giving one mark: the surest, p times the number of things marked."""
+    """The most significant habit of giving one mark; p is times the number of measures."""
 
     @property
     def is_suspect(self) -> bool:
