@@ -60,7 +60,7 @@ class LearningScoresSerializer(serializers.Serializer[Any]):
 class FormRefusalSerializer(serializers.Serializer[Any]):
     detail = serializers.DictField(
         child=serializers.ListField(child=serializers.CharField()),
-        help_text="What does not fit, by field; `__all__` is about several together.",
+        help_text="Errors by field; `__all__` has those that concern several fields.",
     )
 
 
@@ -124,9 +124,9 @@ def assignment_batch(request: Request, slug: str, pk: int) -> Response:
 )
 @api_view(["PUT"])
 def assignment_scores(request: Request, slug: str, pk: int) -> Response:
-    """Say which of a batch's comparisons would teach most: where reward models disagree, say.
+    """Score a batch's comparisons, for example by the disagreement of reward models.
 
-    Where priorities are equal the higher is handed out sooner; what is drawn at random is not touched.
+    At equal priority a higher score is handed out first; random draws are not affected.
     """
     project = project_for(request.user, slug, CAN_RUN)
     batch = get_object_or_404(Batch, project=project, pk=pk)

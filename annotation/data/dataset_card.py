@@ -185,7 +185,7 @@ def _parts(counts: dict[str, Any]) -> list[str]:
 
 
 def _collection(snapshot: Snapshot) -> list[str]:
-    """How the judgments were made: of those made here, and of those imported."""
+    """How the judgments were made: those of this project, and imported ones."""
     counts, sentences = snapshot.counts, []
     if counts["annotators"] or counts["simulated_annotators"]:
         sentences.append(
@@ -222,7 +222,7 @@ def _collection(snapshot: Snapshot) -> list[str]:
 
 
 def _task(interface: str, protocol: Protocol) -> str:
-    """What one protocol asked of annotators, in words."""
+    """The questions of one protocol, as a sentence."""
     parts = [TASKS[interface]]
     scale = protocol.scale
     if interface in (PAIR, DIALOGUE) and (len(scale.levels) > 1 or scale.tie):

@@ -304,7 +304,7 @@ def _renew_expired(expired: Assignment) -> bool:
     """Renew the lease of an expired assignment; False if its place is taken."""
     if not renew(expired):
         return False
-    # The first one leased is shown first, also after the page is reloaded.
+    # The earliest lease is shown first, also after a reload.
     expired.leased_at = timezone.now()
     expired.save(update_fields=["leased_at"])
     return True

@@ -1,6 +1,6 @@
-"""What people rank and what they said: the nouns of docs/walk.md, each with its queryset.
+"""The models of annotation, by the nouns of docs/walk.md, each with its queryset.
 
-Nothing here knows of rounds, weights or torch: `Response.source` is a plain label.
+They do not depend on rounds, weights or torch: `Response.source` is a plain label.
 """
 
 from annotation.models.comparisons import Batch, Comparison, GoldItem, Response, Upload

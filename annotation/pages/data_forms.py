@@ -24,7 +24,7 @@ NO_CHOICE = {"invalid_choice": f"“%(value)s” is none of the choices, {NOT_FI
 class PromptFilterForm(forms.Form):
     """Filters of the list of prompts, from the query string.
 
-    What is wrong with one filter is said; the others hold (`cleaned_data` has them).
+    An invalid filter shows its error; the others apply (`cleaned_data` has them).
     """
 
     q = forms.CharField(
@@ -49,7 +49,7 @@ class PromptFilterForm(forms.Form):
             ("unknown", "not known"),
         ],
     )
-    # Typed, because a project may have thousands; the page suggests the most frequent.
+    # A text field, because a project may have thousands; the page suggests the most frequent.
     category = forms.CharField(
         required=False,
         strip=False,
@@ -145,7 +145,7 @@ class ImportForm(forms.Form):
 
 
 class FreezeForm(forms.Form):
-    """Which batches go into a snapshot, and a line on why.
+    """The batches of a snapshot, and a note.
 
     No batch means all of them, unless the form had them to choose from (`choosing`).
     """

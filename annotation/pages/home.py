@@ -1,4 +1,4 @@
-"""The first page after signing in: what one can do next in each project."""
+"""The first page after signing in: the next step in each project."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _card(user: User, membership: Membership) -> dict[str, Any]:
-    """What this person can do next in one project."""
+    """The next step of this person in one project."""
     project, role = membership.project, membership.role
     open_batches = list(project.batches.filter(state=Batch.State.OPEN, qualification=None)[:3])
     return {

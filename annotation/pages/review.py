@@ -180,7 +180,7 @@ def _filter(reason: str) -> str:
 
 
 def _seen(votes: list[Judgment]) -> str:
-    """Which votes a page shows, in their order: a choice names one by its number."""
+    """The votes of a page in order; a choice names a vote by its number."""
     return "-".join(str(vote.pk) for vote in votes)
 
 
@@ -379,5 +379,5 @@ def _reasons(case: ReviewCase) -> list[str]:
 
 
 def _ground(case: ReviewCase) -> str:
-    """Why it was decided so; nothing while it is open."""
+    """The ground of the decision; empty while the case is open."""
     return gettext(ReviewCase.GROUNDS[case.ground]) if case.ground in ReviewCase.GROUNDS else ""

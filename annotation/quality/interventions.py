@@ -30,10 +30,7 @@ class QualityError(Exception):
 
 
 def pause(membership: Membership, by: User, reason: str) -> None:
-    """Hand out nothing more to this person.
-
-    Their open assignments are released; a judgment that they still send counts.
-    """
+    """Stop assigning work to this person and release their leases; a late judgment counts."""
     reason = reason.strip()[:MAX_REASON]
     if not reason:
         raise QualityError(gettext("Give a reason: the annotator sees it."))
@@ -101,7 +98,7 @@ def _free_place(assignment: Assignment) -> None:
 
 
 def include(project: Project, judgments: Iterable[int], by: User) -> int:
-    """Undo an exclusion; of how many. A place that was given to somebody else stays theirs."""
+    """Undo exclusions; returns their number. A place that somebody else took stays theirs."""
     with transaction.atomic():
         rows = Judgment.objects.of_project(project).filter(
             pk__in=set(judgments), excluded_at__isnull=False
@@ -131,7 +128,7 @@ def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
                 gettext("“%(batch)s” is closed; open it to request another judgment.")
                 % {"batch": batch}
             )
-        # One more than the places taken: if a place is still free, somebody is being asked already.
+        # One more than the places taken: a place that is still free is already a request.
         comparison.needed = max(comparison.needed, comparison.taken + 1)
         comparison.save(update_fields=["needed"])
         count(comparison)

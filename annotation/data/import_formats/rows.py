@@ -39,7 +39,7 @@ KNOWN_COLUMNS = {
     "priority",
 }
 
-# The header of the CSV of annotation/data/downloads.py: made to be read, not to be imported.
+# The header of the CSV of annotation/data/downloads.py: for people to read, not for import.
 OWN_CSV_COLUMNS = ["prompt", "chosen", "rejected", "prompt_id", "annotator", "weight"]
 
 # One limit for the whole process: two files may be read at the same moment.
