@@ -33,8 +33,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if not _is_for_api(request):
         return defaults.server_error(request)
     detail = (
-        "Something broke on our side. Send it again, with the same key where it has one; if it "
-        "happens again, tell the operator what you sent and when: the server's log has the reason."
+        "Something went wrong on the server. Send the request again, with the same key if it has "
+        "one. If it fails again, tell the operator what you sent and when: the server's log has the "
+        "reason."
     )
     return JsonResponse({"detail": detail}, status=500)
 

@@ -34,12 +34,14 @@ FORMS: dict[str, tuple[type[BaseForm], ...]] = {
 """The forms of each page, by the name of its URL."""
 
 IN_TEMPLATES = {
-    "licence": gettext_noop("Licence"),
+    "give_verdict:note": gettext_noop("Reason"),
+    "licence": gettext_noop("License"),
     "note": gettext_noop("Why"),
+    "quality_person:reason": gettext_noop("Reason"),
     "reason": gettext_noop("Why?"),
-    "review_case:note": gettext_noop("In your words"),
+    "review_case:note": gettext_noop("Comment"),
     "rewrite": gettext_noop("A better answer"),
-    "rows": gettext_noop("or rows"),
+    "rows": gettext_noop("or rows as text"),
     "skip_other": gettext_noop("Another reason"),
     "text": gettext_noop("Your message"),
 }

@@ -400,7 +400,7 @@ def test_a_chosen_language_speaks_everywhere_even_in_what_scripts_say(
     )
     context.set_offline(True)
     expect(watched.locator("#offline")).to_have_text(
-        "Sie sind offline. Was Sie tun, wird in diesem Browser aufgehoben."
+        "Sie sind offline. Ihre Arbeit ist in diesem Browser gesichert."
     )
     press(watched, "ab0")
     press(watched, ["Enter"])

@@ -201,7 +201,7 @@ def test_an_admin_has_a_batch_made_by_hand_scored_and_sees_what_became_of_it(
     page = f"/projects/{project.slug}/rounds/selection/"
     client.force_login(grace)
     before = client.get(page).content.decode()
-    assert "No reward model here has several members" in before
+    assert "No reward model has several members" in before
     assert "disabled" in before.split('<form class="form section"')[1].split("</form>")[0]
     client.post(page)
     assert not Job.objects.filter(stage="selection").exists(), (
@@ -249,8 +249,8 @@ def test_the_projects_page_says_what_decides_to_those_who_do_not_judge_blind(
     client.force_login(member(project, "someone", role))
     page = client.get(f"/projects/{project.slug}/").content.decode()
     assert ("round 3 reward model" in page) == sees
-    assert ("1 of the 12 waiting" in page) == sees
-    assert ("10 % are drawn at random" in page) == sees
+    assert ("1 of 12 waiting comparisons are scored" in page) == sees
+    assert ("10 % are sampled at random" in page) == sees
 
 
 def test_selection_reads_what_the_web_side_wrote(project, waiting, tmp_path):

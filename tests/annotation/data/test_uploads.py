@@ -11,7 +11,7 @@ from annotation.data.uploads import MAX_ROWS, add_rows, make_batch
 from annotation.judge.assignment import next_assignment
 from annotation.models import Batch, Comparison, Event, Prompt, Response, Upload
 from annotation.tokens import create_token
-from tests.annotation.judge.test_gold import items as gold_items
+from tests.annotation.gold_rows import gold_rows
 from tests.factories import BatchFactory, PromptFactory, judged
 from tests.rlhf.machine import real_transactions
 
@@ -239,12 +239,12 @@ def test_gold_is_mixed_into_what_is_added_later(ask, made, grace, project):
 
     project.gold_every = 4
     project.save()
-    add_gold_items(project, gold_items(3), grace)
+    add_gold_items(project, gold_rows(3), grace)
     ask(grace, f"{made}comparisons/", rows_body(*(row(n) for n in range(100, 104))))
     ask(grace, f"{made}open/", method="post")
     batch = Batch.objects.get()
     assert batch.comparisons.filter(gold__isnull=False).count() == 3
-    add_gold_items(project, gold_items(5), grace)
+    add_gold_items(project, gold_rows(5), grace)
     ask(grace, f"{made}comparisons/", rows_body(row(200)))
     assert batch.comparisons.filter(gold__isnull=False).count() == 5
     assert ask(grace, made).json()["comparisons"] == 5, "gold is no work"
