@@ -241,7 +241,7 @@ def test_a_skipped_comparison_goes_to_another_annotator(handed, project, ada, be
 
 
 def test_skipping_needs_a_reason_and_can_be_taken_back(handed):
-    with pytest.raises(JudgmentError, match="why"):
+    with pytest.raises(JudgmentError, match="Give a short reason for skipping"):
         skip(handed, "  ")
     skip(handed, "not my language")
     reopen(handed)
