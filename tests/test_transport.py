@@ -65,14 +65,12 @@ def test_messages_come_in_the_order_in_which_they_were_sent(connect):
 
 
 def test_one_queue_does_not_see_the_messages_of_another(connect):
-    # kombu binds a queue once per process: names that no other test of the process has bound in
-    # the folder of its own.
     with connect() as connection:
-        connection.SimpleQueue("gpu of this test").put("for the gpu")
-        other = connection.SimpleQueue("default of this test")
+        connection.SimpleQueue("first_of_two").put("for the gpu")
+        other = connection.SimpleQueue("second_of_two")
         with pytest.raises(other.Empty):
             other.get(block=False)
-        assert connection.SimpleQueue("gpu of this test").get(block=False).payload == "for the gpu"
+        assert connection.SimpleQueue("first_of_two").get(block=False).payload == "for the gpu"
 
 
 def test_a_message_that_is_still_being_written_is_not_read(connect, tmp_path):
