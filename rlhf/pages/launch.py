@@ -43,6 +43,11 @@ def launch(request: HttpRequest, project: Project) -> HttpResponse:
     if 0 <= wanted < number:  # the second of two clicks
         messages.info(request, f"Round {wanted} is already launched.")
         return redirect("round", project.slug, wanted)
+    if "act" in request.POST:
+        # A page from before the settings were in groups: its "Check again" has this address too, and
+        # its settings have other names, so that a launch would use the defaults in their place.
+        messages.warning(request, "This page was outdated: check the settings, then launch again.")
+        return _preflight_page(request, project, form, config)
     if form.is_valid():
         try:
             job = rounds.open_round(

@@ -83,6 +83,16 @@ def test_checking_again_launches_nothing(client, ready, grace):
     assert not Round.objects.filter(project=ready, number=1).exists()
 
 
+@pytest.mark.parametrize("act", ["check", "launch"])
+def test_a_page_that_was_open_during_an_update_launches_nothing(client, ready, grace, act):
+    """Its settings have other names, and its check has the address of the launch."""
+    client.force_login(grace)
+    sent = launch_form(client, ready) | {"acknowledged": warnings(ready), "act": act}
+    answer = client.post(reverse("launch", args=[ready.slug]), sent)
+    assert "This page was outdated" in text_of(answer)
+    assert not Round.objects.filter(project=ready, number=1).exists()
+
+
 def test_what_differs_from_the_last_round_is_marked_before_launch(client, ready, grace):
     config = default_config(ready)
     config["ppo"]["steps"] = 99
