@@ -24,6 +24,7 @@ from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.score_summary import group_by_temperature, summarize
 from rlhf.training.settings import load
+from rlhf.training.truncation import Truncation
 
 OPPONENTS = ("base", "previous")
 
@@ -130,6 +131,7 @@ def sample_rows(
             generator=generator,
             batch_size=config.batch_size,
             on_batch=report_progress,
+            truncation=Truncation.of(config),
         )
         rows += [
             {

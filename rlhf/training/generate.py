@@ -18,6 +18,7 @@ from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_progress, write_result
 from rlhf.training.settings import load
+from rlhf.training.truncation import Truncation
 
 ATTEMPTS = 3
 """Sampling is repeated up to this many times for prompts with too few distinct responses; then
@@ -119,6 +120,7 @@ def sample_distinct(
             generator=generator,
             batch_size=config.batch_size,
             on_batch=report_progress,
+            truncation=Truncation.of(config),
         )
         for i, responses in zip(waiting, sampled, strict=True):
             n_tokens += sum(len(response.tokens) for response in responses)

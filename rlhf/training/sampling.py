@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rlhf.training import decoding, forward_pass
+from rlhf.training.truncation import Truncation
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Sampled:
     tokens: list[int]
     """The sampled token ids; the last one is the stop token if `finished`."""
     logprobs: list[float]
-    """log p of each token in nats, at the temperature sampled with."""
+    """log p of each token in nats, under the distribution that it was drawn from."""
     finished: bool
     """Whether a stop token was sampled before the token budget ran out."""
     values: list[float] | None = None
@@ -47,6 +48,7 @@ def sample(
     on_batch: Callable[[int], None] | None = None,
     value_of: Callable[[Tensor], Tensor] | None = None,
     share: slice | None = None,
+    truncation: Truncation | None = None,
 ) -> list[list[Sampled]]:
     """`k` responses to each prompt (token ids), in the order of `prompts`.
 
@@ -57,7 +59,7 @@ def sample(
     log-probabilities those of another policy. `value_of` maps hidden states (rows, H) to values
     (rows,), which saves another pass over the responses. `share` selects the prompts to answer (the
     other lists stay empty): each of several processes takes its own, and draws what a single
-    process would.
+    process would. `truncation` leaves unlikely tokens out; None draws from the whole vocabulary.
     """
     numbers = torch.rand(
         (len(prompts), k, max_new_tokens),
@@ -80,6 +82,7 @@ def sample(
             pad_id=pad_id,
             numbers=numbers[chunk].flatten(0, 1),
             value_of=value_of,
+            truncation=truncation,
         )
         for position, i in enumerate(chunk):
             results[i] = rows[position * k : (position + 1) * k]
@@ -100,6 +103,7 @@ def _sample_batch(
     pad_id: int,
     numbers: Tensor,
     value_of: Callable[[Tensor], Tensor] | None,
+    truncation: Truncation | None,
 ) -> list[Sampled]:
     device = numbers.device
     n = len(prompts) * k
@@ -122,6 +126,8 @@ def _sample_batch(
     check_every = 1 if device.type == "cpu" else 8
     for step in range(max_new_tokens):
         scaled = torch.log_softmax(forward_pass.logits(model, hidden).float() / temperature, dim=-1)
+        if truncation is not None:
+            scaled = truncation.apply(scaled)
         drawn = _draw(scaled, numbers[row, step])
         tokens[row, step] = torch.where(alive, drawn, pad_id)
         logprobs[row, step] = scaled.gather(1, drawn[:, None])[:, 0] * alive

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from rlhf.training.configs.shared import MOST_SAMPLES, ModelConfig, long_prompts_setting
+from rlhf.training.configs.shared import (
+    MOST_SAMPLES,
+    ModelConfig,
+    long_prompts_setting,
+    min_p_setting,
+    top_k_setting,
+    top_p_setting,
+)
 from rlhf.training.settings import given, required, setting
 
 
@@ -16,6 +23,9 @@ class EvaluateConfig(ModelConfig):
     samples_per_prompt: int = setting(
         3, "Samples per prompt and temperature.", minimum=1, maximum=MOST_SAMPLES
     )
+    top_k: int = top_k_setting()
+    top_p: float = top_p_setting()
+    min_p: float = min_p_setting()
     long_prompts: str = long_prompts_setting()
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     safety_threshold: float = setting(

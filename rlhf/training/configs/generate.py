@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from rlhf.training.configs.shared import MOST_SAMPLES, ModelConfig, long_prompts_setting
+from rlhf.training.configs.shared import (
+    MOST_SAMPLES,
+    ModelConfig,
+    long_prompts_setting,
+    min_p_setting,
+    top_k_setting,
+    top_p_setting,
+)
 from rlhf.training.settings import required, setting
 
 
@@ -21,6 +28,9 @@ class GenerateConfig(ModelConfig):
         maximum=MOST_SAMPLES,
     )
     temperature: float = setting(1.0, "Sampling temperature.", minimum=0.01, maximum=10.0)
+    top_k: int = top_k_setting()
+    top_p: float = top_p_setting()
+    min_p: float = min_p_setting()
     long_prompts: str = long_prompts_setting()
     max_new_tokens: int = setting(64, "The longest response, in tokens.", minimum=1)
     batch_size: int = setting(256, "Responses decoded in parallel.", minimum=1)

@@ -27,6 +27,38 @@ def long_prompts_setting() -> str:
     )
 
 
+def top_k_setting() -> int:
+    """The field `top_k`."""
+    return setting(
+        0,
+        "Sample from this many most probable tokens only. 0: from all.",
+        minimum=0,
+        maximum=MOST_POSITIONS,
+    )
+
+
+def top_p_setting() -> float:
+    """The field `top_p`."""
+    return setting(
+        1.0,
+        "Sample from the most probable tokens that together have this probability (Holtzman et al. "
+        "2020), at low cost to variety from 0.9 to 0.95. 1: from all.",
+        minimum=0.01,
+        maximum=1.0,
+    )
+
+
+def min_p_setting() -> float:
+    """The field `min_p`."""
+    return setting(
+        0.0,
+        "Sample from tokens that are at least this many times as probable as the most probable one "
+        "(Nguyen et al. 2025: 0.05 to 0.1). 0: from all.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
 def sharded_setting() -> bool:
     """The field `sharded`."""
     return setting(
