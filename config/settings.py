@@ -252,6 +252,14 @@ if HTTPS:
 DATA_UPLOAD_MAX_MEMORY_SIZE = 20 * 2**20
 FILE_UPLOAD_MAX_MEMORY_SIZE = 5 * 2**20
 
+# --- Import of files: how large and how odd they may be -----------------------------------------
+IMPORT_MAX_MIB = env.int("IMPORT_MAX_MIB", 2048)
+IMPORT_MAX_UNPACKED_MIB = env.int("IMPORT_MAX_UNPACKED_MIB", 8192)
+IMPORT_MAX_RATIO = env.int("IMPORT_MAX_RATIO", 100)
+IMPORT_MAX_ROW_MIB = env.float("IMPORT_MAX_ROW_MIB", 16.0)
+IMPORT_MAX_ROWS = env.int("IMPORT_MAX_ROWS", 5_000_000)
+IMPORT_MAX_FILES = env.int("IMPORT_MAX_FILES", 1_000)
+
 # --- Static files ----------------------------------------------------------------------------
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"

@@ -9,8 +9,10 @@ from annotation.data.import_formats.formats import (
     FORMAT_NAMES,
     PROMPT_FORMATS,
 )
-from annotation.data.import_formats.rows import MAX_FILE
 from annotation.models import Batch, Project, Prompt
+
+# Larger files are imported by command.
+MAX_FILE = 64 * 2**20
 
 KINDS = [("prompts", "Prompts"), ("comparisons", "Comparisons with judgments")]
 
@@ -82,7 +84,8 @@ class ImportForm(forms.Form):
     )
     file = forms.FileField(
         label="File",
-        help_text=f"JSON Lines or CSV in UTF-8, gzipped or not, up to {MAX_FILE // 2**20} MiB.",
+        help_text="JSON Lines, JSON, CSV, Excel (.xlsx), Parquet or Arrow; compressed with gzip or "
+        f"zstd, or several in a zip; up to {MAX_FILE // 2**20} MiB.",
     )
     format = forms.ChoiceField(
         required=False,

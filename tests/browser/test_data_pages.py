@@ -94,7 +94,7 @@ def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
 
     watched.get_by_label("Source", exact=True).fill("Typed by hand")
     choose({"prompt": "Why?"}, "{broken")
-    watched.get_by_text("line 2").wait_for()
+    watched.get_by_text("Line 2").wait_for()
     choose({"prompt": HOSTILE + " again"})
     watched.get_by_text("Contents of the file").wait_for()
     assert watched.get_by_label("Source", exact=True).input_value() == "Typed by hand"

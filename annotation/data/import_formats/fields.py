@@ -7,8 +7,7 @@ from typing import Any, NoReturn
 
 from annotation.data.import_formats.report import RowError
 
-MIB = 2**20
-MAX_TEXT = MIB  # characters in one message or response
+MAX_TEXT = 2**20  # characters in one message or response
 
 TEXT_KEYS = ("prompt", "text", "question", "instruction")
 # What may stand in a column of its own and belongs to the prompt.
@@ -30,7 +29,7 @@ SPLITS = {
 
 def parse_json(text: str | bytes) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant)
     except RecursionError as error:
         raise RowError("the JSON is nested too deeply.") from error
     except json.JSONDecodeError as error:
@@ -41,7 +40,7 @@ def parse_json(text: str | bytes) -> Any:
         raise RowError(f"not valid JSON ({error}).") from error
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 

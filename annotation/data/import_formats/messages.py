@@ -16,6 +16,10 @@ ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
     "system": "system",
+    "developer": "system",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
 }
 TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ \t]?")
 
@@ -31,17 +35,27 @@ def checked_messages(value: Any, what: str) -> list[Message]:
     for number, message in enumerate(value, start=1):
         if not isinstance(message, dict):
             raise RowError(f"message {number} of {what} is not an object with role and content.")
-        role = message.get("role")
-        if not isinstance(role, str) or role not in ROLES:
-            raise RowError(f"message {number} of {what} has no role user, assistant or system.")
-        content = message.get("content")
+        role = _role(message.get("role", message.get("from")), number, what)
+        content = message.get("content", message.get("value"))
         if isinstance(content, list):  # parts, as in multimodal data
             content = _joined_parts(content, number, what)
         text = checked_text(
             content, f"the content of message {number} of {what}", may_be_empty=True
         )
-        messages.append({"role": ROLES[role], "content": text})
+        messages.append({"role": role, "content": text})
     return messages
+
+
+def _role(value: Any, number: int, what: str) -> str:
+    name = value.strip().lower() if isinstance(value, str) else ""
+    if name in ROLES:
+        return ROLES[name]
+    if name:
+        raise RowError(
+            f"message {number} of {what} has the role {name[:30]}, which is not read yet; "
+            "user, assistant and system are."
+        )
+    raise RowError(f"message {number} of {what} has no role user, assistant or system.")
 
 
 def _joined_parts(parts: list[Any], number: int, what: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from annotation.data.import_formats import limits
 from annotation.data.import_formats.formats import (
     COMPARISON_COLUMNS,
     COMPARISON_FORMATS,
@@ -22,9 +23,8 @@ from annotation.data.import_formats.report import (
     RowError,
     SkipRow,
 )
-from annotation.data.import_formats.rows import read_bytes, rows_of
+from annotation.data.import_formats.rows import rows_of
 
-MAX_ROWS = 200_000
 N_EXAMPLES = 5
 
 
@@ -92,15 +92,17 @@ def _read_rows(
         report.add_problem(None, problem)
         return report
     try:
-        data, report.sha256 = read_bytes(file)
-        for number, row in rows_of(data, report):
+        most = limits.max_rows()
+        for number, row in rows_of(file, report):
             report.n_rows += 1
-            if report.n_rows > MAX_ROWS:
-                problem = f"more than {MAX_ROWS:,} rows; split the file into parts."
+            if report.n_rows > most:
+                problem = f"more than {most:,} rows; split the file into parts."
                 report.add_problem(number, problem)
                 break
             try:
-                row_format = format if format != "auto" else _detected(row, detect, formats_used)
+                row_format = format
+                if format == "auto":
+                    row_format = _detected(row, detect, formats_used, report)
                 formats_used[row_format] = None
                 _note_unread(row, columns[row_format], report)
                 add(row, row_format, report)
@@ -118,10 +120,21 @@ def _read_rows(
     return report
 
 
-def _detected(row: Row, detect: Callable[[Row], str], formats_used: Mapping[str, None]) -> str:
+def _detected(
+    row: Row,
+    detect: Callable[[Row], str],
+    formats_used: Mapping[str, None],
+    report: ImportReport,
+) -> str:
     try:
         return detect(row)
-    except RowError:
+    except RowError as error:
+        if not formats_used and report.has_header and not report.n_problems:
+            names = ", ".join(f"“{str(name)[:30]}”" for name in list(row)[:8])
+            raise FileError(
+                f"The header names no known column, but {names}; name the column of prompts "
+                "“prompt” (others: category, risk, split, skill, priority, id)."
+            ) from error
         if not formats_used:
             raise
         return list(formats_used)[-1]

@@ -28,13 +28,23 @@ class FileError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason not to import a file; `line` is None when it concerns the whole file."""
+    """One reason not to import a row; `line` is None when it concerns the whole file."""
 
     line: int | None
     reason: str
+    noun: str = "Line"
+    """What `line` counts: lines of a text file, or rows where a row may be several lines."""
+    file: str = ""
+    """Of an archive or a folder."""
+    text: str = ""
+    """The beginning of the row."""
 
     def __str__(self) -> str:
-        return self.reason if self.line is None else f"Line {self.line}: {self.reason}"
+        return self.reason if self.line is None else f"{self.place}: {self.reason}"
+
+    @property
+    def place(self) -> str:
+        return f"{self.noun} {self.line}" + (f" of {self.file}" if self.file else "")
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,11 @@ class ImportReport:
 
     format: str = ""
     format_name: str = ""
+    noun: str = "Line"
+    file: str = ""
+    """The file of an archive or a folder that is being read."""
+    has_header: bool = False
+    """Whether columns are named once for all rows."""
     n_rows: int = 0
     n_imported: int = 0
     n_duplicates: int = 0
@@ -143,7 +158,7 @@ class ImportReport:
             remarks.append(f"columns not read: {', '.join(columns)}{more}")
         return remarks
 
-    def add_problem(self, line: int | None, reason: str) -> None:
+    def add_problem(self, line: int | None, reason: str, text: str = "") -> None:
         self.n_problems += 1
         if len(self.problems) < SHOWN_PROBLEMS:
-            self.problems.append(Problem(line, reason))
+            self.problems.append(Problem(line, reason, self.noun, self.file, text))

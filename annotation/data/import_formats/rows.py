@@ -1,211 +1,207 @@
-"""Bytes to rows: JSON Lines, a JSON array or CSV, gzipped or not."""
+"""A file of any kind to rows, one after another: what it is follows from its content."""
 
-import ast
-import csv
-import gzip
 import hashlib
-import io
-import zlib
-from collections import Counter
+import tempfile
+import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from annotation.data.import_formats.fields import (
-    CONTEXT_KEYS,
-    ID_KEYS,
-    MAX_TEXT,
-    MIB,
-    TEXT_KEYS,
-    parse_json,
+from annotation.data.import_formats import fields, limits
+from annotation.data.import_formats.csv_rows import csv_rows
+from annotation.data.import_formats.file_kinds import encoding_of, file_kind
+from annotation.data.import_formats.json_rows import first_character, json_rows
+from annotation.data.import_formats.report import FileError, ImportReport, Row
+from annotation.data.import_formats.streams import BUFFER, Stored, as_utf8, stored, unpacked
+from annotation.data.import_formats.table_rows import (
+    arrow_rows,
+    check_workbook,
+    excel_rows,
+    parquet_rows,
 )
-from annotation.data.import_formats.report import FileError, ImportReport, Row, RowError
 
-MAX_FILE = 64 * MIB
-MAX_UNPACKED = 128 * MIB
-MAX_GZIP_RATIO = 100
-
-KNOWN_COLUMNS = {
-    *TEXT_KEYS,
-    *CONTEXT_KEYS,
-    *ID_KEYS,
-    "chosen",
-    "rejected",
-    "messages",
-    "category",
-    "risk",
-    "split",
-    "skill",
-    "priority",
+MAX_PACKINGS = 2
+"""A gzip file within a zip file is read; more than that is nobody's data."""
+SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".xlsx"}
+SUFFIXES |= {".gz", ".zst", ".feather"}
+NO_DATA = {
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "schema.json",
+    "croissant.json",
 }
-
-# The header of the CSV of annotation/data/downloads.py: for people to read, not for import.
-OWN_CSV_COLUMNS = ["prompt", "chosen", "rejected", "prompt_id", "annotator", "weight"]
-
-# One limit for the whole process: two files may be read at the same moment.
-csv.field_size_limit(MAX_TEXT + 1)
+"""Files next to the data in a folder of `datasets` or of a hub."""
 
 
-def read_bytes(file: Path | BinaryIO) -> tuple[bytes, str]:
-    """The file's content as UTF-8, unpacked if it is gzipped, and the SHA-256 of the file itself."""
-    if isinstance(file, Path):
-        with file.open("rb") as opened:
-            data = opened.read(MAX_FILE + 1)
+def rows_of(file: Path | BinaryIO, report: ImportReport) -> Iterator[tuple[int, Row]]:
+    """Each row with its line or number; unreadable rows go to the report's problems.
+
+    `file` is a file, an open one, or a folder as `datasets` saves it. FileError if it can't be read.
+    """
+    if isinstance(file, Path) and file.is_dir():
+        yield from _folder_rows(file, report)
+        return
+    source = stored(file)
+    with source.open() as stream:
+        report.sha256 = _sha256(stream)
+    yield from _rows(source, report, n_packings=0)
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(BUFFER):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _rows(file: Stored, report: ImportReport, *, n_packings: int) -> Iterator[tuple[int, Row]]:
+    head = file.head()
+    kind = file_kind(head)
+    if kind == "zip":
+        with _seekable(file) as stream:
+            yield from _zip_rows(stream, report, n_packings)
+    elif kind in ("gzip", "zstd"):
+        if n_packings == MAX_PACKINGS:
+            raise FileError("The file is compressed several times over; unpack it.")
+        yield from _rows(unpacked(file, kind), report, n_packings=n_packings + 1)
+    elif kind == "parquet":
+        with _seekable(file) as stream:
+            yield from parquet_rows(stream, report)
+    elif kind.startswith("arrow"):
+        with _seekable(file) as stream:
+            yield from arrow_rows(stream, report, kind)
     else:
-        file.seek(0)
-        data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise FileError(f"The file is larger than {MAX_FILE // MIB} MiB; split it into parts.")
-    sha256 = hashlib.sha256(data).hexdigest()
-    if data.startswith(b"\x1f\x8b"):
-        data = _unpack(data)
-    if data.startswith(b"PK\x03\x04"):
-        raise FileError("This is a zip or spreadsheet file; save it as CSV (UTF-8) or JSON Lines.")
-    if data.startswith(b"PAR1"):
-        raise FileError("This is a Parquet file; save it as JSON Lines.")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # Excel's "Unicode text"
-        try:
-            data = data.decode("utf-16").encode()
-        except UnicodeError as error:
-            raise FileError(
-                "The file starts like UTF-16 but is not valid UTF-16; save it as UTF-8."
-            ) from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if not data.strip():
-        raise FileError("The file is empty.")
-    return data, sha256
+        text = as_utf8(file, encoding_of(head))
+        first = first_character(text)
+        rows = json_rows(text, report, first) if first in "[{" else csv_rows(text, report)
+        yield from rows
 
 
-def _unpack(packed: bytes) -> bytes:
-    """Gzip, read in small chunks: a zip bomb is refused before it fills the memory."""
-    allowed = min(MAX_UNPACKED, max(MIB, len(packed) * MAX_GZIP_RATIO))
-    chunks, size = [], 0
+def _seekable(file: Stored) -> Any:
+    """The file open for reading at any place: an unpacked one lies on disk until it is closed."""
+    if file.is_seekable:
+        return file.open()
+    spooled = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with file.open() as stream:
+        while block := stream.read(BUFFER):
+            spooled.write(block)
+    spooled.seek(0)
+    return spooled
+
+
+# --- Several files ---------------------------------------------------------------------------------------
+
+
+def _zip_rows(stream: BinaryIO, report: ImportReport, n_packings: int) -> Iterator[tuple[int, Row]]:
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
-            while chunk := file.read(MIB):
-                size += len(chunk)
-                if size > allowed:
+        archive = zipfile.ZipFile(stream)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise FileError("The zip file is damaged; pack it again.") from error
+    with archive:
+        members = archive.infolist()
+        _check_members(members, stream)
+        names = {member.filename for member in members}
+        if "xl/workbook.xml" in names:
+            check_workbook(archive)
+            stream.seek(0)
+            yield from excel_rows(stream, report)
+            return
+        if "mimetype" in names and "content.xml" in names:
+            raise FileError("This is an OpenDocument file; save it as .xlsx or CSV.")
+        if n_packings:
+            raise FileError("The file is an archive within an archive; unpack it.")
+        by_name = {member.filename: member for member in members if not member.is_dir()}
+        for name in _data_files(list(by_name), report):
+            member = by_name[name]
+
+            def opened(member: zipfile.ZipInfo = member) -> Any:
+                try:
+                    return archive.open(member)
+                except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
                     raise FileError(
-                        f"The file unpacks to more than {allowed // MIB} MiB from "
-                        f"{len(packed) / MIB:.1f} MiB; unpack it and split it into parts."
-                    )
-                chunks.append(chunk)
-    except (OSError, EOFError, zlib.error) as error:
-        raise FileError("The gzip file is damaged; pack it again.") from error
-    return b"".join(chunks)
+                        f"{member.filename[:80]} in the zip file can't be unpacked; pack it again."
+                    ) from error
+
+            file = Stored(name, member.file_size, opened, is_seekable=False)
+            try:
+                yield from _rows_in_split(file, name, report, n_packings=1)
+            except (zipfile.BadZipFile, EOFError) as error:
+                raise FileError("The zip file is damaged; pack it again.") from error
 
 
-def rows_of(data: bytes, report: ImportReport) -> Iterator[tuple[int, Row]]:
-    """Each row with the line it starts on; unreadable lines go to the report's problems."""
-    first = data.lstrip()[:1]
-    if first == b"[":
-        yield from _json_array(data)
-    elif first == b"{":
-        yield from _json_lines(data, report)
-    else:
-        yield from csv_rows(data, report)
-
-
-def _json_lines(data: bytes, report: ImportReport) -> Iterator[tuple[int, Row]]:
-    # Only \n ends a line: a text may contain U+2028 and other characters that str.splitlines splits at.
-    for number, line in enumerate(io.BytesIO(data), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json(line)
-            if not isinstance(row, dict):
-                raise RowError('a line is one JSON object, such as {"prompt": "…"}.')
-        except RowError as error:
-            report.n_rows += 1
-            report.add_problem(number, str(error))
-            continue
-        yield number, row
-
-
-def _json_array(data: bytes) -> Iterator[tuple[int, Row]]:
-    try:
-        rows = parse_json(data)
-    except RowError as error:
-        raise FileError(f"The file starts with [ and is {error}") from error
-    for number, row in enumerate(rows, start=1):
-        yield number, row if isinstance(row, dict) else {"prompt": row}
-
-
-def csv_rows(data: bytes, report: ImportReport) -> Iterator[tuple[int, Row]]:
-    """Rows of a CSV file with a header line; the delimiter is comma, semicolon or tab."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+def _check_members(members: list[zipfile.ZipInfo], stream: BinaryIO) -> None:
+    if len(members) > limits.max_files():
         raise FileError(
-            f"Line {line} is not UTF-8; save the file as UTF-8 (in Excel: CSV UTF-8)."
-        ) from error
-    header_line = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    next_line = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            # After a misplaced quote, everything that follows would be guesswork.
-            report.n_rows += 1
-            report.add_problem(
-                next_line, f"not valid CSV ({error}); check the quotes from here on."
+            f"The zip file has more than {limits.max_files():,} files; split it into parts."
+        )
+    packed = stream.seek(0, 2)
+    size, allowed = sum(member.file_size for member in members), limits.max_unpacked(packed)
+    if size > allowed:
+        raise FileError(
+            f"The file unpacks to more than {allowed // limits.MIB} MiB from "
+            f"{packed / limits.MIB:.1f} MiB; unpack it and split it into parts."
+        )
+    for member in members:
+        parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+        is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
+        if ".." in parts or member.filename.startswith(("/", "\\")) or is_link or ":" in parts[0]:
+            raise FileError(
+                f"The zip file has a path that leaves its folder ({member.filename[:80]!r}); "
+                "pack it again."
             )
-            return
-        line, next_line = next_line, reader.line_num + 1
-        if not any(cell.strip() for cell in cells):
-            continue
-        if not header:
-            header = _header(cells)
-            continue
-        if len(cells) != len(header):
-            report.n_rows += 1
-            report.add_problem(line, f"{len(cells)} cells, but the header names {len(header)}.")
-            continue
-        try:
-            values = [_cell(cell) for cell in cells]
-        except RowError as error:
-            report.n_rows += 1
-            report.add_problem(line, str(error))
-            continue
-        yield line, dict(zip(header, values, strict=True))
+        if member.flag_bits & 0x1:
+            raise FileError("The zip file is protected by a password; pack it without one.")
 
 
-def _cell(text: str) -> Any:
-    """The text, or the list of messages that it spells in JSON or, as pandas writes it, in Python."""
-    stripped = text.strip()
-    if not (stripped.startswith("[{") and stripped.endswith("}]") and "role" in stripped):
-        return text
-    for parse in (parse_json, ast.literal_eval):
-        try:
-            value = parse(stripped)
-        except (RowError, ValueError, SyntaxError, MemoryError, RecursionError):
+def _folder_rows(folder: Path, report: ImportReport) -> Iterator[tuple[int, Row]]:
+    root = folder.resolve()
+    paths = {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.resolve().is_relative_to(root)
+    }
+    if len(paths) > limits.max_files():
+        raise FileError(f"The folder has more than {limits.max_files():,} files.")
+    digest = hashlib.sha256()
+    for name in _data_files(list(paths), report):
+        file = stored(paths[name])
+        with file.open() as stream:
+            digest.update(f"{name}\0{_sha256(stream)}\n".encode())
+        yield from _rows_in_split(file, name, report, n_packings=0)
+    report.sha256 = digest.hexdigest()
+
+
+def _data_files(names: list[str], report: ImportReport) -> list[str]:
+    """The files with rows, in order of their names; the rest is counted."""
+    data = []
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        if any(part.startswith((".", "__MACOSX")) for part in path.parts):
             continue
-        if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            return value
-    raise RowError("a cell starts like a list of messages and is no list in JSON or Python.")
-
-
-def _header(cells: list[str]) -> list[str]:
-    header = [cell.strip().lower() for cell in cells]
-    if not set(header) & KNOWN_COLUMNS:
+        if path.suffix.lower() in SUFFIXES and path.name not in NO_DATA and path.stem != "LICENSE":
+            data.append(name)
+        elif path.name not in NO_DATA:
+            report.notes["a file next to the data was not read"] += 1
+    if not data:
         raise FileError(
-            'The first line names no known column; name the column of prompts "prompt" '
-            "(others: category, risk, split, skill, priority, id), or use JSON Lines."
+            "There is no file with rows in it: JSON Lines, JSON, CSV, Excel, Parquet or Arrow."
         )
-    if header == OWN_CSV_COLUMNS:
-        raise FileError(
-            "This is a snapshot's CSV for spreadsheets, which does not keep the roles of messages; "
-            "import the JSON Lines file of the same pairs."
-        )
-    repeated = next((name for name, n in Counter(header).items() if name and n > 1), None)
-    if repeated is not None:
-        raise FileError(
-            f"The first line names the column “{repeated[:40]}” twice; rename one of them."
-        )
-    return header
+    return data
+
+
+def _rows_in_split(
+    file: Stored, name: str, report: ImportReport, *, n_packings: int
+) -> Iterator[tuple[int, Row]]:
+    """Rows that belong to the split that their file or folder is named for, unless they say."""
+    words = {part.split("-")[0].split(".")[0].lower() for part in PurePosixPath(name).parts}
+    split = next((word for word in sorted(words) if fields.SPLITS.get(word)), None)
+    report.file = name
+    try:
+        for number, row in _rows(file, report, n_packings=n_packings):
+            if split and "split" not in row:
+                row["split"] = split
+            yield number, row
+    except FileError as error:
+        raise FileError(f"{name[:80]}: {error}") from error

@@ -14,7 +14,11 @@ from annotation.models import Project, User
 def add_source_arguments(parser: CommandParser) -> None:
     """The arguments of both import commands."""
     parser.add_argument("project", help="the project's short name (its slug)")
-    parser.add_argument("file", type=Path, help="JSON Lines or CSV, gzipped or not")
+    parser.add_argument(
+        "file",
+        type=Path,
+        help="a file (JSON Lines, JSON, CSV, Excel, Parquet, Arrow; gzip, zstd, zip), or a folder",
+    )
     parser.add_argument("--source", required=True, help="the dataset's name")
     parser.add_argument("--licence", default="", help="for example Apache-2.0")
     parser.add_argument("--url", default="")
@@ -37,8 +41,8 @@ def source_arguments(options: dict[str, Any]) -> dict[str, Any]:
     if project is None:
         known = ", ".join(Project.objects.values_list("slug", flat=True)) or "none yet"
         raise CommandError(f"There is no project {options['project']!r}; there are: {known}.")
-    if not options["file"].is_file():
-        raise CommandError(f"There is no file {options['file']}.")
+    if not options["file"].exists():
+        raise CommandError(f"There is no file or folder {options['file']}.")
     person = None
     if options["by"]:
         person = User.objects.filter(username=options["by"]).first()

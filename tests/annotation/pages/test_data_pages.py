@@ -104,7 +104,7 @@ def test_a_good_file_is_imported_and_a_bad_one_keeps_what_was_typed(client, proj
     page = refused.content.decode()
     assert refused.status_code == 422
     assert "Nothing was imported" in page
-    assert "line 2" in page
+    assert "Line 2" in page
     assert 'value="Typed by hand"' in page
     assert not Prompt.objects.exists()
     done = upload(client, b'{"prompt": "Why?"}\n', sign_off="on")

@@ -8,13 +8,63 @@ import json
 import pytest
 
 from annotation.data.downloads import CSV_COLUMNS
-from annotation.data.import_formats import read_file, rows
+from annotation.data.import_formats import csv_rows
 from annotation.data.import_formats.read_file import read_prompts
 from annotation.data.import_formats.report import ImportReport
+from annotation.data.import_formats.streams import stored
 
 
 def lines(*rows):
     return io.BytesIO("\n".join(json.dumps(row) for row in rows).encode())
+
+
+KINDS = {
+    b"\xfd7zXZ\x00rest": "an xz file",
+    b"BZh9rest": "a bzip2 file",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500): "an old Excel",
+    b"ARROW1" + bytes(80): "Arrow file is damaged",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n": "a Git LFS pointer",
+    b"<!doctype html>\n<html><body>Not found</body></html>": "a web page",
+    b"\n<HTML><body>Not found</body></html>": "a web page",
+    b"\x80\x04\x95rest": "a Python pickle",
+    b"%PDF-1.7": "a PDF",
+    bytes(257) + b"ustar": "a tar archive",
+}
+
+
+@pytest.mark.parametrize("data", KINDS, ids=KINDS.values())
+def test_a_file_without_rows_is_named_for_what_it_is(data):
+    [(line, reason)] = refusals(io.BytesIO(data))
+    assert line is None
+    assert KINDS[data] in reason
+
+
+def test_utf16_without_a_mark_and_excels_line_about_the_delimiter_are_read():
+    text = "prompt,category\nWhy?,x\nHow?,y\n"
+    for encoding in ("utf-16-le", "utf-16-be", "utf-32"):
+        assert texts(io.BytesIO(text.encode(encoding))) == ["Why?", "How?"]
+    for mark in ("", "\ufeff"):
+        excel = f"{mark}sep=;\r\nprompt;category\r\nWhy, then?;x\r\nHow?;y;z\r\n"
+        assert refusals(io.BytesIO(excel.encode())) == [(4, "3 cells, but the header names 2.")]
+    assert texts(io.BytesIO(b"sep=;\nprompt;category\nWhy, then?;x\n")) == ["Why, then?"]
+
+
+def test_rows_of_an_array_are_counted_and_an_object_over_lines_is_one_row():
+    pretty = json.dumps([{"prompt": "Q"}, {"chosen": 3}, {"prompt": "R"}], indent=2)
+    _, report = read_prompts(io.BytesIO(pretty.encode()))
+    assert [str(problem)[:6] for problem in report.problems] == ["Row 2:"]
+    viewer = {"features": [], "rows": [{"row_idx": 0, "row": {"prompt": "Q"}}]}
+    assert texts(io.BytesIO(json.dumps(viewer, indent=2).encode())) == ["Q"]
+    several = json.dumps({"prompt": "A"}, indent=2) + "\n" + json.dumps({"prompt": "B"}, indent=2)
+    assert texts(io.BytesIO(several.encode())) == ["A", "B"]
+    _, report = read_prompts(io.BytesIO(json.dumps({"x": 1, "y": 2}, indent=2).encode()))
+    assert [str(problem)[:6] for problem in report.problems] == ["Row 1:"]
+
+
+def test_line_ends_of_any_kind_and_mixed_ones_are_read():
+    assert texts(io.BytesIO(b'{"prompt": "A"}\r\n{"prompt": "B"}\n{"prompt": "C"}')) == list("ABC")
+    assert texts(io.BytesIO(b'{"prompt": "A"}\r{"prompt": "B"}\r')) == ["A", "B"]
+    assert texts(io.BytesIO(b'prompt,id\rA,1\r\n"B",2\nC,3\r')) == list("ABC")
 
 
 def refusals(file, **options):
@@ -48,12 +98,12 @@ def test_gzip_and_json_arrays_are_read_too():
     [
         (b"", "empty"),
         (b" \n ", "empty"),
-        (b"PK\x03\x04rest", "spreadsheet"),
-        (b"PAR1rest", "Parquet"),
+        (b"PK\x03\x04rest", "zip file is damaged"),
+        (b"PAR1rest", "Parquet file is damaged"),
         (b"name,age\nx,3\n", "names no known column"),
         (b"\x1f\x8b\x08broken", "damaged"),
         (b"prompt\ncaf\xe9\n", "Line 2 is not UTF-8"),
-        (b"[1, 2", "starts with ["),
+        (b'["A", "B"', "starts with ["),
         (gzip.compress(b"\n" * 20_000_000), "unpacks to more"),
     ],
 )
@@ -78,17 +128,17 @@ def test_the_first_fifty_problems_are_listed_and_all_are_counted():
     assert (report.n_problems, len(report.problems)) == (70, 50)
 
 
-def test_too_many_rows_and_too_large_a_file_are_refused(monkeypatch):
-    monkeypatch.setattr(read_file, "MAX_ROWS", 2)
+def test_too_many_rows_and_too_large_a_file_are_refused(settings):
+    settings.IMPORT_MAX_ROWS = 2
     assert "more than 2 rows" in refusals(lines(*[{"prompt": str(n)} for n in range(4)]))[0][1]
-    monkeypatch.setattr(rows, "MAX_FILE", 10)
+    settings.IMPORT_MAX_MIB = 0
     assert "larger than" in refusals(io.BytesIO(b'{"prompt": "Why?"}'))[0][1]
 
 
 def test_a_file_that_is_read_to_its_end_meanwhile_takes_no_room_from_another():
     long = "x" * 200_000
     one, other = (
-        rows.csv_rows(f"prompt\n{text}\n{text}\n".encode(), ImportReport())
+        csv_rows.csv_rows(stored(io.BytesIO(f"prompt\n{text}\n{text}\n".encode())), ImportReport())
         for text in ("short", long)
     )
     next(one)
@@ -123,7 +173,7 @@ def test_a_cell_that_starts_like_messages_and_is_none_is_refused_with_its_line()
 
 
 def test_our_own_csv_for_spreadsheets_is_refused_with_the_file_that_works():
-    assert list(CSV_COLUMNS) == rows.OWN_CSV_COLUMNS
+    assert list(CSV_COLUMNS) == csv_rows.OWN_CSV_COLUMNS
     text = "\ufeff" + ",".join(CSV_COLUMNS) + "\r\n" + "user: Q,'=a,b,p,annotator-1,1.0\r\n"
     [(line, reason)] = refusals(io.BytesIO(text.encode()))
     assert (line, "JSON Lines" in reason) == (None, True)

@@ -103,7 +103,7 @@ def test_a_bad_line_is_named_with_its_number_and_reason(bad, reason):
         ("text", "not a list of messages"),
         ([{"role": "user"}], "the content of message 1 of messages is missing"),
         ([{"role": "user", "content": 3}], "is not text"),
-        ([{"role": "robot", "content": "x"}], "no role"),
+        ([{"role": "robot", "content": "x"}], "the role robot"),
         ([{"role": ["user"], "content": "x"}], "no role"),
         ([{"role": "assistant", "content": "x"}], "no message of the user"),
         ([{"role": "user", "content": " "}], "is empty"),
