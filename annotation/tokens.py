@@ -1,8 +1,10 @@
 """Keys to the REST API: made, checked and revoked. Only a SHA-512 digest is ever stored."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -19,6 +21,11 @@ LAST_USED_RESOLUTION = timedelta(minutes=1)
 class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
     """`Authorization: Token gc_…`, as knox checks it; remembers when each token was last used."""
 
+    def authenticate(self, request: Any) -> Any:
+        # knox hands on the header alone, and the last use is noted with the client's address.
+        self.address = request.META.get("REMOTE_ADDR") or None
+        return super().authenticate(request)
+
     def authenticate_credentials(self, token: bytes) -> tuple[Any, Any]:
         try:
             digest = hash_token(token.decode("utf-8"))
@@ -32,7 +39,9 @@ class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
         user, _ = self.validate_user(auth_token)
         now = timezone.now()
         if not auth_token.last_used_at or now - auth_token.last_used_at > LAST_USED_RESOLUTION:
-            ApiToken.objects.filter(pk=auth_token.pk).update(last_used_at=now)
+            ApiToken.objects.filter(pk=auth_token.pk).update(
+                last_used_at=now, last_used_from=self.address
+            )
         return user, auth_token
 
     def _cleanup_token(self, auth_token: Any) -> bool:
@@ -58,13 +67,39 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
         }
 
 
-def create_token(user: Any, *, name: str, days: int | None) -> tuple[ApiToken, str]:
-    """A new token and its plain text, which exists only in this answer; `days` None never expires."""
-    expiry = timedelta(days=days) if days else None
+def create_token(
+    user: Any, *, name: str, days: int, scopes: Iterable[str] = (ApiToken.Scope.READ,)
+) -> tuple[ApiToken, str]:
+    """A new token and its plain text, which exists only in this answer.
+
+    It lives for `days`, at most TOKEN_MAX_DAYS. ValueError for a scope that does not exist, or none.
+    """
+    chosen = [scope for scope in ApiToken.Scope.values if scope in set(scopes)]
+    if not chosen or set(scopes) - set(chosen):
+        raise ValueError(f"A token has scopes among {', '.join(ApiToken.Scope.values)}.")
+    expiry = timedelta(days=max(1, min(days, settings.TOKEN_MAX_DAYS)))
     with transaction.atomic():
-        token, plain = ApiToken.objects.create(user=user, expiry=expiry, name=name)
-        Event.record(None, user, "made API token", name, prefix=token.token_key)
+        token, plain = ApiToken.objects.create(user=user, expiry=expiry, name=name, scopes=chosen)
+        Event.record(None, user, "made API token", name, prefix=token.token_key, scopes=chosen)
     return token, plain
+
+
+class RevokeOnNewPassword:
+    """Among the password validators, as Django tells those of every new password.
+
+    Whoever sets a new one because the old one got around also wants what was made with it gone. A
+    password that is only hashed anew at sign-in is no new one.
+    """
+
+    def validate(self, password: str, user: Any = None) -> None:
+        """Every password will do."""
+
+    def password_changed(self, password: str, user: Any = None) -> None:
+        for token in ApiToken.objects.filter(user=user):
+            revoke_token(token)
+
+    def get_help_text(self) -> str:
+        return ""
 
 
 def revoke_token(token: ApiToken) -> None:

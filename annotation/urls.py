@@ -12,12 +12,14 @@ from annotation.pages import (
     projects,
     quality,
     review,
+    sessions,
 )
 
 urlpatterns = [
     path("", home.home, name="home"),
     path("account/tokens/", account.token_list, name="tokens"),
     path("account/tokens/<str:prefix>/revoke/", account.token_revoke, name="token_revoke"),
+    path("account/sessions/", sessions.sessions, name="sessions"),
     path("account/preferences/", account.preferences, name="preferences"),
     path("account/shortcuts/", account.shortcuts, name="shortcuts"),
     path("projects/new/", projects.project_new, name="project_new"),

@@ -164,12 +164,12 @@ def _person(project: Any, number: int) -> dict[str, str]:
     from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
     from django.contrib.sessions.backends.db import SessionStore
 
-    from annotation.models import Membership, User
+    from annotation.models import ApiToken, Membership, User
     from annotation.tokens import create_token
 
     user = User.objects.create(username=f"person{number}", password="!")
     Membership.objects.create(user=user, project=project, role=Membership.Role.ANNOTATOR)
-    _, token = create_token(user, name="load", days=1)
+    _, token = create_token(user, name="load", days=1, scopes=ApiToken.Scope.values)
     session = SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]

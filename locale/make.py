@@ -47,6 +47,7 @@ TEMPLATES = (
     "annotation/judge/*.html",
     "annotation/account/progress.html",
     "annotation/account/preferences.html",
+    "annotation/account/sessions.html",
     "annotation/projects/overview.html",
     "annotation/quality/*.html",
     "annotation/review/*.html",

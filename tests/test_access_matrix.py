@@ -113,6 +113,7 @@ OWN_PAGES = {
     "review_case",
     "tokens",
     "token_revoke",
+    "sessions",
     "api_reference",
     "api:projects",
 }

@@ -11,7 +11,7 @@ from django.db import connection
 from drf_spectacular.generators import SchemaGenerator
 from jsonschema import Draft7Validator, FormatChecker
 
-from annotation.models import Judgment
+from annotation.models import ApiToken, Judgment
 from annotation.tokens import create_token
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged
 from tests.rlhf.factories import flight
@@ -111,7 +111,9 @@ def ask(client, things, schema):
         headers = {}
         if person is not None:
             if person.pk not in tokens:
-                _, tokens[person.pk] = create_token(person, name="script", days=30)
+                _, tokens[person.pk] = create_token(
+                    person, name="script", days=30, scopes=ApiToken.Scope.values
+                )
             headers["Authorization"] = f"Token {tokens[person.pk]}"
         answer = getattr(client, method)(
             path.format(**things | changed) + query,

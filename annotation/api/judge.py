@@ -20,7 +20,8 @@ from annotation.api.serializers import RefusalSerializer
 from annotation.api.throttles import JudgingThrottle
 from annotation.judge.assignment import next_assignment, own_assignment
 from annotation.judge.drafts import save_draft
-from annotation.judge.leases import release, renew
+from annotation.judge.leases import release
+from annotation.judge.permission import renew
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import JudgmentConflict, skip, submit_judgment, undo_last
 from annotation.models import Assignment

@@ -7,10 +7,10 @@ from uuid import UUID
 from django.db import IntegrityError, connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
-from django.utils.translation import ngettext
 
 from annotation.judge import gold_mixing, qualification
 from annotation.judge.leases import count, release, renew
+from annotation.judge.permission import limit_reached, may_work
 from annotation.judge.queues import HARMLESS, Queue, handed_to
 from annotation.models import (
     Assignment,
@@ -85,7 +85,7 @@ def _settled(search: Callable[..., Assignment | None]) -> Assignment | None:
 def _next(user: User, project: Project, *, wait: bool) -> Assignment | None:
     with transaction.atomic():
         member, keys = _lock_member(user, project)
-        if member is not None and member.paused_at is not None:
+        if may_work(user, project, member, is_read=True).to_change:
             return None
         leased, expired = _open(keys, project)
         if leased:
@@ -109,7 +109,7 @@ def peek_next(user: User, project: Project, current: Assignment) -> Assignment |
 def _peek(user: User, project: Project, current: Assignment, *, wait: bool) -> Assignment | None:
     with transaction.atomic():
         member, keys = _lock_member(user, project)
-        if member is not None and member.paused_at is not None:
+        if may_work(user, project, member, is_read=True).to_change:
             return None
         # The usual case, after an answer: no query is needed for the columns of the current
         # comparison.
@@ -138,7 +138,7 @@ def waiting(user: User, project: Project) -> int:
     if member is None or member.user_id != user.pk:
         member = Membership.objects.filter(user=user, project=project).first()
     n = n_held = hot_queries.count_leases(user.pk, project.pk)
-    if member is not None and member.paused_at is not None:
+    if may_work(user, project, member, is_read=True).to_change:
         return 0
     if member is not None and qualification.must_qualify(member, project):
         return n + qualification.count_qualifying_left(member, project, handed_to(user))
@@ -149,35 +149,6 @@ def waiting(user: User, project: Project) -> int:
     if member is not None and project.gold_every:
         n += gold_mixing.count_gold_ahead(member, project, n - n_held)
     return min(n, WAITING_COUNTED)
-
-
-def limit_reached(user: User, project: Project, member: Membership | None) -> str:
-    """The limit that this person has reached, as a sentence; "" if none."""
-    daily, total = (
-        getattr(member, name) if getattr(member, name, None) is not None else getattr(project, name)
-        for name in ("daily_limit", "total_limit")
-    )
-    if daily is None and total is None:
-        return ""
-    mine = Assignment.objects.filter(
-        annotator=user,
-        state__in=[State.LEASED, State.JUDGED],
-        comparison__batch__project=project,
-    )
-    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-    if daily is not None and mine.filter(leased_at__gte=midnight)[:daily].count() >= daily:
-        return ngettext(
-            "You have reached the limit of %(n)s comparison a day.",
-            "You have reached the limit of %(n)s comparisons a day.",
-            daily,
-        ) % {"n": daily}
-    if total is not None and mine[:total].count() >= total:
-        return ngettext(
-            "You have reached the limit of %(n)s comparison in this project.",
-            "You have reached the limit of %(n)s comparisons in this project.",
-            total,
-        ) % {"n": total}
-    return ""
 
 
 def is_wanted(user: User, assignment: Assignment) -> bool:

@@ -21,6 +21,7 @@ from annotation.judge.answers import in_letters
 from annotation.judge.candidates import CandidateError, candidates
 from annotation.judge.dialogue_campaigns import DialogueError, leading_axis
 from annotation.judge.dialogue_writing import conversation, write_soon
+from annotation.judge.permission import may_work
 from annotation.judge.submitting import reopen, skip, submit_judgment
 from annotation.lib.heartbeat import is_stale
 from annotation.lib.text import storable
@@ -58,6 +59,7 @@ def begin(user: User, campaign: DialogueCampaign, *, acknowledged: bool = False)
         ongoing = Dialogue.objects.filter(campaign=campaign, annotator=user, ended_at=None).first()
         if ongoing:
             return ongoing
+        _check_may_begin(user, campaign)
         _check_material(user, campaign)
         if campaign.is_redteam and not acknowledged:
             raise DialogueError(_("Confirm first that you have read the warning."))
@@ -78,6 +80,7 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
         )
     campaign = dialogue.campaign
     _check_open(campaign)
+    _check_may_begin(dialogue.annotator, campaign)
     _check_material(dialogue.annotator, campaign)
     _check_rate(dialogue.annotator)
     who = candidates()
@@ -136,6 +139,7 @@ def ask_again(dialogue: Dialogue) -> Turn:
 
     The retry is a new turn in place of the failed one, so that it counts against the rate limit.
     """
+    _check_may_begin(dialogue.annotator, dialogue.campaign)
     _check_material(dialogue.annotator, dialogue.campaign)
     serving = candidates().serving(dialogue.campaign)
     if not serving.is_ready:
@@ -269,6 +273,11 @@ def _locked(dialogue: Dialogue) -> Dialogue:
 def _check_open(campaign: DialogueCampaign) -> None:
     if campaign.batch.state != Batch.State.OPEN:
         raise DialogueError(_("The campaign “%(campaign)s” is closed.") % {"campaign": campaign})
+
+
+def _check_may_begin(user: User, campaign: DialogueCampaign) -> None:
+    if reason := may_work(user, campaign.batch.project).to_begin:
+        raise DialogueError(reason)
 
 
 def _check_material(user: User, campaign: DialogueCampaign) -> None:

@@ -2,9 +2,9 @@
 
 An annotator must not be able to tell gold from work. So a gold comparison lies in the same batch as
 the work around it, has the same kind of address, holds a lease, a draft and a judgment like any
-other, and appears in the same numbers ("12 of 40 today"). No other figure includes it: it has no
-places, is never exported and never trained on. Reviewers and admins, who see what is
-gold, get no gold. A batch gets the items with a known answer to at least one of its questions.
+other, and moves every number that annotators see as work does ("12 of 40 today"). No other figure
+includes it: it has no places, is never exported and never trained on. Whoever may see which prompts
+are gold (reviewers, researchers, admins) gets no gold. A batch gets the items with a known answer to at least one of its questions.
 
 Where gold comes is decided by a keyed hash: exactly one of each `gold_every` comparisons is gold,
 at a position that cannot be predicted without the server's key.

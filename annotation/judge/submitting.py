@@ -17,6 +17,7 @@ from django.utils.translation import gettext_noop
 from annotation.judge.answers import MAX_SKIP_REASON, Answer, complete, in_letters, read_text
 from annotation.judge.assignment import State
 from annotation.judge.leases import count, lock, lock_with, take_place
+from annotation.judge.permission import may_work
 from annotation.judge.requirements import JudgmentError, conflicts, strength_record
 from annotation.models import Assignment, Batch, Comparison, Judgment, Project, User, hot_queries
 from annotation.protocols import RANK
@@ -103,6 +104,7 @@ def reopen(assignment: Assignment) -> Assignment:
         comparison = lock(assignment.comparison_id)
         assignment.refresh_from_db()
         _check_open(comparison)
+        _check_may_change(assignment, comparison)
         if assignment.state == State.JUDGED:
             if assignment.judgment is not None:
                 assignment.draft = in_letters(assignment, assignment.judgment)
@@ -171,6 +173,12 @@ def _check_open(comparison: Comparison) -> None:
         )
 
 
+def _check_may_change(assignment: Assignment, comparison: Comparison) -> None:
+    may = may_work(assignment.annotator, comparison.batch.project)
+    if may.to_change:
+        raise JudgmentError(may.to_change)
+
+
 def _replayed(earlier: Judgment, assignment: Assignment, answer: Answer) -> Judgment:
     if earlier.assignment_id == assignment.pk and earlier.answer_sha256 == answer.sha256:
         return earlier
@@ -186,6 +194,7 @@ def _occupy(comparison: Comparison, assignment: Assignment) -> None:
     if assignment.state == State.JUDGED:
         if not assignment.is_ruling:
             _check_open(comparison)
+            _check_may_change(assignment, comparison)
         return
     holds = assignment.state == State.LEASED and not assignment.is_extra
     if not holds and not assignment.is_ruling:

@@ -55,8 +55,19 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is unt
 class ApiToken(AbstractAuthToken):  # type: ignore[misc]
     """A key to the REST API: only its hash is kept, so it can be shown once and never again."""
 
+    class Scope(models.TextChoices):
+        READ = "read", "read: projects, batches, prompts, rounds, figures"
+        JUDGE = "judge", "judge: get comparisons and send answers"
+        EXPORT = "export", "export: judgments and snapshots"
+        WRITE = "write", "write: import prompts, fill batches, freeze snapshots"
+        ADMIN = "admin", "admin: assignment rules, rounds, jobs"
+
     name = models.CharField(max_length=80)
+    scopes = models.JSONField(
+        default=list, help_text="What it may do of what its owner may: annotation/scopes.py."
+    )
     last_used_at = models.DateTimeField(null=True, blank=True)
+    last_used_from = models.GenericIPAddressField(null=True, blank=True)
 
     class Meta:
         ordering = ["-created"]

@@ -170,7 +170,8 @@ class Membership(models.Model):
         RESEARCHER = "researcher", _("Researcher")
         ADMIN = "admin", _("Admin")
 
-    SEES_GOLD = (Role.REVIEWER, Role.ADMIN)
+    # A researcher reads the prompts of gold items among all others.
+    SEES_GOLD = (Role.REVIEWER, Role.RESEARCHER, Role.ADMIN)
 
     class Qualification(models.TextChoices):
         NONE = "", "not taken"

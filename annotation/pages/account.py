@@ -4,6 +4,7 @@ from datetime import timedelta
 from statistics import median
 from typing import Any
 
+from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import (
@@ -36,7 +37,7 @@ from annotation.models import (
     User,
 )
 from annotation.pages.account_forms import PreferencesForm, TokenForm
-from annotation.quality.assessment import reliability_of
+from annotation.quality.assessment import agreement_until_today
 from annotation.request import save_asked, who_asks
 
 
@@ -71,14 +72,13 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
 @english_only
 @login_required
 @require_http_methods(["GET", "POST"])
+@reauthentication_required(allow_get=True)
 def token_list(request: HttpRequest) -> HttpResponse:
     """Tokens of the person who asks. A new one is shown in the answer that made it, never again."""
     form, plain = TokenForm(request.POST or None), ""
     if request.method == "POST":
         if form.is_valid():
-            _, plain = tokens.create_token(
-                request.user, name=form.cleaned_data["name"], days=form.cleaned_data["days"] or None
-            )
+            _, plain = tokens.create_token(request.user, **form.cleaned_data)
             form = TokenForm()
         else:
             return render(
@@ -115,12 +115,12 @@ ENOUGH_SHARED = 20
 def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
     """The person's own judgments, speed and agreement; nothing about gold, no names."""
     me = who_asks(request)
-    reliability = reliability_of(project, allow_recent=True)
-    profile = reliability.profiles.get(me.pk)
+    by_person = agreement_until_today(project)
+    own = by_person.get(me.pk)
     others = [
-        other.agreement.value
-        for pk, other in reliability.profiles.items()
-        if pk != me.pk and other.agreement.value is not None and other.agreement.n >= ENOUGH_SHARED
+        other.value
+        for pk, other in by_person.items()
+        if pk != me.pk and other.value is not None and other.n >= ENOUGH_SHARED
     ]
     mine = Judgment.objects.of_project(project).filter(
         current_for__isnull=False, assignment__annotator=me, assignment__is_ruling=False
@@ -141,10 +141,8 @@ def my_progress(request: HttpRequest, project: Project) -> HttpResponse:
                 is_ruling=False,
             ).count(),
             "median_seconds": median(seconds) if seconds else None,
-            "agreement": profile.agreement
-            if profile and profile.agreement.n >= ENOUGH_SHARED
-            else None,
-            "compares": bool(profile and profile.n_pairs),
+            "agreement": own if own and own.n >= ENOUGH_SHARED else None,
+            "compares": bool(own and own.n_pairs),
             "enough": ENOUGH_SHARED,
             "team": median(others) if len(others) >= 2 else None,
             "days": days,

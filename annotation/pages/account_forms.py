@@ -6,7 +6,10 @@ from django import forms
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from annotation.models import User
+from annotation.models import ApiToken, User
+
+# Days that a token may live.
+LIFETIMES = {7: "a week", 30: "30 days", 90: "90 days", 365: "a year"}
 
 
 class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -44,12 +47,25 @@ class PreferencesForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class TokenForm(forms.Form):
-    """Name and lifetime of a new token."""
+    """Name, scopes and lifetime of a new token."""
 
     name = forms.CharField(max_length=80, label="Name", help_text="For example “notebook”.")
-    days = forms.TypedChoiceField(
-        label="Expires after",
-        coerce=int,
-        choices=[(30, "30 days"), (90, "90 days"), (365, "a year"), (0, "until revoked")],
-        initial=90,
+    scopes = forms.MultipleChoiceField(
+        label="May",
+        choices=ApiToken.Scope.choices,
+        initial=[ApiToken.Scope.READ],
+        widget=forms.CheckboxSelectMultiple,
+        error_messages={"required": "Choose at least one."},
+        help_text="Nothing beyond your roles. Choose as little as the script needs.",
     )
+    days = forms.TypedChoiceField(label="Expires after", coerce=int)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        days = self.fields["days"]
+        assert isinstance(days, forms.TypedChoiceField)
+        most = settings.TOKEN_MAX_DAYS
+        days.choices = [(n, name) for n, name in LIFETIMES.items() if n <= most] or [
+            (most, f"{most} days")
+        ]
+        days.initial = max(n for n, _ in days.choices if n <= 90 or n == days.choices[0][0])

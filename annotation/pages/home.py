@@ -14,7 +14,7 @@ from annotation.models import (
     User,
 )
 from annotation.pages.workload import capped, judged_today
-from annotation.projects.batches import batch_progress
+from annotation.projects.batches import batch_progress, progress_for_annotators
 from annotation.request import who_asks
 
 
@@ -39,6 +39,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def _card(user: User, membership: Membership) -> dict[str, Any]:
     """The next step of this person in one project."""
     project, role = membership.project, membership.role
+    progress_of = progress_for_annotators if role == Membership.Role.ANNOTATOR else batch_progress
     open_batches = list(project.batches.filter(state=Batch.State.OPEN, qualification=None)[:3])
     return {
         "project": project,
@@ -46,7 +47,7 @@ def _card(user: User, membership: Membership) -> dict[str, Any]:
         "role_name": membership.get_role_display(),
         "waiting": capped(waiting(user, project)) if role in CAN_JUDGE else 0,
         "today": judged_today(user, project),
-        "batches": [(batch, batch_progress(batch)) for batch in open_batches],
+        "batches": [(batch, progress_of(batch)) for batch in open_batches],
         "n_prompts": project.prompts.count(),
         "n_unsigned": project.sources.waiting().count(),
         "may_judge": role in CAN_JUDGE,

@@ -27,7 +27,6 @@ from annotation.judge.answers import (
 )
 from annotation.judge.assignment import (
     WAITING_COUNTED,
-    limit_reached,
     next_assignment,
     own_assignment,
     own_row,
@@ -35,7 +34,8 @@ from annotation.judge.assignment import (
     waiting,
 )
 from annotation.judge.drafts import save_draft
-from annotation.judge.leases import release, release_untouched, renew
+from annotation.judge.leases import release, release_untouched
+from annotation.judge.permission import limit_reached, renew
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import JudgmentConflict, reopen, skip, submit_judgment, undo_last
 from annotation.models import (

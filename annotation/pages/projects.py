@@ -28,7 +28,7 @@ from annotation.models import (
 )
 from annotation.pages.project_forms import MemberForm, NewProjectForm, ProjectForm
 from annotation.pages.workload import capped, has_open_dialogues, judged_by, judged_today
-from annotation.projects.batches import batch_progress
+from annotation.projects.batches import batch_progress, progress_for_annotators
 from annotation.projects.guidelines import change_guidelines, mark_seen
 from annotation.protocols import COMPARING, DIALOGUE
 from annotation.quality.throughput import forecast
@@ -45,14 +45,14 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
     n_batches = own_batches.count()
     batches = list(own_batches if shows_all else own_batches[:BATCHES_SHOWN])
     # Annotators must not learn how an engine scores a comparison, or that it does.
-    sees_selection = role_of(request) in (Membership.Role.ADMIN, Membership.Role.RESEARCHER)
+    role = role_of(request)
     user = who_asks(request)
     return render(
         request,
         "annotation/projects/overview.html",
         {
             "project": project,
-            "batches": [_batch_row(batch, sees_selection=sees_selection) for batch in batches],
+            "batches": [_batch_row(batch, role) for batch in batches],
             "n_batches": n_batches,
             "shows_all": shows_all or n_batches <= BATCHES_SHOWN,
             "is_moving": any(batch.state == Batch.State.OPEN for batch in batches),
@@ -68,9 +68,12 @@ def project(request: HttpRequest, project: Project) -> HttpResponse:
     )
 
 
-def _batch_row(batch: Batch, *, sees_selection: bool) -> tuple[Batch, Any, Any, Any]:
+def _batch_row(batch: Batch, role: str) -> tuple[Batch, Any, Any, Any]:
     """A batch with its progress and, while it is open, its outlook and how it is selected."""
+    if role == Membership.Role.ANNOTATOR:  # An outlook would move with work and not with gold.
+        return batch, progress_for_annotators(batch), None, None
     progress, is_open = batch_progress(batch), batch.state == Batch.State.OPEN
+    sees_selection = role in (Membership.Role.ADMIN, Membership.Role.RESEARCHER)
     return (
         batch,
         progress,

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, TypedDict
 
 from django.db import transaction
-from django.db.models import Count, Min, Q, Sum
+from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.utils import timezone
 
 from annotation.judge.gold_mixing import add_gold
@@ -175,18 +175,12 @@ def close_batch(batch: Batch, by: User | None) -> Batch:
 
 def batch_progress(batch: Batch) -> Progress:
     """How far the batch is, and when it will be done at the pace of its last hour or week."""
-    now = timezone.now()
     totals = batch.comparisons.filter(gold__isnull=True).aggregate(
         comparisons=Count("pk"), places=Sum("needed"), done=Sum("judged")
     )
     needed, judged = totals["places"] or 0, totals["done"] or 0
     work = Assignment.objects.filter(comparison__batch=batch, comparison__gold__isnull=True)
-    states = work.filter(is_ruling=False).aggregate(
-        leased=Count("pk", filter=Q(state=Assignment.State.LEASED, lease_until__gte=now)),
-        skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
-        extra=Count("pk", filter=Q(state=Assignment.State.JUDGED, is_extra=True)),
-        people=Count("annotator", distinct=True, filter=Q(state=Assignment.State.JUDGED)),
-    )
+    states = _states(work.filter(is_ruling=False))
     per_hour, n = _pace(batch, HOUR)
     pace, is_of_week = per_hour, False
     if pace is None:
@@ -211,23 +205,58 @@ def batch_progress(batch: Batch) -> Progress:
     }
 
 
-def _pace(batch: Batch, window: timedelta) -> tuple[float | None, int]:
+def progress_for_annotators(batch: Batch) -> Progress:
+    """As `batch_progress`, in numbers that a gold comparison moves exactly as work does.
+
+    Nobody can tell gold by what they count before and after they hold or answer a comparison. How
+    many judgments are needed is left out, as gold needs none; with it goes all that follows from it.
+    """
+    per_hour, n = _pace(batch, HOUR, counts_gold=True)
+    places = Q(state=Assignment.State.JUDGED, is_extra=False)
+    votes = Assignment.objects.filter(comparison__batch=batch, is_ruling=False)
+    return {
+        "comparisons": batch.comparisons.count(),
+        "needed": 0,
+        "judged": votes.filter(places).count(),
+        **_states(votes),  # type: ignore[typeddict-item]
+        "percent": 0,
+        "is_complete": False,
+        "per_hour": per_hour,
+        "eta_seconds": None,
+        "pace_n": n,
+        "is_pace_of_week": False,
+    }
+
+
+def _states(assignments: QuerySet[Assignment]) -> dict[str, int]:
+    judged = Q(state=Assignment.State.JUDGED)
+    leased = Q(state=Assignment.State.LEASED, lease_until__gte=timezone.now())
+    states: dict[str, int] = assignments.aggregate(
+        leased=Count("pk", filter=leased),
+        skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
+        extra=Count("pk", filter=judged & Q(is_extra=True)),
+        people=Count("annotator", distinct=True, filter=judged),
+    )
+    return states
+
+
+def _pace(
+    batch: Batch, window: timedelta, *, counts_gold: bool = False
+) -> tuple[float | None, int]:
     """Judgments per hour from the first one of this window until now, and how many there are.
 
     None with fewer than two: one judgment has no pace.
     """
     now = timezone.now()
-    recent = (
-        Judgment.objects.current()
-        .filter(
-            assignment__comparison__batch=batch,
-            assignment__comparison__gold__isnull=True,
-            assignment__is_extra=False,
-            assignment__is_ruling=False,
-            created_at__gte=now - window,
-        )
-        .aggregate(n=Count("pk"), first=Min("created_at"))
+    judgments = Judgment.objects.current().filter(
+        assignment__comparison__batch=batch,
+        assignment__is_extra=False,
+        assignment__is_ruling=False,
+        created_at__gte=now - window,
     )
+    if not counts_gold:
+        judgments = judgments.filter(assignment__comparison__gold__isnull=True)
+    recent = judgments.aggregate(n=Count("pk"), first=Min("created_at"))
     if recent["n"] < 2:
         return None, 0
     return recent["n"] / max((now - recent["first"]).total_seconds(), 1.0) * 3600, recent["n"]

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from django.core.cache import cache
+from django.utils import timezone
 
 from annotation.data.preferences import annotator_id, preference_rows
 from annotation.data.ratings_and_demonstrations import rating_rows
@@ -22,7 +23,7 @@ from annotation.statistics.reliability import Known, Quality
 CACHE_VERSION = 3
 """Part of every cache key: raise it when the cached values have another shape or computation."""
 
-CACHE_SECONDS, RECENT_SECONDS = 3_600, 300
+CACHE_SECONDS, RECENT_SECONDS, DAY_SECONDS = 3_600, 300, 24 * 3_600
 # Outdated figures are better than a wait: they are shown as outdated and recalculated meanwhile.
 ASSESSMENT_SECONDS = 30 * 24 * 3_600
 # An assessment that took longer than this to compute is shown outdated while it is recalculated.
@@ -33,20 +34,45 @@ def _key(content: str, subject: object) -> str:
     return f"{content}:{CACHE_VERSION}:{subject}"
 
 
-def reliability_of(project: Project, *, allow_recent: bool = False) -> Quality:
-    """`reliability.assess` of the project's votes, cached until any vote changes.
-
-    `allow_recent`: a result of the last five minutes is good enough.
-    """
-    last_key = _key("last-assessed", project.pk)
-    key = cache.get(last_key) if allow_recent else None
-    key = key or _key("assessed", fingerprint_of_votes(project))
+def reliability_of(project: Project) -> Quality:
+    """`reliability.assess` of the project's votes, cached until any vote changes."""
+    key = _key("assessed", fingerprint_of_votes(project))
     quality: Quality | None = cache.get(key)
     if quality is None:
         quality = reliability.assess(*votes_of(project))
         cache.set(key, quality, CACHE_SECONDS)
-        cache.set(last_key, key, RECENT_SECONDS)
     return quality
+
+
+@dataclass(frozen=True)
+class OwnAgreement:
+    """How far one person agrees with the others, as that person sees it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    n_pairs: int
+
+
+def agreement_until_today(project: Project) -> dict[int, OwnAgreement]:
+    """By user id, from the votes given before today, computed once a day.
+
+    Gold is no vote: figures that followed each answer would tell an annotator which of their answers
+    was one.
+    """
+    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    key = _key("agreement-until", f"{project.pk}:{midnight.date()}")
+    kept: list[list[Any]] | None = cache.get(key)
+    if kept is None:
+        profiles = reliability.assess(*votes_of(project, before=midnight)).profiles
+        kept = [
+            [pk, own.value, own.low, own.high, own.n, profile.n_pairs]
+            for pk, profile in profiles.items()
+            for own in [profile.agreement]
+        ]
+        cache.set(key, kept, DAY_SECONDS)
+    return {pk: OwnAgreement(*figures) for pk, *figures in kept}
 
 
 def agreement_of(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The current votes of a project, read from the database in the form that the statistics take."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from django.db.models import Count, Max, Q
 
@@ -17,6 +18,7 @@ def votes_of(
     *,
     batches: Iterable[Batch] | None = None,
     comparison: Comparison | None = None,
+    before: datetime | None = None,
 ) -> tuple[list[Vote], list[Rating]]:
     """Every current vote on every axis and every rating, in the shown order.
 
@@ -25,6 +27,8 @@ def votes_of(
     judgments = Judgment.objects.current().votes().of_project(project)
     if batches is not None:
         judgments = judgments.filter(assignment__comparison__batch__in=list(batches))
+    if before is not None:
+        judgments = judgments.filter(created_at__lt=before)
     if comparison is not None:
         judgments = judgments.filter(assignment__comparison=comparison)
     lengths: dict[int, int] = {}

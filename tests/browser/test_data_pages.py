@@ -145,6 +145,9 @@ def test_a_token_is_copied_and_revoked(watched, live_server, sign_in, context, a
     watched.goto(f"{live_server.url}/account/tokens/")
     watched.get_by_label("Name").fill("script")
     watched.get_by_role("button", name="Create token").click()
+    # A stolen session makes no token: the password once more, and what was sent is done.
+    watched.get_by_label("Password").fill("a long enough password")
+    watched.get_by_role("button", name="Confirm").click()
     shown = watched.locator("#new-token").text_content()
     watched.get_by_role("button", name="Copy").first.click()
     watched.get_by_role("button", name="Copied").wait_for()

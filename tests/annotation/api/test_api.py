@@ -26,7 +26,7 @@ def ask(client):
     """ask(person, address, body): as a script does, with a token and no cookie."""
 
     def act(person, address, body=None, **headers):
-        _, plain = create_token(person, name="script", days=30)
+        _, plain = create_token(person, name="script", days=30, scopes=ApiToken.Scope.values)
         headers = {"Authorization": f"Token {plain}", **headers}
         if body is None:
             return client.get(ROOT + address, headers=headers)
@@ -174,7 +174,7 @@ def test_a_token_is_stored_as_a_hash_and_remembers_its_use(ask, project, rita):
 
 
 def test_an_expired_a_revoked_and_a_broken_token_are_401(client, project, rita):
-    _, plain = create_token(rita, name="old", days=1)
+    _, plain = create_token(rita, name="old", days=1, scopes=ApiToken.Scope.values)
 
     def status(value):
         return client.get(ROOT, headers={"Authorization": value}).status_code
@@ -188,7 +188,7 @@ def test_an_expired_a_revoked_and_a_broken_token_are_401(client, project, rita):
 
 
 def test_the_token_of_a_person_who_left_opens_nothing(client, project, rita):
-    _, plain = create_token(rita, name="x", days=None)
+    _, plain = create_token(rita, name="x", days=1)
     rita.is_active = False
     rita.save()
     assert client.get(ROOT, headers={"Authorization": f"Token {plain}"}).status_code == 401

@@ -9,7 +9,7 @@ from django.db import connection
 
 from annotation.data.uploads import MAX_ROWS, add_rows, make_batch
 from annotation.judge.assignment import next_assignment
-from annotation.models import Batch, Comparison, Event, Prompt, Response, Upload
+from annotation.models import ApiToken, Batch, Comparison, Event, Prompt, Response, Upload
 from annotation.tokens import create_token
 from tests.annotation.gold_rows import gold_rows
 from tests.factories import BatchFactory, PromptFactory, judged
@@ -26,7 +26,7 @@ def ask(client):
     """ask(person, address, body): as a script does, with a token and no cookie."""
 
     def act(person, address="", body=None, method=""):
-        _, plain = create_token(person, name="script", days=30)
+        _, plain = create_token(person, name="script", days=30, scopes=ApiToken.Scope.values)
         headers = {"Authorization": f"Token {plain}"}
         if body is None and method != "post":
             return client.get(ROOT + address, headers=headers)

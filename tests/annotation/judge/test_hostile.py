@@ -14,7 +14,7 @@ from annotation.data.exports.writers import json_line
 from annotation.data.imports import import_comparisons, import_prompts
 from annotation.data.snapshot_files import snapshot_file
 from annotation.data.snapshots import freeze_snapshot
-from annotation.models import Prompt
+from annotation.models import ApiToken, Prompt
 from annotation.tokens import create_token
 
 HOSTILE = {
@@ -149,7 +149,7 @@ def test_deep_json_is_refused_by_the_api(project, grace, client):
 @pytest.mark.django_db
 def test_a_body_that_is_too_large_is_refused_by_the_api(project, grace, client, settings):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
-    _, plain = create_token(grace, name="script", days=1)
+    _, plain = create_token(grace, name="script", days=1, scopes=ApiToken.Scope.values)
     body = json.dumps({"source": {"name": "x"}, "rows": [{"prompt": "x" * 2000}]})
     answer = client.post(
         "/api/v1/projects/apollo/prompts/",

@@ -6,9 +6,11 @@ Where responses are rated and not compared, this is all there is to go by.
 import json
 import random
 import uuid
+from datetime import timedelta
 
 import numpy as np
 import pytest
+from django.utils import timezone
 
 from annotation.data.snapshots import freeze_snapshot
 from annotation.judge.answers import Answer
@@ -402,6 +404,7 @@ def test_where_people_are_split_over_safety_there_is_no_consensus_to_choose(
 
 
 def test_one_person_sees_how_far_their_marks_agree(rating, rated, ada, client):
+    Judgment.objects.update(created_at=timezone.now() - timedelta(days=1))
     client.force_login(ada)
     page = client.get("/projects/apollo/progress/").content.decode()
     assert "How often you give a response the same rating" in page

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotation.judge.assignment import limit_reached, next_assignment, peek_next, waiting
+from annotation.judge.assignment import next_assignment, peek_next, waiting
+from annotation.judge.permission import limit_reached
 from annotation.judge.selection import random_sample, score_comparisons
 from annotation.models import Assignment, Membership
 from annotation.projects.batches import ResponseText, add_comparisons

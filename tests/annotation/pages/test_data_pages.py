@@ -10,6 +10,7 @@ from annotation.data.snapshots import freeze_snapshot
 from annotation.models import ApiToken, Event, Prompt, Source
 from annotation.pages import data as data_views
 from tests.factories import PromptFactory, SourceFactory, judged
+from tests.signing_in import sign_in_with_password
 
 pytestmark = pytest.mark.django_db
 
@@ -220,8 +221,9 @@ def test_a_search_reads_only_so_many_pairs_and_says_so(client, project, ada, rit
 
 
 def test_a_new_token_is_shown_once(client, project, rita, otto):
-    client.force_login(rita)
-    page = client.post("/account/tokens/", {"name": "Paper 7", "days": "30"}).content.decode()
+    sign_in_with_password(client, rita)
+    sent = {"name": "Paper 7", "days": "30", "scopes": ["read", "export"]}
+    page = client.post("/account/tokens/", sent).content.decode()
     token = ApiToken.objects.get()
     assert page.count(token.token_key) > 1
     plain = page.split('id="new-token" tabindex="0">')[1].split("<")[0]
@@ -230,7 +232,7 @@ def test_a_new_token_is_shown_once(client, project, rita, otto):
     client.force_login(otto)
     assert "Paper 7" not in client.get("/account/tokens/").content.decode()
     assert client.post(f"/account/tokens/{token.token_key}/revoke/").status_code == 404
-    client.force_login(rita)
+    sign_in_with_password(client, rita)
     client.post(f"/account/tokens/{token.token_key}/revoke/")
     assert not ApiToken.objects.exists()
     assert client.post("/account/tokens/", {"name": ""}).status_code == 422

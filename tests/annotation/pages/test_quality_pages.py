@@ -189,9 +189,11 @@ def test_a_case_is_for_reviewers_of_this_project(project, busy, ada, vera, otto,
 
 
 def test_an_annotator_sees_how_far_they_agree_and_nothing_about_gold(project, busy, ada, client):
+    Judgment.objects.update(created_at=timezone.now() - timedelta(days=1))
     client.force_login(ada)
     page = client.get("/projects/apollo/progress/").content.decode()
     assert "Agreement with others" in page
+    assert "How often you order two responses" in page
     for word in ("gold", "spam", "reliab", "ben", "mallory"):
         assert word not in page.lower()
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from annotation.judge.assignment import next_assignment
-from annotation.models import Assignment, Batch, Event, Membership
+from annotation.models import ApiToken, Assignment, Batch, Event, Membership
 from annotation.tokens import create_token
 from tests.factories import BatchFactory, ComparisonFactory
 
@@ -20,7 +20,7 @@ def put(client):
     """put(person, address, body): as a script does, with a token."""
 
     def act(person, address, body):
-        _, plain = create_token(person, name="script", days=1)
+        _, plain = create_token(person, name="script", days=1, scopes=ApiToken.Scope.values)
         return client.put(
             API + address,
             json.dumps(body),

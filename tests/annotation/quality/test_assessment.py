@@ -29,6 +29,6 @@ def test_figures_that_an_earlier_version_cached_are_recalculated(project, ada, b
         assessment.reliability, "assess", lambda *votes: calculated.append(1) or real(*votes)
     )
     monkeypatch.setattr(assessment, "CACHE_VERSION", 1)
-    reliability_of(project, allow_recent=True)
+    reliability_of(project)
     assessment_of(project, allow_outdated=True)
     assert calculated == [1]

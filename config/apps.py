@@ -1,0 +1,9 @@
+"""The admin site of this installation."""
+
+from django.contrib.admin.apps import AdminConfig
+
+
+class OneDoorAdminConfig(AdminConfig):
+    """Django's admin site, with the sign-in page of everything else."""
+
+    default_site = "config.admin_site.OneDoorAdminSite"
