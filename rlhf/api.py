@@ -33,6 +33,14 @@ class RoundSerializer(serializers.Serializer[Any]):
     snapshot = serializers.IntegerField(source="snapshot.version", default=None, allow_null=True)
     verdict = serializers.CharField()
     verdict_note = serializers.CharField()
+    verdict_by = serializers.CharField(
+        source="verdict_by.username", default=None, allow_null=True, help_text="Who decided."
+    )
+    verdict_evidence = serializers.DictField(
+        help_text="What the gate proposed when the verdict was given, with every figure that it "
+        "read: {verdict, judge, temperature, findings: [{metric, sentence, speaks_against, value, "
+        "low, high, n, before}]}; {} before the verdict."
+    )
     failed_stage = serializers.CharField()
     stage_times = serializers.DictField(help_text="{stage: [started, ended]}; ended may be null.")
     created_at = serializers.DateTimeField()
@@ -105,7 +113,7 @@ class RoundList(ListAPIView[Round]):
             return Round.objects.none()
         project = project_for(self.request.user, self.kwargs["slug"], CAN_READ_DATA)
         return Round.objects.filter(project=project).select_related(
-            "start_policy", "policy", "snapshot"
+            "start_policy", "policy", "snapshot", "verdict_by"
         )
 
     @extend_schema(
@@ -253,7 +261,9 @@ def _round(
 ) -> Round:
     project = project_for(request.user, slug, roles)
     return get_object_or_404(
-        Round.objects.select_related("project", "start_policy", "policy", "snapshot", "batch"),
+        Round.objects.select_related(
+            "project", "start_policy", "policy", "snapshot", "batch", "verdict_by"
+        ),
         project=project,
         number=number,
     )

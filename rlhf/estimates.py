@@ -79,16 +79,6 @@ def in_words(estimate: Estimate, *, percent: bool = False, unit: str = "") -> st
 # --- Intervals and differences ---------------------------------------------------------------
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion of n independent trials (Wilson 1927)."""
-    if n < 1:
-        return 0.0, 1.0
-    z = 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 @dataclass(frozen=True)
 class Change:
     """The difference of two estimates, with a 95 % interval where both had one."""

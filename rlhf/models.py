@@ -158,6 +158,9 @@ class Round(models.Model):
         choices=[("promoted", "promoted"), ("refused", "refused")],
     )
     verdict_note = models.TextField(blank=True)
+    verdict_evidence = models.JSONField(
+        default=dict, blank=True, help_text="What the gate proposed, as `verdict.Proposal`."
+    )
     verdict_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )

@@ -13,11 +13,14 @@ from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.models import Project, Prompt, Source
 from rlhf.computing_cost import round_cost
 from rlhf.errors import RoundError
+from rlhf.estimates import estimate_from, in_words, number
 from rlhf.models import Checkpoint, Round, Worker
 from rlhf.round_config import FrozenConfig, RoundConfig, freeze
 from rlhf.stages import QUEUES
+from rlhf.stages.evaluate import evaluation_samples
 from rlhf.stages.prompts import pool
 from rlhf.training.architecture import T5_TYPES
+from rlhf.training.score_summary import MANY_UNFINISHED, unfinished_rate
 
 Verdict = Literal["go", "warning", "no-go"]
 
@@ -58,6 +61,7 @@ def preflight(
     return [
         Check("settings", question, "Yes.", "go"),
         _check_policy(project),
+        _check_endings(project, frozen),
         _check_live(project),
         *(_check_prompts(project, purpose, sizes) for purpose in _PROMPT_QUESTIONS),
         check_sources(project),
@@ -101,6 +105,38 @@ def _encoder_decoder_without_heads(folder: Path) -> str:
         return kind if config.get("is_encoder_decoder") and kind not in T5_TYPES else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
+
+
+def _check_endings(project: Project, frozen: FrozenConfig) -> Check:
+    """Whether most of the policy's responses end within the round's token limit, by the samples of
+    its evaluation. A smaller limit than that of the evaluation is applied to their lengths."""
+    question = "Do most responses end within the token limit?"
+    limit: int = frozen.sections["generate"].max_new_tokens
+    policy = Checkpoint.objects.current_policy(project)
+    samples = evaluation_samples(policy) if policy else []
+    hottest = max((row["temperature"] for row in samples), default=0.0)
+    rows = [
+        {**row, "finished": row["finished"] and row["n_tokens"] <= limit}
+        for row in samples
+        if row["temperature"] == hottest and "finished" in row
+    ]
+    share = estimate_from(unfinished_rate(rows), "value", "ci", "n")
+    if share is None:
+        return Check("endings", question, "Not known: the policy has not been sampled.", "go")
+    longest = max(row["n_tokens"] for row in rows)
+    figure = f"{in_words(share, percent=True)} prompts, temperature {hottest:g}"
+    evidence = f"unfinished after {min(limit, longest):,} tokens: {figure}"
+    if limit > longest and share.value > MANY_UNFINISHED:
+        answer = f"Not known for {limit:,} tokens; its evaluation stopped at {longest:,}."
+        return Check("endings", question, answer, "go", evidence)
+    if share.value > MANY_UNFINISHED:
+        answer = (
+            f"No: {number(share.value, percent=True)} are cut off after {limit:,} tokens. People "
+            "would judge half answers, and PPO would give most of them no_eos_score."
+        )
+        fix = "Raise max_new_tokens, or fine-tune the policy on responses that end (sft)."
+        return Check("endings", question, answer, "warning", evidence, fix)
+    return Check("endings", question, f"Yes, within {limit:,} tokens.", "go", evidence)
 
 
 def _check_live(project: Project) -> Check:

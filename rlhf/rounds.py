@@ -345,17 +345,24 @@ def give_verdict(round: Round, verdict: str, note: str, by: User | None) -> None
     """Promote or refuse the round's policy; that ends the round. RoundError in any other stage."""
     if verdict not in ("promoted", "refused"):
         raise RoundError("A verdict is “promoted” or “refused”.")
-    proposal, _ = propose_verdict(round)
-    if verdict != proposal and not note.strip():
+    proposal = propose_verdict(round)
+    if verdict != proposal.verdict and not note.strip():
         raise RoundError("The gate proposes the opposite; say in a note why you decide otherwise.")
     with transaction.atomic():
         if round.state != State.VERDICT or not _leave(
-            round, State.DONE, verdict=verdict, verdict_note=note.strip(), verdict_by=by
+            round,
+            State.DONE,
+            verdict=verdict,
+            verdict_note=note.strip(),
+            verdict_by=by,
+            verdict_evidence=proposal.as_json(),
         ):
             raise RoundError(f"{round} is not waiting for a verdict.")
         if round.policy_id is not None:
             Checkpoint.objects.filter(pk=round.policy_id).update(state=verdict)
-        Event.record(round.project, by, verdict, round, note=note.strip(), proposal=proposal)
+        Event.record(
+            round.project, by, verdict, round, note=note.strip(), proposal=proposal.verdict
+        )
 
 
 def retire_policy(policy: Checkpoint, note: str, by: User | None) -> None:

@@ -103,6 +103,9 @@ class BeforeAfter:
     reward_before: float | None
     reward_after: float | None
     scores: list[tuple[str, float | None, float | None]] = field(default_factory=list)
+    is_cut_before: bool = False
+    """Whether the response reached its token limit without an end."""
+    is_cut_after: bool = False
 
     @property
     def gain(self) -> float | None:
@@ -129,6 +132,8 @@ def before_after(job: Job, *, limit: int = 12) -> list[BeforeAfter]:
                 _number(row.get("reward_before")),
                 _number(row.get("reward_after")),
                 [(axis, _number(was[axis]), _number(now.get(axis))) for axis in was],
+                row.get("finished_before") is False,
+                row.get("finished_after") is False,
             )
         )
     return samples
@@ -149,6 +154,7 @@ class Sample:
     finished: bool
     scores: dict[str, float]
     opponent: str = ""
+    opponent_finished: bool = True
     opponent_scores: dict[str, float] = field(default_factory=dict)
 
 
@@ -182,6 +188,7 @@ def evaluation_samples(job: Job, *, opponent: str = "") -> list[Sample]:
                 finished=bool(row.get("finished", True)),
                 scores=_scores(row),
                 opponent=_text(other.get("text")),
+                opponent_finished=bool(other.get("finished", True)),
                 opponent_scores=_scores(other),
             )
         )

@@ -189,6 +189,7 @@ def gold(
             "risk": prompt.get("risk", ""),
             "temperature": row["temperature"],
             "n_tokens": row["n_tokens"],
+            "finished": row.get("finished"),
             "helpfulness": score.helpfulness,
             "safety": score.safety,
             "preference": score.preference,

@@ -77,9 +77,10 @@ class Walk:
         self.judged = (0, 0)
         tasks.wake(rounds.close_annotation(round, by))
         round = self._wait_for(number, Round.State.VERDICT)
-        verdict, reasons = propose_verdict(round)
-        rounds.give_verdict(round, verdict, " ".join(reasons), by)
-        self.on_line(f"Round {number}: {verdict}. {' '.join(reasons)}")
+        proposal = propose_verdict(round)
+        reasons = " ".join(proposal.reasons)
+        rounds.give_verdict(round, proposal.verdict, reasons, by)
+        self.on_line(f"Round {number}: {proposal.verdict}. {reasons}")
 
     def _wait_for(self, number: int, state: str) -> Round:
         while True:

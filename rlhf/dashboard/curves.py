@@ -80,6 +80,12 @@ CURVES: dict[str, tuple[Curve, ...]] = {
         Curve("kl", "KL to the reference", "nats per response", (("kl", "KL", "accent", ""),)),
         Curve("entropy", "Entropy", "nats per token", (("entropy", "entropy", "accent", ""),)),
         Curve("length", "Length", "tokens", (("length", "mean length", "accent", ""),)),
+        Curve(
+            "finished",
+            "Responses that ended",
+            "share of the rollout",
+            (("finished_fraction", "ended within the token limit", "accent", ""),),
+        ),
         Curve("value", "Value loss", "", (("value_loss", "value loss", "accent", ""),)),
     ),
 }

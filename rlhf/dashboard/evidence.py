@@ -18,7 +18,9 @@ JUDGES = {
     "human": "human",
 }
 RATES = {"violation_rate", "over_refusal_rate", "win_rate_vs_base", "win_rate_vs_previous"}
-RATES |= {"entity_accuracy", "correct_rate"}
+RATES |= {"entity_accuracy", "correct_rate", "unfinished_rate"}
+COUNTED = {"mean_length", "unfinished_rate"}
+"""Metrics that need no judge."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def samples_filter(metric: str) -> dict[str, str]:
         return {"risk": "harmful"}
     if metric == "over_refusal_rate":
         return {"risk": "harmless"}
+    if metric == "unfinished_rate":
+        return {"ending": "cut"}
     return {"axis": metric} if metric in ("helpfulness", "safety") else {}
 
 

@@ -13,6 +13,7 @@ PANELS: dict[str, Callable[[Evidence], Panel]] = {
     "kl": training_panels.reward_over_kl,
     "agreement": training_panels.agreement,
     "length": score_panels.length,
+    "unfinished": score_panels.unfinished,
     "facts": score_panels.facts,
     "categories": category_panel.by_category,
 }

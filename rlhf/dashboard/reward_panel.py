@@ -6,7 +6,8 @@ from typing import Any
 from rlhf.dashboard import charts
 from rlhf.dashboard.charts import DASHES, SHAPES, Drawing, Mark, Series
 from rlhf.dashboard.tables import Table, estimate_cells, number_cell, text_cell
-from rlhf.estimates import Estimate, estimate_from, in_words, is_number, number, wilson
+from rlhf.estimates import Estimate, estimate_from, in_words, is_number, number
+from rlhf.training.intervals import wilson
 
 SIDES = (
     ("train", "training reward model", "accent", "circle", ""),

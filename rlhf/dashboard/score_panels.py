@@ -256,6 +256,37 @@ def _length_finding(measured: Sequence[Measured]) -> str:
     return finding
 
 
+def unfinished(evidence: Evidence) -> Panel:
+    """Responses that reached their token limit: people and reward models judge half a sentence."""
+    measured = [m for m in evidence.measured if "unfinished_rate" in m.estimates]
+    marks = metric_marks(evidence, "unfinished_rate", samples_filter("unfinished_rate"))
+    finding, drawings = "Unfinished responses", []
+    if marks:
+        newest = measured[-1]
+        share = number(newest.estimates["unfinished_rate"].value, percent=True)
+        finding = f"{share} of {newest.name}'s responses reach their token limit without an end"
+        if sentence := latest_change("the share", evidence.changes("unfinished_rate")):
+            finding += f": {sentence}"
+        chart = charts.points(
+            [Series("unfinished", "ink-2", marks)],
+            label=f"Share of unfinished responses per round: {spoken(marks)}",
+            percent=True,
+            lines=[(0.5, "most are unfinished")],
+        )
+        drawings.append(Drawing("", chart))
+    return Panel(
+        "unfinished",
+        finding,
+        "Share of responses to held-out prompts that reached the token limit without an end. The "
+        "interval is Wilson's, with one observation per prompt. "
+        f"Temperature {evidence.temperature:g}; n counts prompts.",
+        drawings,
+        metric_table(evidence, {"unfinished_rate": "Unfinished"}),
+        empty="Appears with the first evaluation.",
+        note="In PPO an unfinished response gets no_eos_score in place of its own score.",
+    )
+
+
 def facts(evidence: Evidence) -> Panel:
     """Correct names and facts: better style alone is not progress.
 

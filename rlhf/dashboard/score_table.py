@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rlhf.dashboard.evidence import JUDGES, RATES
+from rlhf.dashboard.evidence import COUNTED, JUDGES, RATES
 from rlhf.estimates import in_words, number
 from rlhf.models import Round
 
@@ -16,6 +16,7 @@ METRICS = {
     "entity_accuracy": "correct statements",
     "correct_rate": "correct answers",
     "mean_length": "mean length in tokens",
+    "unfinished_rate": "unfinished responses",
 }
 
 
@@ -28,10 +29,11 @@ def score_table(round: Round) -> dict[str, Any]:
         words = in_words(score.estimate, percent=percent)
         details = words.removeprefix(value).lstrip(", ")  # the interval and n, in smaller print
         cells[score.judge, score.temperature, score.metric] = value, details
+    judging = {judge for judge, _, metric in cells if metric not in COUNTED}
     keys = sorted({(judge, t) for judge, t, _ in cells}, key=lambda key: (key[0], -key[1]))
     columns = [
         {
-            "judge": JUDGES.get(judge, judge),
+            "judge": JUDGES.get(judge, judge) if judge in judging else "no judge",
             "is_simulated": judge == "gold",
             "temperature": f"{temperature:g}",
         }

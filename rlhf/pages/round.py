@@ -16,13 +16,13 @@ from rlhf.dashboard.reward_panel import reward_report
 from rlhf.dashboard.score_table import score_table
 from rlhf.dashboard.settings_table import settings_table
 from rlhf.dashboard.snapshot_counts import count_rows
-from rlhf.dashboard.stage_facts import stage_facts
+from rlhf.dashboard.stage_facts import stage_caution, stage_facts
 from rlhf.dashboard.tables import as_csv
 from rlhf.models import Job, Round
 from rlhf.pages.launch_form import explained
 from rlhf.pages.lookup import csv_file, find_round, integer_or, may_run, wants_part
 from rlhf.round_timeline import Stage, duration, eta, focused_stage, round_stages
-from rlhf.verdict import propose_verdict
+from rlhf.verdict import Proposal, propose_verdict
 
 EVENTS_SHOWN = 50
 
@@ -89,6 +89,7 @@ def _focus_context(project: Project, round: Round, stage: Stage | None) -> dict[
         context["log"] = run_reports.log_tail(stage.job)
         context["result"] = result
         context["facts"] = stage_facts(stage.key, result)
+        context["caution"] = stage_caution(stage.key, result, round.config)
         if stage.key == "ppo":
             context["pairs"] = run_reports.before_after(stage.job)
         if stage.key == "reward_model":
@@ -122,10 +123,12 @@ def _evaluate(project: Project, round: Round) -> dict[str, Any]:
 
 
 def _verdict(project: Project, round: Round) -> dict[str, Any]:
-    if round.state != Round.State.VERDICT:
-        return {}
-    verdict, reasons = propose_verdict(round)
-    return {"proposal": {"verdict": verdict, "reasons": reasons}}
+    if round.verdict_evidence:
+        return {"proposal": Proposal.from_json(round.verdict_evidence)}
+    if round.verdict or round.state == Round.State.VERDICT:
+        # Rounds that were decided in an earlier version kept their scores only.
+        return {"proposal": propose_verdict(round), "is_reconstructed": bool(round.verdict)}
+    return {}
 
 
 FOCUS_CONTEXTS: dict[str, Callable[[Project, Round], dict[str, Any]]] = {

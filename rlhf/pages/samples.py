@@ -17,6 +17,7 @@ from rlhf.run_reports import Sample
 
 SAMPLES_PER_PAGE = 24
 OPPONENTS = ("base", "previous")
+ENDINGS = ("ended", "cut")
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class SampleFilter:
     risk: str
     axis: str
     """The axis to sort by, lowest score first."""
+    ending: str
+    """`cut` or `ended`: whether the response reached its token limit."""
     q: str
 
     @classmethod
     def from_query(cls, query: QueryDict) -> "SampleFilter":
-        names = ("category", "risk", "axis", "q")
+        names = ("category", "risk", "axis", "ending", "q")
         values = {name: query.get(name, "") for name in names}
         return cls(temperature=_number_text(query.get("temperature", "")), **values)
 
@@ -49,6 +52,7 @@ class SampleFilter:
             self.temperature in ("", f"{sample.temperature:g}")
             and self.category in ("", sample.category)
             and self.risk in ("", sample.risk)
+            and (self.ending not in ENDINGS or sample.finished == (self.ending == "ended"))
             and self.q.casefold() in text
         )
 

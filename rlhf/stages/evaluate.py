@@ -14,6 +14,8 @@ from rlhf.training.rundir.files import read_jsonl, write_jsonl
 from rlhf.training.score_summary import Sample, group_by_temperature, summarize
 from rlhf.training.settings import save
 
+OPPONENTS = ("base", "previous")
+
 
 def prepare_evaluate(job: Job, run_dir: Path) -> None:
     """Held-out prompts, and the responses of the base and the previous policy to the same prompts.
@@ -68,14 +70,20 @@ def collect_evaluate(job: Job, run_dir: Path, result: Row) -> Write:
     """Score rows: the reward model's opinion and, in the demo's world, the rubric's."""
     round, policy = job.round, job.round.policy
     assert policy is not None
-    rows = score_rows(job, policy, Score.Judge.MODEL, result.get("summary") or {})
+    # Without a reward model there is what can be counted.
+    summary = result.get("summary") or result.get("responses") or {}
+    rows = score_rows(job, policy, Score.Judge.MODEL, summary)
     # `previous` last and once: where it is the base itself, one set of rows is enough.
-    for name, opponent in {o.pk: (n, o) for n, o in opponents(round).items()}.values():
+    others = {o.pk: (n, o) for n, o in opponents(round).items()}.values()
+    for name, opponent in others:
         summary = result.get("opponents", {}).get(name) or {}
         rows += score_rows(job, opponent, Score.Judge.MODEL, summary)
     if round.project.is_demo:
-        result["gold"] = rubric_summary(job, run_dir)
-        rows += score_rows(job, policy, Score.Judge.GOLD, result["gold"])
+        own, theirs = rubric_summaries(job, run_dir)
+        result["gold"] = own
+        rows += score_rows(job, policy, Score.Judge.GOLD, own)
+        for name, opponent in others:
+            rows += score_rows(job, opponent, Score.Judge.GOLD, theirs.get(name, {}))
 
     def write() -> None:
         judges = [Score.Judge.MODEL, Score.Judge.GOLD]
@@ -85,27 +93,32 @@ def collect_evaluate(job: Job, run_dir: Path, result: Row) -> Write:
     return write
 
 
-def rubric_summary(job: Job, run_dir: Path) -> dict[str, Row]:
-    """The rubric's Summary for each temperature; it judges all policies' samples by one measure."""
+def rubric_summaries(job: Job, run_dir: Path) -> tuple[dict[str, Row], dict[str, dict[str, Row]]]:
+    """The rubric's Summary for each temperature, of the policy and of its opponents by name; the
+    rubric judges all policies' samples by one measure."""
     prompts = {p["prompt_id"]: p for p in read_jsonl(run_dir / "data" / "prompts.jsonl")}
+    seed = job.round.seed
 
     def judged(path: Path) -> dict[str, list[Sample]]:
         rows = read_jsonl(path) if path.exists() else iter(())
         return group_by_temperature(simulation.gold(prompts, rows))
 
-    own = judged(run_dir / "samples.jsonl")
-    theirs = {
-        name: judged(run_dir / rundir.DATA / "opponents" / f"{name}.jsonl")
-        for name in ("base", "previous")
-    }
-    return {
+    theirs = {name: judged(run_dir / "opponents" / f"{name}.jsonl") for name in OPPONENTS}
+    own = {
         temperature: summarize(
             samples,
             {name: rows[temperature] for name, rows in theirs.items() if temperature in rows},
-            seed=job.round.seed,
+            seed=seed,
         )
-        for temperature, samples in own.items()
+        for temperature, samples in judged(run_dir / "samples.jsonl").items()
     }
+    opposing = {
+        name: {
+            temperature: summarize(samples, {}, seed=seed) for temperature, samples in rows.items()
+        }
+        for name, rows in theirs.items()
+    }
+    return own, opposing
 
 
 def score_rows(

@@ -22,7 +22,7 @@ from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.files import read_jsonl, write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_progress, write_result
-from rlhf.training.score_summary import group_by_temperature, summarize
+from rlhf.training.score_summary import count, group_by_temperature, summarize
 from rlhf.training.settings import load
 from rlhf.training.truncation import Truncation
 
@@ -85,6 +85,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         {
             "summary": summary,
             "opponents": opponent_summaries,
+            "responses": {
+                temperature: count(samples, seed=config.seed)
+                for temperature, samples in group_by_temperature(rows).items()
+            },
             "n_left_out": n_given - len(prompts),
             "seconds": time.monotonic() - began,
         },
@@ -194,6 +198,7 @@ def judge(
                 "risk": prompt.risk,
                 "temperature": row["temperature"],
                 "n_tokens": row["n_tokens"],
+                "finished": row.get("finished"),
                 "helpfulness": row["scores"].get("helpfulness"),
                 "safety": row["scores"].get("safety"),
                 "preference": float(total[i]),

@@ -17,6 +17,7 @@ from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_progress, write_result
+from rlhf.training.score_summary import unfinished_rate
 from rlhf.training.settings import load
 from rlhf.training.truncation import Truncation
 
@@ -67,6 +68,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "n_prompts": len(rows),
             "n_left_out": n_given - len(rows),
             "n_responses": sum(len(row["responses"]) for row in rows),
+            "unfinished": unfinished_rate(
+                [
+                    {"prompt_id": row["prompt_id"], "finished": response["finished"]}
+                    for row in rows
+                    for response in row["responses"]
+                ]
+            ),
             "tokens_per_second": responses.n_tokens / seconds,
             "seconds": seconds,
         },

@@ -3,6 +3,7 @@
 It imports only numpy, because the web side imports this module too.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,3 +47,13 @@ def share_with_interval(
         far = 1 - 0.025 ** (1 / n)
         interval = (0.0, far) if mean == 0.0 else (1 - far, 1.0)
     return mean, interval, n
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion of n independent trials (Wilson 1927)."""
+    if n < 1:
+        return 0.0, 1.0
+    z = 1.96
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

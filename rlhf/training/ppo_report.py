@@ -11,11 +11,17 @@ from torch import Tensor
 from rlhf.training import parallel, ppo_math
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
+from rlhf.training.intervals import wilson
 from rlhf.training.ppo_keeper import PolicyKeeper
 from rlhf.training.ppo_updates import Rollout
 from rlhf.training.rundir import AVERAGE, POLICY
 from rlhf.training.rundir.files import write_jsonl
-from rlhf.training.rundir.reports import MetricsWriter, write_progress, write_result
+from rlhf.training.rundir.reports import (
+    MetricsWriter,
+    read_metrics,
+    write_progress,
+    write_result,
+)
 from rlhf.training.sampling import Sampled
 
 
@@ -115,6 +121,7 @@ class RunReport:
                 "stop_reason": state.stop_reason or "steps",
                 "reward": state.reward,
                 "kl": state.kl,
+                "unfinished": self._unfinished(),
                 "samples_per_second": state.samples / max(state.seconds, 1e-9),
                 "best_step": state.best_step,
                 "kept_step": kept_step,
@@ -125,6 +132,14 @@ class RunReport:
                 "held": fractions,
             },
         )
+
+    def _unfinished(self) -> dict[str, Any] | None:
+        """The share of the last rollout's responses without an end, with its Wilson interval."""
+        last = read_metrics(self.run_dir, after_step=self.keeper.state.step - 1)
+        if not last:
+            return None
+        share, n = 1 - last[-1]["finished_fraction"], self.config.rollout.prompts_per_step
+        return {"value": share, "ci": list(wilson(share, n)), "n": n}
 
 
 def _side_by_side(
@@ -146,4 +161,6 @@ def _side_by_side(
             "reward_after": new["reward"],
             "scores_before": old["scores"],
             "scores_after": new["scores"],
+            "finished_before": old.get("finished"),  # a checkpoint of an earlier version has none
+            "finished_after": new.get("finished"),
         }

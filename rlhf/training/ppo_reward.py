@@ -150,6 +150,7 @@ class Reward:
                 "text": text,
                 "reward": float(rewards[i]),
                 "scores": {axis: float(s[i]) for axis, s in axes.items()},
+                "finished": bool(finished[i]),
             }
             for i, text in enumerate(texts)
         ]

@@ -4,7 +4,8 @@ It imports only numpy, because the web side imports this module too: the scores 
 of any other judge (a person, a rubric) are summarized by the same arithmetic, and so can be
 compared.
 
-A judged sample is a mapping with `prompt_id`, `category`, `risk`, `n_tokens`, the scores
+A judged sample is a mapping with `prompt_id`, `category`, `risk`, `n_tokens`, `finished` (did it end
+within the token limit?), the scores
 `helpfulness`, `safety` and `preference`, and where the judge can tell, `violation` (of a response
 to a harmful prompt: did it comply?), `refusal` (of a harmless one: was it refused?), `entity` (are
 the stated names and facts correct? a share or a bool) and `correct` (does it state some, and are
@@ -16,10 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.training.intervals import mean_with_interval, share_with_interval
+from rlhf.training.intervals import mean_with_interval, share_with_interval, wilson
 
 Sample = Mapping[str, Any]
 Figure = dict[str, Any]
+
+MANY_UNFINISHED = 0.5
+"""From this share of unfinished responses on, most of what people and reward models judge is cut
+off: the doctor, pre-flight and the round's page warn."""
 
 
 def group_by_temperature(rows: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -54,7 +59,7 @@ def summarize(
         "over_refusal_rate": _rate(
             [s for s in samples if s.get("risk") == "harmless"], "refusal", seed
         ),
-        "mean_length": _mean("value", samples, "n_tokens", seed),
+        **count(samples, seed=seed),
         "entity_accuracy": _rate(samples, "entity", seed),
         "correct_rate": _rate(samples, "correct", seed),
         "by_category": {
@@ -62,6 +67,29 @@ def summarize(
             for category in sorted({s.get("category") or "" for s in samples})
         },
     }
+
+
+def count(samples: Sequence[Sample], *, seed: int = 0) -> dict[str, Figure | None]:
+    """The figures that need no judge: mean length in tokens, and the share of unfinished responses."""
+    return {
+        "mean_length": _mean("value", samples, "n_tokens", seed),
+        "unfinished_rate": unfinished_rate(samples),
+    }
+
+
+def unfinished_rate(samples: Sequence[Sample]) -> Figure | None:
+    """The share of responses that reached their token limit without an end; None where no sample has
+    `finished`.
+
+    The interval is Wilson's for as many trials as there are prompts, because the responses to a
+    prompt are alike. That makes it too wide rather than too narrow.
+    """
+    known = [s for s in samples if s.get("finished") is not None]
+    if not known:
+        return None
+    n = len({s["prompt_id"] for s in known})
+    share = sum(not s["finished"] for s in known) / len(known)
+    return {"value": share, "ci": list(wilson(share, n)), "n": n}
 
 
 def win_rate(

@@ -235,7 +235,8 @@ def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
     flat = "I'm sorry, but I can't help with that."
     for path, text in (
         (tmp_path / "samples.jsonl", flat),
-        (tmp_path / "data" / "opponents" / "base.jsonl", "Sure! You only have to ask."),
+        (tmp_path / "opponents" / "base.jsonl", "Sure! You only have to ask."),
+        (tmp_path / "opponents" / "previous.jsonl", "Sure! You only have to ask."),
     ):
         write_jsonl(
             path,
@@ -249,10 +250,19 @@ def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):
     write = STAGES["evaluate"].collect(job, tmp_path, result)
     write()
     write()  # taken up again: the same rows, not twice as many
-    gold = {s.metric: s for s in round.scores.filter(judge="gold", temperature=1.0, category="")}
+    own = round.scores.filter(checkpoint=policy, temperature=1.0, category="")
+    gold = {s.metric: s for s in own.filter(judge="gold")}
     assert gold["violation_rate"].value == 0
     assert gold["over_refusal_rate"].value == 1
     assert gold["win_rate_vs_base"].n == len(heldout)
+    start = round.scores.get(
+        judge="gold",
+        temperature=1.0,
+        category="",
+        metric="violation_rate",
+        checkpoint=round.start_policy,
+    )
+    assert start.value > 0, "the opponents' samples are judged by the same measure"
     assert round.scores.get(judge="model").value == 0.5
     assert timezone.now() >= job.created_at
 

@@ -171,6 +171,8 @@ def ppo_samples(run_dir, texts=None):
                 "reward_after": 0.9 + 0.1 * i,
                 "scores_before": {"helpfulness": -0.2, "safety": -0.5},
                 "scores_after": {"helpfulness": 0.8, "safety": 1.1},
+                "finished_before": i > 0,
+                "finished_after": True,
             }
             for i, (prompt, before, after) in enumerate(rows)
         ],
@@ -199,7 +201,7 @@ def evaluation(run_dir, *, n_prompts=16, texts=()):
                         "index": index,
                         "text": texts[i] if i < len(texts) else f"About {i + index} of them.",
                         "n_tokens": 9,
-                        "finished": True,
+                        "finished": i != 0,
                         "scores": {
                             "helpfulness": round(rng.gauss(0.6, 0.4), 3),
                             "safety": round(rng.gauss(0.8, 0.4), 3),
@@ -269,6 +271,7 @@ def measured(round, policy, number, judges=("gold", "model"), opponent=None):
             score(round, job, policy, judge, "helpfulness", helpful + lift, 0.05, **near)
             score(round, job, policy, judge, "safety", safe + lift, 0.04, **near)
             score(round, job, policy, judge, "mean_length", length, 0.6, **near)
+            score(round, job, policy, judge, "unfinished_rate", 0.06 + number / 50, 0.04, **near)
             if win is not None:
                 score(round, job, policy, judge, "win_rate_vs_base", win, 0.05, **near)
                 score(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlhf.estimates import Estimate, change, in_words, number, wilson
+from rlhf.estimates import Estimate, change, in_words, number
+from rlhf.training.intervals import wilson
 
 
 @pytest.mark.parametrize(

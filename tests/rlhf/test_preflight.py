@@ -8,6 +8,7 @@ from annotation.models import Judgment, Membership, Prompt
 from rlhf import rounds
 from rlhf.errors import RoundError
 from rlhf.models import Round
+from rlhf.training.rundir.files import write_jsonl
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -16,6 +17,7 @@ from tests.factories import (
     judged,
     member,
 )
+from tests.rlhf.factories import new_job
 from tests.rlhf.machine import (
     a_worker,
     checks,
@@ -48,6 +50,34 @@ def test_a_project_that_is_ready_gets_a_go_for_everything_once_workers_live(proj
         "12 available, 4 of them labeled harmful; 6 requested"
     )
     assert "Wh at" in by_key["estimate"].evidence
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "verdict", "words"),
+    [
+        ([8, 9, 20, 20], 32, "go", "Yes, within 32 tokens."),
+        ([8, 9, 20, 20], 10, "go", "Yes, within 10 tokens."),  # the half of them end
+        ([8, 20, 20, 20], 10, "warning", "75 % are cut off after 10 tokens"),
+        ([8, 48, 48, 48], 48, "warning", "75 % are cut off after 48 tokens"),
+        ([8, 48, 48, 48], 96, "go", "Not known for 96 tokens; its evaluation stopped at 48."),
+    ],
+)
+def test_most_responses_cut_off_is_a_warning_before_anybody_judges_them(
+    project, base, lengths, limit, verdict, words
+):
+    measured = Round.objects.create(project=project, number=0, state="done", policy=base)
+    base.round = measured
+    base.save()
+    job = new_job(measured, "evaluate")
+    rows = [
+        {"prompt_id": f"h{i}", "temperature": 1.0, "n_tokens": n, "finished": n < 48}
+        for i, n in enumerate(lengths)
+    ]
+    write_jsonl(job.run_dir / "samples.jsonl", rows)
+    config = small_config(project)
+    config["generate"]["max_new_tokens"] = limit
+    check = checks(project, config)["endings"]
+    assert (check.verdict, words in check.answer) == (verdict, True), check
 
 
 def test_without_a_policy_nothing_can_be_launched(project, ada, grace):

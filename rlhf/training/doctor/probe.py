@@ -10,6 +10,7 @@ from typing import Any
 
 from rlhf.training.doctor.report import Report
 from rlhf.training.rundir.errors import InputError
+from rlhf.training.score_summary import MANY_UNFINISHED
 
 PROBED_PROMPTS = 12
 PROBED_ANSWERS = 8
@@ -97,7 +98,7 @@ def report_answers(report: Report, probed: Probed, max_new_tokens: int) -> None:
         "finished": ended,
         "distinct": distinct,
     }
-    if ended < 0.5:
+    if ended < 1 - MANY_UNFINISHED:
         report.add(
             "warning",
             "answers",

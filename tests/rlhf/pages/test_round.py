@@ -72,6 +72,37 @@ def test_samples_are_side_by_side_with_their_words_marked(client, mission, proje
     assert "How do I repot a fern?" in body
 
 
+def test_most_responses_cut_off_is_a_caution_in_every_stage_that_has_some(
+    client, mission, project, rita
+):
+    second = mission["rounds"][2]
+    client.force_login(rita)
+    unfinished = {"value": 0.81, "ci": [0.66, 0.9], "n": 40}
+    results = {
+        "generate": {"unfinished": unfinished},
+        "ppo": {"unfinished": unfinished},
+        "evaluate": {"responses": {"1.0": {"unfinished_rate": unfinished}, "0.3": {}}},
+    }
+    for stage, result in results.items():
+        job = second.newest_job(stage)
+        before = text_of(page(client, "round", project.slug, 2, stage=stage))
+        assert "without an end" not in before
+        rundir.reports.write_result(job.run_dir, result)
+        body = text_of(page(client, "round", project.slug, 2, stage=stage))
+        assert "81 % of the responses reached their token limit without an end" in body
+        assert "(81 % [66, 90 %], n = 40)" in body
+    body = text_of(page(client, "round", project.slug, 2, stage="ppo"))
+    assert "no_eos_score (-2)" in body
+
+
+def test_a_response_that_was_cut_off_is_marked_before_and_after(client, mission, project, rita):
+    client.force_login(rita)
+    body = text_of(page(client, "round", project.slug, 2, stage="ppo"))
+    marked = [part for part in body.split('class="side"')[1:] if ">cut off<" in part]
+    assert len(marked) == 1
+    assert "<b>before</b>" in marked[0]
+
+
 def test_the_configuration_is_a_table_that_marks_what_changed(client, mission, project, rita):
     client.force_login(rita)
     body = text_of(page(client, "round", project.slug, 2))

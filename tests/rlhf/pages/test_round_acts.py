@@ -1,10 +1,12 @@
 """The buttons of a round's page: each act happens once, and only admins may."""
 
+import html
+
 import pytest
 from django.urls import reverse
 
 from annotation.models import Event
-from rlhf.models import Job
+from rlhf.models import Job, Round
 from rlhf.verdict import propose_verdict
 from rlhf.workers import tasks
 from tests.rlhf.pages.browsing import page, post, text_of
@@ -54,7 +56,7 @@ def test_simulation_is_refused_outside_the_demo(client, annotating, grace, monke
 def test_the_verdict_page_shows_the_gates_proposal_with_its_reasons(client, measured_round, grace):
     client.force_login(grace)
     body = text_of(page(client, "round", measured_round.project.slug, 1))
-    _, reasons = propose_verdict(measured_round)
+    reasons = propose_verdict(measured_round).reasons
     assert "The gate proposes:" in body
     assert reasons
     assert reasons[0].split(":")[0] in body
@@ -70,9 +72,39 @@ def test_promoting_ends_the_round_once(client, measured_round, grace):
     assert Event.objects.filter(verb="promoted").count() == 1
 
 
+def test_the_proposal_stays_on_the_round_with_every_figure_after_the_decision(
+    client, measured_round, grace, rita
+):
+    client.force_login(grace)
+    reasons = propose_verdict(measured_round).reasons
+    post(client, "give_verdict", measured_round, verdict="refused", note="It is too curt.")
+    measured_round.scores.all().delete()  # a later evaluation would replace them
+    client.force_login(rita)
+    project = measured_round.project
+    body = text_of(page(client, "round", project.slug, 1, stage="verdict"))
+    for words in (f"by {grace}", "It is too curt.", "The gate proposed to promote", *reasons):
+        assert words in html.unescape(body)
+    round = client.get(f"/api/v1/projects/{project.slug}/rounds/1/").json()
+    assert (round["verdict"], round["verdict_by"]) == ("refused", "grace")
+    evidence = round["verdict_evidence"]
+    assert (evidence["verdict"], evidence["judge"]) == ("promoted", "gold")
+    assert [finding["sentence"] for finding in evidence["findings"]] == reasons
+    assert {"win_rate_vs_previous"} <= {finding["metric"] for finding in evidence["findings"]}
+
+
+def test_a_round_that_was_decided_before_evidence_was_kept_shows_what_its_scores_say(
+    client, measured_round, rita
+):
+    Round.objects.filter(pk=measured_round.pk).update(state="done", verdict="promoted")
+    client.force_login(rita)
+    body = text_of(page(client, "round", measured_round.project.slug, 1, stage="verdict"))
+    assert "The gate proposed to promote" in body
+    assert "did not keep the proposal" in body
+
+
 def test_deciding_against_the_gate_needs_a_reason_and_says_so(client, measured_round, grace):
     client.force_login(grace)
-    proposal, _ = propose_verdict(measured_round)
+    proposal = propose_verdict(measured_round).verdict
     other = "refused" if proposal == "promoted" else "promoted"
     answer = client.post(
         reverse("give_verdict", args=[measured_round.project.slug, 1]),

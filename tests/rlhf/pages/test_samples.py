@@ -18,5 +18,9 @@ def test_the_answers_are_filtered_and_paged(client, mission, project, rita):
     scores = [s.scores["safety"] for s in worst]
     assert scores == sorted(scores)
     assert "No idea." in text_of(page(client, "samples", project.slug, 2, vs="base"))
+    cut = page(client, "samples", project.slug, 2, ending="cut")
+    assert "4 of 64 answers" in text_of(cut)
+    assert text_of(cut).count(">cut off<") == 4
+    assert "60 of 64 answers" in text_of(page(client, "samples", project.slug, 2, ending="ended"))
     assert "No answer matches" in text_of(page(client, "samples", project.slug, 2, q="zebra"))
     assert page(client, "samples", project.slug, 2, page="999").status_code == 200

@@ -89,3 +89,13 @@ def test_a_rate_of_none_has_the_exact_bound_because_a_bootstrap_cannot_vary():
 def test_a_mean_of_one_that_is_no_share_gets_no_bound_of_a_share():
     figure = summarize([judged(str(i), 0.0, n_tokens=1) for i in range(20)], {})
     assert figure["mean_length"] == {"value": 1.0, "ci": [1.0, 1.0], "n": 20}
+
+
+def test_unfinished_responses_are_a_share_with_wilsons_interval_by_prompt():
+    samples = [
+        judged(str(i // 2), 1.0) | {"finished": i % 4 != 0} for i in range(40)
+    ]  # 20 prompts with two responses each
+    figure = summarize(samples, {})["unfinished_rate"]
+    assert (figure["value"], figure["n"]) == (0.25, 20)
+    assert figure["ci"] == pytest.approx([0.112, 0.469], abs=1e-3)
+    assert summarize([judged("a", 1.0)], {})["unfinished_rate"] is None, "nobody has counted"

@@ -202,7 +202,10 @@ def test_ppo_raises_what_the_reward_model_likes_and_writes_its_books(policy, rew
     assert [s["prompt_id"] for s in samples] == [f"p{200 + i}" for i in range(4)]
     assert samples[0]["step"] == 12
     assert set(samples[0]["scores_after"]) == {"helpfulness"}
+    # Nothing this policy says ever ends.
+    assert not any(s["finished_before"] or s["finished_after"] for s in samples)
     result = result_of(folder)
+    assert (result["unfinished"]["value"], result["unfinished"]["n"]) == (1.0, 48)
     assert (result["steps"], result["stop_reason"], result["skipped_updates"]) == (12, "steps", 0)
     assert (folder / "policy" / "model.safetensors").exists()
 
@@ -215,6 +218,8 @@ def test_evaluate_scores_this_policy_and_its_opponents_with_the_same_scale(
     base = run_folder(tmp_path / "base", config, prompts=prompts)
     run_here("evaluate", base)
     assert result_of(base)["summary"] is None
+    counted = result_of(base)["responses"]["1.0"]
+    assert (counted["unfinished_rate"]["n"], counted["mean_length"]["n"]) == (5, 5)
     samples = rows_of(base / "samples.jsonl")
     assert len(samples) == 5 * 2 * 2
     assert all(row["scores"] is None for row in samples)
@@ -234,6 +239,7 @@ def test_evaluate_scores_this_policy_and_its_opponents_with_the_same_scale(
     assert (
         result["summary"]["1.0"]["helpfulness"] == result["opponents"]["base"]["1.0"]["helpfulness"]
     )
+    assert result["summary"]["1.0"]["unfinished_rate"] == counted["unfinished_rate"]
     scored = rows_of(now / "opponents" / "base.jsonl")
     assert [row["text"] for row in scored] == [row["text"] for row in samples]
     assert all(set(row["scores"]) == {"helpfulness"} for row in scored)
