@@ -1,7 +1,7 @@
 """Reading prompts and decoding token by token with the key-value cache; `sampling` draws the tokens.
 
 `CachedDecoder` works for most causal models of transformers, `CrossDecoder` for every
-encoder-decoder. A small Llama on a CPU has a faster decoder with the same methods (`cpu`). Some
+encoder-decoder. A Llama on a CPU has a faster decoder with the same methods (`cpu`). Some
 architectures ignore the cache, need another kind of cache, or have a wrong window in their
 configuration. Before a model's first batch each decoder is therefore compared with the model's own
 forward pass, and the first that agrees is used. `RereadingDecoder`, which needs no cache, is the
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from rlhf.training import cpu
+from rlhf.training import cpu, forward_pass
 from rlhf.training.architecture import (
     UNSUPPORTED,
     is_encoder_decoder,
@@ -32,72 +32,90 @@ class Decoder(Protocol):
     """A batch of sequences that grow by one token at a time. Hidden states are the last layer's,
     (rows, H)."""
 
+    @property
+    def drop_at(self) -> float:
+        """The share of rows still growing at which the others are worth dropping."""
+
+    def read(self, prompts: Sequence[Sequence[int]], k: int, room: int) -> Tensor:
+        """Read the prompts once each, for `k` rows that can grow by `room` tokens.
+
+        Returns the hidden states (len(prompts) * k, H) at the prompts' last tokens, or at the
+        decoder's start token where an encoder reads the prompts.
+        """
+
     def step(self, tokens: Tensor) -> Tensor:
         """Append (rows,) tokens; returns the hidden states at them."""
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all other rows."""
+        """Drop all other rows; these go on in the order given."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(rows, H) hidden states to logits (rows, V)."""
 
 
-def begin(
-    model: Any, prompts: Sequence[Sequence[int]], *, k: int, room: int, pad_id: int, device: Any
-) -> tuple[Decoder, Tensor]:
-    """Read the prompts once each, for `k` rows that can grow by `room` tokens.
-
-    Returns the decoder and the hidden states (len(prompts) * k, H) at the prompts' last tokens, or
-    at the decoder's start token where an encoder reads the prompts.
-    """
+def prepare(model: Any, rows: int) -> Callable[[], Decoder]:
+    """What makes a decoder for each batch of about `rows` sequences, as long as the model's weights
+    stay the same."""
     model = unwrap_model(model)
     if is_encoder_decoder(model):
-        cross_decoder = CrossDecoder(model)
-        return cross_decoder, cross_decoder.read(*right_pad(prompts, pad_id, device), k)
-    ids, mask = left_pad(prompts, pad_id, device)
-    if cpu.LlamaDecoder.can_decode(model):
-        llama_decoder = cpu.LlamaDecoder(model, room)
-        return llama_decoder, llama_decoder.read(ids, mask, k)
-    decoder = agreeing_decoder(model)(model)
-    return decoder, decoder.read(ids, mask, k)
+        return functools.partial(CrossDecoder, model)
+    make = agreeing_decoder(model)
+    if make is CAUSAL_DECODERS["llama"]:
+        return functools.partial(cpu.LlamaDecoder, cpu.LlamaWeights(model, rows))
+    return functools.partial(make, model)
 
 
-_AGREEING: "WeakKeyDictionary[Any, Callable[[Any], CausalDecoder]]" = WeakKeyDictionary()
+_AGREES: "WeakKeyDictionary[Any, dict[str, bool]]" = WeakKeyDictionary()
 
 
-def agreeing_decoder(model: Any) -> "Callable[[Any], CausalDecoder]":
-    """The first of `CAUSAL_DECODERS` whose hidden states equal those of the model's own forward
-    pass, tested once per model. `RereadingDecoder` if there is none."""
-    if model not in _AGREEING:
-        agreeing = (name for name, make in CAUSAL_DECODERS.items() if agrees(make, model))
-        name = next(agreeing, "no cache")
-        if name == "no cache":
-            print(
-                f"{type(model).__name__} gives other log-probabilities with a key-value cache than "
-                "without, so each token reads its whole sequence: slow for long responses."
-            )
-        _AGREEING[model] = CAUSAL_DECODERS[name]
-    return _AGREEING[model]
+def agreeing_decoder(model: Any) -> Callable[[Any], Decoder]:
+    """The first of `CAUSAL_DECODERS` whose hidden states and logits equal those of the model's own
+    forward pass, tested once per model. `RereadingDecoder` if there is none."""
+    known = _AGREES.setdefault(model, {})
+    for name, make in CAUSAL_DECODERS.items():
+        # Asked each time: under autocast it is no longer a model in float32.
+        if name == "llama" and not cpu.LlamaDecoder.can_decode(model):
+            continue
+        if name not in known:
+            known[name] = make is RereadingDecoder or agrees(make, model)
+            if make is RereadingDecoder:
+                print(
+                    f"{type(model).__name__} gives other log-probabilities with a key-value cache "
+                    "than without, so each token reads its whole sequence: slow for long responses."
+                )
+        if known[name]:
+            return make
+    raise AssertionError("The last decoder always agrees.")
 
 
 @torch.no_grad()
-def agrees(make: "Callable[[Any], CausalDecoder]", model: Any) -> bool:
-    """Whether a decoder gives the hidden states of the model's own forward pass, for two prompts of
-    different lengths, with two rows each, one of which leaves; the rows outgrow the model's window."""
+def agrees(make: Callable[[Any], Decoder], model: Any) -> bool:
+    """Whether a decoder gives the hidden states and logits of the model's own forward pass, for two
+    prompts of different lengths that begin alike, with two rows each, one of which leaves; the rows
+    outgrow the model's window."""
     device = next(model.parameters()).device
     size = model.get_input_embeddings().num_embeddings
     lengths = (longest_window(model) + 5, 4)
-    prompts = [[(3 * i + 5 * j + j // 7) % size for j in range(n)] for i, n in enumerate(lengths)]
+    prompts = [[9 % size, 4 % size, *((3 * i + 5 * j + j // 7) % size for j in range(n))]
+               for i, n in enumerate(lengths)]  # fmt: skip
     rows = [[*prompts[row // 2]] for row in range(4)]
-    kept = torch.tensor([0, 1, 3], device=device)
+    kept = torch.tensor([0, 3, 1], device=device)
     try:
         decoder = make(model)
-        hidden = decoder.read(*left_pad(prompts, 0, device), 2)
+        hidden = decoder.read(prompts, 2, 4)
         for step in range(4):
-            own = [
-                trunk_of(model)(
-                    input_ids=torch.tensor([row], device=device), use_cache=False
-                ).last_hidden_state[0, -1]
-                for row in rows
-            ]
-            if relative_error(hidden, torch.stack(own)) > rounding_error(model):
+            own = torch.stack(
+                [
+                    trunk_of(model)(
+                        input_ids=torch.tensor([row], device=device), use_cache=False
+                    ).last_hidden_state[0, -1]
+                    for row in rows
+                ]
+            )
+            if relative_error(hidden, own) > rounding_error(model):
+                return False
+            own_logits = forward_pass.logits(model, own)
+            if relative_error(decoder.logits(hidden), own_logits) > rounding_error(model):
                 return False
             if step == 1:
                 decoder.keep(kept)
@@ -121,25 +139,25 @@ def left_pad(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[T
     return ids.to(device), mask.to(device)
 
 
-class CausalDecoder(Decoder, Protocol):
-    """A decoder of a causal language model, which reads prompts that are padded on the left."""
-
-    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
-        """Read left-padded prompts (B, T) for k rows each; returns hidden states (B * k, H)."""
+PAD_ID = 0
+"""The token in places that nothing attends to."""
 
 
 class CachedDecoder:
     """A causal language model of transformers with its key-value cache, whose layers keep what the
     configuration says (all tokens, or those of a window)."""
 
+    drop_at = 0.75  # each time the whole cache is copied
+
     def __init__(self, model: Any, *, keep_all: bool = False) -> None:
         from transformers.cache_utils import DynamicCache
 
-        self.trunk = trunk_of(model)
+        self.model, self.trunk = model, trunk_of(model)
         self.cache = DynamicCache() if keep_all else DynamicCache(config=model.config)
 
-    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
-        """Read left-padded prompts (B, T) for k rows each."""
+    def read(self, prompts: Sequence[Sequence[int]], k: int, room: int) -> Tensor:
+        """Prompts are padded on the left."""
+        ids, mask = left_pad(prompts, PAD_ID, next(self.trunk.parameters()).device)
         positions = mask.cumsum(dim=1).sub_(1).clamp_(min=0)
         hidden = self._pass(ids, mask, positions)
         self.mask, self.position = mask, mask.sum(dim=1)
@@ -160,6 +178,9 @@ class CachedDecoder:
         self.cache.batch_select_indices(rows)
         self.mask, self.position = self.mask[rows], self.position[rows]
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        return forward_pass.logits(self.model, hidden)
+
     def _pass(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         return self.trunk(
             input_ids=ids,
@@ -176,13 +197,13 @@ class RereadingDecoder:
     Sequences are padded on the right, where no token of a causal model can see the padding.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.trunk = trunk_of(model)
+    drop_at = 1.0
 
-    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
-        """Read left-padded prompts (B, T) for k rows each."""
-        prompts = [row[seen.bool()].tolist() for row, seen in zip(ids, mask, strict=True)]
-        self.device = ids.device
+    def __init__(self, model: Any) -> None:
+        self.model, self.trunk = model, trunk_of(model)
+        self.device = next(self.trunk.parameters()).device
+
+    def read(self, prompts: Sequence[Sequence[int]], k: int, room: int) -> Tensor:
         self.rows = [[*prompt] for prompt in prompts for _ in range(k)]
         return self._last_states(prompts).repeat_interleave(k, dim=0)
 
@@ -194,14 +215,22 @@ class RereadingDecoder:
     def keep(self, rows: Tensor) -> None:
         self.rows = [self.rows[row] for row in rows.tolist()]
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        return forward_pass.logits(self.model, hidden)
+
     def _last_states(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """(rows, H) the states at each row's last token."""
-        ids, mask = right_pad(rows, 0, self.device)
+        ids, mask = right_pad(rows, PAD_ID, self.device)
         hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
         return hidden[torch.arange(len(ids), device=self.device), mask.sum(dim=1) - 1]
 
 
-CAUSAL_DECODERS: dict[str, Callable[[Any], CausalDecoder]] = {
+def _llama(model: Any) -> cpu.LlamaDecoder:
+    return cpu.LlamaDecoder(cpu.LlamaWeights(model, rows=1))
+
+
+CAUSAL_DECODERS: dict[str, Callable[[Any], Decoder]] = {
+    "llama": _llama,
     "cache": CachedDecoder,
     "cache of all tokens": functools.partial(CachedDecoder, keep_all=True),
     "no cache": RereadingDecoder,
@@ -213,13 +242,17 @@ class CrossDecoder:
     """Any encoder-decoder of transformers. All rows are equally long: each begins with the start
     token."""
 
+    drop_at = 0.75  # each time the whole cache is copied
+
     def __init__(self, model: Any) -> None:
+        self.model = model
         self.encoder, self.decoder = model.get_encoder(), model.get_decoder()
         self.start_id = model.config.decoder_start_token_id
         self.cache: Any = None
 
-    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
-        """Read right-padded prompts (B, P) for k rows each."""
+    def read(self, prompts: Sequence[Sequence[int]], k: int, room: int) -> Tensor:
+        """Prompts are padded on the right."""
+        ids, mask = right_pad(prompts, PAD_ID, next(self.model.parameters()).device)
         self.mask = mask
         self.encoded = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         hidden = self.step(ids.new_full((len(ids),), self.start_id))
@@ -244,3 +277,6 @@ class CrossDecoder:
     def keep(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.mask, self.encoded = self.mask[rows], self.encoded[rows]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return forward_pass.logits(self.model, hidden)

@@ -16,8 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import decoding, forward_pass
+from rlhf.training import decoding
 from rlhf.training.truncation import Truncation
+
+DRAW_BLOCK = 256
+"""Tokens of a block in `draw`: near the square root of a large vocabulary."""
+
+BELOW_ONE = 1 - 2.0**-52
+"""A share of a sum that float64 keeps below the sum."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,13 @@ def sample(
     )
     order = sorted(range(len(prompts))[share or slice(None)], key=lambda i: len(prompts[i]))
     per_batch = max(1, batch_size // k)
+    with torch.inference_mode():
+        new_decoder = decoding.prepare(model, min(len(order), per_batch) * k)
     results: list[list[Sampled]] = [[] for _ in prompts]
     for start in range(0, len(order), per_batch):
         chunk = order[start : start + per_batch]
         rows = _sample_batch(
-            model,
+            new_decoder(),
             [prompts[i] for i in chunk],
             k=k,
             max_new_tokens=max_new_tokens,
@@ -93,7 +101,7 @@ def sample(
 
 @torch.inference_mode()
 def _sample_batch(
-    model: Any,
+    decoder: decoding.Decoder,
     prompts: Sequence[Sequence[int]],
     *,
     k: int,
@@ -110,9 +118,7 @@ def _sample_batch(
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
 
     # 1. Read the prompts once; every prompt's cache then serves its k rows.
-    decoder, hidden = decoding.begin(
-        model, prompts, k=k, room=max_new_tokens, pad_id=pad_id, device=device
-    )
+    hidden = decoder.read(prompts, k, max_new_tokens)
 
     # 2. Token by token. `row` says which response each line of the shrinking batch belongs to.
     row = torch.arange(n, device=device)
@@ -125,12 +131,12 @@ def _sample_batch(
     # Reading a flag from a GPU synchronizes with it, so there it is read less often.
     check_every = 1 if device.type == "cpu" else 8
     for step in range(max_new_tokens):
-        scaled = torch.log_softmax(forward_pass.logits(model, hidden).float() / temperature, dim=-1)
+        scores = decoder.logits(hidden).float().div_(temperature)
         if truncation is not None:
-            scaled = truncation.apply(scaled)
-        drawn = _draw(scaled, numbers[row, step])
+            scores = truncation.apply(torch.log_softmax(scores, dim=-1))
+        drawn, drawn_logprobs = draw(scores, numbers[row, step])
         tokens[row, step] = torch.where(alive, drawn, pad_id)
-        logprobs[row, step] = scaled.gather(1, drawn[:, None])[:, 0] * alive
+        logprobs[row, step] = drawn_logprobs * alive
         if value_of is not None:
             values[row, step] = value_of(hidden) * alive
         ended = alive & torch.isin(drawn, stops)
@@ -143,9 +149,9 @@ def _sample_batch(
             n_alive = int(alive.sum())
             if n_alive == 0:
                 break
-            # 3. Ended rows leave once they are a quarter of the batch: each removal copies the cache.
-            if n_alive <= 0.75 * len(alive):
-                kept = alive.nonzero()[:, 0]
+            # 3. Ended rows leave once that is worth what it copies.
+            if n_alive < len(alive) and n_alive <= decoder.drop_at * len(alive):
+                kept = compact(alive)
                 decoder.keep(kept)
                 row, drawn, alive = row[kept], drawn[kept], alive[kept]
         hidden = decoder.step(drawn)
@@ -163,9 +169,46 @@ def _sample_batch(
     ]
 
 
-def _draw(logprobs: Tensor, numbers: Tensor) -> Tensor:
-    """A token (rows,) from each row's distribution (rows, V) by its number in [0, 1): the first token
-    at which the cumulative probability exceeds the number."""
-    summed = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
-    reached = numbers[:, None] * summed[:, -1:]
-    return torch.searchsorted(summed, reached, right=True)[:, 0].clamp_(max=summed.shape[1] - 1)
+def compact(alive: Tensor) -> Tensor:
+    """The places (n,) of the rows that are `alive`, a mask over all rows: rows stay where they are,
+    except that the last ones fill the gaps before them."""
+    places = alive.nonzero()[:, 0]
+    order = torch.arange(len(places), device=alive.device)
+    gaps = ~alive[: len(places)]
+    order[gaps] = places[places >= len(places)]
+    return order
+
+
+def draw(scores: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """A token (rows,) from the softmax of each row's scores (rows, V), float32, by its number in
+    [0, 1), and its log-probability (rows,): the first token at which the cumulative probability
+    exceeds the number. A score of -inf is never drawn.
+
+    Summed in float64 on two levels, blocks first and then tokens within the block that was reached:
+    a running sum of float64 over a vocabulary of 50,000 takes longer than a small model's layers.
+    """
+    top = scores.amax(dim=-1, keepdim=True)
+    weights = (scores - top).exp_()
+    size = scores.shape[1]
+    whole = size // DRAW_BLOCK * DRAW_BLOCK
+    blocks = weights[:, :whole].unflatten(1, (whole // DRAW_BLOCK, DRAW_BLOCK))
+    sums = blocks.sum(dim=-1, dtype=torch.float64)
+    if whole < size:
+        rest = weights[:, whole:].sum(dim=-1, keepdim=True, dtype=torch.float64)
+        sums = torch.cat([sums, rest], dim=1)
+    summed = sums.cumsum(dim=-1)
+    total = summed[:, -1:]
+    reached = torch.minimum(numbers[:, None] * total, total * BELOW_ONE)
+    # Scores that are not finite reach nothing: clamped, so that their log-probability says so.
+    block = torch.searchsorted(summed, reached, right=True).clamp_(max=summed.shape[1] - 1)
+
+    columns = block * DRAW_BLOCK + torch.arange(DRAW_BLOCK, device=scores.device)
+    inside = weights.gather(1, columns.clamp(max=size - 1)).double() * (columns < size)
+    inside = inside.cumsum(dim=-1)
+    reached = reached - summed.gather(1, (block - 1).clamp(min=0)) * (block > 0)
+    # The two sums round differently; a number in the gap belongs to the block's last likely token.
+    reached = torch.minimum(reached, inside[:, -1:] * BELOW_ONE)
+    drawn = block * DRAW_BLOCK + torch.searchsorted(inside, reached, right=True)
+    drawn.clamp_(max=size - 1)
+    logprobs = scores.gather(1, drawn) - top - total.log().float()
+    return drawn[:, 0], logprobs[:, 0]

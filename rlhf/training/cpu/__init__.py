@@ -9,10 +9,12 @@ benefits and costs of this folder.
 from rlhf.training.cpu.forked_workers import ForkedWorkers, can_fork, fork
 from rlhf.training.cpu.llama_decoder import LlamaDecoder
 from rlhf.training.cpu.llama_layers import has_fast_layers, hidden_states
+from rlhf.training.cpu.llama_weights import LlamaWeights
 
 __all__ = [
     "ForkedWorkers",
     "LlamaDecoder",
+    "LlamaWeights",
     "can_fork",
     "fork",
     "has_fast_layers",

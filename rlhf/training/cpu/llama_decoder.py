@@ -1,33 +1,35 @@
-"""Token-by-token decoding for small Llamas on a CPU, with few operations.
+"""Token-by-token decoding for Llamas on a CPU, with few operations and without padding.
 
-Python overhead dominates a small model's time; this decoder has a third of transformers' operations,
-with matrices
-concatenated and a cache that is allocated once and written in place.
+In a small model Python's overhead dominates; this decoder has a third of transformers' operations,
+and a cache that is allocated once and written in place. In a larger one the matrices do: prompts
+are read without padding, what all of them begin with (the template's head, a system turn) is read
+once for the batch, and each matrix takes the product that is fastest for few rows
+(`LlamaWeights`).
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from rlhf.training.cpu.llama_weights import Layer, LlamaWeights
+
 
 class LlamaDecoder:
     """`decoding.Decoder` for a Llama.
 
-    Each layer's query, key and value matrices are concatenated, as are gate and up, with the norms'
-    weights multiplied into them and LoRA adapters added. All rows write to the same column of the
-    cache, because prompts are padded on the left.
+    All rows write to the same column of the cache: first come the shared tokens, then each prompt's
+    own tokens with padding on their left, then the response.
     """
 
-    def __init__(self, model: Any, room: int) -> None:
-        llama = model.base_model
-        self.config = llama.config
-        self.room = room
-        self.embeddings = llama.embed_tokens.weight
-        self.rotary = llama.rotary_emb
-        self.final_norm = llama.norm.weight
-        self.layers = [_Layer(layer) for layer in llama.layers]
+    drop_at = 1.0
+
+    def __init__(self, weights: LlamaWeights) -> None:
+        self.weights = weights
+        self.heads, self.kv_heads, self.size = weights.heads, weights.kv_heads, weights.head_size
 
     @staticmethod
     def can_decode(model: Any) -> bool:
@@ -42,91 +44,124 @@ class LlamaDecoder:
             and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())
         )
 
-    def read(self, ids: Tensor, mask: Tensor, k: int) -> Tensor:
-        """Read left-padded prompts (B, T) for k rows each."""
-        config, (rows, width) = self.config, ids.shape
-        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        size = self.layers[0].head_size
-        self.eps = config.rms_norm_eps
-        self.heads, self.kv_heads, self.size, self.column = heads, kv_heads, size, width
-        columns = width + self.room
-        cos, sin = self.rotary(self.embeddings, torch.arange(columns)[None])
-        # Rotation as x * cos + swapped(x) * (sin with a sign).
-        signed = torch.cat([-sin[0, :, : size // 2], sin[0, :, size // 2 :]], dim=1)
-        self.cos, self.sin = cos[0], signed
-        positions = mask.cumsum(dim=1).sub_(1).clamp_(min=0)
-        self.blocked = torch.zeros(rows, columns).masked_fill_(
-            torch.cat([mask == 0, mask.new_zeros(rows, self.room, dtype=torch.bool)], dim=1),
-            float("-inf"),
-        )
-        causal = torch.full((width, width), float("-inf")).triu_(1)
-        # A padded position sees itself, or its softmax would be over nothing.
-        seen = (self.blocked[:, None, None, :width] + causal).clone()
-        seen.diagonal(dim1=-2, dim2=-1).zero_()
+    def read(self, prompts: Sequence[Sequence[int]], k: int, room: int) -> Tensor:
+        """Read prompts for k rows each that can grow by `room` tokens; returns the hidden states
+        (len(prompts) * k, H) at the prompts' last tokens."""
+        shared = shared_prefix(prompts)
+        start, own = len(shared), [prompt[len(shared) :] for prompt in prompts]
+        width = max(map(len, own))
+        self.column, columns = start + width, start + width + room
+        self.cos, self.sin = self.weights.rotation(columns)
+        # Prompts of one length are neighbors: their attention is one operation.
+        order = sorted(range(len(own)), key=lambda i: len(own[i]))
+        groups = _groups_of_a_length(own, order)
+        tokens = torch.tensor([*shared, *(token for i in order for token in own[i])])
+        positions = [*range(start), *(start + j for i in order for j in range(len(own[i])))]
+        turn = torch.tensor(positions)
+        cos, sin = self.cos[turn][:, None], self.sin[turn][:, None]
+        causal = torch.full((start + width, start + width), float("-inf")).triu_(1)
 
-        x = self.embeddings[ids.flatten()]
-        cos, sin = self.cos[positions.flatten()][:, None], self.sin[positions.flatten()][:, None]
+        x = self.weights.embeddings[tokens]
+        ends = start - 1 + torch.tensor([len(own[i]) for i in order]).cumsum(0)
         self.cache = []
-        for layer in self.layers:
+        for number, layer in enumerate(self.weights.layers):
             q, key, value = self._project(layer, x, cos, sin)
-            q, key, value = (t.view(rows, width, -1, size).transpose(1, 2) for t in (q, key, value))
-            keys = torch.zeros(rows * k, kv_heads, columns, size)
-            values = torch.zeros(rows * k, kv_heads, columns, size)
-            keys[:, :, :width] = key.repeat_interleave(k, dim=0) if k > 1 else key
-            values[:, :, :width] = value.repeat_interleave(k, dim=0) if k > 1 else value
+            shape = (len(prompts) * k, self.kv_heads, columns, self.size)
+            keys, values = torch.zeros(shape), torch.zeros(shape)
             self.cache.append((keys, values))
-            attended = functional.scaled_dot_product_attention(
-                q, key, value, attn_mask=seen, enable_gqa=heads != kv_heads
-            )
-            x = self._finish(layer, x, attended.transpose(1, 2).reshape(rows * width, -1))
-        self.position = mask.sum(dim=1)
-        if k > 1:
-            self.position = self.position.repeat_interleave(k)
-            self.blocked = self.blocked.repeat_interleave(k, dim=0)
-        hidden = self._norm(x.view(rows, width, -1)[:, -1]) * self.final_norm
-        return hidden.repeat_interleave(k, dim=0) if k > 1 else hidden
+            keys[:, :, :start] = key[:start].transpose(0, 1)
+            values[:, :, :start] = value[:start].transpose(0, 1)
+            attended = torch.empty(len(x), self.heads * self.size)
+            if start:
+                queries, own_keys, own_values = _batched((q, key, value), slice(start), 1)
+                attended[:start] = self._attend(
+                    queries, own_keys, own_values, causal[:start, :start]
+                )
+            for begin, length, members in groups:
+                count = len(members)
+                part = slice(start + begin, start + begin + count * length)
+                queries, own_keys, own_values = _batched((q, key, value), part, count)
+                lines = (torch.tensor(members)[:, None] * k + torch.arange(k)).flatten()
+                places = slice(start + width - length, start + width)
+                keys[lines, :, places] = own_keys.repeat_interleave(k, dim=0)
+                values[lines, :, places] = own_values.repeat_interleave(k, dim=0)
+                before = keys[:count, :, :start], values[:count, :, :start]
+                attended[part] = self._attend(
+                    queries,
+                    torch.cat([before[0], own_keys], dim=2),
+                    torch.cat([before[1], own_values], dim=2),
+                    causal[start : start + length, : start + length],
+                )
+            if (
+                number == len(self.weights.layers) - 1
+            ):  # the rest of the last layer: only what is read
+                x, attended = x[ends], attended[ends]
+            x = self._finish(layer, x, attended)
+        lengths = torch.tensor([len(row) for row in own])
+        self.position = (start + lengths).repeat_interleave(k)
+        self.blocked = self._padding(start, width - lengths.repeat_interleave(k), columns)
+        hidden = torch.empty_like(x)
+        hidden[torch.tensor(order)] = self._norm(x) * self.weights.final_norm
+        return hidden.repeat_interleave(k, dim=0)
 
     def step(self, tokens: Tensor) -> Tensor:
-        x = self.embeddings[tokens]
+        """Append (rows,) tokens; returns the hidden states at them."""
+        x = self.weights.embeddings[tokens]
         cos, sin = self.cos[self.position][:, None], self.sin[self.position][:, None]
-        column, rows = self.column, len(tokens)
-        blocked = self.blocked[:, None, None, : column + 1]
-        for layer, (keys, values) in zip(self.layers, self.cache, strict=True):
+        column = self.column
+        blocked = None if self.blocked is None else self.blocked[:, None, None, : column + 1]
+        for layer, (keys, values) in zip(self.weights.layers, self.cache, strict=True):
             q, key, value = self._project(layer, x, cos, sin)
             keys[:, :, column], values[:, :, column] = key, value
-            attended = functional.scaled_dot_product_attention(
-                q[:, :, None],
-                keys[:, :, : column + 1],
-                values[:, :, : column + 1],
-                attn_mask=blocked,
-                enable_gqa=self.heads != self.kv_heads,
+            attended = self._attend(
+                q[:, :, None], keys[:, :, : column + 1], values[:, :, : column + 1], blocked
             )
-            x = self._finish(layer, x, attended.view(rows, -1))
+            x = self._finish(layer, x, attended)
         self.column += 1
         self.position = self.position + 1
-        return self._norm(x) * self.final_norm
+        return self._norm(x) * self.weights.final_norm
 
     def keep(self, rows: Tensor) -> None:
-        columns = self.column
-        kept = []
-        for keys, values in self.cache:
-            shape = (len(rows), *keys.shape[1:])
-            both = keys.new_zeros(shape), values.new_zeros(shape)
-            both[0][:, :, :columns] = keys[rows, :, :columns]
-            both[1][:, :, :columns] = values[rows, :, :columns]
-            kept.append(both)
-        self.cache = kept
-        self.blocked, self.position = self.blocked[rows], self.position[rows]
+        """Go on with these rows, in this order. Only those that change their place are copied."""
+        count, column = len(rows), self.column
+        places = (rows != torch.arange(count)).nonzero()[:, 0]
+        moved = rows[places]
+        for keys, values in self.cache if len(places) else []:
+            keys[places, :, :column] = keys[moved, :, :column]
+            values[places, :, :column] = values[moved, :, :column]
+        self.cache = [(keys[:count], values[:count]) for keys, values in self.cache]
+        self.position = self.position[rows]
+        if self.blocked is not None:
+            self.blocked = self.blocked[rows]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(rows, H) hidden states to logits (rows, V)."""
+        return self.weights.head(hidden)
+
+    def _padding(self, start: int, left: Tensor, columns: int) -> Tensor | None:
+        """Additive mask (rows, columns) of `left` (rows,) empty columns after the shared ones; None
+        where no row has any."""
+        if not bool(left.any()):
+            return None
+        place = torch.arange(columns)
+        empty = (place >= start) & (place < start + left[:, None])
+        return torch.zeros(empty.shape).masked_fill_(empty, float("-inf"))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of (rows, heads, S, D) over (rows, key heads, columns, D): (rows * S, H')."""
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, enable_gqa=self.heads != self.kv_heads
+        )
+        return attended.transpose(1, 2).reshape(-1, self.heads * self.size)
 
     def _norm(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps)
+        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.weights.eps)
 
     def _project(
-        self, layer: "_Layer", x: Tensor, cos: Tensor, sin: Tensor
+        self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, and values; each (rows, heads, head size)."""
-        both = functional.linear(self._norm(x), layer.qkv, layer.qkv_bias)
-        both = both.view(len(x), -1, self.size)
+        """Rotated queries and keys, and values; each (M, heads, D)."""
+        both = layer.qkv(self._norm(x)).view(len(x), -1, self.size)
         turned = both[:, : self.heads + self.kv_heads]
         half = self.size // 2
         swapped = torch.cat([turned[..., half:], turned[..., :half]], dim=-1)
@@ -137,46 +172,37 @@ class LlamaDecoder:
             both[:, self.heads + self.kv_heads :],
         )
 
-    def _finish(self, layer: "_Layer", x: Tensor, attended: Tensor) -> Tensor:
-        x = torch.addmm(x, attended, layer.out)
-        if layer.out_bias is not None:
-            x = x + layer.out_bias
-        gate, up = functional.linear(self._norm(x), layer.gate_up, layer.gate_up_bias).chunk(2, -1)
-        x = torch.addmm(x, functional.silu(gate).mul_(up), layer.down)
-        return x if layer.down_bias is None else x + layer.down_bias
+    def _finish(self, layer: Layer, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + layer.out(attended)
+        gate, up = layer.gate_up(self._norm(x)).chunk(2, -1)
+        return x + layer.down(functional.silu(gate).mul_(up))
 
 
-class _Layer:
-    """Copies of one layer's matrices, made when sampling begins."""
-
-    def __init__(self, layer: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self.head_size = attention.head_dim
-        parts = [_effective(p) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        self.qkv = torch.cat([w for w, _ in parts]) * layer.input_layernorm.weight
-        self.qkv_bias = None if parts[0][1] is None else torch.cat([_not_none(b) for _, b in parts])
-        out, self.out_bias = _effective(attention.o_proj)
-        self.out = out.t()
-        parts = [_effective(p) for p in (mlp.gate_proj, mlp.up_proj)]
-        self.gate_up = torch.cat([w for w, _ in parts]) * layer.post_attention_layernorm.weight
-        self.gate_up_bias = (
-            None if parts[0][1] is None else torch.cat([_not_none(b) for _, b in parts])
-        )
-        down, self.down_bias = _effective(mlp.down_proj)
-        self.down = down.t()
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The tokens that all prompts begin with, but at most all but one of the shortest; none for a
+    single prompt."""
+    if len(prompts) < 2:
+        return []
+    rows = [list(prompt) for prompt in prompts]
+    first, last = min(rows), max(rows)  # in the order of a dictionary: they differ most
+    most = min(map(len, rows)) - 1
+    length = next((i for i in range(most) if first[i] != last[i]), most)
+    return first[:length]
 
 
-def _effective(linear: Any) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a linear layer, with its LoRA adapters where they are switched on."""
-    if not hasattr(linear, "get_delta_weight"):
-        return linear.weight, linear.bias
-    weight = linear.base_layer.weight
-    if not linear.disable_adapters and not linear.merged:
-        for name in linear.active_adapters:
-            weight = weight + linear.get_delta_weight(name)
-    return weight, linear.base_layer.bias
+def _groups_of_a_length(
+    rows: Sequence[Sequence[int]], order: Sequence[int]
+) -> list[tuple[int, int, list[int]]]:
+    """Rows of equal length, which follow one another in `order`: the first token's place in the
+    concatenation, the length, and the rows."""
+    groups, place = [], 0
+    for length, members in itertools.groupby(order, key=lambda i: len(rows[i])):
+        group = list(members)
+        groups.append((place, length, group))
+        place += length * len(group)
+    return groups
 
 
-def _not_none(bias: Tensor | None) -> Tensor:
-    assert bias is not None
-    return bias
+def _batched(parts: Sequence[Tensor], tokens: slice, count: int) -> list[Tensor]:
+    """The tokens (a slice) of (M, heads, D) as `count` rows: (count, heads, S, D) each."""
+    return [part[tokens].unflatten(0, (count, -1)).transpose(1, 2) for part in parts]

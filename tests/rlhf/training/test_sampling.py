@@ -154,3 +154,47 @@ def test_sampling_returns_values_too():
         values = forward_pass.hidden_states(model, packed) @ weights
     sampled_values = torch.tensor([v for a in answers for v in a[0].values])
     assert torch.allclose(sampled_values, values, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, 256, 1000, 49_152])
+def test_a_draw_over_blocks_is_the_draw_of_one_running_sum(size):
+    generator = torch.Generator().manual_seed(size)
+    scores = 4 * torch.randn(64, size, generator=generator)
+    scores[:, ::3] = float("-inf")
+    numbers = torch.rand(64, generator=generator, dtype=torch.float64)
+    numbers[:2] = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
+    drawn, logprobs = sampling.draw(scores, numbers)
+    summed = (scores - scores.amax(dim=1, keepdim=True)).exp().double().cumsum(dim=1)
+    reached = numbers[:, None] * summed[:, -1:] * (1 - 2.0**-52)
+    assert torch.equal(drawn, torch.searchsorted(summed, reached, right=True)[:, 0])
+    expected = torch.log_softmax(scores, dim=1).gather(1, drawn[:, None])[:, 0]
+    assert torch.allclose(logprobs, expected, atol=1e-5)
+    assert logprobs.isfinite().all()
+
+
+def test_draws_over_several_blocks_follow_the_distribution():
+    count = 40_000
+    scores = 2 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    numbers = torch.rand(count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    drawn, _ = sampling.draw(scores.expand(count, -1), numbers)
+    expected = count * torch.softmax(scores, dim=0)
+    often = expected > 5  # rarer tokens are one group, as the test needs
+    counts = torch.bincount(drawn, minlength=1000)
+    pairs = [(counts[often], expected[often]), (counts[~often].sum(), expected[~often].sum())]
+    chi = sum(((n - mean) ** 2 / mean).sum() for n, mean in pairs)
+    degrees = int(often.sum())
+    assert float(chi) < degrees + 4 * (2 * degrees) ** 0.5
+
+
+def test_scores_that_are_not_numbers_give_a_log_probability_that_is_none():
+    drawn, logprobs = sampling.draw(
+        torch.full((1, 600), float("nan")), torch.tensor([0.5]).double()
+    )
+    assert 0 <= int(drawn) < 600
+    assert not logprobs.isfinite().any()
+
+
+def test_rows_that_go_on_fill_the_gaps_of_those_that_ended():
+    alive = torch.tensor([True, False, True, False, True, True])
+    assert sampling.compact(alive).tolist() == [0, 4, 2, 5]
+    assert sampling.compact(torch.tensor([True, False])).tolist() == [0]
