@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rlhf.training import sampling
+from rlhf.training import parallel, sampling
 from rlhf.training.configs import EvaluateConfig
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.language_models import devices
@@ -36,7 +36,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     config = load(EvaluateConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir)
     device = devices.choose_device(config.device)
-    devices.be_deterministic(config.seed, config.threads)
+    threads = devices.be_deterministic(config.seed, config.threads)
+    torch.set_num_threads(1)  # until the processes share the work
     dtype = devices.choose_dtype(config.dtype, device)
     policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
     n_given = len(prompts)
@@ -50,8 +51,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         else None
     )
 
-    # 2. Several samples of every prompt at every temperature.
-    rows = sample_rows(policy, prompts, encoded, config, run_dir, stop)
+    # 2. Several samples of every prompt at every temperature. Each process answers its share.
+    size = parallel.default_processes(policy.model, threads)
+    group = parallel.share_work(parallel.Group(), size, threads)
+    rows = sample_rows(policy, prompts, encoded, config, run_dir, stop, group)
+    parallel.destroy_process_group(group)  # the forked processes end here
+    torch.set_num_threads(threads)
 
     # 3. The reward model's scores of these samples and of the opponents', on the same scale.
     summary: dict[str, Any] | None = None
@@ -102,9 +107,10 @@ def sample_rows(
     config: EvaluateConfig,
     run_dir: Path,
     stop: StopRequest,
+    group: parallel.Group,
 ) -> list[dict[str, Any]]:
     """The rows of `samples.jsonl`, without scores: several samples of every prompt at every
-    temperature."""
+    temperature. A collective: all processes call it, and get the same."""
     began = time.monotonic()
     total = len(prompts) * len(config.temperatures)
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
@@ -114,6 +120,9 @@ def sample_rows(
         def report_progress(done: int, before: int = number * len(prompts)) -> None:
             if stop.requested:  # no checkpoint: the stage is short and starts over
                 raise Stopped
+            if not group.is_main_process:
+                return
+            done = min(done * group.size, len(prompts))
             elapsed = time.monotonic() - began
             write_progress(
                 run_dir,
@@ -136,7 +145,9 @@ def sample_rows(
             batch_size=config.batch_size,
             on_batch=report_progress,
             truncation=Truncation.of(config),
+            share=group.share,
         )
+        sampled = group.all_gather(sampled[group.share], len(prompts))
         rows += [
             {
                 "prompt_id": prompt.prompt_id,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from rlhf.training import sampling
+from rlhf.training import parallel, sampling
 from rlhf.training.configs import GenerateConfig
 from rlhf.training.data import read_prompts
 from rlhf.training.language_models import devices
@@ -33,7 +33,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     config = load(GenerateConfig, run_dir / CONFIG)
     prompts = read_prompts(run_dir)
     device = devices.choose_device(config.device)
-    devices.be_deterministic(config.seed, config.threads)
+    threads = devices.be_deterministic(config.seed, config.threads)
+    torch.set_num_threads(1)  # until the processes share the work
     dtype = devices.choose_dtype(config.dtype, device)
     policy = load_policy(config.policy, "policy", device=device, dtype=dtype)
     n_given = len(prompts)
@@ -41,8 +42,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         prompts, room=config.max_new_tokens, long_prompts=config.long_prompts
     )
 
-    # 2. Distinct responses: identical texts can't be ranked.
-    responses = sample_distinct(policy, encoded, config, run_dir, stop)
+    # 2. Distinct responses: identical texts can't be ranked. Each process answers its share.
+    size = parallel.default_processes(policy.model, threads)
+    group = parallel.share_work(parallel.Group(), size, threads)
+    responses = sample_distinct(policy, encoded, config, run_dir, stop, group)
+    parallel.destroy_process_group(group)  # the forked processes end here
 
     # 3. The first k of each prompt.
     rows = [
@@ -95,8 +99,10 @@ def sample_distinct(
     config: GenerateConfig,
     run_dir: Path,
     stop: StopRequest,
+    group: parallel.Group,
 ) -> DistinctResponses:
-    """Sample responses to every prompt; repeat for prompts with too few distinct responses."""
+    """Sample responses to every prompt; repeat for prompts with too few distinct responses. A
+    collective: all processes call it, and get the same."""
     began = time.monotonic()
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     by_text: list[dict[str, sampling.Sampled]] = [{} for _ in encoded]
@@ -106,8 +112,10 @@ def sample_distinct(
     def report_progress(done: int) -> None:
         if stop.requested:  # no checkpoint: the stage is short and starts over
             raise Stopped
+        if not group.is_main_process:
+            return
         total = len(encoded)
-        finished = total - len(waiting) + done
+        finished = min(total - len(waiting) + done * group.size, total)
         write_progress(
             run_dir,
             done=finished,
@@ -129,7 +137,9 @@ def sample_distinct(
             batch_size=config.batch_size,
             on_batch=report_progress,
             truncation=Truncation.of(config),
+            share=group.share,
         )
+        sampled = group.all_gather(sampled[group.share], len(waiting))
         for i, responses in zip(waiting, sampled, strict=True):
             n_tokens += sum(len(response.tokens) for response in responses)
             for response in responses:

@@ -31,6 +31,14 @@ from rlhf.training.rundir.errors import InputError
 
 T = TypeVar("T")
 
+MAX_DEFAULT_PROCESSES = 4
+"""The most processes that a stage forks by itself, because a batch has few rows; further threads are
+divided among them."""
+
+MAX_PARAMETERS_TO_FORK = 20_000_000
+"""Up to this size several processes replace threads by default: matrix products are small, and so
+are the copies of the weights. Measured at one million (docs/log/startup_and_memory.md)."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -83,6 +91,14 @@ class Group:
         elif self.size > 1:
             torch.distributed.all_reduce(tensor)
         return tensor
+
+    def all_reduce_many(self, tensors: list[Tensor]) -> None:
+        """The sums of all processes' float32 tensors, each in place; sent together."""
+        if self.workers:
+            self.workers.all_reduce_many(tensors)
+        else:
+            for tensor in tensors:
+                self.all_reduce(tensor)
 
     def all_reduce_numbers(self, numbers: dict[str, float]) -> dict[str, float]:
         """The sums of all processes' numbers, under the same names."""
@@ -318,6 +334,23 @@ def fork(group: Group, size: int) -> Group:
         return group
     workers = cpu.fork(size)
     return Group(workers.rank, size, workers=workers)
+
+
+def default_processes(model: nn.Module, threads: int) -> int:
+    """How many processes a stage forks by itself: one a thread (at most MAX_DEFAULT_PROCESSES) if the
+    model is small and on a CPU, else 1."""
+    parameters = list(model.parameters())
+    is_small = sum(p.numel() for p in parameters) <= MAX_PARAMETERS_TO_FORK
+    on_cpu = all(p.device.type == "cpu" for p in parameters)
+    return min(threads, MAX_DEFAULT_PROCESSES) if is_small and on_cpu and can_fork() else 1
+
+
+def share_work(group: Group, size: int, threads: int) -> Group:
+    """`fork`, with the threads divided among the processes. Call this before torch has started any
+    threads: with one thread set until then."""
+    group = fork(group, size)
+    torch.set_num_threads(max(1, threads // group.size) if group.workers else threads)
+    return group
 
 
 def _is_stage_command() -> bool:

@@ -31,14 +31,6 @@ from rlhf.training.ppo_reward import Reward
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import replace_folder
 
-MAX_PARAMETERS_TO_FORK = 20_000_000
-"""Up to this size several processes replace threads by default: matrix products are small, and so
-are the copies of the weights. Measured at one million (docs/log/startup_and_memory.md)."""
-
-MAX_DEFAULT_PROCESSES = 4
-"""The default maximum of processes, because a minibatch has few rows; further threads are divided
-among them."""
-
 
 class Models:
     """Policy, reference, critic and reward, and the passes that PPO makes over them."""
@@ -107,16 +99,11 @@ class Models:
                 "it at 0, or start the stage with torchrun --nproc-per-node."
             )
         if not wanted:
-            is_small = (
-                sum(p.numel() for p in self.policy.model.parameters()) <= MAX_PARAMETERS_TO_FORK
-            )
-            can_fork = on_cpu and is_small and config.rollout.engine == "own"
-            wanted = 1 if not can_fork else min(threads, MAX_DEFAULT_PROCESSES)
-        self.group = self.reward.group = parallel.fork(self.group, wanted)
+            own = config.rollout.engine == "own"
+            wanted = parallel.default_processes(self.policy.model, threads) if own else 1
+        self.group = self.reward.group = parallel.share_work(self.group, wanted, threads)
         if self.group.workers:
-            threads = max(1, threads // self.group.size)
             self.sampler = self._new_sampler()
-        torch.set_num_threads(threads)
 
     def _load_policy(self, device: torch.device, frozen: torch.dtype) -> Policy:
         """The policy as the run begins; `frozen` is the precision of frozen weights."""

@@ -56,9 +56,10 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def be_deterministic(seed: int, threads: int) -> None:
+def be_deterministic(seed: int, threads: int) -> int:
     """Set the random seed and the number of threads, which determine a CPU run together with its
-    inputs."""
+    inputs. Returns the number of threads."""
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
+    return torch.get_num_threads()
