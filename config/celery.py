@@ -17,12 +17,25 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # It warns of root because of pickled messages; ours are JSON and nothing else is accepted.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
+
+def shared_broker_options() -> dict[str, str]:
+    """Keys of this installation only, where several share one Redis. RabbitMQ has virtual hosts."""
+    is_redis = settings.CELERY_BROKER_URL.startswith(("redis", "sentinel", "unix"))
+    if settings.INSTALLATION and is_redis:
+        return {"global_keyprefix": f"{settings.INSTALLATION}:"}
+    return {}
+
+
 app = Celery("ground_control")
 app.conf.update(
     broker_url=settings.CELERY_BROKER_URL or f"{transport.NAME}://localhost//",
     broker_transport_options=(
-        {} if settings.CELERY_BROKER_URL else transport.options(settings.QUEUE_DIR)
+        shared_broker_options()
+        if settings.CELERY_BROKER_URL
+        else transport.options(settings.QUEUE_DIR)
     ),
+    # Nobody who reaches the broker may stop a worker or read its settings.
+    worker_enable_remote_control=False,
     broker_connection_retry_on_startup=True,
     # No limit: by default a worker gives up, and ends, when its broker is away for a night.
     broker_connection_max_retries=None,

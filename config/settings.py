@@ -7,6 +7,7 @@ docs/production.md lists the variables.
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import environ
 from csp.constants import NONCE, NONE, SELF
@@ -19,8 +20,13 @@ if env_file.exists():
     environ.Env.read_env(env_file)
 
 # --- Where things are kept -------------------------------------------------------------------
+# What this process makes is its user's alone: the database, password hashes and texts of people. With
+# UMASK=027 a group reads it, such as web servers and workers that run as different users.
+os.umask(int(env.str("UMASK", "077"), 8))
 DATA_DIR = Path(env.str("GROUND_CONTROL_DATA", str(BASE_DIR / "var"))).resolve()
 DATA_DIR.mkdir(parents=True, exist_ok=True)
+if DATA_DIR.stat().st_uid == os.getuid() and DATA_DIR.stat().st_mode & 0o007:
+    DATA_DIR.chmod(DATA_DIR.stat().st_mode & 0o770)  # made before, for everybody to read
 RUNS_DIR = DATA_DIR / "runs"
 SNAPSHOTS_DIR = DATA_DIR / "snapshots"
 CACHE_DIR = DATA_DIR / "cache"
@@ -57,6 +63,8 @@ HTTPS = env.bool("HTTPS", False)
 TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=["127.0.0.1", "::1", "unix"] if HTTPS else [])
 SITE_NAME = env.str("SITE_NAME", "Ground Control")
 VERSION = "0.1.0"
+# Begins the keys and queues of this installation, where several share one Redis or RabbitMQ.
+INSTALLATION = env.str("INSTALLATION", "")
 
 # --- Applications ----------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -153,20 +161,22 @@ else:
 # A new connection reads the whole schema: on SQLite that costs more than a question does.
 DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", 60)
 
-CACHES = {
+CACHES: dict[str, dict[str, Any]] = {
     "default": (
         env.cache("CACHE_URL")
         if env.str("CACHE_URL", "")
         else {
             # A folder, because throttles and locks must be shared by every process on the machine.
-            "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
-            "LOCATION": str(CACHE_DIR / "django"),
+            "BACKEND": "config.file_cache.FileCache",
+            "LOCATION": str(CACHE_DIR / "json"),
         }
     )
 }
 
 if CACHES["default"]["BACKEND"] == "django.core.cache.backends.redis.RedisCache":
     CACHES["default"]["BACKEND"] = "config.cache.RedisCache"  # one that may be away
+    CACHES["default"].setdefault("OPTIONS", {})["serializer"] = "config.cache_json.JsonSerializer"
+CACHES["default"].setdefault("KEY_PREFIX", INSTALLATION)
 
 # --- People ----------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotation.User"
@@ -302,10 +312,10 @@ SWEEP_SECONDS = env.float("SWEEP_SECONDS", 2.0)
 TRAINING_PYTHON = env.str("TRAINING_PYTHON", "")
 TRAINING_THREADS = env.int("TRAINING_THREADS", 0)
 DEMO_PRESET = env.str("DEMO_PRESET", "tiny")
-# Below which folders a project's admin may name a model; a laptop's own models are under its home.
+# Below which folders a project's admin may name a model, beside the project's own runs.
 MODEL_FOLDERS = [
     Path(folder).expanduser().resolve()
-    for folder in env.str("MODEL_FOLDERS", f"{Path.home()}{os.pathsep}{DATA_DIR}").split(os.pathsep)
+    for folder in env.str("MODEL_FOLDERS", str(DATA_DIR / "models")).split(os.pathsep)
     if folder
 ]
 # --- Live dialogue: who answers -----------------------------------------------------------------

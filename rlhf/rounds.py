@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from annotation.models import Batch, Event, Project, User
 from annotation.projects import batches
-from rlhf import jobs
+from rlhf import jobs, model_places
 from rlhf.errors import RoundError
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.preflight import preflight
@@ -45,7 +44,7 @@ def open_base_round(
     There is one base per project: a second call returns what is running, or resumes where the first
     one stopped (with another model, if one is named now); None when it is done.
     """
-    policy = _model_path(policy) if policy else ""
+    policy = _model_path(policy, project) if policy else ""
     existing = Round.objects.select_related("project").filter(project=project, number=0).first()
     if existing is not None and existing.has_ended:
         if existing.state == State.DONE:
@@ -77,25 +76,31 @@ def open_base_round(
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
-def _model_path(name: str) -> str:
+def _model_path(name: str, project: Project) -> str:
     """A model folder as an absolute path, a hub's name as it is; RoundError for anything else.
 
-    Folders are read below MODEL_FOLDERS only: a project's admin must not read the whole machine.
+    Adapters are read with their base, which must be allowed as well.
     """
     try:
         folder = Path(name).expanduser().resolve()
         is_folder = folder.is_dir()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of no user
         raise RoundError("This is neither a folder nor a name on a model hub.") from None
-    if HUB_NAME.fullmatch(name) and not is_folder:
+    may_read = model_places.is_allowed(folder, project)
+    if HUB_NAME.fullmatch(name) and not (is_folder and may_read):
         return name
-    if not any(folder.is_relative_to(allowed) for allowed in settings.MODEL_FOLDERS):
-        places = ", ".join(map(str, settings.MODEL_FOLDERS))
-        raise RoundError(
-            f"Models are read from {places}; to use {name}, add its folder to MODEL_FOLDERS."
-        )
+    if not may_read:
+        raise RoundError(model_places.refusal(name))
     if not is_folder:
         raise RoundError(f"There is no folder {name} on this machine.")
+    base = model_places.base_of_adapters(folder)
+    if base and not HUB_NAME.fullmatch(base):
+        try:
+            may_read = model_places.is_allowed(Path(base).expanduser().resolve(), project)
+        except (OSError, ValueError, RuntimeError):
+            may_read = False
+        if not may_read:
+            raise RoundError(f"{name} holds adapters. {model_places.refusal(base[:200])}")
     return str(folder)
 
 

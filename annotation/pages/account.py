@@ -72,7 +72,7 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
 @english_only
 @login_required
 @require_http_methods(["GET", "POST"])
-@reauthentication_required(allow_get=True)
+@reauthentication_required(allow_get=True)  # type: ignore[untyped-decorator]
 def token_list(request: HttpRequest) -> HttpResponse:
     """Tokens of the person who asks. A new one is shown in the answer that made it, never again."""
     form, plain = TokenForm(request.POST or None), ""

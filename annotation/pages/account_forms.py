@@ -65,7 +65,6 @@ class TokenForm(forms.Form):
         days = self.fields["days"]
         assert isinstance(days, forms.TypedChoiceField)
         most = settings.TOKEN_MAX_DAYS
-        days.choices = [(n, name) for n, name in LIFETIMES.items() if n <= most] or [
-            (most, f"{most} days")
-        ]
-        days.initial = max(n for n, _ in days.choices if n <= 90 or n == days.choices[0][0])
+        lifetimes = [n for n in LIFETIMES if n <= most] or [most]
+        days.choices = [(n, LIFETIMES.get(n, f"{n} days")) for n in lifetimes]
+        days.initial = max([n for n in lifetimes if n <= 90] or lifetimes[:1])

@@ -20,6 +20,7 @@ from rlhf.serving.client import (
     ServingError,
     external_headers,
     external_models,
+    key_headers,
     stream_completion,
 )
 
@@ -108,7 +109,9 @@ def _stream_from_embedded(
     PolicyServer.objects.filter(pk=server.pk).update(used_at=timezone.now())
     body["model"] = str(server.folder / "model")
     usage: dict[str, int] = {}
-    yield from stream_completion(f"http://{HOST}:{server.port}/v1", body, report, usage=usage)
+    headers = key_headers(server.folder)
+    url = f"http://{HOST}:{server.port}/v1"
+    yield from stream_completion(url, body, report, headers=headers, usage=usage)
     limit = context_length(Path(server.checkpoint.path))
     used = usage.get("total_tokens", 0)
     # A further turn needs room for a question as well as for an answer.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from functools import cache as cache_forever
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,6 +16,8 @@ from annotation.judge.candidates import AnswerReport, CandidateError
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+KEY_FILE = "key"
+"""In a served policy's folder: the key of its process."""
 ANSWER_SECONDS = 60.0
 """Timeout of a server between two pieces of an answer."""
 MODELS_SECONDS = 5
@@ -88,6 +91,14 @@ def _reason_of_refusal(response: httpx2.Response) -> str:
     text = response.text[:2000]
     log.warning("A policy server refused (%s): %s", response.status_code, text)
     return TOO_LONG if "context" in text.lower() else BUSY
+
+
+def key_headers(folder: Path) -> dict[str, str]:
+    """What the embedded server of this folder wants to see; nothing if it has no key yet."""
+    try:
+        return {"Authorization": f"Bearer {(folder / KEY_FILE).read_text()}"}
+    except OSError:
+        return {}
 
 
 def is_healthy(port: int) -> bool:

@@ -27,6 +27,7 @@ from rlhf.serving import client, server_process
 from rlhf.serving.client import ServingError
 from rlhf.serving.server_process import WarmUp, last_log_line
 from rlhf.serving.servers import SILENT_AFTER
+from rlhf.training.server_guard import KEY as SERVER_KEY
 
 State = PolicyServer.State
 log = logging.getLogger(__name__)
@@ -159,13 +160,14 @@ class Keeper:
     def _start(self, server: PolicyServer) -> None:
         try:
             folder = server_process.prepare_folder(server)
+            key = server_process.new_key(server)
             port = server_process.free_port()
             in_turn = server.pk in self.in_turn
             with (server.folder / "log.txt").open("wb") as output:
                 process = processes.start(
                     server_process.command(folder, port, in_turn=in_turn),
                     cwd=settings.BASE_DIR,
-                    env=settings.TRAINING_ENVIRONMENT,
+                    env={**settings.TRAINING_ENVIRONMENT, SERVER_KEY: key},
                     output=output,
                 )
         except (OSError, ValueError, ServingError) as error:

@@ -1,6 +1,8 @@
 """One server process: the folder it serves, its command, its first answer, its log."""
 
 import json
+import os
+import secrets
 import shutil
 import socket
 import sys
@@ -12,7 +14,13 @@ from django.conf import settings
 
 from annotation.judge.candidates import AnswerReport, CandidateError
 from rlhf.models import PolicyServer
-from rlhf.serving.client import HOST, ServingError, stream_completion
+from rlhf.serving.client import (
+    HOST,
+    KEY_FILE,
+    ServingError,
+    key_headers,
+    stream_completion,
+)
 from rlhf.training.rundir.files import write_json
 
 
@@ -59,6 +67,16 @@ def command(folder: Path, port: int, *, in_turn: bool = False) -> list[str]:
     ]
 
 
+def new_key(server: PolicyServer) -> str:
+    """A random key for the process that starts now, kept beside its folder for this product alone."""
+    path = server.folder / KEY_FILE
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        key = secrets.token_urlsafe(32)
+        file.write(key)
+    return key
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -96,7 +114,9 @@ class WarmUp:
             "stream": True,
         }
         try:
-            for _text in stream_completion(f"http://{HOST}:{port}/v1", body, AnswerReport()):
+            headers = key_headers(folder.parent)
+            url = f"http://{HOST}:{port}/v1"
+            for _text in stream_completion(url, body, AnswerReport(), headers=headers):
                 pass
         except CandidateError as problem:
             self.problem = str(problem)

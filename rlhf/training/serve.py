@@ -1,6 +1,6 @@
 """`transformers serve` for one policy: concurrent answers, each at its own temperature.
 
-    python -m rlhf.training.serve <model folder> --port 8001 --device cpu
+    GROUND_CONTROL_SERVER_KEY=… python -m rlhf.training.serve <model folder> --port 8001 --device cpu
 
 transformers 5.23 has continuous batching (Yu et al. 2022, Orca). Its engine accepts a temperature per
 request, but its server passes only the first request's (`init_cb`). This module passes each one. A
@@ -11,14 +11,16 @@ Requests have no random seed: all answers share one generator, so a seed would n
 
 import argparse
 import copy
+import os
 from typing import Any
 
 from fastapi import HTTPException
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.cli import serve
-from transformers.cli.serving import utils
+from transformers.cli.serving import server, utils
 
 from rlhf.training.language_models.devices import EMULATED, choose_device, emulates_bfloat16
+from rlhf.training.server_guard import KEY, Guard
 
 PAGE_TOKENS = 32
 """Tokens in a page of the cache: a short conversation wastes at most one page."""
@@ -93,6 +95,11 @@ def main() -> None:
     parser.add_argument("--in-turn", action="store_true", help="one answer after the other")
     options = parser.parse_args()
     utils.CBGenerateManager = OwnTemperatures  # type: ignore[misc]
+    key, build = os.environ.get(KEY, ""), server.build_server
+    # `Serve` builds its application by this function and has no place for one around it.
+    server.build_server = lambda *args, **how: Guard(  # type: ignore[assignment,return-value]
+        build(*args, **how), key=key, port=options.port
+    )
     serve.Serve(
         force_model=options.model,
         continuous_batching=not options.in_turn,

@@ -1,11 +1,12 @@
 """Rounds: opening, advancing, deciding, cancelling; each act happens once."""
 
+import json
 import threading
 
 import pytest
 from django.db import connection
 
-from annotation.models import Batch, Event
+from annotation.models import Batch, Event, Project
 from rlhf import rounds
 from rlhf.errors import RoundError
 from rlhf.models import Checkpoint, Job, Round
@@ -190,6 +191,51 @@ def test_a_project_s_admin_names_no_folder_outside_those_that_are_meant_for_mode
     with pytest.raises(RoundError, match=r"MODEL_FOLDERS|neither a folder nor"):
         rounds.open_base_round(project, grace, policy=named)
     assert not Round.objects.exists()
+
+
+def test_a_folder_that_may_not_be_named_answers_the_same_whether_it_exists_or_not(
+    project, grace, tmp_path, settings, monkeypatch
+):
+    settings.MODEL_FOLDERS = [tmp_path / "models"]
+    (tmp_path / "present").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sentences = set()
+    for name in ("present", "absent"):
+        with pytest.raises(RoundError) as refused:
+            rounds.open_base_round(project, grace, policy=f"{tmp_path}/{name}")
+        sentences.add(str(refused.value).replace(name, "NAME"))
+        # A bare word is a hub's name, whatever lies in the server's folder.
+        assert rounds._model_path(name, project) == name
+    assert len(sentences) == 1
+
+
+def test_a_project_names_its_own_runs_and_no_other_project_s(project, otto, grace, settings):
+    theirs = Project.objects.exclude(pk=project.pk).get()
+    for owner, is_own in ((project, True), (theirs, False)):
+        base = Round.objects.create(project=owner, number=7, plan=["base"])
+        run = Job.objects.create(project=owner, round=base, stage="base").run_dir / "model"
+        run.mkdir(parents=True)
+        if is_own:
+            assert rounds._model_path(str(run), project) == str(run.resolve())
+        else:
+            with pytest.raises(RoundError, match="MODEL_FOLDERS"):
+                rounds._model_path(str(run), project)
+    with pytest.raises(RoundError, match="MODEL_FOLDERS"):
+        rounds._model_path(str(settings.RUNS_DIR), project)
+
+
+@pytest.mark.parametrize(
+    ("base", "may"), [("/etc", False), ("org/model", True), ("/" + "x" * 5000, False)]
+)
+def test_the_base_of_adapters_is_asked_about_too(project, tmp_path, base, may):
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    if may:
+        assert rounds._model_path(str(folder), project) == str(folder.resolve())
+    else:
+        with pytest.raises(RoundError, match=r"adapters|neither"):
+            rounds._model_path(str(folder), project)
 
 
 def test_the_verdict_ends_the_round_and_is_on_record(project, base, grace):
