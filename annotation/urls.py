@@ -6,6 +6,7 @@ from annotation.pages import (
     batches,
     data,
     dialogues,
+    filters,
     gold,
     home,
     judge,
@@ -31,6 +32,14 @@ urlpatterns = [
         "projects/<slug:slug>/assignment/",
         assignment.assignment_rules,
         name="assignment_rules",
+    ),
+    path("projects/<slug:slug>/filters/", filters.filters, name="filters"),
+    path("projects/<slug:slug>/filters/run/", filters.filters_run, name="filters_run"),
+    path("projects/<slug:slug>/filters/<slug:key>/", filters.filter_detail, name="filter"),
+    path(
+        "projects/<slug:slug>/filters/<slug:key>/label/",
+        filters.filter_label,
+        name="filter_label",
     ),
     path("projects/<slug:slug>/batches/new/", batches.batch_new, name="batch_new"),
     path(

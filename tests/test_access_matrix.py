@@ -51,6 +51,9 @@ PAGES = {
     "prompt_import": ("get", CAN_RUN),
     "snapshots": ("get", CAN_READ_DATA),
     "source_sign_off": ("post", CAN_RUN),
+    "filters": ("get", CAN_READ_DATA),
+    "filters_run": ("post", CAN_RUN),
+    "filter": ("get", CAN_READ_DATA),
     "snapshot": ("get", CAN_READ_DATA),
     "snapshot_download": ("get", CAN_EXPORT),
     "snapshot_archive": ("get", CAN_EXPORT),
@@ -123,6 +126,8 @@ OWN_PAGES |= {"api:judging_" + act for act in ("submit", "skip", "draft", "renew
 OWN_PAGES |= {"api:assignment_batch", "api:assignment_scores"}
 # tests/annotation/data/test_uploads.py says who reaches these batches.
 OWN_PAGES |= {"api:batch", "api:batch_comparisons", "api:batch_open", "api:batch_close"}
+# tests/annotation/pages/test_filter_pages.py says who labels which texts.
+OWN_PAGES |= {"filter_label"}
 # One person's own dialogue: tests/annotation/pages/test_dialogue_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"dialogue", "dialogue_state", "dialogue_stream"}
 OUTSIDE = ("account_", "admin:", "api:schema")
@@ -165,6 +170,7 @@ def things(project, grace):
         "panel": "scores",
         "pk": assignment.comparison.prompt.source_id,
         "name": "README.md",
+        "key": "hate",
         "username": assignment.annotator.username,
         "axis": "helpfulness",
     }

@@ -18,8 +18,9 @@ from rest_framework.response import Response
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, project_for
 from annotation.api.throttles import ExportThrottle
+from annotation.data.admission import admitted
 from annotation.data.exports.writers import json_line
-from annotation.data.preferences import annotator_id
+from annotation.data.preferences import annotator_id, judgments_of
 from annotation.judge.requirements import marks_by_place
 from annotation.models import Judgment, Project, User
 from annotation.models import Response as ModelResponse
@@ -105,7 +106,8 @@ def votes(request: Request, slug: str) -> StreamingHttpResponse:
     """One comparison a line: raw votes, the consensus they make, and a reviewer's ruling.
 
     Each vote has its annotator's reliability, by which the consensus weighs it: ranks per axis, marks
-    and votes on safety per response, and how sure it is. JSON Lines, docs/formats.md.
+    and votes on safety per response, and how sure it is. JSON Lines, docs/formats.md. Like every export
+    without held-out prompts, sources that are not signed off and texts that filters exclude.
     """
     project = project_for(request.user, slug, CAN_EXPORT)
     reliability = reliability_of(project)
@@ -119,9 +121,7 @@ def votes(request: Request, slug: str) -> StreamingHttpResponse:
 
 def vote_rows(project: Project, reliability: Quality) -> Iterator[dict[str, Any]]:
     judgments = (
-        Judgment.objects.current()
-        .of_project(project)
-        .filter(assignment__comparison__gold__isnull=True)
+        admitted(project, judgments_of(project, adjudicated=False))
         .exclude(ranks={}, ratings={}, safety={})
         .order_by("assignment__comparison_id", "pk")
         .values_list(

@@ -124,6 +124,7 @@ def _contents(snapshot: Snapshot) -> list[str]:
         (
             f"Left out: {left_out['heldout']} judgments of held-out and watch prompts (never exported "
             f"for training), {left_out['not_signed_off']} from sources that nobody signed off, "
+            f"{left_out.get('filtered', 0)} by filters, "
             f"{left_out['excluded']} excluded, {left_out.get('overruled', 0)} superseded by review."
         ),
         "",

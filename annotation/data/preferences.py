@@ -11,13 +11,18 @@ from typing import Any, Literal, NamedTuple
 from django.db.models import Q
 from django.utils.crypto import salted_hmac
 
+from annotation.data.admission import (
+    IN_TRAIN_SPLIT,
+    admitted,
+    from_admitted_sources,
+    not_excluded,
+)
 from annotation.models import (
     Batch,
     Comparison,
     Judgment,
     JudgmentQuerySet,
     Project,
-    Prompt,
     Response,
     User,
 )
@@ -28,11 +33,6 @@ CHUNK = 500
 Row = dict[str, Any]
 Ties = Literal["drop", "half"]
 
-SIGNED_OFF = Q(assignment__comparison__prompt__source__signed_off_at__isnull=False) & (
-    Q(assignment__comparison__batch__source__isnull=True)
-    | Q(assignment__comparison__batch__source__signed_off_at__isnull=False)
-)
-IN_TRAIN_SPLIT = Q(assignment__comparison__prompt__split=Prompt.Split.TRAIN)
 # A reviewer's ruling replaces the votes on its comparison, which are kept.
 NOT_OVERRULED = Q(assignment__comparison__is_ruled=False) | Q(assignment__is_ruling=True)
 
@@ -55,16 +55,12 @@ def judgments_of(
     return judgments
 
 
-def trainable(judgments: JudgmentQuerySet) -> JudgmentQuerySet:
-    """Those that training may see: the train split, and every source signed off."""
-    return judgments.filter(SIGNED_OFF, IN_TRAIN_SPLIT)
-
-
 def judgment_counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[str, int]:
     """How many judgments there are, and why some of them never reach a training export.
 
-    `used` + `heldout` + `not_signed_off` = `current`; `excluded` were excluded by a reviewer and
-    `overruled` replaced by a reviewer's ruling.
+    `used` + `heldout` + `not_signed_off` + `filtered` = `current`: each is counted under the first
+    reason. `not_signed_off` includes sources whose license does not allow training. `excluded` were
+    excluded by a reviewer and `overruled` replaced by a reviewer's ruling.
     """
     batches = None if batches is None else list(batches)
     current = judgments_of(project, batches=batches)
@@ -77,16 +73,19 @@ def judgment_counts(project: Project, *, batches: Iterable[Batch] | None = None)
     if batches is not None:
         excluded = excluded.filter(assignment__comparison__batch__in=[b.pk for b in batches])
     in_split = current.filter(IN_TRAIN_SPLIT)
-    n_current, n_in_split, n_used = (
+    from_sources = in_split.filter(from_admitted_sources(project))
+    n_current, n_in_split, n_from_sources, n_used = (
         current.count(),
         in_split.count(),
-        in_split.filter(SIGNED_OFF).count(),
+        from_sources.count(),
+        from_sources.filter(not_excluded(project)).count(),
     )
     return {
         "current": n_current,
         "used": n_used,
         "heldout": n_current - n_in_split,
-        "not_signed_off": n_in_split - n_used,
+        "not_signed_off": n_in_split - n_from_sources,
+        "filtered": n_from_sources - n_used,
         "excluded": excluded.count(),
         "overruled": overruled.count(),
     }
@@ -157,7 +156,7 @@ def rows_with_origins(
     """
     judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
-        judgments = trainable(judgments)
+        judgments = admitted(project, judgments)
     # Only ids are kept in memory: no cursor stays open, and no sort carries the texts.
     ids = list(judgments.order_by("assignment__comparison_id", "pk").values_list("pk", flat=True))
     names = AnnotatorNames(project)
@@ -279,7 +278,8 @@ def _details(ids: list[int], axes: list[str]) -> dict[int, Row]:
 
 def has_strength(project: Project, *, batches: Iterable[Batch] | None = None) -> bool:
     """Whether any comparison of two asked how much better the better response is."""
-    return trainable(judgments_of(project, batches=batches)).exclude(strength={}).exists()
+    judgments = admitted(project, judgments_of(project, batches=batches))
+    return judgments.exclude(strength={}).exists()
 
 
 def pairs(

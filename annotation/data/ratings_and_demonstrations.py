@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from django.db.models import Q
 
-from annotation.data.preferences import CHUNK, Origin, Row, annotator_id, judgments_of, trainable
+from annotation.data.admission import admitted
+from annotation.data.preferences import CHUNK, Origin, Row, annotator_id, judgments_of
 from annotation.models import Batch, Judgment, Project, Response, User
 from annotation.protocols import DEMONSTRATE, REWRITE
 
@@ -50,7 +51,7 @@ def response_rows(
     """
     judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
-        judgments = trainable(judgments)
+        judgments = admitted(project, judgments)
     if until is not None:
         judgments = judgments.filter(created_at__lte=until)
     ids = list(

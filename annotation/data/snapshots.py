@@ -18,6 +18,7 @@ from django.db.models import Count, Max
 from django.utils import timezone
 
 from annotation.data import preferences
+from annotation.data.admission import admitted, exclusions
 from annotation.data.consistent_read import consistent_read
 from annotation.data.dataset_card import dataset_card
 from annotation.data.snapshot_files import (
@@ -119,7 +120,8 @@ def _columns(
     used = Batch.objects.in_bulk(list(tally.batches))
     sources = Source.objects.in_bulk(list(tally.sources))
     left_out = {
-        name: counts[name] for name in ("heldout", "not_signed_off", "excluded", "overruled")
+        name: counts[name]
+        for name in ("heldout", "not_signed_off", "filtered", "excluded", "overruled")
     }
     return {
         "query": {
@@ -138,6 +140,14 @@ def _columns(
             "all_batches": batches is None,
             "split": "train",
             "ties": "drop",
+            "filters": [
+                {
+                    "filter": setting.filter,
+                    "threshold": setting.threshold,
+                    "version": setting.version,
+                }
+                for setting, *_ in exclusions(project)
+            ],
         },
         "counts": {
             "judgments": tally.judgments,
@@ -172,7 +182,7 @@ def _columns(
 
 def _guidelines(project: Project, batches: list[Batch] | None) -> dict[str, int]:
     """How many of the judgments made here were made under each version of the guidelines."""
-    judgments = preferences.trainable(preferences.judgments_of(project, batches=batches)).filter(
+    judgments = admitted(project, preferences.judgments_of(project, batches=batches)).filter(
         assignment__comparison__batch__is_imported=False
     )
     versions = judgments.values_list("guideline_version").annotate(n=Count("pk"))
@@ -209,6 +219,8 @@ def _why_empty(counts: dict[str, int]) -> str:
     reasons = []
     if counts["not_signed_off"]:
         reasons.append(f"{counts['not_signed_off']} are from sources that nobody has signed off")
+    if counts["filtered"]:
+        reasons.append(f"{counts['filtered']} are on texts that a filter excludes")
     if counts["heldout"]:
         reasons.append(f"{counts['heldout']} are about held-out or watch prompts")
     if counts["excluded"]:

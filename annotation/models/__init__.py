@@ -10,10 +10,12 @@ from annotation.models.content import (
     PromptQuerySet,
     Source,
     SourceQuerySet,
+    SourceSignature,
     content_hash,
 )
 from annotation.models.datasets import Freezing, Snapshot
 from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
+from annotation.models.filtering import FilterLabel, FilterSetting, Flag
 from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
 from annotation.models.people import ApiToken, User
 from annotation.models.projects import (
@@ -41,6 +43,9 @@ __all__ = [
     "Dialogue",
     "DialogueCampaign",
     "Event",
+    "FilterLabel",
+    "FilterSetting",
+    "Flag",
     "Freezing",
     "GoldItem",
     "GuidelineVersion",
@@ -58,6 +63,7 @@ __all__ = [
     "Snapshot",
     "Source",
     "SourceQuerySet",
+    "SourceSignature",
     "Turn",
     "Upload",
     "User",

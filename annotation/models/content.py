@@ -40,11 +40,21 @@ class Source(models.Model):
     GOLD = "Gold items"
     """The source of prompts with known answers: never data, so nobody has to sign it off."""
 
+    class Consent(models.TextChoices):
+        UNKNOWN = "", "not known"
+        CONSENT = "consent", "informed consent of the people who wrote it"
+        CONTRACT = "contract", "a contract with the people who wrote it"
+        PUBLISHED = "published", "published by its authors under the license"
+        INTEREST = "interest", "legitimate interest, with an assessment on file"
+        SYNTHETIC = "synthetic", "written by a program"
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="sources")
     name = models.CharField(max_length=120)
     url = models.URLField(blank=True)
     licence = models.CharField(max_length=120, blank=True)
     note = models.TextField(blank=True)
+    contact = models.CharField(max_length=200, blank=True)
+    consent = models.CharField(max_length=12, choices=Consent.choices, blank=True, default="")
     n_rows = models.PositiveIntegerField(default=0)
     n_duplicates = models.PositiveIntegerField(default=0)
     sha256 = models.CharField(max_length=64, blank=True)
@@ -73,6 +83,34 @@ class Source(models.Model):
     def waits(self) -> bool:
         """Whether somebody should sign it off."""
         return not self.is_signed_off and self.name != self.GOLD
+
+
+class SourceSignature(models.Model):
+    """One of the two signatures of a sign-off, with the document that it rests on."""
+
+    class Step(models.TextChoices):
+        DATA = "data", "data steward"
+        LEGAL = "legal", "legal counsel"
+
+    source = models.ForeignKey(Source, on_delete=models.CASCADE, related_name="signatures")
+    step = models.CharField(max_length=8, choices=Step.choices)
+    note = models.CharField(max_length=300, blank=True)
+    file_name = models.CharField(max_length=120, blank=True)
+    file_sha256 = models.CharField(max_length=64, blank=True)
+    file = models.BinaryField(null=True, blank=True)
+    signed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    signed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["signed_at", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["source", "step"], name="one_signature_per_step")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_step_display()} of {self.source}"
 
 
 class PromptQuerySet(models.QuerySet["Prompt"]):
@@ -107,6 +145,11 @@ class Prompt(models.Model):
         max_length=40, blank=True, help_text="A language or subject that its judges must know."
     )
     external_id = models.CharField(max_length=120, blank=True)
+    cluster = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The first prompt that this one is nearly the same as, or itself; null: not compared.",
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = PromptQuerySet.as_manager()
@@ -115,7 +158,10 @@ class Prompt(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["project", "sha256"], name="one_prompt_per_text")
         ]
-        indexes = [models.Index(fields=["project", "split", "id"])]
+        indexes = [
+            models.Index(fields=["project", "split", "id"]),
+            models.Index(fields=["project", "cluster"]),
+        ]
 
     def __str__(self) -> str:
         return self.text[:80]

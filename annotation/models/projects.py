@@ -126,6 +126,14 @@ class Project(models.Model):
         help_text="What an hour of an annotator's work costs; empty: not known.",
     )
     currency = models.CharField(max_length=3, default="EUR")
+    is_commercial = models.BooleanField(
+        default=False,
+        help_text="Models are made for commercial use: sources that forbid it are kept out.",
+    )
+    needs_two_signatures = models.BooleanField(
+        default=False,
+        help_text="A source is signed off by two people, one for the data and one for its license.",
+    )
     is_demo = models.BooleanField(
         default=False, help_text="The built-in world: has a rubric and simulated annotators."
     )

@@ -14,6 +14,7 @@ NAMES = {
 LEFT_OUT = {
     "heldout": "on held-out prompts",
     "not_signed_off": "from sources not signed off",
+    "filtered": "excluded by filters",
     "excluded": "excluded by a reviewer",
     "overruled": "superseded by review",
 }

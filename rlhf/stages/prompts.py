@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from annotation.data.admission import admitted_prompts
 from annotation.models import Comparison, Project, Prompt
 from rlhf.models import Round
 from rlhf.round_config import RoundConfig
@@ -24,9 +25,7 @@ def pool(project: Project, purpose: str) -> QuerySet[Prompt]:
     """The prompts that may be used for a purpose. Held-out prompts train nothing."""
     split = PURPOSES[purpose][0]
     prompts = Prompt.objects.filter(project=project, split=split)
-    return (
-        prompts if split == Split.HELDOUT else prompts.filter(source__signed_off_at__isnull=False)
-    )
+    return prompts if split == Split.HELDOUT else admitted_prompts(project, prompts)
 
 
 def choose(round: Round, purpose: str) -> list[Prompt]:

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,5 +198,5 @@ def _platt(margins: NDArray[np.float64], targets: NDArray[np.float64]) -> tuple[
     return slope, shift
 
 
-def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmoid(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-np.clip(values, -40, 40)))

@@ -75,7 +75,8 @@ def runs(text: str) -> Hashes:
 def signature(hashes: Hashes) -> NDArray[np.uint32]:
     """The 128 minima of a set of hashes, by multiply-shift hashing."""
     values = (hashes[:, None] * _FACTORS + _SUMMANDS) >> _SHIFT
-    return values.min(axis=0).astype(np.uint32)
+    minima: NDArray[np.uint32] = values.min(axis=0).astype(np.uint32)
+    return minima
 
 
 def similarity(first: Hashes, second: Hashes) -> float:

@@ -24,7 +24,7 @@ REFUSAL = re.compile(
     r"|\bI(?:'m| am) (?:just |only )?an? (?:AI|language model|artificial intelligence)\b"
     r"|\bmy (?:knowledge cut-?off|training data|programming)\b"
     r"|\bI (?:can(?:'t|not)|am (?:not able|unable)|'m (?:not able|unable)|won't|will not) "
-    r"(?:to )?(?:help|assist|provide|comply|do that|answer|fulfil?l|engage|support|write|create|give)\b"
+    r"(?:to )?(?:help|assist|provide|comply|do that|answer|ful[f]ill?|engage|support|write|create|give)\b"
     r"|\bI(?:'m| am) (?:very |really |so )?sorry,? but I\b|\bI must (?:decline|refuse)\b"
     r"|\bis (?:illegal|unethical|inappropriate|harmful) (?:and|,) (?:I|we)\b"
     r"|\bals (?:KI|künstliche Intelligenz|Sprachmodell|KI-Modell)\b"

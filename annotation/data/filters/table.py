@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from annotation.data.filters import language, personal_data, shape, word_lists
 from annotation.data.filters.finding import Figures, Filter
@@ -14,7 +15,7 @@ def _figures(key: str) -> tuple[Figures, ...]:
     return tuple(Figures(**figures) for figures in _MEASURED.get(key, ()))
 
 
-_MEASURED: dict[str, list[dict[str, object]]] = json.loads(FIGURES.read_text(encoding="utf-8"))
+_MEASURED: dict[str, list[dict[str, Any]]] = json.loads(FIGURES.read_text(encoding="utf-8"))
 
 _ROWS = (
     Filter(

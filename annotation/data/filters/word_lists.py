@@ -110,8 +110,11 @@ def find(name: str, text: str, languages: tuple[str, ...] = ()) -> list[Finding]
         lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     places = [(match[0], match.start(), match.end()) for match in WORD.finditer(lower)]
     words = [word.replace("’", "'") if "’" in word else word for word, _, _ in places]
-    findings = []
+    findings: list[Finding] = []
+    taken = 0  # words before this position belong to a phrase
     for index, word in enumerate(words):
+        if index < taken:
+            continue
         length, entry = 1, entries.words.get(word)
         if entry is None:
             if word.endswith("'s"):
@@ -132,6 +135,7 @@ def find(name: str, text: str, languages: tuple[str, ...] = ()) -> list[Finding]
         if entry.not_before and after in entry.not_before:
             continue
         reason = REASONS[name].format(LANGUAGE_NAMES[entry.language])
+        taken = index + length
         start, end = places[index][1], places[index + length - 1][2]
         findings.append(Finding(entry.severity, reason, start, end))
     return findings

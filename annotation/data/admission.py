@@ -1,0 +1,107 @@
+"""What may reach training and leave the product: one filter for every snapshot, export and endpoint.
+
+A judgment is admitted if its prompt is in the train split, every source that it rests on is signed off
+under a license that allows training, and no filter that excludes has flagged its prompt or one of its
+responses.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from django.db.models import Q, QuerySet
+
+from annotation.data.licences import why_not_for_training
+from annotation.models import (
+    FilterSetting,
+    Flag,
+    JudgmentQuerySet,
+    Project,
+    Prompt,
+    PromptQuerySet,
+    Response,
+    Source,
+)
+
+IN_TRAIN_SPLIT = Q(assignment__comparison__prompt__split=Prompt.Split.TRAIN)
+
+
+def kept_out_sources(project: Project) -> dict[int, str]:
+    """Id of every source that is kept out -> why."""
+    reasons = {}
+    for source in project.sources.only("pk", "licence", "signed_off_at", "name"):
+        why = why_kept_out(source, is_commercial=project.is_commercial)
+        if why:
+            reasons[source.pk] = why
+    return reasons
+
+
+def why_kept_out(source: Source, *, is_commercial: bool) -> str:
+    """Why nothing of this source is admitted; "" if it is."""
+    if not source.is_signed_off:
+        return "not signed off"
+    return why_not_for_training(source.licence, is_commercial=is_commercial)
+
+
+def from_admitted_sources(project: Project) -> Q:
+    """Judgments on prompts, and in batches, of sources that are not kept out."""
+    kept_out = list(kept_out_sources(project))
+    return ~Q(assignment__comparison__prompt__source__in=kept_out) & (
+        Q(assignment__comparison__batch__source__isnull=True)
+        | ~Q(assignment__comparison__batch__source__in=kept_out)
+    )
+
+
+class Exclusion(NamedTuple):
+    """A filter that excludes, with the ids of what it flagged as subqueries."""
+
+    setting: FilterSetting
+    prompts: QuerySet[Any, Any]
+    comparisons: QuerySet[Any, Any]
+
+    @property
+    def judgments(self) -> Q:
+        return Q(assignment__comparison__prompt__in=self.prompts) | Q(
+            assignment__comparison__in=self.comparisons
+        )
+
+
+def exclusions(
+    project: Project, settings: Iterable[FilterSetting] | None = None
+) -> list[Exclusion]:
+    """The filters that exclude; with `settings`, those as if they did."""
+    if settings is None:
+        settings = project.filters.filter(action=FilterSetting.Action.EXCLUDE)
+    return [exclusion_of(setting) for setting in settings]
+
+
+def exclusion_of(setting: FilterSetting) -> Exclusion:
+    flags = Flag.objects.filter(
+        project=setting.project_id, filter=setting.filter, score__gte=setting.threshold
+    ).order_by()
+    flagged_responses = flags.filter(response__isnull=False).values("response")
+    return Exclusion(
+        setting,
+        flags.filter(prompt__isnull=False).values("prompt"),
+        Response.objects.filter(pk__in=flagged_responses).order_by().values("comparison"),
+    )
+
+
+def not_excluded(project: Project) -> Q:
+    """Judgments that no excluding filter has flagged."""
+    condition = Q()
+    for exclusion in exclusions(project):
+        condition &= ~exclusion.judgments
+    return condition
+
+
+def admitted(project: Project, judgments: JudgmentQuerySet) -> JudgmentQuerySet:
+    """Those of the judgments that training may see and exports may hold."""
+    return judgments.filter(IN_TRAIN_SPLIT, from_admitted_sources(project), not_excluded(project))
+
+
+def admitted_prompts(project: Project, prompts: PromptQuerySet) -> PromptQuerySet:
+    """Those of the prompts that come from admitted sources and that no excluding filter has flagged."""
+    prompts = prompts.exclude(source__in=list(kept_out_sources(project)))
+    for exclusion in exclusions(project):
+        prompts = prompts.exclude(pk__in=exclusion.prompts)
+    return prompts
