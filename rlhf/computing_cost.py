@@ -1,54 +1,73 @@
-"""The estimated time, energy and price of a round, from the project's earlier jobs."""
+"""The estimated time, energy, price and memory of a round.
+
+In order of what is believed: earlier jobs of this project, some seconds of measuring the model on the
+workers' device (`Calibration`), arithmetic on its parameters. What is added up is what the stages will
+do with the prompts that exist.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 
-from annotation.models import Project
-from rlhf.models import Job, Round
-from rlhf.round_config import SECTIONS, preset
+from annotation.models import Batch, Comparison, Project
+from rlhf.forecast import memory, speeds, work
+from rlhf.forecast.speeds import Speeds
+from rlhf.models import Calibration, Checkpoint, Job, Round, Worker
+from rlhf.round_config import SECTIONS, placeholders
+from rlhf.stages.prompts import pool
+from rlhf.training.model_files import ModelShape, model_key, read_shape
 
-TYPICAL_SECONDS = {"generate": 20.0, "reward_model": 35.0, "ppo": 75.0, "evaluate": 30.0}
-"""With the preset tiny and the demo's base policy on two CPU cores."""
+MEASURED_SPREAD = 1.25
+"""Factor between the middle and each end of a range that earlier jobs of the project tell."""
 
-WORK: dict[str, tuple[tuple[str, str, float], ...]] = {
-    "generate": (
-        ("round", "ranking_prompts", 360),
-        ("generate", "k", 4),
-        ("generate", "max_new_tokens", 64),
-    ),
-    "reward_model": (("round", "ranking_prompts", 360), ("reward_model", "epochs", 2)),
-    "ppo": (
-        ("ppo", "steps", 14),
-        ("ppo", "rollout.prompts_per_step", 128),
-        ("ppo", "rollout.samples_per_prompt", 1),
-        ("ppo", "rollout.max_new_tokens", 64),
-    ),
-    "evaluate": (
-        ("round", "heldout_prompts", 150),
-        ("evaluate", "samples_per_prompt", 3),
-        ("evaluate", "max_new_tokens", 64),
-    ),
-}
-"""The settings that a stage's time is proportional to: (section, setting, default value)."""
+MAX_PACE = 8.0
+"""The most that earlier stages change the estimate of a stage that has not run yet."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A duration with its range."""
+
+    low: float
+    likely: float
+    high: float
+
+    def __str__(self) -> str:
+        low, high = in_minutes(self.low), in_minutes(self.high)
+        if low == high:
+            return low
+        (number, _, unit), (_, _, other) = low.partition(" "), high.partition(" ")
+        return f"{number} to {high}" if unit == other else f"{low} to {high}"
 
 
 @dataclass(frozen=True)
 class ComputingCost:
     """The computing that a round needs, without the time of the people who judge."""
 
-    seconds: float
-    stage_seconds: Mapping[str, float]
+    stages: Mapping[str, Seconds]
     measured: tuple[str, ...]
     """The stages whose time comes from an earlier job of this project."""
-    is_demo: bool
+    basis: str
+    """What the other stages' times rest on."""
+    is_guess: bool
+    """Whether nothing was measured, neither here before nor on the device."""
 
     @property
-    def is_guess(self) -> bool:
-        return not self.measured and not self.is_demo
+    def total(self) -> Seconds:
+        """Of all stages; the ends of the ranges are added up, as they share their causes."""
+        return Seconds(
+            sum(s.low for s in self.stages.values()),
+            sum(s.likely for s in self.stages.values()),
+            sum(s.high for s in self.stages.values()),
+        )
+
+    @property
+    def seconds(self) -> float:
+        """The likely total."""
+        return self.total.likely
 
     @property
     def watt_hours(self) -> float:
@@ -56,46 +75,192 @@ class ComputingCost:
 
     @property
     def sentence(self) -> str:
-        return f"About {in_minutes(self.seconds)}{_price(self.seconds)}, plus the people's time."
+        hours = self.seconds / 3600
+        device = f", {hours:.2g} device hours" if hours >= 0.1 else ""
+        return (
+            f"About {in_minutes(self.seconds)} ({self.total}){device}{_price(self.seconds)}, "
+            "plus the people's time."
+        )
 
     @property
     def evidence(self) -> str:
         stages = ", ".join(
-            f"{Round.stage_name(stage)} {in_minutes(self.stage_seconds[stage])}"
-            for stage in TYPICAL_SECONDS
+            f"{Round.stage_name(stage)} {seconds}" for stage, seconds in self.stages.items()
         )
+        parts = []
         if self.measured:
-            basis = "from earlier runs of " + " and ".join(map(Round.stage_name, self.measured))
-        else:
-            basis = "a guess: the times of the demo's tiny policy on two CPU cores"
+            parts.append(
+                "from earlier runs of " + " and ".join(map(Round.stage_name, self.measured))
+            )
+        if len(self.measured) < len(self.stages):
+            parts.append(self.basis)
         energy = f"about {self.watt_hours:.1f} Wh at {settings.MACHINE_WATTS:g} W"
-        return f"{stages}; {energy}; {basis}"
+        return f"{stages}; {energy}; {'; '.join(parts)}"
 
     @property
     def short(self) -> str:
         return f"about {in_minutes(self.seconds)}, {self.watt_hours:.1f} Wh"
 
 
-def round_cost(project: Project, config: Mapping[str, Mapping[str, Any]]) -> ComputingCost:
-    """The time of each stage from its last job in this project, scaled by the settings.
+# --- What is known -----------------------------------------------------------------------------
 
-    A stage that has not run here yet is taken to compare with the demo's as those do that have: the
-    base policy's evaluation already tells how large the model and how fast the machine is.
+
+def compute_machine() -> dict[str, Any]:
+    """The machine of an online worker that computes (`rlhf/training/machine.py`), one with a GPU
+    first; {} if none has reported it."""
+    machines = [w.machine for w in Worker.objects.online("gpu") if w.machine.get("device")]
+    machines.sort(key=lambda m: m.get("kind") != "cuda")
+    return machines[0] if machines else {}
+
+
+def calibration_of(policy: Checkpoint, machine: Mapping[str, Any]) -> Calibration | None:
+    """The newest measurement of a model of this shape on a machine's device."""
+    known = Calibration.objects.filter(
+        model_key=model_key(policy.path), device=str(machine.get("device", ""))[:200]
+    )
+    return known.order_by("-created_at", "-pk").first()
+
+
+def shape_of(policy: Checkpoint | None, calibration: Calibration | None) -> ModelShape | None:
+    """The policy's shape: as measured, else from its folder; None for a hub's name."""
+    if calibration is not None:
+        return ModelShape(**calibration.figures["model"])
+    return read_shape(policy.path) if policy is not None else None
+
+
+def counts_for(
+    project: Project, config: Mapping[str, Any], round: Round | None = None
+) -> work.Counts:
+    """What a round will really use, or `round` has used: no more prompts than there are."""
+    sizes = config["round"]
+
+    def available(purpose: str, limit: int) -> int:
+        prompts = pool(project, purpose)
+        if round is not None:
+            prompts = prompts.filter(created_at__lte=round.launched_at or round.created_at)
+        if purpose == "ranking":
+            before = Comparison.objects.filter(batch__project=project)
+            if round is not None:
+                before = before.filter(batch__created_at__lt=round.launched_at or round.created_at)
+            prompts = prompts.exclude(pk__in=before.values("prompt_id"))
+        return min(prompts.count(), limit)
+
+    ranking = available("ranking", sizes.ranking_prompts)
+    judged = Comparison.objects.filter(
+        batch__project=project, batch__state=Batch.State.CLOSED, judged__gt=0
+    )
+    if round is not None:
+        judged = judged.filter(batch__created_at__lt=round.launched_at or round.created_at)
+    earlier = Round.objects.filter(project=project, plan=Round.FULL_PLAN, state=Round.State.DONE)
+    return work.Counts(
+        ranking=ranking,
+        comparisons=max(2, ranking + judged.count()),
+        ppo=available("ppo", sizes.ppo_prompts),
+        watch=available("watch", sizes.watch_prompts) if sizes.watch_prompts else 0,
+        heldout=available("heldout", sizes.heldout_prompts),
+        axes=max(1, len(project.axis_keys)),
+        has_previous=earlier.exists(),
+    )
+
+
+def sections_of(config: Mapping[str, Any], stages: Sequence[str] = work.STAGES) -> dict[str, Any]:
+    """The sections of a stored or proposed configuration as objects, defaults for missing ones."""
+    sections = {}
+    for name in ("round", *stages):
+        known, _ = SECTIONS[name].split_known(config.get(name, {}))
+        values = known | placeholders(SECTIONS[name])
+        sections[name] = SECTIONS[name].from_dict(values, stored=True)
+    return sections
+
+
+# --- Time --------------------------------------------------------------------------------------
+
+
+def round_cost(project: Project, config: Mapping[str, Any]) -> ComputingCost:
+    """The time of each stage of a round under a configuration (`FrozenConfig.to_dict`).
+
+    A stage that has run in this project takes as long again, changed by what it will do more or less.
+    Of the others, the speeds are the device's, corrected by how far they were off for those that ran.
     """
-    tiny = preset("tiny")
-    seconds: dict[str, float] = {}
+    sections = sections_of(config)
+    policy, machine = Checkpoint.objects.current_policy(project), compute_machine()
+    calibration = calibration_of(policy, machine) if policy and machine else None
+    here = speeds_for(policy, machine, calibration, sections)
+    counts = counts_for(project, sections)
+    seconds: dict[str, Seconds] = {}
     paces = []
-    for stage, typical in TYPICAL_SECONDS.items():
-        done = Job.objects.filter(project=project, stage=stage, state=Job.State.DONE)
-        job = done.select_related("round").order_by("-created_at", "-pk").first()
+    for stage in work.STAGES:
+        expected = _expected(stage, sections, counts, here)
+        job = _last_job(project, stage, policy, machine)
         if job is not None and job.seconds:
-            seconds[stage] = job.seconds * _ratio(stage, job.round.config, config)
-            paces.append(job.seconds / (typical * _ratio(stage, tiny, job.round.config)))
-    measured = tuple(sorted(seconds))
-    pace = sum(paces) / len(paces) if paces else 1.0
-    for stage, typical in TYPICAL_SECONDS.items():
-        seconds.setdefault(stage, typical * pace * _ratio(stage, tiny, config))
-    return ComputingCost(sum(seconds.values()), seconds, measured, project.is_demo)
+            before = sections_of(job.round.config)
+            then = _expected(stage, before, counts_for(project, before, job.round), here)
+            pace = job.seconds / then.likely
+            paces.append(math.log(pace))
+            likely = expected.likely * pace
+            seconds[stage] = Seconds(likely / MEASURED_SPREAD, likely, likely * MEASURED_SPREAD)
+    measured = tuple(stage for stage in work.STAGES if stage in seconds)
+    pace = math.exp(sum(paces) / len(paces)) if paces else 1.0
+    if not here.is_rough:
+        pace = min(max(pace, 1 / MAX_PACE), MAX_PACE)
+    for stage in work.STAGES:
+        if stage not in seconds:
+            own = _expected(stage, sections, counts, here)
+            seconds[stage] = Seconds(own.low * pace, own.likely * pace, own.high * pace)
+    in_order = {stage: seconds[stage] for stage in work.STAGES}
+    return ComputingCost(in_order, measured, here.basis, here.is_rough and not measured)
+
+
+def speeds_for(
+    policy: Checkpoint | None,
+    machine: Mapping[str, Any],
+    calibration: Calibration | None,
+    sections: Mapping[str, Any],
+) -> Speeds:
+    """What the policy costs on the workers' device: as measured, else by arithmetic."""
+    lora = bool(sections["ppo"].lora.rank)
+    measured = None
+    if calibration is not None:
+        measured = speeds.from_calibration(calibration.figures, lora=lora)
+    return measured or speeds.rough(
+        shape_of(policy, None),
+        kind=str(machine.get("kind", "cpu")),
+        device=str(machine.get("device", "an unknown device")),
+        threads=int(machine.get("threads", 2)),
+        lora=lora,
+        budget=sections["ppo"].rollout.max_new_tokens,
+    )
+
+
+def _expected(
+    stage: str, sections: Mapping[str, Any], counts: work.Counts, here: Speeds
+) -> Seconds:
+    """A stage's seconds by the device's speeds: short responses at the low end, long ones at the
+    high end, each with the speeds' own spread."""
+
+    def at(which: int) -> float:
+        todo = work.work_of(stage, sections, counts, here.lengths(which))
+        return here.seconds(todo, here.stop_rates[which])
+
+    return Seconds(at(2) / here.spread, at(1), at(0) * here.spread)
+
+
+def _last_job(
+    project: Project, stage: str, policy: Checkpoint | None, machine: Mapping[str, Any]
+) -> Job | None:
+    """The stage's last finished job in this project on a model of the same base and, where it is
+    known, on the same device."""
+    done = Job.objects.filter(project=project, stage=stage, state=Job.State.DONE)
+    root = policy.root.pk if policy else None
+    for job in done.select_related("round__start_policy", "round__policy").order_by("-pk")[:5]:
+        start = job.round.start_policy or job.round.policy
+        device = job.metrics.get("device", "")
+        if start is not None and root is not None and start.root.pk != root:
+            continue
+        if device and machine and device != machine.get("device"):
+            continue
+        return job
+    return None
 
 
 def selection_cost(last: Job | None, n: int) -> str:
@@ -110,17 +275,6 @@ def selection_cost(last: Job | None, n: int) -> str:
     return f"About {in_minutes(seconds)} and {energy:.1f} Wh, as in the last run{_price(seconds)}."
 
 
-def _ratio(stage: str, reference: Mapping[str, Any], config: Mapping[str, Any]) -> float:
-    """How many times as much work a stage has under `config` as under `reference`."""
-
-    def number(source: Mapping[str, Any], section: str, name: str, default: float) -> float:
-        known, _ = SECTIONS[section].split_known(source.get(section, {}))
-        value = known.get(name, default)
-        return float(value) if isinstance(value, int | float) and value > 0 else default
-
-    return math.prod(number(config, *size) / number(reference, *size) for size in WORK[stage])
-
-
 def _price(seconds: float) -> str:
     cost = seconds / 3600 * settings.MACHINE_PRICE_PER_HOUR
     return f", {cost:.2f} at {settings.MACHINE_PRICE_PER_HOUR:g} an hour" if cost else ""
@@ -130,3 +284,55 @@ def in_minutes(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# --- Memory and disk ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Bytes that a round needs, and those that are free on the workers' machine (None: nobody has
+    reported)."""
+
+    stages: Sequence[memory.Need]
+    disk: Mapping[str, float]
+    memory_free: float | None
+    memory_total: float | None
+    disk_free: float | None
+    device: str
+    is_measured: bool
+
+    @property
+    def largest(self) -> memory.Need:
+        """The stage that needs the most memory."""
+        return max(self.stages, key=lambda need: need.total)
+
+
+def requirements(project: Project, config: Mapping[str, Any]) -> Requirements | None:
+    """The memory of each stage and the disk space of a round; None if the model's size is unknown."""
+    policy, machine = Checkpoint.objects.current_policy(project), compute_machine()
+    calibration = calibration_of(policy, machine) if policy and machine else None
+    shape = shape_of(policy, calibration)
+    if shape is None or not shape.n_parameters:
+        return None
+    sections = sections_of(config)
+    is_half = _is_half(sections["ppo"].dtype, machine)
+    here = speeds_for(policy, machine, calibration, sections)
+    unit = memory.footprint(
+        shape, is_half=is_half, measured=calibration.figures if calibration else None
+    )
+    counts = counts_for(project, sections)
+    return Requirements(
+        stages=memory.stage_needs(sections, counts, here.lengths(), unit),
+        disk=memory.disk_parts(sections, shape, is_half=is_half),
+        memory_free=machine.get("memory_free"),
+        memory_total=machine.get("memory"),
+        disk_free=machine.get("disk_free"),
+        device=str(machine.get("device", "")),
+        is_measured=calibration is not None,
+    )
+
+
+def _is_half(dtype: str, machine: Mapping[str, Any]) -> bool:
+    """Whether frozen weights are in bfloat16 (`devices.choose_dtype`)."""
+    return dtype == "bfloat16" or (dtype == "auto" and machine.get("kind") == "cuda")

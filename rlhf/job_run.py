@@ -23,7 +23,7 @@ from rlhf.launchers import local, processes
 from rlhf.models import Job
 from rlhf.run_folders import earlier_claims, input_hash, resume_from_earlier
 from rlhf.stages import STAGES
-from rlhf.training import rundir
+from rlhf.training import machine, rundir
 from rlhf.training.rundir.errors import DISK_FULL, InputError, is_disk_full
 from rlhf.training.rundir.process import EXIT_DONE, EXIT_INPUT
 from rlhf.training.rundir.reports import read_error, read_progress, read_result
@@ -110,6 +110,8 @@ class _Run:
     def _collect(self, result: dict[str, Any]) -> Outcome:
         write = self.stage.collect(self.job, self.run_dir, result)
         progress = read_progress(self.run_dir) or {}
+        if self.stage.prepare is not None:  # for estimates of later rounds on the same device
+            result = result | {"device": machine.describe(settings.DATA_DIR).device}
         return Outcome(State.DONE, result=result, progress=progress, write=write)
 
     def _run_program(self) -> tuple[int, StopReason]:

@@ -218,7 +218,8 @@ class Round(models.Model):
 
     @classmethod
     def stage_name(cls, stage: str) -> str:
-        """A stage's name on the pages. `selection` is a stage of jobs, but never a round's state."""
+        """A stage's name on the pages. `selection` and `calibrate` are stages of jobs, but never
+        a round's state."""
         if stage == cls.State.PPO:
             return "PPO"
         return str(dict(cls.State.choices).get(stage, stage.replace("_", " "))).lower()
@@ -394,6 +395,9 @@ class Worker(models.Model):
     started_at = models.DateTimeField(default=timezone.now)
     seen_at = models.DateTimeField(default=timezone.now)
     job = models.ForeignKey(Job, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    machine = models.JSONField(
+        default=dict, blank=True, help_text="What its machine has: `rlhf/training/machine.py`."
+    )
 
     ONLINE_WITHIN: ClassVar[timedelta] = timedelta(seconds=30)
 
@@ -401,6 +405,28 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Calibration(models.Model):
+    """What a model costs on a device: `figures` is the result of the stage `calibrate`
+    (docs/formats.md). A later measurement of the same replaces it."""
+
+    model_key = models.CharField(max_length=64, help_text="`model_key` of training/model_files.py.")
+    device = models.CharField(max_length=200)
+    dtype = models.CharField(max_length=16)
+    versions = models.CharField(max_length=120, blank=True, help_text="Of torch and transformers.")
+    figures = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model_key", "device", "dtype"], name="one_calibration_each"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dtype} on {self.device}"
 
 
 class PolicyServer(models.Model):

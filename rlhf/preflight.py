@@ -11,7 +11,7 @@ from django.conf import settings
 
 from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.models import Project, Prompt, Source
-from rlhf.computing_cost import round_cost
+from rlhf.computing_cost import Requirements, requirements, round_cost
 from rlhf.errors import RoundError
 from rlhf.estimates import estimate_from, in_words, number
 from rlhf.models import Checkpoint, Round, Worker
@@ -26,6 +26,12 @@ Verdict = Literal["go", "warning", "no-go"]
 
 MIN_RANKING = 4
 """Fewer prompts than this can't be split between the train-RM and the test-RM."""
+
+LEAST_DISK = 200 * 2**20
+"""Bytes that a round writes whatever its model is."""
+
+MEMORY_QUESTION = "Does every stage fit the memory?"
+DISK_QUESTION = "Is there enough disk space?"
 
 FEW_HELDOUT = 30
 """With fewer prompts than this, a small change can't be distinguished from chance."""
@@ -63,11 +69,11 @@ def preflight(
         _check_policy(project),
         _check_endings(project, frozen),
         _check_live(project),
-        *(_check_prompts(project, purpose, sizes) for purpose in _PROMPT_QUESTIONS),
+        *(_check_prompts(project, purpose, frozen) for purpose in _PROMPT_QUESTIONS),
         check_sources(project),
         *([_check_demonstrations(project)] if frozen.sections["ppo"].ptx.weight else []),
         _check_people(project, sizes.overlap),
-        _check_disk(project),
+        *_check_machine(project, frozen),
         _check_workers(),
         _check_estimate(project, frozen),
     ]
@@ -157,7 +163,9 @@ _PROMPT_QUESTIONS = {
 }
 
 
-def _check_prompts(project: Project, purpose: str, sizes: RoundConfig) -> Check:
+def _check_prompts(project: Project, purpose: str, frozen: FrozenConfig) -> Check:
+    sizes: RoundConfig = frozen.sections["round"]
+    per_step: int = frozen.sections["ppo"].rollout.prompts_per_step
     name, question = _PROMPT_QUESTIONS[purpose]
     requested: int = getattr(sizes, name)
     prompts = pool(project, purpose)
@@ -174,6 +182,12 @@ def _check_prompts(project: Project, purpose: str, sizes: RoundConfig) -> Check:
     if purpose == "watch" and not n:
         answer = "None: the test reward model can't monitor PPO, and the tripwire is off."
         return Check(purpose, question, answer, "warning", evidence, fix)
+    if purpose == "ppo" and min(n, requested) < per_step:
+        answer = f"No: PPO answers {per_step:,} prompts in each step, more than these {answer}."
+        fix = (
+            "Lower ppo.rollout.prompts_per_step, or import more prompts and sign off their source."
+        )
+        return Check(purpose, question, answer, "no-go", evidence, fix)
     if n < requested:
         return Check(purpose, question, answer, "warning", evidence, fix)
     if purpose == "heldout" and requested < FEW_HELDOUT:
@@ -218,20 +232,77 @@ def _check_people(project: Project, overlap: int) -> Check:
     return Check("people", question, f"{n}", "go", evidence)
 
 
-def _check_disk(project: Project) -> Check:
-    question = "Is there enough disk space?"
-    policy = Checkpoint.objects.current_policy(project)
-    size = policy.n_bytes if policy else 0
-    # Policy, two reward models, checkpoints of PPO with weights, critic and optimizer, new and old.
-    needed = 12 * size + 200 * 2**20
-    free = shutil.disk_usage(settings.DATA_DIR).free
-    evidence = f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.1f} GiB needed"
-    if free < needed:
+def _check_machine(project: Project, frozen: FrozenConfig) -> list[Check]:
+    """Whether the round fits the workers' memory and disk."""
+    needed = requirements(project, frozen.to_dict())
+    if needed is None:
+        answer = "The model's size is not known yet."
+        fix = "It will be once a worker has measured the model; or name a folder on this machine."
+        unknown = [
+            Check(key, question, answer, "warning", fix=fix)
+            for key, question in (("memory", MEMORY_QUESTION), ("disk", DISK_QUESTION))
+        ]
+        # The web server's own disk at least, for what every round writes.
+        free = shutil.disk_usage(settings.DATA_DIR).free
+        return unknown if free > LEAST_DISK else [unknown[0], _check_disk(needed, free)]
+    free = needed.disk_free
+    return [
+        _check_memory(needed),
+        _check_disk(needed, shutil.disk_usage(settings.DATA_DIR).free if free is None else free),
+    ]
+
+
+def _check_memory(needed: Requirements) -> Check:
+    largest = needed.largest
+    stages = ", ".join(
+        f"{Round.stage_name(need.stage)} {in_gib(need.total)}" for need in needed.stages
+    )
+    basis = "activations as measured" if needed.is_measured else "rough: activations by arithmetic"
+    evidence = f"{stages}; most for the {largest.largest}; {basis}"
+    if needed.memory_free is None:
+        answer = f"It needs {in_gib(largest.total)}; no worker has reported its memory yet."
+        return Check("memory", MEMORY_QUESTION, answer, "warning", evidence)
+    evidence = f"{in_gib(needed.memory_free)} free on {needed.device}; {evidence}"
+    answer = (
+        f"{Round.stage_name(largest.stage).capitalize()} needs about {in_gib(largest.total)}, and "
+        f"{in_gib(needed.memory_free)} are free."
+        if largest.stage != "ppo"
+        else f"PPO needs about {in_gib(largest.total)}, and {in_gib(needed.memory_free)} are free."
+    )
+    if largest.total > needed.memory_free:
+        # Without a measurement the sum may be twice too large: then a person decides.
+        surely = needed.is_measured or largest.total > 2 * needed.memory_free
+        return Check(
+            "memory",
+            MEMORY_QUESTION,
+            f"No: {answer}",
+            "no-go" if surely else "warning",
+            evidence,
+            largest.remedy,
+        )
+    if largest.total > 0.8 * needed.memory_free:
+        answer = f"Just enough: {answer}"
+        return Check("memory", MEMORY_QUESTION, answer, "warning", evidence, largest.remedy)
+    return Check("memory", MEMORY_QUESTION, "Yes.", "go", evidence)
+
+
+def _check_disk(needed: Requirements | None, free: float) -> Check:
+    parts = needed.disk if needed else {"samples and logs": float(LEAST_DISK)}
+    total = sum(parts.values())
+    listed = ", ".join(f"{name} {in_gib(size)}" for name, size in parts.items())
+    evidence = f"{in_gib(free)} free, about {in_gib(total)} needed: {listed}"
+    if free < total:
         fix = "`manage.py prune_runs` lists the run folders that can be removed."
-        return Check("disk", question, "No.", "no-go", evidence, fix)
-    if free < 3 * needed:
-        return Check("disk", question, "Just enough.", "warning", evidence)
-    return Check("disk", question, "Yes.", "go", evidence)
+        return Check("disk", DISK_QUESTION, "No.", "no-go", evidence, fix)
+    if free < 3 * total:
+        return Check("disk", DISK_QUESTION, "Just enough.", "warning", evidence)
+    return Check("disk", DISK_QUESTION, "Yes.", "go", evidence)
+
+
+def in_gib(size: float) -> str:
+    """Bytes in GiB: `0.52 GiB`, `15.7 GiB`, `120 GiB`."""
+    gib = size / 2**30
+    return f"{gib:.0f} GiB" if gib >= 100 else f"{gib:.1f} GiB" if gib >= 10 else f"{gib:.2f} GiB"
 
 
 def _check_workers() -> Check:

@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from django.conf import settings
 
-from annotation.models import MAX_RESPONSES, Project
+from annotation.models import MAX_RESPONSES, Project, Prompt
 from rlhf.errors import RoundError
 from rlhf.models import Checkpoint, Round
 from rlhf.training.configs import CONFIGS
+from rlhf.training.configs.ppo_groups import OptimizerSettings, RolloutSettings
 from rlhf.training.settings import IdleError, StageConfig, nested, setting
 
 Config = dict[str, dict[str, Any]]
@@ -227,11 +228,30 @@ def default_config(project: Project, preset_name: str = "") -> Config:
     if not project.is_demo:
         chosen.setdefault("round", {})["overlap"] = min(project.overlap, MAX_OVERLAP)
     chosen.setdefault("generate", {})["k"] = project.responses_per_comparison
+    _fit_rollouts(chosen, project)
     return {
         section: without_filled_in(parsed(section, chosen.get(section, {})))
         for section in ("round", *Round.FULL_PLAN)
         if section in SECTIONS
     }
+
+
+def _fit_rollouts(config: Config, project: Project) -> None:
+    """Lower PPO's prompts per step to those that exist: with fewer, the stage refuses to begin."""
+    signed_off = Prompt.objects.filter(
+        project=project, split=Prompt.Split.TRAIN, source__signed_off_at__isnull=False
+    )
+    n = min(
+        signed_off.count(), config.get("round", {}).get("ppo_prompts", RoundConfig().ppo_prompts)
+    )
+    ppo = config.setdefault("ppo", {})
+    rollout, optimizer = ppo.setdefault("rollout", {}), ppo.setdefault("optimizer", {})
+    per_step = rollout.get("prompts_per_step", RolloutSettings().prompts_per_step)
+    if 0 < n < per_step:
+        rollout["prompts_per_step"] = n
+        responses = n * rollout.get("samples_per_prompt", 1)
+        minibatch = optimizer.get("minibatch_size", OptimizerSettings().minibatch_size)
+        optimizer["minibatch_size"] = min(minibatch, responses)
 
 
 def _offered(section: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,16 @@ from rlhf.round_config import FrozenConfig, base_config, default_config, freeze
 from rlhf.selection import select
 from rlhf.stages import STAGES
 from rlhf.stages.prompts import pool
+from rlhf.training.model_files import read_shape
 from rlhf.verdict import propose_verdict
 
 State = Round.State
+
+OUTSIDE_THE_PLAN = {
+    "selection": ("could not score comparisons in", "scored waiting comparisons in"),
+    "calibrate": ("could not measure the model of", "measured the model of"),
+}
+"""Jobs that no round waits for: the audit log's words when they failed, and when they are done."""
 
 # --- Opening the base round -------------------------------------------------------------------
 
@@ -112,12 +119,16 @@ def _skip_building(round: Round) -> None:
 
 def _use_model(round: Round, path: str) -> None:
     """Make the named model the round's policy; where nothing measures it, that ends the round."""
+    shape = read_shape(path)
     round.policy = Checkpoint.objects.create(
         project=round.project,
         kind=Checkpoint.Kind.POLICY,
         name=Path(path).name[:120],
         path=path,
         round=round,
+        # A name on a hub tells neither; `calibrate` fills them in.
+        n_bytes=shape.n_bytes if shape else 0,
+        n_parameters=shape.n_parameters if shape else 0,
     )
     round.save(update_fields=["policy"])
     if not round.plan:
@@ -261,9 +272,8 @@ def settle(job: Job, outcome: jobs.Outcome) -> None:
 def advance(job: Job) -> Job | None:
     """What follows for its round from a job that has ended, in the transaction that ends it."""
     round = Round.objects.select_related("project").get(pk=job.round_id)
-    if job.stage == "selection":
-        done = job.state == Job.State.DONE
-        verb = "scored waiting comparisons in" if done else "could not score comparisons in"
+    if job.stage in OUTSIDE_THE_PLAN:
+        verb = OUTSIDE_THE_PLAN[job.stage][job.state == Job.State.DONE]
         Event.record(round.project, None, verb, round, job=str(job.uid), reason=job.reason)
         return None
     if round.state != job.stage:

@@ -2,7 +2,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from rlhf.pages.campaigns import campaigns, close_campaign, start_policy, stop_policy
 from rlhf.pages.dashboard import dashboard, panel_csv
-from rlhf.pages.launch import check_launch, launch
+from rlhf.pages.launch import check_launch, launch, measure_model
 from rlhf.pages.mission_control import build_base, mission_control
 from rlhf.pages.models import models, retire_policy
 from rlhf.pages.reward_round import reward_round
@@ -33,6 +33,7 @@ of_a_project: list[URLPattern | URLResolver] = [
     path("rounds/", mission_control, name="rounds"),
     path("rounds/launch/", launch, name="launch"),
     path("rounds/launch/check/", check_launch, name="check_launch"),
+    path("rounds/launch/measure/", measure_model, name="measure_model"),
     path("rounds/base/", build_base, name="build_base"),
     path("rounds/reward-models/", reward_round, name="reward_round"),
     path("rounds/selection/", selection, name="selection"),

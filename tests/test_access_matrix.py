@@ -76,6 +76,7 @@ PAGES = {
     "round": ("get", CAN_READ_DATA),
     "launch": ("get", CAN_RUN),
     "check_launch": ("post", CAN_RUN),
+    "measure_model": ("post", CAN_RUN),
     "build_base": ("post", CAN_RUN),
     "reward_round": ("get", CAN_RUN),
     "selection": ("get", CAN_RUN),

@@ -13,6 +13,7 @@ from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
 from rlhf import rounds
+from rlhf.calibration import measure, measuring
 from rlhf.errors import RoundError
 from rlhf.models import Round
 from rlhf.pages.launch_form import LaunchForm
@@ -79,6 +80,22 @@ def check_launch(request: HttpRequest, project: Project) -> HttpResponse:
     return _preflight_page(request, project, form, config)
 
 
+@english_only
+@project_view(*CAN_RUN)
+@require_http_methods(["GET", "POST"])
+def measure_model(request: HttpRequest, project: Project) -> HttpResponse:
+    """How far the measurement of the policy is; a POST begins it, as the page does when it opens."""
+    begun = None
+    if request.method == "POST":
+        begun = measure(project, who_asks(request))
+        tasks.wake(begun)
+    if request.headers.get("HX-Request") != "true":
+        return redirect("launch", project.slug)
+    state = measuring(project)
+    is_new = request.method == "GET" and not state.is_running
+    return render(request, "rlhf/launch/_measuring.html", {"measuring": state, "is_new": is_new})
+
+
 def _form(request: HttpRequest, project: Project) -> LaunchForm:
     """The form with the project's defaults; RoundError where no round can be configured."""
     before = _previous_round(project)
@@ -108,6 +125,7 @@ def _preflight_page(
         "before": _previous_round(project),
         "open_round": Round.objects.live(project),
         "acknowledged": request.POST.getlist("acknowledged"),
+        "measuring": measuring(project),
         "estimate": next((check.short for check in checks if check.short), ""),
     }
     return render(request, "rlhf/launch/page.html", context, status=422 if form.errors else 200)

@@ -7,6 +7,7 @@ that ends the job, so it opens no file. The settings of each stage are in `rlhf/
 """
 
 from rlhf.stages.base import collect_base, prepare_base
+from rlhf.stages.calibrate import collect_calibrate, prepare_calibrate
 from rlhf.stages.evaluate import collect_evaluate, prepare_evaluate
 from rlhf.stages.generate import collect_generate, prepare_generate
 from rlhf.stages.ppo import collect_ppo, prepare_ppo
@@ -22,7 +23,8 @@ STAGES: dict[str, Stage] = {
     "reward_model": Stage("gpu", collect_reward_model, prepare_reward_model),
     "ppo": Stage("gpu", collect_ppo, prepare_ppo),
     "evaluate": Stage("gpu", collect_evaluate, prepare_evaluate),
-    # Not in a round's plan: `rlhf/selection.py` decides when it runs.
+    # Not in a round's plan: `rlhf/selection.py` and `rlhf/calibration.py` decide when they run.
     "selection": Stage("gpu", collect_selection, prepare_selection),
+    "calibrate": Stage("gpu", collect_calibrate, prepare_calibrate),
 }
 QUEUES = ("default", "gpu")

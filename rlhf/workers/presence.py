@@ -3,17 +3,24 @@
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
+from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from annotation.lib.heartbeat import Heartbeat, stale_before
 from rlhf.code_version import code_version
 from rlhf.models import Job, Worker
+from rlhf.training import machine
 
 BEAT_SECONDS = 5.0
+MACHINE_SECONDS = 30.0
+"""Seconds between two looks at the machine's free memory and disk."""
 FORGET_AFTER = timedelta(minutes=10)
 log = logging.getLogger(__name__)
 
@@ -24,6 +31,7 @@ class Presence:
     def __init__(self, queues: Sequence[str]) -> None:
         self.queues = ",".join(queues)
         self.name = worker_name(self.queues)
+        self._looked_at = -MACHINE_SECONDS
         self._heartbeat = Heartbeat(self._report, every=BEAT_SECONDS, name="presence")
 
     def start(self) -> None:
@@ -35,7 +43,11 @@ class Presence:
         _unless_away(Worker.objects.filter(name=self.name).delete)
 
     def _report(self) -> None:
-        report(self.name, queues=self.queues, version=code_version())
+        fields: dict[str, Any] = {"queues": self.queues, "version": code_version()}
+        if time.monotonic() - self._looked_at >= MACHINE_SECONDS:
+            fields["machine"] = machine_now()
+            self._looked_at = time.monotonic()
+        report(self.name, **fields)
 
 
 def worker_name(queues: str) -> str:
@@ -43,13 +55,23 @@ def worker_name(queues: str) -> str:
     return f"{queues}@{socket.gethostname()}:{os.getpid()}"
 
 
-def report(name: str, *, queues: str, version: str = "") -> None:
-    """Write that a worker lives; makes its row the first time."""
-    now = timezone.now()
-    if not Worker.objects.filter(name=name).update(seen_at=now):
+def report(
+    name: str, *, queues: str, version: str = "", machine: dict[str, Any] | None = None
+) -> None:
+    """Write that a worker lives, and what its machine has now; makes its row the first time."""
+    changed: dict[str, Any] = {"seen_at": timezone.now()}
+    if machine is not None:
+        changed["machine"] = machine
+    if not Worker.objects.filter(name=name).update(**changed):
         Worker.objects.update_or_create(
-            name=name, defaults={"queues": queues, "version": version, "seen_at": now}
+            name=name, defaults={"queues": queues, "version": version, **changed}
         )
+
+
+def machine_now() -> dict[str, Any]:
+    """This worker's machine as its row has it; the disk is that of the run folders."""
+    settings.RUNS_DIR.mkdir(parents=True, exist_ok=True)
+    return asdict(machine.describe(settings.RUNS_DIR))
 
 
 def set_job(name: str, job: Job | None) -> None:

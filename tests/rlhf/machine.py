@@ -28,7 +28,9 @@ real_transactions = pytest.mark.django_db(
     available_apps=settings.INSTALLED_APPS if connection.vendor == "postgresql" else None,
 )
 ROOT = Path(__file__).resolve().parents[2]
-WARNINGS = ("ranking", "ppo", "watch", "heldout", "sources", "workers", "disk", "estimate")
+WARNINGS = (
+    "ranking", "ppo", "watch", "heldout", "sources", "workers", "memory", "disk", "estimate",
+)  # fmt: skip
 
 
 def ready(project, *, n=12, policy="policies/base"):
@@ -56,6 +58,8 @@ def small_config(project):
     config = default_config(project, "ci")
     config["round"] |= {"ranking_prompts": 6, "reference_prompts": 3, "overlap": 1}
     config["round"] |= {"ppo_prompts": 4, "watch_prompts": 2, "heldout_prompts": 4}
+    config["ppo"]["rollout"]["prompts_per_step"] = 4
+    config["ppo"]["optimizer"]["minibatch_size"] = 4
     return config
 
 

@@ -5,6 +5,7 @@ What they have in common (fields, limits, groups, `config.json`) is in `rlhf/tra
 
 from rlhf.training.configs.base import BaseConfig
 from rlhf.training.configs.best_of_n import BestOfNConfig
+from rlhf.training.configs.calibrate import CalibrateConfig
 from rlhf.training.configs.evaluate import EvaluateConfig
 from rlhf.training.configs.generate import GenerateConfig
 from rlhf.training.configs.grow import GrowConfig
@@ -25,6 +26,7 @@ CONFIGS: dict[str, type[StageConfig]] = {
     "dpo": DPOConfig,
     "best_of_n": BestOfNConfig,
     "grow": GrowConfig,
+    "calibrate": CalibrateConfig,
 }
 """The configuration class of each stage, by the stage's name."""
 
@@ -32,6 +34,7 @@ __all__ = [
     "CONFIGS",
     "BaseConfig",
     "BestOfNConfig",
+    "CalibrateConfig",
     "DPOConfig",
     "EvaluateConfig",
     "GenerateConfig",

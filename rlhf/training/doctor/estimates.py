@@ -1,10 +1,10 @@
 """Estimates of the memory and time that a run would take."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
+from rlhf.training import machine
 from rlhf.training.configs import PPOConfig
 from rlhf.training.doctor.report import Report
 
@@ -18,16 +18,7 @@ def available_memory(device_type: str) -> float:
         import torch
 
         return float(torch.cuda.mem_get_info()[0])
-    limits = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                limits.append(float(line.split()[1]) * 1024)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        limits.append(float(text) - float(used.read_text()))
-    return min(limits)
+    return float(machine.free_ram())
 
 
 def too_large(report: Report, free: float, config: PPOConfig) -> bool:

@@ -21,7 +21,7 @@ def test_preflight_shows_each_check_and_the_estimate_on_the_button(client, ready
     body = text_of(page(client, "launch", ready.slug))
     for check in preflight(ready, default_config(ready)):
         assert check.question in body
-    assert re.search(r"Launch round 1: about \d+ (s|min), [\d.]+ Wh", body)
+    assert re.search(r"Launch round 1: about [\d.]+ (s|min|h), [\d.]+ Wh", body)
 
 
 def test_grace_launches_and_a_second_click_finds_the_round_there(
