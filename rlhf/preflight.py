@@ -243,13 +243,12 @@ def _check_machine(project: Project, frozen: FrozenConfig) -> list[Check]:
             for key, question in (("memory", MEMORY_QUESTION), ("disk", DISK_QUESTION))
         ]
         # The web server's own disk at least, for what every round writes.
-        free = shutil.disk_usage(settings.DATA_DIR).free
-        return unknown if free > LEAST_DISK else [unknown[0], _check_disk(needed, free)]
+        own_disk = shutil.disk_usage(settings.DATA_DIR).free
+        return unknown if own_disk > LEAST_DISK else [unknown[0], _check_disk(needed, own_disk)]
     free = needed.disk_free
-    return [
-        _check_memory(needed),
-        _check_disk(needed, shutil.disk_usage(settings.DATA_DIR).free if free is None else free),
-    ]
+    if free is None:
+        free = shutil.disk_usage(settings.DATA_DIR).free
+    return [_check_memory(needed), _check_disk(needed, free)]
 
 
 def _check_memory(needed: Requirements) -> Check:

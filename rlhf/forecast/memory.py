@@ -139,9 +139,12 @@ def _reward_model(
     trained = FULL_TRAINING * size
     if own.ensemble == "adapters":
         trained = unit.weights + FULL_TRAINING * LORA_SHARE * size * own.members
+    prompt = min(unit.prompt, own.max_length)
     text = min(unit.prompt + generate.max_new_tokens, own.max_length)
-    batch = min(own.rankings_per_batch, max(counts.comparisons, 1))
-    tokens = batch * generate.k * text
+    group = generate.k * text
+    if lengths.shares_prompts and own.share_prompts:
+        group = min(group, prompt + generate.k * generate.max_new_tokens)
+    tokens = min(own.rankings_per_batch, max(counts.comparisons, 1)) * group
     remedy = "Lower reward_model.rankings_per_batch or max_length."
     limit = getattr(own, "tokens_per_pass", 0)
     if limit:

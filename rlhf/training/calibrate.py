@@ -266,7 +266,8 @@ def measure_passes(
 ) -> list[tuple[str, Cost]]:
     """Costs of a token that is read, and trained on with LoRA and with all weights (where their
     gradients and moments fit), and of an update of AdamW."""
-    prompts, answers = [], []
+    prompts: list[Sequence[int]] = []
+    answers: list[Sequence[int]] = []
     tokens = 0
     for i, answer in enumerate(responses):
         prompt = encoded[i % len(encoded)]

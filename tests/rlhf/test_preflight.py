@@ -1,13 +1,16 @@
 """Pre-flight: what is a go, a warning or a no-go, and what the launch makes of it."""
 
 import json
+import struct
 
 import pytest
 
 from annotation.models import Judgment, Membership, Prompt
 from rlhf import rounds
+from rlhf.computing_cost import requirements
 from rlhf.errors import RoundError
-from rlhf.models import Round
+from rlhf.models import Round, Worker
+from rlhf.round_config import default_config
 from rlhf.training.rundir.files import write_jsonl
 from tests.factories import (
     BatchFactory,
@@ -17,6 +20,7 @@ from tests.factories import (
     judged,
     member,
 )
+from tests.rlhf.calibrations import MACHINE, calibrated
 from tests.rlhf.factories import new_job
 from tests.rlhf.machine import (
     a_worker,
@@ -156,3 +160,71 @@ def test_simulated_people_are_counted_and_named_as_such(project, base):
     user.is_simulated = True
     user.save()
     assert checks(project)["people"].evidence == "1 of them simulated"
+
+
+def on_a_machine(policy, **changes):
+    """A worker that has reported its machine, on which the policy was measured."""
+    worker = a_worker("gpu", "gpu")
+    Worker.objects.filter(pk=worker.pk).update(machine=MACHINE | changes)
+    return calibrated(policy)
+
+
+def test_what_does_not_fit_the_workers_memory_is_refused_with_what_to_lower(project, base):
+    on_a_machine(base)
+    config = small_config(project)
+    config["reward_model"]["rankings_per_batch"] = 2
+    check = checks(project, config)["memory"]
+    assert check.verdict == "go"
+    assert "12.0 GiB free on A small CPU" in check.evidence
+    Worker.objects.update(machine=MACHINE | {"memory_free": 2 * 2**30})
+    check = checks(project, config)["memory"]
+    assert check.verdict == "no-go"
+    assert check.fix.startswith("Lower ") or check.fix.startswith("Set ")
+    Worker.objects.update(machine=MACHINE | {"memory_free": 200 * 2**30})
+    config["reward_model"] |= {"rankings_per_batch": 64, "max_length": 4096}
+    assert checks(project, config)["memory"].verdict == "go"
+
+
+def test_a_sum_by_arithmetic_alone_warns_and_does_not_refuse(project, base, tmp_path):
+    """Activations are measured by nobody then, and the sum may be twice too large."""
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps(shape | {"vocab_size": 300}))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10_000_000], "data_offsets": [0, 4]}})
+    (tmp_path / "model.safetensors").write_bytes(
+        struct.pack("<Q", len(header)) + header.encode() + b"\0" * 4
+    )
+    base.path = str(tmp_path)
+    base.save()
+    worker = a_worker("gpu", "gpu")
+    largest = requirements(project, small_config(project)).largest.total
+    for free, verdict in ((0.7, "warning"), (0.4, "no-go"), (1.1, "warning"), (2.0, "go")):
+        Worker.objects.filter(pk=worker.pk).update(
+            machine=MACHINE | {"memory_free": free * largest}
+        )
+        check = checks(project)["memory"]
+        assert check.verdict == verdict, free
+        assert "activations by arithmetic" in check.evidence
+
+
+def test_the_disk_check_knows_the_size_of_a_named_model(project, base):
+    on_a_machine(base, disk_free=10**9)
+    check = checks(project)["disk"]
+    assert check.verdict == "no-go"
+    assert "reward models" in check.evidence
+    Worker.objects.update(machine=MACHINE | {"disk_free": 10**12})
+    assert checks(project)["disk"].verdict == "go"
+
+
+def test_a_model_of_unknown_size_is_a_warning(project, base):
+    by_key = checks(project)
+    assert by_key["memory"].verdict == by_key["disk"].verdict == "warning"
+    assert "size is not known" in by_key["memory"].answer
+
+
+def test_more_ppo_prompts_per_step_than_there_are_is_refused(project, base):
+    config = small_config(project)
+    config["ppo"]["rollout"]["prompts_per_step"] = 5  # of the 4 that the round asks for
+    check = checks(project, config)["ppo"]
+    assert check.verdict == "no-go"
+    assert "5 prompts in each step" in check.answer
+    assert default_config(project, "tiny")["ppo"]["rollout"]["prompts_per_step"] == 12

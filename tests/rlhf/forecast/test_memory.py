@@ -44,8 +44,8 @@ def test_training_all_weights_needs_gradients_moments_and_a_reference():
 
 def test_without_a_measurement_activations_are_arithmetic():
     need = needs(measured=None)["reward_model"]
-    rows = 32 * 4
-    assert need.parts["activations"] == pytest.approx(rows * (256 + 48) * 16 * 4 * 30 * 576)
+    tokens = 32 * (256 + 4 * 48)
+    assert need.parts["activations"] == pytest.approx(tokens * 16 * 4 * 30 * 576)
 
 
 def test_a_rounds_disk_is_its_policy_its_reward_models_and_checkpoints():

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('rlhf', '0001_initial'),
+        ('rlhf', '0002_verdict_evidence'),
     ]
 
     operations = [
