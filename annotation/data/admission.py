@@ -28,7 +28,7 @@ IN_TRAIN_SPLIT = Q(assignment__comparison__prompt__split=Prompt.Split.TRAIN)
 def kept_out_sources(project: Project) -> dict[int, str]:
     """Id of every source that is kept out -> why."""
     reasons = {}
-    for source in project.sources.only("pk", "licence", "signed_off_at", "name"):
+    for source in project.sources.only("pk", "project", "licence", "signed_off_at", "name"):
         why = why_kept_out(source, is_commercial=project.is_commercial)
         if why:
             reasons[source.pk] = why

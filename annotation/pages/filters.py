@@ -58,17 +58,17 @@ class SettingForm(forms.Form):
     )
 
     def __init__(self, *args: Any, chosen: Filter, setting: FilterSetting, **kwargs: Any):
-        initial = {
+        kwargs["initial"] = {
             "threshold": setting.threshold,
             "action": setting.action,
             "languages": ", ".join(setting.languages),
         }
-        super().__init__(*args, initial=initial, **kwargs)
+        super().__init__(*args, **kwargs)
         if chosen.key != "language":
             del self.fields["languages"]
 
     def clean_languages(self) -> list[str]:
-        return self.cleaned_data["languages"].replace(",", " ").split()
+        return str(self.cleaned_data["languages"]).replace(",", " ").split()
 
 
 @english_only
