@@ -226,7 +226,7 @@ class RereadingDecoder:
 
 
 def _llama(model: Any) -> cpu.LlamaDecoder:
-    return cpu.LlamaDecoder(cpu.LlamaWeights(model, rows=1))
+    return cpu.LlamaDecoder(cpu.LlamaWeights(model, rows=4))
 
 
 CAUSAL_DECODERS: dict[str, Callable[[Any], Decoder]] = {

@@ -108,15 +108,21 @@ class LlamaDecoder:
         """Append (rows,) tokens; returns the hidden states at them."""
         x = self.weights.embeddings[tokens]
         cos, sin = self.cos[self.position][:, None], self.sin[self.position][:, None]
-        column = self.column
-        blocked = None if self.blocked is None else self.blocked[:, None, None, : column + 1]
+        column, group = self.column, self.heads // self.kv_heads
+        blocked = None
+        if self.blocked is not None:
+            blocked = self.blocked[:, None, None, : column + 1].expand(-1, -1, group, -1)
         for layer, (keys, values) in zip(self.weights.layers, self.cache, strict=True):
             q, key, value = self._project(layer, x, cos, sin)
             keys[:, :, column], values[:, :, column] = key, value
-            attended = self._attend(
-                q[:, :, None], keys[:, :, : column + 1], values[:, :, : column + 1], blocked
+            # The heads that share a key are rows of one product.
+            attended = functional.scaled_dot_product_attention(
+                q.reshape(len(q), self.kv_heads, group, self.size),
+                keys[:, :, : column + 1],
+                values[:, :, : column + 1],
+                attn_mask=blocked,
             )
-            x = self._finish(layer, x, attended)
+            x = self._finish(layer, x, attended.reshape(len(x), -1))
         self.column += 1
         self.position = self.position + 1
         return self._norm(x) * self.weights.final_norm
