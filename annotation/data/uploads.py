@@ -14,7 +14,7 @@ from django.db import transaction
 
 from annotation.data.import_formats.report import ImportReport, PromptItem, RowError
 from annotation.data.import_formats.unjudged import UnjudgedResponse, read_unjudged
-from annotation.data.imports import known_prompts, write_prompts
+from annotation.data.import_writing import known_prompts, write_prompts
 from annotation.data.sources import check_source, create_source
 from annotation.judge.gold_mixing import add_gold
 from annotation.models import Batch, Event, Project, Prompt, Upload, User

@@ -1,5 +1,6 @@
 """Projects: their protocol and guidelines, and the roles of their members."""
 
+import uuid
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
@@ -74,6 +75,8 @@ class Project(models.Model):
     """One body of prompts, guidelines and judgments; everything a person sees is reached from it."""
 
     slug = models.SlugField(max_length=60, unique=True)
+    # A random one for each project, so that nobody outside can calculate the key of an imported vote.
+    import_namespace = models.UUIDField(default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=120)
     description = models.TextField(blank=True)
     guidelines = models.TextField(blank=True, help_text="Markdown; one key away while judging.")

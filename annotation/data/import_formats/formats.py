@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from annotation.data.import_formats.conversations import conversation_prompt, transcript_prompt
 from annotation.data.import_formats.fields import CONTEXT_KEYS, ID_KEYS, TEXT_KEYS
 from annotation.data.import_formats.messages import TURN
-from annotation.data.import_formats.pairs import transcript_pair, trl_pair
+from annotation.data.import_formats.pairs import PROMPT_KEYS, SCORES, transcript_pair, trl_pair
 from annotation.data.import_formats.plain_prompts import (
     first_turn_prompt,
     instruction_prompt,
@@ -51,7 +51,7 @@ PROMPT_COLUMNS = {
 }
 COMPARISON_COLUMNS = {
     "transcript": {*LABELS, *PAIR, *VOTE_KEYS, "system"},
-    "trl": {*LABELS, *PAIR, *VOTE_KEYS, *CONTEXT_KEYS},
+    "trl": {*LABELS, *PAIR, *VOTE_KEYS, *CONTEXT_KEYS, *PROMPT_KEYS, *SCORES[0], *SCORES[1]},
     "tree": {*LABELS, "prompt"},
     "ranking": {
         *LABELS,

@@ -24,6 +24,10 @@ from annotation.data.import_formats.votes import vote_details
 from annotation.models import Message
 
 IDENTICAL = "both responses are identical"
+# Where the prompt is, the first that is there: TRL, Orca, ShareGPT, Alpaca.
+PROMPT_KEYS = ("prompt", "question", "conversations", "instruction", "input")
+# Scores of a data set that made pairs of them: equal ones are a tie.
+SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
 SAME_TO_THE_EYE = "the responses differ in white space or Unicode form only"
 
 
@@ -40,14 +44,18 @@ def transcript_pair(row: Row, axis: str, report: ImportReport) -> Iterable[Compa
 
 
 def trl_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonItem]:
-    prompt, chosen, rejected = row.get("prompt"), row.get("chosen"), row.get("rejected")
-    if prompt is None:  # TRL's implicit prompt: the turns that both conversations start with
+    """`chosen` and `rejected` with a prompt: in the conversations, or in columns of other names."""
+    prompt, chosen, rejected = _prompt(row), row.get("chosen"), row.get("rejected")
+    if prompt is None or _is_conversation(chosen) or _is_conversation(rejected):
+        # TRL's implicit prompt: the turns that both conversations start with
         messages, chosen, rejected = _split_conversations(
             checked_messages(chosen, "chosen"), checked_messages(rejected, "rejected")
         )
         messages = with_system(row, messages)
+        _check_is_part(prompt, messages)
     elif isinstance(prompt, str):
-        messages = prompt_of_texts(row, checked_text(prompt, "prompt"))
+        rest = {key: value for key, value in row.items() if value != prompt}
+        messages = prompt_of_texts(rest, checked_text(prompt, "prompt"))
     else:
         messages = with_system(row, checked_messages(prompt, "prompt"))
     yield _comparison(
@@ -55,9 +63,30 @@ def trl_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonIt
     )
 
 
+def _prompt(row: Row) -> Any:
+    return next((row[key] for key in PROMPT_KEYS if row.get(key) not in (None, "")), None)
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1
+
+
+def _check_is_part(prompt: Any, messages: list[Message]) -> None:
+    """RowError if the prompt's own column says something else than the conversations."""
+    if isinstance(prompt, str):
+        if not any(look_the_same(prompt, message["content"]) for message in messages):
+            raise RowError(
+                "the prompt is not a message of the conversations in chosen and rejected."
+            )
+    elif prompt is not None and checked_messages(prompt, "prompt") != messages:
+        raise RowError("the prompt differs from the start of chosen and rejected.")
+
+
 def _response(value: Any, what: str) -> str:
     if isinstance(value, str):
         return checked_text(value, what, may_be_empty=True)
+    if isinstance(value, dict):
+        value = [value]
     messages = checked_messages(value, what)
     if len(messages) != 1 or messages[0]["role"] != "assistant":
         raise RowError(f"{what} is not one message of the assistant.")
@@ -92,6 +121,12 @@ def _comparison(
     return ComparisonItem(
         prompt_item(row, prompt, report),
         [(chosen, ""), (rejected, "")],
-        {axis: [1, 2]},
+        {axis: [1, 1] if _is_tie(row) else [1, 2]},
         vote=vote_details(row, axis),
+    )
+
+
+def _is_tie(row: Row) -> bool:
+    return any(
+        row.get(first) is not None and row.get(first) == row.get(second) for first, second in SCORES
     )

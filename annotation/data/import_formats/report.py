@@ -93,6 +93,15 @@ class ComparisonItem:
     ranks: dict[str, list[int | None]]
     rest_below: bool = False
     vote: VoteDetails = field(default_factory=VoteDetails)
+    ratings: list[dict[str, int]] = field(default_factory=list)
+    """`{attribute: mark}` per response; empty where the file has no marks."""
+    safety: list[dict[str, Any] | None] = field(default_factory=list)
+    """`{"safe", "harms"}` per response; empty where the file has no labels of safety."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether anybody said anything about the responses."""
+        return bool(self.ranks or self.ratings or self.safety)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -110,6 +119,11 @@ class ComparisonItem:
             content.append("below")
         if self.vote != VoteDetails():
             content.append(asdict(self.vote))
+        for marks in (self.ratings, self.safety):
+            if marks:
+                texts = [text for text, _ in self.responses]
+                by_text = zip(texts, marks, strict=True)
+                content.append(sorted(([text, mark] for text, mark in by_text), key=str))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -122,6 +136,8 @@ class ImportReport:
     noun: str = "Line"
     file: str = ""
     """The file of an archive or a folder that is being read."""
+    concerns_file: bool = False
+    """Whether a problem is one of the whole file, not of a row."""
     has_header: bool = False
     """Whether columns are named once for all rows."""
     n_rows: int = 0
@@ -135,6 +151,15 @@ class ImportReport:
     """What changed or is missing in imported rows."""
     unread: Counter[str] = field(default_factory=Counter)
     """Columns that no format reads, with their number of rows."""
+    columns: dict[str, None] = field(default_factory=dict)
+    """The first hundred names of columns or keys."""
+    attributes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The marks of the file with their lowest and highest value."""
+    harms: dict[str, str] = field(default_factory=dict)
+    """The kinds of harm of the file, key to name."""
+    n_prompts_only: int = 0
+    n_responses_only: int = 0
+    """Items without responses, and items with responses that nobody judged."""
     sha256: str = ""
     seconds: float = 0.0
     source: Source | None = None
@@ -160,5 +185,6 @@ class ImportReport:
 
     def add_problem(self, line: int | None, reason: str, text: str = "") -> None:
         self.n_problems += 1
+        self.concerns_file |= line is None
         if len(self.problems) < SHOWN_PROBLEMS:
             self.problems.append(Problem(line, reason, self.noun, self.file, text))

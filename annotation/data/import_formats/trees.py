@@ -1,6 +1,6 @@
 """OpenAssistant's message trees: the root as a prompt, and the ranked replies as comparisons."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from annotation.data.import_formats.fields import checked_text, whole_number
@@ -89,3 +89,20 @@ def _ranked_replies(
     responses = [(text, str(reply.get("model_name") or "")[:80]) for text, reply in best]
     ranks = dense_ranks([reply["rank"] for _, reply in best])
     return ComparisonItem(prompt_item(tree_id, messages, report), responses, {axis: ranks})
+
+
+def tree_of_messages(rows: Sequence[Row]) -> Row:
+    """The tree that a file with one message a row has; RowError for a reply without its parent."""
+    nodes = {str(row["message_id"]): {**row, "replies": []} for row in rows}
+    roots = []
+    for node in nodes.values():
+        parent = node.get("parent_id")
+        if parent in (None, ""):
+            roots.append(node)
+        elif str(parent) in nodes:
+            nodes[str(parent)]["replies"].append(node)
+        else:
+            raise RowError("a reply comes without the message that it answers; sort by tree.")
+    if len(roots) != 1:
+        raise RowError("the rows of a tree have no message without a parent, or several.")
+    return {"message_tree_id": rows[0].get("message_tree_id"), "prompt": roots[0]}
