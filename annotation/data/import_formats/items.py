@@ -24,10 +24,12 @@ from annotation.data.import_formats.report import (
 )
 from annotation.data.import_formats.rows import rows_of
 from annotation.data.import_formats.shape import Context, Shape
-from annotation.data.import_formats.shapes import SHAPES, recognized, titles
+from annotation.data.import_formats.shapes import PROMPTS_ONLY, SHAPES, recognized, titles
+from annotation.data.import_formats.unjudged_files import UNJUDGED
 
 EVERYTHING, PROMPTS, JUDGMENTS = "everything", "prompts", "comparisons"
 SHOWN_TEXT = 200
+JUDGED_COLUMNS = {"chosen", "rejected"}
 
 
 @dataclass
@@ -114,7 +116,12 @@ def _name_of(row: Row, contents: str, used: Mapping[str, None], report: ImportRe
                 return detect_prompts(row)
             except RowError:
                 return recognized(row)
-        return recognized(row)
+        name = recognized(row)
+        if name in PROMPTS_ONLY and JUDGED_COLUMNS & row.keys():
+            return "trl"  # whose error says what is missing
+        if contents == JUDGMENTS and name in {*PROMPTS_ONLY, *UNJUDGED}:
+            raise RowError("no comparison was found: nobody judged the responses in this row.")
+        return name
     except RowError as error:
         if used:
             return list(used)[-1]

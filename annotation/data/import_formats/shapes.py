@@ -61,6 +61,16 @@ def _tree_messages(rows: Sequence[Row], context: Context) -> Iterable[Comparison
     return tree_comparisons(tree_of_messages(rows), context.axis, context.report)
 
 
+PROMPTS_ONLY = {
+    # Under other names than the pairs of the same form.
+    "prompt tree": _prompts("tree"),
+    "conversation": _prompts("conversation"),
+    "prompt transcript": _prompts("transcript"),
+    "turns": _prompts("turns"),
+    "instructions": _prompts("instructions"),
+    "plain": _prompts("plain"),
+}
+
 SHAPES: dict[str, Shape] = {
     "ranking": _comparisons("ranking"),
     "tree": _comparisons("tree"),
@@ -81,13 +91,7 @@ SHAPES: dict[str, Shape] = {
     "transcript": _comparisons("transcript"),
     "trl": _comparisons("trl"),
     **UNJUDGED,
-    # Under other names than the pairs of the same form.
-    "prompt tree": _prompts("tree"),
-    "conversation": _prompts("conversation"),
-    "prompt transcript": _prompts("transcript"),
-    "turns": _prompts("turns"),
-    "instructions": _prompts("instructions"),
-    "plain": _prompts("plain"),
+    **PROMPTS_ONLY,
 }
 
 
