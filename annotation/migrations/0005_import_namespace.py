@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('annotation', '0003_api_token_scopes'),
+        ('annotation', '0004_filters_and_sources'),
     ]
 
     operations = [
