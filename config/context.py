@@ -10,10 +10,15 @@ LOCAL_EMAIL_BACKENDS = {
 }
 
 
+def sends_mail() -> bool:
+    """Whether mail reaches a mailbox (with EMAIL_URL)."""
+    return settings.EMAIL_BACKEND not in LOCAL_EMAIL_BACKENDS
+
+
 def site(request: HttpRequest) -> dict[str, object]:
     """The installation's name, whether strangers may sign up, and whether mail is sent."""
     return {
         "site_name": settings.SITE_NAME,
         "signup_open": settings.SIGNUP_OPEN,
-        "sends_mail": settings.EMAIL_BACKEND not in LOCAL_EMAIL_BACKENDS,
+        "sends_mail": sends_mail(),
     }

@@ -33,16 +33,19 @@ CACHE_DIR = DATA_DIR / "cache"
 QUEUE_DIR = DATA_DIR / "queue"
 
 
-def secret_key() -> str:
-    """The key from the environment, else one made on first use and kept private next to the data."""
-    given: str = env.str("SECRET_KEY", "")
+def own_key(name: str, variable: str, first: str = "") -> str:
+    """A key from the environment, else one made on first use and kept private next to the data.
+
+    `first` is what a new file gets; a random key unless given.
+    """
+    given: str = env.str(variable, "")
     if given:
         return given
-    path = DATA_DIR / "secret_key"
+    path = DATA_DIR / name
     if not path.exists():
         # O_EXCL through a temporary name: two processes that start together agree on one key.
-        own = path.with_name(f".secret_key.{os.getpid()}")
-        own.write_text(secrets.token_urlsafe(50))
+        own = path.with_name(f".{name}.{os.getpid()}")
+        own.write_text(first or secrets.token_urlsafe(50))
         own.chmod(0o600)
         try:
             os.link(own, path)
@@ -53,7 +56,13 @@ def secret_key() -> str:
     return path.read_text().strip()
 
 
-SECRET_KEY = secret_key()
+is_new = not (DATA_DIR / "secret_key").exists() and not env.str("SECRET_KEY", "")
+SECRET_KEY = own_key("secret_key", "SECRET_KEY")
+# Former keys, so that a new SECRET_KEY ends no session before its time.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+# Pseudonyms in exports have a key of their own: sessions can get a new key without renaming people in
+# datasets. An installation from before has its pseudonyms by SECRET_KEY, and keeps them.
+PSEUDONYM_KEY = own_key("pseudonym_key", "PSEUDONYM_KEY", "" if is_new else SECRET_KEY)
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -61,6 +70,8 @@ HTTPS = env.bool("HTTPS", False)
 # Proxies whose X-Forwarded-For and X-Forwarded-Proto count (config/client_address.py). HTTPS ends at
 # a proxy: unless said otherwise, at one on this machine.
 TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=["127.0.0.1", "::1", "unix"] if HTTPS else [])
+# Starts a configuration that config/checks.py refuses.
+UNSAFE = env.bool("UNSAFE", False)
 SITE_NAME = env.str("SITE_NAME", "Ground Control")
 VERSION = "0.1.0"
 # Begins the keys and queues of this installation, where several share one Redis or RabbitMQ.

@@ -48,6 +48,7 @@ TEMPLATES = (
     "annotation/account/progress.html",
     "annotation/account/preferences.html",
     "annotation/account/sessions.html",
+    "annotation/account/invitation.html",
     "annotation/projects/overview.html",
     "annotation/quality/*.html",
     "annotation/review/*.html",

@@ -75,7 +75,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # also numbers of thousands of digits
                 continue
             if isinstance(row, dict):
                 yield row
@@ -123,7 +123,7 @@ def before_after(job: Job, *, limit: int = 12) -> list[BeforeAfter]:
         if (_number(row.get("step")) or 0) != last or len(samples) >= limit:
             continue
         before, after = side_by_side(_text(row.get("before")), _text(row.get("after")))
-        was, now = row.get("scores_before") or {}, row.get("scores_after") or {}
+        was, now = _scores(row, "scores_before"), _scores(row, "scores_after")
         samples.append(
             BeforeAfter(
                 last_turn(row.get("messages")),
@@ -131,7 +131,7 @@ def before_after(job: Job, *, limit: int = 12) -> list[BeforeAfter]:
                 after,
                 _number(row.get("reward_before")),
                 _number(row.get("reward_after")),
-                [(axis, _number(was[axis]), _number(now.get(axis))) for axis in was],
+                [(axis, was[axis], now.get(axis)) for axis in was],
                 row.get("finished_before") is False,
                 row.get("finished_after") is False,
             )
@@ -210,8 +210,8 @@ def _place(row: dict[str, Any]) -> tuple[str, float, int]:
     )
 
 
-def _scores(row: dict[str, Any]) -> dict[str, float]:
-    scores = row.get("scores")
+def _scores(row: dict[str, Any], name: str = "scores") -> dict[str, float]:
+    scores = row.get(name)
     if not isinstance(scores, dict):
         return {}
     numbers = {str(axis): _number(value) for axis, value in scores.items()}
@@ -223,6 +223,5 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return None
+    number = reports.finite(value)
+    return None if number is None else float(number)

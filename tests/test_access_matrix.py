@@ -118,6 +118,7 @@ OWN_PAGES = {
     "tokens",
     "token_revoke",
     "sessions",
+    "invitation",
     "api_reference",
     "api:projects",
 }

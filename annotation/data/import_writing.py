@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
-from django.utils.crypto import salted_hmac
 
 from annotation.data.import_formats.report import ComparisonItem, ImportReport, PromptItem
+from annotation.lib.pseudonyms import keyed_hash
 from annotation.models import (
     Assignment,
     Batch,
@@ -297,7 +297,7 @@ class Writer:
             username = IMPORTED_USERNAME
             if annotator:
                 identity = f"{self.project.pk}:{self.source.name}:{annotator}"
-                username += " " + salted_hmac("annotation.imported", identity).hexdigest()[:12]
+                username += " " + keyed_hash("annotation.imported", identity)[:12]
             user, created = User.objects.get_or_create(
                 username=username, defaults={"is_active": False}
             )

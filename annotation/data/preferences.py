@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 from django.db.models import Q
-from django.utils.crypto import salted_hmac
 
 from annotation.data.admission import (
     IN_TRAIN_SPLIT,
@@ -17,6 +16,7 @@ from annotation.data.admission import (
     from_admitted_sources,
     not_excluded,
 )
+from annotation.lib.pseudonyms import keyed_hash
 from annotation.models import (
     Batch,
     Comparison,
@@ -99,7 +99,7 @@ def annotator_id(
     Starts with `simulated-` for a program that plays an annotator, with `imported-` for judgments
     from a file and with `reviewer-` for a ruling, so that every export shows it.
     """
-    digest = salted_hmac("annotation.annotator", f"{project.pk}:{user.pk}").hexdigest()[:10]
+    digest = keyed_hash("annotation.annotator", f"{project.pk}:{user.pk}")[:10]
     kind = "simulated" if user.is_simulated else "imported" if is_imported else "annotator"
     if is_ruling:
         kind = "reviewer"

@@ -6,6 +6,7 @@ A choice becomes an ordinary comparison with two responses and a judgment, throu
 """
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -44,6 +45,11 @@ State = Turn.State
 CURRENT = (State.WRITING, State.READY, State.FAILED)
 
 MAX_MESSAGE = 4_000
+# How models mark turns and their ends. A person who types one would speak as the policy or the system.
+CONTROL_TOKENS = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<(?:bos|eos|pad|unk)>",
+    re.IGNORECASE,
+)
 STALE_AFTER = timedelta(seconds=15)
 """A turn without a heartbeat for this long counts as interrupted."""
 INTERRUPTED = gettext_noop("Generation was interrupted. Your message is saved: retry.")
@@ -77,6 +83,10 @@ def say(dialogue: Dialogue, text: str, *, key: UUID) -> Turn:
         raise DialogueError(
             _("The message has %(length)s characters; the maximum is %(most)s.")
             % {"length": f"{len(text):,}", "most": f"{MAX_MESSAGE:,}"}
+        )
+    if control := CONTROL_TOKENS.search(text):
+        raise DialogueError(
+            _("“%(text)s” controls the model: write it differently.") % {"text": control[0]}
         )
     campaign = dialogue.campaign
     _check_open(campaign)

@@ -17,7 +17,7 @@ from annotation.models.datasets import Freezing, Snapshot
 from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
 from annotation.models.filtering import FilterLabel, FilterSetting, Flag
 from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
-from annotation.models.people import ApiToken, User
+from annotation.models.people import ApiToken, Invitation, User
 from annotation.models.projects import (
     MAX_RESPONSES,
     MIN_RESPONSES,
@@ -50,6 +50,7 @@ __all__ = [
     "GoldItem",
     "GuidelineVersion",
     "Interface",
+    "Invitation",
     "Judgment",
     "JudgmentQuerySet",
     "Membership",

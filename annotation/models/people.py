@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from knox.models import AbstractAuthToken
 
 from annotation.models.content import Prompt
+from annotation.models.projects import Membership, Project
 
 
 class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is untyped
@@ -78,3 +79,27 @@ class ApiToken(AbstractAuthToken):  # type: ignore[misc]
     @property
     def is_expired(self) -> bool:
         return self.expiry is not None and self.expiry < timezone.now()
+
+
+class Invitation(models.Model):
+    """A link by which one person joins a project: it works once and ends. Only its hash is kept."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=12, choices=Membership.Role.choices)
+    who = models.CharField(max_length=254, help_text="As the admin typed it; identifies nobody.")
+    secret_sha256 = models.CharField(max_length=64, unique=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    accepted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    accepted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.who} as {self.role}"

@@ -8,17 +8,16 @@ from django.db import transaction
 from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from annotation.access import CAN_JUDGE, CAN_RUN, may_create_projects, project_view, role_of
 from annotation.judge.assignment import waiting
-from annotation.judge.leases import release
 from annotation.judge.selection import selection
 from annotation.lib.languages import english_only
 from annotation.lib.word_diff import word_diff
 from annotation.models import (
-    Assignment,
     Batch,
     Event,
     Judgment,
@@ -28,8 +27,10 @@ from annotation.models import (
 )
 from annotation.pages.project_forms import MemberForm, NewProjectForm, ProjectForm
 from annotation.pages.workload import capped, has_open_dialogues, judged_by, judged_today
+from annotation.projects import members
 from annotation.projects.batches import batch_progress, progress_for_annotators
 from annotation.projects.guidelines import change_guidelines, mark_seen
+from annotation.projects.members import set_role
 from annotation.protocols import COMPARING, DIALOGUE
 from annotation.quality.throughput import forecast
 from annotation.request import who_asks, whole_number
@@ -97,7 +98,7 @@ def _people(project: Project) -> dict[str, int]:
 def project_new(request: HttpRequest) -> HttpResponse:
     if not may_create_projects(who_asks(request)):
         raise Http404("Only staff and project admins create projects.")
-    form = NewProjectForm(request.POST or None)
+    form = NewProjectForm(request.POST or None, by=who_asks(request))
     if request.method == "POST" and form.is_valid():
         with transaction.atomic():
             project = form.save()
@@ -129,11 +130,11 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
         return redirect("project_settings", project.slug)
     # An invalid form changed the instance in memory: the frame shows the project as it is.
     request.project = Project.objects.get(pk=project.pk)  # type: ignore[attr-defined]
-    members = project.memberships.select_related("user").order_by("role", "user__username")
+    people = project.memberships.select_related("user").order_by("role", "user__username")
     return render(
         request,
         "annotation/projects/settings.html",
-        {"project": project, "form": form, "member_form": member_form, "members": members},
+        {"project": project, "form": form, "member_form": member_form, "members": people},
         status=422 if act else 200,
     )
 
@@ -153,8 +154,15 @@ def _save_settings(request: HttpRequest, form: ProjectForm) -> bool:
 def _add_member(request: HttpRequest, project: Project, form: MemberForm) -> bool:
     if not form.is_valid():
         return False
-    user, role = form.cleaned_data["who"], form.cleaned_data["role"]
-    if problem := _set_role(project, user, role, who_asks(request)):
+    who, role, by = form.cleaned_data["who"], form.cleaned_data["role"], who_asks(request)
+    user = members.known_account(project, who, by)
+    if user is None:
+        # The same for an account that exists and one that does not.
+        secret = members.invite(project, who, role, by)
+        link = request.build_absolute_uri(reverse("invitation", args=[secret]))
+        text = f"Send this link to {who}. It works once, until {members.LINK_DAYS} days from now:"
+        messages.success(request, f"{text} {link}")
+    elif problem := set_role(project, user, role, by):
         messages.error(request, problem)
     else:
         messages.success(request, f"{user} is now {role}.")
@@ -164,7 +172,7 @@ def _add_member(request: HttpRequest, project: Project, form: MemberForm) -> boo
 def _remove_member(request: HttpRequest, project: Project) -> bool:
     pk = whole_number(request.POST.get("membership"))
     user = get_object_or_404(project.memberships, pk=pk).user
-    if problem := _set_role(project, user, None, who_asks(request)):
+    if problem := set_role(project, user, None, who_asks(request)):
         messages.error(request, problem)
     else:
         messages.success(request, f"{user} left the project; their judgments are kept.")
@@ -186,39 +194,6 @@ def _save_project(form: ProjectForm, by: User) -> int:
     if changed:
         Event.record(project, by, "changed project", project.name, fields=changed)
     return n_again
-
-
-@transaction.atomic
-def _set_role(project: Project, who: User, role: str | None, by: User) -> str:
-    """Give somebody a role or, with None, remove them. Returns the problem, "" when it is done."""
-    admins = list(
-        project.memberships.select_for_update()
-        .filter(role=Membership.Role.ADMIN)
-        .values_list("user_id", flat=True)
-    )
-    if role != Membership.Role.ADMIN and admins == [who.pk]:
-        return f"{who} is the only admin; make somebody else admin first."
-    member = project.memberships.filter(user=who).first()
-    if role is None:
-        project.memberships.filter(user=who).delete()
-        assignments = Assignment.objects.open_for(who)
-        for assignment in assignments.filter(comparison__batch__project=project):
-            release(assignment)
-        knows_gold = member is not None and member.knows_gold
-        Event.record(project, by, "removed member", who, user=who.pk, knows_gold=knows_gold)
-    else:
-        member = member or Membership(
-            user=who,
-            project=project,
-            # Somebody who knew the gold items still knows them after leaving and coming back.
-            knows_gold=project.events.filter(
-                verb="removed member", data__user=who.pk, data__knows_gold=True
-            ).exists(),
-        )
-        member.role = role
-        member.save(update_fields=["role"] if member.pk else None)
-        Event.record(project, by, "set role", who, role=role)
-    return ""
 
 
 @project_view()

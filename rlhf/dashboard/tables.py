@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from annotation.data.exports.spreadsheets import escape_formula
+from annotation.data.exports.spreadsheets import safe_cell
 from rlhf.estimates import Estimate, is_number, number
 
 
@@ -42,7 +42,7 @@ def as_csv(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     for row in (columns, *rows):
-        writer.writerow([escape_formula(cell) if isinstance(cell, str) else cell for cell in row])
+        writer.writerow([safe_cell(cell) for cell in row])
     return out.getvalue()
 
 

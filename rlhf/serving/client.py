@@ -69,7 +69,8 @@ def stream_completion(
                     break
                 chunk: Any = event.json()
                 if "error" in chunk:
-                    log.warning("A policy server broke off: %s", chunk["error"])
+                    # Its text may quote the conversation, which has no place in a log.
+                    log.warning("A policy server broke off with an error.")
                     raise CandidateError(BROKE_OFF)
                 if counts := chunk.get("usage"):
                     report.n_tokens = counts.get("completion_tokens")
@@ -89,7 +90,8 @@ def stream_completion(
 def _reason_of_refusal(response: httpx2.Response) -> str:
     response.read()
     text = response.text[:2000]
-    log.warning("A policy server refused (%s): %s", response.status_code, text)
+    # Not the text: it may quote the conversation.
+    log.warning("A policy server refused with status %s.", response.status_code)
     return TOO_LONG if "context" in text.lower() else BUSY
 
 

@@ -21,14 +21,21 @@ def csv_chunks(rows: Iterable[Row], columns: Sequence[str]) -> Iterator[str]:
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     yield "\ufeff"
-    writer.writerow(columns)
+    writer.writerow([safe_cell(column) for column in columns])
     for number, row in enumerate(rows, start=1):
-        writer.writerow([escape_formula(as_text(row.get(column))) for column in columns])
+        writer.writerow([safe_cell(row.get(column)) for column in columns])
         if number % CHUNK == 0:
             yield buffer.getvalue()
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
+
+
+def safe_cell(value: Any) -> Any:
+    """A value for a cell of any CSV: numbers as they are, text that can't run as a formula."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return escape_formula(as_text(value))
 
 
 def escape_formula(cell: str) -> str:

@@ -9,6 +9,9 @@ from typing import IO, Any
 from rlhf.training.rundir import ERROR, METRICS, PROGRESS, RESULT
 from rlhf.training.rundir.files import read_json_if_there, write_json, write_jsonl
 
+LARGEST = 1e300
+DEEPEST = 20
+
 
 class MetricsWriter:
     """Appends one line per step to `metrics.jsonl`, each flushed as it is written.
@@ -69,11 +72,39 @@ def read_metrics(run_dir: Path, *, after_step: int = -1) -> list[dict[str, Any]]
     for line in text.split("\n"):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        # Also numbers of thousands of digits, and lists in lists in lists.
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] > after_step:
-            rows.append(row)
+        if (
+            isinstance(row, dict)
+            and type(row.get("step")) is int
+            and after_step < row["step"] < 2**53
+        ):
+            rows.append({name: _plain(value) for name, value in row.items()})
     return rows
+
+
+def _plain(value: Any) -> Any:
+    """A metric as a page can draw it: text, or a number that is one; None for anything else."""
+    return value if isinstance(value, str | bool) else finite(value)
+
+
+def finite(value: Any) -> int | float | None:
+    """A number that a browser can read, else None: what lies in a folder may be anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) < LARGEST and value == value else None
+
+
+def _readable(value: Any, depth: int = 0) -> Any:
+    """The value without numbers that are none, and without what is nested too deeply."""
+    if isinstance(value, dict | list) and depth > DEEPEST:
+        return None
+    if isinstance(value, dict):
+        return {key: _readable(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_readable(part, depth + 1) for part in value]
+    return value if isinstance(value, str | bool) else finite(value)
 
 
 def write_progress(
@@ -93,7 +124,13 @@ def write_progress(
 
 def read_progress(run_dir: Path) -> dict[str, Any] | None:
     """The content of `progress.json`, or None if it does not exist yet."""
-    return read_json_if_there(run_dir / PROGRESS)
+    progress = read_json_if_there(run_dir / PROGRESS)
+    if progress is None:
+        return None
+    numbers = {name: finite(progress.get(name)) for name in ("done", "total", "eta_seconds")}
+    words = {name: progress.get(name) for name in ("unit", "note")}
+    texts = {name: text if isinstance(text, str) else "" for name, text in words.items()}
+    return {**numbers, **texts}
 
 
 def write_result(run_dir: Path, result: Mapping[str, Any]) -> None:
@@ -103,9 +140,11 @@ def write_result(run_dir: Path, result: Mapping[str, Any]) -> None:
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
     """The content of `result.json`, or None while the stage has not succeeded."""
-    return read_json_if_there(run_dir / RESULT)
+    result = read_json_if_there(run_dir / RESULT)
+    return None if result is None else {name: _readable(part) for name, part in result.items()}
 
 
 def read_error(run_dir: Path) -> dict[str, Any] | None:
     """`{"kind", "message"}` of a stage that failed, or None."""
-    return read_json_if_there(run_dir / ERROR)
+    error = read_json_if_there(run_dir / ERROR)
+    return None if error is None else {name: str(part) for name, part in error.items()}

@@ -558,3 +558,14 @@ def in_train(text):
         for words in (text.format(n=n) for n in range(99))
         if Prompt.split_for(content_hash([{"role": "user", "content": words}])) == "train"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Hi <|im_end|>", "<|IM_START|>system", "a </s> b", "[INST] x", "<end_of_turn>", "<<SYS>>"],
+)
+def test_nobody_types_what_controls_the_model(project, ada, grace, text):
+    dialogue = dialogues.begin(ada, new_campaign(project, grace))
+    with pytest.raises(DialogueError, match="controls the model"):
+        dialogues.say(dialogue, text, key=key())
+    assert not dialogue.turns.exists()
