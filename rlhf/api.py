@@ -41,6 +41,11 @@ class RoundSerializer(serializers.Serializer[Any]):
         "read: {verdict, judge, temperature, findings: [{metric, sentence, speaks_against, value, "
         "low, high, n, before}]}; {} before the verdict."
     )
+    holds = serializers.ListField(
+        child=serializers.DictField(),
+        help_text="When the round waited for a person because its reward models were in doubt: "
+        "{stage, doubts, at, decision, by, decided_at, note}. `decision` is empty while it waits.",
+    )
     failed_stage = serializers.CharField()
     stage_times = serializers.DictField(help_text="{stage: [started, ended]}; ended may be null.")
     created_at = serializers.DateTimeField()
@@ -103,6 +108,17 @@ class LaunchSerializer(serializers.Serializer[Any]):
     )
 
 
+class ContinueSerializer(serializers.Serializer[Any]):
+    note = serializers.CharField(max_length=2000, help_text="Why the round may go on.")
+
+
+class RetrainSerializer(serializers.Serializer[Any]):
+    settings = serializers.DictField(
+        help_text="Changed settings of the reward models: " + ", ".join(rounds.RETRAINED) + "."
+    )
+    note = serializers.CharField(max_length=2000, required=False, default="", allow_blank=True)
+
+
 class RoundList(ListAPIView[Round]):
     """The project's rounds, newest first."""
 
@@ -162,6 +178,38 @@ def round_retry(request: Request, slug: str, number: int) -> Response:
     round = _round(request, slug, number, CAN_RUN)
     try:
         tasks.wake(rounds.retry_stage(round, who_asks(request)))
+    except RoundError as error:
+        return _refusal(error)
+    round.refresh_from_db()
+    return Response(RoundSerializer(round).data)
+
+
+@extend_schema(request=ContinueSerializer, responses={200: RoundSerializer, 409: RefusalSerializer})
+@api_view(["POST"])
+def round_continue(request: Request, slug: str, number: int) -> Response:
+    """Let a round that waits because of its reward models go on to PPO (admins). One that does not
+    wait stays as it is."""
+    round = _round(request, slug, number, CAN_RUN)
+    body = ContinueSerializer(data=request.data)
+    body.is_valid(raise_exception=True)
+    try:
+        tasks.wake(rounds.continue_in_doubt(round, body.validated_data["note"], who_asks(request)))
+    except RoundError as error:
+        return _refusal(error)
+    round.refresh_from_db()
+    return Response(RoundSerializer(round).data)
+
+
+@extend_schema(request=RetrainSerializer, responses={200: RoundSerializer, 409: RefusalSerializer})
+@api_view(["POST"])
+def round_retrain(request: Request, slug: str, number: int) -> Response:
+    """Train the reward models of a round that waits again with other settings (admins)."""
+    round = _round(request, slug, number, CAN_RUN)
+    body = RetrainSerializer(data=request.data)
+    body.is_valid(raise_exception=True)
+    given = body.validated_data
+    try:
+        tasks.wake(rounds.retrain(round, given["settings"], given["note"], who_asks(request)))
     except RoundError as error:
         return _refusal(error)
     round.refresh_from_db()

@@ -78,6 +78,8 @@ class Mission:
             return "2s"
         if self.open_round is None or self.open_round.state == Round.State.VERDICT:
             return ""
+        if self.open_round.open_hold:
+            return ""
         return "5s"
 
 
@@ -190,6 +192,15 @@ def _need(round: Round, jobs: Sequence[Job], counts: Mapping[int, tuple[int, int
         stage = f" in {Round.stage_name(round.failed_stage)}" if round.failed_stage else ""
         text = f"{round} failed{stage}."
         return Need("no-go", "failed", text, href=url, link="See why", detail=reason)
+    if hold := round.open_hold:
+        return Need(
+            "caution",
+            "in doubt",
+            f"{round} waits: its reward models are in doubt. Train them again, or let it go on.",
+            href=f"{url}?stage={hold['stage']}",
+            link="Decide",
+            detail=" ".join(hold["doubts"]),
+        )
     if round.state == Round.State.VERDICT:
         return Need(
             "caution",

@@ -3,7 +3,7 @@
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -164,6 +164,12 @@ class Round(models.Model):
     verdict_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
+    holds = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="[{stage, doubts, at, decision, by, decided_at, note}]: when the round waited for "
+        "a person because of doubts about its reward models, and what the person decided.",
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -191,6 +197,12 @@ class Round(models.Model):
     @property
     def has_ended(self) -> bool:
         return self.state in self.ENDED
+
+    @property
+    def open_hold(self) -> "dict[str, Any] | None":
+        """The doubts for which the round waits for a person, if it does."""
+        last = self.holds[-1] if self.holds else None
+        return last if last and not last["decision"] and last["stage"] == self.state else None
 
     @property
     def verdict_name(self) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from django.conf import settings
 
 from annotation.data.ratings_and_demonstrations import demonstrations
-from annotation.models import Project, Prompt, Source
+from annotation.models import Batch, Comparison, Project, Prompt, Source
 from rlhf.computing_cost import Requirements, requirements, round_cost
+from rlhf.doubts import FEW_UPDATES, count_of, expected_updates
 from rlhf.errors import RoundError
 from rlhf.estimates import estimate_from, in_words, number
 from rlhf.models import Checkpoint, Round, Worker
@@ -20,6 +21,7 @@ from rlhf.stages import QUEUES
 from rlhf.stages.evaluate import evaluation_samples
 from rlhf.stages.prompts import pool
 from rlhf.training.architecture import T5_TYPES
+from rlhf.training.configs import RewardModelConfig
 from rlhf.training.score_summary import MANY_UNFINISHED, unfinished_rate
 
 Verdict = Literal["go", "warning", "no-go"]
@@ -73,6 +75,7 @@ def preflight(
         check_sources(project),
         *([_check_demonstrations(project)] if frozen.sections["ppo"].ptx.weight else []),
         _check_people(project, sizes.overlap),
+        _check_updates(project, frozen),
         *_check_machine(project, frozen),
         _check_workers(),
         _check_estimate(project, frozen),
@@ -230,6 +233,31 @@ def _check_people(project: Project, overlap: int) -> Check:
     simulated = can_judge.filter(user__is_simulated=True).count()
     evidence = f"{simulated} of them simulated" if simulated else ""
     return Check("people", question, f"{n}", "go", evidence)
+
+
+def _check_updates(project: Project, frozen: FrozenConfig) -> Check:
+    """How many updates the reward models will learn by, from this round's rankings and earlier ones."""
+    question = "Do the reward models get enough updates?"
+    settings_of: RewardModelConfig = frozen.sections["reward_model"]
+    waiting = pool(project, "ranking").filter(comparisons__isnull=True).count()
+    new = min(waiting, frozen.sections["round"].ranking_prompts)
+    earlier = Comparison.objects.filter(
+        batch__project=project, batch__state=Batch.State.CLOSED, judged__gt=0, gold=None
+    )
+    n = new + earlier.values("prompt").distinct().count()
+    updates = expected_updates(n, settings_of)
+    answer = (
+        f"About {count_of(updates['train'])} of the train-RM and {updates['test']:,} of the test-RM"
+    )
+    evidence = (
+        f"{n:,} prompts, {settings_of.test_share:.0%} of them for the test-RM; "
+        f"{settings_of.rankings_per_batch} rankings a batch, epochs: {settings_of.epochs}"
+    )
+    if min(updates.values()) >= FEW_UPDATES:
+        return Check("updates", question, f"{answer}.", "go", evidence)
+    answer += f": with fewer than {FEW_UPDATES} they hardly learn, and the round waits before PPO."
+    fix = "Let more prompts be ranked, lower rankings_per_batch, or raise epochs."
+    return Check("updates", question, answer, "warning", evidence, fix)
 
 
 def _check_machine(project: Project, frozen: FrozenConfig) -> list[Check]:

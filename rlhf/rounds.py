@@ -5,7 +5,6 @@ transaction. An act returns the job that it creates, or None: people do the next
 request came first. No act sends a message; the caller passes the job to `tasks.wake`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,21 @@ from django.utils import timezone
 
 from annotation.models import Batch, Event, Project, User
 from annotation.projects import batches
-from rlhf import jobs, model_places
+from rlhf import jobs
+from rlhf.doubts import doubts_about
 from rlhf.errors import RoundError
+from rlhf.model_paths import model_path
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.preflight import preflight
-from rlhf.round_config import FrozenConfig, base_config, default_config, freeze
+from rlhf.round_config import (
+    FrozenConfig,
+    base_config,
+    default_config,
+    freeze,
+    parsed,
+    with_changes,
+    without_filled_in,
+)
 from rlhf.selection import select
 from rlhf.stages import STAGES
 from rlhf.stages.prompts import pool
@@ -34,6 +43,9 @@ OUTSIDE_THE_PLAN = {
     "calibrate": ("could not measure the model of", "measured the model of"),
 }
 """Jobs that no round waits for: the audit log's words when they failed, and when they are done."""
+
+RETRAINED = ("epochs", "rankings_per_batch", "learning_rate")
+"""The settings of the reward models that a person may change while a round waits for a decision."""
 
 # --- Opening the base round -------------------------------------------------------------------
 
@@ -51,7 +63,7 @@ def open_base_round(
     There is one base per project: a second call returns what is running, or resumes where the first
     one stopped (with another model, if one is named now); None when it is done.
     """
-    policy = _model_path(policy, project) if policy else ""
+    policy = model_path(policy, project) if policy else ""
     existing = Round.objects.select_related("project").filter(project=project, number=0).first()
     if existing is not None and existing.has_ended:
         if existing.state == State.DONE:
@@ -78,37 +90,6 @@ def open_base_round(
     except IntegrityError:
         raise RoundError("Somebody else has just started the base policy.") from None
     return job
-
-
-HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
-
-
-def _model_path(name: str, project: Project) -> str:
-    """A model folder as an absolute path, a hub's name as it is; RoundError for anything else.
-
-    Adapters are read with their base, which must be allowed as well.
-    """
-    try:
-        folder = Path(name).expanduser().resolve()
-        is_folder = folder.is_dir()
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of no user
-        raise RoundError("This is neither a folder nor a name on a model hub.") from None
-    may_read = model_places.is_allowed(folder, project)
-    if HUB_NAME.fullmatch(name) and not (is_folder and may_read):
-        return name
-    if not may_read:
-        raise RoundError(model_places.refusal(name))
-    if not is_folder:
-        raise RoundError(f"There is no folder {name} on this machine.")
-    base = model_places.base_of_adapters(folder)
-    if base and not HUB_NAME.fullmatch(base):
-        try:
-            may_read = model_places.is_allowed(Path(base).expanduser().resolve(), project)
-        except (OSError, ValueError, RuntimeError):
-            may_read = False
-        if not may_read:
-            raise RoundError(f"{name} holds adapters. {model_places.refusal(base[:200])}")
-    return str(folder)
 
 
 def _skip_building(round: Round) -> None:
@@ -285,13 +266,27 @@ def advance(job: Job) -> Job | None:
         if job.stage in ("generate", "reward_model"):
             # Before the next stage: scoring takes moments, PPO may hold the machine for hours.
             select(round)
-        return _enter_next(round)
+        return None if _hold_in_doubt(round, job) else _enter_next(round)
     if job.state in (Job.State.FAILED, Job.State.CANCELLED):
         failed = job.state == Job.State.FAILED
         _leave(round, State.FAILED if failed else State.CANCELLED, failed_stage=job.stage)
         verb = "failed" if failed else "stopped"
         Event.record(round.project, None, verb, f"{job.stage} of {round}", reason=job.reason)
     return None
+
+
+def _hold_in_doubt(round: Round, job: Job) -> bool:
+    """Let the round wait where its reward models are in doubt; `continue_in_doubt` or `retrain` ends it."""
+    if job.stage != State.REWARD_MODEL or State.PPO not in round.plan:
+        return False
+    doubts = doubts_about(job.metrics)
+    if doubts:
+        hold = {"stage": job.stage, "doubts": doubts, "at": timezone.now().isoformat()}
+        undecided = {"decision": "", "by": "", "decided_at": None, "note": ""}
+        round.holds = [*round.holds, hold | undecided]
+        round.save(update_fields=["holds"])
+        Event.record(round.project, None, "waits for a decision on", round, reason=" ".join(doubts))
+    return bool(doubts)
 
 
 def fail_expired() -> list[Job]:
@@ -353,6 +348,62 @@ def _locked(round: Round) -> Round:
     return rows.get(pk=round.pk)
 
 
+# --- Doubts about the reward models -----------------------------------------------------------
+
+
+def continue_in_doubt(round: Round, note: str, by: User | None) -> Job | None:
+    """Go on to PPO with reward models that are in doubt; RoundError without a reason. None if the round
+    does not wait any more."""
+    if not note.strip():
+        raise RoundError("Say in a sentence why the round may go on with these reward models.")
+    with transaction.atomic():
+        round = _locked(round)
+        if not _decide_hold(round, "continued", note, by):
+            return None
+        return _enter_next(round)
+
+
+def retrain(round: Round, changes: Mapping[str, Any], note: str, by: User | None) -> Job | None:
+    """Train the reward models of a round that waits again, with other settings (`RETRAINED`);
+    RoundError where none is changed. None if the round does not wait any more."""
+    if unknown := sorted(set(changes) - set(RETRAINED)):
+        raise RoundError(f"{unknown[0]} can't be changed here, only {', '.join(RETRAINED)}.")
+    with transaction.atomic():
+        round = _locked(round)
+        config = with_changes(round.config, {"reward_model": changes})
+        trained = without_filled_in(parsed("reward_model", config["reward_model"]))
+        before = without_filled_in(parsed("reward_model", round.config["reward_model"]))
+        changed = [
+            f"{name} {before[name]} → {trained[name]}"
+            for name in changes
+            if trained[name] != before[name]
+        ]
+        if round.open_hold and not changed:
+            raise RoundError("Change a setting: the same ones give the same reward models.")
+        words = ", ".join(changed)
+        if not _decide_hold(round, "retrained", f"{words}. {note.strip()}".strip(), by):
+            return None
+        round.config = config | {"reward_model": trained}
+        round.save(update_fields=["config"])
+        return _enter(round, State.REWARD_MODEL)
+
+
+def _decide_hold(round: Round, decision: str, note: str, by: User | None) -> bool:
+    """Record what a person decided about the doubts for which a locked round waits; False if it does
+    not wait."""
+    if round.open_hold is None:
+        return False
+    round.open_hold.update(
+        decision=decision,
+        by=str(by) if by else "",
+        decided_at=timezone.now().isoformat(),
+        note=note.strip(),
+    )
+    round.save(update_fields=["holds"])
+    Event.record(round.project, by, f"{decision} in doubt", round, note=note.strip())
+    return True
+
+
 # --- The verdict ------------------------------------------------------------------------------
 
 
@@ -408,6 +459,7 @@ def cancel_round(round: Round, by: User | None) -> bool:
         # Locked, so that it can't move on to its next stage in between.
         round = _locked(round)
         stage = round.state
+        _decide_hold(round, "cancelled", "", by)
         if round.has_ended or not _leave(round, State.CANCELLED, failed_stage=stage):
             return False
         if round.batch is not None and stage == State.ANNOTATE:

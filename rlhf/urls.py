@@ -10,7 +10,9 @@ from rlhf.pages.round import metrics, metrics_csv, round_detail
 from rlhf.pages.round_acts import (
     cancel_round,
     close_annotation,
+    continue_in_doubt,
     give_verdict,
+    retrain,
     retry_stage,
     simulate,
 )
@@ -25,6 +27,8 @@ of_a_round: list[URLPattern | URLResolver] = [
     path("close/", close_annotation, name="close_annotation"),
     path("simulate/", simulate, name="simulate"),
     path("verdict/", give_verdict, name="give_verdict"),
+    path("continue/", continue_in_doubt, name="continue_in_doubt"),
+    path("retrain/", retrain, name="retrain"),
     path("cancel/", cancel_round, name="cancel_round"),
     path("retry/", retry_stage, name="retry_stage"),
 ]

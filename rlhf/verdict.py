@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from django.db.models import Max
 
+from rlhf.doubts import decisions_in_doubt
 from rlhf.estimates import change, number
 from rlhf.models import Round, Score
 
@@ -82,7 +83,7 @@ def propose_verdict(round: Round) -> Proposal:
     if not judge:
         sentence = "No judge has compared this policy with the previous one."
         finding = Finding("win_rate_vs_previous", sentence, speaks_against=True)
-        return Proposal("refused", (finding,))
+        return Proposal("refused", (finding, *_doubts(round)))
     now, before = scores[judge], _scores_before(round, judge)
     both = now.keys() & before.keys()
     metrics = sorted(both & {"violation_rate", "over_refusal_rate"}, reverse=True)
@@ -98,7 +99,15 @@ def propose_verdict(round: Round) -> Proposal:
     ]
     is_refused = any(finding.speaks_against for finding in findings)
     temperature = now["win_rate_vs_previous"].temperature
+    findings += _doubts(round)
     return Proposal("refused" if is_refused else "promoted", tuple(findings), judge, temperature)
+
+
+def _doubts(round: Round) -> list[Finding]:
+    """That a person let the round go on with reward models in doubt: kept with the figures, because PPO
+    and the reward model's scores rest on them."""
+    sentences = decisions_in_doubt(round)
+    return [Finding("reward_models", sentence, speaks_against=False) for sentence in sentences]
 
 
 def _compare_wins(judge: str, win: Score) -> Finding:

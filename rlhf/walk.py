@@ -36,6 +36,8 @@ class Walk:
     seed: int
     on_wait: Callable[[], None] = lambda: None
     on_line: Callable[[str], None] = lambda line: None
+    continue_in_doubt: bool = False
+    """Let a round go on whose reward models are in doubt; else the walk ends there."""
     project: Project = field(init=False)
     judged: tuple[int, int] = field(default=(0, 0), init=False)
 
@@ -82,6 +84,18 @@ class Walk:
         rounds.give_verdict(round, proposal.verdict, reasons, by)
         self.on_line(f"Round {number}: {proposal.verdict}. {reasons}")
 
+    def _decide(self, round: Round) -> None:
+        """What the walk does about reward models in doubt; WalkError unless it may go on."""
+        doubts = " ".join(round.open_hold["doubts"]) if round.open_hold else ""
+        if not self.continue_in_doubt:
+            raise WalkError(
+                f"{round} waits, because its reward models are in doubt. {doubts} Take a larger preset, "
+                "or let it go on with --continue-in-doubt."
+            )
+        self.on_line(f"{round} goes on with reward models in doubt. {doubts}")
+        by = User.objects.get(username="grace")
+        tasks.wake(rounds.continue_in_doubt(round, "The walk was started with this option.", by))
+
     def _wait_for(self, number: int, state: str) -> Round:
         while True:
             round = Round.objects.select_related("batch", "project").get(
@@ -89,6 +103,8 @@ class Walk:
             )
             if round.state == state:
                 return round
+            if round.open_hold:
+                self._decide(round)
             if round.has_ended:
                 job = round.jobs.order_by("-created_at", "-pk").first()
                 stage = f"{round.failed_stage or round.state} of {round}"

@@ -84,6 +84,8 @@ PAGES = {
     "simulate": ("post", CAN_RUN),
     "give_verdict": ("post", CAN_RUN),
     "cancel_round": ("post", CAN_RUN),
+    "continue_in_doubt": ("post", CAN_RUN),
+    "retrain": ("post", CAN_RUN),
     "retry_stage": ("post", CAN_RUN),
     "metrics": ("get", CAN_READ_DATA),
     "metrics_csv": ("get", CAN_READ_DATA),
@@ -99,6 +101,8 @@ PAGES = {
     "api:job": ("get", CAN_READ_DATA),
     "api:job_metrics": ("get", CAN_READ_DATA),
     "api:round_cancel": ("post", CAN_RUN),
+    "api:round_continue": ("post", CAN_RUN),
+    "api:round_retrain": ("post", CAN_RUN),
     "api:round_retry": ("post", CAN_RUN),
     "api:job_cancel": ("post", CAN_RUN),
 }

@@ -19,6 +19,10 @@ FULL_TRAINING = 16
 PROCESS = 0.7 * 2**30
 """RAM of a process that has imported torch, or a GPU's context."""
 
+PASS_ON_CPU, PASS_ON_GPU = 2.0**30, 4.0 * 2**30
+"""Bytes of the activations of a forward pass where `tokens_per_pass` is automatic. On a GPU they are a
+quarter of its memory; this is the quarter of a small one."""
+
 DRAW = 28
 """Bytes of a row and entry of the vocabulary while a token is drawn: logits, log-softmax,
 probabilities, and their sum in float64."""
@@ -65,6 +69,14 @@ class Footprint:
     def weights(self) -> float:
         """Bytes of the model as it is loaded to be read."""
         return float(self.width * self.shape.n_parameters)
+
+    def one_pass(self, tokens: float, text: float, per_token: float, limit: int) -> float:
+        """Bytes of activations of a forward pass that would have so many tokens, with at least one
+        `text`, under `tokens_per_pass` (0: as many as fit, see `rlhf/training/microbatches.py`)."""
+        if limit:
+            return min(tokens, max(limit, text)) * per_token
+        fitting = PASS_ON_GPU if self.width == 2 else PASS_ON_CPU
+        return min(tokens * per_token, max(fitting, text * per_token))
 
     def cache(self, rows: float, tokens: float) -> float:
         """Keys and values of so many rows."""
@@ -145,18 +157,12 @@ def _reward_model(
     if lengths.shares_prompts and own.share_prompts:
         group = min(group, prompt + generate.k * generate.max_new_tokens)
     tokens = min(own.rankings_per_batch, max(counts.comparisons, 1)) * group
-    remedy = "Lower reward_model.rankings_per_batch or max_length."
-    limit = getattr(own, "tokens_per_pass", 0)
-    if limit:
-        tokens = min(tokens, max(limit, text))
-        remedy = "Lower reward_model.tokens_per_pass, or set ensemble to adapters."
+    remedy = "Lower reward_model.tokens_per_pass, or set ensemble to adapters."
     parts = {
         "process": unit.process,
         "trained reward model": trained,
-        # The train-RM waits while the test-RM is trained.
-        "finished reward model": 4.0 * size * (own.ensemble != "adapters"),
-        "priors": unit.weights * 2 * own.prior,
-        "activations": tokens * unit.reward_token,
+        "prior": unit.weights * own.prior,
+        "activations": unit.one_pass(tokens, text, unit.reward_token, own.tokens_per_pass),
     }
     return Need("reward_model", parts, remedy)
 
@@ -166,8 +172,6 @@ def _ppo(config: Mapping[str, Any], counts: Counts, unit: Footprint) -> Need:
     size, rollout = unit.shape.n_parameters, own.rollout
     text = unit.prompt + rollout.max_new_tokens
     tokens = own.optimizer.microbatch_size * text
-    if own.optimizer.microbatch_tokens:
-        tokens = min(tokens, max(own.optimizer.microbatch_tokens, text))
     responses = rollout.prompts_per_step * rollout.samples_per_prompt
     tokens = min(tokens, responses * text)
     token = unit.lora_token if own.lora.rank else unit.full_token
@@ -190,7 +194,8 @@ def _ppo(config: Mapping[str, Any], counts: Counts, unit: Footprint) -> Need:
         "reward models": judges * (reward_model_bytes(config, unit) + prior),
         # Decoding and training take turns.
         "activations and cache": max(
-            tokens * token, sum(_decoding(rows, rollout.max_new_tokens, unit).values())
+            unit.one_pass(tokens, text, token, own.optimizer.tokens_per_pass),
+            sum(_decoding(rows, rollout.max_new_tokens, unit).values()),
         ),
     }
     full = "" if own.lora.rank else "Set ppo.lora.rank to 16, or lower"

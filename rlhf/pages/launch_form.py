@@ -213,6 +213,13 @@ def _settings(
             yield section, key, given.get(key, known.default), limits_of(section, known), known.hint
 
 
+def field_of(section: str, name: str, value: Any) -> forms.Field:
+    """The form field of one setting with a value."""
+    known = SECTIONS[section].settings()[name]
+    value = known.default if value is None else value
+    return _field(name, value, limits_of(section, known), known.hint)
+
+
 def limits_of(section: str, known: Setting) -> Mapping[str, Any]:
     """`minimum`, `maximum` and `choices` of a setting: its class's, narrowed where a round takes less."""
     low, high = NARROWED.get((section, known.key), (known.minimum, known.maximum))

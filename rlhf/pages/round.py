@@ -21,6 +21,7 @@ from rlhf.dashboard.tables import as_csv
 from rlhf.models import Job, Round
 from rlhf.pages.launch_form import explained
 from rlhf.pages.lookup import csv_file, find_round, integer_or, may_run, wants_part
+from rlhf.pages.retrain_form import RetrainForm
 from rlhf.round_timeline import Stage, duration, eta, focused_stage, round_stages
 from rlhf.verdict import Proposal, propose_verdict
 
@@ -53,6 +54,7 @@ def round_detail(request: HttpRequest, project: Project, number: int) -> HttpRes
         "failed_name": Round.stage_name(round.failed_stage),
         "poll": _poll(round, active),
         "may_run": may_run(request),
+        "retrain_form": RetrainForm(round=round) if round.open_hold else None,
         "note": request.session.get(f"note-{round.pk}", ""),
         **_focus_context(project, round, focus),
     }
@@ -72,7 +74,8 @@ def _poll(round: Round, active: Job | None) -> str:
     """How often the page asks again; "" for never."""
     if active:  # also the job of a cancelled round, until it has written its checkpoint
         return "2s"
-    return "" if round.has_ended or round.state == Round.State.VERDICT else "5s"
+    waits = round.state == Round.State.VERDICT or round.open_hold
+    return "" if round.has_ended or waits else "5s"
 
 
 # --- The stage in focus ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rlhf import rounds
 from rlhf.errors import RoundError
 from rlhf.models import Round
 from rlhf.pages.lookup import find_round
+from rlhf.pages.retrain_form import RetrainForm
 from rlhf.workers import tasks
 
 
@@ -76,6 +77,51 @@ def give_verdict(request: HttpRequest, project: Project, number: int) -> HttpRes
     round.verdict = verdict
     messages.success(request, f"The policy of {round} is {round.verdict_name}.")
     return redirect("rounds", project.slug)
+
+
+@english_only
+@project_view(*CAN_RUN)
+@require_POST
+def continue_in_doubt(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Go on to PPO with reward models that are in doubt."""
+    round = find_round(project, number)
+    note = request.POST.get("note", "")[:2000]
+    try:
+        job = rounds.continue_in_doubt(round, note, who_asks(request))
+    except RoundError as error:
+        messages.error(request, str(error))
+        return redirect("round", project.slug, number)
+    tasks.wake(job)
+    if job is None:
+        messages.info(request, f"{round} does not wait for a decision.")
+    else:
+        messages.success(request, f"{round} goes on to PPO.")
+    return redirect("round", project.slug, number)
+
+
+@english_only
+@project_view(*CAN_RUN)
+@require_POST
+def retrain(request: HttpRequest, project: Project, number: int) -> HttpResponse:
+    """Train the reward models of a round that waits again, with other settings."""
+    round = find_round(project, number)
+    form = RetrainForm(request.POST, round=round)
+    if not form.is_valid():
+        for field, errors in form.errors.items():
+            messages.error(request, f"{field}: {errors[0]}")
+        return redirect("round", project.slug, number)
+    note = form.cleaned_data.pop("note")
+    try:
+        job = rounds.retrain(round, form.cleaned_data, note, who_asks(request))
+    except RoundError as error:
+        messages.error(request, str(error))
+        return redirect("round", project.slug, number)
+    tasks.wake(job)
+    if job is None:
+        messages.info(request, f"{round} does not wait for a decision.")
+    else:
+        messages.success(request, "The reward models are trained again.")
+    return redirect("round", project.slug, number)
 
 
 @english_only

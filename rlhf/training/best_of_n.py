@@ -46,7 +46,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
     names = {"score": config.reward_model, "test_score": config.test_reward_model}
     scorers = {
-        name: load_reward_model(path, device=device, dtype=dtype)
+        name: load_reward_model(
+            path, device=device, dtype=dtype, tokens_per_pass=config.tokens_per_pass
+        )
         for name, path in names.items()
         if path
     }

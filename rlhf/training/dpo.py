@@ -57,7 +57,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             model=policy.model,
             ref_model=copy.deepcopy(policy.model).requires_grad_(requires_grad=False),
             args=TrainerConfig(
-                **tuning.arguments(config, folder, len(training), policy.device),
+                **tuning.arguments(config, folder, [tokens_of(row) for row in training], policy),
                 **losses(config),
                 beta=config.beta,
             ),
@@ -132,6 +132,12 @@ def encode_pairs(
             rows = held_out if judgment.prompt.prompt_id in held_out_prompts else training
             rows.append({"prompt_ids": prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected})
     return training, held_out, left_out
+
+
+def tokens_of(row: Row) -> int:
+    """Tokens of a pair in a forward pass: both sides with the prompt, as long as the longer one."""
+    longer = max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+    return 2 * (len(row["prompt_ids"]) + longer)
 
 
 def losses(config: DPOConfig) -> dict[str, Any]:

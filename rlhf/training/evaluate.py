@@ -46,7 +46,12 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
     opponents = read_opponents(run_dir, {p.prompt_id for p in prompts})
     scorer = (
-        load_reward_model(config.reward_model, device=device, dtype=dtype)
+        load_reward_model(
+            config.reward_model,
+            device=device,
+            dtype=dtype,
+            tokens_per_pass=config.tokens_per_pass,
+        )
         if config.reward_model
         else None
     )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf.training.microbatches import split
+
 MAX_GROUP_TOKENS = 256
 """Responses share their prompt in groups of up to this many tokens, because the cost of attention is
 quadratic."""
@@ -234,11 +236,9 @@ def microbatches_by_length(
     `lengths` is indexed by row. A row longer than `tokens` is a microbatch by itself; `tokens` 0: no
     limit.
     """
-    batch: list[int] = []
-    for row in sorted(rows, key=lambda i: lengths[i]):  # the longest of a microbatch comes last
-        if batch and (len(batch) == size or (tokens and (len(batch) + 1) * lengths[row] > tokens)):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    return split(
+        sorted(rows, key=lambda i: lengths[i]),  # the longest of a microbatch comes last
+        size=size,
+        tokens=tokens,
+        padded=lambda batch: len(batch) * lengths[batch[-1]],
+    )

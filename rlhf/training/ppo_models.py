@@ -4,6 +4,7 @@ The reward is in `ppo_reward`, the sampling engines are in `rollouts`.
 """
 
 import contextlib
+import functools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from rlhf.training import (
     architecture,
     forward_pass,
+    microbatches,
     packing,
     parallel,
     ppo_math,
@@ -401,7 +403,17 @@ class Models:
             sizes,
             rows,
             size=self.config.optimizer.microbatch_size,
-            tokens=self.config.optimizer.microbatch_tokens,
+            tokens=self.tokens_per_pass,
+        )
+
+    @functools.cached_property
+    def tokens_per_pass(self) -> int:
+        """The most tokens of a forward pass, padding included."""
+        models = [self.policy.model]
+        if isinstance(self.critic, ModelCritic):
+            models.append(self.critic.trunk)
+        return self.config.optimizer.tokens_per_pass or microbatches.default_tokens(
+            *models, device=self.device, trains=True
         )
 
     @contextlib.contextmanager

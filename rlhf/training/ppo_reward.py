@@ -38,13 +38,17 @@ class Reward:
         group: parallel.Group,
     ) -> None:
         self.config, self.group = config, group
-        self.scorer = load_reward_model(config.reward_model, device=device, dtype=dtype)
+        most = config.optimizer.tokens_per_pass
+        self.scorer = load_reward_model(
+            config.reward_model, device=device, dtype=dtype, tokens_per_pass=most
+        )
         self.test_scorer = (
             load_reward_model(
                 config.test_reward_model,
                 device=device,
                 dtype=dtype,
                 prior=self.scorer.prior if _same_prior(config) else None,
+                tokens_per_pass=most,
             )
             if config.test_reward_model
             else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf.training.rundir.files import read_json, write_json
+from rlhf.training.rundir.files import link_or_copy, read_json, write_json
 
 
 @dataclass
@@ -20,15 +20,16 @@ class RewardCheckpoint:
     weights: dict[str, Tensor]
     """Of the model that was being trained."""
     optimizer: dict[str, Tensor]
-    finished: list[dict[str, Tensor]]
-    """Weights of each finished model, in order."""
+    finished: list[Path]
+    """A safetensors file with the weights of each finished model, in order."""
     skipped: list[int]
     """Skipped updates of each model."""
 
     def write(self, folder: Path) -> None:
         """Fill an empty folder."""
-        for number, weights in enumerate([*self.finished, self.weights]):
-            save_file(weights, folder / f"model-{number}.safetensors")
+        for number, file in enumerate(self.finished):
+            link_or_copy(file, folder / f"model-{number}.safetensors")
+        save_file(self.weights, folder / f"model-{len(self.finished)}.safetensors")
         save_file(
             {name: tensor.cpu().contiguous() for name, tensor in self.optimizer.items()},
             folder / "optimizer.safetensors",
@@ -41,7 +42,8 @@ class RewardCheckpoint:
         """Read a checkpoint of `write`."""
         state = read_json(folder / "state.json")
         count = len(list(folder.glob("model-*.safetensors")))
-        models = [load_file(folder / f"model-{number}.safetensors") for number in range(count)]
+        models = [folder / f"model-{number}.safetensors" for number in range(count)]
         optimizer = load_file(folder / "optimizer.safetensors")
         skipped = state.get("skipped", [0] * count)  # older checkpoints have no count
-        return cls(state["step"], state["total_steps"], models[-1], optimizer, models[:-1], skipped)
+        weights = load_file(models[-1])
+        return cls(state["step"], state["total_steps"], weights, optimizer, models[:-1], skipped)

@@ -1,15 +1,16 @@
 """A reward model while it is trained: its parameters, the optimizer, and its state in a checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import parallel
+from rlhf.training import microbatches, parallel
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.language_models import pretrained
 from rlhf.training.reward_data import RankedGroup
 from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_models.texts import Text, by_length, padded_tokens
 from rlhf.training.rundir.checkpoints import settings_changed
 from rlhf.training.schedule import learning_rate_at
 
@@ -58,11 +59,67 @@ class Learner:
                 step, peak=group["peak"], warmup=warmup, total=total, floor=0.0
             )
 
-    def scores(self, groups: Sequence[RankedGroup]) -> Tensor:
-        """Scores (texts, heads, axes) of all responses of the groups, each computed once."""
+    def passes(
+        self, mine: Sequence[RankedGroup], spare: Sequence[RankedGroup]
+    ) -> list[tuple[list[RankedGroup], float]]:
+        """This process's groups of a batch in forward passes that fit into memory, each with its
+        weight: 1, or 0 where it only keeps the processes in step.
+
+        A group is never cut: its loss depends on all of its scores. `spare` has at least one group,
+        for a process without any of its own.
+        """
+        groups = [*mine, spare[0]]
+        parts = microbatches.split(
+            range(len(mine)),
+            size=len(groups),
+            tokens=self.model.most_tokens(trains=True),
+            padded=lambda rows: padded_tokens([t for i in rows for t in groups[i].texts]),
+        )
+        weighted = self.processes.pad_to_equal_count(list(parts), [len(mine)])
+        return [([groups[i] for i in rows], weight) for rows, weight in weighted]
+
+    def add_gradients(
+        self, groups: Sequence[RankedGroup], loss_of: Callable[[Tensor], Tensor]
+    ) -> float:
+        """Add the gradients of `loss_of(scores)`, where scores (texts, heads, axes) are those of all
+        responses of the groups; returns the loss.
+
+        Responses to one prompt that exceed a pass are scored first, then the gradients of their
+        scores are computed, and then each pass is repeated with its gradients (Gao et al. 2021,
+        "Scaling deep contrastive learning batch size under memory limited setup"): the memory is
+        that of a pass for any number of responses, and the gradients are the same.
+        """
         texts = [text for group in groups for text in group.texts]
-        features = [group.features for group in groups if group.features is not None]
-        return self._trunk(self.model.raw_scores, texts, torch.cat(features) if features else None)
+        given = [group.features for group in groups if group.features is not None]
+        features = torch.cat(given) if given else None
+        most = self.model.most_tokens(trains=True)
+        # Sharded weights are fetched by all processes together, which this would bring out of step.
+        if padded_tokens(texts) <= most or self.processes.sharded:
+            loss = loss_of(self._scores(texts, features))
+            loss.backward()
+            return float(loss.detach())
+        parts = by_length(texts, len(texts), most)
+        scores = torch.zeros(
+            len(texts), self.model.n_heads, len(self.model.axes), device=self.model.device
+        )
+        with torch.no_grad():
+            for rows in parts:
+                scores[rows] = self._scores(texts, features, rows)
+        loss = loss_of(scores.requires_grad_())
+        loss.backward()  # of the scores, the tie rates and the reliabilities
+        assert scores.grad is not None
+        for rows in parts:
+            self._scores(texts, features, rows).backward(scores.grad[rows])
+        return float(loss.detach())
+
+    def _scores(
+        self, texts: Sequence[Text], features: Tensor | None, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Scores (texts, heads, axes) of the texts, or of some `rows` of them."""
+        if rows is not None:
+            texts = [texts[i] for i in rows]
+            features = None if features is None else features[list(rows)]
+        return self._trunk(self.model.raw_scores, texts, features)
 
     def reliability(self) -> Tensor:
         """(annotators,) from 0, judgments by chance, to 2."""
@@ -70,11 +127,9 @@ class Learner:
             return torch.ones_like(self.log_reliability)
         return torch.sigmoid(self.log_reliability) * 2
 
-    def backward(self, loss: Tensor, *, max_norm: float) -> float:
-        """Gradients of `loss`, summed over all processes and clipped; returns their norm before
+    def sum_and_clip_gradients(self, max_norm: float) -> float:
+        """Sum the added gradients over all processes and clip them; returns their norm before
         clipping."""
-        self.optimizer.zero_grad()
-        loss.backward()
         self.processes.all_reduce_gradients([*self.scorer_parameters, self.log_reliability])
         return parallel.clip_gradients(self.scorer_parameters, max_norm)
 
@@ -109,9 +164,10 @@ class Learner:
         return named | {"log_nu": self.model.log_nu, "log_reliability": self.log_reliability}
 
     def state(self) -> dict[str, Tensor]:
-        """A full copy of the trained parameters, on the CPU. A collective: all processes call it."""
+        """The trained parameters in full, on the CPU: the tensors themselves where they are there. A
+        collective: all processes call it."""
         return {
-            name: parallel.full_tensor(p.detach()).cpu().clone().contiguous()
+            name: parallel.full_tensor(p.detach()).cpu().contiguous()
             for name, p in self._named_parameters().items()
         }
 

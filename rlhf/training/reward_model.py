@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlhf.training import parallel, reward_report
 from rlhf.training.configs import RewardModelConfig
@@ -31,7 +32,12 @@ from rlhf.training.reward_data import (
 )
 from rlhf.training.reward_evaluation import score_pairs, smoothing_of
 from rlhf.training.reward_learner import Learner
-from rlhf.training.reward_loss import batch_loss, batch_weight, bootstrap_counts
+from rlhf.training.reward_loss import (
+    BootstrapCounts,
+    batch_loss,
+    batch_weight,
+    bootstrap_counts,
+)
 from rlhf.training.reward_models.folder import save_reward_model
 from rlhf.training.reward_models.model import RewardModel, member_scores_in_parallel
 from rlhf.training.reward_run import RewardRun
@@ -62,7 +68,6 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         "train": [j for j in judgments if j.prompt.prompt_id in train_ids],
         "test": [j for j in judgments if j.prompt.prompt_id in test_ids],
     }
-    annotators = sorted({j.annotator for j in judgments})
     total = sum(
         len(members_of(config)) * config.epochs * -(-len(half) // config.rankings_per_batch)
         for half in halves.values()
@@ -70,36 +75,10 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     run = RewardRun(run_dir, config, stop, total, processes)
     result: dict[str, Any] = {}
     for name, other in (("train", "test"), ("test", "train")):
-        # 3. One reward model on each half of the prompts, of one or several members.
-        model, reliability = train_members(name, halves[name], annotators, run, device)
+        # 3. One reward model on each half of the prompts, measured on the other half.
+        result |= train_and_measure(name, halves[name], halves[other], reference, run, device)
 
-        # 4. Scores that can be compared: 0 is the reference policy's mean, 1 its standard deviation.
-        standardize_on(reference, model, name, run)
-
-        # 5. Accuracy on the prompts of the other half.
-        pairs, disagreement = score_pairs(model, halves[other], annotators, config, processes)
-        result[name] = {
-            axis: reward_report.figures([p for p in pairs if p.axis == axis], seed=config.seed)
-            | {"disagreement": disagreement.get(axis)}
-            for axis in config.axes
-        }
-        by_people = not all(a.startswith(reward_report.SIMULATED) for a in annotators)
-        for axis, figures in result[name].items():
-            run.warnings += reward_report.warnings(name, axis, figures, by_people=by_people)
-        if name == "train":
-            result["calibration"] = {
-                axis: reward_report.reliability_diagram([p for p in pairs if p.axis == axis])
-                for axis in config.axes
-            }
-            doubtful = [a for a, r in zip(annotators, reliability, strict=True) if r < 0.3]
-            if doubtful:
-                run.warnings.append(
-                    "The rankings of " + ", ".join(doubtful) + " agree little with the others'."
-                )
-        if processes.is_main_process:
-            replace_folder(run_dir / name, functools.partial(save_reward_model, model))
-
-    # 6. The report.
+    # 4. The report.
     parallel.destroy_process_group(processes)
     if not processes.is_main_process:
         return
@@ -110,12 +89,59 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         "n_pairs": sum(len(all_pairs(judgment)) for judgment in judgments),
         "warnings": run.warnings,
         **run.label_smoothing,
+        "updates": run.n_updates,
         "skipped_updates": sum(run.skipped),
         "processes": processes.size,
         "held": run.local_fraction,
         "seconds": time.monotonic() - began,
     }
     write_result(run_dir, result)
+
+
+def train_and_measure(
+    name: str,
+    own: Sequence[Judgment],
+    others: Sequence[Judgment],
+    reference: Sequence[tuple[Prompt, str]],
+    run: RewardRun,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Train the train-RM or test-RM (`name`) on its `own` prompts, measure it on the `others`, and
+    write its folder; returns its part of `result.json`. Its memory is free again afterwards."""
+    config, processes = run.config, run.processes
+    annotators = sorted({judgment.annotator for judgment in (*own, *others)})
+    # 1. One reward model, of one or several members.
+    first = len(run.finished)
+    model, reliability = train_members(name, own, annotators, run, device)
+    run.n_updates[name] = run.fewest_updates(first)
+
+    # 2. Scores that can be compared: 0 is the reference policy's mean, 1 its standard deviation.
+    standardize_on(reference, model, name, run)
+
+    # 3. Accuracy on the prompts of the other half.
+    pairs, disagreement = score_pairs(model, others, annotators, config, processes)
+    measured = {
+        axis: reward_report.figures([p for p in pairs if p.axis == axis], seed=config.seed)
+        | {"disagreement": disagreement.get(axis)}
+        for axis in config.axes
+    }
+    result: dict[str, Any] = {name: measured}
+    by_people = not all(a.startswith(reward_report.SIMULATED) for a in annotators)
+    for axis, figures in measured.items():
+        run.warnings += reward_report.warnings(name, axis, figures, by_people=by_people)
+    if name == "train":
+        result["calibration"] = {
+            axis: reward_report.reliability_diagram([p for p in pairs if p.axis == axis])
+            for axis in config.axes
+        }
+        doubtful = [a for a, r in zip(annotators, reliability, strict=True) if r < 0.3]
+        if doubtful:
+            run.warnings.append(
+                "The rankings of " + ", ".join(doubtful) + " agree little with the others'."
+            )
+    if processes.is_main_process:
+        replace_folder(run.run_dir / name, functools.partial(save_reward_model, model))
+    return result
 
 
 def members_of(config: RewardModelConfig) -> list[tuple[tuple[str, ...], int]]:
@@ -146,6 +172,7 @@ def new_member(
         adapter_rank=config.adapter_rank if config.ensemble == "adapters" else 0,
         prior=members[0].prior if members else None,
         dtype=devices.choose_dtype(config.dtype, device),
+        tokens_per_pass=config.tokens_per_pass,
     )
     if (
         config.share_prompts
@@ -223,41 +250,55 @@ def train(
         # 3. Learning rates: linear warm-up, then linear decay to 0.
         learner.set_learning_rates(update, total=len(batches))
 
-        # 4. Scores (texts, heads, axes): one forward pass per response, not per pair
-        #    (InstructGPT, Ouyang et al. 2022, section 3.5).
-        mine, weight = batch[processes.share], 1.0
-        if not mine:  # a last batch of fewer rankings than processes
-            mine, weight = batch[:1], 0.0
-        scores = learner.scores(mine)
-        reliability = learner.reliability()  # (annotators,)
+        # 4. The loss and its gradients, in passes that fit into memory.
+        sums = processes.all_reduce_numbers(add_gradients(learner, batch, counts))
 
-        # 5. The mean over rankings of the mean over their pairs; scores are kept near 0 (Eisenstein
-        #    et al. 2023, "Helping or herding?"), reliabilities near 1.
-        total = batch_weight(batch, counts)
-        loss, right, decided = batch_loss(model, mine, scores, reliability, config, counts, total)
-        share = sum(len(g.texts) for g in mine) / sum(len(g.texts) for g in batch)
-        loss = weight * (loss + config.centering * (scores**2).mean() * share)
-        if config.reliability and processes.is_main_process:
-            loss = loss + 1e-3 * (learner.log_reliability**2).sum()
-
-        # 6. One step of AdamW (Loshchilov & Hutter 2019). A gradient that is not finite would break
+        # 5. One step of AdamW (Loshchilov & Hutter 2019). A gradient that is not finite would break
         #    every weight: its update is skipped and counted.
-        grad_norm = learner.backward(loss, max_norm=config.max_grad_norm)
-        sums = processes.all_reduce_numbers(
-            {"loss": float(loss.detach()), "right": weight * right, "decided": weight * decided}
-        )
+        grad_norm = learner.sum_and_clip_gradients(config.max_grad_norm)
         numbers = {"loss": sums["loss"], "gradient": grad_norm}
         not_finite = [what for what, value in numbers.items() if not math.isfinite(value)]
         if not not_finite:
             learner.optimizer.step()
 
-        # 7. Metrics, the checkpoint, and whether to stop.
+        # 6. Metrics, the checkpoint, and whether to stop.
         accuracy = sums["right"] / max(sums["decided"], 1)
         run.record(update, not_finite, loss=sums["loss"], accuracy=accuracy, grad_norm=grad_norm)
         run.save_if_due(update + 1)
 
     run.end_model()
     return learner.finish()
+
+
+def add_gradients(
+    learner: Learner, batch: Sequence[RankedGroup], counts: BootstrapCounts
+) -> dict[str, float]:
+    """Compute the gradients of one batch, of which each process does its share; returns this
+    process's share of the `loss`, of the `decided` pairs, and of those that it got `right`.
+
+    One score per response, not per pair (InstructGPT, Ouyang et al. 2022, section 3.5). The loss is
+    the mean over rankings of the mean over their pairs; scores are kept near 0 (Eisenstein et al.
+    2023, "Helping or herding?"), reliabilities near 1.
+    """
+    model, config, processes = learner.model, learner.config, learner.processes
+    total, n_texts = batch_weight(batch, counts), sum(len(group.texts) for group in batch)
+    sums = {"loss": 0.0, "right": 0.0, "decided": 0.0}
+
+    def loss_of(groups: Sequence[RankedGroup], weight: float, scores: Tensor) -> Tensor:
+        reliability = learner.reliability()  # (annotators,)
+        loss, right, decided = batch_loss(model, groups, scores, reliability, config, counts, total)
+        sums["right"] += weight * right
+        sums["decided"] += weight * decided
+        share = sum(len(group.texts) for group in groups) / n_texts
+        loss = weight * (loss + config.centering * (scores**2).mean() * share)
+        if config.reliability and processes.is_main_process and groups[0] is batch[0]:
+            loss = loss + 1e-3 * (learner.log_reliability**2).sum()
+        return loss
+
+    learner.optimizer.zero_grad()
+    for groups, weight in learner.passes(batch[processes.share], spare=batch):
+        sums["loss"] += learner.add_gradients(groups, functools.partial(loss_of, groups, weight))
+    return sums
 
 
 def standardize_on(

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
 from rlhf.training import parallel
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.reward_checkpoint import RewardCheckpoint
@@ -31,14 +33,17 @@ class RewardRun:
         self.run_dir, self.config, self.stop, self.total = run_dir, config, stop, total
         self.processes = processes
         self.began = self.saved_at = time.monotonic()
-        self.finished: list[Learner] = []
-        """The models that are trained, in order."""
+        self.finished: list[Path] = []
+        """The weights of the models that are trained, in order. They are on the disk alone, so that
+        the memory is that of one model."""
         self.updates: list[int] = []
         """How many updates each model takes, the one that is being trained last."""
         self.skipped: list[int] = []
         """How many updates of each model were skipped, because they were not finite."""
         self.local_fraction = 1.0
         """The fraction of the trunk that this process holds while it is trained."""
+        self.n_updates: dict[str, int] = {}
+        """For `result.json`: the updates that the train-RM and the test-RM learned by."""
         self.warnings: list[str] = []
         self.label_smoothing: dict[str, float] = {}
         """For `result.json`: what was measured where smoothing is "agreement"."""
@@ -63,7 +68,7 @@ class RewardRun:
         if checkpoint is None:
             return 0
         if len(self.finished) < len(checkpoint.finished):
-            learner.load(checkpoint.finished[len(self.finished)])
+            learner.load(load_file(checkpoint.finished[len(self.finished)]))
             return updates
         learner.load(checkpoint.weights)
         parallel.load_optimizer_state(learner.optimizer, checkpoint.optimizer)
@@ -120,9 +125,8 @@ class RewardRun:
         weights = self.learner.state()
         optimizer = parallel.optimizer_state(self.learner.optimizer)
         if self.processes.is_main_process:
-            finished = [learner.state() for learner in self.finished]
             checkpoint = RewardCheckpoint(
-                updates_done, self.step, weights, optimizer, finished, self.skipped
+                updates_done, self.step, weights, optimizer, self.finished, self.skipped
             )
             save_checkpoint(self.run_dir, checkpoint.write)
         self.saved_at = time.monotonic()
@@ -136,7 +140,17 @@ class RewardRun:
                 "finite; log.txt names what was not. Start again with a lower learning_rate, or look "
                 "at the rankings' weights."
             )
-        self.finished.append(self.learner)
+        weights = self.learner.state()
+        file = self.run_dir / f"trained-{len(self.finished)}.safetensors"
+        if self.processes.is_main_process:
+            file.unlink(missing_ok=True)  # a checkpoint may hold a link to it
+            save_file(weights, file)
+        self.finished.append(file)
+
+    def fewest_updates(self, first: int) -> int:
+        """The fewest updates that a model from number `first` learned by, without the skipped ones."""
+        counts = zip(self.updates[first:], self.skipped[first:], strict=False)
+        return min(total - skipped for total, skipped in counts)
 
     def warn_of_skipped(self, name: str, first: int) -> None:
         """A warning if updates of the train-RM's or test-RM's models, from number `first`, were
@@ -148,4 +162,7 @@ class RewardRun:
             )
 
     def close(self) -> None:
+        """At the end of the run, whose result has the models."""
         self.metrics.close()
+        for file in self.finished:
+            file.unlink(missing_ok=True)

@@ -35,7 +35,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     comparisons = read_comparisons(run_dir)
     device = devices.choose_device(config.device)
     devices.be_deterministic(0, config.threads)
-    scorer = load_reward_model(config.reward_model, device=device)
+    scorer = load_reward_model(
+        config.reward_model, device=device, tokens_per_pass=config.tokens_per_pass
+    )
     axes = [axis for axis in scorer.every_axis if scorer.members_of(axis) > 1]
     if not axes:
         raise InputError(

@@ -251,7 +251,7 @@ class StageConfig:
             for key, content in (
                 {f"{name}.{inner}": v for inner, v in value.items()} if in_group else {name: value}
             ).items():
-                key = key if in_group else cls.OLD_KEYS.get(key, key)
+                key = cls.OLD_KEYS.get(key, key)
                 if key not in cls.settings():
                     unknown[key] = content
                 elif key in known:

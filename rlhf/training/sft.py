@@ -106,7 +106,10 @@ def _trainer(
     policy: Policy, config: SFTConfig, training: list[Row], held_out: list[Row], folder: str
 ) -> Trainer:
     """A trainer on tokenized demonstrations."""
-    arguments = tuning.arguments(config, folder, len(training), policy.device)
+    sizes = [
+        len(row["input_ids"]) + len(row["labels"]) * policy.encoder_decoder for row in training
+    ]
+    arguments = tuning.arguments(config, folder, sizes, policy)
     arguments["weight_decay"] = config.weight_decay
     common = {
         "model": policy.model,

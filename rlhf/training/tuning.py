@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from rlhf.training import microbatches
 from rlhf.training.configs import DPOConfig, SFTConfig
 from rlhf.training.language_models import devices
 from rlhf.training.language_models.policy import Policy, load_policy
@@ -42,10 +43,11 @@ def held_out(prompt_ids: Sequence[str], share: float, seed: int) -> set[str]:
 
 
 def arguments(
-    config: SFTConfig | DPOConfig, folder: str, rows: int, device: torch.device
+    config: SFTConfig | DPOConfig, folder: str, sizes: Sequence[int], policy: Policy
 ) -> dict[str, Any]:
-    """The arguments that both trainers take, for `rows` examples."""
-    micro = min(config.microbatch_size, config.batch_size)
+    """The arguments that both trainers take, for examples of these sizes in tokens."""
+    device, rows = policy.device, len(sizes)
+    micro = rows_per_pass(config, sizes, policy)
     accumulated = max(1, config.batch_size // micro)
     steps = config.epochs * max(1, -(-rows // (micro * accumulated)))
     return {
@@ -69,6 +71,16 @@ def arguments(
         "remove_unused_columns": False,
         "max_length": None,
     }
+
+
+def rows_per_pass(config: SFTConfig | DPOConfig, sizes: Sequence[int], policy: Policy) -> int:
+    """Examples per forward pass: as many as divide a batch and have at most `tokens_per_pass` tokens
+    with the longest of them, which `sizes` has; at most `microbatch_size`."""
+    tokens = config.tokens_per_pass or microbatches.default_tokens(
+        policy.model, device=policy.device, trains=True
+    )
+    most = min(config.microbatch_size, config.batch_size, max(1, tokens // max(sizes)))
+    return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]

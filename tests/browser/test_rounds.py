@@ -5,10 +5,11 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from rlhf import rounds
 from rlhf.models import Job, Round
 from tests.browser.test_pages import LOOKS, assert_sound
 from tests.factories import PromptFactory, SourceFactory
-from tests.rlhf.factories import flight, ppo_metrics
+from tests.rlhf.factories import flight, new_job, ppo_metrics
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -148,3 +149,26 @@ def test_mission_control_polls_while_something_runs_and_then_stops(
     asked.clear()
     watched.wait_for_timeout(4500)
     assert asked == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_a_round_in_doubt_is_decided_on_its_page(
+    mission, project, grace, watched, live_server, sign_in, scheme, width
+):
+    third = mission["rounds"][3]
+    mission["running"].delete()
+    chance = {"accuracy": 0.52, "accuracy_ci": [0.42, 0.62], "n": 60}
+    found = {"train": {"helpfulness": chance}, "updates": {"train": 1, "test": 1}}
+    third.state = "reward_model"
+    third.save()
+    rounds.advance(new_job(third, "reward_model", metrics=found))
+    sign_in(grace)
+    address = f"{live_server.url}/projects/{project.slug}/rounds/3/"
+    assert_sound(watched, scheme, width, address)
+    watched.get_by_text("PPO does not start by itself").wait_for()
+    watched.locator("summary", has_text="Go on to PPO anyway").click()
+    watched.get_by_label("Reason").fill("A rehearsal.")
+    assert watched.evaluate("document.documentElement.scrollWidth") <= width
+    watched.get_by_role("button", name="I have read this; go on to PPO").click()
+    watched.get_by_text("let this round go on with reward models in doubt").wait_for()
+    assert_sound(watched, scheme, width, address)

@@ -29,7 +29,8 @@ real_transactions = pytest.mark.django_db(
 )
 ROOT = Path(__file__).resolve().parents[2]
 WARNINGS = (
-    "ranking", "ppo", "watch", "heldout", "sources", "workers", "memory", "disk", "estimate",
+    "ranking", "ppo", "watch", "heldout", "sources", "updates", "workers", "memory", "disk",
+    "estimate",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from django.db import connection
 from annotation.models import Batch, Event, Project
 from rlhf import rounds
 from rlhf.errors import RoundError
+from rlhf.model_paths import model_path
 from rlhf.models import Checkpoint, Job, Round
 from tests.factories import (
     BatchFactory,
@@ -205,7 +206,7 @@ def test_a_folder_that_may_not_be_named_answers_the_same_whether_it_exists_or_no
             rounds.open_base_round(project, grace, policy=f"{tmp_path}/{name}")
         sentences.add(str(refused.value).replace(name, "NAME"))
         # A bare word is a hub's name, whatever lies in the server's folder.
-        assert rounds._model_path(name, project) == name
+        assert model_path(name, project) == name
     assert len(sentences) == 1
 
 
@@ -216,12 +217,12 @@ def test_a_project_names_its_own_runs_and_no_other_project_s(project, otto, grac
         run = Job.objects.create(project=owner, round=base, stage="base").run_dir / "model"
         run.mkdir(parents=True)
         if is_own:
-            assert rounds._model_path(str(run), project) == str(run.resolve())
+            assert model_path(str(run), project) == str(run.resolve())
         else:
             with pytest.raises(RoundError, match="MODEL_FOLDERS"):
-                rounds._model_path(str(run), project)
+                model_path(str(run), project)
     with pytest.raises(RoundError, match="MODEL_FOLDERS"):
-        rounds._model_path(str(settings.RUNS_DIR), project)
+        model_path(str(settings.RUNS_DIR), project)
 
 
 @pytest.mark.parametrize(
@@ -232,10 +233,10 @@ def test_the_base_of_adapters_is_asked_about_too(project, tmp_path, base, may):
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
     if may:
-        assert rounds._model_path(str(folder), project) == str(folder.resolve())
+        assert model_path(str(folder), project) == str(folder.resolve())
     else:
         with pytest.raises(RoundError, match=r"adapters|neither"):
-            rounds._model_path(str(folder), project)
+            model_path(str(folder), project)
 
 
 def test_the_verdict_ends_the_round_and_is_on_record(project, base, grace):

@@ -37,6 +37,12 @@ class Command(BaseCommand):
         parser.add_argument("--preset", default=settings.DEMO_PRESET, help="sizes and settings")
         parser.add_argument("--seed", type=int, default=0, help="seed of the rounds (with --auto)")
 
+        parser.add_argument(
+            "--continue-in-doubt",
+            action="store_true",
+            help="go on with reward models that are not better than chance (with --auto)",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             preset(options["preset"])
@@ -98,7 +104,12 @@ class Command(BaseCommand):
             on_restart=self.stderr.write,
         )
         console = Console()
-        walk = Walk(options["rounds"], options["preset"], options["seed"])
+        walk = Walk(
+            options["rounds"],
+            options["preset"],
+            options["seed"],
+            continue_in_doubt=options["continue_in_doubt"],
+        )
         try:
             supervisor.start()
             with Live(console=console, refresh_per_second=4, transient=True) as live:

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from rlhf.training.configs.shared import MOST_SAMPLES, ModelConfig, long_prompts_setting
+from rlhf.training.configs.shared import (
+    MOST_SAMPLES,
+    ModelConfig,
+    long_prompts_setting,
+    tokens_per_pass_setting,
+)
 from rlhf.training.settings import required, setting
 
 
@@ -37,6 +42,7 @@ class BestOfNConfig(ModelConfig):
         maximum=1.0,
     )
     batch_size: int = setting(256, "Responses decoded in parallel.", minimum=1)
+    tokens_per_pass: int = tokens_per_pass_setting()
 
     def check(self) -> None:
         if not self.n or min(self.n) < 1 or len(set(self.n)) != len(self.n):

@@ -7,6 +7,7 @@ from rlhf.training.configs.shared import (
     ModelConfig,
     long_prompts_setting,
     min_p_setting,
+    tokens_per_pass_setting,
     top_k_setting,
     top_p_setting,
 )
@@ -36,6 +37,7 @@ class EvaluateConfig(ModelConfig):
         requires=given("reward_model"),
     )
     batch_size: int = setting(256, "Responses decoded in parallel.", minimum=1)
+    tokens_per_pass: int = tokens_per_pass_setting()
 
     def check(self) -> None:
         if not self.temperatures or min(self.temperatures) < 1e-6:  # less, and logits overflow

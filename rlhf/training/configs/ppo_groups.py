@@ -6,7 +6,12 @@ Sources in the help texts: LHP is lm-human-preferences (Ziegler et al. 2019), N+
 
 from dataclasses import dataclass
 
-from rlhf.training.configs.shared import MOST_RANK, MOST_SAMPLES, long_prompts_setting
+from rlhf.training.configs.shared import (
+    MOST_RANK,
+    MOST_SAMPLES,
+    long_prompts_setting,
+    tokens_per_pass_setting,
+)
 from rlhf.training.settings import (
     SettingGroup,
     above,
@@ -307,11 +312,7 @@ class OptimizerSettings(SettingGroup):
         "Responses per forward pass; smaller ones accumulate gradients and save memory.",
         minimum=1,
     )
-    microbatch_tokens: int = setting(
-        0,
-        "Tokens per forward pass, padding included (0: no limit). Changes no result.",
-        minimum=0,
-    )
+    tokens_per_pass: int = tokens_per_pass_setting()
     learning_rate: float = setting(
         1.5e-4,
         "Peak learning rate of the policy. About 3e-6 for large models, 1e-5 to 1e-4 for LoRA.",

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlhf.training.configs.shared import MOST_RANK, ModelConfig, sharded_setting
+from rlhf.training.configs.shared import (
+    MOST_RANK,
+    ModelConfig,
+    sharded_setting,
+    tokens_per_pass_setting,
+)
 from rlhf.training.settings import above, chosen, either, required, setting, several
 
 
@@ -116,6 +121,7 @@ class RewardModelConfig(ModelConfig):
         "(section 3.5) reads each response once; an encoder reads each with its prompt.",
     )
     batch_size: int = setting(128, "Texts scored in parallel.", minimum=1)
+    tokens_per_pass: int = tokens_per_pass_setting()
     checkpoint_seconds: float = setting(30.0, "Seconds between two checkpoints.", minimum=0.0)
     sharded: bool = sharded_setting()
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rlhf.training.configs.shared import device_setting
+from rlhf.training.configs.shared import device_setting, tokens_per_pass_setting
 from rlhf.training.settings import StageConfig, required, setting
 
 
@@ -24,5 +24,6 @@ class SelectionConfig(StageConfig):
         "highest scores are similar to each other. False: sort by score.",
     )
     batch_size: int = setting(128, "Texts scored in parallel.", minimum=1)
+    tokens_per_pass: int = tokens_per_pass_setting()
     threads: int = setting(0, "CPU threads; 0 leaves it to torch.", minimum=0, maximum=256)
     device: str = device_setting()

@@ -68,6 +68,16 @@ def sharded_setting() -> bool:
     )
 
 
+def tokens_per_pass_setting() -> int:
+    """The field `tokens_per_pass`."""
+    return setting(
+        0,
+        "Tokens per forward pass, padding included: bounds the memory and changes no result. 0: as "
+        "many as 1 GiB of activations hold on a CPU, a quarter of the memory on a GPU.",
+        minimum=0,
+    )
+
+
 def check_microbatch(batch_size: int, microbatch_size: int) -> None:
     """ValueError where a batch can't be cut into equal microbatches."""
     if batch_size % microbatch_size and batch_size > microbatch_size:

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from rlhf.training.configs.shared import ModelConfig, check_microbatch, long_prompts_setting
+from rlhf.training.configs.shared import (
+    ModelConfig,
+    check_microbatch,
+    long_prompts_setting,
+    tokens_per_pass_setting,
+)
 from rlhf.training.settings import required, setting
 
 
@@ -13,7 +18,8 @@ class SFTConfig(ModelConfig):
     policy: str = required("The policy to train: a model folder, or a name on the model hub.")
     epochs: int = setting(1, "Epochs over the demonstrations.", minimum=1)
     batch_size: int = setting(16, "Demonstrations per optimizer step.", minimum=1)
-    microbatch_size: int = setting(16, "Demonstrations per forward pass.", minimum=1)
+    microbatch_size: int = setting(16, "Demonstrations per forward pass, at most.", minimum=1)
+    tokens_per_pass: int = tokens_per_pass_setting()
     learning_rate: float = setting(
         2e-5,
         "Peak learning rate: 1e-5 to 2e-5 for a full model (Llama 2).",
@@ -51,7 +57,8 @@ class DPOConfig(ModelConfig):
     )
     epochs: int = setting(1, "Epochs over the pairs.", minimum=1)
     batch_size: int = setting(32, "Pairs per optimizer step.", minimum=1)
-    microbatch_size: int = setting(16, "Pairs per forward pass.", minimum=1)
+    microbatch_size: int = setting(16, "Pairs per forward pass, at most.", minimum=1)
+    tokens_per_pass: int = tokens_per_pass_setting()
     learning_rate: float = setting(
         5e-7, "Peak learning rate: 5e-7 to 1e-6 for a full model.", minimum=0.0, maximum=1.0
     )

@@ -35,11 +35,9 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
     """Bytes that a PPO run needs, by part: a rough upper estimate.
 
     Full training needs weights, gradients and two moments in float32; frozen models keep their
-    dtype. Activations: about 16 floats per token, layer and hidden unit (Korthikanti et al. 2022: 34
-    bytes in 16-bit precision), and three tensors of the vocabulary's size (logits, log-softmax,
-    gradient).
+    dtype. Activations are those of one forward pass (`microbatches`).
     """
-    from rlhf.training import architecture
+    from rlhf.training import architecture, microbatches
 
     config, policy = models.config, models.policy
     shape = architecture.unwrap_model(policy.model).config
@@ -66,9 +64,9 @@ def ppo_memory(models: Any, longest: int, *, watched: bool) -> dict[str, float]:
     if models.device.type == "cpu":  # full copies: the best weights, and their moving average
         best = watched and models.reward.test_scorer is not None and config.tripwire.evaluations > 0
         parts["copies"] = 4 * trainable * (best + (config.ema.decay > 0))
-    tokens = config.optimizer.microbatch_size * (longest + config.rollout.max_new_tokens)
-    logits = config.optimizer.microbatch_size * config.rollout.max_new_tokens * shape.vocab_size * 4
-    parts["activations"] = tokens * layers * hidden * 16 * width + 3 * logits
+    size = longest + config.rollout.max_new_tokens
+    tokens = min(config.optimizer.microbatch_size * size, max(size, models.tokens_per_pass))
+    parts["activations"] = tokens * microbatches.bytes_per_token(policy.model, trains=True)
     heads = getattr(shape, "num_key_value_heads", getattr(shape, "num_attention_heads", 1))
     per_head = getattr(shape, "head_dim", None) or hidden // max(shape.num_attention_heads, 1)
     rows = min(config.rollout.decode_batch_size, config.responses_per_step)
@@ -87,20 +85,22 @@ def reward_memory(
     model: Any, sides: dict[str, list[Any]], models: int, config: Any
 ) -> dict[str, float]:
     """Bytes that the reward models need, by part. `models` are trained for each of the two `sides`,
-    one after another, and those that are done stay."""
+    one after another, and those of one side stay until they are measured."""
+    from rlhf.training import microbatches
+
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     kept = _bytes(model.trunk, model.heads)
     parts = {
         "trunk": float(kept + trained * (FULL_TRAINING_BYTES - 4)),
-        "other models": float(kept * (2 * models - 1)),
+        "other models": float(kept * (models - 1)),
     }
     if model.prior is not None:
-        parts["priors"] = 2.0 * _bytes(model.prior)
-    shape = model.trunk.config
+        parts["prior"] = float(_bytes(model.prior))
     longest = max(len(t.prompt) + len(t.response) for t in _texts(sides))
     rows = config.rankings_per_batch * max(len(g.texts) for g in sides["train"])
-    layers = getattr(shape, "num_hidden_layers", 1)
-    parts["activations"] = float(rows * longest * layers * shape.hidden_size * 16 * 4)
+    tokens = min(rows * longest, max(longest, model.most_tokens(trains=True)))
+    per_token = microbatches.bytes_per_token(model.trunk, trains=True)
+    parts["activations"] = float(tokens * per_token * (len(model.adapters) or 1))
     return parts
 
 
@@ -169,23 +169,26 @@ def estimate_reward_time(
     import torch
 
     from rlhf.training import reward_data
+    from rlhf.training.reward_models.texts import by_length
 
     batch = sides["train"][: config.rankings_per_batch]
     texts = [t for g in batch for t in g.texts]
+    rows = by_length(texts, len(texts), model.most_tokens(trains=True))[0]
     began = time.monotonic()
     reward_data.add_prior_features(model, batch, config.batch_size)
     reading = (time.monotonic() - began) / len(texts)
     priors = [g.features for g in batch if g.features is not None]
     for _ in range(2):  # the first warms up
         began = time.monotonic()
-        scores = model.raw_scores(texts, torch.cat(priors) if priors else None)
+        features = torch.cat(priors)[rows] if priors else None
+        scores = model.raw_scores([texts[i] for i in rows], features)
         forward = time.monotonic() - began
         scores.square().mean().backward()
         if model.device.type == "cuda":
             torch.cuda.synchronize()
-        update = (time.monotonic() - began) * min(config.rankings_per_batch / len(batch), 1.0)
+        update = (time.monotonic() - began) * len(texts) / len(rows)
     # For each model the prior reads every text once, and the other side's model scores it at the end.
-    measuring = len(_texts(sides)) * models * (2 * reading + forward / len(texts))
+    measuring = len(_texts(sides)) * models * (2 * reading + forward / len(rows))
     whole = update * updates + measuring
     report.figures["seconds"] = {"update": update, "run": whole}
     report.add(

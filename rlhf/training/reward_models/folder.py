@@ -79,6 +79,7 @@ def load_reward_model(
     device: Any = "cpu",
     prior: Any = None,
     dtype: torch.dtype = torch.float32,
+    tokens_per_pass: int = 0,
 ) -> RewardModel:
     """Load a folder of `save_reward_model`, ready to score; `InputError` names what is wrong.
 
@@ -118,7 +119,13 @@ def load_reward_model(
         n_heads=settings["heads"],
         adapters=names,
         others=[
-            load_reward_model(folder / name, device=device, prior=prior, dtype=dtype)
+            load_reward_model(
+                folder / name,
+                device=device,
+                prior=prior,
+                dtype=dtype,
+                tokens_per_pass=tokens_per_pass,
+            )
             for name in settings["members"]
         ],
         trunk=trunk,
@@ -133,6 +140,7 @@ def load_reward_model(
         scale=ScoreScale(settings["mean"], settings["scale"], settings["reference"]),
         max_length=min(settings["max_length"], pretrained.context_length(trunk)),
         dtype=dtype,
+        tokens_per_pass=tokens_per_pass,
     )
 
 

@@ -6,14 +6,14 @@ trained) finds the response.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.training import architecture, reward_math
+from rlhf.training import architecture, microbatches, reward_math
 from rlhf.training.architecture import T5_TYPES
 from rlhf.training.data import Message
 from rlhf.training.language_models import adapters, devices, pretrained
@@ -51,6 +51,8 @@ class RewardModel:
     """Further complete models: members for the same axes, or models of other axes."""
     dtype: torch.dtype = torch.float32
     """Precision of matrix products and of what is not trained; heads are always float32."""
+    tokens_per_pass: int = 0
+    """Tokens of a forward pass, padding included; 0: as many as fit (`microbatches`)."""
 
     @classmethod
     def new(
@@ -65,6 +67,7 @@ class RewardModel:
         adapter_rank: int = 0,
         prior: Any = None,
         dtype: torch.dtype = torch.float32,
+        tokens_per_pass: int = 0,
     ) -> Self:
         """Heads drawn from N(0, 1/(d+1)), as in summarize_from_feedback, on a pre-trained trunk.
 
@@ -96,6 +99,7 @@ class RewardModel:
             n_heads=n_heads,
             dtype=dtype,
             adapters=names,
+            tokens_per_pass=tokens_per_pass,
         )
 
     def parameters(self) -> list[nn.Parameter]:
@@ -190,9 +194,21 @@ class RewardModel:
         )
         return self.shares_prompts
 
-    def prior_features(self, texts: Sequence[Text], *, batch_size: int = 128) -> Tensor | None:
+    def most_tokens(self, *, trains: bool = False) -> int:
+        """The most tokens of a forward pass over the trunk; `trains`: with a backward pass."""
+        passes = len(self.adapters) or 1 if trains else 1  # one for each, all kept until the end
+        most = microbatches.default_tokens(self.trunk, device=self.device, trains=trains) // passes
+        return self.tokens_per_pass or max(1, most)
+
+    def prior_features(
+        self,
+        texts: Sequence[Text],
+        *,
+        batch_size: int = 128,
+        on_batch: Callable[[int], None] = lambda n: None,
+    ) -> Tensor | None:
         """(B, 3) the prior's features of each response, standardized once `features` are fitted;
-        None without a prior."""
+        None without a prior. `on_batch` hears how many texts are done."""
         if self.prior is None:
             return None
         features = prior_features(
@@ -202,6 +218,9 @@ class RewardModel:
             device=self.device,
             dtype=self.dtype,
             batch_size=batch_size,
+            tokens=self.tokens_per_pass
+            or microbatches.default_tokens(self.prior, device=self.device, trains=False),
+            on_batch=on_batch,
         )
         return self.features.apply(features)
 
@@ -226,7 +245,7 @@ class RewardModel:
         index = {text: i for i, text in enumerate(distinct)}
         raw = torch.zeros(len(distinct), self.n_heads, len(self.axes))
         features = self.prior_features(distinct, batch_size=batch_size)
-        for chunk in by_length(distinct, batch_size):
+        for chunk in by_length(distinct, batch_size, self.most_tokens()):
             chunk_features = None if features is None else features[chunk]
             raw[chunk] = self.raw_scores([distinct[i] for i in chunk], chunk_features).float().cpu()
         raw = raw[[index[text] for text in texts]]

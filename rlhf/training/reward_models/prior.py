@@ -5,7 +5,7 @@ A trunk alone judges style: it does not notice that an answer names the wrong th
 finds improbable.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,10 +57,17 @@ def prior_features(
     device: torch.device,
     dtype: torch.dtype,
     batch_size: int,
+    tokens: int,
+    on_batch: Callable[[int], None] = lambda n: None,
 ) -> Tensor:
-    """(B, 3) features of each response, not yet standardized, with matrix products in `dtype`."""
+    """(B, 3) features of each response, not yet standardized, with matrix products in `dtype`.
+
+    A pass has at most `batch_size` texts and `tokens` tokens. `on_batch` hears after each how many
+    texts are done.
+    """
     features = torch.zeros(len(texts), PRIOR_FEATURES, device=device)
-    for chunk in by_length(texts, batch_size):
+    done = 0
+    for chunk in by_length(texts, batch_size, tokens):
         with devices.autocast(device, dtype):
             logprobs, lengths = _logprobs(prior, [texts[i] for i in chunk], pad_id, device)
         real = ppo_math.length_mask(lengths, logprobs.shape[1])
@@ -72,6 +79,8 @@ def prior_features(
             ],
             dim=1,
         )
+        done += len(chunk)
+        on_batch(done)
     return features
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.training import architecture
+from rlhf.training import architecture, microbatches
 from rlhf.training.data import Message
 from rlhf.training.language_models import conversations
 
@@ -85,7 +85,20 @@ def positions(model: Any, mask: Tensor) -> Tensor:
     return (mask.cumsum(dim=1) - 1).clamp(min=0) + architecture.first_position(model)
 
 
-def by_length(texts: Sequence[Text], batch_size: int) -> list[list[int]]:
-    """Indices of the texts in batches of similar length, so that there is little padding."""
+def by_length(texts: Sequence[Text], batch_size: int, tokens: int = 0) -> list[list[int]]:
+    """Indices of the texts in batches of similar length, so that there is little padding, of at most
+    `batch_size` texts and `tokens` padded tokens (0: no limit)."""
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i].response), len(texts[i].prompt)))
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return list(
+        microbatches.split(
+            order,
+            size=batch_size,
+            tokens=tokens,
+            padded=lambda rows: padded_tokens([texts[i] for i in rows]),
+        )
+    )
+
+
+def padded_tokens(texts: Sequence[Text]) -> int:
+    """The tokens of these texts in one pass, as `pad` lays them out."""
+    return len(texts) * (max(len(t.prompt) for t in texts) + max(len(t.response) for t in texts))

@@ -161,7 +161,12 @@ def link_tree(source: Path, target: Path) -> None:
             new.mkdir(parents=True, exist_ok=True)
         elif path.is_file() and not new.exists():
             new.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                new.hardlink_to(path.resolve())  # a link to a symbolic link may break
-            except OSError:
-                shutil.copy2(path, new)
+            link_or_copy(path, new)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link to a file, or a real copy where the file system has none."""
+    try:
+        target.hardlink_to(source.resolve())  # a link to a symbolic link may break
+    except OSError:
+        shutil.copy2(source, target)

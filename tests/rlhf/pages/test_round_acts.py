@@ -1,14 +1,17 @@
 """The buttons of a round's page: each act happens once, and only admins may."""
 
 import html
+import json
 
 import pytest
 from django.urls import reverse
 
 from annotation.models import Event
-from rlhf.models import Job, Round
+from rlhf import rounds
+from rlhf.models import Checkpoint, Job, Round
 from rlhf.verdict import propose_verdict
 from rlhf.workers import tasks
+from tests.rlhf.factories import new_job, new_round, passed
 from tests.rlhf.pages.browsing import page, post, text_of
 
 pytestmark = pytest.mark.django_db
@@ -151,3 +154,87 @@ def test_rita_may_not_act_and_a_click_without_a_token_is_refused(mission, projec
     assert post(client, "cancel_round", third).status_code == 404
     third.refresh_from_db()
     assert third.state == "ppo"
+
+
+@pytest.fixture
+def in_doubt(ready):
+    """A round that waits, because its reward models are no better than chance."""
+    start = Checkpoint.objects.get(project=ready, name="base policy")
+    round = new_round(ready, 1, state="reward_model", start=start)
+    passed(round, generate=9, annotate=60, snapshot=1, reward_model=None)
+    chance = {"accuracy": 0.52, "accuracy_ci": [0.42, 0.62], "n": 60}
+    job = new_job(round, "reward_model", metrics={"train": {"helpfulness": chance}})
+    rounds.advance(job)
+    round.refresh_from_db()
+    return round
+
+
+def test_reward_models_in_doubt_wait_for_an_admin_who_says_why_they_may_be_used(
+    client, in_doubt, grace, rita, awake, django_capture_on_commit_callbacks
+):
+    slug = in_doubt.project.slug
+    client.force_login(rita)
+    seen = text_of(page(client, "round", slug, 1))
+    assert "The reward models are in doubt" in seen
+    assert "52 % [42, 62 %], n = 60 pairs" in seen
+    assert "An admin decides" in seen
+    assert "awaiting decision" in seen
+    assert post(client, "continue_in_doubt", in_doubt, note="Mine.").status_code == 404
+    client.force_login(grace)
+    assert "reward models are in doubt" in text_of(page(client, "rounds", slug))
+    body = text_of(page(client, "round", slug, 1))
+    assert "Train them again" in body
+    assert 'hx-trigger="every' not in body, "what grace types stays"
+    post(client, "continue_in_doubt", in_doubt, note="")
+    in_doubt.refresh_from_db()
+    assert in_doubt.open_hold
+    for note in ("A <b>rehearsal</b>.", "Sent twice."):
+        with django_capture_on_commit_callbacks(execute=True):
+            post(client, "continue_in_doubt", in_doubt, note=note)
+    in_doubt.refresh_from_db()
+    assert in_doubt.state == "ppo"
+    assert in_doubt.jobs.filter(stage="ppo").count() == 1
+    later = text_of(page(client, "round", slug, 1))
+    assert "grace let this round go on with reward models in doubt" in later
+    assert "“A &lt;b&gt;rehearsal&lt;/b&gt;.”" in later
+    assert "Sent twice" not in later
+
+
+def test_reward_models_in_doubt_are_trained_again_from_the_page_and_over_the_api(
+    client, in_doubt, grace, rita, awake, django_capture_on_commit_callbacks
+):
+    client.force_login(grace)
+    answer = client.post(
+        reverse("retrain", args=[in_doubt.project.slug, 1]),
+        {"epochs": "none", "rankings_per_batch": 16, "learning_rate": 0.0005},
+        follow=True,
+    )
+    assert "epochs: Enter a whole number" in text_of(answer)
+    with django_capture_on_commit_callbacks(execute=True):
+        post(client, "retrain", in_doubt, epochs=6, rankings_per_batch=4, learning_rate=0.0005)
+    in_doubt.refresh_from_db()
+    assert in_doubt.config["reward_model"]["epochs"] == 6
+    assert in_doubt.jobs.filter(stage="reward_model").count() == 2
+    assert "had reward models in doubt trained again" in text_of(
+        page(client, "round", in_doubt.project.slug, 1)
+    )
+    again = in_doubt.jobs.filter(stage="reward_model").latest("pk")
+    again.metrics, again.state = {"train": {"helpfulness": {"accuracy": None}}}, "done"
+    again.save()
+    rounds.advance(again)
+    base = f"/api/v1/projects/{in_doubt.project.slug}/rounds/1"
+    held = client.get(f"{base}/").json()["holds"]
+    assert [hold["decision"] for hold in held] == ["retrained", ""]
+
+    def say(act, body):
+        return client.post(f"{base}/{act}/", json.dumps(body), content_type="application/json")
+
+    assert say("retrain", {"settings": {"moon": 1}}).status_code == 409
+    assert say("continue", {}).status_code == 400
+    client.force_login(rita)
+    assert say("continue", {"note": "Mine."}).status_code == 404
+    client.force_login(grace)
+    with django_capture_on_commit_callbacks(execute=True):
+        gone_on = say("continue", {"note": "The safety axis is not used."}).json()
+    assert gone_on["state"] == "ppo"
+    assert gone_on["holds"][1]["by"] == "grace"

@@ -132,6 +132,7 @@ MACHINERY = {
     "device": "test_a_stage_takes_the_threads_and_the_device_that_it_was_given",
     "long_prompts": "test_a_prompt_that_is_too_long_stops_a_stage_or_is_left_out",
     "microbatch_size": "test_smaller_passes_change_how_it_is_computed_and_not_what",
+    "tokens_per_pass": "test_smaller_passes_change_how_it_is_computed_and_not_what",
     "checkpoint_seconds": "test_a_run_that_was_stopped_and_one_that_was_killed_end_with_the_same_bytes",
 }
 # Only here a matter of machinery.
@@ -315,12 +316,18 @@ def test_a_prompt_that_is_too_long_stops_a_stage_or_is_left_out(started, stage):
     assert (folder / "result.json").exists()
 
 
-@pytest.mark.parametrize("stage", [*DECODED, "SFT", "DPO"])
-def test_smaller_passes_change_how_it_is_computed_and_not_what(started, monkeypatch, stage):
-    name = "batch_size" if stage in DECODED else "microbatch_size"
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        *((stage, "batch_size") for stage in DECODED),
+        *((stage, "microbatch_size") for stage in ("SFT", "DPO")),
+        *((stage, "tokens_per_pass") for stage in MODULES if "tokens_per_pass" in others(stage)),
+    ],
+)
+def test_smaller_passes_change_how_it_is_computed_and_not_what(started, monkeypatch, stage, name):
     passes = []
     module = importlib.import_module(f"rlhf.training.{MODULES[stage]}")
-    if stage in ("SFT", "DPO", "Selection"):
+    if stage in ("SFT", "DPO", "Selection") or name == "tokens_per_pass":
         forward = torch.nn.Embedding.forward
         counting = lambda self, ids: passes.append(1) or forward(self, ids)  # noqa: E731
         monkeypatch.setattr(torch.nn.Embedding, "forward", counting)
@@ -328,5 +335,5 @@ def test_smaller_passes_change_how_it_is_computed_and_not_what(started, monkeypa
         monkeypatch.setattr(module, "write_progress", lambda *_, **__: passes.append(1))
     started(stage, "large")
     large = len(passes)
-    started(stage, "small", **{name: 2})
+    started(stage, "small", **{name: 40 if name == "tokens_per_pass" else 2})
     assert len(passes) - large > large

@@ -181,7 +181,7 @@ OTHERWISE = {
     *("tripwire.evaluations", "tripwire.drop", "checkpoint_every", "threads", "device"),
     *(
         "optimizer.microbatch_size",
-        "optimizer.microbatch_tokens",
+        "optimizer.tokens_per_pass",
         "rollout.decode_batch_size",
         "rollout.long_prompts",
     ),

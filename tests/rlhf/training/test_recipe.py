@@ -173,7 +173,7 @@ def test_the_watch_prompts_are_looked_at_as_often_as_was_said(ready):
 
 @pytest.mark.parametrize(
     "smaller",
-    [{"microbatch_size": 2}, {"microbatch_tokens": 30}, {"decode_batch_size": 3}],
+    [{"microbatch_size": 2}, {"optimizer.tokens_per_pass": 30}, {"decode_batch_size": 3}],
     ids=lambda smaller: next(iter(smaller)),
 )
 def test_smaller_passes_are_more_passes_and_learn_the_same(ready, monkeypatch, smaller):

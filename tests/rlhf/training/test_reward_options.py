@@ -58,7 +58,7 @@ BESIDE = {
 }
 # How the same is computed, and where.
 OTHERWISE = {"trunk", "share_prompts", "batch_size", "checkpoint_seconds", "sharded"}
-OTHERWISE |= {"threads", "device"}
+OTHERWISE |= {"threads", "device", "tokens_per_pass"}
 
 PEOPLE = ("ada", "ben")
 

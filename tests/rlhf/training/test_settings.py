@@ -158,9 +158,24 @@ def test_a_config_json_of_an_earlier_version_is_read_as_the_same_configuration(t
 
 
 def test_every_key_of_an_earlier_version_has_a_place_and_every_setting_in_a_group_had_a_key():
-    assert len(PPOConfig.OLD_KEYS) == len(set(PPOConfig.OLD_KEYS.values()))
+    flat = {old: key for old, key in PPOConfig.OLD_KEYS.items() if "." not in old}
+    assert len(flat) == len(set(flat.values()))
     in_groups = {key for key in PPOConfig.settings() if "." in key}
+    assert set(flat.values()) == in_groups
     assert set(PPOConfig.OLD_KEYS.values()) == in_groups
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"microbatch_tokens": 90},
+        {"optimizer.microbatch_tokens": 90},
+        {"optimizer": {"microbatch_tokens": 90}},
+    ],
+    ids=["flat", "dotted", "in its group"],
+)
+def test_a_setting_of_a_group_that_was_renamed_is_read_under_its_earlier_name(before):
+    assert PPOConfig.from_dict(MODELS | before).optimizer.tokens_per_pass == 90
 
 
 def test_changes_win_over_what_was_there_whichever_way_they_are_written():

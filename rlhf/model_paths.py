@@ -1,0 +1,38 @@
+"""Names that people give to models of their own: a folder that may be read, or a name on a hub."""
+
+import re
+from pathlib import Path
+
+from annotation.models import Project
+from rlhf import model_places
+from rlhf.errors import RoundError
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+
+
+def model_path(name: str, project: Project) -> str:
+    """A model folder as an absolute path, a hub's name as it is; RoundError for anything else.
+
+    Adapters are read with their base, which must be allowed as well.
+    """
+    try:
+        folder = Path(name).expanduser().resolve()
+        is_folder = folder.is_dir()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of no user
+        raise RoundError("This is neither a folder nor a name on a model hub.") from None
+    may_read = model_places.is_allowed(folder, project)
+    if HUB_NAME.fullmatch(name) and not (is_folder and may_read):
+        return name
+    if not may_read:
+        raise RoundError(model_places.refusal(name))
+    if not is_folder:
+        raise RoundError(f"There is no folder {name} on this machine.")
+    base = model_places.base_of_adapters(folder)
+    if base and not HUB_NAME.fullmatch(base):
+        try:
+            may_read = model_places.is_allowed(Path(base).expanduser().resolve(), project)
+        except (OSError, ValueError, RuntimeError):
+            may_read = False
+        if not may_read:
+            raise RoundError(f"{name} holds adapters. {model_places.refusal(base[:200])}")
+    return str(folder)
