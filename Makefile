@@ -46,9 +46,12 @@ check: $(STAMP)-dev  ## lint, format, types, import contracts, migrations, templ
 	@$(PY) manage.py makemigrations --check --dry-run
 	@$(VENV)/bin/djade --check --target-version 5.2 $$(git ls-files 'templates/*.html')
 
+audit: $(STAMP)-run  ## licenses, a bill of materials and, with pip-audit installed, known vulnerabilities of what is installed
+	@$(PY) tools/audit.py
+
 format: $(STAMP)-dev  ## put code and templates into the house style
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/djade --target-version 5.2 $$(git ls-files 'templates/*.html') || true
 
-.PHONY: help setup demo test walk crash check format
+.PHONY: help setup demo test walk crash check audit format

@@ -1,4 +1,4 @@
-"""What a token may do: each address of the API asks for one scope, whoever the token belongs to.
+"""What a token may do: each address of the API asks for one scope, no matter whose token it is.
 
 A token's scopes only narrow what its owner may do in a project (annotation/access.py); they add
 nothing. Requests with a session are people at a browser, guarded by CSRF tokens, and have all.

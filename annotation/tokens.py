@@ -12,6 +12,7 @@ from knox.auth import TokenAuthentication as KnoxAuthentication
 from knox.crypto import hash_token
 from rest_framework import exceptions
 
+from annotation.lib.security_events import note
 from annotation.models import ApiToken, Event
 
 # Writing `last_used_at` on every call would make each read of the API a write.
@@ -42,6 +43,7 @@ class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
             ApiToken.objects.filter(pk=auth_token.pk).update(
                 last_used_at=now, last_used_from=self.address
             )
+            note("token used", user, token=auth_token.token_key)
         return user, auth_token
 
     def _cleanup_token(self, auth_token: Any) -> bool:
@@ -81,20 +83,22 @@ def create_token(
     with transaction.atomic():
         token, plain = ApiToken.objects.create(user=user, expiry=expiry, name=name, scopes=chosen)
         Event.record(None, user, "made API token", name, prefix=token.token_key, scopes=chosen)
+    note("token made", user, token=token.token_key, scopes=chosen)
     return token, plain
 
 
 class RevokeOnNewPassword:
     """Among the password validators, as Django tells those of every new password.
 
-    Whoever sets a new one because the old one got around also wants what was made with it gone. A
-    password that is only hashed anew at sign-in is no new one.
+    Somebody who sets a new one because the old one got around also wants what was made with it gone. A
+    password that is only hashed again at sign-in is no new one.
     """
 
     def validate(self, password: str, user: Any = None) -> None:
         """Every password will do."""
 
     def password_changed(self, password: str, user: Any = None) -> None:
+        note("password changed", user)
         for token in ApiToken.objects.filter(user=user):
             revoke_token(token)
 
@@ -107,3 +111,4 @@ def revoke_token(token: ApiToken) -> None:
     with transaction.atomic():
         Event.record(None, token.user, "revoked API token", token.name, prefix=token.token_key)
         token.delete()
+    note("token revoked", token.user, token=token.token_key)

@@ -1,6 +1,6 @@
-"""What the cache holds, as JSON: reading it runs nothing, whoever wrote it.
+"""What the cache holds, as JSON: reading it runs nothing, no matter who wrote it.
 
-Pickle would hand the web server to anybody who can write to Redis or the cache's folder. Beside JSON's
+Pickle would hand the web server to anybody who can write to Redis or the cache's folder. In addition to JSON's
 own values there are tuples, dictionaries with other keys, arrays, and the dataclasses listed here.
 """
 

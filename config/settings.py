@@ -103,6 +103,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "config.client_address.client_address",
+    "config.security_log.request_ids",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.middleware.reject_null_bytes",
@@ -323,7 +324,7 @@ SWEEP_SECONDS = env.float("SWEEP_SECONDS", 2.0)
 TRAINING_PYTHON = env.str("TRAINING_PYTHON", "")
 TRAINING_THREADS = env.int("TRAINING_THREADS", 0)
 DEMO_PRESET = env.str("DEMO_PRESET", "tiny")
-# Below which folders a project's admin may name a model, beside the project's own runs.
+# Below which folders a project's admin may name a model, in addition to the project's own runs.
 MODEL_FOLDERS = [
     Path(folder).expanduser().resolve()
     for folder in env.str("MODEL_FOLDERS", str(DATA_DIR / "models")).split(os.pathsep)
@@ -370,10 +371,29 @@ ROLLOUT_ENVIRONMENT = {
     if name in os.environ
 }
 
+# Security events, one file a day, and how many days they are kept.
+SECURITY_LOG_DIR = DATA_DIR / "security"
+SECURITY_LOG_DAYS = env.int("SECURITY_LOG_DAYS", 180)
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request)s]: %(message)s"}
+    },
+    "filters": {"request": {"()": "config.security_log.AddRequest"}},
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["request"],
+        },
+        "security": {
+            "class": "config.security_log.DailyJsonLines",
+            "folder": str(SECURITY_LOG_DIR),
+            "days": SECURITY_LOG_DAYS,
+        },
+    },
+    "loggers": {"security": {"handlers": ["security"], "level": "INFO", "propagate": False}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", "WARNING")},
 }

@@ -53,3 +53,9 @@ def test_every_topic_of_the_log_has_its_current_figures_on_top_and_a_line_in_the
             headings = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
             assert headings[0] == "Current figures", page.name
             assert f"]({page.name})" in index, page.name
+
+
+def test_every_test_that_the_page_on_security_names_is_there():
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (DOCS / "security.md").read_text()))
+    assert len(named) > 15
+    assert {name for name in named if not (settings.BASE_DIR / name).exists()} == set()

@@ -3,7 +3,7 @@
 An annotator must not be able to tell gold from work. So a gold comparison lies in the same batch as
 the work around it, has the same kind of address, holds a lease, a draft and a judgment like any
 other, and moves every number that annotators see as work does ("12 of 40 today"). No other figure
-includes it: it has no places, is never exported and never trained on. Whoever may see which prompts
+includes it: it has no places, is never exported and never trained on. Everybody who may see which prompts
 are gold (reviewers, researchers, admins) gets no gold. A batch gets the items with a known answer to at least one of its questions.
 
 Where gold comes is decided by a keyed hash: exactly one of each `gold_every` comparisons is gold,

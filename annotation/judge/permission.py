@@ -32,7 +32,7 @@ class Permission:
 
     @property
     def to_change(self) -> str:
-        """Why nothing may be taken up or said anew."""
+        """Why nothing may be taken up or said again."""
         if self.member is None:
             return _("You are not a member of this project.")
         return self.paused

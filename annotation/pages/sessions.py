@@ -11,10 +11,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods
 
+from annotation.lib.security_events import note
 from annotation.models import Event
 from annotation.request import who_asks, whole_number
 
-# The first that a user agent's text names; most name others beside themselves.
+# The first that a user agent's text names; most name others as well.
 BROWSERS = {
     "Edg": "Edge",
     "OPR": "Opera",
@@ -61,6 +62,7 @@ def _end(request: HttpRequest, own: list[Any]) -> HttpResponse:
         session.end()
     if others:
         Event.record(None, request.user, "ended sessions", len(others))
+        note("sessions ended", request.user, n=len(others))
         text = ngettext("%(n)s session ended.", "%(n)s sessions ended.", len(others))
         messages.success(request, text % {"n": len(others)})
     else:

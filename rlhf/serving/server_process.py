@@ -68,7 +68,7 @@ def command(folder: Path, port: int, *, in_turn: bool = False) -> list[str]:
 
 
 def new_key(server: PolicyServer) -> str:
-    """A random key for the process that starts now, kept beside its folder for this product alone."""
+    """A random key for the process that starts now, kept next to its folder for this product alone."""
     path = server.folder / KEY_FILE
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
