@@ -46,7 +46,8 @@ def _is_act(request: HttpRequest) -> bool:
 def _note(request: HttpRequest) -> None:
     request.session[SEEN] = time.time()
     rows = UserSession.objects.filter(session_key=request.session.session_key)
-    rows.update(last_seen_at=timezone.now(), ip=request.META["REMOTE_ADDR"])
+    if not rows.update(last_seen_at=timezone.now(), ip=request.META["REMOTE_ADDR"]):
+        UserSession.objects.create_from_request(request)  # begun before there was a list
 
 
 @receiver(user_logged_in)

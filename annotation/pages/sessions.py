@@ -37,6 +37,8 @@ SYSTEMS = {
 @require_http_methods(["GET", "POST"])
 def sessions(request: HttpRequest) -> HttpResponse:
     """The sessions of who asks; POST ends one by its id, or without one all but this."""
+    if not UserSession.objects.filter(session_key=request.session.session_key).exists():
+        UserSession.objects.create_from_request(request)  # begun before there was a list
     own = UserSession.objects.purge_and_list(who_asks(request))
     if request.method == "POST":
         return _end(request, own)

@@ -41,6 +41,12 @@ def test_each_session_is_listed_and_can_be_ended(ada, ben):
     assert Event.objects.filter(verb="ended sessions", actor=ada).exists()
 
 
+def test_a_session_from_before_there_was_a_list_is_on_it(ada, client):
+    client.force_login(ada)
+    UserSession.objects.all().delete()
+    assert "this one" in client.get("/account/sessions/").content.decode()
+
+
 def test_all_others_end_at_once(ada):
     here, one, two = signed_in(ada), signed_in(ada), signed_in(ada)
     here.post("/account/sessions/")
