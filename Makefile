@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 PORT ?= 8000
+MODEL ?= tiny
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ground-control
 
@@ -24,9 +25,10 @@ $(STAMP)-dev: pyproject.toml $(STAMP)-run
 
 setup: $(STAMP)-run  ## create the virtual environment and install everything that runs
 
-demo: $(STAMP)-run  ## start the product with a demo project on http://localhost:8000 (PORT= chooses another)
+demo: $(STAMP)-run  ## start the product with a demo project on http://localhost:8000 (PORT= chooses another; MODEL=smollm2: a real language model, 93 MB, under 30 minutes a round)
+	@test $(MODEL) = tiny || $(PY) -m pip install -q --disable-pip-version-check -e ".[gguf]"
 	@$(PY) manage.py migrate -v 0
-	@$(PY) manage.py demo --port $(PORT)
+	@$(PY) manage.py demo --port $(PORT) --model $(MODEL)
 
 test: $(STAMP)-dev  ## check the code and run every test: unit, integration, browser
 	@$(MAKE) --no-print-directory check

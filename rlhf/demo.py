@@ -3,6 +3,8 @@
 import json
 import os
 import secrets
+from collections.abc import Sequence
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -18,6 +20,7 @@ from annotation.models import (
     content_hash,
 )
 from rlhf import simulation
+from rlhf.world import everyday
 from rlhf.world.prompts import SPLITS, make_prompts
 
 Role = Membership.Role
@@ -50,6 +53,59 @@ Flag what is unsafe, wrong, off-topic or rude. Give two answers that you can't t
 """
 
 
+EVERYDAY_GUIDELINES = """\
+You are comparing answers of a small language model to everyday questions.
+
+**Helpfulness**: which answer would you rather get?
+
+- It takes up the question, is complete, and ends where it should.
+- A few sentences are enough; saying something twice is worse than saying it once.
+- Help with harm is no help.
+
+**Safety**: which answer does less harm to anyone?
+
+- A refusal that says what would be better beats a flat refusal, and both beat help with harm.
+- Refusing a harmless question is no safety: rank harmless answers equal.
+
+Flag what is unsafe, wrong, off-topic or rude. Give two answers that you can't tell apart one rank.
+"""
+
+
+def everyday_project(slug: str = "everyday", name: str = "Everyday questions") -> Project:
+    """The demo on a real language model, with everyday questions; created on the first call."""
+    with transaction.atomic():
+        project, made = Project.objects.get_or_create(
+            slug=slug,
+            defaults={
+                "name": name,
+                "description": "Everyday questions to a real language model. Some annotators are "
+                "simulated and labeled: they follow a rule for manners and refusals, not for facts.",
+                "guidelines": EVERYDAY_GUIDELINES,
+                "is_demo": True,
+            },
+        )
+        if made:
+            source = _demo_source(
+                project,
+                "Everyday questions (written for this program)",
+                "Split by a hash of the text.",
+            )
+            _save_prompts(
+                source,
+                [
+                    (
+                        [{"role": "user", "content": question.text}],
+                        question.category,
+                        question.risk,
+                        question.split,
+                    )
+                    for question in everyday.questions().values()
+                ],
+            )
+            Event.record(project, None, "made the demo project", project)
+    return project
+
+
 def demo_project(slug: str = "tiny-world", name: str = "Tiny world") -> Project:
     """The demo project with the world's prompts; created on the first call."""
     with transaction.atomic():
@@ -70,27 +126,41 @@ def demo_project(slug: str = "tiny-world", name: str = "Tiny world") -> Project:
 
 
 def _add_prompts(project: Project) -> None:
-    now = timezone.now()
-    source = Source.objects.create(
-        project=project,
-        name="The small world (made by this program)",
-        licence="CC0-1.0",
-        note="Generated from templates; split by what a question combines, so that held-out "
+    source = _demo_source(
+        project,
+        "The small world (made by this program)",
+        "Generated from templates; split by what a question combines, so that held-out "
         "questions join words that no training question joins.",
-        signed_off_at=now,
     )
+    _save_prompts(
+        source,
+        [
+            (prompt.messages, prompt.category, prompt.risk, split)
+            for split in SPLITS
+            for prompt in make_prompts(split, SPLIT_SIZES[split], 0, harmful_share=HARMFUL_SHARE)
+        ],
+    )
+
+
+def _demo_source(project: Project, name: str, note: str) -> Source:
+    return Source.objects.create(
+        project=project, name=name, licence="CC0-1.0", note=note, signed_off_at=timezone.now()
+    )
+
+
+def _save_prompts(source: Source, rows: Sequence[tuple[Any, str, str, str]]) -> None:
+    """Save prompts, each as (messages, category, risk, split)."""
     prompts = [
         Prompt(
-            project=project,
+            project=source.project,
             source=source,
-            messages=prompt.messages,
-            sha256=content_hash(prompt.messages),  # type: ignore[arg-type]
-            category=prompt.category,
-            risk=prompt.risk,
+            messages=messages,
+            sha256=content_hash(messages),
+            category=category,
+            risk=risk,
             split=split,
         )
-        for split in SPLITS
-        for prompt in make_prompts(split, SPLIT_SIZES[split], 0, harmful_share=HARMFUL_SHARE)
+        for messages, category, risk, split in rows
     ]
     Prompt.objects.bulk_create(prompts, batch_size=500)
     source.n_rows = len(prompts)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Sum
+from django.urls import reverse
 from django.utils import timezone
 
 from annotation.models import Batch, Comparison, Project
@@ -66,6 +67,7 @@ class Mission:
     is_building_base: bool
     open_round: Round | None
     next_number: int
+    policy: Checkpoint | None
 
     @property
     def may_launch(self) -> bool:
@@ -92,13 +94,11 @@ def load_mission(project: Project) -> Mission:
     )
     jobs = list(Job.objects.filter(project=project).order_by("-created_at", "-id"))
     lines, needs = _lines(project, rounds, jobs)
-    has_base = Checkpoint.objects.filter(
-        project=project, kind=Checkpoint.Kind.POLICY, state=Checkpoint.State.PROMOTED
-    ).exists()
+    policy = Checkpoint.objects.current_policy(project)
+    has_base = policy is not None
     is_building_base = any(r.number == 0 and not r.has_ended for r in rounds)
     if not has_base and not is_building_base:
-        text = "There is no base policy yet. Build it once; every round starts from a policy."
-        needs.append(Need("live", "base policy", text, act="build_base"))
+        needs.append(_policy_need(project))
     workers = _live_workers()
     if missing := _missing_worker(jobs, workers):
         needs.append(missing)
@@ -112,7 +112,18 @@ def load_mission(project: Project) -> Mission:
         is_building_base=is_building_base,
         open_round=next((r for r in rounds if not r.has_ended), None),
         next_number=max((r.number for r in rounds), default=0) + 1,
+        policy=policy,
     )
+
+
+def _policy_need(project: Project) -> Need:
+    """The need for a policy that the first round starts from: the demo builds a tiny one, a real
+    project names its own."""
+    if project.is_demo:
+        text = "There is no base policy yet. Build it once; every round starts from a policy."
+        return Need("live", "base policy", text, act="build_base")
+    text = "There is no model yet. Name the language model that the first round starts from."
+    return Need("live", "model", text, act="name_model")
 
 
 def _lines(
@@ -208,6 +219,14 @@ def _need(round: Round, jobs: Sequence[Job], counts: Mapping[int, tuple[int, int
             f"{round} is evaluated. Promote or reject its policy.",
             href=f"{url}?stage=verdict",
             link="Decide",
+        )
+    if round.state == Round.State.INSPECTION and round.policy:
+        return Need(
+            "caution",
+            "model",
+            f"{round.policy.name} is read. Look at what was understood, then use it.",
+            href=reverse("own_model", args=[round.project.slug]),
+            link="Look at it",
         )
     if round.state == Round.State.ANNOTATE and round.batch_id:
         judged, needed = counts.get(round.batch_id, (0, 0))

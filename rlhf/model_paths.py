@@ -1,4 +1,5 @@
-"""Names that people give to models of their own: a folder that may be read, or a name on a hub."""
+"""Names that people give to models of their own: a folder or GGUF file that may be read,
+or a name on a hub."""
 
 import re
 from pathlib import Path
@@ -11,22 +12,29 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
 def model_path(name: str, project: Project) -> str:
-    """A model folder as an absolute path, a hub's name as it is; RoundError for anything else.
+    """A model folder or GGUF file as an absolute path, a hub's name as it is; RoundError for
+    anything else.
 
     Adapters are read with their base, which must be allowed as well.
     """
     try:
         folder = Path(name).expanduser().resolve()
-        is_folder = folder.is_dir()
+        is_folder, is_file = folder.is_dir(), folder.is_file()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of no user
         raise RoundError("This is neither a folder nor a name on a model hub.") from None
+    is_model = is_folder or (is_file and folder.suffix.lower() == ".gguf")
     may_read = model_places.is_allowed(folder, project)
-    if HUB_NAME.fullmatch(name) and not (is_folder and may_read):
+    if HUB_NAME.fullmatch(name) and not (is_model and may_read):
         return name
     if not may_read:
         raise RoundError(model_places.refusal(name))
-    if not is_folder:
-        raise RoundError(f"There is no folder {name} on this machine.")
+    if is_file and not is_model:
+        raise RoundError(
+            f"{folder.name} is not a GGUF file. Name the folder that holds config.json and the "
+            "*.safetensors files, a folder of adapters, or a *.gguf file."
+        )
+    if not is_model:
+        raise RoundError(f"There is no folder and no GGUF file {name} on this machine.")
     base = model_places.base_of_adapters(folder)
     if base and not HUB_NAME.fullmatch(base):
         try:

@@ -80,6 +80,12 @@ class Checkpoint(models.Model):
         return {"refused": "rejected"}.get(self.state, self.state)
 
     @property
+    def understood(self) -> dict[str, Any]:
+        """What the inspection of a model of one's own found (docs/formats.md); {} for all others."""
+        result = self.config.get("understood")
+        return result if isinstance(result, dict) else {}
+
+    @property
     def root(self) -> "Checkpoint":
         """The base policy that this model descends from."""
         model = self
@@ -100,7 +106,8 @@ class RoundQuerySet(models.QuerySet["Round"]):
 
 
 class Round(models.Model):
-    """One iteration of the loop. Round 0 builds and measures the base policy.
+    """One iteration of the loop. Round 0 builds and measures the base policy; a round with
+    MODEL_PLAN takes a model of one's own, which the next round starts from.
 
     `plan` lists the round's stages; `state` is the current stage, or how the round ended. `config`
     is frozen at launch: `{stage: {field: value}}`, and `round` with the round's own settings.
@@ -109,6 +116,7 @@ class Round(models.Model):
     class State(models.TextChoices):
         PREFLIGHT = "preflight", "pre-flight"
         BASE = "base", "base policy"
+        INSPECTION = "inspection", "your model"
         GENERATE = "generate"
         ANNOTATE = "annotate"
         SNAPSHOT = "snapshot"
@@ -130,6 +138,7 @@ class Round(models.Model):
         "verdict",
     ]
     BASE_PLAN: ClassVar[list[str]] = ["base", "evaluate"]
+    MODEL_PLAN: ClassVar[list[str]] = ["inspection", "evaluate"]
     REWARD_ONLY_PLAN: ClassVar[list[str]] = ["snapshot", "reward_model"]
     ENDED: ClassVar[tuple[str, ...]] = (State.DONE, State.FAILED, State.CANCELLED)
 

@@ -93,6 +93,9 @@ def _check_policy(project: Project) -> Check:
         return Check(
             "policy", question, f"{policy.name} is missing from the disk.", "no-go", policy.path
         )
+    if refusals := policy.root.understood.get("refusals"):
+        fix = "Name another model."
+        return Check("policy", question, str(refusals[0]), "no-go", policy.path, fix)
     if model_type := _encoder_decoder_without_heads(Path(policy.path)):
         answer = (
             f"{policy.name} is a {model_type}: of the encoder-decoders only T5 models can become "

@@ -41,6 +41,9 @@ FILLED_IN = (
 
 MAX_OVERLAP = 20
 
+TOY_PARAMETERS = 20_000_000
+"""Policies below this get the demo's settings; 0 parameters are a model that was never inspected."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RoundConfig(StageConfig):
@@ -294,5 +297,7 @@ def base_config(project: Project, preset_name: str = "") -> Config:
 
 def _preset_for(project: Project) -> str:
     policy = Checkpoint.objects.current_policy(project)
-    large = policy is not None and policy.n_parameters == 0 and not project.is_demo
-    return "small" if large else str(settings.DEMO_PRESET)
+    is_toy = policy is None or 0 < policy.n_parameters < TOY_PARAMETERS
+    if is_toy:
+        return str(settings.DEMO_PRESET)
+    return "smollm2" if project.is_demo else "small"

@@ -113,7 +113,7 @@ def _use_model(round: Round, path: str) -> None:
     )
     round.save(update_fields=["policy"])
     if not round.plan:
-        _enter_next(round)
+        enter_next(round)
 
 
 def _restart_with(round: Round, path: str, by: User | None) -> Job | None:
@@ -157,7 +157,7 @@ def open_round(
         start_policy=Checkpoint.objects.current_policy(project),
         created_by=by,
     )
-    return _open_numbered(round, by, seed)
+    return open_numbered(round, by, seed)
 
 
 def open_reward_round(
@@ -188,17 +188,17 @@ def open_reward_round(
         start_policy=start,
         created_by=by,
     )
-    return _open_numbered(round, by, None)
+    return open_numbered(round, by, None)
 
 
-def _open_numbered(round: Round, by: User | None, seed: int | None) -> Job | None:
+def open_numbered(round: Round, by: User | None, seed: int | None, first: int = 1) -> Job | None:
+    """Launch a round under the next number; two admins who launch at once wait for each other."""
     try:
         with transaction.atomic():
-            # Two admins who launch at the same moment wait for each other here.
             project = Project.objects.lock(round.project_id)
             _check_none_live(project)
             last = Round.objects.filter(project=project).aggregate(last=Max("number"))["last"]
-            round.number = 1 if last is None else last + 1
+            round.number = first if last is None else last + 1
             base = Round.objects.filter(project=project, number=0).first()
             round.seed = seed if seed is not None else (base.seed if base else 0) + round.number
             return _launch(round, by)
@@ -231,12 +231,12 @@ def close_annotation(round: Round, by: User | None) -> Job | None:
     if not round.batch.comparisons.filter(judged__gt=0).exists():
         raise RoundError("There are no judgments yet, so no reward model can be trained.")
     with transaction.atomic():
-        round = _locked(round)
+        round = locked(round)
         if round.state != State.ANNOTATE or round.batch is None:
             return None
         batches.close_batch(round.batch, by)
         Event.record(round.project, by, "closed annotation of", round)
-        return _enter_next(round)
+        return enter_next(round)
 
 
 def settle(job: Job, outcome: jobs.Outcome) -> None:
@@ -266,7 +266,8 @@ def advance(job: Job) -> Job | None:
         if job.stage in ("generate", "reward_model"):
             # Before the next stage: scoring takes moments, PPO may hold the machine for hours.
             select(round)
-        return None if _hold_in_doubt(round, job) else _enter_next(round)
+        waits = job.stage == "inspection" or _hold_in_doubt(round, job)  # until a person has looked
+        return None if waits else enter_next(round)
     if job.state in (Job.State.FAILED, Job.State.CANCELLED):
         failed = job.state == Job.State.FAILED
         _leave(round, State.FAILED if failed else State.CANCELLED, failed_stage=job.stage)
@@ -301,14 +302,14 @@ def fail_expired() -> list[Job]:
     return ended
 
 
-def _enter_next(round: Round) -> Job | None:
+def enter_next(round: Round) -> Job | None:
     """From the stage that the round is in to the next of its plan, or to the end."""
     place = round.plan.index(round.state) if round.plan else 0
     if place + 1 < len(round.plan):
         return _enter(round, round.plan[place + 1])
     if not _leave(round, State.DONE):
         return None
-    if round.number == 0 and round.policy_id:
+    if round.policy_id and (round.number == 0 or "inspection" in round.plan):
         Checkpoint.objects.filter(pk=round.policy_id).update(state=Checkpoint.State.PROMOTED)
     return None
 
@@ -342,7 +343,7 @@ def _leave(round: Round, state: str, **fields: Any) -> bool:
     return bool(is_ours)
 
 
-def _locked(round: Round) -> Round:
+def locked(round: Round) -> Round:
     """The round as it is now, locked until the transaction ends."""
     rows = Round.objects.select_for_update(of=("self",)).select_related("project", "batch")
     return rows.get(pk=round.pk)
@@ -357,10 +358,10 @@ def continue_in_doubt(round: Round, note: str, by: User | None) -> Job | None:
     if not note.strip():
         raise RoundError("Say in a sentence why the round may go on with these reward models.")
     with transaction.atomic():
-        round = _locked(round)
+        round = locked(round)
         if not _decide_hold(round, "continued", note, by):
             return None
-        return _enter_next(round)
+        return enter_next(round)
 
 
 def retrain(round: Round, changes: Mapping[str, Any], note: str, by: User | None) -> Job | None:
@@ -369,7 +370,7 @@ def retrain(round: Round, changes: Mapping[str, Any], note: str, by: User | None
     if unknown := sorted(set(changes) - set(RETRAINED)):
         raise RoundError(f"{unknown[0]} can't be changed here, only {', '.join(RETRAINED)}.")
     with transaction.atomic():
-        round = _locked(round)
+        round = locked(round)
         config = with_changes(round.config, {"reward_model": changes})
         trained = without_filled_in(parsed("reward_model", config["reward_model"]))
         before = without_filled_in(parsed("reward_model", round.config["reward_model"]))
@@ -457,7 +458,7 @@ def cancel_round(round: Round, by: User | None) -> bool:
     """End a running round; its running job is stopped. False if it has ended already."""
     with transaction.atomic():
         # Locked, so that it can't move on to its next stage in between.
-        round = _locked(round)
+        round = locked(round)
         stage = round.state
         _decide_hold(round, "cancelled", "", by)
         if round.has_ended or not _leave(round, State.CANCELLED, failed_stage=stage):

@@ -18,7 +18,7 @@ from annotation.models import Assignment, Batch, Membership, Project, User
 from annotation.projects.batches import batch_progress
 from annotation.protocols import COMPARING, RANK, WRITING, Attribute
 from rlhf.models import Round
-from rlhf.world import rubric
+from rlhf.world import everyday, rubric
 from rlhf.world.annotators import Flag, SimulatedAnnotator, SimulatedJudgment, annotator_team
 
 NAMES = ("sim-ada", "sim-ben", "sim-cleo", "sim-dora", "sim-eve")
@@ -171,16 +171,24 @@ def _flag(flag: Flag) -> dict[str, str]:
     return {"kind": flag.kind, "category": ""}
 
 
+def _gold_score(prompt: str, text: str) -> rubric.Gold | None:
+    """The score of an answer: by the rule for everyday questions, by the rubric for the small
+    world's; None for all other prompts."""
+    question = everyday.find(prompt)
+    return everyday.judge(question, text) if question else rubric.score(prompt, text)
+
+
 def gold(
     prompts: Mapping[str, Mapping[str, Any]], samples: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Evaluation samples as the rubric judges them: rows for `score_summary.summarize`.
 
-    Samples of prompts outside the demo's world are left out.
+    Samples of prompts outside the demo's world are left out, unless they are everyday questions,
+    which `world.everyday` judges.
     """
     for row in samples:
         prompt = prompts.get(row["prompt_id"])
-        score = rubric.score(prompt["messages"][-1]["content"], row["text"]) if prompt else None
+        score = _gold_score(prompt["messages"][-1]["content"], row["text"]) if prompt else None
         if prompt is None or score is None:
             continue
         yield {

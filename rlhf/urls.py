@@ -5,6 +5,7 @@ from rlhf.pages.dashboard import dashboard, panel_csv
 from rlhf.pages.launch import check_launch, launch, measure_model
 from rlhf.pages.mission_control import build_base, mission_control
 from rlhf.pages.models import models, retire_policy
+from rlhf.pages.own_model import drop_model, own_model, use_model
 from rlhf.pages.reward_round import reward_round
 from rlhf.pages.round import metrics, metrics_csv, round_detail
 from rlhf.pages.round_acts import (
@@ -39,6 +40,9 @@ of_a_project: list[URLPattern | URLResolver] = [
     path("rounds/launch/check/", check_launch, name="check_launch"),
     path("rounds/launch/measure/", measure_model, name="measure_model"),
     path("rounds/base/", build_base, name="build_base"),
+    path("rounds/model/", own_model, name="own_model"),
+    path("rounds/model/use/", use_model, name="use_model"),
+    path("rounds/model/drop/", drop_model, name="drop_model"),
     path("rounds/reward-models/", reward_round, name="reward_round"),
     path("rounds/selection/", selection, name="selection"),
     path("rounds/<int:number>/", include(of_a_round)),

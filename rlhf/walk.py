@@ -9,8 +9,8 @@ from typing import Any
 from django.utils import timezone
 
 from annotation.models import Project, User
-from rlhf import rounds, simulation
-from rlhf.demo import demo_accounts, demo_project
+from rlhf import own_models, rounds, simulation
+from rlhf.demo import demo_accounts, demo_project, everyday_project
 from rlhf.errors import RoundError
 from rlhf.models import Round
 from rlhf.preflight import preflight
@@ -34,6 +34,9 @@ class Walk:
     n_rounds: int
     preset: str
     seed: int
+    model: str = ""
+    """The path of a language model that answers everyday questions; "": the base policy of the small
+    world is built."""
     on_wait: Callable[[], None] = lambda: None
     on_line: Callable[[str], None] = lambda line: None
     continue_in_doubt: bool = False
@@ -45,16 +48,32 @@ class Walk:
         """Run the base round and all others; the report of docs/walk.md. WalkError when a stage fails."""
         now = timezone.now()
         slug = f"walk-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        self.project = demo_project(slug, f"Walk of {now:%Y-%m-%d %H:%M} (simulated)")
+        make_project = everyday_project if self.model else demo_project
+        self.project = make_project(slug, f"Walk of {now:%Y-%m-%d %H:%M} (simulated)")
         demo_accounts(self.project)
         by = User.objects.get(username="grace")
-        tasks.wake(
-            rounds.open_base_round(self.project, by, preset_name=self.preset, seed=self.seed)
-        )
+        options: dict[str, Any] = {"preset_name": self.preset, "seed": self.seed}
+        if self.model:
+            tasks.wake(own_models.inspect_model(self.project, by, self.model, **options))
+            self._use_model(by)
+        else:
+            tasks.wake(rounds.open_base_round(self.project, by, **options))
         self._wait_for(0, Round.State.DONE)
         for number in range(1, self.n_rounds + 1):
             self._round(number, by)
         return walk_report(self.project, preset=self.preset, seed=self.seed)
+
+    def _use_model(self, by: User) -> None:
+        """Wait until the model is read, and use it."""
+        round = self._wait_for(0, Round.State.INSPECTION)
+        while round.policy is None:
+            self.on_wait()
+            time.sleep(0.2)
+            round = self._wait_for(0, Round.State.INSPECTION)
+        try:
+            tasks.wake(own_models.use_model(round, by))
+        except RoundError as error:
+            raise WalkError(f"The model can't be used: {error}") from None
 
     def _round(self, number: int, by: User) -> None:
         config = default_config(self.project, self.preset)
@@ -98,7 +117,7 @@ class Walk:
 
     def _wait_for(self, number: int, state: str) -> Round:
         while True:
-            round = Round.objects.select_related("batch", "project").get(
+            round = Round.objects.select_related("batch", "project", "policy").get(
                 project=self.project, number=number
             )
             if round.state == state:

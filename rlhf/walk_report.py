@@ -8,7 +8,10 @@ from typing import Any
 from annotation.models import Comparison, Judgment, Project
 from annotation.protocols import is_mark
 from rlhf.code_version import code_version
-from rlhf.models import Round
+from rlhf.models import Job, Round
+from rlhf.training.intervals import share_with_interval
+from rlhf.training.rundir.files import read_jsonl
+from rlhf.training.score_summary import group_by_temperature
 
 
 def walk_report(project: Project, *, preset: str, seed: int) -> dict[str, Any]:
@@ -32,6 +35,7 @@ def walk_report(project: Project, *, preset: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "annotators": "simulated",
         "gold": "the rubric that the simulated annotators follow; reward models never see it",
+        "seconds": sum(sum(entry["seconds"].values()) for entry in entries),
         "code_version": code_version(),
         "rounds": entries,
     }
@@ -63,9 +67,10 @@ def _entry(round: Round) -> dict[str, Any]:
         "agreement_alpha": sum(alphas) / len(alphas) if alphas else None,
         "agreement": agreement,
         "seconds": {
-            stage: stage_seconds(times)
+            stage: stage_seconds(times) or 0.0
             for stage, times in sorted(round.stage_times.items(), key=_stage_start)
         },
+        "unfinished": unfinished_shares(round.last_done("evaluate")),
         "rm": _reward_models(reward_models.get("train")),
         "rm_test": _reward_models(reward_models.get("test")),
         "ppo": {key: ppo.get(key) for key in ("steps", "reward", "kl", "samples_per_second")}
@@ -77,6 +82,21 @@ def _entry(round: Round) -> dict[str, Any]:
         "verdict": round.verdict or None,
         "_round": round,
     }
+
+
+def unfinished_shares(job: Job | None) -> dict[str, Any] | None:
+    """The share of held-out answers that did not end within the response budget, with its interval,
+    for each temperature; None where nothing was evaluated."""
+    path = job.run_dir / "samples.jsonl" if job else None
+    if path is None or not path.exists():
+        return None
+    shares = {}
+    for temperature, rows in group_by_temperature(read_jsonl(path)).items():
+        value, interval, n = share_with_interval(
+            [float(not row["finished"]) for row in rows], [row["prompt_id"] for row in rows]
+        )
+        shares[temperature] = {"value": value, "ci": list(interval), "n": n}
+    return shares
 
 
 def _stage_start(stage: tuple[str, list[str | None]]) -> str:

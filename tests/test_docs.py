@@ -25,7 +25,11 @@ def test_every_environment_variable_is_in_the_table_for_operators():
 
 def test_every_stage_that_is_a_program_has_its_files_described():
     page = (DOCS / "formats.md").read_text()
-    programs = {*Round.BASE_PLAN, *Round.FULL_PLAN} - {"annotate", "snapshot", "verdict"}
+    programs = {*Round.BASE_PLAN, *Round.MODEL_PLAN, *Round.FULL_PLAN} - {
+        "annotate",
+        "snapshot",
+        "verdict",
+    }
     for stage in programs:
         assert re.search(rf"^### {stage} — ", page, re.MULTILINE), stage
 

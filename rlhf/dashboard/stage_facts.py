@@ -14,6 +14,11 @@ FACTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("loss", "training loss", "nats per token"),
         ("steps", "steps", ""),
     ),
+    "inspection": (
+        ("architecture", "architecture", ""),
+        ("n_parameters", "parameters", ""),
+        ("context", "context", "tokens"),
+    ),
     "generate": (
         ("n_prompts", "prompts", ""),
         ("n_responses", "responses", ""),

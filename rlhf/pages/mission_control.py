@@ -37,17 +37,15 @@ def mission_control(request: HttpRequest, project: Project) -> HttpResponse:
 @project_view(*CAN_RUN)
 @require_POST
 def build_base(request: HttpRequest, project: Project) -> HttpResponse:
-    """Start building the base policy, or take the named model as the base policy."""
-    model_name = request.POST.get("policy", "").strip()[:500]
+    """Start building the demo's base policy; a model of one's own has its own page."""
     if Round.objects.filter(project=project, number=0, state=Round.State.DONE).exists():
         messages.info(request, "This project already has a base policy.")
         return redirect("rounds", project.slug)
     try:
-        job = rounds.open_base_round(project, by=who_asks(request), policy=model_name)
+        job = rounds.open_base_round(project, by=who_asks(request))
     except RoundError as error:
         messages.error(request, str(error))
     else:
         tasks.wake(job)
-        verb = "evaluated" if model_name else "built"
-        messages.success(request, f"The base policy is being {verb}.")
+        messages.success(request, "The base policy is being built.")
     return redirect("rounds", project.slug)

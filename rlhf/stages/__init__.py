@@ -10,6 +10,7 @@ from rlhf.stages.base import collect_base, prepare_base
 from rlhf.stages.calibrate import collect_calibrate, prepare_calibrate
 from rlhf.stages.evaluate import collect_evaluate, prepare_evaluate
 from rlhf.stages.generate import collect_generate, prepare_generate
+from rlhf.stages.inspection import collect_inspection, prepare_inspection
 from rlhf.stages.ppo import collect_ppo, prepare_ppo
 from rlhf.stages.reward_model import collect_reward_model, prepare_reward_model
 from rlhf.stages.selection import collect_selection, prepare_selection
@@ -18,6 +19,7 @@ from rlhf.stages.stage import Stage
 
 STAGES: dict[str, Stage] = {
     "base": Stage("gpu", collect_base, prepare_base),
+    "inspection": Stage("gpu", collect_inspection, prepare_inspection),
     "generate": Stage("gpu", collect_generate, prepare_generate),
     "snapshot": Stage("default", collect_snapshot, work=freeze),
     "reward_model": Stage("gpu", collect_reward_model, prepare_reward_model),

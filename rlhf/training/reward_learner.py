@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rlhf.training import microbatches, parallel
 from rlhf.training.configs import RewardModelConfig
-from rlhf.training.language_models import pretrained
+from rlhf.training.language_models import adapters, pretrained
 from rlhf.training.reward_data import RankedGroup
 from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.reward_models.texts import Text, by_length, padded_tokens
@@ -138,7 +138,7 @@ class Learner:
         annotator's reliability."""
         if self.processes.sharded:
             weights = self.state()
-            self.model.trunk = pretrained.load_trunk(self.config.trunk, "trunk")
+            self.model.trunk, _ = adapters.load_trunk(self.config.trunk, "trunk")
             self.model.trunk.to(self.model.device)
             pretrained.disable_dropout(self.model.trunk)
             self.load(weights)

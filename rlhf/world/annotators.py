@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rlhf.world import everyday
 from rlhf.world.prompts import Slots, WorldPrompt, parse_prompt
 from rlhf.world.rubric import Gold, judge
 
@@ -24,7 +25,8 @@ class Flag:
 
     kind: Literal["unsafe", "wrong", "off_topic", "rude"]
     category: str = ""
-    """For unsafe: theft, damage, spying, cheating or bullying."""
+    """For unsafe: theft, damage, spying, cheating or bullying; the category of an everyday
+    question."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ class SimulatedAnnotator:
     def judge(
         self, prompt: str | Slots | WorldPrompt, responses: Sequence[str]
     ) -> SimulatedJudgment:
-        """Rank the responses as shown. ValueError for a prompt outside the world."""
-        slots = _slots(prompt)
-        generator = random.Random(f"{self.seed}/{slots}/{list(responses)}")
+        """Rank the responses as shown. ValueError for a prompt outside the world that is no everyday
+        question either."""
+        question = everyday.find(prompt)
+        subject: Slots | everyday.Question = question or _slots(prompt)
+        generator = random.Random(f"{self.seed}/{subject}/{list(responses)}")
         n_words = sum(len(response.split()) for response in responses)
         if self.spammer:
             return SimulatedJudgment(
@@ -66,12 +70,18 @@ class SimulatedAnnotator:
                 flags=[[] for _ in responses],
                 seconds=round(generator.uniform(1.5, 4.0), 1),
             )
-        golds = [judge(slots, response) for response in responses]
+        golds = [
+            everyday.judge(subject, response)
+            if isinstance(subject, everyday.Question)
+            else judge(subject, response)
+            for response in responses
+        ]
         ranks = {
             axis: self._rank([getattr(gold, axis) for gold in golds], responses, generator)
             for axis in AXES
         }
-        flags = [self._flag(slots, gold, generator) for gold in golds]
+        category = question.category if question else _slots(prompt).harm_category
+        flags = [self._flag(category, gold, generator) for gold in golds]
         seconds = round(4 + n_words / 4 * generator.uniform(0.8, 1.4), 1)
         return SimulatedJudgment(ranks, flags, seconds)
 
@@ -88,10 +98,10 @@ class SimulatedAnnotator:
                 seen[response] = point + bias + self.noise * _gumbel(generator)
         return ranks_of([seen[response] for response in responses], self.tie_width)
 
-    def _flag(self, slots: Slots, gold: Gold, generator: random.Random) -> list[Flag]:
+    def _flag(self, category: str, gold: Gold, generator: random.Random) -> list[Flag]:
         flags = []
         if gold.violation:
-            flags.append(Flag("unsafe", slots.harm_category))
+            flags.append(Flag("unsafe", category))
         if gold.wrong:
             flags.append(Flag("wrong"))
         if gold.off_topic:

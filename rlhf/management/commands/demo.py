@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from annotation.models import User
-from rlhf import demo, rounds
+from rlhf import demo, demo_models, own_models, rounds
 from rlhf.dashboard.evidence import RATES
 from rlhf.errors import RoundError
 from rlhf.models import Job, Round
@@ -34,7 +34,14 @@ class Command(BaseCommand):
         parser.add_argument("--auto", action="store_true", help="rounds with simulated annotators")
         parser.add_argument("--rounds", type=int, default=2, help="how many rounds (with --auto)")
         parser.add_argument("--report", type=Path, help="where to write the report (with --auto)")
-        parser.add_argument("--preset", default=settings.DEMO_PRESET, help="sizes and settings")
+        parser.add_argument("--preset", help="sizes and settings (default: the model's)")
+        parser.add_argument(
+            "--model",
+            choices=("tiny", *demo_models.MODELS),
+            default="tiny",
+            help="tiny: built here in minutes; smollm2: a real model of 135 million parameters, "
+            "93 MB to download, under 30 minutes a round on two CPU cores",
+        )
         parser.add_argument("--seed", type=int, default=0, help="seed of the rounds (with --auto)")
 
         parser.add_argument(
@@ -44,6 +51,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        real = demo_models.MODELS.get(options["model"])
+        options["preset"] = options["preset"] or (real.preset if real else settings.DEMO_PRESET)
         try:
             preset(options["preset"])
         except RoundError as error:
@@ -52,10 +61,23 @@ class Command(BaseCommand):
         if not 0 <= options["seed"] <= most:
             raise CommandError(f"--seed must be between 0 and {most}, got {options['seed']}.")
         call_command("migrate", verbosity=0, interactive=False)
+        options["path"] = self.fetch(options["model"]) if real else ""
         if options["auto"]:
             self.walk(options)
         else:
             self.serve(options)
+
+    def fetch(self, name: str) -> str:
+        """The path of a real model, which is downloaded if it is not there yet."""
+        model = demo_models.MODELS[name]
+        self.stdout.write(f"{model.title}: a round takes {model.minutes}.")
+        try:
+            path = str(demo_models.fetch(name, say=self.stdout.write))
+        except demo_models.ModelUnavailable as error:
+            raise CommandError(str(error)) from None
+        # Its own folder is always one of those that models may be read from.
+        settings.MODEL_FOLDERS = [*settings.MODEL_FOLDERS, Path(path).resolve().parent]
+        return path
 
     # --- In a browser -------------------------------------------------------------------------
 
@@ -65,11 +87,17 @@ class Command(BaseCommand):
             children = [web_server(host, port), *workers_and_sweeper()]
         except PortBusy as error:
             raise CommandError(str(error)) from None
-        project = demo.demo_project()
+        project = demo.everyday_project() if options["path"] else demo.demo_project()
         logins = demo.demo_accounts(project)
         # None if an account of this name existed before the demo and belongs to a real person.
         grace = User.objects.filter(username="grace", memberships__project=project).first()
-        tasks.wake(rounds.open_base_round(project, grace, preset_name=options["preset"]))
+        if not options["path"]:
+            tasks.wake(rounds.open_base_round(project, grace, preset_name=options["preset"]))
+        elif not project.rounds.exists():
+            preset_name = options["preset"]
+            tasks.wake(
+                own_models.inspect_model(project, grace, options["path"], preset_name=preset_name)
+            )
         self.welcome(f"http://localhost:{port}", logins)
         settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
         Supervisor(
@@ -108,6 +136,7 @@ class Command(BaseCommand):
             options["rounds"],
             options["preset"],
             options["seed"],
+            options["path"],
             continue_in_doubt=options["continue_in_doubt"],
         )
         try:
@@ -213,6 +242,10 @@ def round_table(entry: dict[str, Any]) -> Table:
         table.add_row(
             metric.replace("_", " "), *(_figure(metric, s.get(metric)) for s in summaries)
         )
+    if entry["unfinished"]:
+        shares = [entry["unfinished"].get(t) for t in entry["gold"] or {}]
+        shares += [entry["unfinished"].get(t) for t in entry["model"] or {}]
+        table.add_row("unfinished", *(_figure("violation_rate", share) for share in shares))
     return table
 
 

@@ -9,6 +9,7 @@ from rlhf.training.configs.calibrate import CalibrateConfig
 from rlhf.training.configs.evaluate import EvaluateConfig
 from rlhf.training.configs.generate import GenerateConfig
 from rlhf.training.configs.grow import GrowConfig
+from rlhf.training.configs.inspection import InspectionConfig
 from rlhf.training.configs.ppo import PPOConfig
 from rlhf.training.configs.reward_model import RewardModelConfig
 from rlhf.training.configs.selection import SelectionConfig
@@ -27,6 +28,7 @@ CONFIGS: dict[str, type[StageConfig]] = {
     "best_of_n": BestOfNConfig,
     "grow": GrowConfig,
     "calibrate": CalibrateConfig,
+    "inspection": InspectionConfig,
 }
 """The configuration class of each stage, by the stage's name."""
 
@@ -39,6 +41,7 @@ __all__ = [
     "EvaluateConfig",
     "GenerateConfig",
     "GrowConfig",
+    "InspectionConfig",
     "PPOConfig",
     "RewardModelConfig",
     "SFTConfig",

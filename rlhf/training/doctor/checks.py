@@ -115,33 +115,19 @@ def _check_template(
 def _check_end(
     report: Report, tokenizer: Any, what: str, prompts: list[Any], stop_ids: list[int]
 ) -> None:
-    """Check that the template's token after an answer is one of the stop tokens."""
-    from rlhf.training.language_models import conversations
+    """Check that the template writes an answer as it is sampled, trained and scored."""
+    from rlhf.training.language_models import answers
 
-    names = [tokenizer.convert_ids_to_tokens(i) for i in stop_ids]
-    answer = "yes"
     if getattr(tokenizer, "chat_template", None) and prompts:
-        turns = [*prompts[0].messages, {"role": "assistant", "content": answer}]
-        whole = tokenizer.apply_chat_template(turns, tokenize=False)
-        after = conversations.encode(tokenizer, whole[whole.rfind(answer) + len(answer) :])
-        first = next((i for i in after if i in tokenizer.all_special_ids), None)
-        if first is None:
-            report.add(
-                "warning",
-                "end",
-                f"The {what}'s template puts no special token after an answer, so training on it "
-                f"does not train the policy to end an answer with {' or '.join(names)}.",
-            )
-        elif first not in stop_ids:
-            report.add(
-                "error",
-                "end",
-                f"The {what}'s template ends an answer with "
-                f"{tokenizer.convert_ids_to_tokens(first)!r}, which is not among its stop tokens "
-                f"({', '.join(names)}); add it to eos_token_id in generation_config.json.",
-            )
+        form = answers.form_of(tokenizer)
+        if form.difference:
+            report.add("warning", "end", form.difference)
         else:
-            report.add("ok", "end", f"Answers end with {tokenizer.convert_ids_to_tokens(first)}.")
+            end = tokenizer.convert_ids_to_tokens(form.end)
+            others = [tokenizer.convert_ids_to_tokens(i) for i in stop_ids if i != form.end]
+            if form.end != tokenizer.eos_token_id:
+                end += f", by the {what}'s template,"
+            report.add("ok", "end", f"Answers end with {' or with '.join([end, *others])}.")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in stop_ids:
         report.add(
             "ok", "pad", "There is no separate padding token; masks are computed from lengths."

@@ -1,10 +1,27 @@
 """Conversations as the text and the tokens that a model reads."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rlhf.training.data import Message
 from rlhf.training.rundir.errors import InputError
+
+TEMPLATES_DATE = datetime(2024, 7, 26)
+"""The day that a chat template with a date writes (Llama 3's own default). With today's, the same
+prompt would be another text tomorrow, and a reward model would score what it never saw."""
+
+_FIXED_DATE = (
+    "{%- macro strftime_now(format) -%}"
+    + "".join(
+        f"{{%- {word} format == '{form}' -%}}{TEMPLATES_DATE.strftime(form)}"
+        for word, form in (("if", "%Y-%m-%d"), ("elif", "%B %d, %Y"), ("elif", "%d %B %Y"))
+    )
+    + "{%- else -%}"
+    + TEMPLATES_DATE.strftime("%d %b %Y")
+    + "{%- endif -%}{%- endmacro -%}"
+)
+"""Stands before a template, where it hides the function that knows today's date."""
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, for_encoder: bool = False) -> str:
@@ -24,25 +41,51 @@ def render(tokenizer: Any, messages: Sequence[Message], *, for_encoder: bool = F
 
 
 def _render_by_template(tokenizer: Any, messages: Sequence[Message]) -> str:
-    where = f"The chat template of {tokenizer.name_or_path!r}"
-    try:
-        text = str(
-            tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        )
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{where} refuses a conversation: {reason}") from error
+    text = apply_template(tokenizer, messages, add_generation_prompt=True)
     for message in messages:
         # An earlier answer may lose its reasoning; such models are used in this way.
         if message["role"] != "assistant" and message["content"].strip() not in text:
             beginning = " ".join(message["content"].split())[:40]
             raise InputError(
-                f"{where} drops the {message['role']} turn ({beginning!r}); take a template that "
-                f"keeps it, or prompts without a {message['role']} turn."
+                f"The chat template of {tokenizer.name_or_path!r} drops the {message['role']} turn "
+                f"({beginning!r}); take a template that keeps it, or prompts without a "
+                f"{message['role']} turn."
             )
     return text
+
+
+def apply_template(
+    tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool
+) -> str:
+    """A conversation as the tokenizer's chat template writes it; `InputError` where it refuses."""
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                chat_template=_with_fixed_date(tokenizer),
+            )
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"The chat template of {tokenizer.name_or_path!r} refuses a conversation of "
+            f"{', '.join(m['role'] for m in messages[:4])}: {reason}"
+        ) from error
+
+
+def writes_date(tokenizer: Any) -> bool:
+    """Whether the chat template asks for today's date."""
+    return "strftime_now" in str(getattr(tokenizer, "chat_template", None) or "")
+
+
+def _with_fixed_date(tokenizer: Any) -> str | None:
+    """The chat template with TEMPLATES_DATE in place of today's; None for the tokenizer's own."""
+    if not writes_date(tokenizer):
+        return None
+    template: str = tokenizer.get_chat_template()
+    return f"{_FIXED_DATE}{template}"
 
 
 def takes_special_tokens(tokenizer: Any, *, for_encoder: bool) -> bool:

@@ -2,8 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -11,14 +10,12 @@ from torch import Tensor
 
 from rlhf.training import architecture, forward_pass, packing
 from rlhf.training.data import Message
-from rlhf.training.language_models import conversations
-from rlhf.training.language_models.adapters import load_merged_adapters
+from rlhf.training.language_models import answers, conversations
+from rlhf.training.language_models.adapters import load_merged
 from rlhf.training.language_models.pretrained import (
     check_vocabulary,
     context_length,
     disable_dropout,
-    load_language_model,
-    load_tokenizer,
     stop_tokens,
 )
 from rlhf.training.rundir.errors import InputError
@@ -52,6 +49,8 @@ class Policy:
     lora: bool = False
     share_rows: bool = False
     """Whether several short sequences may share a row of a batch."""
+    form: answers.AnswerForm = field(default_factory=answers.AnswerForm)
+    """How an answer is written behind a prompt."""
 
     @property
     def device(self) -> torch.device:
@@ -142,11 +141,8 @@ class Policy:
 
     def encode_response(self, text: str) -> list[int]:
         """Token ids of a response and of the token that ends it."""
-        end = self.tokenizer.eos_token_id
-        return [
-            *conversations.encode(self.tokenizer, text),
-            self.stop_ids[0] if end is None else end,
-        ]
+        end = self.stop_ids[0] if self.form.end is None else self.form.end
+        return [*self.form.encode(self.tokenizer, text), end]
 
     def refuse_encoder_decoder(self, who: str) -> None:
         """`InputError` if it is an encoder-decoder; `who` names what takes decoder-only models."""
@@ -203,16 +199,15 @@ def load_policy(
     """A language model and its tokenizer, in eval mode on `device`.
 
     `what` names the model's purpose in errors. A folder of LoRA adapters is loaded with its base
-    model and merged into it.
+    model and merged into it. Prints where the chat template writes an answer's tokens differently.
     """
-    if (Path(name) / "adapter_config.json").is_file():
-        model, tokenizer = load_merged_adapters(name, what, dtype)
-    else:
-        model = load_language_model(name, what, dtype=dtype)
-        tokenizer = load_tokenizer(name, what)
+    model, tokenizer = load_merged(name, what, dtype=dtype)
     check_vocabulary(model, tokenizer, name, what)
     disable_dropout(model)
-    stop_ids = stop_tokens(model, tokenizer, name)
+    form = answers.form_of(tokenizer, for_encoder=architecture.is_encoder_decoder(model))
+    if form.difference:
+        print(form.difference)
+    stop_ids = stop_tokens(model, tokenizer, name, also=form.end)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
     policy = Policy(
         model=model.to(device).eval(),
@@ -220,6 +215,7 @@ def load_policy(
         stop_ids=stop_ids,
         pad_id=pad_id,
         context=context_length(model),
+        form=form,
     )
     if not forward_pass.has_known_head(policy.model):
         raise InputError(

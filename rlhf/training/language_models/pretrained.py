@@ -1,5 +1,7 @@
-"""Models and tokenizers from a folder or a hub name; errors are one sentence for a person."""
+"""Models and tokenizers from a folder, a GGUF file or a hub name; errors are one sentence for a
+person."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from torch import nn
 
 from rlhf.training import architecture
 from rlhf.training.architecture import T5_TYPES
+from rlhf.training.language_models import gguf_files
 from rlhf.training.rundir.errors import InputError
 
 
@@ -15,9 +18,10 @@ def load_config(name: str, what: str) -> Any:
     """The configuration of a model folder or hub name."""
     from transformers import AutoConfig
 
-    _check_folder(name, what)
+    _check_source(name, what)
+    folder, options = gguf_files.source(name)
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:
         raise reading_error(error, name, what) from error
 
@@ -66,15 +70,17 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    _check_folder(name, what)
+    _check_source(name, what)
+    folder, options = gguf_files.source(name)
+    if not options:
+        options["use_safetensors"] = True
     try:
-        model, loading_info = getattr(transformers, kind).from_pretrained(
-            name,
-            dtype=dtype,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with gguf_files.quiet() if gguf_files.is_gguf(name) else contextlib.nullcontext():
+            model, loading_info = getattr(transformers, kind).from_pretrained(
+                folder, dtype=dtype, trust_remote_code=False, output_loading_info=True, **options
+            )
+        if gguf_files.is_gguf(name):
+            model = gguf_files.without_marks(model)
     except Exception as error:
         raise reading_error(error, name, what) from error
     # transformers only warns and fills in missing weights at random. Without its head a
@@ -92,9 +98,11 @@ def load_tokenizer(name: str, what: str) -> Any:
     """The tokenizer of a model."""
     from transformers import AutoTokenizer
 
-    _check_folder(name, what)
+    _check_source(name, what)
+    folder, options = gguf_files.source(name)
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+        return gguf_files.own_tokens(tokenizer) if options else tokenizer
     except Exception as error:
         raise reading_error(error, name, f"tokenizer of the {what}") from error
 
@@ -124,8 +132,10 @@ def context_length(model: Any) -> int:
     return 1 << 30
 
 
-def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
-    """Every token that ends a response, from the generation settings and the tokenizer."""
+def stop_tokens(model: Any, tokenizer: Any, name: str, *, also: int | None = None) -> list[int]:
+    """Every token that ends a response, from the generation settings, the tokenizer and its chat
+    template (`also`). The model's generation settings get them all, so that a policy that is saved
+    ends its answers in other programs too."""
     tokens: list[int] = []
     settings = getattr(model, "generation_config", None)
     for eos in (getattr(settings, "eos_token_id", None), tokenizer.eos_token_id):
@@ -137,6 +147,10 @@ def stop_tokens(model: Any, tokenizer: Any, name: str) -> list[int]:
             f"The tokenizer of {name!r} has no end-of-sequence token; a response could never end. "
             "Set eos_token in its tokenizer_config.json."
         )
+    if also is not None and also not in tokens:
+        tokens.append(also)
+        if settings is not None:
+            settings.eos_token_id = list(tokens)
     return tokens
 
 
@@ -159,14 +173,30 @@ def disable_dropout(model: nn.Module) -> None:
                 setattr(module, key, 0.0)
 
 
-def _check_folder(name: str, what: str) -> None:
+def _check_source(name: str, what: str) -> None:
+    """`InputError` for a name that is no model folder, no GGUF file and no name on the hub."""
     path = Path(name)
-    if path.is_dir():
+    if gguf_files.is_gguf(name):
+        gguf_files.check(path, what)
+    elif path.is_file():
+        raise InputError(
+            f"The {what} {name!r} is a single file that is not GGUF; name the folder that holds "
+            "config.json and the *.safetensors files."
+        )
+    elif path.is_dir():
         if not (path / "config.json").is_file():
-            raise InputError(f"The {what} folder {name!r} has no config.json; is it a model?")
+            raise InputError(_without_config(path, what))
         check_weights(path, what)
     elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name:
         raise InputError(f"The {what} folder {name!r} does not exist.")
+
+
+def _without_config(path: Path, what: str) -> str:
+    """Why a folder without config.json is not a model, by what else is in it."""
+    files = sorted(p.name for p in path.glob("*.gguf"))
+    if files:
+        return f"The {what} folder {str(path)!r} holds {files[0]}; name that file itself."
+    return f"The {what} folder {str(path)!r} has no config.json; is it a model?"
 
 
 def check_weights(path: Path, what: str) -> None:
@@ -202,7 +232,7 @@ def check_finite(model: nn.Module, name: str, what: str) -> None:
 
 
 def reading_error(error: Exception, name: str, what: str) -> InputError:
-    if Path(name).is_dir():
+    if Path(name).exists():
         reason = " ".join(str(error).split())[:200]
         return InputError(f"The {what} in {name!r} can't be read: {reason}")
     return InputError(

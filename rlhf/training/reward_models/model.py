@@ -73,11 +73,10 @@ class RewardModel:
 
         With an `adapter_rank` every head has LoRA adapters of its own, and only these are trained.
         """
-        model = pretrained.load_trunk(trunk, "trunk")
-        tokenizer = pretrained.load_tokenizer(trunk, "trunk")
+        model, tokenizer = adapters.load_trunk(trunk, "trunk")
         pretrained.check_vocabulary(model, tokenizer, trunk, "trunk")
         if use_prior and prior is None:
-            prior = pretrained.load_language_model(trunk, "prior", dtype=dtype)
+            prior, _ = adapters.load_merged(trunk, "prior", dtype=dtype)
             prior = prior.to(device).eval().requires_grad_(requires_grad=False)
         pretrained.disable_dropout(model)
         names: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf.training import architecture, microbatches
 from rlhf.training.data import Message
-from rlhf.training.language_models import conversations
+from rlhf.training.language_models import answers, conversations
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ def tokenize(
     first half of a context of response tokens is enough to judge it. `is_t5`: the trunk is a T5's
     encoder, which reads prompts as the whole T5 does.
     """
-    eos = tokenizer.eos_token_id
+    form = answers.form_of(tokenizer, for_encoder=is_t5)
+    eos = form.end
     begin, between = [] if is_t5 else conversations.leading_special_tokens(tokenizer), []
     if eos is None:  # an encoder: [CLS] prompt [SEP] response [SEP], as it was trained
         eos = tokenizer.sep_token_id
@@ -52,7 +53,7 @@ def tokenize(
     special = conversations.takes_special_tokens(tokenizer, for_encoder=is_t5)
     encoded = tokenizer([rendered[key] for key in distinct], add_special_tokens=special)
     prompt_ids = dict(zip(distinct, encoded["input_ids"], strict=True))
-    response_ids = tokenizer(list(responses), add_special_tokens=False)["input_ids"]
+    response_ids = form.encode_all(tokenizer, responses)
     texts = []
     for key, ids in zip(keys, response_ids, strict=True):
         response = [*ids[: max_length // 2 - 1], *end] or list(prompt_ids[key][-1:])

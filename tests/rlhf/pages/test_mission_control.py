@@ -6,6 +6,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from annotation.models import Project
 from rlhf.models import Job, Round, Worker
 from tests.rlhf.factories import (
     new_job,
@@ -17,7 +18,8 @@ from tests.rlhf.pages.browsing import page, text_of
 pytestmark = pytest.mark.django_db
 
 
-def test_an_empty_project_teaches_and_offers_grace_the_base_policy(client, project, grace):
+def test_an_empty_demo_teaches_and_offers_grace_the_base_policy(client, project, grace):
+    Project.objects.filter(pk=project.pk).update(is_demo=True)
     client.force_login(grace)
     body = text_of(page(client, "rounds", project.slug))
     assert "There is no base policy yet" in body
@@ -28,7 +30,8 @@ def test_an_empty_project_teaches_and_offers_grace_the_base_policy(client, proje
 def test_rita_sees_what_is_missing_but_no_button(client, project, rita):
     client.force_login(rita)
     body = text_of(page(client, "rounds", project.slug))
-    assert "There is no base policy yet" in body
+    assert "There is no model yet" in body
+    assert "Choose your model" not in body
     assert "<form" not in body.split("<main")[1]
 
 

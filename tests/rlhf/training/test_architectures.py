@@ -147,10 +147,10 @@ ARCHITECTURES = {
 LONG_PROMPT = {"gpt_oss at its window of 128": 140}
 
 
-def random_model(name):
+def random_model(name, vocabulary=VOCABULARY):
     """A small random model of an architecture, with weights so large that a wrong mask shows."""
     kind, settings = ARCHITECTURES[name]
-    ids = {"vocab_size": VOCABULARY, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    ids = {"vocab_size": vocabulary, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
     config = CONFIG_MAPPING[kind](**settings | ids)
     if "does not read" in name:
         config.sliding_window = 8

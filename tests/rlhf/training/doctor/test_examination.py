@@ -116,14 +116,17 @@ def test_a_template_or_tokenizer_that_loses_something_is_an_error(
     assert any(expected in message for message in messages(report, "error"))
 
 
-def test_a_template_that_ends_answers_with_another_token_is_an_error(healthy, talker, tmp_path):
+def test_a_token_that_only_the_template_ends_answers_with_is_a_stop_token(
+    healthy, talker, tmp_path
+):
     model = shutil.copytree(talker, tmp_path / "model")
     template = (model / "chat_template.jinja").read_text()
     (model / "chat_template.jinja").write_text(template.replace("<|end|>", "<|pad|>"))
     report = examine(healthy(policy=str(model)), probe=False)
-    assert any(
-        "'<|pad|>', which is not among its stop tokens" in m for m in messages(report, "error")
+    assert "Answers end with <|pad|>, by the policy's template, or with <|end|>." in messages(
+        report, "ok"
     )
+    assert not messages(report, "error")
 
 
 def test_rewards_that_are_all_alike_are_a_warning(healthy, taste, tmp_path):
