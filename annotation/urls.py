@@ -11,10 +11,12 @@ from annotation.pages import (
     home,
     invitations,
     judge,
+    mixture,
     projects,
     quality,
     review,
     sessions,
+    sources,
 )
 
 urlpatterns = [
@@ -43,6 +45,22 @@ urlpatterns = [
         filters.filter_label,
         name="filter_label",
     ),
+    path("projects/<slug:slug>/sources/", sources.sources, name="sources"),
+    path("projects/<slug:slug>/sources/<int:pk>/", sources.source, name="source"),
+    path("projects/<slug:slug>/sources/<int:pk>/sign/", sources.source_sign, name="source_sign"),
+    path(
+        "projects/<slug:slug>/sources/<int:pk>/withdraw/",
+        sources.source_withdraw,
+        name="source_withdraw",
+    ),
+    path(
+        "projects/<slug:slug>/sources/<int:pk>/documents/<str:step>/",
+        sources.source_document,
+        name="source_document",
+    ),
+    path("projects/<slug:slug>/mixture/", mixture.data_mixture, name="mixture"),
+    path("projects/<slug:slug>/advisor/", mixture.advisor, name="advisor"),
+    path("projects/<slug:slug>/advisor/batch/", mixture.advisor_batch, name="advisor_batch"),
     path("projects/<slug:slug>/batches/new/", batches.batch_new, name="batch_new"),
     path(
         "projects/<slug:slug>/batches/<int:pk>/close/",

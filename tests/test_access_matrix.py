@@ -51,6 +51,13 @@ PAGES = {
     "prompt_import": ("get", CAN_RUN),
     "snapshots": ("get", CAN_READ_DATA),
     "source_sign_off": ("post", CAN_RUN),
+    "sources": ("get", CAN_READ_DATA),
+    "source": ("get", CAN_READ_DATA),
+    "source_sign": ("post", CAN_RUN),
+    "source_withdraw": ("post", CAN_RUN),
+    "mixture": ("get", CAN_READ_DATA),
+    "advisor": ("get", CAN_READ_DATA),
+    "advisor_batch": ("post", CAN_RUN),
     "filters": ("get", CAN_READ_DATA),
     "filters_run": ("post", CAN_RUN),
     "filter": ("get", CAN_READ_DATA),
@@ -137,6 +144,8 @@ OWN_PAGES |= {"api:assignment_batch", "api:assignment_scores"}
 OWN_PAGES |= {"api:batch", "api:batch_comparisons", "api:batch_open", "api:batch_close"}
 # tests/annotation/pages/test_filter_pages.py says who labels which texts.
 OWN_PAGES |= {"filter_label"}
+# tests/annotation/pages/test_source_pages.py says who reads which documents.
+OWN_PAGES |= {"source_document"}
 # One person's own dialogue: tests/annotation/pages/test_dialogue_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"dialogue", "dialogue_state", "dialogue_stream"}
 OUTSIDE = ("account_", "admin:", "api:schema")

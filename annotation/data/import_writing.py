@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
+from annotation.data.clusters import Clusters
 from annotation.data.import_formats.report import ComparisonItem, ImportReport, PromptItem
 from annotation.lib.pseudonyms import keyed_hash
 from annotation.models import (
@@ -382,24 +383,24 @@ def write_prompts(
     project: Project, source: Source, items: Iterable[PromptItem], split: str
 ) -> dict[str, int]:
     """Create new prompts in bulk; their ids by hash."""
-    prompts = Prompt.objects.bulk_create(
-        [
-            Prompt(
-                project=project,
-                source=source,
-                messages=item.messages,
-                sha256=item.sha256,  # bulk_create skips save(), which would set it
-                category=item.category,
-                risk=item.risk,
-                split=item.split or (Prompt.split_for(item.sha256) if split == "auto" else split),
-                external_id=item.external_id,
-                skill=item.skill,
-                priority=item.priority,
-            )
-            for item in items
-        ],
-        batch_size=CHUNK,
-    )
+    prompts = [
+        Prompt(
+            project=project,
+            source=source,
+            messages=item.messages,
+            sha256=item.sha256,  # bulk_create skips save(), which would set it
+            category=item.category,
+            risk=item.risk,
+            split=item.split or (Prompt.split_for(item.sha256) if split == "auto" else split),
+            external_id=item.external_id,
+            skill=item.skill,
+            priority=item.priority,
+        )
+        for item in items
+    ]
+    clusters = Clusters(project, prompts)
+    Prompt.objects.bulk_create(prompts, batch_size=CHUNK)
+    clusters.store()
     return {prompt.sha256: prompt.pk for prompt in prompts}
 
 

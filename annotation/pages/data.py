@@ -21,7 +21,7 @@ from annotation.data.freezing import freeze, latest_freezing
 from annotation.data.import_formats.read_file import read_comparisons, read_prompts
 from annotation.data.import_formats.report import ImportReport
 from annotation.data.snapshot_files import SnapshotError, config_name, pair_file, snapshot_file
-from annotation.data.sources import sign_off_source
+from annotation.data.sources import SourceError, sign_off_source
 from annotation.lib.languages import english_only
 from annotation.lib.markdown import render_markdown
 from annotation.models import Freezing, Project, Prompt, Snapshot, Source
@@ -141,8 +141,17 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
     if not source.licence:
         messages.error(request, f"Name the license of {source.name} before you sign it off.")
     elif not source.is_signed_off:
-        sign_off_source(source, request.user)  # type: ignore[arg-type]  # a member, so not anonymous
-        messages.success(request, f"{source.name} is signed off for training.")
+        try:
+            sign_off_source(source, request.user)  # type: ignore[arg-type]  # a member, so not anonymous
+        except SourceError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(
+                request,
+                f"{source.name} is signed off for training."
+                if source.is_signed_off
+                else f"Signed. Another person signs {source.name} next.",
+            )
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")
 
 

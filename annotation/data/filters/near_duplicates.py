@@ -112,7 +112,7 @@ def _pairs(sets: list[Hashes], threshold: float, n_first: int) -> list[Pair]:
         return []
     signatures = np.stack([signature(sets[i]) for i in filled])
     pairs = []
-    for a, b in sorted(_candidates(signatures)):
+    for a, b in sorted(candidates_of(signatures)):
         first, second = filled[a], filled[b]
         if n_first and not first < n_first <= second:
             continue
@@ -125,7 +125,7 @@ def _pairs(sets: list[Hashes], threshold: float, n_first: int) -> list[Pair]:
     return pairs
 
 
-def _candidates(signatures: NDArray[np.uint32]) -> set[tuple[int, int]]:
+def candidates_of(signatures: NDArray[np.uint32]) -> set[tuple[int, int]]:
     """Pairs of rows that share a band."""
     rows = PERMUTATIONS // BANDS
     candidates: set[tuple[int, int]] = set()
