@@ -96,7 +96,10 @@ def _splits(project: Project) -> Counter[str]:
     names = dict(Prompt.Split.choices)
     prompts = project.prompts.exclude(source__name=Source.GOLD).order_by()
     return Counter(
-        {names[split]: n for split, n in prompts.values_list("split").annotate(n=Count("pk"))}
+        {
+            str(names[split]).lower(): n
+            for split, n in prompts.values_list("split").annotate(n=Count("pk"))
+        }
     )
 
 

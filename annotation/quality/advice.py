@@ -5,6 +5,7 @@ the batch.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from annotation.data import preferences
 from annotation.data.filtering import wilson
 from annotation.data.mixture import Breakdown, mixture
-from annotation.models import Batch, Flag, Project
+from annotation.lib.numbers import share as percent
+from annotation.models import Batch, Comparison, Flag, Project
+from annotation.quality.votes import votes_of
 
 WORDS = re.compile(r"\w+")
 TOKENS_A_WORD = 1.33
@@ -31,7 +34,7 @@ MANY_DUPLICATES = 0.1
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence with its figures; `level` is go, caution or no-go."""
+    """One sentence with its figures; `level` is `go`, `caution` or `no-go`."""
 
     key: str
     title: str
@@ -77,26 +80,24 @@ def advice(project: Project, *, n_parameters: int, agreement: dict[str, Any]) ->
 
 
 class _Texts:
-    """Counts over the rankings that training may see, read once."""
+    """Words of the rankings that training may see, and pairs of every current vote."""
 
     def __init__(self, project: Project) -> None:
-        self.n_words = self.n_rows = self.n_pairs = self.n_ties = 0
+        self.n_words = self.n_pairs = self.n_ties = 0
         self.longer_wins = self.n_lengths = self.first_wins = self.n_first = 0
         prompts: set[str] = set()
         for number, row in enumerate(preferences.preference_rows(project)):
             if number == MAX_ROWS:
                 break
-            self.n_rows += 1
-            words = [len(WORDS.findall(response)) for response in row["responses"]]
-            self.n_words += sum(words)
+            self.n_words += sum(len(WORDS.findall(response)) for response in row["responses"])
             if row["prompt_id"] not in prompts:
                 prompts.add(row["prompt_id"])
                 self.n_words += sum(len(WORDS.findall(m["content"])) for m in row["messages"])
-            for ranks in row["ranks"].values():
-                self._count_pairs(ranks, words)
-        self.n_prompts = len(prompts)
+        for vote in votes_of(project)[0]:
+            self._count_pairs(vote.ranks, vote.lengths)
 
-    def _count_pairs(self, ranks: list[int | None], words: list[int]) -> None:
+    def _count_pairs(self, ranks: Sequence[int | None], lengths: Sequence[int]) -> None:
+        """Pairs of one vote, in the order in which the responses were shown."""
         for (a, rank_a), (b, rank_b) in combinations(enumerate(ranks), 2):
             if rank_a is None or rank_b is None:
                 continue
@@ -104,9 +105,9 @@ class _Texts:
             if rank_a == rank_b:
                 self.n_ties += 1
                 continue
-            if words[a] != words[b]:
+            if lengths[a] != lengths[b]:
                 self.n_lengths += 1
-                self.longer_wins += (words[a] > words[b]) == (rank_a < rank_b)
+                self.longer_wins += (lengths[a] > lengths[b]) == (rank_a < rank_b)
             self.n_first += 1
             self.first_wins += rank_a < rank_b
 
@@ -140,7 +141,9 @@ def _duplicates(project: Project) -> list[Finding]:
         project=project, filter="near_duplicate", score__gte=setting.threshold
     ).count()
     share = n / setting.n_prompts
-    text = f"{n:,} of {setting.n_prompts:,} prompts ({share:.1%}) are nearly an earlier one."
+    text = (
+        f"{n:,} of {setting.n_prompts:,} prompts ({percent(share, 1)}) are nearly an earlier one."
+    )
     level = "caution" if share > MANY_DUPLICATES else "go"
     return [Finding("duplicates", "Near-duplicates", text, level)]
 
@@ -149,9 +152,7 @@ def _label_balance(text: _Texts) -> list[Finding]:
     if not text.n_pairs:
         return []
     share = text.n_ties / text.n_pairs
-    sentence = (
-        f"{share:.1%} of {text.n_pairs:,} pairs are ties, which teach a reward model nothing."
-    )
+    sentence = f"{percent(share, 1)} of {text.n_pairs:,} pairs are ties, which teach a reward model nothing."
     return [Finding("ties", "Label balance", sentence, "caution" if share > 0.4 else "go")]
 
 
@@ -174,7 +175,7 @@ def _biases(text: _Texts) -> list[Finding]:
     for key, title, what, wins, n in (
         ("length", "Length bias", "the longer response wins", text.longer_wins, text.n_lengths),
         (
-            "position", "Order of storage", "the response stored first wins", text.first_wins,
+            "position", "Position bias", "the response shown first wins", text.first_wins,
             text.n_first,
         ),
     ):  # fmt: skip
@@ -182,7 +183,7 @@ def _biases(text: _Texts) -> list[Finding]:
             continue
         share = wins / n
         low, high = wilson(wins, n)
-        sentence = f"In {share:.1%} [{low:.1%}, {high:.1%}] of {n:,} decided pairs {what}; 50 % is no bias."
+        sentence = f"In {percent(share, 1)} [{percent(low, 1)}, {percent(high, 1)}] of {n:,} decided pairs {what}; 50 % is no bias."
         is_biased = (low > 0.5 or high < 0.5) and abs(share - 0.5) > 0.05
         findings.append(Finding(key, title, sentence, "caution" if is_biased else "go"))
     return findings
@@ -196,7 +197,7 @@ def _ceiling(agreement: dict[str, Any]) -> list[Finding]:
             findings.append(Finding(f"ceiling-{axis}", "Agreement as ceiling", sentence, "caution"))
             continue
         sentence = (
-            f"On {axis} two people agree in {figures['pairwise']:.1%} of pairs: a reward model that is "
+            f"On {axis} two people agree in {percent(figures['pairwise'], 1)} of pairs: a reward model that is "
             "measured on single votes can hardly be more accurate."
         )
         level = "caution" if figures["pairwise"] < 0.65 else "go"
@@ -207,12 +208,17 @@ def _ceiling(agreement: dict[str, Any]) -> list[Finding]:
 def _recommendations(
     project: Project, breakdowns: dict[str, Breakdown], agreement: dict[str, Any]
 ) -> list[Recommendation]:
-    with_responses = (
-        project.batches.exclude(state=Batch.State.DRAFT)
-        .filter(comparisons__responses__isnull=False)
-        .order_by("-created_at")
+    judged_before = (
+        Comparison.objects.filter(
+            prompt__in=project.prompts.all().trainable(), gold=None, responses__isnull=False
+        )
+        .exclude(batch__state=Batch.State.DRAFT)
+        .exclude(batch__is_by_hand=True)
+        .order_by("-batch__created_at")
+        .select_related("batch")
         .first()
     )
+    with_responses = judged_before.batch if judged_before else None
     recommendations = []
     if with_responses is not None and any(f.get("pairwise") is None for f in agreement.values()):
         recommendations.append(
@@ -230,7 +236,7 @@ def _recommendations(
             Recommendation(
                 "more",
                 f"{BATCH_SIZE} more comparisons of {with_responses.name}",
-                "Each doubling of the judgments narrows every interval by a third.",
+                "Each doubling of the judgments narrows every interval by 29 %.",
                 with_responses,
                 BATCH_SIZE,
                 project.overlap,
