@@ -7,9 +7,9 @@ whose numbers differ are different questions ("Water plant 12", "What is 3 + 4?"
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
+from django.db.models import F
 from numpy.typing import NDArray
 
 from annotation.data.filters.near_duplicates import (
@@ -22,6 +22,7 @@ from annotation.data.filters.near_duplicates import (
 )
 from annotation.models import Project, Prompt
 
+Signature = NDArray[np.uint32]
 SIMILARITY = 0.85
 MAX_COMPARED = 20_000
 """With more prompts than this in a project a new one is compared with the latest ones only."""
@@ -40,9 +41,10 @@ class Clusters:
         self._roots: list[Prompt] = []
         if not prompts:
             return
-        earlier = _earlier(project, {prompt.split for prompt in prompts})
+        earlier, signatures = _earlier(project, {prompt.split for prompt in prompts})
+        signatures += [_signature(prompt) for prompt in prompts]
         everything = [*earlier, *prompts]
-        pairs = _pairs([_text(prompt) for prompt in everything], n_first=len(earlier))
+        pairs = _pairs(everything, signatures, n_first=len(earlier))
         places = clusters(len(everything), pairs)
         members: dict[int, list[Prompt]] = {}
         for place, prompt in zip(places, everything, strict=True):
@@ -57,44 +59,69 @@ class Clusters:
         """Note each prompt's cluster, now that all of them have ids."""
         for prompt, root in zip(self.prompts, self._roots, strict=True):
             prompt.cluster = root.cluster or root.pk
-        Prompt.objects.bulk_update(self.prompts, ["cluster"], batch_size=500)
+        # Most are a cluster of their own, which one statement notes; CASE for each row is slow.
+        alone = [prompt.pk for prompt in self.prompts if prompt.cluster == prompt.pk]
+        for start in range(0, len(alone), 500):
+            part = Prompt.objects.filter(pk__in=alone[start : start + 500])
+            part.update(cluster=F("pk"))
+        others = [prompt for prompt in self.prompts if prompt.cluster != prompt.pk]
+        Prompt.objects.bulk_update(others, ["cluster"], batch_size=500)
 
 
-def _earlier(project: Project, splits: set[str]) -> list[Prompt]:
-    """The latest prompts of the project, oldest first.
+def _earlier(project: Project, splits: set[str]) -> tuple[list[Prompt], list[Signature | None]]:
+    """The latest prompts of the project with their signatures, oldest first, without their texts.
 
     Where all new ones are for one split, those that could be moved out of it: prompts of other splits.
     """
     latest = Prompt.objects.filter(project=project).order_by("-pk")
     if len(splits) == 1:
         latest = latest.exclude(split__in=splits)
-    return list(latest.only("pk", "messages", "split", "cluster")[:MAX_COMPARED])[::-1]
+    latest = latest.only("pk", "messages", "sha256", "split", "cluster")
+    prompts, signatures = [], []
+    for prompt in latest[:MAX_COMPARED].iterator(500):
+        signatures.append(_signature(prompt))
+        prompt.messages = []  # 20,000 texts can be long
+        prompts.append(prompt)
+    return prompts[::-1], signatures[::-1]
 
 
-def _pairs(texts: list[str], n_first: int) -> list[tuple[int, int]]:
+def _pairs(
+    prompts: list[Prompt], signatures: list[Signature | None], n_first: int
+) -> list[tuple[int, int]]:
     """Pairs of near-duplicates with equal numbers of which the second one is new."""
-    filled = [place for place, text in enumerate(texts) if normalized(text)]
+    filled = [place for place, row in enumerate(signatures) if row is not None]
     if len(filled) < 2:
         return []
-    signatures = np.stack([_signature(texts[place]) for place in filled])
+    rows = np.stack([signatures[place] for place in filled])  # type: ignore[arg-type]  # none is None
+    candidates = [
+        (filled[a], filled[b]) for a, b in sorted(candidates_of(rows)) if filled[b] >= n_first
+    ]
+    stored = Prompt.objects.in_bulk(
+        [prompts[first].pk for first, _ in candidates if first < n_first]
+    )
     pairs = []
-    for a, b in sorted(candidates_of(signatures)):
-        first, second = filled[a], filled[b]
-        if second < n_first or _numbers(texts[first]) != _numbers(texts[second]):
+    for first, second in candidates:
+        earlier = _text(stored[prompts[first].pk] if first < n_first else prompts[first])
+        other = _text(prompts[second])
+        if _NUMBERS.findall(earlier) != _NUMBERS.findall(other):
             continue
-        if similarity(runs(texts[first]), runs(texts[second])) >= SIMILARITY:
+        if similarity(runs(earlier), runs(other)) >= SIMILARITY:
             pairs.append((first, second))
     return pairs
 
 
-def _numbers(text: str) -> list[str]:
-    return _NUMBERS.findall(text)
-
-
 # An import writes its prompts in many parts, each of which is compared with the same earlier ones.
-@lru_cache(maxsize=MAX_COMPARED)
-def _signature(text: str) -> NDArray[np.uint32]:
-    return signature(runs(text))
+_known_signatures: dict[str, Signature | None] = {}
+
+
+def _signature(prompt: Prompt) -> Signature | None:
+    """The signature of a prompt's text; None for a text without words."""
+    if prompt.sha256 not in _known_signatures:
+        if len(_known_signatures) >= 2 * MAX_COMPARED:
+            _known_signatures.clear()
+        text = _text(prompt)
+        _known_signatures[prompt.sha256] = signature(runs(text)) if normalized(text) else None
+    return _known_signatures[prompt.sha256]
 
 
 def _text(prompt: Prompt) -> str:
