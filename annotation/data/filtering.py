@@ -380,7 +380,7 @@ def label_text(
     if prompt is not None:
         target = {"prompt": prompts_of(project).get(pk=prompt), "response": None}
     else:
-        target = {"prompt": None, "response": responses_of(project).get(pk=response)}
+        target = {"prompt": None, "response": responses_of(project).get(pk=response or 0)}
     label, _ = FilterLabel.objects.update_or_create(
         project=project,
         filter=key,

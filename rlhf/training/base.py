@@ -266,8 +266,8 @@ def build_optimizers(
         ),
     ]
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
+        for param_group in optimizer.param_groups:
+            param_group["initial_lr"] = param_group["lr"]
     return optimizers
 
 

@@ -57,7 +57,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
 
     # 2. Several samples of every prompt at every temperature. Each process answers its share.
-    size = parallel.default_processes(policy.model, threads)
+    n_parameters = sum(p.numel() for p in policy.model.parameters())
+    size = parallel.default_processes(n_parameters, device, threads)
     group = parallel.share_work(parallel.Group(), size, threads)
     rows = sample_rows(policy, prompts, encoded, config, run_dir, stop, group)
     parallel.destroy_process_group(group)  # the forked processes end here

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -43,13 +43,14 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     )
 
     # 2. Distinct responses: identical texts can't be ranked. Each process answers its share.
-    size = parallel.default_processes(policy.model, threads)
+    n_parameters = sum(p.numel() for p in policy.model.parameters())
+    size = parallel.default_processes(n_parameters, device, threads)
     group = parallel.share_work(parallel.Group(), size, threads)
     responses = sample_distinct(policy, encoded, config, run_dir, stop, group)
     parallel.destroy_process_group(group)  # the forked processes end here
 
     # 3. The first k of each prompt.
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "prompt_id": prompt.prompt_id,
             "responses": [

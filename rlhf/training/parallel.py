@@ -336,13 +336,12 @@ def fork(group: Group, size: int) -> Group:
     return Group(workers.rank, size, workers=workers)
 
 
-def default_processes(model: nn.Module, threads: int) -> int:
+def default_processes(n_parameters: int, device: torch.device, threads: int) -> int:
     """How many processes a stage forks by itself: one a thread (at most MAX_DEFAULT_PROCESSES) if the
-    model is small and on a CPU, else 1."""
-    parameters = list(model.parameters())
-    is_small = sum(p.numel() for p in parameters) <= MAX_PARAMETERS_TO_FORK
-    on_cpu = all(p.device.type == "cpu" for p in parameters)
-    return min(threads, MAX_DEFAULT_PROCESSES) if is_small and on_cpu and can_fork() else 1
+    model is small (0 parameters: of unknown size) and on a CPU, else 1."""
+    is_small = 0 < n_parameters <= MAX_PARAMETERS_TO_FORK
+    forks = is_small and device.type == "cpu" and can_fork()
+    return min(threads, MAX_DEFAULT_PROCESSES) if forks else 1
 
 
 def share_work(group: Group, size: int, threads: int) -> Group:

@@ -102,7 +102,9 @@ class Models:
             )
         if not wanted:
             own = config.rollout.engine == "own"
-            wanted = parallel.default_processes(self.policy.model, threads) if own else 1
+            n_parameters = sum(p.numel() for p in self.policy.model.parameters())
+            default = parallel.default_processes(n_parameters, self.device, threads)
+            wanted = default if own else 1
         self.group = self.reward.group = parallel.share_work(self.group, wanted, threads)
         if self.group.workers:
             self.sampler = self._new_sampler()

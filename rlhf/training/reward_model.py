@@ -20,6 +20,7 @@ from rlhf.training import parallel, reward_report
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment, Prompt, read_judgments, read_texts
 from rlhf.training.language_models import devices
+from rlhf.training.model_files import read_shape
 from rlhf.training.reward_data import (
     RankedGroup,
     add_prior_features,
@@ -59,8 +60,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         check_ties(judgments)
     reference = read_texts(run_dir, "reference")
     device = devices.choose_device(config.device)
-    devices.be_deterministic(config.seed, config.threads)
+    threads = devices.be_deterministic(config.seed, config.threads)
     processes = parallel.init_process_group(device, sharded=config.sharded)
+    shape = read_shape(config.trunk)
+    size = parallel.default_processes(shape.n_parameters if shape else 0, device, threads)
+    processes = parallel.share_work(processes, size, threads)
 
     # 2. Split by prompt, never by pair: both sides of a ranking share their texts.
     train_ids, test_ids = split_prompts(sorted({j.prompt.prompt_id for j in judgments}), config)

@@ -97,7 +97,7 @@ def main() -> None:
     utils.CBGenerateManager = OwnTemperatures  # type: ignore[misc]
     key, build = os.environ.get(KEY, ""), server.build_server
     # `Serve` builds its application by this function and has no place for one around it.
-    server.build_server = lambda *args, **how: Guard(  # type: ignore[assignment,return-value]
+    server.build_server = lambda *args, **how: Guard(  # type: ignore[assignment]
         build(*args, **how), key=key, port=options.port
     )
     serve.Serve(

@@ -199,4 +199,5 @@ def _platt(margins: NDArray[np.float64], targets: NDArray[np.float64]) -> tuple[
 
 
 def _sigmoid(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-np.clip(values, -40, 40)))
+    result: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(values, -40, 40)))
+    return result

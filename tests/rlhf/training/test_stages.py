@@ -202,10 +202,12 @@ def test_ppo_raises_what_the_reward_model_likes_and_writes_its_books(policy, rew
     assert [s["prompt_id"] for s in samples] == [f"p{200 + i}" for i in range(4)]
     assert samples[0]["step"] == 12
     assert set(samples[0]["scores_after"]) == {"helpfulness"}
-    # Nothing this policy says ever ends.
-    assert not any(s["finished_before"] or s["finished_after"] for s in samples)
+    # Nothing that this policy says ends before it learns.
+    assert not any(s["finished_before"] for s in samples)
     result = result_of(folder)
-    assert (result["unfinished"]["value"], result["unfinished"]["n"]) == (1.0, 48)
+    assert result["unfinished"]["n"] == 48
+    assert result["unfinished"]["value"] == pytest.approx(1 - lines[-1]["finished_fraction"])
+    assert result["unfinished"]["value"] > 0.5
     assert (result["steps"], result["stop_reason"], result["skipped_updates"]) == (12, "steps", 0)
     assert (folder / "policy" / "model.safetensors").exists()
 
