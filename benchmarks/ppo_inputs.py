@@ -59,7 +59,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         "random": shape_of(arguments) if arguments.random else None,
         "prompt_tokens": arguments.prompt_tokens,
         "response_tokens": arguments.response_tokens,
-        "prompts": max(arguments.batch, 768),
+        "prompts": str(arguments.prompts or max(arguments.batch, 768)),
     }
     if (work / "ready.json").exists():
         if json.loads((work / "ready.json").read_text())["asked"] != asked:
@@ -67,6 +67,8 @@ def prepare(arguments: argparse.Namespace) -> None:
         return
     if arguments.random:
         policy = _random(work, arguments, asked)
+    elif arguments.prompts:
+        policy = _of_prompts(work, arguments)
     else:
         policy = _of_the_world(work, arguments, asked)
     read = load_policy(policy, "policy", device=torch.device("cpu"))
@@ -129,7 +131,7 @@ def _random(work: Path, arguments: argparse.Namespace, asked: dict[str, Any]) ->
     overhead = len(tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=True,
                                                  add_generation_prompt=True)["input_ids"])  # fmt: skip
     rows = []
-    for number in range(asked["prompts"]):
+    for number in range(int(asked["prompts"])):
         text = " " + " ".join(generator.choices(words, k=arguments.prompt_tokens - overhead))
         messages = [{"role": "user", "content": text}]
         rows.append({"prompt_id": str(number), "messages": messages, "risk": ""})
@@ -140,6 +142,23 @@ def _random(work: Path, arguments: argparse.Namespace, asked: dict[str, Any]) ->
         folder, ["preference"], use_prior=False, max_length=longest, device="cpu"
     )
     _save_reward(work, folder, model, torch.randn(shape["hidden"]) / shape["hidden"] ** 0.5)
+    return folder
+
+
+def _of_prompts(work: Path, arguments: argparse.Namespace) -> str:
+    """A policy of one's own and prompts for it; the reward is a random direction of its states."""
+    import torch
+
+    from rlhf.training.reward_models.model import RewardModel
+    from rlhf.training.rundir.files import read_jsonl, write_jsonl
+
+    folder = str(Path(arguments.policy).resolve())
+    rows = read_jsonl(arguments.prompts)
+    write_jsonl(work / "prompts.jsonl", rows)
+    model = RewardModel.new(folder, ["preference"], use_prior=False, max_length=1024, device="cpu")
+    torch.manual_seed(0)
+    hidden = model.trunk.config.hidden_size
+    _save_reward(work, folder, model, torch.randn(hidden) / hidden**0.5)
     return folder
 
 
@@ -165,7 +184,7 @@ def _of_the_world(work: Path, arguments: argparse.Namespace, asked: dict[str, An
         (folder / "config.json").write_text(json.dumps(config))
         base.main(folder, StopRequest())
         policy_folder = str(folder / "policy")
-    prompts = make_prompts("train", asked["prompts"], 0, harmful_share=0.0)
+    prompts = make_prompts("train", int(asked["prompts"]), 0, harmful_share=0.0)
     write_jsonl(
         work / "prompts.jsonl",
         [

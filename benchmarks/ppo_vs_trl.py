@@ -35,6 +35,7 @@ whole batch at once, TRL generates in parts of `--microbatch`, which is one sett
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def main() -> None:
                 sides.remove(side)
                 continue
             run["peak_mb_above_imports"] = run["peak_mb"] - baselines[side]["peak_mb"]
+            run["cpu_seconds"] -= baselines[side]["cpu_seconds"]
             runs[side].append(run)
             print(line(side, seed, run, arguments.batch), flush=True)
     limits = {
@@ -100,6 +102,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trl", type=Path, help="folder that trl-1.12.0's wheel was unpacked into")
     parser.add_argument("--policy", default="", help="a model folder; empty: a small base is built")
+    parser.add_argument(
+        "--prompts", type=Path, help="JSON Lines of prompts, with --policy; reward: a random head"
+    )
     parser.add_argument("--random", default="", help="random weights: " + ", ".join(SIZES))
     for name in ("hidden", "layers", "heads", "vocab"):
         parser.add_argument(f"--{name}", type=int, default=0, help="another one than --random's")
@@ -118,7 +123,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--kl-weight", type=float, default=0.05)
     parser.add_argument("--critic", default="head", help="ours: head, model")
-    parser.add_argument("--lora-rank", type=int, default=0, help="ours")
+    parser.add_argument("--lora-rank", type=int, default=0, help="of both; 0: all weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("ppo_vs_trl"), help="scratch folder")
@@ -133,6 +138,8 @@ def parse() -> argparse.Namespace:
     sized = [n for n in ("hidden", "layers", "heads", "vocab") if getattr(arguments, n)]
     if (sized or arguments.prompt_tokens) and not arguments.random:
         parser.error(f"--{(sized or ['prompt-tokens'])[0]} belongs to --random")
+    if arguments.prompts and not arguments.policy:
+        parser.error("--prompts belongs to --policy")
     if arguments.random:
         if arguments.policy or arguments.random not in SIZES:
             parser.error(f"--random is one of {', '.join(SIZES)}, in place of --policy")
@@ -163,7 +170,7 @@ def child(arguments: argparse.Namespace, name: str, *, seed: int = 0) -> Row:
         environment["GOMP_SPINCOUNT"] = "1000"  # what config/settings.py gives the stages
     gpu = arguments.device.startswith("cuda")
     before = gpu_memory(arguments.device) if gpu else 0.0
-    began = time.time()
+    began, worked = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     peak = 0.0
     with (arguments.work / f"{name}-{seed}.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -181,10 +188,12 @@ def child(arguments: argparse.Namespace, name: str, *, seed: int = 0) -> Row:
         return {"out_of_memory": True}
     if process.returncode:
         sys.exit(f"{name} failed; see {arguments.work / f'{name}-{seed}.log'}")
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = ended.ru_utime + ended.ru_stime - worked.ru_utime - worked.ru_stime
     told = ours_told(folder, began) if name == "ours" else {}
     if out.exists():
         told = json.loads(out.read_text())
-    return told | {"peak_mb": peak, "wall_seconds": time.time() - began}
+    return told | {"peak_mb": peak, "wall_seconds": time.time() - began, "cpu_seconds": cpu}
 
 
 def memory_of(pid: int) -> float:
@@ -377,16 +386,25 @@ def trl(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         disable_tqdm=True,
     )
+    lora = None
+    if arguments.lora_rank:
+        from peft import LoraConfig
+
+        # What ours has by default.
+        lora = LoraConfig(
+            r=arguments.lora_rank, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
     classifier = str(arguments.work / "classifier")
     classify = AutoModelForSequenceClassification.from_pretrained
     trainer = module.PPOTrainer(
         args=config,
         processing_class=tokenizer,
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        ref_model=AutoModelForCausalLM.from_pretrained(folder, dtype=frozen),
+        ref_model=None if lora else AutoModelForCausalLM.from_pretrained(folder, dtype=frozen),
         reward_model=classify(classifier, num_labels=1, dtype=frozen),
         value_model=classify(classifier, num_labels=1, dtype=torch.float32),
         train_dataset=datasets.Dataset.from_dict({"input_ids": ids}),
+        peft_config=lora,
     )
 
     # Clocks: rollouts begin with `batch_generation`, training with the first pass of the wrapper.
@@ -491,6 +509,7 @@ def line(side: str, seed: int, run: Row, batch: int) -> str:
     return (
         f"{side:>4} seed {seed}: {speed(run, batch):6.1f} samples/s ({phases}); peak "
         f"{run['peak_mb_above_imports']:.0f} MB above imports, {run['peak_mb']:.0f} MB in all; "
+        f"{run['cpu_seconds']:.0f} s of processor above imports; "
         f"start-up {run['startup_seconds']:.1f} s; reward {run['rewards'][0]:+.2f} to "
         f"{run['rewards'][-1]:+.2f}, KL {run['kl'][-1]:.2f}"
     )
@@ -582,6 +601,9 @@ def report(runs: dict[str, list[Row]], arguments: argparse.Namespace) -> None:
         a["peak_mb_above_imports"] / b["peak_mb_above_imports"]
         for a, b in zip(runs["ours"], runs["trl"], strict=True)
     ]
+    work = [
+        b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(runs["ours"], runs["trl"], strict=True)
+    ]
     whole = [a["peak_mb"] / b["peak_mb"] for a, b in zip(runs["ours"], runs["trl"], strict=True)]
     best = {side: max(best_speed(run, batch) for run in done) for side, done in runs.items()}
     print(
@@ -592,6 +614,7 @@ def report(runs: dict[str, list[Row]], arguments: argparse.Namespace) -> None:
         f"            {statistics.median(memory):.2f} of the peak memory above imports, "
         f"{statistics.median(whole):.2f} of all"
     )
+    print(f"            {statistics.median(work):.2f} times as much done in a second of processor")
     print("\nreward at equal samples (mean over seeds [95 % interval]), apart where no overlap:")
     for step in range(arguments.steps):
         ours = interval([run["rewards"][step] for run in runs["ours"]])
