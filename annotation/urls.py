@@ -6,6 +6,7 @@ from annotation.pages import (
     batches,
     data,
     dialogues,
+    file_import,
     filters,
     gold,
     home,
@@ -100,7 +101,7 @@ urlpatterns = [
     path("projects/<slug:slug>/review/", review.review_queue, name="review_queue"),
     path("projects/<slug:slug>/review/<uuid:uid>/", review.review_case, name="review_case"),
     path("projects/<slug:slug>/prompts/", data.prompts, name="prompts"),
-    path("projects/<slug:slug>/prompts/import/", data.prompt_import, name="prompt_import"),
+    path("projects/<slug:slug>/prompts/import/", file_import.prompt_import, name="prompt_import"),
     path(
         "projects/<slug:slug>/sources/<int:pk>/sign-off/",
         data.source_sign_off,

@@ -65,7 +65,7 @@ class Writer:
     def parts(self, *, are_judged: bool) -> list[Batch]:
         """The batches of this source, in order: each has a prompt at most once."""
         batches = Batch.objects.filter(source=self.source, is_imported=True).order_by("pk")
-        return [batch for batch in batches if batch.name.startswith("Responses: ") != are_judged]
+        return [batch for batch in batches if batch.has_imported_responses != are_judged]
 
     def write(self, items: Sequence[ComparisonItem]) -> None:
         """Add what the project does not have; the rest counts as duplicates."""
@@ -314,14 +314,7 @@ class Writer:
     ) -> None:
         """Comparisons that need nobody, in closed batches: "New batch" takes the responses."""
         ids = {prompt_ids[item.prompt.sha256] for item in items}
-        known: dict[int, set[str]] = defaultdict(set)
-        texts = Response.objects.filter(
-            comparison__prompt__in=ids,
-            comparison__batch__is_imported=True,
-            comparison__judged=0,
-        ).values_list("comparison__prompt_id", "text")
-        for prompt_id, text in texts:
-            known[prompt_id].add(text)
+        known = known_responses(ids)
         parts = self.parts(are_judged=False)
         places = self._places(parts, ids)
         new: list[tuple[_Place, Sequence[tuple[str, str]]]] = []
@@ -336,7 +329,7 @@ class Writer:
             used = {place.part for place in places[prompt_id]}
             part = next(n for n in range(len(used) + 1) if n not in used)
             while part >= len(parts):
-                parts.append(self._new_batch(len(parts), "Responses: "))
+                parts.append(self._new_batch(len(parts), Batch.RESPONSES))
             comparison = Comparison(batch=parts[part], prompt_id=prompt_id, needed=0, is_free=False)
             place = _Place(part, prompt_id, item.texts, comparison, is_new=True)
             places[prompt_id].append(place)
@@ -364,6 +357,19 @@ def known_judgments(project: Project, items: Mapping[uuid.UUID, ComparisonItem])
     for start in range(0, len(keys), CHUNK):
         stored = Judgment.objects.of_project(project).filter(key__in=keys[start : start + CHUNK])
         known.update(by_key[key] for key in stored.values_list("key", flat=True))
+    return known
+
+
+def known_responses(prompt_ids: Iterable[int]) -> defaultdict[int, set[str]]:
+    """The imported texts of each prompt that nobody judged."""
+    known: defaultdict[int, set[str]] = defaultdict(set)
+    texts = Response.objects.filter(
+        comparison__prompt__in=list(prompt_ids),
+        comparison__batch__is_imported=True,
+        comparison__judged=0,
+    ).values_list("comparison__prompt_id", "text")
+    for prompt_id, text in texts:
+        known[prompt_id].add(text)
     return known
 
 

@@ -4,18 +4,19 @@ annotation/data/import_formats/ reads and checks, annotation/data/import_writing
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from django.db import transaction
+from django.utils import timezone
 
 from annotation.data.import_formats.items import EVERYTHING, JUDGMENTS, PROMPTS, read_items
 from annotation.data.import_formats.report import ComparisonItem, ImportReport
 from annotation.data.import_writing import CHUNK, Writer
 from annotation.data.sources import check_source, create_source
-from annotation.models import Event, Project, User
+from annotation.models import Event, Project, Source, User
 
 VERBS = {
     EVERYTHING: "imported a file",
@@ -41,6 +42,7 @@ def import_file(
     sign_off: bool = False,
     split: str = "",
     only_good_rows: bool = False,
+    report: ImportReport | None = None,
 ) -> ImportReport:
     """Write what the file holds to the project in one transaction; or nothing, with the reasons.
 
@@ -52,7 +54,7 @@ def import_file(
     without it prompts with votes go to train and others by their hash.
     """
     started = time.monotonic()
-    report = ImportReport()
+    report = report or ImportReport()
     check_source(source, report, sign_off=sign_off)
     items = read_items(
         file,
@@ -101,6 +103,76 @@ def _write(
     if not report.n_imported:
         raise _NothingWrittenError
     record_import(project, by, VERBS[contents], report)
+
+
+def import_in_steps(
+    project: Project,
+    file: Path | BinaryIO,
+    *,
+    source: Mapping[str, str],
+    by: User | None,
+    axis: str = "",
+    shape: str = "auto",
+    contents: str = EVERYTHING,
+    columns: Mapping[str, str] | None = None,
+    sign_off: bool = False,
+    split: str = "",
+    only_good_rows: bool = False,
+    report: ImportReport | None = None,
+    on_progress: Callable[[int], None] = lambda n_items: None,
+) -> ImportReport:
+    """`import_file` for a file of any size: a transaction for every 500 items.
+
+    The file is read twice: it is checked as a whole before the first row is written. If the process
+    stops, the same call goes on where it was: it finds the unsigned source of the same file, and what
+    is there counts as nothing new. The source is signed off at the end, so that training never sees
+    half a file.
+    """
+    started = time.monotonic()
+    report = report or ImportReport()
+    check_source(source, report, sign_off=sign_off)
+    reading: dict[str, Any] = {
+        "axis": axis or project.axis_keys[0],
+        "axes": project.axis_keys,
+        "shape": shape,
+        "contents": contents,
+        "columns": columns,
+    }
+    for _ in read_items(file, report, **reading):
+        pass
+    if not report.ok and (report.concerns_file or not only_good_rows):
+        report.seconds = time.monotonic() - started
+        return report
+    report.source = _begun(project, source, report) or create_source(
+        project, source, by=by, sign_off=False, report=report
+    )
+    writer = Writer(project, report.source, split=split)
+    n_items = 0
+    for chunk in chunks(read_items(file, ImportReport(), **reading)):
+        with transaction.atomic():
+            Project.objects.lock(project.pk)
+            writer.write(chunk)
+        n_items += len(chunk)
+        on_progress(n_items)
+    with transaction.atomic():
+        writer.finish(report)
+        if report.n_imported:
+            if sign_off and by is not None:
+                report.source.signed_off_by, report.source.signed_off_at = by, timezone.now()
+                report.source.save(update_fields=["signed_off_by", "signed_off_at"])
+            record_import(project, by, VERBS[contents], report)
+        elif not report.source.prompts.exists() and not report.batches:
+            report.source.delete()
+            report.source = None
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _begun(project: Project, source: Mapping[str, str], report: ImportReport) -> Source | None:
+    """The source of an import of the same file that was stopped."""
+    return project.sources.filter(
+        name=source["name"].strip(), sha256=report.sha256, signed_off_at=None
+    ).first()
 
 
 def record_import(project: Project, by: User | None, verb: str, report: ImportReport) -> None:

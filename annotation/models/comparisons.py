@@ -16,6 +16,9 @@ from annotation.models.projects import Interface, Project
 class Batch(models.Model):
     """The comparisons put in front of people for one round, campaign or import."""
 
+    RESPONSES = "Responses: "
+    """Begins the name of a batch of imported responses that nobody judged: other batches take them."""
+
     class State(models.TextChoices):
         DRAFT = "draft", _("Draft")
         OPEN = "open", _("Open")
@@ -77,6 +80,11 @@ class Batch(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def has_imported_responses(self) -> bool:
+        """Whether it holds responses from a file, to be judged in other batches."""
+        return self.is_imported and self.name.startswith(self.RESPONSES)
 
     @property
     def effective_interface(self) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.db.models import Count
 
-from annotation.models import Batch, Project
+from annotation.models import Batch, Project, Response
 from annotation.pages.project_forms import preset_choices, preset_of
 from annotation.projects.campaigns import MOST
 from annotation.protocols import COMPARING, DEMONSTRATE, DIALOGUE, PRESETS
@@ -23,7 +23,7 @@ class CampaignForm(forms.Form):
         required=False,
         label="Responses of",
         empty_label="none: annotators write",
-        help_text="An earlier batch, from which responses are sampled at random.",
+        help_text="An earlier batch, or the responses of an imported file. They are sampled at random.",
     )
     n = forms.IntegerField(
         min_value=1,
@@ -50,10 +50,18 @@ class CampaignForm(forms.Form):
         batches.queryset = (
             project.batches.annotate(n_responses=Count("comparisons__responses"))
             .filter(n_responses__gt=0)
+            # Of a file's responses, the first batch stands for all of them.
+            .exclude(is_imported=True, name__startswith=Batch.RESPONSES, name__regex=r", part \d+$")
             .order_by("-created_at")
         )
+        batches.label_from_instance = _batch_label
         self.fields["overlap"].initial = project.overlap
         self.project = project
+        self.unavailable = [
+            (PRESETS[key].title, reason)
+            for key in PRESETS
+            if key not in dict(choices) and key != mine and (reason := _why_not(key, project))
+        ]
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -70,3 +78,27 @@ def _fits(key: str, project: Project) -> bool:
     if preset.interface not in COMPARING:
         return True
     return [axis["key"] for axis in preset.axes] == project.axis_keys
+
+
+def _why_not(key: str, project: Project) -> str:
+    """Why a batch of this project can't ask what the preset asks; "" if it can."""
+    preset = PRESETS[key]
+    if preset.interface == DIALOGUE:
+        return "people write the prompts; open a campaign under Live dialogue"
+    if not _fits(key, project):
+        axes = " and ".join(axis["name"] for axis in preset.axes)
+        own = " and ".join(axis["name"] for axis in project.axes)
+        return f"it compares on {axes}, and this project on {own}"
+    return ""
+
+
+def _batch_label(batch: Any) -> str:
+    n_responses = batch.n_responses
+    if batch.has_imported_responses:
+        stored = Response.objects.filter(
+            comparison__batch__source=batch.source,
+            comparison__batch__is_imported=True,
+            comparison__batch__name__startswith=Batch.RESPONSES,
+        )
+        n_responses = stored.count()
+    return f"{batch.name} ({n_responses:,} responses)"

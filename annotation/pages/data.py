@@ -12,20 +12,17 @@ from django.http import FileResponse, Http404, HttpRequest, HttpResponse, Stream
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
-from django_htmx.http import HttpResponseClientRedirect
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view, role_of
-from annotation.data import imports, preferences
+from annotation.data import preferences
 from annotation.data.downloads import archive_download, csv_download, file_download
 from annotation.data.freezing import freeze, latest_freezing
-from annotation.data.import_formats.read_file import read_comparisons, read_prompts
-from annotation.data.import_formats.report import ImportReport
 from annotation.data.snapshot_files import SnapshotError, config_name, pair_file, snapshot_file
 from annotation.data.sources import SourceError, sign_off_source
 from annotation.lib.languages import english_only
 from annotation.lib.markdown import render_markdown
 from annotation.models import Freezing, Project, Prompt, Snapshot, Source
-from annotation.pages.data_forms import FreezeForm, ImportForm, PromptFilterForm
+from annotation.pages.data_forms import FreezeForm, PromptFilterForm
 from annotation.protocols import called, is_mark
 from annotation.request import whole_number
 
@@ -153,63 +150,6 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
                 else f"Signed. Another person signs {source.name} next.",
             )
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")
-
-
-@english_only
-@project_view(*CAN_RUN)
-@require_http_methods(["GET", "POST"])
-def prompt_import(request: HttpRequest, project: Project) -> HttpResponse:
-    """Choose a file, check its contents, import all of it or nothing."""
-    template = "annotation/data/import.html"
-    if request.method == "GET":
-        return render(request, template, {"form": ImportForm(project=project)})
-    form = ImportForm(request.POST, request.FILES, project=project)
-    checking = request.POST.get("action") == "check"
-    part = f"{template}#outcome" if request.htmx else template  # type: ignore[attr-defined]
-    form.is_valid()
-    if "file" in form.errors or (form.errors and not checking):
-        return render(request, part, {"form": form, "show_errors": True}, status=422)
-    fields = form.cleaned_data
-    kind = fields.get("kind", "prompts")
-    if checking:
-        report = _check(project, fields, kind)
-        return render(request, part, {"form": form, "report": report, "kind": kind})
-    source = {key: fields[key] for key in ("name", "licence", "url")}
-    common: Any = {"source": source, "by": request.user, "sign_off": fields["sign_off"]}
-    chosen = fields["format"] or "auto"
-    if kind == "comparisons":
-        report = imports.import_comparisons(
-            project, fields["file"], axis=fields["axis"], format=chosen, **common
-        )
-    else:
-        report = imports.import_prompts(project, fields["file"], format=chosen, **common)
-    if not report.ok:
-        context = {"form": form, "report": report, "kind": kind, "refused": True}
-        return render(request, part, context, status=422)
-    messages.success(request, _outcome(report, kind))
-    if report.n_imported and report.source and not report.source.is_signed_off:
-        messages.warning(request, "The source is not signed off yet, so training does not use it.")
-    where = reverse("prompts", args=[project.slug]) + "#sources"
-    if request.htmx:  # type: ignore[attr-defined]
-        return HttpResponseClientRedirect(where)
-    return redirect(where)
-
-
-def _check(project: Project, fields: dict[str, Any], kind: str) -> ImportReport:
-    chosen = fields.get("format") or "auto"
-    if kind == "comparisons":
-        axis = fields.get("axis") or project.axis_keys[0]
-        return read_comparisons(fields["file"], axis=axis, axes=project.axis_keys, format=chosen)[1]
-    return read_prompts(fields["file"], format=chosen)[1]
-
-
-def _outcome(report: ImportReport, kind: str) -> str:
-    noun = kind if report.n_imported != 1 else kind.removesuffix("s")
-    sentences = [f"Imported {report.n_imported:,} {noun} in {report.seconds:.1f} s."]
-    if report.n_duplicates:
-        sentences.append(f"{report.n_duplicates:,} duplicates skipped.")
-    sentences += [f"{remark}." for remark in report.remarks]
-    return " ".join(sentences)
 
 
 @english_only

@@ -4,17 +4,16 @@ from typing import Any
 
 from django import forms
 
-from annotation.data.import_formats.formats import (
-    COMPARISON_FORMATS,
-    FORMAT_NAMES,
-    PROMPT_FORMATS,
-)
+from annotation.data.import_formats.shapes import SHAPES
 from annotation.models import Batch, Project, Prompt
 
 # Larger files are imported by command.
 MAX_FILE = 64 * 2**20
 
-KINDS = [("prompts", "Prompts"), ("comparisons", "Comparisons with judgments")]
+KINDS = [
+    ("everything", "Everything in the file: prompts, responses, judgments"),
+    ("prompts", "Prompts only"),
+]
 
 
 NOT_FILTERED = "so the list is not filtered by it."
@@ -80,7 +79,11 @@ class ImportForm(forms.Form):
     """A file with its format, its source and the sign-off."""
 
     kind = forms.ChoiceField(
-        choices=KINDS, widget=forms.RadioSelect, initial="prompts", label="Contents"
+        choices=KINDS,
+        widget=forms.RadioSelect,
+        initial="everything",
+        label="Contents",
+        required=False,
     )
     file = forms.FileField(
         label="File",
@@ -91,7 +94,7 @@ class ImportForm(forms.Form):
         required=False,
         choices=[
             ("auto", "auto-detect"),
-            *((name, FORMAT_NAMES[name]) for name in {**PROMPT_FORMATS, **COMPARISON_FORMATS}),
+            *((name, shape.title) for name, shape in SHAPES.items()),
         ],
         initial="auto",
     )

@@ -5,6 +5,7 @@ ratings, pairs with strength.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 
 from django.db import transaction
@@ -38,7 +39,7 @@ def start_campaign(
     """An open batch of at most `n` comparisons under the project's protocol, or a preset's.
 
     Prompts are drawn at random from those that training may see. Responses to judge come from an
-    earlier batch, as many of each comparison as the interface shows, also at random. Raises
+    earlier batch or an imported file, as many for each prompt as the interface shows, also at random. Raises
     BatchError, with nothing created, where there is nothing to ask.
     """
     batch = create_batch(project, name, overlap=overlap, by=by)
@@ -92,28 +93,36 @@ def _comparisons_of(
     fewest, most = RESPONSES[interface]
     generator = random.SystemRandom()
     trainable = batch.project.prompts.all().trainable().values("pk")
-    # Gold is left out, as its answer is known; so are turns of a dialogue that were taken back.
-    comparisons = Comparison.objects.filter(
-        batch=batch, prompt__in=trainable, gold=None, needed__gt=0
-    )
-    ids = list(comparisons.values_list("pk", flat=True))
-    generator.shuffle(ids)
-    used: set[int] = set()
-    for start in range(0, len(ids), ROWS_AT_ONCE):
-        chunk = ids[start : start + ROWS_AT_ONCE]
-        by_pk = (
-            Comparison.objects.select_related("prompt").prefetch_related("responses").in_bulk(chunk)
+    comparisons = Comparison.objects.filter(prompt__in=trainable, gold=None)
+    if batch.has_imported_responses:  # of the whole file, which may have several batches
+        comparisons = comparisons.filter(
+            batch__source=batch.source,
+            batch__is_imported=True,
+            batch__name__startswith=Batch.RESPONSES,
         )
-        for comparison in (by_pk[pk] for pk in chunk):
-            if len(used) == n:
+    else:
+        # Gold is left out, as its answer is known; so are turns of a dialogue that were taken back.
+        comparisons = comparisons.filter(batch=batch, needed__gt=0)
+    prompts = list(comparisons.values_list("prompt", flat=True).distinct().order_by())
+    generator.shuffle(prompts)
+    n_chosen = 0
+    for start in range(0, len(prompts), ROWS_AT_ONCE):
+        chunk = prompts[start : start + ROWS_AT_ONCE]
+        by_prompt: dict[int, list[Comparison]] = defaultdict(list)
+        rows = comparisons.filter(prompt__in=chunk).select_related("prompt")
+        for comparison in rows.prefetch_related("responses").order_by("pk"):
+            by_prompt[comparison.prompt_id].append(comparison)
+        for prompt in chunk:
+            if n_chosen == n:
                 return
-            by_text = {response.text: response for response in comparison.responses.all()}
+            taken = by_prompt[prompt] if batch.has_imported_responses else by_prompt[prompt][:1]
             # Several people may have written the same prompt in dialogues: one comparison is enough.
-            if len(by_text) < fewest or comparison.prompt_id in used:
+            by_text = {r.text: r for comparison in taken for r in comparison.responses.all()}
+            if len(by_text) < fewest:
                 continue
-            used.add(comparison.prompt_id)
+            n_chosen += 1
             chosen = generator.sample(list(by_text.values()), min(most, len(by_text)))
             yield (
-                comparison.prompt,
+                taken[0].prompt,
                 [ResponseText(r.text, r.source, r.sampling, r.logprob, r.n_tokens) for r in chosen],
             )

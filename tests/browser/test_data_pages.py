@@ -102,16 +102,16 @@ def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
     watched.get_by_label("I read the license").check()
     watched.get_by_role("button", name="Import", exact=True).click()
     watched.wait_for_url("**/prompts/#sources")
-    assert watched.get_by_text("Imported 1 prompt").is_visible()
+    assert watched.get_by_text("Imported 1 row").is_visible()
     assert Prompt.objects.get(source__name="Typed by hand").text == HOSTILE + " again"
 
 
 def test_comparisons_ask_for_their_axis(watched, live_server, sign_in, apollo, grace):
     sign_in(grace)
     watched.goto(f"{live_server.url}/projects/apollo/prompts/import/")
-    assert not watched.get_by_label("Axis").is_visible()
-    watched.get_by_label("Comparisons with judgments").check()
     assert watched.get_by_label("Axis").is_visible()
+    watched.get_by_label("Prompts only").check()
+    assert not watched.get_by_label("Axis").is_visible()
 
 
 def test_the_preview_changes_its_axis_and_searches(watched, live_server, sign_in, apollo, grace):

@@ -10,6 +10,7 @@ from annotation.data.import_formats import limits
 from annotation.data.import_formats.formats import (
     COMPARISON_FORMATS,
     FORMAT_NAMES,
+    LABELS,
     PROMPT_COLUMNS,
     PROMPT_FORMATS,
     detect_prompts,
@@ -71,16 +72,16 @@ def read_items(
             if report.n_rows > most:
                 report.add_problem(number, f"more than {most:,} rows; split the file into parts.")
                 break
+            _note_columns(row, report)
             if columns:
                 row = _renamed(row, columns)
-            _note_columns(row, report)
             try:
                 name = shape if shape != "auto" else _name_of(row, contents, used, report)
                 used[name] = None
                 shape_of_row = _shape(name, contents)
                 key = shape_of_row.group(row) if shape_of_row.group else None
             except (RowError, KeyError, TypeError) as error:
-                report.add_problem(number, _reason(error), _beginning(row))
+                _refuse(row, number, error, report)
                 continue
             is_same = group.rows and name == group.name and key is not None and key == group.key
             if not is_same or len(group.rows) >= shape_of_row.group_size:
@@ -123,6 +124,8 @@ def _name_of(row: Row, contents: str, used: Mapping[str, None], report: ImportRe
             raise RowError("no comparison was found: nobody judged the responses in this row.")
         return name
     except RowError as error:
+        if contents == EVERYTHING and row.keys() <= {"prompt", *LABELS}:
+            return "plain"  # whose error says what is wrong with the prompt
         if used:
             return list(used)[-1]
         if report.has_header and not report.n_problems:
@@ -164,7 +167,14 @@ def _items_of(group: _Group, context: Context, contents: str) -> Iterator[Compar
         report.skipped[str(reason)] += 1
     except (RowError, KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         # A row of a recognized shape may hold anything in any place.
-        report.add_problem(group.number, _reason(error), _beginning(group.rows[0]))
+        _refuse(group.rows[0], group.number, error, report)
+
+
+def _refuse(row: Row, number: int, error: Exception, report: ImportReport) -> None:
+    reason = _reason(error)
+    words = reason.replace(".", " ").split()
+    names = {*row, *JUDGED_COLUMNS, "prompt", "messages", "responses"}
+    report.add_problem(number, reason, _beginning(row), next((w for w in words if w in names), ""))
 
 
 def _reason(error: Exception) -> str:

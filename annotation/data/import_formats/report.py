@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,6 +39,8 @@ class Problem:
     """Of an archive or a folder."""
     text: str = ""
     """The beginning of the row."""
+    field: str = ""
+    """The column that the reason is about, where it names one."""
 
     def __str__(self) -> str:
         return self.reason if self.line is None else f"{self.place}: {self.reason}"
@@ -151,6 +154,8 @@ class ImportReport:
     """What changed or is missing in imported rows."""
     unread: Counter[str] = field(default_factory=Counter)
     """Columns that no format reads, with their number of rows."""
+    on_problem: Callable[[Problem], None] | None = None
+    """Called with each problem, also those that are not listed."""
     columns: dict[str, None] = field(default_factory=dict)
     """The first hundred names of columns or keys."""
     attributes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -183,8 +188,11 @@ class ImportReport:
             remarks.append(f"columns not read: {', '.join(columns)}{more}")
         return remarks
 
-    def add_problem(self, line: int | None, reason: str, text: str = "") -> None:
+    def add_problem(self, line: int | None, reason: str, text: str = "", name: str = "") -> None:
         self.n_problems += 1
         self.concerns_file |= line is None
+        problem = Problem(line, reason, self.noun, self.file, text, name)
         if len(self.problems) < SHOWN_PROBLEMS:
-            self.problems.append(Problem(line, reason, self.noun, self.file, text))
+            self.problems.append(problem)
+        if self.on_problem is not None:
+            self.on_problem(problem)

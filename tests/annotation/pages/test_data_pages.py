@@ -1,5 +1,6 @@
 """The pages of data, without a browser: forms that work without script, words that help."""
 
+import csv
 import io
 import json
 import re
@@ -106,6 +107,7 @@ def test_a_good_file_is_imported_and_a_bad_one_keeps_what_was_typed(client, proj
     assert refused.status_code == 422
     assert "Nothing was imported" in page
     assert "Line 2" in page
+    assert "Import the good rows" in page
     assert 'value="Typed by hand"' in page
     assert not Prompt.objects.exists()
     done = upload(client, b'{"prompt": "Why?"}\n', sign_off="on")
@@ -123,8 +125,53 @@ def test_a_file_without_a_source_or_no_file_says_so(client, project, grace):
 def test_comparisons_come_in_by_the_same_page(client, project, grace):
     client.force_login(grace)
     row = json.dumps({"prompt": "Q", "chosen": "a", "rejected": "b"}).encode()
-    assert upload(client, row, kind="comparisons", axis="safety").status_code == 302
+    assert upload(client, row, kind="everything", axis="safety").status_code == 302
     assert project.batches.get().is_imported
+
+
+def test_the_preview_counts_and_shows_rows_as_they_will_stand(client, project, grace):
+    client.force_login(grace)
+    rows = [
+        {"prompt": "Why?"},
+        {"prompt": "Why?"},
+        {"prompt": "How?", "responses": ["So.", "Thus."]},
+        {"prompt": "Which?", "chosen": "This.", "rejected": "That."},
+        {"prompt": 7},
+        {"prompt": "=1+1", "chosen": "x"},
+    ]
+    data = "\n".join(json.dumps(row) for row in rows).encode()
+    page = upload(client, data, kind="everything", action="check").content.decode()
+    counts = re.findall(r"<dt>(New|Duplicates|Refused)</dt><dd>(\d+)</dd>", page)
+    assert counts == [("New", "3"), ("Duplicates", "1"), ("Refused", "2")]
+    assert "helpfulness 1" in page
+    assert "not judged yet" in page
+    table = upload(client, data, kind="everything", action="refused")
+    lines = list(csv.reader(io.StringIO(b"".join(table).decode("utf-8-sig"))))
+    assert [line[:3] for line in lines] == [
+        ["row", "file", "field"],
+        ["5", "", "prompt"],
+        ["6", "", "rejected"],
+    ]
+    assert not Prompt.objects.exists()
+    assert upload(client, data, kind="everything", action="good").status_code == 302
+    assert Prompt.objects.count() == 3
+    again = upload(client, data, kind="everything", action="check").content.decode()
+    assert re.findall(r"<dt>New</dt><dd>(\d+)</dd>", again) == ["0"]
+
+
+def test_a_person_says_what_the_columns_of_a_file_are(client, project, grace):
+    client.force_login(grace)
+    data = b"Frage;Gut;Schlecht;Notiz\nWarum?;Darum.;Nein.;x\n"
+    page = upload(client, data, kind="everything", action="check").content.decode()
+    assert "names no known column" in page
+    assert 'name="column:frage"' in page
+    names = {"column:frage": "prompt", "column:gut": "chosen", "column:schlecht": "rejected"}
+    names["column:notiz"] = ""
+    page = upload(client, data, kind="everything", action="check", **names).content.decode()
+    assert "prompt, chosen, rejected (TRL)" in page
+    assert "not read" not in page
+    assert upload(client, data, kind="everything", **names).status_code == 302
+    assert Prompt.objects.get().text == "Warum?"
 
 
 def test_an_admin_signs_a_source_off_once(client, project, grace, rita):

@@ -1,8 +1,11 @@
+import io
+import json
 import re
 
 import pytest
 from django.urls import reverse
 
+from annotation.data.imports import import_file
 from annotation.judge import dialogue_writing, dialogues
 from annotation.judge.assignment import next_assignment
 from annotation.models import Batch, Event, Prompt, Response
@@ -188,3 +191,33 @@ def test_what_two_people_said_alike_in_dialogues_is_judged_once(grace, ada, ben,
         project, "Again", preset="rate", responses_of=campaign.batch, n=5, overlap=1, by=grace
     )
     assert batch.comparisons.count() == 1
+
+
+def test_imported_responses_are_judged_under_any_protocol_that_fits(client, grace, project):
+    rows = [
+        {"prompt": f"Name tree {n}.", "responses": ["An oak.", "A rock."], "split": "train"}
+        for n in range(3)
+    ]
+    # Of one prompt, responses come in rows of their own, as in instruction data.
+    rows += [
+        {"prompt": "Name a bird.", "completion": text, "split": "train"}
+        for text in ("A wren.", "A fish.")
+    ]
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    source = {"name": "Own prompts", "licence": "CC0-1.0"}
+    report = import_file(project, io.BytesIO(lines), source=source, by=grace, sign_off=True)
+    stored = report.batches[0]
+    client.force_login(grace)
+    page = client.get(NEW).content.decode()
+    assert "Responses: Own prompts (8 responses)" in page
+    assert "people write the prompts; open a campaign under Live dialogue" in page
+    assert "it compares on Overall, and this project on Helpfulness and Safety" in page
+    for preset, n_responses in (("rate", 2), ("safe-rlhf", 2), ("rewrite", 2), ("top-k", 2)):
+        answer = client.post(NEW, fields(name=preset, asks=preset, responses_of=stored.pk))
+        assert answer.status_code == 302
+        batch = project.batches.get(name=preset)
+        assert batch.comparisons.count() == 4
+        assert {c.responses.count() for c in batch.comparisons.all()} == {n_responses}
+        assert batch.source == report.source
+    birds = batch.comparisons.get(prompt__messages__0__content="Name a bird.")
+    assert {response.text for response in birds.responses.all()} == {"A wren.", "A fish."}
