@@ -21,12 +21,12 @@ from rlhf.training.intervals import mean_with_interval
 from rlhf.training.language_models import devices
 from rlhf.training.language_models.policy import load_policy
 from rlhf.training.reward_models.folder import load_reward_model
-from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_models.model import OnBatch, RewardModel
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
-from rlhf.training.rundir.reports import write_progress, write_result
+from rlhf.training.rundir.reports import Progress, write_progress, write_result
 from rlhf.training.settings import load
 
 
@@ -35,6 +35,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, prompts, policy, reward models.
     config = load(BestOfNConfig, run_dir / CONFIG)
+    progress = Progress(run_dir)
+    progress.phase("loading the models")
     prompts = read_prompts(run_dir)
     device = devices.choose_device(config.device)
     devices.be_deterministic(config.seed, config.threads)
@@ -60,6 +62,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         seconds = (time.monotonic() - began) / done * (len(prompts) - done)
         write_progress(run_dir, done=done, total=len(prompts), unit="prompts", eta_seconds=seconds)
 
+    report = progress.phase("sampling", len(prompts), "prompts")
+
+    def on_token(done: float) -> None:
+        if stop.requested:
+            raise Stopped
+        report(done)
+
     responses = sampling.sample(
         policy.model,
         encoded,
@@ -71,6 +80,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         generator=torch.Generator(device=device).manual_seed(config.seed),
         batch_size=config.batch_size,
         on_batch=report_progress,
+        on_token=on_token,
     )
 
     # 3. Scores. A response that did not end gets the score that PPO would give it.
@@ -78,7 +88,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     scores: dict[str, list[list[float]]] = {}
     axes: dict[str, Tensor] = {}
     for name, scorer in scorers.items():
-        by_axis, scores[name] = score_responses(scorer, prompts, responses, texts, config)
+        on_batch = progress.phase("scoring", unit="texts")
+        by_axis, scores[name] = score_responses(scorer, prompts, responses, texts, config, on_batch)
         axes = axes or by_axis
 
     # 4. For each n: the expected score of the best of n responses, and which one it is.
@@ -142,12 +153,13 @@ def score_responses(
     responses: Sequence[Sequence[sampling.Sampled]],
     texts: Sequence[Sequence[str]],
     config: BestOfNConfig,
+    on_batch: OnBatch,
 ) -> tuple[dict[str, Tensor], list[list[float]]]:
     """The scores (responses,) of all responses on each axis, and the combined scores of each
     prompt's responses."""
     prompt_of = [p for p, of_prompt in zip(prompts, texts, strict=True) for _ in of_prompt]
     flat = [text for of_prompt in texts for text in of_prompt]
-    by_axis = scorer.score([p.messages for p in prompt_of], flat)
+    by_axis = scorer.score([p.messages for p in prompt_of], flat, on_batch=on_batch)
     risks = [p.risk for p in prompt_of]
     total = scorer.combine(by_axis, risks, threshold=config.safety_threshold)
     finished = torch.tensor([r.finished for of_prompt in responses for r in of_prompt])

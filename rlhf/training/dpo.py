@@ -23,7 +23,7 @@ from rlhf.training.language_models.policy import Policy
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.process import StopRequest, run_stage
-from rlhf.training.rundir.reports import write_result
+from rlhf.training.rundir.reports import Progress, write_result
 from rlhf.training.settings import load
 
 
@@ -39,6 +39,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, preferences, policy.
     config = load(DPOConfig, run_dir / CONFIG)
+    Progress(run_dir).phase("loading the policy")
     judgments = read_judgments(run_dir, [config.axis])
     policy = tuning.load_trainable_policy(config)
     policy.refuse_encoder_decoder("TRL's DPOTrainer")

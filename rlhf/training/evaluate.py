@@ -16,12 +16,12 @@ from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.language_models import devices
 from rlhf.training.language_models.policy import Policy, load_policy
 from rlhf.training.reward_models.folder import load_reward_model
-from rlhf.training.reward_models.model import RewardModel
+from rlhf.training.reward_models.model import OnBatch, RewardModel
 from rlhf.training.rundir import CONFIG, DATA
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.files import read_jsonl, write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
-from rlhf.training.rundir.reports import write_progress, write_result
+from rlhf.training.rundir.reports import Progress, write_progress, write_result
 from rlhf.training.score_summary import count, group_by_temperature, summarize
 from rlhf.training.settings import load
 from rlhf.training.truncation import Truncation
@@ -34,6 +34,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, prompts, policy, reward model.
     config = load(EvaluateConfig, run_dir / CONFIG)
+    progress = Progress(run_dir)
+    progress.phase("loading the models")
     prompts = read_prompts(run_dir)
     device = devices.choose_device(config.device)
     threads = devices.be_deterministic(config.seed, config.threads)
@@ -60,7 +62,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     n_parameters = sum(p.numel() for p in policy.model.parameters())
     size = parallel.default_processes(n_parameters, device, threads)
     group = parallel.share_work(parallel.Group(), size, threads)
-    rows = sample_rows(policy, prompts, encoded, config, run_dir, stop, group)
+    rows = sample_rows(policy, prompts, encoded, config, run_dir, stop, group, progress)
     parallel.destroy_process_group(group)  # the forked processes end here
     torch.set_num_threads(threads)
 
@@ -68,7 +70,9 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     summary: dict[str, Any] | None = None
     opponent_summaries: dict[str, Any] = {}
     if scorer is not None:
-        judged = judge(scorer, prompts, {"": rows, **opponents}, config.safety_threshold)
+        on_batch = progress.phase("scoring", unit="texts")
+        judged = judge(scorer, prompts, {"": rows, **opponents}, config.safety_threshold, on_batch)
+        progress.phase("comparing")
         by_temperature = {name: group_by_temperature(judged[name]) for name in judged}
         ours = by_temperature.pop("")
         summary = {
@@ -114,6 +118,7 @@ def sample_rows(
     run_dir: Path,
     stop: StopRequest,
     group: parallel.Group,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """The rows of `samples.jsonl`, without scores: several samples of every prompt at every
     temperature. A collective: all processes call it, and get the same."""
@@ -121,6 +126,8 @@ def sample_rows(
     total = len(prompts) * len(config.temperatures)
     generator = torch.Generator(device=policy.device).manual_seed(config.seed)
     rows: list[dict[str, Any]] = []
+    progress.writes = group.is_main_process
+    report = progress.phase("sampling", total, "prompts")
     for number, temperature in enumerate(config.temperatures):
 
         def report_progress(done: int, before: int = number * len(prompts)) -> None:
@@ -139,6 +146,11 @@ def sample_rows(
                 eta_seconds=elapsed / (before + done) * (total - before - done),
             )
 
+        def on_token(done: float, before: int = number * len(prompts)) -> None:
+            if stop.requested:
+                raise Stopped
+            report(before + min(done * group.size, len(prompts)))
+
         sampled = sampling.sample(
             policy.model,
             encoded,
@@ -150,6 +162,7 @@ def sample_rows(
             generator=generator,
             batch_size=config.batch_size,
             on_batch=report_progress,
+            on_token=on_token,
             truncation=Truncation.of(config),
             share=group.share,
         )
@@ -195,6 +208,7 @@ def judge(
     prompts: Sequence[Prompt],
     samples_by_policy: dict[str, list[dict[str, Any]]],
     threshold: float,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Fill in every row's `scores`, and return the rows as judged samples for `score_summary`.
 
@@ -203,7 +217,9 @@ def judge(
     by_id = {p.prompt_id: p for p in prompts}
     rows = [row for samples in samples_by_policy.values() for row in samples]
     prompt_of = [by_id[row["prompt_id"]] for row in rows]
-    scores = scorer.score([p.messages for p in prompt_of], [row["text"] for row in rows])
+    scores = scorer.score(
+        [p.messages for p in prompt_of], [row["text"] for row in rows], on_batch=on_batch
+    )
     total = scorer.combine(scores, [p.risk for p in prompt_of], threshold=threshold)
     judged = []
     for i, (row, prompt) in enumerate(zip(rows, prompt_of, strict=True)):

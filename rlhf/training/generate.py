@@ -16,7 +16,7 @@ from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
-from rlhf.training.rundir.reports import write_progress, write_result
+from rlhf.training.rundir.reports import Progress, write_progress, write_result
 from rlhf.training.score_summary import unfinished_rate
 from rlhf.training.settings import load
 from rlhf.training.truncation import Truncation
@@ -31,6 +31,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, prompts, policy.
     config = load(GenerateConfig, run_dir / CONFIG)
+    Progress(run_dir).phase("loading the policy")
     prompts = read_prompts(run_dir)
     device = devices.choose_device(config.device)
     threads = devices.be_deterministic(config.seed, config.threads)
@@ -125,6 +126,14 @@ def sample_distinct(
             eta_seconds=(time.monotonic() - began) / max(finished, 1) * (total - finished),
         )
 
+    progress = Progress(run_dir, writes=group.is_main_process)
+    report = progress.phase("sampling", len(encoded), "prompts")
+
+    def on_token(done: float) -> None:
+        if stop.requested:
+            raise Stopped
+        report(min(len(encoded) - len(waiting) + done * group.size, len(encoded)))
+
     for attempt in range(ATTEMPTS):
         sampled = sampling.sample(
             policy.model,
@@ -137,6 +146,7 @@ def sample_distinct(
             generator=generator,
             batch_size=config.batch_size,
             on_batch=report_progress,
+            on_token=on_token,
             truncation=Truncation.of(config),
             share=group.share,
         )

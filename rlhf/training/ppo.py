@@ -23,16 +23,21 @@ from rlhf.training.ppo_report import RunReport, StepClock, describe_rollout
 from rlhf.training.ppo_updates import Rollout, update
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.process import StopRequest, run_stage
+from rlhf.training.rundir.reports import Progress
 from rlhf.training.settings import load
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
     config = load(PPOConfig, run_dir / CONFIG)
+    progress = Progress(run_dir)
+    progress.phase("loading the models")
     inputs, models = prepare(run_dir, config)
+    models.progress, progress.writes = progress, models.group.is_main_process
     optimizer, kl_controller = models.new_optimizer(), ppo_math.new_kl_controller(config.kl)
     keeper = PolicyKeeper(run_dir, config, models, optimizer, inputs.watch)
     keeper.start_or_resume(inputs, kl_controller)
     report = RunReport(run_dir, keeper)
+    progress.of_run(keeper.state.step, config.steps, "steps")
 
     while keeper.should_continue:
         step, clock = keeper.state.step + 1, StepClock()

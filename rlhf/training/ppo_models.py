@@ -32,6 +32,7 @@ from rlhf.training.language_models.policy import Policy, add_lora, load_policy
 from rlhf.training.ppo_reward import Reward
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import replace_folder
+from rlhf.training.rundir.reports import Progress
 
 
 class Models:
@@ -40,6 +41,8 @@ class Models:
     def __init__(self, config: PPOConfig, group: parallel.Group = parallel.Group()) -> None:  # noqa: B008 - it never changes
         self.config = config
         self.group = group
+        self.progress = Progress(Path(), writes=False)
+        """Where each pass reports how far it is."""
         self.device = devices.choose_device(config.device)
         self.frozen_dtype = devices.choose_dtype(config.dtype, self.device)
         self.is_bfloat16 = self.frozen_dtype == torch.bfloat16
@@ -262,6 +265,9 @@ class Models:
     ) -> list[list[sampling.Sampled]]:
         """k responses per prompt from the current policy, with values where they cost nothing."""
         self.policy.model.eval()
+        report = self.progress.phase("sampling", len(prompts), "prompts")
+        if isinstance(self.sampler, rollouts.OwnDecoder):
+            self.sampler.on_token = lambda done: report(min(done * self.group.size, len(prompts)))
         with self.sharded_policy.unsharded(), self.autocast():
             answers = self.sampler.sample(prompts, k, seed=seed)
         return self.group.all_gather(answers[self.group.share], len(prompts))
@@ -296,6 +302,7 @@ class Models:
         `InputError` if a score is not finite.
         """
         texts = [self.policy.decode(response.tokens) for response in responses]
+        self.reward.on_batch = self.progress.phase("scoring", unit="texts")
         scores, means = self.reward.score(prompts, texts)
         broken = [i for i, score in enumerate(scores.tolist()) if not math.isfinite(score)]
         if broken:
@@ -348,7 +355,9 @@ class Models:
         share = list(self.microbatches(sizes, range(n_rows)[self.group.share]))
         if not self.sampler_keeps_values:
             with self.sharded_policy.unsharded(), self.sharded_critic.unsharded(), self.autocast():
-                for rows in share:
+                report = self.progress.phase("reading", len(share), "passes")
+                for number, rows in enumerate(share, start=1):
+                    report(number)
                     packed, hidden, picked, _ = self.forward(self.policy, prompts, responses, rows)
                     values[rows, : packed.width] = packed.unpack(self.critic(hidden, packed))
                     if not self.sampler_keeps_logprobs:
@@ -359,7 +368,9 @@ class Models:
             self.autocast(),
             self.as_reference() as model,
         ):
-            for rows in share:
+            report = self.progress.phase("reading by the reference", len(share), "passes")
+            for number, rows in enumerate(share, start=1):
+                report(number)
                 packed, _, picked, _ = self.forward(model, prompts, responses, rows)
                 reference[rows, : packed.width] = packed.unpack(picked)
         self.group.all_reduce(reference)

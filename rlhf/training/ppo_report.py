@@ -19,7 +19,6 @@ from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.reports import (
     MetricsWriter,
     read_metrics,
-    write_progress,
     write_result,
 )
 from rlhf.training.sampling import Sampled
@@ -87,13 +86,12 @@ class RunReport:
             samples_per_second=self.config.responses_per_step / clock.total,
             **{f"seconds_{part}": seconds for part, seconds in clock.seconds.items()},
         )
-        write_progress(
-            self.run_dir,
-            done=step,
-            total=steps,
-            unit="steps",
-            note=f"reward {state.reward:+.2f}, KL {metrics['kl']:.2f}",
-            eta_seconds=state.seconds / step * (steps - step),
+        self.keeper.models.progress.of_run(
+            step,
+            steps,
+            "steps",
+            f"reward {state.reward:+.2f}, KL {metrics['kl']:.2f}",
+            state.seconds / step * (steps - step),
         )
 
     def write_outputs(self) -> None:

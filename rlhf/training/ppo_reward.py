@@ -17,7 +17,7 @@ from rlhf.training import parallel, reward_math, reward_shaping
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import Prompt
 from rlhf.training.reward_models.folder import load_reward_model
-from rlhf.training.reward_models.model import RewardModel, member_scores_in_parallel
+from rlhf.training.reward_models.model import OnBatch, RewardModel, member_scores_in_parallel
 from rlhf.training.reward_models.scale import ScoreScale
 from rlhf.training.rewards import rules_of
 from rlhf.training.rundir.errors import InputError
@@ -38,6 +38,7 @@ class Reward:
         group: parallel.Group,
     ) -> None:
         self.config, self.group = config, group
+        self.on_batch: OnBatch = lambda done, total: None
         most = config.optimizer.tokens_per_pass
         self.scorer = load_reward_model(
             config.reward_model, device=device, dtype=dtype, tokens_per_pass=most
@@ -219,7 +220,13 @@ class Reward:
         """Each member's scores of each axis (B, M)."""
         size = self.config.optimizer.microbatch_size
         return member_scores_in_parallel(
-            scorer, conversations, texts, self.group, batch_size=size, standardized=standardized
+            scorer,
+            conversations,
+            texts,
+            self.group,
+            batch_size=size,
+            standardized=standardized,
+            on_batch=self.on_batch,
         )
 
     def _new_multiplier(self) -> reward_shaping.Multiplier:

@@ -197,7 +197,10 @@ def _ppo_loss(
     # Processes share a minibatch by length, to balance the load.
     share = models.group.balanced_share(sorted(minibatch, key=lambda i: (sizes[i], i)))
     microbatches = list(models.microbatches(sizes, share))
-    for rows, counts in models.group.pad_to_equal_count(microbatches, list(minibatch[:1])):
+    weighted = models.group.pad_to_equal_count(microbatches, list(minibatch[:1]))
+    report = models.progress.phase("training on a minibatch", len(weighted), "passes")
+    for number, (rows, counts) in enumerate(weighted):
+        report(number)
         with models.autocast():
             packed, hidden, packed_logprobs, entropies = models.sharded_policy(
                 models.forward, models.policy, rollout.prompts, rollout.responses, rows

@@ -6,7 +6,7 @@ All judgments of the same responses to one prompt are one group, so that each te
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -159,12 +159,13 @@ def add_prior_features(
     groups: Sequence[RankedGroup],
     batch_size: int,
     processes: parallel.Group = parallel.Group(),  # noqa: B008 - it never changes
+    on_batch: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Compute the prior's features once per text, and fit their standardization to these texts."""
     if model.prior is None:
         return
     texts = [text for group in groups for text in group.texts]
-    share = model.prior_features(texts[processes.share], batch_size=batch_size)
+    share = model.prior_features(texts[processes.share], batch_size=batch_size, on_batch=on_batch)
     assert share is not None
     features = share.new_zeros(len(texts), share.shape[1])
     features[processes.share] = share

@@ -9,7 +9,7 @@ from rlhf.training import parallel, reward_math, reward_report
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.data import Judgment
 from rlhf.training.reward_data import RankedGroup, group_judgments
-from rlhf.training.reward_models.model import RewardModel, member_scores_in_parallel
+from rlhf.training.reward_models.model import OnBatch, RewardModel, member_scores_in_parallel
 from rlhf.training.reward_report import ScoredPair
 from rlhf.training.rundir.errors import InputError
 
@@ -20,6 +20,7 @@ def score_pairs(
     annotators: Sequence[str],
     config: RewardModelConfig,
     processes: parallel.Group,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> tuple[list[ScoredPair], dict[str, float]]:
     """Every decided pair of unseen prompts, and per axis the mean disagreement of an ensemble's
     members: the standard deviation of their scores, in deviations of the reference's scores."""
@@ -31,6 +32,7 @@ def score_pairs(
         processes,
         batch_size=config.batch_size,
         standardized=False,
+        on_batch=on_batch,
     )
     pairs, keys = decided_pairs(model.axes, groups, scores, annotators)
     for member in model.others if config.separate_axes else []:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,8 @@ def train_and_measure(
     standardize_on(reference, model, name, run)
 
     # 3. Accuracy on the prompts of the other half.
-    pairs, disagreement = score_pairs(model, others, annotators, config, processes)
+    on_batch = run.progress.phase(f"{name}-RM, evaluating", unit="texts")
+    pairs, disagreement = score_pairs(model, others, annotators, config, processes, on_batch)
     measured = {
         axis: reward_report.figures([p for p in pairs if p.axis == axis], seed=config.seed)
         | {"disagreement": disagreement.get(axis)}
@@ -197,6 +198,7 @@ def train_members(
 ) -> tuple[RewardModel, list[float]]:
     """The train-RM or test-RM (`name`) with its members, and the reliability of each annotator."""
     config, first = run.config, len(run.finished)
+    run.progress.phase(f"{name}-RM, loading the trunk")
     members: list[RewardModel] = []
     reliability: list[float] = []
     for axes, seed in members_of(config):
@@ -212,7 +214,8 @@ def train_members(
             )
         if not members and (warning := alike_warning(name, groups, member.max_length)):
             run.warnings.append(warning)
-        add_prior_features(member, groups, config.batch_size, run.processes)
+        on_batch = run.progress.phase(f"{name}-RM, reading", _n_texts(groups), "texts")
+        add_prior_features(member, groups, config.batch_size, run.processes, on_batch)
         own = dataclasses.replace(config, stored=True, seed=seed)
         if config.smoothing == "agreement":
             share = smoothing_of(member, groups)
@@ -255,7 +258,8 @@ def train(
         learner.set_learning_rates(update, total=len(batches))
 
         # 4. The loss and its gradients, in passes that fit into memory.
-        sums = processes.all_reduce_numbers(add_gradients(learner, batch, counts))
+        on_pass = run.progress.phase(f"{name}-RM, update {update + 1}", unit="passes")
+        sums = processes.all_reduce_numbers(add_gradients(learner, batch, counts, on_pass))
 
         # 5. One step of AdamW (Loshchilov & Hutter 2019). A gradient that is not finite would break
         #    every weight: its update is skipped and counted.
@@ -275,7 +279,10 @@ def train(
 
 
 def add_gradients(
-    learner: Learner, batch: Sequence[RankedGroup], counts: BootstrapCounts
+    learner: Learner,
+    batch: Sequence[RankedGroup],
+    counts: BootstrapCounts,
+    on_pass: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
     """Compute the gradients of one batch, of which each process does its share; returns this
     process's share of the `loss`, of the `decided` pairs, and of those that it got `right`.
@@ -300,15 +307,22 @@ def add_gradients(
         return loss
 
     learner.optimizer.zero_grad()
-    for groups, weight in learner.passes(batch[processes.share], spare=batch):
+    passes = learner.passes(batch[processes.share], spare=batch)
+    for number, (groups, weight) in enumerate(passes, start=1):
         sums["loss"] += learner.add_gradients(groups, functools.partial(loss_of, groups, weight))
+        on_pass(number, len(passes))
     return sums
+
+
+def _n_texts(groups: Sequence[RankedGroup]) -> int:
+    return sum(len(group.texts) for group in groups)
 
 
 def standardize_on(
     reference: Sequence[tuple[Prompt, str]], model: RewardModel, name: str, run: RewardRun
 ) -> None:
     """Give the scores of the reference policy's texts mean 0 and deviation 1 on every axis."""
+    on_batch = run.progress.phase(f"{name}-RM, scoring the reference", unit="texts")
     members = member_scores_in_parallel(
         model,
         [prompt.messages for prompt, _ in reference],
@@ -316,6 +330,7 @@ def standardize_on(
         run.processes,
         batch_size=run.config.batch_size,
         standardized=False,
+        on_batch=on_batch,
     )
     raw = {axis: scores.mean(dim=1) for axis, scores in members.items()}
     if not all(bool(torch.isfinite(scores).all()) for scores in raw.values()):

@@ -12,7 +12,7 @@ from rlhf.training.reward_learner import Learner
 from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.process import StopRequest
-from rlhf.training.rundir.reports import MetricsWriter, write_progress
+from rlhf.training.rundir.reports import MetricsWriter, Progress
 
 MAX_SKIPPED_IN_A_ROW = 20
 """Consecutive updates that are not finite, after which the run fails."""
@@ -32,6 +32,7 @@ class RewardRun:
     ) -> None:
         self.run_dir, self.config, self.stop, self.total = run_dir, config, stop, total
         self.processes = processes
+        self.progress = Progress(run_dir, writes=processes.is_main_process)
         self.began = self.saved_at = time.monotonic()
         self.finished: list[Path] = []
         """The weights of the models that are trained, in order. They are on the disk alone, so that
@@ -60,6 +61,7 @@ class RewardRun:
         """Begin the next model of the train-RM or test-RM (`name`); returns how many of its updates
         are done: all of a model that a killed run had finished, some of the one it was training."""
         self.name, self.learner, self._in_a_row = name, learner, 0
+        self._show()
         self.local_fraction = min(self.local_fraction, learner.local_fraction)
         self.updates.append(updates)
         if len(self.skipped) == len(self.finished):
@@ -99,16 +101,13 @@ class RewardRun:
     def _write(self, **metrics: float) -> None:
         named = {f"{self.name}_{k}": v for k, v in metrics.items()}
         self.metrics.write(self.step, **named, skipped_updates=sum(self.skipped))
-        if self.step % 5 == 0 or self.step == self.total:
-            seconds = (time.monotonic() - self.began) / (self.step - self.resumed_after)
-            write_progress(
-                self.run_dir,
-                done=self.step,
-                total=max(self.total, self.step),
-                unit="updates",
-                note=f"{self.name}-RM",
-                eta_seconds=seconds * max(self.total - self.step, 0),
-            )
+        self._show()
+
+    def _show(self) -> None:
+        """Progress by updates. The time left is that of the updates, once there is one."""
+        done, total = self.step - self.resumed_after, max(self.total, self.step)
+        left = (time.monotonic() - self.began) / done * (total - self.step) if done else None
+        self.progress.of_run(self.step, total, "updates", f"{self.name}-RM", left)
 
     def save_if_due(self, updates_done: int) -> None:
         """Save a checkpoint if the last one is old or a stop is requested; then raise `Stopped`. A

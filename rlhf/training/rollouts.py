@@ -51,6 +51,7 @@ class OwnDecoder:
     ) -> None:
         self.policy, self.settings = policy, settings
         self.share, self.value_of = share, value_of
+        self.on_token: Callable[[float], None] | None = None
 
     def sample(self, prompts: Sequence[Sequence[int]], k: int, *, seed: int) -> list[list[Sampled]]:
         return sampling.sample(
@@ -65,6 +66,7 @@ class OwnDecoder:
             batch_size=self.settings.decode_batch_size,
             value_of=self.value_of,
             share=self.share,
+            on_token=self.on_token,
         )
 
 

@@ -9,6 +9,7 @@ Every response has its own row of random numbers, drawn before anything else. So
 depend on which other responses share its batch or its machine.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ def sample(
     generator: torch.Generator,
     batch_size: int = 256,
     on_batch: Callable[[int], None] | None = None,
+    on_token: Callable[[float], None] | None = None,
     value_of: Callable[[Tensor], Tensor] | None = None,
     share: slice | None = None,
     truncation: Truncation | None = None,
@@ -61,7 +63,8 @@ def sample(
     Prompts are processed in order of length, so that there is little padding; each is computed once
     for its k responses. `batch_size` counts responses, and bounds the memory together with
     `max_new_tokens`. `generator` must be on the model's device. `on_batch` is called with the
-    number of finished prompts. The model should be in eval mode: dropout would make the
+    number of finished prompts, `on_token` after each token, with the share of a batch's budget that
+    is used added to it. The model should be in eval mode: dropout would make the
     log-probabilities those of another policy. `value_of` maps hidden states (rows, H) to values
     (rows,), which saves another pass over the responses. `share` selects the prompts to answer (the
     other lists stay empty): each of several processes takes its own, and draws what a single
@@ -91,12 +94,18 @@ def sample(
             numbers=numbers[chunk].flatten(0, 1),
             value_of=value_of,
             truncation=truncation,
+            on_share=on_token and functools.partial(_on_share, on_token, start, len(chunk)),
         )
         for position, i in enumerate(chunk):
             results[i] = rows[position * k : (position + 1) * k]
         if on_batch:
             on_batch(start + len(chunk))
     return results
+
+
+def _on_share(on_token: Callable[[float], None], before: int, n: int, share: float) -> None:
+    """Report a batch of `n` prompts, after `before` others, of whose tokens a share is sampled."""
+    on_token(before + n * share)
 
 
 @torch.inference_mode()
@@ -112,6 +121,7 @@ def _sample_batch(
     numbers: Tensor,
     value_of: Callable[[Tensor], Tensor] | None,
     truncation: Truncation | None,
+    on_share: Callable[[float], None] | None = None,
 ) -> list[Sampled]:
     device = numbers.device
     n = len(prompts) * k
@@ -143,6 +153,8 @@ def _sample_batch(
         finished[row] |= ended
         lengths[row] = torch.where(ended, step + 1, lengths[row])
         alive = alive & ~ended
+        if on_share:
+            on_share((step + 1) / max_new_tokens)
         if step == max_new_tokens - 1:
             break
         if step % check_every == 0:

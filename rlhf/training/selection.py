@@ -21,7 +21,7 @@ from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.process import StopRequest, run_stage
-from rlhf.training.rundir.reports import write_progress, write_result
+from rlhf.training.rundir.reports import Progress, write_result
 from rlhf.training.settings import load
 
 COMPARISONS_PER_BATCH = 64
@@ -32,6 +32,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, comparisons, the ensemble.
     config = load(SelectionConfig, run_dir / CONFIG)
+    progress = Progress(run_dir)
+    progress.phase("loading the reward model")
     comparisons = read_comparisons(run_dir)
     device = devices.choose_device(config.device)
     devices.be_deterministic(0, config.threads)
@@ -52,11 +54,13 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         if stop.requested:  # no checkpoint: the stage starts over
             raise Stopped
         batch = comparisons[start : start + COMPARISONS_PER_BATCH]
+        on_batch = progress.phase("scoring", unit="texts")
         scores = scorer.member_scores(
             [c.messages for c in batch for _ in c.responses],
             [text for c in batch for text in c.responses],
             batch_size=config.batch_size,
             standardized=False,
+            on_batch=on_batch,
         )
         first = 0
         for comparison in batch:
@@ -78,7 +82,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     ),
                 }
             )
-        write_progress(run_dir, done=len(rows), total=len(comparisons), unit="comparisons")
+        progress.of_run(len(rows), len(comparisons), "comparisons", "scoring")
 
     # 3. Scores, result.
     write_jsonl(run_dir / "scores.jsonl", rows)

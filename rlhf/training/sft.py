@@ -26,7 +26,7 @@ from rlhf.training.language_models.policy import Policy
 from rlhf.training.rundir import CONFIG
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.process import StopRequest, run_stage
-from rlhf.training.rundir.reports import write_result
+from rlhf.training.rundir.reports import Progress, write_result
 from rlhf.training.settings import load
 
 Row = dict[str, list[int]]
@@ -40,6 +40,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, demonstrations, policy.
     config = load(SFTConfig, run_dir / CONFIG)
+    Progress(run_dir).phase("loading the policy")
     demonstrations = read_demonstrations(run_dir)
     policy = tuning.load_trainable_policy(config)
 

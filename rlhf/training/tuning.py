@@ -21,7 +21,7 @@ from rlhf.training.rundir import POLICY
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.files import replace_folder
 from rlhf.training.rundir.process import StopRequest
-from rlhf.training.rundir.reports import MetricsWriter, write_progress
+from rlhf.training.rundir.reports import MetricsWriter, Progress
 
 
 def load_trainable_policy(config: SFTConfig | DPOConfig) -> Policy:
@@ -91,6 +91,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def __init__(self, run_dir: Path, stop: StopRequest, names: dict[str, str]) -> None:
         self.run_dir, self.stop, self.names = run_dir, stop, names
         self.metrics = MetricsWriter(run_dir)
+        self.progress = Progress(run_dir)
+        self._passes = self._evaluated = 0
         self.began = time.monotonic()
         self.losses: list[float] = []
 
@@ -100,10 +102,32 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
             self.losses.append(float(metrics["loss"]))
             self.metrics.write(state.global_step, **metrics)
 
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """After a microbatch whose gradients are accumulated."""
+        self._passes += 1
+        self._on_pass(self._passes, args.gradient_accumulation_steps)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._passes = 0
+        name = f"update {state.global_step + 1}"
+        self._on_pass = self.progress.phase(name, args.gradient_accumulation_steps, "passes")
+
+    def on_prediction_step(
+        self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any
+    ) -> None:
+        """After a microbatch of the held-out examples."""
+        total = len(eval_dataloader) if hasattr(eval_dataloader, "__len__") else 0
+        if not self._evaluated:
+            self._on_evaluated = self.progress.phase("evaluating", total, "passes")
+        self._evaluated += 1
+        self._on_evaluated(self._evaluated)
+        if self._evaluated >= total:
+            self._evaluated = 0
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         done, total = state.global_step, state.max_steps
         eta = (time.monotonic() - self.began) / done * (total - done)
-        write_progress(self.run_dir, done=done, total=total, unit="updates", eta_seconds=eta)
+        self.progress.of_run(done, total, "updates", eta_seconds=eta)
         if self.stop.requested:
             control.should_training_stop = True
 

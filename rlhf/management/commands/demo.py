@@ -197,6 +197,8 @@ def _bar(job: Job | None, judged: tuple[int, int] | None) -> tuple[ProgressBar |
     if job is None or not job.progress:
         return Text(""), job.state if job else ""
     p = job.progress
+    if not p["total"]:
+        return Text(""), p.get("note") or ""
     note = f"{p['done']} of {p['total']} {p['unit']} {p.get('note') or ''}"
     if p.get("eta_seconds") is not None:
         note += f" · {p['eta_seconds']:.0f} s left"

@@ -26,6 +26,10 @@ if TYPE_CHECKING:  # most stages that score are one process
     from rlhf.training.parallel import Group
 
 
+OnBatch = Callable[[int, int], None]
+"""Hears how many texts of how many are scored."""
+
+
 @dataclass
 class RewardModel:
     """A trunk, its heads, and the scale of its scores."""
@@ -233,26 +237,40 @@ class RewardModel:
         *,
         batch_size: int = 128,
         standardized: bool = True,
+        on_batch: OnBatch = lambda done, total: None,
     ) -> dict[str, Tensor]:
         """Each ensemble member's scores: (B, members) on the CPU for each axis.
 
         Identical texts are scored once. All members have one scale, so that their spread is in the
-        same unit as the scores.
+        same unit as the scores. `on_batch` hears after each pass how many texts of how many are done;
+        a text counts once for each model that reads it.
         """
         texts = self.tokenize(prompts, responses)
         distinct = list(dict.fromkeys(texts))
         index = {text: i for i, text in enumerate(distinct)}
         raw = torch.zeros(len(distinct), self.n_heads, len(self.axes))
-        features = self.prior_features(distinct, batch_size=batch_size)
+        n, readers = len(distinct), (self.prior is not None) + 1
+        total = n * (readers + sum((o.prior is not None) + 1 for o in self.others))
+        features = self.prior_features(
+            distinct, batch_size=batch_size, on_batch=lambda done: on_batch(done, total)
+        )
+        done = n * (readers - 1)
         for chunk in by_length(distinct, batch_size, self.most_tokens()):
             chunk_features = None if features is None else features[chunk]
             raw[chunk] = self.raw_scores([distinct[i] for i in chunk], chunk_features).float().cpu()
+            done += len(chunk)
+            on_batch(done, total)
         raw = raw[[index[text] for text in texts]]
         by_axis = {axis: [raw[:, :, i]] for i, axis in enumerate(self.axes)}
         for other in self.others:
             more = other.member_scores(
-                prompts, responses, batch_size=batch_size, standardized=False
+                prompts,
+                responses,
+                batch_size=batch_size,
+                standardized=False,
+                on_batch=lambda more, _, before=done: on_batch(before + more, total),
             )
+            done += n * ((other.prior is not None) + 1)
             for axis, scores in more.items():
                 by_axis.setdefault(axis, []).append(scores)
         together = {axis: torch.cat(scores, dim=1) for axis, scores in by_axis.items()}
@@ -267,10 +285,15 @@ class RewardModel:
         standardized: bool = True,
         ensemble: str = "mean",
         penalty: float = 1.0,
+        on_batch: OnBatch = lambda done, total: None,
     ) -> dict[str, Tensor]:
         """Scores (B,) on the CPU for each axis; members are combined by `ensemble`."""
         members = self.member_scores(
-            prompts, responses, batch_size=batch_size, standardized=standardized
+            prompts,
+            responses,
+            batch_size=batch_size,
+            standardized=standardized,
+            on_batch=on_batch,
         )
         return {
             axis: reward_math.combine_members(scores, ensemble, penalty=penalty)
@@ -292,6 +315,7 @@ def member_scores_in_parallel(
     *,
     batch_size: int,
     standardized: bool,
+    on_batch: OnBatch = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """`model.member_scores` of texts of which each process of a group scores its share: (B, members)
     for each axis, the same in all processes."""
@@ -301,7 +325,11 @@ def member_scores_in_parallel(
     }
     if responses[share]:
         share_of_scores = model.member_scores(
-            prompts[share], responses[share], batch_size=batch_size, standardized=standardized
+            prompts[share],
+            responses[share],
+            batch_size=batch_size,
+            standardized=standardized,
+            on_batch=on_batch,
         )
         for axis, of_share in share_of_scores.items():
             scores[axis][share] = of_share

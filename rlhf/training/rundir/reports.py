@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,6 +120,59 @@ def write_progress(
     eta = None if eta_seconds is None else round(max(0.0, eta_seconds), 1)
     progress = {"done": done, "total": total, "unit": unit, "note": note, "eta_seconds": eta}
     write_json(run_dir / PROGRESS, progress)
+
+
+class Progress:
+    """The progress of a stage in phases, so that the page always shows something that moves.
+
+    A phase is written as it begins, and then at most once in `EVERY` seconds: it may be reported for
+    each token. Phases that follow one another faster than `LEAST` seconds are not written, because
+    each write waits for the disk. Where the run itself counts (updates, steps: `of_run`), a phase is
+    its note.
+    """
+
+    EVERY = 1.0
+    LEAST = 0.2
+
+    def __init__(self, run_dir: Path, *, writes: bool = True) -> None:
+        self._run_dir, self.writes = run_dir, writes
+        self._written_at = -self.EVERY
+        self._run: dict[str, Any] = {}
+
+    def of_run(
+        self, done: int, total: int, unit: str, note: str = "", eta_seconds: float | None = None
+    ) -> None:
+        """How far the whole run is; later phases are shown beside these counts."""
+        self._run = {"done": done, "total": total, "unit": unit, "eta_seconds": eta_seconds}
+        if done >= total or self._is_due():
+            self._write(**self._run, note=note)
+
+    def phase(self, name: str, total: int = 0, unit: str = "") -> Callable[..., None]:
+        """Begin a phase (`loading the models`, `scoring`); returns what is called with how much of
+        `total` is done, and with another total where it turns out different. 0: not known."""
+        began = time.monotonic()
+
+        def report(done: float, total: int = total) -> None:
+            if not self._is_due():
+                return
+            if self._run:
+                self._write(**self._run, note=f"{name}: {int(done):,} of {total:,} {unit}")
+                return
+            eta = (time.monotonic() - began) / done * (total - done) if done else None
+            self._write(done=int(done), total=total, unit=unit, note=name, eta_seconds=eta)
+
+        if began - self._written_at >= self.LEAST:
+            counts = self._run or {"done": 0, "total": total, "unit": unit}
+            self._write(**counts, note=name)
+        return report
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._written_at >= self.EVERY
+
+    def _write(self, **progress: Any) -> None:
+        self._written_at = time.monotonic()
+        if self.writes:
+            write_progress(self._run_dir, **progress)
 
 
 def read_progress(run_dir: Path) -> dict[str, Any] | None:

@@ -13,7 +13,16 @@ from rlhf.training.rundir.process import StopRequest
 from rlhf.training.settings import FROZEN, MOST_SEED
 from rlhf.world.answers import corpus
 from tests.rlhf.training.test_settings import every_config, needed
-from tests.rlhf.training.tiny import ROOT, WORDS, ask, judgment, make_policy, prompt, run_folder
+from tests.rlhf.training.tiny import (
+    ROOT,
+    WORDS,
+    ask,
+    judgment,
+    make_policy,
+    notes_of,
+    prompt,
+    run_folder,
+)
 
 CONFIGS = {config.__name__.removesuffix("Config"): config for config in every_config()}
 # Where the options of the two large stages are changed one by one.
@@ -337,3 +346,18 @@ def test_smaller_passes_change_how_it_is_computed_and_not_what(started, monkeypa
     large = len(passes)
     started(stage, "small", **{name: 40 if name == "tokens_per_pass" else 2})
     assert len(passes) - large > large
+
+
+PHASES = {
+    "Generate": {"loading the policy", "sampling"},
+    "Evaluate": {"loading the models", "sampling", "scoring"},
+    "Selection": {"loading the reward model", "scoring"},
+    "SFT": {"loading the policy", "update 1", "evaluating"},
+    "DPO": {"loading the policy", "update 1", "evaluating"},
+    "BestOfN": {"loading the models", "sampling", "scoring"},
+}
+
+
+@pytest.mark.parametrize("stage", PHASES)
+def test_a_stage_says_what_it_is_doing_all_the_time(started, monkeypatch, stage):
+    assert notes_of(monkeypatch, lambda: started(stage, "run")) >= PHASES[stage]

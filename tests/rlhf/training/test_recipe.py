@@ -18,7 +18,7 @@ from rlhf.training.rundir.errors import InputError
 from rlhf.training.settings import load
 from tests.rlhf.training.conftest import finish
 from tests.rlhf.training.test_ppo_options import OPTIONS, OTHERWISE
-from tests.rlhf.training.tiny import ROOT, rows_of
+from tests.rlhf.training.tiny import ROOT, notes_of, rows_of
 
 SETTINGS = PPOConfig.settings()
 
@@ -215,3 +215,9 @@ def test_a_run_takes_the_threads_and_the_device_that_it_was_given(ready, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="no usable GPU"):
         ppo_models.Models(load(PPOConfig, ready("gpu", device="cuda") / "config.json"))
+
+
+def test_a_step_says_what_it_is_doing_all_the_time(ready, monkeypatch):
+    notes = notes_of(monkeypatch, lambda: finish(ready(steps=1)))
+    assert notes >= {"loading the models", "sampling", "scoring", "reading by the reference"}
+    assert "training on a minibatch" in notes

@@ -20,6 +20,7 @@ from tests.rlhf.training.tiny import (
     ask,
     judgment,
     make_policy,
+    notes_of,
     prompt,
     result_of,
     run_folder,
@@ -353,3 +354,10 @@ def test_a_strength_that_the_annotator_chose_is_the_margin_of_the_pair(talker, t
         reward_model.main(folder, StopRequest())
     assert digest(a) != digest(b)
     assert set(result_of(a)["train"]["helpfulness"]["by"]["strength"]) == {"strength 3"}
+
+
+def test_the_stage_says_what_it_is_doing_all_the_time(talker, tmp_path, monkeypatch):
+    notes = notes_of(monkeypatch, lambda: train(tmp_path, talker, prior=True))
+    for name in ("train-RM", "test-RM"):
+        phases = ("loading the trunk", "reading", "update 1", "scoring the reference", "evaluating")
+        assert notes >= {f"{name}, {phase}" for phase in phases}

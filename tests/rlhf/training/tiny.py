@@ -167,3 +167,21 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def result_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
+
+
+def notes_of(monkeypatch: Any, call: Any) -> set[str]:
+    """The names of all phases that a stage shows while it runs, if time did not thin them out."""
+    from rlhf.training.rundir import reports
+
+    notes: set[str] = set()
+    monkeypatch.setattr(reports.Progress, "EVERY", 0.0)
+    monkeypatch.setattr(reports.Progress, "LEAST", 0.0)
+    write = reports.write_progress
+
+    def noting(run_dir: Path, **progress: Any) -> None:
+        notes.add(progress.get("note", "").partition(": ")[0])
+        write(run_dir, **progress)
+
+    monkeypatch.setattr(reports, "write_progress", noting)
+    call()
+    return notes
