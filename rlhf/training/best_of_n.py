@@ -62,13 +62,6 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         seconds = (time.monotonic() - began) / done * (len(prompts) - done)
         write_progress(run_dir, done=done, total=len(prompts), unit="prompts", eta_seconds=seconds)
 
-    report = progress.phase("sampling", len(prompts), "prompts")
-
-    def on_token(done: float) -> None:
-        if stop.requested:
-            raise Stopped
-        report(done)
-
     responses = sampling.sample(
         policy.model,
         encoded,
@@ -80,7 +73,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         generator=torch.Generator(device=device).manual_seed(config.seed),
         batch_size=config.batch_size,
         on_batch=report_progress,
-        on_token=on_token,
+        on_token=progress.phase("sampling", len(prompts), "prompts"),
     )
 
     # 3. Scores. A response that did not end gets the score that PPO would give it.

@@ -142,7 +142,7 @@ class Progress:
     def of_run(
         self, done: int, total: int, unit: str, note: str = "", eta_seconds: float | None = None
     ) -> None:
-        """How far the whole run is; later phases are shown beside these counts."""
+        """How far the whole run is; later phases are shown next to these counts."""
         self._run = {"done": done, "total": total, "unit": unit, "eta_seconds": eta_seconds}
         if done >= total or self._is_due():
             self._write(**self._run, note=note)
