@@ -216,3 +216,15 @@ def test_hostile_texts_are_inert_wherever_a_round_shows_them(client, mission, pr
         assert "\x1b" not in body
         assert "\x00" not in body
         assert "style=" not in body, "the content security policy refuses inline styles"
+
+
+def test_a_phase_of_unknown_length_is_named_instead_of_only_starting(
+    client, mission, project, rita
+):
+    job = mission["running"]
+    write_progress(job.run_dir, done=0, total=0, unit="", note="loading the models")
+    client.force_login(rita)
+    for name, arguments in (("round", [project.slug, 3]), ("rounds", [project.slug])):
+        body = text_of(page(client, name, *arguments))
+        assert "Loading the models" in body
+        assert "Starting" not in body
