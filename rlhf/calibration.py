@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from annotation.models import Event, Project, User
 from rlhf import jobs
-from rlhf.computing_cost import calibration_of, compute_machine
-from rlhf.models import Calibration, Checkpoint, Job
+from rlhf.computing_cost import calibration_of
+from rlhf.models import Calibration, Checkpoint, Job, Worker
 
 RETRY_AFTER = timedelta(hours=1)
 """A measurement that failed is not begun again by itself before this."""
@@ -44,7 +44,7 @@ class Measuring:
 def measuring(project: Project) -> Measuring:
     """Where the measurement of the current policy stands on the workers' device."""
     policy = Checkpoint.objects.current_policy(project)
-    machine = compute_machine()
+    machine = Worker.objects.compute_machine()
     calibration = calibration_of(policy, machine) if policy else None
     job = measurements(project).first()
     # Where stages have another Python, the workers don't know its versions.

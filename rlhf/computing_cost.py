@@ -105,14 +105,6 @@ class ComputingCost:
 # --- What is known -----------------------------------------------------------------------------
 
 
-def compute_machine() -> dict[str, Any]:
-    """The machine of an online worker that computes (`rlhf/training/machine.py`), one with a GPU
-    first; {} if none has reported it."""
-    machines = [w.machine for w in Worker.objects.online("gpu") if w.machine.get("device")]
-    machines.sort(key=lambda m: m.get("kind") != "cuda")
-    return machines[0] if machines else {}
-
-
 def calibration_of(policy: Checkpoint, machine: Mapping[str, Any]) -> Calibration | None:
     """The newest measurement of a model of this shape on a machine's device."""
     known = Calibration.objects.filter(
@@ -183,7 +175,7 @@ def round_cost(project: Project, config: Mapping[str, Any]) -> ComputingCost:
     Of the others, the speeds are the device's, corrected by how far they were off for those that ran.
     """
     sections = sections_of(config)
-    policy, machine = Checkpoint.objects.current_policy(project), compute_machine()
+    policy, machine = Checkpoint.objects.current_policy(project), Worker.objects.compute_machine()
     calibration = calibration_of(policy, machine) if policy and machine else None
     here = speeds_for(policy, machine, calibration, sections)
     counts = counts_for(project, sections)
@@ -310,7 +302,7 @@ class Requirements:
 
 def requirements(project: Project, config: Mapping[str, Any]) -> Requirements | None:
     """The memory of each stage and the disk space of a round; None if the model's size is unknown."""
-    policy, machine = Checkpoint.objects.current_policy(project), compute_machine()
+    policy, machine = Checkpoint.objects.current_policy(project), Worker.objects.compute_machine()
     calibration = calibration_of(policy, machine) if policy and machine else None
     shape = shape_of(policy, calibration)
     if shape is None or not shape.n_parameters:

@@ -406,6 +406,13 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
             online = online.filter(job=None)
         return [worker for worker in online if queue in worker.queues.split(",")]
 
+    def compute_machine(self) -> dict[str, Any]:
+        """The machine of an online worker that computes (`rlhf/training/machine.py`), one with a GPU
+        first; {} if none has reported it."""
+        machines = [w.machine for w in self.online("gpu") if w.machine.get("device")]
+        machines.sort(key=lambda machine: machine.get("kind") != "cuda")
+        return machines[0] if machines else {}
+
 
 class Worker(models.Model):
     """A process that claims jobs: when it last reported, and which job it runs."""

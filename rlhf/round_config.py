@@ -4,6 +4,7 @@
 To add a stage's settings, add its name to `SECTIONS`: form, checks and docs follow from its class.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from django.conf import settings
 
 from annotation.models import MAX_RESPONSES, Project, Prompt
 from rlhf.errors import RoundError
-from rlhf.models import Checkpoint, Round
+from rlhf.models import Checkpoint, Round, Worker
 from rlhf.training.configs import CONFIGS
 from rlhf.training.configs.ppo_groups import OptimizerSettings, RolloutSettings
 from rlhf.training.settings import IdleError, StageConfig, nested, setting
@@ -208,7 +209,7 @@ def _with_overlap(
 def preset(name: str) -> Config:
     """The sections of `rlhf/training/presets/<name>.toml`; RoundError if there is no such file."""
     path = PRESETS / f"{name}.toml"
-    if not name.isidentifier() or not path.exists():
+    if not re.fullmatch(r"\w[\w-]*", name) or not path.exists():
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise RoundError(f"There is no preset {name!r}; there are {known}.")
     return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -227,7 +228,7 @@ def default_config(project: Project, preset_name: str = "") -> Config:
             for section, values in last.config.items()
             if section in ("round", *Round.FULL_PLAN) and section in SECTIONS
         }
-    chosen = preset(preset_name or _preset_for(project))
+    chosen = preset(preset_name or proposed_preset(project).preset)
     if not project.is_demo:
         chosen.setdefault("round", {})["overlap"] = min(project.overlap, MAX_OVERLAP)
     chosen.setdefault("generate", {})["k"] = project.responses_per_comparison
@@ -282,9 +283,10 @@ def with_changes(config: Mapping[str, Mapping[str, Any]], changes: Mapping[str, 
     return changed
 
 
-def base_config(project: Project, preset_name: str = "") -> Config:
-    """The configuration of the round that builds and measures the base policy."""
-    chosen = preset(preset_name or _preset_for(project))
+def base_config(project: Project, preset_name: str = "", *, is_named: bool = False) -> Config:
+    """The configuration of the round that builds and measures the base policy, or measures a named
+    model: as long responses as the next round's."""
+    chosen = preset(preset_name or proposed_preset(project, is_named=is_named).preset)
     base, sizes = chosen.get("base", {}), chosen.get("round", {})
     corpus = {name: sizes[name] for name in ("corpus", "corpus_clean_share") if name in sizes}
     seed = {"seed": base["seed"]} if "seed" in base else {}
@@ -295,9 +297,44 @@ def base_config(project: Project, preset_name: str = "") -> Config:
     }
 
 
-def _preset_for(project: Project) -> str:
+@dataclass(frozen=True)
+class Proposal:
+    """The preset that the launch form begins with, and why, in a sentence."""
+
+    preset: str
+    reason: str
+    is_doubtful: bool = False
+    """Whether no preset is meant for this model on this device."""
+
+
+SMALL_LANGUAGE_MODEL = 1_000_000_000
+"""Parameters up to which the preset `small-lm` is meant."""
+
+
+def proposed_preset(project: Project, *, is_named: bool = False) -> Proposal:
+    """The preset for the project's policy on the workers' device.
+
+    `is_named`: the base is a model of one's own whose row is not written yet.
+    """
     policy = Checkpoint.objects.current_policy(project)
     is_toy = policy is None or 0 < policy.n_parameters < TOY_PARAMETERS
-    if is_toy:
-        return str(settings.DEMO_PRESET)
-    return "smollm2" if project.is_demo else "small"
+    if not is_named and is_toy and (project.is_demo or policy is None):
+        name = str(settings.DEMO_PRESET)
+        return Proposal(name, f"{name}, for the base policy that the project builds itself.")
+    if not is_named and project.is_demo:
+        return Proposal("smollm2", "smollm2, for the demo on SmolLM2.")
+    n = policy.n_parameters if policy is not None else 0
+    on_gpu = Worker.objects.compute_machine().get("kind") == "cuda"
+    where = "a GPU" if on_gpu else "a CPU"
+    if not n and not is_named and policy is not None and not on_gpu:
+        reason = "small-lm: the model's size is not known yet, and the workers compute on a CPU."
+        return Proposal("small-lm", reason, is_doubtful=True)
+    size = f"{n / 1e6:,.3g} million parameters on {where}"
+    if 0 < n < TOY_PARAMETERS:
+        return Proposal("tiny", f"tiny, for {size}.")
+    if on_gpu and (not n or n > SMALL_LANGUAGE_MODEL):
+        return Proposal("small", f"small, for {size if n else 'a model of unknown size on a GPU'}.")
+    if n > SMALL_LANGUAGE_MODEL:
+        reason = f"small-lm, although the model has {size}, for which there is no preset."
+        return Proposal("small-lm", reason, is_doubtful=True)
+    return Proposal("small-lm", f"small-lm, for {size}." if n else "small-lm.")

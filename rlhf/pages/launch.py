@@ -19,7 +19,7 @@ from rlhf.models import Round
 from rlhf.pages.launch_form import LaunchForm
 from rlhf.pages.lookup import integer_or
 from rlhf.preflight import preflight
-from rlhf.round_config import FrozenConfig, default_config
+from rlhf.round_config import FrozenConfig, default_config, proposed_preset
 from rlhf.workers import tasks
 
 VERDICTS = ("no-go", "warning", "go")
@@ -126,6 +126,7 @@ def _preflight_page(
         "open_round": Round.objects.live(project),
         "acknowledged": request.POST.getlist("acknowledged"),
         "measuring": measuring(project),
+        "proposal": proposed_preset(project),
         "estimate": next((check.short for check in checks if check.short), ""),
     }
     return render(request, "rlhf/launch/page.html", context, status=422 if form.errors else 200)

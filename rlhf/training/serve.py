@@ -14,12 +14,17 @@ import copy
 import os
 from typing import Any
 
+import torch
 from fastapi import HTTPException
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 from transformers.cli import serve
 from transformers.cli.serving import server, utils
 
-from rlhf.training.language_models.devices import EMULATED, choose_device, emulates_bfloat16
+from rlhf.training.language_models.devices import (
+    choose_device,
+    describe_precision,
+    is_bfloat16_faster,
+)
 from rlhf.training.server_guard import KEY, Guard
 
 PAGE_TOKENS = 32
@@ -112,11 +117,12 @@ def main() -> None:
 
 
 def serving_dtype(device: str) -> str:
-    """The precision that a model is served in: its checkpoint's ("auto"), but float32 on a CPU that
-    would emulate bfloat16."""
-    if not emulates_bfloat16(choose_device(device)):
+    """The precision that a model is served in: its checkpoint's ("auto") on a GPU and on a CPU that is
+    faster in bfloat16, else float32."""
+    chosen = choose_device(device)
+    if is_bfloat16_faster(chosen):
         return "auto"
-    print(f"{EMULATED} Serving in float32.", flush=True)
+    print(f"{describe_precision(chosen, torch.float32)} Serving in float32.", flush=True)
     return "float32"
 
 

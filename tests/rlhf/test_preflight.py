@@ -228,3 +228,15 @@ def test_more_ppo_prompts_per_step_than_there_are_is_refused(project, base):
     assert check.verdict == "no-go"
     assert "5 prompts in each step" in check.answer
     assert default_config(project, "tiny")["ppo"]["rollout"]["prompts_per_step"] == 12
+
+
+def test_half_precision_on_a_cpu_is_a_warning(project, base):
+    on_a_machine(base)
+    config = small_config(project)
+    assert "precision" not in checks(project, config)
+    config["generate"]["dtype"] = "bfloat16"
+    check = checks(project, config)["precision"]
+    assert check.verdict == "warning"
+    assert "bfloat16 on a CPU in generate" in check.answer
+    Worker.objects.update(machine=MACHINE | {"kind": "cuda"})
+    assert "precision" not in checks(project, config)

@@ -4,16 +4,20 @@ import dataclasses
 
 import pytest
 
-from rlhf.models import Round
+from rlhf.models import Round, Worker
 from rlhf.pages.launch_form import LaunchForm
 from rlhf.round_config import (
     NARROWED,
     SECTIONS,
     RoundConfig,
     SettingsError,
+    base_config,
     default_config,
     freeze,
+    preset,
+    proposed_preset,
 )
+from tests.rlhf.calibrations import MACHINE
 
 pytestmark = pytest.mark.django_db
 
@@ -76,3 +80,35 @@ def test_a_project_that_asks_more_people_than_a_round_may_is_offered_the_most(pr
     project.overlap = 99
     project.save()
     assert default_config(project, "tiny")["round"]["overlap"] == 20
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "expected", "doubtful"),
+    [
+        (1_000_000, "cpu", "tiny", False),
+        (135_000_000, "cpu", "small-lm", False),
+        (135_000_000, "cuda", "small-lm", False),
+        (3_000_000_000, "cuda", "small", False),
+        (3_000_000_000, "cpu", "small-lm", True),
+        (0, "cuda", "small", False),
+        (0, "cpu", "small-lm", True),
+    ],
+)
+def test_the_preset_goes_by_the_models_size_and_the_workers_device(
+    project, base, parameters, kind, expected, doubtful
+):
+    Worker.objects.create(name="gpu@hal", queues="gpu", machine=MACHINE | {"kind": kind})
+    base.n_parameters = parameters
+    base.save()
+    proposal = proposed_preset(project)
+    assert (proposal.preset, proposal.is_doubtful) == (expected, doubtful)
+    assert proposal.reason.startswith(expected)
+    steps = preset(expected)["ppo"]["steps"]
+    assert default_config(project)["ppo"]["steps"] == steps
+
+
+def test_a_named_model_is_measured_with_responses_as_long_as_its_rounds(project):
+    base = base_config(project, is_named=True)
+    small = preset("small-lm")
+    assert base["evaluate"]["max_new_tokens"] == small["generate"]["max_new_tokens"]
+    assert small["ppo"]["rollout"]["max_new_tokens"] == small["evaluate"]["max_new_tokens"]

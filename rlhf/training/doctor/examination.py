@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from rlhf.training.doctor.report import Report
 from rlhf.training.doctor.settings_check import check_settings, guess_stage
@@ -33,6 +34,7 @@ def examine(run_dir: Path, stage: str = "", *, probe: bool = True) -> Report:
         # The report alone goes to stdout.
         with contextlib.redirect_stdout(sys.stderr):
             EXAMINATIONS.get(report.stage, examine_policy)(report, run_dir, config, probe=probe)
+            _report_precision(report, config)
     except InputError as error:
         report.add("error", "input", str(error))
     except Exception as error:  # noqa: BLE001 - what crashes here crashes in the stage too
@@ -43,3 +45,20 @@ def examine(run_dir: Path, stage: str = "", *, probe: bool = True) -> Report:
             f"The stage would crash: {type(error).__name__}: {reason or 'no message'}.",
         )
     return report
+
+
+def _report_precision(report: Report, config: Any) -> None:
+    """The precision of the run and why; a warning for bfloat16 on a CPU that is slower with it."""
+    from rlhf.training.language_models import devices
+
+    if not hasattr(config, "dtype"):
+        return
+    device = devices.choose_device(config.device)
+    dtype = devices.choose_dtype(config.dtype, device)
+    is_slow = config.dtype == "bfloat16" and not devices.is_bfloat16_faster(device)
+    advice = " Set dtype to auto." if is_slow else ""
+    report.add(
+        "warning" if is_slow else "ok",
+        "precision",
+        devices.describe_precision(device, dtype) + advice,
+    )

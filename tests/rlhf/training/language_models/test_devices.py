@@ -28,7 +28,31 @@ def test_the_listed_instructions_decide(cpu_info, info, emulated):
     cpu_info(info)
     assert devices.emulates_bfloat16(CPU) is emulated
     assert not devices.emulates_bfloat16(torch.device("cuda"))
-    assert serve.serving_dtype("cpu") == ("float32" if emulated else "auto")
+
+
+def trial(monkeypatch, float32, bfloat16):
+    seconds = {"float32": float32, "bfloat16": bfloat16}
+    monkeypatch.setattr(devices, "precision_trial", lambda: seconds)
+
+
+def test_a_cpu_with_the_instructions_is_tried_before_a_policy_is_served_in_bfloat16(
+    cpu_info, monkeypatch
+):
+    cpu_info(WITH[0])
+    trial(monkeypatch, 1e-4, 5e-5)
+    assert serve.serving_dtype("cpu") == "auto"
+    trial(monkeypatch, 1e-4, 2e-4)
+    assert serve.serving_dtype("cpu") == "float32"
+    trial(monkeypatch, 1e-4, 5e-5)
+    cpu_info(WITHOUT[0])
+    assert serve.serving_dtype("cpu") == "float32", "emulated, whatever the trial says"
+
+
+def test_the_trial_takes_milliseconds_and_is_in_the_doctors_words(cpu_info):
+    cpu_info(WITHOUT[0])
+    seconds = devices.precision_trial()
+    assert all(0 < s < 1 for s in seconds.values())
+    assert "Computes in float32 on the CPU" in devices.describe_precision(CPU, torch.float32)
 
 
 def test_a_system_that_lists_nothing_counts_as_one_without(tmp_path, monkeypatch):
