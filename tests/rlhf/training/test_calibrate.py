@@ -7,10 +7,10 @@ import pytest
 from rlhf.computing_cost import sections_of
 from rlhf.forecast.speeds import from_calibration
 from rlhf.forecast.work import Counts, work_of
-from tests.rlhf.training.tiny import make_policy, prompt, result_of, run, run_folder
+from tests.rlhf.training.tiny import make_policy, prompt, result_of, run_folder, start
 
 PROMPTS = [prompt(i) for i in range(48)]
-GENERATE = {"k": 4, "oversample": 0, "max_new_tokens": 48, "batch_size": 32, "threads": 1}
+GENERATE = {"k": 4, "oversample": 0, "max_new_tokens": 32, "batch_size": 16, "threads": 1}
 
 
 def cpu_seconds_of(stage, folder):
@@ -21,8 +21,9 @@ def cpu_seconds_of(stage, folder):
         return usage.ru_utime + usage.ru_stime
 
     before = spent()
-    done = run(stage, folder)
-    assert done.returncode == 0, done.stderr[-2000:]
+    process = start(stage, folder)
+    _, errors = process.communicate(timeout=600)  # processor time counts, so others may slow it
+    assert process.returncode == 0, errors[-2000:]
     return spent() - before
 
 
@@ -31,13 +32,16 @@ def test_a_measured_stage_costs_what_the_calibration_expects(tmp_path):
     policy = str(make_policy(tmp_path / "policy", hidden=128, layers=4))
     folder = run_folder(
         tmp_path / "calibrate",
-        {"policy": policy, "rows": 32, "max_new_tokens": 48, "threads": 1, "seconds": 0.2},
+        {
+            "policy": policy, "rows": 16, "max_new_tokens": 32, "threads": 1, "seconds": 0.1,
+            "train_tokens": 256,
+        },
         prompts=PROMPTS[:16],
-    )
+    )  # fmt: skip
     cpu_seconds_of("calibrate", folder)
     measured = result_of(folder)
     assert measured["model"]["n_parameters"] > 500_000
-    assert [point["rows"] for point in measured["decoding"]] == [4, 16, 32]
+    assert [point["rows"] for point in measured["decoding"]] == [4, 16]
     assert all(cost["seconds"] >= 0 for cost in measured["costs"].values())
     assert {"lora_token", "full_token", "reward_token", "score_token"} <= set(measured["costs"])
     speeds = from_calibration(measured, lora=False, clock="cpu_seconds")
