@@ -22,7 +22,8 @@ def machine(project, base):
     """A worker that has reported its machine, and the base round that its jobs belong to."""
     Round.objects.create(project=project, number=0, state="done", policy=base)
     worker = a_worker("gpu", "gpu")
-    Worker.objects.filter(pk=worker.pk).update(machine=MACHINE)
+    later = timezone.now() + timezone.timedelta(minutes=10)  # on a slow machine it stays online
+    Worker.objects.filter(pk=worker.pk).update(machine=MACHINE, seen_at=later)
     return worker
 
 
