@@ -26,7 +26,7 @@ def inspect_model(
     plan = list(Round.MODEL_PLAN)
     if not pool(project, "heldout").exists():
         plan.remove("evaluate")
-    config = base_config(project, preset_name)
+    config = base_config(project, preset_name, is_named=True)
     config.pop("base", None)
     config["inspection"] = {"policy": path}
     if last is not None and _stopped_before_its_model(last):
