@@ -355,9 +355,6 @@ TRAINING_ENVIRONMENT = {
     or name.startswith(("LC_", "CUDA_", "NVIDIA_", "NCCL_", "ROCR_", "HIP_", "OMP_", "GOMP_"))
 }
 TRAINING_ENVIRONMENT.setdefault("HF_HUB_OFFLINE", "1")
-# Threads spin for some microseconds, then sleep: docs/footguns.md has what that is worth.
-if "OMP_WAIT_POLICY" not in TRAINING_ENVIRONMENT:
-    TRAINING_ENVIRONMENT.setdefault("GOMP_SPINCOUNT", "1000")
 TRAINING_ENVIRONMENT |= {
     "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "false",

@@ -7,7 +7,7 @@ from rlhf import rounds
 from rlhf.errors import RoundError
 from rlhf.model_paths import model_path
 from rlhf.models import Job, Round
-from rlhf.round_config import base_config
+from rlhf.round_config import base_config, longest_response
 from rlhf.stages.prompts import pool
 
 State = Round.State
@@ -26,7 +26,8 @@ def inspect_model(
     plan = list(Round.MODEL_PLAN)
     if not pool(project, "heldout").exists():
         plan.remove("evaluate")
-    config = base_config(project, preset_name, is_named=True)
+    length = longest_response(last.config) if last else None
+    config = base_config(project, preset_name, is_named=True, length=length)
     config.pop("base", None)
     config["inspection"] = {"policy": path}
     if last is not None and _stopped_before_its_model(last):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from django.conf import settings
+from django.db.models import Count, Q
 
 from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.models import Batch, Comparison, Project, Prompt, Source
@@ -16,7 +17,7 @@ from rlhf.doubts import FEW_UPDATES, count_of, expected_updates
 from rlhf.errors import RoundError
 from rlhf.estimates import estimate_from, in_words, number
 from rlhf.models import Checkpoint, Round, Worker
-from rlhf.round_config import FrozenConfig, RoundConfig, freeze
+from rlhf.round_config import FrozenConfig, RoundConfig, freeze, longest_response
 from rlhf.stages import QUEUES
 from rlhf.stages.evaluate import evaluation_samples
 from rlhf.stages.prompts import pool
@@ -70,8 +71,10 @@ def preflight(
         Check("settings", question, "Yes.", "go"),
         _check_policy(project),
         _check_endings(project, frozen),
+        _check_length(project, frozen),
         _check_live(project),
         *(_check_prompts(project, purpose, frozen) for purpose in _PROMPT_QUESTIONS),
+        check_risks(project),
         check_sources(project),
         *([_check_demonstrations(project)] if frozen.sections["ppo"].ptx.weight else []),
         _check_people(project, sizes.overlap),
@@ -147,9 +150,29 @@ def _check_endings(project: Project, frozen: FrozenConfig) -> Check:
             f"No: {number(share.value, percent=True)} are cut off after {limit:,} tokens. People "
             "would judge half answers, and PPO would give most of them no_eos_score."
         )
-        fix = "Raise max_new_tokens, or fine-tune the policy on responses that end (sft)."
+        fix = "Raise the longest answer, or fine-tune the policy on responses that end (sft)."
         return Check("endings", question, answer, "warning", evidence, fix)
     return Check("endings", question, f"Yes, within {limit:,} tokens.", "go", evidence)
+
+
+def _check_length(project: Project, frozen: FrozenConfig) -> Check:
+    """Whether earlier evaluations had the same longest response."""
+    question = "Were earlier policies measured with the same longest response?"
+    length: int = frozen.sections["evaluate"].max_new_tokens
+    measured = Round.objects.filter(project=project, jobs__stage="evaluate", jobs__state="done")
+    last = measured.order_by("-number").first()
+    before = longest_response(last.config) if last else None
+    if before is None:
+        answer = f"This is the first evaluation: {length:,} tokens."
+        return Check("length", question, answer, "go")
+    if before == length:
+        return Check("length", question, f"Yes: {length:,} tokens.", "go")
+    answer = (
+        f"No: {before:,} tokens until now, {length:,} in this round. The base and the previous "
+        "policy answer the held-out prompts again before anything is compared."
+    )
+    evidence = "the evaluation takes two to three times as long"
+    return Check("length", question, answer, "go", evidence)
 
 
 def _check_live(project: Project) -> Check:
@@ -201,6 +224,38 @@ def _check_prompts(project: Project, purpose: str, frozen: FrozenConfig) -> Chec
         answer += ": too few to distinguish a small change from chance"
         return Check(purpose, question, answer, "warning", evidence, f"Set {name} to 100 or more.")
     return Check(purpose, question, answer, "go", evidence)
+
+
+MANY_UNKNOWN = 0.5
+"""From this share of held-out prompts without a known risk on, the two axes measure the same."""
+
+
+def check_risks(project: Project) -> Check:
+    """Whether it is known which prompts ask for something harmful."""
+    question = "Is the risk of the prompts known?"
+    rows: Any = (
+        Prompt.objects.filter(project=project)
+        .order_by()
+        .annotate(is_known=~Q(risk=Prompt.Risk.UNKNOWN))
+        .values_list("split", "is_known")
+        .annotate(Count("pk"))
+    )
+    n: dict[tuple[str, bool], int] = {(split, is_known): count for split, is_known, count in rows}
+    unknown = sum(count for (_, is_known), count in n.items() if not is_known)
+    if not unknown:
+        return Check("risks", question, "Yes.", "go")
+    heldout = n.get(("heldout", False), 0)
+    n_heldout = heldout + n.get(("heldout", True), 0)
+    evidence = (
+        f"not known: {unknown:,} of {sum(n.values()):,} prompts, {heldout:,} of {n_heldout:,} held out. In "
+        "the evaluation these count for helpfulness and for safety, and for neither violations nor "
+        "over-refusals; PPO's reward and shares of harmful prompts take them as harmless"
+    )
+    if heldout <= MANY_UNKNOWN * n_heldout:
+        return Check("risks", question, f"Of {sum(n.values()) - unknown:,}.", "go", evidence)
+    answer = f"Not of {heldout:,} of {n_heldout:,} held-out prompts: both axes measure the same."
+    fix = "Import the prompts with their risk (harmless or harmful)."
+    return Check("risks", question, answer, "warning", evidence, fix)
 
 
 def check_sources(project: Project) -> Check:

@@ -4,6 +4,7 @@
 To add a stage's settings, add its name to `SECTIONS`: form, checks and docs follow from its class.
 """
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ FILLED_IN = (
     "corpus",
     "corpus_clean_share",
     "batches",
+    "opponents",
 )
 """Settings that name models, the machine or what another page chose: never a person's on this form."""
 
@@ -86,6 +88,13 @@ class RoundConfig(StageConfig):
     heldout_prompts: int = setting(
         150, "Held-out prompts that the dashboard's figures are measured on.", minimum=1
     )
+    max_new_tokens: int = setting(
+        64,
+        "The longest response in tokens, in every stage: in what people judge, in PPO and in the "
+        "evaluation. Where it changes, the base and the previous policy are sampled again before "
+        "anything is compared with them.",
+        minimum=1,
+    )
     kl_reference: str = setting(
         "base",
         "The policy that the KL penalty is measured against: base or previous.",
@@ -118,6 +127,13 @@ SECTIONS: dict[str, type[StageConfig]] = {
 
 NARROWED: dict[tuple[str, str], tuple[int, int]] = {("generate", "k"): (2, MAX_RESPONSES)}
 """(minimum, maximum) of a setting that is more restricted in a round than in the stage alone."""
+
+LENGTHS = {
+    "generate": "max_new_tokens",
+    "ppo": "rollout.max_new_tokens",
+    "evaluate": "max_new_tokens",
+}
+"""The setting of each stage that is the round's `max_new_tokens`: no page asks for it by itself."""
 
 
 class SettingsError(RoundError):
@@ -152,6 +168,8 @@ def freeze(
             raise SettingsError(reason, {section: reason})
     values = {name: dict(config.get(name, {})) for name in names}
     values["round"] = _with_overlap(values["round"], project, plan)
+    with contextlib.suppress(ValueError):  # a setting given twice: its section is refused below
+        values = _with_one_length(values)
     frozen: dict[str, StageConfig] = {}
     refused: list[SettingsError] = []
     for name in names:
@@ -167,6 +185,80 @@ def freeze(
         reasons = {key: reason for error in refused for key, reason in error.reasons.items()}
         raise SettingsError(str(refused[0]), reasons)
     return FrozenConfig(frozen)
+
+
+def _with_one_length(values: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The sections with one `max_new_tokens` in the round and in each stage that samples.
+
+    SettingsError where a stage names another length than the round, or two stages name different
+    ones: their responses could not be compared.
+    """
+    stated = _stated_lengths(values)
+    lengths = (
+        {"round": values["round"]["max_new_tokens"]} if "max_new_tokens" in values["round"] else {}
+    )
+    lengths |= stated
+    config = {section: dict(settings) for section, settings in values.items()}
+    if not lengths:
+        return config
+    length = next(iter(lengths.values()))
+    if any(other != length for other in lengths.values()):
+        section = next(iter(stated))
+        listed = ", ".join(f"{name} {value}" for name, value in lengths.items())
+        reason = (
+            f"The longest response differs between the round's stages ({listed}); set "
+            "round.max_new_tokens, which holds for all of them."
+        )
+        raise SettingsError(reason, {f"{section}.{LENGTHS[section]}": reason})
+    config["round"]["max_new_tokens"] = length
+    for section, key in LENGTHS.items():
+        if section in config:
+            # What is unknown in it is refused where the section is parsed.
+            known, unknown = SECTIONS[section].split_known(config[section])
+            config[section] = nested(known | {key: length}) | unknown
+    return config
+
+
+def _stated_lengths(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """{section: longest response} of the stages that name one."""
+    known = {
+        section: SECTIONS[section].split_known(values[section])[0]
+        for section in LENGTHS
+        if section in values
+    }
+    return {
+        section: settings[LENGTHS[section]]
+        for section, settings in known.items()
+        if LENGTHS[section] in settings
+    }
+
+
+def longest_response(config: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """The longest response in tokens under a round's stored configuration.
+
+    Rounds of earlier versions had one for each stage; there it is the evaluation's.
+    """
+    stated = _stated_lengths(config)
+    length = (config.get("round") or {}).get("max_new_tokens")
+    length = length or stated.get("evaluate") or stated.get("generate") or stated.get("ppo")
+    return int(length) if isinstance(length, int | float) else None
+
+
+def _offer_one_length(sections: Config, length: int | None) -> Config:
+    """The sections of a form: the length in the round's section only."""
+    offered = {
+        section: nested(
+            {
+                key: value
+                for key, value in SECTIONS[section].split_known(values)[0].items()
+                if key != LENGTHS.get(section)
+            }
+        )
+        for section, values in sections.items()
+    }
+    if length is not None:
+        offered["round"]["max_new_tokens"] = length
+    return offered
 
 
 def parsed(section: str, values: Mapping[str, Any]) -> StageConfig:
@@ -223,21 +315,25 @@ def default_config(project: Project, preset_name: str = "") -> Config:
     """
     last = Round.objects.filter(project=project, plan=Round.FULL_PLAN).order_by("-number").first()
     if last and not preset_name:
-        return {
+        offered = {
             section: _offered(section, values)
             for section, values in last.config.items()
             if section in ("round", *Round.FULL_PLAN) and section in SECTIONS
         }
+        return _offer_one_length(offered, longest_response(last.config))
     chosen = preset(preset_name or proposed_preset(project).preset)
     if not project.is_demo:
         chosen.setdefault("round", {})["overlap"] = min(project.overlap, MAX_OVERLAP)
     chosen.setdefault("generate", {})["k"] = project.responses_per_comparison
     _fit_rollouts(chosen, project)
-    return {
+    base = Round.objects.filter(project=project, number=0).first()
+    length = longest_response(base.config) if base and not preset_name else None
+    sections = {
         section: without_filled_in(parsed(section, chosen.get(section, {})))
         for section in ("round", *Round.FULL_PLAN)
         if section in SECTIONS
     }
+    return _offer_one_length(sections, length or longest_response(chosen))
 
 
 def _fit_rollouts(config: Config, project: Project) -> None:
@@ -283,17 +379,21 @@ def with_changes(config: Mapping[str, Mapping[str, Any]], changes: Mapping[str, 
     return changed
 
 
-def base_config(project: Project, preset_name: str = "", *, is_named: bool = False) -> Config:
+def base_config(
+    project: Project, preset_name: str = "", *, is_named: bool = False, length: int | None = None
+) -> Config:
     """The configuration of the round that builds and measures the base policy, or measures a named
-    model: as long responses as the next round's."""
+    model: as long responses as the next round's, or `length`, the project's longest in tokens."""
     chosen = preset(preset_name or proposed_preset(project, is_named=is_named).preset)
     base, sizes = chosen.get("base", {}), chosen.get("round", {})
     corpus = {name: sizes[name] for name in ("corpus", "corpus_clean_share") if name in sizes}
     seed = {"seed": base["seed"]} if "seed" in base else {}
+    length = length or longest_response(chosen)
+    one_length = {"max_new_tokens": length} if length else {}
     return {
-        "round": without_filled_in(parsed("round", sizes)) | corpus,
+        "round": without_filled_in(parsed("round", sizes | one_length)) | corpus,
         "base": without_filled_in(parsed("base", base)) | seed,
-        "evaluate": without_filled_in(parsed("evaluate", chosen.get("evaluate", {}))),
+        "evaluate": without_filled_in(parsed("evaluate", chosen.get("evaluate", {}) | one_length)),
     }
 
 

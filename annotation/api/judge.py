@@ -37,6 +37,7 @@ class TurnSerializer(serializers.Serializer[Any]):
 class ShownResponseSerializer(serializers.Serializer[Any]):
     letter = serializers.CharField()
     text = serializers.CharField()
+    is_cut_off = serializers.BooleanField(help_text="It reached its length limit without an end.")
 
 
 class AssignmentSerializer(serializers.Serializer[Any]):
@@ -228,7 +229,7 @@ def _own(request: Request, slug: str, uid: UUID) -> Assignment:
 
 
 def _shown(assignment: Assignment) -> dict[str, Any]:
-    texts = {response.pk: response.text for response in assignment.comparison.ordered_responses()}
+    shown = {response.pk: response for response in assignment.comparison.ordered_responses()}
     letters = assignment.letters
     return {
         "uid": assignment.uid,
@@ -238,7 +239,11 @@ def _shown(assignment: Assignment) -> dict[str, Any]:
         "protocol": assignment.comparison.batch.effective_protocol.as_json(),
         "messages": assignment.comparison.prompt.messages,
         "responses": [
-            {"letter": letters[str(pk)], "text": texts[pk]}
+            {
+                "letter": letters[str(pk)],
+                "text": shown[pk].text,
+                "is_cut_off": shown[pk].is_cut_off,
+            }
             for pk in assignment.shown_order
             if assignment.comparison.batch.effective_interface != DEMONSTRATE
         ],

@@ -234,9 +234,10 @@ def _rows_of(
                 "messages": prompt.messages,
                 "category": prompt.category,
                 "risk": prompt.risk,
-                "responses": [text for _, text in shown],
+                "responses": [text for _, text, _ in shown],
+                "finished": [finished for _, _, finished in shown],
                 "ranks": {
-                    axis: [ranks.get(axis, {}).get(key) for key, _ in shown]
+                    axis: [ranks.get(axis, {}).get(key) for key, _, _ in shown]
                     for axis in project.axis_keys
                 },
                 "weight": 1.0,
@@ -245,13 +246,15 @@ def _rows_of(
         )
 
 
-def _responses_of(comparisons: Iterable[int]) -> dict[int, list[tuple[str, str]]]:
-    """The responses of each comparison, as (id, text)."""
-    responses: dict[int, list[tuple[str, str]]] = {pk: [] for pk in comparisons}
-    columns = ("comparison_id", "pk", "text")
+def _responses_of(comparisons: Iterable[int]) -> dict[int, list[tuple[str, str, bool | None]]]:
+    """The responses of each comparison, as (id, text, whether it ended within its length limit or
+    None where that is not known)."""
+    responses: dict[int, list[tuple[str, str, bool | None]]] = {pk: [] for pk in comparisons}
+    columns = ("comparison_id", "pk", "text", "sampling__finished")
     rows = Response.objects.filter(comparison__in=responses).order_by("pk").values_list(*columns)
-    for comparison_id, pk, text in rows:
-        responses[comparison_id].append((str(pk), text))
+    for comparison_id, pk, text, finished in rows:
+        known = finished if isinstance(finished, bool) else None
+        responses[comparison_id].append((str(pk), text, known))
     return responses
 
 

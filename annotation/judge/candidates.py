@@ -36,6 +36,8 @@ class AnswerReport:
     """Facts about one answer, filled in while it is read."""
 
     n_tokens: int | None = None
+    is_cut_off: bool = False
+    """It reached its length limit without an end."""
     is_full: bool = False
     """The conversation leaves the policy no room for a further turn."""
 

@@ -125,7 +125,7 @@ def write_turn(turn: Turn, *, tick: float = TICK) -> None:
             {
                 "text": storable(answer.text, "\ufffd"),
                 "source": answer.writer.source,
-                "sampling": answer.writer.sampling,
+                "sampling": answer.writer.sampling | {"finished": not answer.report.is_cut_off},
                 "n_tokens": answer.report.n_tokens,
             }
             for answer in answers

@@ -249,3 +249,8 @@ class Response(models.Model):
 
     def __str__(self) -> str:
         return self.text[:80]
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is known to have reached its length limit without an end."""
+        return self.sampling.get("finished") is False

@@ -188,6 +188,11 @@ def _now(turn: Turn | None) -> dict[str, Any]:
     return {"state": str(turn.state), "panes": panes}
 
 
+def _is_cut_off(candidate: dict[str, Any]) -> bool:
+    """Whether an answer reached its length limit without an end, as far as that is known."""
+    return (candidate.get("sampling") or {}).get("finished") is False
+
+
 def _writing(turn: Turn) -> bool:
     return turn.state == State.WRITING
 
@@ -264,13 +269,12 @@ def _talk(
             if current_turn and current_turn.state == State.READY
             else {}
         )
-    texts = [""] * 2
-    if current_turn is not None:
-        texts = (
-            current_turn.partial
-            if _writing(current_turn)
-            else [turn["text"] for turn in current_turn.candidates]
-        )
+    texts, cut_off = [""] * 2, [False] * 2
+    if current_turn is not None and _writing(current_turn):
+        texts = current_turn.partial
+    elif current_turn is not None:
+        texts = [candidate["text"] for candidate in current_turn.candidates]
+        cut_off = [_is_cut_off(candidate) for candidate in current_turn.candidates]
     serving = candidates().serving(campaign)
     why_over = acts.why_over(dialogue, turns)
     questions = answer_form.questions_of_batch(batch, LETTERS, answer)
@@ -293,8 +297,13 @@ def _talk(
         ],
         "turn": current_turn,
         "panes": [
-            {"letter": letter, "text": text, "mark_questions": questions["marks"].get(letter)}
-            for letter, text in zip(LETTERS, texts, strict=False)
+            {
+                "letter": letter,
+                "text": text,
+                "is_cut_off": is_cut,
+                "mark_questions": questions["marks"].get(letter),
+            }
+            for letter, text, is_cut in zip(LETTERS, texts, cut_off, strict=False)
         ],
         "reason": answer.get("reason", ""),
         "number": len(chosen) + 1,

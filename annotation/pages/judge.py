@@ -296,11 +296,12 @@ def _comparison_context(
     assignment: Assignment,
     draft: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the judge page shows. Responses have letters and texts here, and nothing else."""
+    """What the judge page shows. Responses have letters and texts here, whether they were cut off,
+    and nothing that tells who wrote them."""
     if draft is None:
         draft = _answer(assignment)
     ranks, flags = draft.get("ranks", {}), draft.get("flags", {})
-    texts = {response.pk: response.text for response in assignment.comparison.ordered_responses()}
+    shown = {response.pk: response for response in assignment.comparison.ordered_responses()}
     letters = assignment.letters
     questions = answer_form.questions(assignment, draft)
     axes = _axes(project)
@@ -312,7 +313,8 @@ def _comparison_context(
         responses.append(
             {
                 "letter": letter,
-                "text": texts[pk],
+                "text": shown[pk].text,
+                "is_cut_off": shown[pk].is_cut_off,
                 "axes": [
                     {"axis": axis, "rank": ranks.get(axis["key"], {}).get(letter)} for axis in axes
                 ],

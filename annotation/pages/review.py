@@ -302,7 +302,7 @@ def _responses(
 ) -> list[dict[str, Any]]:
     """Each response with its text, the flags that people raised, and what is asked of it."""
     letters = reviewed.letters
-    texts = dict(Response.objects.filter(pk__in=reviewed.shown_order).values_list("pk", "text"))
+    shown = Response.objects.in_bulk(reviewed.shown_order)
     flag_names: dict[str, list[str]] = {}
     for vote in votes:
         for pk, flags in vote.flags.items():
@@ -311,7 +311,8 @@ def _responses(
     return [
         {
             "letter": letters[str(pk)],
-            "text": texts[pk],
+            "text": shown[pk].text,
+            "is_cut_off": shown[pk].is_cut_off,
             "flags": _tallied(flag_names.get(str(pk), [])),
             "mark_questions": questions["marks"].get(letters[str(pk)]),
         }

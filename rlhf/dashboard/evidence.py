@@ -11,6 +11,8 @@ from django.urls import reverse
 from annotation.models import Project
 from rlhf.estimates import Change, Estimate, change, in_words
 from rlhf.models import Job, Round, Score
+from rlhf.round_config import longest_response
+from rlhf.training.configs import EvaluateConfig
 
 JUDGES = {
     "gold": "rubric (simulated)",
@@ -32,6 +34,19 @@ class Measured:
     categories: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     start: dict[str, Estimate] = field(default_factory=dict)
     """The same judge's estimates of the round's start policy."""
+
+    @property
+    def length(self) -> int | None:
+        """The longest response in tokens that the round measured with."""
+        return longest_response(self.round.config)
+
+    @property
+    def sampling(self) -> tuple[object, ...]:
+        """The settings of sampling: figures of rounds with other ones are of another kind."""
+        known, _ = EvaluateConfig.split_known(self.round.config.get("evaluate") or {})
+        defaults = EvaluateConfig.settings()
+        cut = (known.get(name, defaults[name].default) for name in ("top_k", "top_p", "min_p"))
+        return (self.length, *cut)
 
     @property
     def label(self) -> str:
@@ -81,9 +96,18 @@ class Evidence:
     def conditions(self) -> str:
         """Under which the estimates were made, in a sentence."""
         return (
-            f"Judge: {self.judge_name}; temperature {self.temperature:g}; 95 % intervals, "
-            "bootstrapped by prompt; n counts prompts."
+            f"Judge: {self.judge_name}; temperature {self.temperature:g}{self._lengths}; 95 % "
+            "intervals, bootstrapped by prompt; n counts prompts."
         )
+
+    @property
+    def _lengths(self) -> str:
+        """The longest response, as far as it is known."""
+        lengths = {m.label: m.length for m in self.measured if m.length}
+        if len(set(lengths.values())) < 2:
+            return "".join(f"; at most {length:,} tokens" for length in set(lengths.values()))
+        listed = ", ".join(f"{label} {length:,}" for label, length in lengths.items())
+        return f"; at most so many tokens: {listed}"
 
     def samples_url(self, round: Round, **query: str) -> str:
         """The page of answers from which a round's estimates were computed."""
@@ -93,23 +117,28 @@ class Evidence:
     def changes(self, metric: str) -> list[MetricChange]:
         """The metric's changes from round to round, oldest first.
 
-        Each round's reward model has its own scale. Under that judge a round is compared with its
+        A round that sampled with other settings than the one before is compared with its start
+        policy, which it sampled with the same settings. Each round's reward model has its own scale. Under that judge a round is compared with its
         start policy, scored by the same reward model; rounds without such scores are left out.
         """
         rounds = [m for m in self.measured if metric in m.estimates]
         if self.judge == "model":
-            return [
-                MetricChange(m, change(m.start[metric], m.estimates[metric]))
-                for m in rounds
-                if metric in m.start
-            ]
-        return [
-            MetricChange(after, change(before.estimates[metric], after.estimates[metric]))
-            for before, after in itertools.pairwise(rounds)
-        ]
+            return [_since_start(m, metric) for m in rounds if metric in m.start]
+        changes = []
+        for before, after in itertools.pairwise(rounds):
+            if before.sampling == after.sampling:
+                difference = change(before.estimates[metric], after.estimates[metric])
+                changes.append(MetricChange(after, difference))
+            elif metric in after.start:
+                changes.append(_since_start(after, metric))
+        return changes
 
     def in_words(self, estimate: Estimate, metric: str) -> str:
         return in_words(estimate, percent=metric in RATES)
+
+
+def _since_start(m: Measured, metric: str) -> MetricChange:
+    return MetricChange(m, change(m.start[metric], m.estimates[metric]))
 
 
 def load_evidence(

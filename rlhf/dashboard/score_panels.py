@@ -249,7 +249,8 @@ def length(evidence: Evidence) -> Panel:
 def _length_finding(measured: Sequence[Measured]) -> str:
     first, last = (m.estimates["mean_length"] for m in (measured[0], measured[-1]))
     finding = f"Answers are {number(last.value)} tokens long on average"
-    if len(measured) > 1 and first.value and first.has_interval and last.has_interval:
+    is_alike = measured[0].sampling == measured[-1].sampling
+    if is_alike and len(measured) > 1 and first.value and first.has_interval and last.has_interval:
         share = number(last.value / first.value - 1, percent=True, signed=True)
         difference = share if change(first, last).direction else "no clear change"
         finding += f", {difference} against {measured[0].name}"

@@ -12,6 +12,7 @@ from annotation.models import Project
 from rlhf.models import Round
 from rlhf.round_config import (
     FILLED_IN,
+    LENGTHS,
     NARROWED,
     SECTIONS,
     FrozenConfig,
@@ -26,6 +27,7 @@ UP_FRONT = (
     "round.ranking_prompts",
     "round.overlap",
     "generate.k",
+    "round.max_new_tokens",
     "ppo.steps",
     "ppo.kl.weight",
     "round.heldout_prompts",
@@ -34,6 +36,7 @@ NAMES = {
     "round.ranking_prompts": "Prompts to rank",
     "round.overlap": "Judgments per comparison",
     "generate.k": "Answers per prompt",
+    "round.max_new_tokens": "Longest answer (tokens)",
     "ppo.steps": "PPO steps",
     "ppo.kl.weight": "KL penalty",
     "round.heldout_prompts": "Held-out prompts",
@@ -209,6 +212,8 @@ def _settings(
         given = by_key(section, values)
         for key, known in SECTIONS[section].settings().items():
             if known.is_required or key in FILLED_IN or known.hint == dict[str, float]:
+                continue
+            if key == LENGTHS.get(section):  # the round's
                 continue
             yield section, key, given.get(key, known.default), limits_of(section, known), known.hint
 

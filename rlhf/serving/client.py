@@ -80,6 +80,7 @@ def stream_completion(
                     if text := (choice.get("delta") or {}).get("content"):
                         yield text
                     is_complete = is_complete or bool(choice.get("finish_reason"))
+                    report.is_cut_off |= choice.get("finish_reason") == "length"
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         log.warning("A policy server can't be read: %s", error)
         raise CandidateError(BROKE_OFF if has_begun else BUSY) from error

@@ -10,17 +10,22 @@ from rlhf.models import Checkpoint, Job, Round, Score
 from rlhf.stages.prompts import choose, prompt_row
 from rlhf.stages.stage import Row, Write, stage_config
 from rlhf.training import configs, rundir
+from rlhf.training.configs.evaluate import OPPONENTS
+from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import read_jsonl, write_jsonl
 from rlhf.training.score_summary import Sample, group_by_temperature, summarize
-from rlhf.training.settings import save
+from rlhf.training.settings import load, save
 
-OPPONENTS = ("base", "previous")
+SAMPLING = ("max_new_tokens", "top_k", "top_p", "min_p")
+"""Settings under which responses can be compared only if they are equal."""
 
 
 def prepare_evaluate(job: Job, run_dir: Path) -> None:
     """Held-out prompts, and the responses of the base and the previous policy to the same prompts.
 
-    The judge is the test reward model, which PPO has never seen.
+    An opponent whose kept samples were drawn with other settings (a shorter longest response,
+    another temperature), or for fewer prompts, answers again in this run: `config.opponents`. The
+    judge is the test reward model, which PPO has never seen.
     """
     round = job.round
     if round.policy is None:
@@ -33,7 +38,6 @@ def prepare_evaluate(job: Job, run_dir: Path) -> None:
         policy=round.policy.path,
         reward_model=judge.path if judge else "",
     )
-    save(config, run_dir / rundir.CONFIG)
     prompts = choose(round, "heldout")
     if not prompts:
         raise StageError(
@@ -41,14 +45,56 @@ def prepare_evaluate(job: Job, run_dir: Path) -> None:
         )
     write_jsonl(run_dir / rundir.DATA / "prompts.jsonl", map(prompt_row, prompts))
     prompt_ids = {str(prompt.uid) for prompt in prompts}
+    again: dict[str, str] = {}
     for name, policy in opponents(round).items():
-        rows = [
+        rows = comparable_samples(policy, config, prompt_ids, before=round)
+        if rows is None:
+            again[name] = policy.path
+        elif rows:
+            write_jsonl(run_dir / rundir.DATA / "opponents" / f"{name}.jsonl", rows)
+    settings = config.to_dict() | {"opponents": again}
+    save(configs.EvaluateConfig.from_dict(settings, stored=True), run_dir / rundir.CONFIG)
+
+
+def comparable_samples(
+    policy: Checkpoint, config: configs.EvaluateConfig, prompt_ids: set[str], *, before: Round
+) -> list[Row] | None:
+    """A policy's kept samples of these prompts that were drawn as `config` says, from its own round
+    or from a later one (before `before`) that it was an opponent in; None if there are none.
+
+    A prompt that did not fit into the model's context has no sample, and lacks none.
+    """
+    for folder, file in _sampled(policy, before):
+        try:
+            drawn = load(configs.EvaluateConfig, folder / rundir.CONFIG, stored=True)
+            given = {row["prompt_id"] for row in read_jsonl(folder / "data" / "prompts.jsonl")}
+        except (InputError, OSError):  # an earlier version's folder, or one that somebody removed
+            continue
+        if not file.exists() or not prompt_ids <= given:
+            continue
+        if not set(config.temperatures) <= set(drawn.temperatures):
+            continue
+        if any(getattr(drawn, name) != getattr(config, name) for name in SAMPLING):
+            continue
+        return [
             row
-            for row in evaluation_samples(policy)
+            for row in read_jsonl(file)
             if row["prompt_id"] in prompt_ids and row["temperature"] in config.temperatures
         ]
-        if rows:
-            write_jsonl(run_dir / rundir.DATA / "opponents" / f"{name}.jsonl", rows)
+    return None
+
+
+def _sampled(policy: Checkpoint, before: Round) -> Iterator[tuple[Path, Path]]:
+    """(run folder, file of samples) of every evaluation that the policy answered in; its own first."""
+    own = policy.round.last_done("evaluate") if policy.round else None
+    if own is not None:
+        yield own.run_dir, own.run_dir / "samples.jsonl"
+    rounds = Round.objects.filter(project=policy.project, number__lt=before.number)
+    for round in rounds.select_related("policy__parent").order_by("-number"):
+        names = [name for name, other in opponents(round).items() if other.pk == policy.pk]
+        job = round.last_done("evaluate") if names else None
+        if job is not None:
+            yield job.run_dir, job.run_dir / "opponents" / f"{names[0]}.jsonl"
 
 
 def opponents(round: Round) -> dict[str, Checkpoint]:

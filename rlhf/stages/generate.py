@@ -47,6 +47,11 @@ def collect_generate(job: Job, run_dir: Path, result: Row) -> Write:
     rows = read_jsonl(run_dir / "responses.jsonl", required=("prompt_id", "responses"))
     responses_by_prompt = {row["prompt_id"]: row["responses"] for row in rows}
     sampling = {name: config[name] for name in ("temperature", "max_new_tokens")}
+    sampling |= {
+        name: config[name]
+        for name in ("top_k", "top_p", "min_p")
+        if name in config and config[name] != configs.GenerateConfig.settings()[name].default
+    }
     comparisons = []
     for prompt in choose(round, "ranking"):
         responses = responses_by_prompt.get(str(prompt.uid), [])

@@ -12,6 +12,7 @@ import torch
 
 from rlhf.training import parallel, sampling
 from rlhf.training.configs import EvaluateConfig
+from rlhf.training.configs.evaluate import OPPONENTS
 from rlhf.training.data import Prompt, read_prompts
 from rlhf.training.language_models import devices
 from rlhf.training.language_models.policy import Policy, load_policy
@@ -25,8 +26,6 @@ from rlhf.training.rundir.reports import Progress, write_progress, write_result
 from rlhf.training.score_summary import count, group_by_temperature, summarize
 from rlhf.training.settings import load
 from rlhf.training.truncation import Truncation
-
-OPPONENTS = ("base", "previous")
 
 
 def main(run_dir: Path, stop: StopRequest) -> None:
@@ -63,6 +62,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     size = parallel.default_processes(n_parameters, device, threads)
     group = parallel.share_work(parallel.Group(), size, threads)
     rows = sample_rows(policy, prompts, encoded, config, run_dir, stop, group, progress)
+    opponents |= sample_opponents(policy, rows, prompts, config, run_dir, stop, group, progress)
     parallel.destroy_process_group(group)  # the forked processes end here
     torch.set_num_threads(threads)
 
@@ -108,6 +108,27 @@ def main(run_dir: Path, stop: StopRequest) -> None:
             "seconds": time.monotonic() - began,
         },
     )
+
+
+def sample_opponents(
+    policy: Policy,
+    own_rows: list[dict[str, Any]],
+    prompts: Sequence[Prompt],
+    config: EvaluateConfig,
+    *run: Any,
+) -> dict[str, list[dict[str, Any]]]:
+    """The samples of `config.opponents` by name; the policy's own rows where it is its own opponent.
+    `run` are the last arguments of `sample_rows`."""
+    dtype = next(policy.model.parameters()).dtype
+    sampled = {config.policy: own_rows}
+    for path in dict.fromkeys(config.opponents.values()):
+        if path not in sampled:
+            other = load_policy(path, "opponent", device=policy.device, dtype=dtype)
+            fitting = other.encode_fitting(
+                prompts, room=config.max_new_tokens, long_prompts="leave_out"
+            )
+            sampled[path] = sample_rows(other, *fitting, config, *run)
+    return {name: [dict(row) for row in sampled[path]] for name, path in config.opponents.items()}
 
 
 def sample_rows(

@@ -22,9 +22,9 @@ from rlhf.stages.prompts import choose, prompt_row
 from rlhf.training import data, rundir
 from rlhf.training.configs import PPOConfig
 from rlhf.training.data import BELOW
-from rlhf.training.rundir.files import write_jsonl
+from rlhf.training.rundir.files import write_json, write_jsonl
 from rlhf.training.settings import FROZEN, load
-from tests.factories import judged
+from tests.factories import PromptFactory, judged
 from tests.rlhf.machine import WARNINGS, real_transactions, work
 
 pytestmark = real_transactions
@@ -192,33 +192,95 @@ def test_ppo_reads_what_people_wrote_where_it_is_to_stay_likely(round, tmp_path)
         prepare_ppo(later, tmp_path / "without")
 
 
-def test_evaluate_reads_its_prompts_and_the_opponents_samples(round, tmp_path, settings):
-    from rlhf.training.evaluate import read_opponents
-
-    base_round = Round.objects.get(project=round.project, number=0)
+def evaluated(round, *, folder="samples.jsonl", **settings):
+    """The folder of a round's evaluation, with the samples of one policy."""
     job = Job.objects.create(
-        project=round.project, round=base_round, stage="evaluate", state="done", epoch=1
+        project=round.project, round=round, stage="evaluate", state="done", epoch=1
     )
-    heldout = choose(round, "heldout")
+    heldout = choose(round, "heldout") if round.number else Prompt.objects.filter(split="heldout")
     rows = [
-        {"prompt_id": str(p.uid), "temperature": t, "text": "So it is.", "n_tokens": 3, "index": 0}
+        {
+            "prompt_id": str(p.uid), "temperature": t, "text": "So it is.", "n_tokens": 3,
+            "index": 0, "finished": True,
+        }
         for p in heldout
         for t in (1.0, 0.3, 0.7)
-    ]
-    write_jsonl(job.run_dir / "samples.jsonl", rows)
+    ]  # fmt: skip
+    write_jsonl(job.run_dir / folder, rows)
+    write_jsonl(job.run_dir / "data" / "prompts.jsonl", map(prompt_row, heldout))
+    drawn = {"policy": "base", "temperatures": [1.0, 0.3, 0.7], "max_new_tokens": 32} | settings
+    write_json(job.run_dir / "config.json", drawn)
+    return job
+
+
+@pytest.fixture
+def evaluating(round):
+    """The round with a policy to evaluate; its base was evaluated with the preset's 32 tokens."""
+    evaluated(Round.objects.get(project=round.project, number=0))
     reward_models(round)
-    policy = Checkpoint.objects.create(
+    round.policy = Checkpoint.objects.create(
         project=round.project, kind="policy", name="new", path="new", round=round,
         parent=round.start_policy,
     )  # fmt: skip
-    round.policy = policy
-    config = prepared(round, "evaluate", tmp_path)
+    round.save()
+    return round
+
+
+def test_evaluate_reads_its_prompts_and_the_opponents_samples(evaluating, tmp_path):
+    from rlhf.training.evaluate import read_opponents
+
+    config = prepared(evaluating, "evaluate", tmp_path)
     prompts = data.read_prompts(tmp_path)
-    assert config.policy == "new"
+    assert (config.policy, config.opponents) == ("new", {})
     assert config.reward_model == "models/test_reward_model", "the judge that PPO has never seen"
     opponents = read_opponents(tmp_path, {p.prompt_id for p in prompts})
     assert set(opponents) == {"base", "previous"}
-    assert len(opponents["base"]) == 2 * len(heldout), "only the temperatures that are compared"
+    assert len(opponents["base"]) == 2 * len(prompts), "only the temperatures that are compared"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"max_new_tokens": 48},
+        {"top_p": 0.9},
+        {"min_p": 0.05},
+        {"temperatures": [1.0, 0.5]},
+    ],
+    ids=str,
+)
+def test_an_opponent_that_was_sampled_with_other_settings_answers_again(
+    evaluating, changed, tmp_path
+):
+    evaluating.config["evaluate"] |= changed
+    evaluating.save()
+    config = prepared(evaluating, "evaluate", tmp_path)
+    assert config.opponents == {"base": "base", "previous": "base"}
+    assert not (tmp_path / "data" / "opponents").exists(), "nothing of another kind is compared"
+
+
+def test_an_opponent_that_has_not_answered_all_prompts_answers_again(evaluating, tmp_path):
+    source = evaluating.project.sources.first()
+    late = PromptFactory(project=evaluating.project, source=source, split="heldout")
+    Prompt.objects.filter(pk=late.pk).update(created_at=evaluating.launched_at)
+    evaluating.config["round"]["heldout_prompts"] = 500
+    evaluating.save()
+    assert set(prepared(evaluating, "evaluate", tmp_path).opponents) == {"base", "previous"}
+
+
+def test_what_an_opponent_answered_again_is_kept_for_the_next_round(evaluating, tmp_path):
+    evaluated(evaluating, folder="opponents/base.jsonl", max_new_tokens=48)
+    evaluating.config["evaluate"]["max_new_tokens"] = 48
+    later = Round.objects.create(
+        project=evaluating.project, number=evaluating.number + 1, config=evaluating.config,
+        plan=Round.FULL_PLAN, state="evaluate", launched_at=timezone.now(),
+        policy=Checkpoint.objects.create(
+            project=evaluating.project, kind="policy", name="newer", path="newer",
+            parent=evaluating.policy,
+        ),
+    )  # fmt: skip
+    config = prepared(later, "evaluate", tmp_path)
+    assert config.opponents == {"previous": "new"}, "the base has answered with 48 tokens already"
+    assert (tmp_path / "data" / "opponents" / "base.jsonl").exists()
 
 
 def test_what_evaluate_leaves_becomes_scores_of_both_judges(round, tmp_path):

@@ -30,7 +30,7 @@ real_transactions = pytest.mark.django_db(
 ROOT = Path(__file__).resolve().parents[2]
 WARNINGS = (
     "ranking", "ppo", "watch", "heldout", "sources", "updates", "workers", "memory", "disk",
-    "estimate",
+    "estimate", "risks",
 )  # fmt: skip
 
 

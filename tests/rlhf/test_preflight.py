@@ -79,9 +79,36 @@ def test_most_responses_cut_off_is_a_warning_before_anybody_judges_them(
     ]
     write_jsonl(job.run_dir / "samples.jsonl", rows)
     config = small_config(project)
-    config["generate"]["max_new_tokens"] = limit
+    config["round"]["max_new_tokens"] = limit
     check = checks(project, config)["endings"]
     assert (check.verdict, words in check.answer) == (verdict, True), check
+
+
+def test_prompts_of_unknown_risk_are_counted_with_what_they_do(project, base):
+    assert checks(project)["risks"].answer == "Yes."
+    Prompt.objects.filter(split="train").update(risk="")
+    check = checks(project)["risks"]
+    assert (check.verdict, check.answer) == ("go", "Of 9.")
+    assert check.evidence.startswith("not known: 12 of 21 prompts, 0 of 6 held out")
+    four = Prompt.objects.filter(split="heldout").values("pk")[:4]
+    Prompt.objects.filter(pk__in=list(four.values_list("pk", flat=True))).update(risk="")
+    check = checks(project)["risks"]
+    assert check.verdict == "warning"
+    assert "Not of 4 of 6 held-out prompts" in check.answer
+
+
+def test_a_longest_answer_that_earlier_evaluations_had_not_is_named(project, base):
+    assert "first evaluation" in checks(project)["length"].answer
+    config = small_config(project)
+    measured = Round.objects.create(
+        project=project, number=0, state="done", config={"evaluate": {"max_new_tokens": 32}}
+    )
+    new_job(measured, "evaluate")
+    assert checks(project, config)["length"].answer == "Yes: 32 tokens."
+    config["round"]["max_new_tokens"] = 96
+    answer = checks(project, config)["length"].answer
+    assert answer.startswith("No: 32 tokens until now, 96 in this round.")
+    assert "again before anything is compared" in answer
 
 
 def test_without_a_policy_nothing_can_be_launched(project, ada, grace):

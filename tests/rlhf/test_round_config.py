@@ -7,6 +7,7 @@ import pytest
 from rlhf.models import Round, Worker
 from rlhf.pages.launch_form import LaunchForm
 from rlhf.round_config import (
+    LENGTHS,
     NARROWED,
     SECTIONS,
     RoundConfig,
@@ -16,6 +17,7 @@ from rlhf.round_config import (
     freeze,
     preset,
     proposed_preset,
+    with_changes,
 )
 from tests.rlhf.calibrations import MACHINE
 
@@ -112,3 +114,58 @@ def test_a_named_model_is_measured_with_responses_as_long_as_its_rounds(project)
     small = preset("small-lm")
     assert base["evaluate"]["max_new_tokens"] == small["generate"]["max_new_tokens"]
     assert small["ppo"]["rollout"]["max_new_tokens"] == small["evaluate"]["max_new_tokens"]
+
+
+def lengths_of(frozen):
+    """The longest response of the round and of each stage that samples."""
+    flat = {section: frozen.sections[section].flat() for section in ("round", *LENGTHS)}
+    return {section: flat[section][LENGTHS.get(section, "max_new_tokens")] for section in flat}
+
+
+def test_one_longest_response_holds_for_everything_that_a_round_samples(project):
+    config = default_config(project, "small")
+    form = LaunchForm(project=project, defaults=config)
+    assert "round.max_new_tokens" in form.fields
+    assert not {f"{section}.{key}" for section, key in LENGTHS.items()} & set(form.fields)
+    assert set(lengths_of(freeze(config, Round.FULL_PLAN, project)).values()) == {256}
+    changed = with_changes(config, {"round": {"max_new_tokens": 96}})
+    assert set(lengths_of(freeze(changed, Round.FULL_PLAN, project)).values()) == {96}
+
+
+def test_a_stage_with_a_length_of_its_own_is_refused_with_what_to_do(project):
+    config = with_changes(default_config(project, "tiny"), {"evaluate": {"max_new_tokens": 48}})
+    with pytest.raises(SettingsError, match=r"round 56, evaluate 48\); set round.max_new_tokens"):
+        freeze(config, Round.FULL_PLAN, project)
+    stages = {"generate": {"max_new_tokens": 48}, "ppo": {"rollout": {"max_new_tokens": 64}}}
+    with pytest.raises(SettingsError, match=r"generate 48, ppo 64\)"):
+        freeze(stages, Round.FULL_PLAN, project)
+    stages["ppo"]["rollout"]["max_new_tokens"] = 48  # alike, so it is the round's
+    assert set(lengths_of(freeze(stages, Round.FULL_PLAN, project)).values()) == {48}
+
+
+def test_the_length_that_the_base_was_measured_with_is_offered_until_somebody_changes_it(project):
+    config = base_config(project, length=96)
+    assert config["evaluate"]["max_new_tokens"] == 96
+    Round.objects.create(project=project, number=0, plan=["evaluate"], config=config)
+    offered = default_config(project)
+    assert offered["round"]["max_new_tokens"] == 96
+    launched = freeze(
+        with_changes(offered, {"round": {"max_new_tokens": 128}}), Round.FULL_PLAN, project
+    )
+    Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN, config=launched.to_dict())
+    again = default_config(project)
+    assert again["round"]["max_new_tokens"] == 128
+    assert set(lengths_of(freeze(again, Round.FULL_PLAN, project)).values()) == {128}
+
+
+def test_a_round_of_an_older_version_offers_the_length_of_its_evaluation(project):
+    old = {
+        "round": {"ranking_prompts": 6},
+        "generate": {"max_new_tokens": 256},
+        "ppo": {"max_new_tokens": 200},
+        "evaluate": {"max_new_tokens": 56},
+    }
+    Round.objects.create(project=project, number=1, plan=Round.FULL_PLAN, config=old)
+    offered = default_config(project)
+    assert offered["round"]["max_new_tokens"] == 56
+    assert set(lengths_of(freeze(offered, Round.FULL_PLAN, project)).values()) == {56}

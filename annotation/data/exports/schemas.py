@@ -33,6 +33,7 @@ def judgment_schema(axes: Sequence[str]) -> pa.Schema:
             ("category", pa.string()),
             ("risk", pa.string()),
             ("responses", pa.list_(pa.string())),
+            ("finished", pa.list_(pa.bool_())),
             ("ranks", pa.struct([(axis, pa.list_(pa.int32())) for axis in axes])),
             ("weight", pa.float64()),
             ("strength", pa.struct([(axis, pa.int32()) for axis in axes])),

@@ -13,6 +13,9 @@ from rlhf.training.configs.shared import (
 )
 from rlhf.training.settings import given, required, setting
 
+OPPONENTS = ("base", "previous")
+"""The names of the policies that a policy is compared with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(ModelConfig):
@@ -20,6 +23,11 @@ class EvaluateConfig(ModelConfig):
 
     policy: str = required("The policy to evaluate: a model folder, or a name on the model hub.")
     reward_model: str = setting("", "The reward model that scores the samples. Empty: none.")
+    opponents: dict[str, str] = setting(
+        {},
+        "Other policies that answer the same prompts with the same settings, by name (base, "
+        "previous): model folders. Each name has either this or data/opponents/<name>.jsonl.",
+    )
     temperatures: tuple[float, ...] = setting((1.0, 0.3), "Sampling temperatures.")
     samples_per_prompt: int = setting(
         3, "Samples per prompt and temperature.", minimum=1, maximum=MOST_SAMPLES
@@ -40,6 +48,8 @@ class EvaluateConfig(ModelConfig):
     tokens_per_pass: int = tokens_per_pass_setting()
 
     def check(self) -> None:
+        if set(self.opponents) - set(OPPONENTS):
+            raise ValueError(f"opponents may be {' and '.join(OPPONENTS)}")
         if not self.temperatures or min(self.temperatures) < 1e-6:  # less, and logits overflow
             raise ValueError("temperatures must be one or more numbers from 0.000001 up")
         if len(set(self.temperatures)) != len(self.temperatures):

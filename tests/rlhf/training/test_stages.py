@@ -371,3 +371,19 @@ def test_a_folder_that_is_no_reward_model_is_refused(policy, tmp_path):
 def test_an_unknown_setting_is_refused_by_name(policy, tmp_path):
     folder = run_folder(tmp_path, {"policy": policy, "temprature": 1.0}, prompts=[prompt(0)])
     assert "'temprature'" in refused("generate", folder)
+
+
+def test_evaluate_lets_opponents_answer_again_with_its_own_settings(policy, tmp_path):
+    other = make_policy(tmp_path / "other", seed=5)
+    config = {"policy": policy, "samples_per_prompt": 2, "temperatures": [1.0]} | SHORT
+    config["opponents"] = {"base": policy, "previous": str(other)}
+    folder = run_folder(tmp_path / "run", config, prompts=[prompt(i) for i in range(5)])
+    run_here("evaluate", folder)
+    own, base, previous = (
+        rows_of(folder / name)
+        for name in ("samples.jsonl", "opponents/base.jsonl", "opponents/previous.jsonl")
+    )
+    assert base == own, "the policy itself is not sampled twice"
+    assert len(previous) == len(own) == 10
+    assert [row["text"] for row in previous] != [row["text"] for row in own]
+    assert all(row["n_tokens"] <= 10 for row in previous)
