@@ -168,7 +168,7 @@ class PromptList(ListAPIView[Prompt]):
             lines,
             format=body["format"],
             source=body["source"],
-            by=request.user,  # type: ignore[arg-type]  # a member, so not anonymous
+            by=request.user,
             sign_off=body["sign_off"],
         )
         code = status.HTTP_201_CREATED if report.ok else 422

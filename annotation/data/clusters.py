@@ -89,10 +89,11 @@ def _pairs(
     prompts: list[Prompt], signatures: list[Signature | None], n_first: int
 ) -> list[tuple[int, int]]:
     """Pairs of near-duplicates with equal numbers of which the second one is new."""
-    filled = [place for place, row in enumerate(signatures) if row is not None]
+    rows_by_place = {place: row for place, row in enumerate(signatures) if row is not None}
+    filled = list(rows_by_place)
     if len(filled) < 2:
         return []
-    rows = np.stack([signatures[place] for place in filled])  # type: ignore[arg-type]  # none is None
+    rows = np.stack(list(rows_by_place.values()))
     candidates = [
         (filled[a], filled[b]) for a, b in sorted(candidates_of(rows)) if filled[b] >= n_first
     ]

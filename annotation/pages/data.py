@@ -146,7 +146,7 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
             messages.success(
                 request,
                 f"{source.name} is signed off for training."
-                if source.is_signed_off
+                if source.signed_off_at
                 else f"Signed. Another person signs {source.name} next.",
             )
     return redirect(reverse("prompts", args=[project.slug]) + "#sources")

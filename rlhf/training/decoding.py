@@ -117,9 +117,9 @@ def agrees(make: Callable[[Any], Decoder], model: Any) -> bool:
                 hidden = decoder.step(torch.tensor(tokens, device=device))
     except UNSUPPORTED:
         return False
-    for row, states in zip(rows, decoded, strict=True):
+    for read, states in zip(rows, decoded, strict=True):
         # A state depends on nothing that follows: one pass gives those of all steps.
-        ids = torch.tensor([row], device=device)
+        ids = torch.tensor([read], device=device)
         own = trunk_of(model)(input_ids=ids, use_cache=False).last_hidden_state[0, -len(states) :]
         pairs = (
             (torch.stack([state for state, _ in states]), own),

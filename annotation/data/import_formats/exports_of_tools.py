@@ -136,6 +136,7 @@ def _ranking_answers(row: Row, key: str) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(value, list):
         return []
     answers = []
+    entries: list[Any] = value
     if key.endswith(".responses"):  # records as `datasets`: columns for values, users and states
         users = row.get(f"{key}.users") or [""] * len(value)
         states = row.get(f"{key}.status") or ["submitted"] * len(value)
@@ -143,8 +144,6 @@ def _ranking_answers(row: Row, key: str) -> list[tuple[str, dict[str, Any]]]:
             {"value": ranks, "user_id": user, "status": state}
             for ranks, user, state in zip(value, users, states, strict=False)
         ]
-    else:
-        entries = value
     for entry in entries:
         ranks = entry.get("value") if isinstance(entry, dict) else None
         if not isinstance(ranks, list) or entry.get("status", "submitted") != "submitted":

@@ -139,7 +139,9 @@ def compared(
         {axis: dense([numbers[index] for index in best]) for axis, numbers in ranks.items()},
         vote=vote or VoteDetails(),
         ratings=[dict(ratings[index]) for index in best] if any(ratings) else [],
-        safety=[safety[index] for index in best] if any(safety) else [],
+        safety=[dict(marks) if marks else None for marks in (safety[i] for i in best)]
+        if any(safety)
+        else [],
     )
 
 

@@ -50,7 +50,7 @@ def _described(source: str, files: list[Path], precision: str, *, base: str = ""
 
 def _cached(name: str) -> Path:
     """Where the hub's client keeps the model that it has just loaded."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     path = cached_file(name, "config.json", local_files_only=True)
     return Path(path).parent if path else Path()

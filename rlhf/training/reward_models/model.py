@@ -6,6 +6,7 @@ trained) finds the response.
 """
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -262,13 +263,17 @@ class RewardModel:
             on_batch(done, total)
         raw = raw[[index[text] for text in texts]]
         by_axis = {axis: [raw[:, :, i]] for i, axis in enumerate(self.axes)}
+
+        def on_batch_of_other(before: int, more: int, _: int) -> None:
+            on_batch(before + more, total)
+
         for other in self.others:
             more = other.member_scores(
                 prompts,
                 responses,
                 batch_size=batch_size,
                 standardized=False,
-                on_batch=lambda more, _, before=done: on_batch(before + more, total),
+                on_batch=functools.partial(on_batch_of_other, done),
             )
             done += n * ((other.prior is not None) + 1)
             for axis, scores in more.items():
