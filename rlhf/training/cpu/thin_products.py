@@ -1,6 +1,6 @@
 """Products of a few rows by a large matrix, which decoding repeats with the same matrices.
 
-torch gives float32 products to MKL, which arranges the matrix anew for each product. For few rows
+torch gives float32 products to MKL, which arranges the matrix again for each product. For few rows
 that takes as long as the product. oneDNN can arrange a matrix once; whether that is faster depends
 on the processor and is tried on it, once per machine.
 """
