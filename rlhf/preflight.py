@@ -16,6 +16,7 @@ from rlhf.computing_cost import Requirements, requirements, round_cost
 from rlhf.doubts import FEW_UPDATES, count_of, expected_updates
 from rlhf.errors import RoundError
 from rlhf.estimates import estimate_from, in_words, number
+from rlhf.model_paths import model_path
 from rlhf.models import Checkpoint, Round, Worker
 from rlhf.round_config import FrozenConfig, RoundConfig, freeze, longest_response
 from rlhf.stages import QUEUES
@@ -76,6 +77,7 @@ def preflight(
         *(_check_prompts(project, purpose, frozen) for purpose in _PROMPT_QUESTIONS),
         check_risks(project),
         check_sources(project),
+        *_check_trunk(project, sizes.reward_trunk),
         *([_check_demonstrations(project)] if frozen.sections["ppo"].ptx.weight else []),
         _check_people(project, sizes.overlap),
         _check_updates(project, frozen),
@@ -108,6 +110,24 @@ def _check_policy(project: Project) -> Check:
         fix = "Name a decoder-only model or a T5."
         return Check("policy", question, answer, "no-go", policy.path, fix)
     return Check("policy", question, policy.name, "go", policy.path)
+
+
+def _check_trunk(project: Project, trunk: str) -> list[Check]:
+    """Whether the reward models can be trained from the model that the settings name."""
+    if trunk == "policy":
+        return []
+    question = "Can the reward models start from the model of reward_trunk?"
+    try:
+        path = model_path(trunk, project)
+    except RoundError as error:
+        fix = "Change round.reward_trunk, or set it to policy."
+        return [Check("trunk", question, str(error), "no-go", fix=fix)]
+    if model_type := _encoder_decoder_without_heads(Path(path)):
+        answer = f"It is a {model_type}: of the encoder-decoders only T5 models can."
+        fix = "Name a decoder-only model, an encoder or a T5."
+        return [Check("trunk", question, answer, "no-go", path, fix)]
+    evidence = "Its time and memory are estimated as if it had the policy's size."
+    return [Check("trunk", question, f"They start from {trunk}.", "go", evidence)]
 
 
 def _encoder_decoder_without_heads(folder: Path) -> str:

@@ -100,6 +100,12 @@ class RoundConfig(StageConfig):
         "The policy that the KL penalty is measured against: base or previous.",
         choices=("base", "previous"),
     )
+    reward_trunk: str = setting(
+        "policy",
+        "The model that the reward models are trained from: policy (the base policy that the round "
+        "goes back to), or a model of your own, as a folder or a name on a model hub. An encoder "
+        "needs reward_model.prior off.",
+    )
     corpus: int = setting(30_000, "Rows that the base policy is trained on.", minimum=1)
     corpus_clean_share: float = setting(
         0.6, "Share of these rows that are without fault.", minimum=0.0, maximum=1.0

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from annotation.data.snapshot_files import JUDGMENTS, SnapshotError, snapshot_file
-from rlhf.errors import StageError
+from rlhf.errors import RoundError, StageError
+from rlhf.model_paths import model_path
 from rlhf.models import Checkpoint, Job, Round
 from rlhf.round_config import RoundConfig
 from rlhf.stages.model_folders import new_checkpoint
@@ -27,7 +28,7 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
         round,
         configs.RewardModelConfig,
         "reward_model",
-        trunk=start_policy(round).root.path,
+        trunk=trunk_path(round),
         axes=tuple(round.project.axis_keys),
     )
     save(config, run_dir / rundir.CONFIG)
@@ -42,6 +43,17 @@ def prepare_reward_model(job: Job, run_dir: Path) -> None:
         raise StageError(str(error)) from None
     shutil.copyfile(frozen, run_dir / rundir.DATA / "preferences.jsonl")
     write_jsonl(run_dir / rundir.DATA / "reference.jsonl", reference_rows(round, frozen))
+
+
+def trunk_path(round: Round) -> str:
+    """The model that the round's reward models are trained from. StageError if it may not be read."""
+    trunk = RoundConfig.of(round).reward_trunk
+    if trunk == "policy":
+        return start_policy(round).root.path
+    try:
+        return model_path(trunk, round.project)
+    except RoundError as error:
+        raise StageError(f"reward_trunk: {error}") from None
 
 
 def reference_rows(round: Round, frozen: Path) -> Iterable[Row]:

@@ -8,9 +8,10 @@ import pytest
 from annotation.models import Judgment, Membership, Prompt
 from rlhf import rounds
 from rlhf.computing_cost import requirements
-from rlhf.errors import RoundError
+from rlhf.errors import RoundError, StageError
 from rlhf.models import Round, Worker
 from rlhf.round_config import default_config
+from rlhf.stages.reward_model import trunk_path
 from rlhf.training.rundir.files import write_jsonl
 from tests.factories import (
     BatchFactory,
@@ -136,6 +137,33 @@ def test_what_cannot_become_a_reward_model_is_said_before_anybody_judges(
     check = checks(project)["policy"]
     assert check.verdict == verdict
     assert ("bart" in check.answer) == (verdict == "no-go")
+
+
+def test_reward_models_can_start_from_a_model_of_ones_own(project, base, settings, tmp_path):
+    encoder = tmp_path / "models" / "encoder"
+    encoder.mkdir(parents=True)
+    (encoder / "config.json").write_text('{"model_type": "bert"}')
+    settings.MODEL_FOLDERS = (tmp_path / "models",)
+    config = small_config(project)
+    assert "trunk" not in checks(project, config)
+    config["round"]["reward_trunk"] = str(encoder)
+    check = checks(project, config)["trunk"]
+    assert (check.verdict, check.answer) == ("go", f"They start from {encoder}.")
+    round = Round(project=project, number=9, config=config, start_policy=base)
+    assert trunk_path(round) == str(encoder)
+    config["round"]["reward_trunk"] = "policy"
+    assert trunk_path(round) == base.path
+
+    for trunk, sentence in (
+        ("/etc", "Models are read from this project's runs"),
+        (str(encoder / "none"), "There is no folder and no GGUF file"),
+    ):
+        config["round"]["reward_trunk"] = trunk
+        check = checks(project, config)["trunk"]
+        assert check.verdict == "no-go"
+        assert sentence in check.answer
+        with pytest.raises(StageError, match=r"^reward_trunk: "):
+            trunk_path(round)
 
 
 def test_ptx_without_written_answers_is_a_warning(project, base):
