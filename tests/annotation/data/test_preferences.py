@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 FIELDS = [
     "judgment_id", "prompt_id", "annotator", "round", "messages",
-    "category", "risk", "responses", "ranks", "weight",
+    "category", "risk", "responses", "finished", "ranks", "weight",
     "strength", "margin", "unranked", "all_bad", "reason",
 ]  # fmt: skip
 
