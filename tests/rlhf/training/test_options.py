@@ -26,7 +26,13 @@ from tests.rlhf.training.tiny import (
 
 CONFIGS = {config.__name__.removesuffix("Config"): config for config in every_config()}
 # Where the options of the two large stages are changed one by one.
-ELSEWHERE = {"PPO": "test_ppo_options.py", "RewardModel": "test_reward_options.py"}
+# The last two measure a model, and train or sample nothing that is kept.
+ELSEWHERE = {
+    "PPO": "test_ppo_options.py",
+    "RewardModel": "test_reward_options.py",
+    "Calibrate": "test_calibrate.py",
+    "Inspection": "language_models/test_own_models.py",
+}
 MODULES = {
     "Base": "base",
     "Generate": "generate",
@@ -61,6 +67,9 @@ OPTIONS = {
         "k": {"k": 3},
         "oversample": {"oversample": 3},
         "temperature": {"temperature": 0.5},
+        "top_k": {"top_k": 2},
+        "top_p": {"top_p": 0.3},
+        "min_p": {"min_p": 0.5},
         "max_new_tokens": {"max_new_tokens": 5},
         "seed": {"seed": 1},
         "dtype": {"dtype": "bfloat16"},
@@ -70,6 +79,9 @@ OPTIONS = {
         "reward_model": {"reward_model": ""},
         "temperatures": {"temperatures": [0.7]},
         "samples_per_prompt": {"samples_per_prompt": 2},
+        "top_k": {"top_k": 2},
+        "top_p": {"top_p": 0.3},
+        "min_p": {"min_p": 0.5},
         "max_new_tokens": {"max_new_tokens": 5},
         "safety_threshold": {"safety_threshold": 0.9},
         "seed": {"seed": 1},
@@ -142,6 +154,7 @@ MACHINERY = {
     "long_prompts": "test_a_prompt_that_is_too_long_stops_a_stage_or_is_left_out",
     "microbatch_size": "test_smaller_passes_change_how_it_is_computed_and_not_what",
     "tokens_per_pass": "test_smaller_passes_change_how_it_is_computed_and_not_what",
+    "opponents": "test_evaluate_lets_opponents_answer_again_with_its_own_settings",
     "checkpoint_seconds": "test_a_run_that_was_stopped_and_one_that_was_killed_end_with_the_same_bytes",
 }
 # Only here a matter of machinery.
