@@ -85,9 +85,9 @@ def test_curves_are_drawn_share_a_cursor_and_have_a_table(
     watched.goto(f"{live_server.url}/projects/{project.slug}/rounds/2/")
     charts = watched.locator(".curve canvas")
     charts.first.wait_for()
-    assert charts.count() == 6
+    assert charts.count() == 7
     watched.locator(".curve .u-over").first.hover(position={"x": 40, "y": 40})
-    assert watched.locator(".u-cursor-x:not(.u-off)").count() == 6, "one cursor over all charts"
+    assert watched.locator(".u-cursor-x:not(.u-off)").count() == 7, "one cursor over all charts"
     first = watched.locator(".curve").first
     first.locator("summary").click()
     first.locator("tbody tr").nth(13).wait_for()
