@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 
 from rlhf import demo, demo_models, own_models
 from rlhf.models import Checkpoint, Round
-from rlhf.round_config import default_config, preset
+from rlhf.round_config import default_config, longest_response, preset
 from tests.factories import UserFactory
 
 CONTENT = b"GGUF and more"
@@ -87,12 +87,13 @@ def test_the_project_asks_everyday_questions_and_offers_the_models_own_settings(
         ["inspection", "evaluate"],
     )
     chosen = preset("smollm2")
-    assert round.config["evaluate"]["max_new_tokens"] == chosen["evaluate"]["max_new_tokens"]
+    length = chosen["evaluate"]["max_new_tokens"]
+    assert round.config["evaluate"]["max_new_tokens"] == length
     Checkpoint.objects.create(
         project=project, kind="policy", name="x", path="org/smol", state="promoted",
         n_parameters=134_515_008,
     )  # fmt: skip
     config = default_config(project)
     assert config["ppo"]["lora"]["rank"] == 16
-    budgets = {config[stage]["max_new_tokens"] for stage in ("generate", "evaluate")}
-    assert budgets == {config["ppo"]["rollout"]["max_new_tokens"]}
+    assert config["round"]["max_new_tokens"] == length
+    assert longest_response(config) == length
