@@ -4,10 +4,8 @@
 
 Reads `config.json` (BaseConfig) and `data/corpus.jsonl`, writes `policy/`: an ordinary Hugging Face
 folder. The corpus has two phases: clean answers first, so that the model learns to copy names before
-it learns bad habits, then the mix of styles that people will rank. A model this small is trained by
-one process for each thread (`parallel.fork`), which takes 0.6 of the time of one process with two
-threads (docs/log/tiny_walk.md). On one machine the same configuration and corpus give the same
-bytes, also when the run is stopped and resumed. Raise CODE_VERSION in `rlhf/stages/base.py` with every code change that changes the resulting policy.
+it learns bad habits, then the mix of styles that people will rank. On one machine the same
+configuration and corpus give the same bytes, also when the run is stopped and resumed. Raise CODE_VERSION in `rlhf/stages/base.py` with every code change that changes the resulting policy.
 """
 
 import math
@@ -60,8 +58,8 @@ def main(run_dir: Path, stop: StopRequest) -> None:
     config = settings.load(BaseConfig, run_dir / rundir.CONFIG)
     rows = read_corpus(run_dir / rundir.DATA / CORPUS)
     tokenizer = build_tokenizer(_texts(rows), max_length=config.max_positions)
-    size = min(config.threads, config.batch_size, parallel.MAX_DEFAULT_PROCESSES)
-    group = parallel.share_work(parallel.Group(), size, config.threads)
+    torch.set_num_threads(config.threads)
+    group = parallel.Group()  # two processes took longer than two threads (docs/log/tiny_walk.md)
     examples = encode(rows, tokenizer, config, group)
     batches = schedule(examples, config)
 

@@ -24,7 +24,7 @@ from rlhf.training.word_tokenizer import build_tokenizer
 from rlhf.world.answers import corpus
 
 TINY = {
-    "threads": 2,  # two processes of one thread
+    "threads": 1,
     "layers": 1,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -115,14 +115,6 @@ def test_a_run_that_was_stopped_and_one_that_was_killed_end_with_the_same_bytes(
     assert digest(run_dir) == digest(finished)
     steps = [row["step"] for row in read_metrics(run_dir)]
     assert steps == list(range(1, 31))
-
-
-def test_two_processes_take_the_steps_of_one_process(finished, tmp_path):
-    alone = make_run(tmp_path / "run", threads=1)
-    assert run(alone)[0] == 0
-    losses = [[row["loss"] for row in read_metrics(folder)] for folder in (alone, finished)]
-    assert losses[0][:5] == pytest.approx(losses[1][:5], rel=1e-5)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # rounding grows with the steps
 
 
 def test_another_seed_gives_another_policy(finished, tmp_path):
