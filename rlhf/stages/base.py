@@ -23,7 +23,7 @@ from rlhf.training.rundir.reports import read_result
 from rlhf.training.settings import save
 from rlhf.world.answers import corpus
 
-CODE_VERSION = 2
+CODE_VERSION = 1
 """Raise it with any change to `rlhf/world` or `rlhf/training/base.py` (and what that imports) that
 makes another policy of the same settings: policies that are kept from before are then not used."""
 

@@ -5,10 +5,10 @@
 Reads `config.json` (BaseConfig) and `data/corpus.jsonl`, writes `policy/`: an ordinary Hugging Face
 folder. The corpus has two phases: clean answers first, so that the model learns to copy names before
 it learns bad habits, then the mix of styles that people will rank. On one machine the same
-configuration and corpus give the same bytes, also when the run is stopped and resumed. Raise CODE_VERSION in `rlhf/stages/base.py` with every code change that changes the resulting policy.
+configuration and corpus give the same bytes, also when the run is stopped and resumed. Raise
+CODE_VERSION in `rlhf/stages/base.py` with every code change that changes the resulting policy.
 """
 
-import math
 import random
 import time
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf.training import forward_pass, packing, parallel, rundir, settings
+from rlhf.training import forward_pass, packing, rundir, settings
 from rlhf.training.configs import BaseConfig
 from rlhf.training.muon import Muon
 from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
@@ -56,43 +56,40 @@ def main(run_dir: Path, stop: StopRequest) -> None:
 
     # 1. Configuration, corpus, tokenizer.
     config = settings.load(BaseConfig, run_dir / rundir.CONFIG)
+    torch.set_num_threads(config.threads)
     rows = read_corpus(run_dir / rundir.DATA / CORPUS)
     tokenizer = build_tokenizer(_texts(rows), max_length=config.max_positions)
-    torch.set_num_threads(config.threads)
-    group = parallel.Group()  # two processes took longer than two threads (docs/log/tiny_walk.md)
-    examples = encode(rows, tokenizer, config, group)
-    batches = schedule(examples, config)
+    phases = {
+        phase: [_encode(row, tokenizer, config) for row in rows if row["phase"] == phase]
+        for phase in ("clean", "mix")
+    }
+    batches = schedule(phases, config)
 
     # 2. Model and optimizer, from the checkpoint if there is one.
     torch.manual_seed(config.seed)
     model = build_model(config, tokenizer)
-    optimizers = build_optimizers(model, config, group)
+    optimizers = build_optimizers(model, config)
     checkpoint = find_checkpoint(run_dir)
     first_step = _resume(checkpoint, model, optimizers) if checkpoint else 0
 
     # 3. Training: `batches[i]` is step i + 1, also after an interruption.
-    total = len(batches)
+    total, loss = len(batches), float("nan")
     saved_at = progress_at = started = time.monotonic()
     with MetricsWriter(run_dir, resume_after=first_step) as metrics:
         for step in range(first_step + 1, total + 1):
             factor = learning_rate_factor(step, total, config)
             for optimizer in optimizers:
-                for param_group in optimizer.param_groups:
-                    param_group["lr"] = param_group["initial_lr"] * factor
-            phase, batch = batches[step - 1]
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * factor
+            phase, examples = batches[step - 1]
             step_began = time.monotonic()
-            loss = train_step(model, optimizers, batch, config, group)
-            stopping = group.any(stop.requested)
-            if not group.is_main_process:
-                if stopping:
-                    break
-                continue
+            loss, n_tokens = train_step(model, optimizers, examples, config)
             now = time.monotonic()
             metrics.write(
                 step,
                 loss=loss,
                 learning_rate=config.learning_rate * factor,
-                tokens_per_second=sum(map(len, batch)) / max(now - step_began, 1e-9),
+                tokens_per_second=n_tokens / max(now - step_began, 1e-9),
             )
             if now - progress_at > 0.5 or step == total:
                 eta = (now - started) / (step - first_step) * (total - step)
@@ -101,13 +98,11 @@ def main(run_dir: Path, stop: StopRequest) -> None:
                     run_dir, done=step, total=total, unit="steps", note=note, eta_seconds=eta
                 )
                 progress_at = now
-            if stopping or now - saved_at > config.checkpoint_seconds:
+            if stop.requested or now - saved_at > config.checkpoint_seconds:
                 _save_checkpoint(run_dir, step, model, optimizers)
                 saved_at = now
-            if stopping:
-                parallel.destroy_process_group(group)
-                raise Stopped
-    parallel.destroy_process_group(group)  # the forked processes end here
+                if stop.requested:
+                    raise Stopped
 
     # 4. The policy, then the result.
     size = save_policy(model, tokenizer, run_dir / rundir.POLICY)
@@ -116,7 +111,7 @@ def main(run_dir: Path, stop: StopRequest) -> None:
         {
             "n_parameters": sum(p.numel() for p in model.parameters()),
             "bytes": size,
-            "loss": round(_mean_last_loss(run_dir), 4),
+            "loss": round(_mean_last_loss(run_dir, loss), 4),
             "seconds": round(time.monotonic() - began, 1),
             "steps": total,
         },
@@ -157,40 +152,19 @@ def _texts(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def encode(
-    rows: Sequence[dict[str, Any]],
-    tokenizer: PreTrainedTokenizerFast,
-    config: BaseConfig,
-    group: parallel.Group,
-) -> dict[str, list[Example]]:
-    """The corpus as token ids, by phase; every process encodes its share. InputError for a row that
-    is longer than the context. A collective: all processes call it."""
-    share = rows[group.share]
-    prompts = [
-        tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
-        for row in share
-    ]
-    responses = [row["response"] for row in share]
-    ids = [
-        tokenizer(texts, add_special_tokens=False).input_ids if texts else []
-        for texts in (prompts, responses)
-    ]
-    pairs = [
-        (prompt, [*response, tokenizer.eos_token_id]) for prompt, response in zip(*ids, strict=True)
-    ]
-    examples = [Example(*pair) for pair in group.all_gather(pairs, len(rows))]
-    for row, example in zip(rows, examples, strict=True):
-        # Only the first process reports it: the others end with it.
-        if len(example) > config.max_positions and group.is_main_process:
-            raise InputError(
-                f"A corpus row has {len(example)} tokens, but max_positions is "
-                f"{config.max_positions}; raise it or shorten the row that begins "
-                f"{row['response'][:40]!r}."
-            )
-    return {
-        phase: [e for e, row in zip(examples, rows, strict=True) if row["phase"] == phase]
-        for phase in ("clean", "mix")
-    }
+def _encode(row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, config: BaseConfig) -> Example:
+    text = tokenizer.apply_chat_template(
+        row["messages"], add_generation_prompt=True, tokenize=False
+    )
+    prompt = tokenizer.encode(text, add_special_tokens=False)
+    response = tokenizer.encode(row["response"], add_special_tokens=False)
+    example = Example(prompt, [*response, tokenizer.eos_token_id])
+    if len(example) > config.max_positions:
+        raise InputError(
+            f"A corpus row has {len(example)} tokens, but max_positions is {config.max_positions};"
+            f" raise it or shorten the row that begins {row['response'][:40]!r}."
+        )
+    return example
 
 
 def schedule(
@@ -237,9 +211,7 @@ def build_model(config: BaseConfig, tokenizer: PreTrainedTokenizerFast) -> Llama
     )
 
 
-def build_optimizers(
-    model: LlamaForCausalLM, config: BaseConfig, group: parallel.Group
-) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: LlamaForCausalLM, config: BaseConfig) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al., 2024) for the matrices inside the layers, AdamW for the other parameters.
 
     After 1300 steps 79 % of the names in answers to held-out prompts are correct, with AdamW alone
@@ -248,13 +220,7 @@ def build_optimizers(
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in n)]
     optimizers: list[torch.optim.Optimizer] = [
-        Muon(
-            inner,
-            lr=config.muon_learning_rate,
-            momentum=0.95,
-            weight_decay=config.weight_decay,
-            group=group,
-        ),
+        Muon(inner, lr=config.muon_learning_rate, momentum=0.95, weight_decay=config.weight_decay),
         torch.optim.AdamW(
             others,
             lr=config.learning_rate,
@@ -264,8 +230,8 @@ def build_optimizers(
         ),
     ]
     for optimizer in optimizers:
-        for param_group in optimizer.param_groups:
-            param_group["initial_lr"] = param_group["lr"]
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
     return optimizers
 
 
@@ -279,31 +245,25 @@ def learning_rate_factor(step: int, total: int, config: BaseConfig) -> float:
 def train_step(
     model: LlamaForCausalLM,
     optimizers: Sequence[torch.optim.Optimizer],
-    batch: Sequence[Example],
+    examples: Sequence[Example],
     config: BaseConfig,
-    group: parallel.Group,
-) -> float:
-    """One optimizer step on the batch, of which each process reads its share. Returns the mean loss
-    per response token in nats."""
-    share = group.balanced_share(sorted(batch, key=len))
+) -> tuple[float, int]:
+    """One optimizer step. Returns the mean loss per response token (nats) and tokens read."""
     packed = packing.pack(
-        [e.prompt for e in share],
-        [e.response for e in share],
+        [e.prompt for e in examples],
+        [e.response for e in examples],
         pad_id=model.config.pad_token_id or 0,
         device=torch.device("cpu"),
         share_rows=True,
     )
     hidden = forward_pass.hidden_states(model, packed)
-    logits = forward_pass.logits(model, hidden)
-    n_tokens = sum(len(e.response) for e in batch)  # of the whole batch: the shares are summed
-    loss = functional.cross_entropy(logits, packed.tokens, reduction="sum") / n_tokens
+    loss = functional.cross_entropy(forward_pass.logits(model, hidden), packed.tokens)
     model.zero_grad(set_to_none=True)
     loss.backward()
-    group.all_reduce_gradients(list(model.parameters()))
     torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     for optimizer in optimizers:
         optimizer.step()
-    return group.all_reduce_numbers({"loss": loss.item()})["loss"]
+    return loss.item(), sum(map(len, examples))
 
 
 # --- Saving and resuming ----------------------------------------------------------------------
@@ -359,10 +319,10 @@ def _resume(
     return int(tensors["step"])
 
 
-def _mean_last_loss(run_dir: Path) -> float:
+def _mean_last_loss(run_dir: Path, loss: float) -> float:
     """The mean loss of the last 20 steps, because the loss of a single batch is noisy."""
     losses = [row["loss"] for row in read_metrics(run_dir)[-20:] if row["loss"] is not None]
-    return sum(losses) / len(losses) if losses else math.nan
+    return sum(losses) / len(losses) if losses else loss
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf.training.parallel import Group
-
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of the iteration X <- aX + b(XXᵀ)X + c(XXᵀ)²X (section "Newton-Schulz Coefficients")."""
 
@@ -35,30 +33,21 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,
-        group: Group | None = None,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.group = group or Group()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Take one step; parameters without a gradient stay as they are.
-
-        Every process has all gradients. Each orthogonalizes the updates of its share of the
-        matrices, and receives the others.
-        """
+        """Take one step; parameters without a gradient stay as they are."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            updates = [torch.zeros_like(p) for p in parameters]
-            for number, (parameter, update) in enumerate(zip(parameters, updates, strict=True)):
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 average = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                if number % self.group.size == self.group.rank:
-                    update.copy_(orthogonalize(parameter.grad.lerp(average, group["momentum"])))
-            self.group.all_reduce_many(updates)
-            for parameter, update in zip(parameters, updates, strict=True):
+                update = orthogonalize(parameter.grad.lerp(average, group["momentum"]))
                 # A tall matrix's columns are longer than a square one's for the same change of the
                 # output, hence the factor (the reference implementation's, muon.py).
                 rows, columns = parameter.shape

@@ -92,14 +92,6 @@ class Group:
             torch.distributed.all_reduce(tensor)
         return tensor
 
-    def all_reduce_many(self, tensors: list[Tensor]) -> None:
-        """The sums of all processes' float32 tensors, each in place; sent together."""
-        if self.workers:
-            self.workers.all_reduce_many(tensors)
-        else:
-            for tensor in tensors:
-                self.all_reduce(tensor)
-
     def all_reduce_numbers(self, numbers: dict[str, float]) -> dict[str, float]:
         """The sums of all processes' numbers, under the same names."""
         if self.size == 1:

@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rlhf.training import settings
 from rlhf.training.base import Example, build_model, schedule, train_step
 from rlhf.training.configs import BaseConfig
-from rlhf.training.parallel import Group
 from rlhf.training.rundir.checkpoints import find_checkpoint
 from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.reports import read_error, read_metrics, read_progress, read_result
@@ -171,8 +170,9 @@ def test_packing_computes_what_one_example_at_a_time_computes():
             logits = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
             target = torch.tensor(example.response)
             alone.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))
-    loss = train_step(model, [], examples, BaseConfig(**TINY), Group())
+    loss, n_tokens = train_step(model, [], examples, BaseConfig(**TINY))
     assert loss == pytest.approx(float(torch.cat(alone).mean()), rel=1e-4)
+    assert n_tokens == sum(len(example) for example in examples)
 
 
 def test_the_schedule_reads_clean_answers_first_and_then_the_mix():
