@@ -27,6 +27,7 @@ DOWNLOADS = {
     "snapshot_download",
     "snapshot_archive",
     "snapshot_csv",
+    "source_document",
     "metrics_csv",
     "panel_csv",
     "api:judgments",

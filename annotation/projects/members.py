@@ -30,7 +30,9 @@ def known_account(project: Project, who: str, by: User) -> User | None:
     That is: somebody in one of their projects, somebody who was in this one, or, for staff, anybody.
     """
     verified = EmailAddress.objects.filter(email__iexact=who, verified=True).values("user")
-    users = list(User.objects.filter(Q(username=who) | Q(pk__in=verified))[:2])
+    # Anybody can choose somebody's address as their user name: an address is only ever an address.
+    is_named = Q(pk__in=verified) if "@" in who else Q(username=who) | Q(pk__in=verified)
+    users = list(User.objects.filter(is_named)[:2])
     if len(users) != 1:
         return None
     user = users[0]

@@ -52,6 +52,14 @@ def test_an_address_counts_once_it_is_verified(client, project, grace, ada):
     assert project.memberships.get(user=ada).role == "reviewer"
 
 
+def test_a_user_name_that_is_somebody_s_address_does_not_identify(client, project, grace, ada):
+    client.force_login(grace)
+    ada.username = "boss@example.org"
+    ada.save()
+    assert link_of(add(client, "boss@example.org", "admin"))
+    assert project.memberships.get(user=ada).role == "annotator"
+
+
 def test_a_link_lets_one_person_in_once(client, project, grace, otto):
     client.force_login(grace)
     link = link_of(add(client, "otto", "researcher"))
