@@ -39,16 +39,26 @@ class FileCache(BaseCache):
     ) -> bool:
         """Store it unless it is there; of several that try at once, one succeeds."""
         path = self._path(key, version)
-        if self._read(path) is None:
-            path.unlink(missing_ok=True)
         unfinished = self._write(path, value, timeout)
         try:
+            if self._read(path) is None:
+                self._discard_expired(path)
             os.link(unfinished, path)
         except FileExistsError:
             return False
         finally:
             unfinished.unlink()
         return True
+
+    def _discard_expired(self, path: Path) -> None:
+        """Remove an entry that has run out; one that another process has just added stays."""
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+            if self._read(aside) is not None:
+                with suppress(FileExistsError):
+                    os.link(aside, path)
+            aside.unlink()
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         data = self._read(self._path(key, version))

@@ -119,6 +119,28 @@ def test_an_entry_runs_out_and_a_lock_is_given_once(cache, monkeypatch):
     assert not cache.delete("a")
 
 
+def test_of_several_that_add_at_once_one_succeeds(cache, monkeypatch):
+    """Also where another process adds it between the look at an entry and its removal."""
+    for lifetime in (None, -1):  # no entry before, and one that has run out
+        cache.clear()
+        if lifetime:
+            cache.set("lock", 0, timeout=lifetime)
+        read, others = FileCache._read, []
+
+        def read_then_lose_the_race(self, path, read=read, others=others):
+            data = read(self, path)
+            if not others:
+                others.append(None)
+                others.append(cache.add("lock", 1, timeout=60))
+            return data
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FileCache, "_read", read_then_lose_the_race)
+            mine = cache.add("lock", 2, timeout=60)
+        assert (others[1], mine) == (True, False)
+        assert cache.get("lock") == 1
+
+
 STARTED = """
 import os, sys
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
