@@ -9,6 +9,7 @@ import pytest
 from annotation.judge.candidates import AnswerReport, CandidateError
 from rlhf.launchers import processes
 from rlhf.serving import client, server_process
+from rlhf.training.server_guard import KEY
 from tests.rlhf.training.tiny import make_policy
 
 
@@ -63,7 +64,7 @@ def served(folder, tmp_path, settings):
         process = processes.start(
             server_process.command(folder, port),
             cwd=settings.BASE_DIR,
-            env=settings.TRAINING_ENVIRONMENT,
+            env={**settings.TRAINING_ENVIRONMENT, KEY: "right"},
             output=output,
         )
     until = time.monotonic() + 120
@@ -86,7 +87,9 @@ def ask(folder, port, temperature, *, words="please paint my red lamp", most=40)
     }
     pieces = [
         (time.monotonic(), piece)
-        for piece in client.stream_completion(f"http://127.0.0.1:{port}/v1", body, report)
+        for piece in client.stream_completion(
+            f"http://127.0.0.1:{port}/v1", body, report, headers={"Authorization": "Bearer right"}
+        )
     ]
     return pieces, report
 
