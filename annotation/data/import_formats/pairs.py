@@ -46,6 +46,8 @@ def transcript_pair(row: Row, axis: str, report: ImportReport) -> Iterable[Compa
 def trl_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonItem]:
     """`chosen` and `rejected` with a prompt: in the conversations, or in columns of other names."""
     prompt, chosen, rejected = _prompt(row), row.get("chosen"), row.get("rejected")
+    if prompt is None and not any(isinstance(value, list) for value in (chosen, rejected)):
+        raise RowError(_without_prompt(row))
     if prompt is None or _is_conversation(chosen) or _is_conversation(rejected):
         # TRL's implicit prompt: the turns that both conversations start with
         messages, chosen, rejected = _split_conversations(
@@ -65,6 +67,14 @@ def trl_pair(row: Row, axis: str, report: ImportReport) -> Iterable[ComparisonIt
 
 def _prompt(row: Row) -> Any:
     return next((row[key] for key in PROMPT_KEYS if row.get(key) not in (None, "")), None)
+
+
+def _without_prompt(row: Row) -> str:
+    """What is wrong with a row of plain responses that says nothing to answer."""
+    for key in PROMPT_KEYS:
+        if row.get(key) == "":
+            return f"{key} is empty."
+    return "there is no prompt: chosen and rejected are responses without a conversation."
 
 
 def _is_conversation(value: Any) -> bool:

@@ -182,7 +182,8 @@ class ImportReport:
         remarks += [f"{n:,}: {note}" for note, n in self.notes.items()]
         if self.unread:
             columns = [
-                f"{name[:30]} ({n:,} rows)" for name, n in self.unread.most_common(SHOWN_COLUMNS)
+                f"{name[:30]} ({n:,} {'row' if n == 1 else 'rows'})"
+                for name, n in self.unread.most_common(SHOWN_COLUMNS)
             ]
             more = ", …" if len(self.unread) > SHOWN_COLUMNS else ""
             remarks.append(f"columns not read: {', '.join(columns)}{more}")

@@ -157,7 +157,7 @@ def test_an_admin_adds_prompts_all_or_none_and_a_researcher_none(ask, project, g
     assert ask(rita, "apollo/prompts/", body).status_code == 404
     body["rows"][0]["note"] = "nobody reads it"
     report = ask(grace, "apollo/prompts/", body).json()
-    assert (report["n_imported"], report["remarks"]) == (1, ["columns not read: note (1 rows)"])
+    assert (report["n_imported"], report["remarks"]) == (1, ["columns not read: note (1 row)"])
     assert not Prompt.objects.get().source.is_signed_off
 
 

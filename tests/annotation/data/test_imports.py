@@ -339,7 +339,7 @@ def test_what_a_vote_says_in_addition_to_its_ranks_is_kept(project, rita):
         weight=0.5,
     )
     report = take(project, lines(row), rita)
-    assert report.remarks == ["columns not read: weight (1 rows)"]
+    assert report.remarks == ["columns not read: weight (1 row)"]
     [exported] = preference_rows(project)
     assert exported["strength"] == {"helpfulness": 3, "safety": None}
     assert exported["margin"] == {"helpfulness": 1.0, "safety": None}

@@ -66,6 +66,13 @@ def test_a_pairs_system_message_history_and_input_are_part_of_its_prompt():
     assert report.remarks == []
 
 
+def test_a_pair_of_texts_without_a_prompt_is_refused_for_that_and_not_for_its_responses():
+    _, report = read({"prompt": "", "chosen": "Elm.", "rejected": "A rock."})
+    assert [problem.reason for problem in report.problems] == ["prompt is empty."]
+    _, report = read({"chosen": "Elm.", "rejected": "A rock."})
+    assert "no prompt" in report.problems[0].reason
+
+
 def test_a_transcript_among_plain_pairs_is_read_as_a_transcript():
     items, _ = read(
         {"prompt": "Name a tree.", "chosen": "An oak.", "rejected": "A rock."},
