@@ -15,6 +15,7 @@ from annotation.pages import (
     mixture,
     projects,
     quality,
+    records,
     review,
     sessions,
     sources,
@@ -63,6 +64,7 @@ urlpatterns = [
     path("projects/<slug:slug>/advisor/", mixture.advisor, name="advisor"),
     path("projects/<slug:slug>/advisor/batch/", mixture.advisor_batch, name="advisor_batch"),
     path("projects/<slug:slug>/batches/new/", batches.batch_new, name="batch_new"),
+    path("projects/<slug:slug>/batches/<int:pk>/", batches.batch, name="batch"),
     path(
         "projects/<slug:slug>/batches/<int:pk>/close/",
         batches.batch_close,
@@ -101,6 +103,8 @@ urlpatterns = [
     path("projects/<slug:slug>/review/", review.review_queue, name="review_queue"),
     path("projects/<slug:slug>/review/<uuid:uid>/", review.review_case, name="review_case"),
     path("projects/<slug:slug>/prompts/", data.prompts, name="prompts"),
+    path("projects/<slug:slug>/prompts/<uuid:uid>/", records.prompt, name="prompt"),
+    path("projects/<slug:slug>/comparisons/<int:pk>/", records.comparison, name="comparison"),
     path("projects/<slug:slug>/prompts/import/", file_import.prompt_import, name="prompt_import"),
     path(
         "projects/<slug:slug>/sources/<int:pk>/sign-off/",

@@ -129,6 +129,10 @@ OWN_PAGES = {
     # What one person judged, and one case: tests/annotation/pages/test_quality_pages.py.
     "quality_person",
     "review_case",
+    # tests/annotation/pages/test_record_pages.py says who opens a prompt, a comparison and a batch.
+    "prompt",
+    "comparison",
+    "batch",
     "tokens",
     "token_revoke",
     "sessions",

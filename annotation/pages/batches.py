@@ -1,19 +1,77 @@
-"""Pages on which an admin puts a batch together by hand, closes it and opens it again."""
+"""Pages of one batch: its progress by person; and of an admin who makes, closes and reopens one."""
 
 from collections.abc import Callable
 
 from django.contrib import messages
+from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods, require_POST
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation.access import CAN_RUN, project_view
+from annotation.access import CAN_READ_DATA, CAN_RUN, project_view, role_of
 from annotation.lib.languages import english_only
-from annotation.models import Batch, Project, User
+from annotation.models import Assignment, Batch, Interface, Project, ReviewCase, User
 from annotation.pages.batch_forms import CampaignForm
-from annotation.projects.batches import BatchError
+from annotation.pages.identities import Identities
+from annotation.projects.batches import BatchError, batch_progress, progress_by_person
 from annotation.projects.campaigns import close_campaign, reopen_campaign, start_campaign
+from annotation.protocols import PRESETS
+from annotation.quality.throughput import forecast
 from annotation.request import who_asks
+
+ROWS_SHOWN = 20
+
+
+@english_only
+@project_view(*CAN_READ_DATA)
+@require_GET
+def batch(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    """One batch: what is asked, how far each person is, who holds what, and what is left."""
+    chosen = get_object_or_404(
+        Batch.objects.select_related("project", "source"), project=project, pk=pk
+    )
+    names = Identities(project, role_of(request))
+    progress = batch_progress(chosen)
+    by_person = progress_by_person(chosen)
+    users = User.objects.in_bulk([row["annotator"] for row in by_person])
+    is_imported = chosen.is_imported
+    open_leases = (
+        Assignment.objects.filter(
+            comparison__batch=chosen,
+            comparison__gold__isnull=True,
+            state=Assignment.State.LEASED,
+            lease_until__gte=timezone.now(),
+        )
+        .select_related("annotator", "comparison__prompt")
+        .order_by("leased_at")
+    )
+    work = chosen.comparisons.filter(gold__isnull=True)
+    unfinished = work.filter(judged__lt=F("needed")).select_related("prompt")
+    return render(
+        request,
+        "annotation/data/batch.html",
+        {
+            "batch": chosen,
+            "protocol": chosen.effective_protocol,
+            "interface": Interface(chosen.effective_interface).label,
+            "preset": PRESETS.get(chosen.effective_protocol.preset),
+            "progress": progress,
+            "outlook": forecast(chosen, progress) if chosen.state == Batch.State.OPEN else None,
+            "people": [
+                (names.person(users[row["annotator"]], is_imported=is_imported), row)
+                for row in by_person
+            ],
+            "held": [(names.person(lease.annotator), lease) for lease in open_leases[:ROWS_SHOWN]],
+            "n_unfinished": unfinished.count(),
+            "unfinished": unfinished.order_by("pk")[:ROWS_SHOWN],
+            "n_gold": chosen.comparisons.filter(gold__isnull=False).count(),
+            "n_review": ReviewCase.objects.filter(
+                comparison__batch=chosen, state=ReviewCase.State.OPEN
+            ).count(),
+            "is_moving": chosen.state == Batch.State.OPEN,
+        },
+    )
 
 
 @english_only
@@ -38,7 +96,7 @@ def batch_new(request: HttpRequest, project: Project) -> HttpResponse:
         else:
             n = batch.comparisons.count()
             messages.success(request, f"{batch.name} is open with {n:,} comparisons.")
-            return redirect("project", project.slug)
+            return redirect("batch", project.slug, batch.pk)
     status = 422 if form.errors else 200
     return render(
         request,

@@ -8,6 +8,7 @@ from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation.access import CAN_READ_DATA, CAN_REVIEW, CAN_RUN, project_view, role_of
@@ -184,7 +185,7 @@ def _context(
     request: HttpRequest, project: Project, chosen: Filter, setting: FilterSetting
 ) -> dict[str, Any]:
     flags = Flag.objects.filter(project=project, filter=chosen.key).select_related(
-        "prompt", "response__comparison__prompt"
+        "project", "prompt", "response__comparison__prompt"
     )
     inside = flags.filter(score__gte=setting.threshold).order_by("score", "pk")
     outside = flags.filter(score__lt=setting.threshold, score__gt=0).order_by("-score", "pk")
@@ -203,7 +204,8 @@ def _context(
         "cost": cost_of(setting),
         "n_out": outside.count(),
         "inside": just_inside,
-        "outside": just_outside + [_text_row(prompt, chosen, labels) for prompt in missed],
+        "outside": just_outside
+        + [_text_row(prompt, chosen, labels, project.slug) for prompt in missed],
         "own": calibration(project, chosen.key, setting.threshold),
         "gap": gap_of(setting),
         "missing": why_not_exclude(setting),
@@ -246,6 +248,7 @@ def _flag_row(flag: Flag, chosen: Filter, labels: Labels) -> dict[str, Any]:
         after = ""
     return {
         "flag": flag,
+        "address": _address(target, flag.project.slug),
         "prompt": flag.prompt_id,
         "response": flag.response_id,
         "before": ("…" if begin else "") + before,
@@ -256,10 +259,18 @@ def _flag_row(flag: Flag, chosen: Filter, labels: Labels) -> dict[str, Any]:
     }
 
 
-def _text_row(prompt: Prompt, chosen: Filter, labels: Labels) -> dict[str, Any]:
+def _address(text: Prompt | Response, slug: str) -> str:
+    """The page of a prompt, or of the comparison that a response belongs to."""
+    if isinstance(text, Prompt):
+        return reverse("prompt", args=[slug, text.uid])
+    return reverse("comparison", args=[slug, text.comparison_id])
+
+
+def _text_row(prompt: Prompt, chosen: Filter, labels: Labels, slug: str) -> dict[str, Any]:
     text = text_of(prompt)[: 3 * AROUND]
     return {
         "flag": None,
+        "address": _address(prompt, slug),
         "prompt": prompt.pk,
         "response": None,
         "before": masked(text) if chosen.is_private else text,

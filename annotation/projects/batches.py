@@ -3,12 +3,12 @@
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, TypedDict
 
 from django.db import transaction
-from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 from django.utils import timezone
 
 from annotation.judge.gold_mixing import add_gold
@@ -203,6 +203,41 @@ def batch_progress(batch: Batch) -> Progress:
         "pace_n": n,
         "is_pace_of_week": is_of_week,
     }
+
+
+class PersonProgress(TypedDict):
+    """What one person has done in a batch; gold items and rulings are left out."""
+
+    annotator: int
+    judged: int
+    leased: int
+    held_since: datetime | None
+    skipped: int
+    extra: int
+    last_at: datetime | None
+
+
+def progress_by_person(batch: Batch) -> list[PersonProgress]:
+    """Everybody to whom something of the batch was handed out, those who judged most first."""
+    judged = Q(state=Assignment.State.JUDGED)
+    leased = Q(state=Assignment.State.LEASED, lease_until__gte=timezone.now())
+    rows = (
+        Assignment.objects.filter(
+            comparison__batch=batch, comparison__gold__isnull=True, is_ruling=False
+        )
+        .order_by()
+        .values("annotator")
+        .annotate(
+            judged=Count("pk", filter=judged),
+            leased=Count("pk", filter=leased),
+            held_since=Min("leased_at", filter=leased),
+            skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
+            extra=Count("pk", filter=judged & Q(is_extra=True)),
+            last_at=Max("judgment__created_at"),
+        )
+        .order_by("-judged", "annotator")
+    )
+    return list(rows)  # type: ignore[arg-type]  # the values are the keys of PersonProgress
 
 
 def progress_for_annotators(batch: Batch) -> Progress:
