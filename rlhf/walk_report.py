@@ -5,9 +5,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from annotation.lib.code_version import code_version
 from annotation.models import Comparison, Judgment, Project
 from annotation.protocols import is_mark
-from rlhf.code_version import code_version
 from rlhf.models import Job, Round
 from rlhf.training.intervals import share_with_interval
 from rlhf.training.rundir.files import read_jsonl

@@ -5,7 +5,7 @@ under a license that allows training, and no filter that excludes has flagged it
 responses.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from django.db.models import Q, QuerySet
@@ -65,12 +65,10 @@ class Exclusion(NamedTuple):
         )
 
 
-def exclusions(
-    project: Project, settings: Iterable[FilterSetting] | None = None
-) -> list[Exclusion]:
-    """The filters that exclude; with `settings`, those as if they did."""
-    if settings is None:
-        settings = project.filters.filter(action=FilterSetting.Action.EXCLUDE)
+def exclusions(project: Project, also: Collection[str] = ()) -> list[Exclusion]:
+    """The filters that exclude, and those of the keys in `also`."""
+    excluding = Q(action=FilterSetting.Action.EXCLUDE) | Q(filter__in=also)
+    settings = project.filters.filter(excluding)
     return [exclusion_of(setting) for setting in settings]
 
 
@@ -86,17 +84,24 @@ def exclusion_of(setting: FilterSetting) -> Exclusion:
     )
 
 
-def not_excluded(project: Project) -> Q:
-    """Judgments that no excluding filter has flagged."""
+def not_excluded(project: Project, also: Collection[str] = ()) -> Q:
+    """Judgments that no excluding filter has flagged, and none of the filters in `also`."""
     condition = Q()
-    for exclusion in exclusions(project):
+    for exclusion in exclusions(project, also):
         condition &= ~exclusion.judgments
     return condition
 
 
-def admitted(project: Project, judgments: JudgmentQuerySet) -> JudgmentQuerySet:
-    """Those of the judgments that training may see and exports may hold."""
-    return judgments.filter(IN_TRAIN_SPLIT, from_admitted_sources(project), not_excluded(project))
+def admitted(
+    project: Project, judgments: JudgmentQuerySet, also: Collection[str] = ()
+) -> JudgmentQuerySet:
+    """Those of the judgments that training may see and exports may hold.
+
+    `also` names filters that leave out rows in addition to those that exclude in the project.
+    """
+    return judgments.filter(
+        IN_TRAIN_SPLIT, from_admitted_sources(project), not_excluded(project, also)
+    )
 
 
 def admitted_prompts(project: Project, prompts: PromptQuerySet) -> PromptQuerySet:

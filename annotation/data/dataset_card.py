@@ -1,8 +1,12 @@
 """The dataset card of a snapshot: front matter that `load_dataset` reads, then prose for people."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
+from annotation.data.exports.schema_file import features
 from annotation.data.snapshot_files import (
     DEMONSTRATIONS,
     JUDGMENTS,
@@ -42,14 +46,17 @@ TASKS = {
 }
 
 
-def dataset_card(snapshot: Snapshot) -> str:
-    """The card, in the form that the Hugging Face Hub expects of a README.md."""
+def dataset_card(snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> str:
+    """The card, in the form that the Hugging Face Hub expects of a README.md.
+
+    `schemas` has the columns of each table that the snapshot holds, by the names of their files.
+    """
     sections = (_summary, _contents, _collection, _agreement, _sources)
     lines = [line for section in sections for line in section(snapshot)]
-    return "\n".join([*_front_matter(snapshot), "", *lines, ""])
+    return "\n".join([*_front_matter(snapshot, schemas), "", *lines, ""])
 
 
-def _front_matter(snapshot: Snapshot) -> list[str]:
+def _front_matter(snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> list[str]:
     counts = snapshot.counts
     licenses = {entry["licence"].lower() for entry in snapshot.licences}
     license = licenses.pop() if len(licenses) == 1 else "other"
@@ -79,6 +86,9 @@ def _front_matter(snapshot: Snapshot) -> list[str]:
         if is_default:
             lines.append("  default: true")
         lines += ["  data_files:", "  - split: train", f"    path: {name}.parquet"]
+        # JSON is YAML, and quotes keys such as "no", which YAML takes for false.
+        columns = (json.dumps(column, ensure_ascii=False) for column in features(schemas[name]))
+        lines += ["  features:", *(f"  - {column}" for column in columns)]
         is_default = False
     return [*lines, "---"]
 

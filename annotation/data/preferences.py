@@ -4,7 +4,7 @@ Reward training takes the rows, exports take the rows and the pairs: what a rese
 what the model learned from. docs/formats.md names the fields.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +32,8 @@ CHUNK = 500
 
 Row = dict[str, Any]
 Ties = Literal["drop", "half"]
+# Texts that readers of tables take for numbers.
+NUMBERS_IN_WORDS = {"nan", "inf", "infinity"}
 
 # A reviewer's ruling replaces the votes on its comparison, which are kept.
 NOT_OVERRULED = Q(assignment__comparison__is_ruled=False) | Q(assignment__is_ruling=True)
@@ -55,12 +57,15 @@ def judgments_of(
     return judgments
 
 
-def judgment_counts(project: Project, *, batches: Iterable[Batch] | None = None) -> dict[str, int]:
+def judgment_counts(
+    project: Project, *, batches: Iterable[Batch] | None = None, filters: Collection[str] = ()
+) -> dict[str, int]:
     """How many judgments there are, and why some of them never reach a training export.
 
     `used` + `heldout` + `not_signed_off` + `filtered` = `current`: each is counted under the first
     reason. `not_signed_off` includes sources whose license does not allow training. `excluded` were
-    excluded by a reviewer and `overruled` replaced by a reviewer's ruling.
+    excluded by a reviewer and `overruled` replaced by a reviewer's ruling. `filters` leave out rows in
+    addition to those that exclude in the project.
     """
     batches = None if batches is None else list(batches)
     current = judgments_of(project, batches=batches)
@@ -78,7 +83,7 @@ def judgment_counts(project: Project, *, batches: Iterable[Batch] | None = None)
         current.count(),
         in_split.count(),
         from_sources.count(),
-        from_sources.filter(not_excluded(project)).count(),
+        from_sources.filter(not_excluded(project, filters)).count(),
     )
     return {
         "current": n_current,
@@ -94,12 +99,15 @@ def judgment_counts(project: Project, *, batches: Iterable[Batch] | None = None)
 def annotator_id(
     project: Project, user: User, *, is_imported: bool = False, is_ruling: bool = False
 ) -> str:
-    """A stable pseudonym for one person in one project; only the server's key links it to them.
+    """A pseudonym for one person in one project; only the server's key links it to them.
+
+    Stays the same until the project's pseudonyms are rotated (annotation/data/pseudonyms.py).
 
     Starts with `simulated-` for a program that plays an annotator, with `imported-` for judgments
     from a file and with `reviewer-` for a ruling, so that every export shows it.
     """
-    digest = keyed_hash("annotation.annotator", f"{project.pk}:{user.pk}")[:10]
+    salt = f"annotation.annotator{project.pseudonym_salt}"
+    digest = keyed_hash(salt, f"{project.pk}:{user.pk}")[:10]
     kind = "simulated" if user.is_simulated else "imported" if is_imported else "annotator"
     if is_ruling:
         kind = "reviewer"
@@ -119,7 +127,7 @@ def preference_rows(
     Streams in chunks, ordered by comparison and then by judgment, so the same judgments give the
     same rows in the same order. Rows of held-out and watch prompts and of sources that nobody
     signed off are left out unless `only_trainable` is False. `rounds` maps a batch's id to the
-    `round` label; without it the label is the batch's name. A reviewer's ruling replaces the votes
+    number of its round; without it a row's `round` is the batch's name. A reviewer's ruling replaces the votes
     that it decided; `adjudicated=False` gives the annotators' votes, and no rulings.
     """
     for origin, row in rows_with_origins(
@@ -133,13 +141,27 @@ def preference_rows(
             yield row
 
 
+def round_label(batch: Batch, rounds: Mapping[int, Any] | None) -> str:
+    """The `round` of a row: "round 3", the batch's name without `rounds`, "" for a batch of no round.
+
+    Always a text that no reader of a table takes for a number or a date.
+    """
+    if rounds is not None:
+        number = rounds.get(batch.pk)
+        return "" if number in (None, "") else f"round {number}"
+    is_word = batch.name[:1].isalpha() and batch.name.casefold() not in NUMBERS_IN_WORDS
+    return batch.name if is_word else f"batch {batch.name}"
+
+
 class Origin(NamedTuple):
-    """Where one row comes from: ids of its batch and of its sources."""
+    """Where one row comes from: ids of its batch, its sources, its comparison and its responses."""
 
     batch: int
     sources: frozenset[int]
     is_ruling: bool = False
     is_overruled: bool = False
+    comparison: int = 0
+    responses: tuple[int, ...] = ()
 
 
 def rows_with_origins(
@@ -149,14 +171,17 @@ def rows_with_origins(
     rounds: Mapping[int, Any] | None = None,
     only_trainable: bool = True,
     adjudicated: bool = True,
+    filters: Collection[str] = (),
 ) -> Iterator[tuple[Origin, Row]]:
     """`preference_rows`, each with its origin; without `adjudicated` the rulings as well.
+
+    `filters` leave out rows in addition to those that exclude in the project.
 
     Reads plain columns: creating 200,000 response objects took half of the time of an export.
     """
     judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
-        judgments = admitted(project, judgments)
+        judgments = admitted(project, judgments, filters)
     # Only ids are kept in memory: no cursor stays open, and no sort carries the texts.
     ids = list(judgments.order_by("assignment__comparison_id", "pk").values_list("pk", flat=True))
     names = AnnotatorNames(project)
@@ -220,6 +245,8 @@ def _rows_of(
             frozenset(source for source in sources if source is not None),
             is_ruling=is_ruling,
             is_overruled=comparison.is_ruled and not is_ruling,
+            comparison=comparison_id,
+            responses=tuple(int(key) for key, *_ in responses[comparison_id]),
         )
         shown = responses[comparison_id]
         yield (
@@ -230,7 +257,7 @@ def _rows_of(
                 "annotator": names.name(
                     annotator, is_imported=batch.is_imported, is_ruling=is_ruling
                 ),
-                "round": batch.name if rounds is None else rounds.get(batch.pk),
+                "round": round_label(batch, rounds),
                 "messages": prompt.messages,
                 "category": prompt.category,
                 "risk": prompt.risk,
@@ -268,7 +295,7 @@ def _details(ids: list[int], axes: list[str]) -> dict[int, Row]:
     return {
         pk: {
             "strength": {axis: strength.get(axis, {}).get("level") for axis in axes},
-            "margin": {axis: strength.get(axis, {}).get("margin") for axis in axes},
+            "margin": {axis: _float(strength.get(axis, {}).get("margin")) for axis in axes},
             "unranked": "below" if rest_below else "unknown",
             "all_bad": all_bad,
             "reason": reason,
@@ -277,6 +304,11 @@ def _details(ids: list[int], axes: list[str]) -> dict[int, Row]:
             pk__in=ids
         ).values_list(*columns)
     }
+
+
+def _float(number: float | None) -> float | None:
+    """1 is written 1.0, so that a column of floats is none of integers."""
+    return None if number is None else float(number)
 
 
 def has_strength(project: Project, *, batches: Iterable[Batch] | None = None) -> bool:

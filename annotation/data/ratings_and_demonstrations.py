@@ -4,14 +4,14 @@ They come from the same judgments as `preferences`, under the same rules of what
 docs/formats.md names the fields.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db.models import Q
 
 from annotation.data.admission import admitted
-from annotation.data.preferences import CHUNK, Origin, Row, annotator_id, judgments_of
+from annotation.data.preferences import CHUNK, Origin, Row, annotator_id, judgments_of, round_label
 from annotation.models import Batch, Judgment, Project, Response, User
 from annotation.protocols import DEMONSTRATE, REWRITE
 
@@ -41,17 +41,19 @@ def response_rows(
     only_trainable: bool = True,
     adjudicated: bool = True,
     until: datetime | None = None,
+    filters: Collection[str] = (),
 ) -> Iterator[ResponseRow]:
     """Every rating and every written answer of the judgments that count, in their order.
 
     A rating is one response as one person saw it. A written answer is a demonstration: the ideal
     answer, the correction of a response, or the better answer written in addition to a comparison.
     Where a reviewer ruled, only the ruling is there; without `adjudicated` the votes as well, and
-    each row's origin says which it is. `until` leaves out what was written later.
+    each row's origin says which it is. `until` leaves out what was written later, `filters`
+    leave out rows in addition to those that exclude in the project.
     """
     judgments = judgments_of(project, batches=batches, adjudicated=adjudicated)
     if only_trainable:
-        judgments = admitted(project, judgments)
+        judgments = admitted(project, judgments, filters)
     if until is not None:
         judgments = judgments.filter(created_at__lte=until)
     ids = list(
@@ -72,8 +74,7 @@ def response_rows(
         texts = _texts(by_pk.values())
         for pk in chunk:
             batch = by_pk[pk].assignment.comparison.batch
-            label = batch.name if rounds is None else rounds.get(batch.pk)
-            yield from _rows_of(project, by_pk[pk], label, texts)
+            yield from _rows_of(project, by_pk[pk], round_label(batch, rounds), texts)
 
 
 def rating_rows(project: Project, *, batches: Iterable[Batch] | None = None) -> Iterator[Row]:
@@ -114,7 +115,7 @@ def _texts(judgments: Iterable[Judgment]) -> dict[str, str]:
 
 
 def _rows_of(
-    project: Project, judgment: Judgment, label: Any, texts: dict[str, str]
+    project: Project, judgment: Judgment, label: str, texts: dict[str, str]
 ) -> Iterator[ResponseRow]:
     comparison, annotator = judgment.assignment.comparison, judgment.assignment.annotator
     prompt, batch = comparison.prompt, comparison.batch

@@ -69,7 +69,7 @@ def freeze_snapshot(
         columns |= {"uid": uid, "note": note[:200], "agreement": rows.agreement.result()}
         for _ in range(ATTEMPTS):
             snapshot = _next_version(project, by, columns)
-            _describe_files(snapshot, partial, rows.tally)
+            _describe_files(snapshot, partial, rows)
             try:
                 _record(snapshot, by, partial)
             except IntegrityError:
@@ -189,9 +189,10 @@ def _guidelines(project: Project, batches: list[Batch] | None) -> dict[str, int]
     return {str(version): n for version, n in versions.order_by("guideline_version")}
 
 
-def _describe_files(snapshot: Snapshot, folder: Path, tally: Tally) -> None:
+def _describe_files(snapshot: Snapshot, folder: Path, rows: SnapshotRows) -> None:
     """Write README.md and SHA256SUMS; record each file with its hash, and the hash of them all."""
-    snapshot.card = dataset_card(snapshot)
+    tally = rows.tally
+    snapshot.card = dataset_card(snapshot, rows.schemas)
     (folder / CARD).write_text(snapshot.card, encoding="utf-8")
     (folder / SUMS).unlink(missing_ok=True)
     n_rows = {JUDGMENTS: tally.judgments}

@@ -13,7 +13,7 @@ from annotation.models.content import (
     SourceSignature,
     content_hash,
 )
-from annotation.models.datasets import Freezing, Snapshot
+from annotation.models.datasets import Freezing, Snapshot, Withdrawal
 from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
 from annotation.models.filtering import FilterLabel, FilterSetting, Flag
 from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
@@ -68,6 +68,7 @@ __all__ = [
     "Turn",
     "Upload",
     "User",
+    "Withdrawal",
     "content_hash",
     "default_axes",
 ]

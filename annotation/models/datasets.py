@@ -27,6 +27,13 @@ class Snapshot(models.Model):
     agreement = models.JSONField(default=dict)
     licences = models.JSONField(default=list)
     card = models.TextField(blank=True)
+    deprecation_note = models.CharField(
+        max_length=300, blank=True, help_text="Why it should not be used any more; empty: it may."
+    )
+    deprecated_at = models.DateTimeField(null=True, blank=True)
+    deprecated_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -45,6 +52,40 @@ class Snapshot(models.Model):
     def folder(self) -> Path:
         """The folder of its files."""
         return Path(settings.SNAPSHOTS_DIR) / str(self.uid)
+
+    @property
+    def is_deprecated(self) -> bool:
+        return self.deprecated_at is not None
+
+
+class Withdrawal(models.Model):
+    """A person who takes their judgments back: nothing of theirs is in any later version."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="withdrawals")
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="withdrawals"
+    )
+    note = models.CharField(max_length=200, blank=True)
+    n_judgments = models.PositiveIntegerField(default=0)
+    versions = models.JSONField(
+        default=dict, help_text="Version -> judgments of this person that it holds."
+    )
+    new_version = models.ForeignKey(
+        Snapshot, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "person"], name="one_withdrawal_per_person")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug}: {self.n_judgments} judgments withdrawn"
 
 
 class Freezing(models.Model):

@@ -129,6 +129,15 @@ class Project(models.Model):
         help_text="What an hour of an annotator's work costs; empty: not known.",
     )
     currency = models.CharField(max_length=3, default="EUR")
+    pseudonym_generation = models.PositiveSmallIntegerField(
+        default=1, editable=False, help_text="How often the pseudonyms were rotated, plus one."
+    )
+    pseudonym_salt = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="Of this generation; empty in the first.",
+    )
     is_commercial = models.BooleanField(
         default=False,
         help_text="Models are made for commercial use: sources that forbid it are kept out.",

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rlhf.code_version import code_version
+from annotation.lib.code_version import code_version
 from rlhf.errors import StageError
 from rlhf.models import Checkpoint, Job
 

@@ -13,8 +13,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
+from annotation.lib.code_version import code_version
 from annotation.lib.heartbeat import Heartbeat, stale_before
-from rlhf.code_version import code_version
 from rlhf.models import Job, Worker
 from rlhf.training import machine
 

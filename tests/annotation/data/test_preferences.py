@@ -117,7 +117,7 @@ def test_a_batch_can_be_asked_for_and_labelled_by_the_caller(project, ada):
     judged(project, by=ada, batch=second)
     assert [r["round"] for r in preference_rows(project, batches=[first])] == ["one"]
     labels = {first.pk: 1, second.pk: 2}
-    assert [r["round"] for r in preference_rows(project, rounds=labels)] == [1, 2]
+    assert [r["round"] for r in preference_rows(project, rounds=labels)] == ["round 1", "round 2"]
 
 
 def test_people_have_opaque_stable_names_and_programs_are_named_as_such(project, ada, ben):

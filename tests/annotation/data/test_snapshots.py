@@ -49,7 +49,8 @@ def test_a_snapshot_holds_rows_pairs_card_and_hashes(project, rita, judgments):
     names = [file["name"] for file in snapshot.files]
     assert names == [
         "README.md", "pairs-helpfulness.jsonl", "pairs-helpfulness.parquet", "pairs-safety.jsonl",
-        "pairs-safety.parquet", "preferences.jsonl", "preferences.parquet", "SHA256SUMS",
+        "pairs-safety.parquet", "preferences.jsonl", "preferences.parquet", "schema.json",
+        "SHA256SUMS",
     ]  # fmt: skip
     assert snapshot.counts["judgments"] == 12
     assert snapshot.counts["prompts"] == 6
