@@ -10,18 +10,21 @@ STAMP := $(VENV)/.ground-control
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(STAMP)-run: pyproject.toml
+$(PY):
 	@command -v $(PYTHON) >/dev/null || { echo "Ground Control needs Python 3.11: install it, or name yours with make PYTHON=…"; exit 2; }
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMP)-run: pyproject.toml | $(PY)
 	@echo "Installing Ground Control into $(VENV) (the first time takes a few minutes) …"
 	@$(PY) -m pip install -q --disable-pip-version-check "torch==2.13.0"
 	@$(PY) -m pip install -q --disable-pip-version-check -e ".[web,train]"
 	@touch $@
 
-$(STAMP)-dev: pyproject.toml $(STAMP)-run
-	@echo "Installing what the tests need …"
+$(STAMP)-dev: pyproject.toml | $(PY)
+	@echo "Installing Ground Control into $(VENV) with what the tests need (the first time takes a few minutes) …"
+	@$(PY) -m pip install -q --disable-pip-version-check "torch==2.13.0"
 	@$(PY) -m pip install -q --disable-pip-version-check -e ".[web,train,dev]"
-	@touch $@
+	@touch $(STAMP)-run $@
 
 setup: $(STAMP)-run  ## create the virtual environment and install everything that runs
 
@@ -34,17 +37,28 @@ test: $(STAMP)-dev  ## check the code and run every test: unit, integration, bro
 	@$(MAKE) --no-print-directory check
 	@$(PY) -m pytest -n 2 --dist loadfile
 
+WALK := tests/walk tests/browser
+CRASH := tests/annotation/judge/test_crash.py
+
 walk: $(STAMP)-dev  ## one small round from end to end with simulated annotators, no browser
-	@$(PY) -m pytest -m slow tests/walk tests/browser
+	@$(PY) -m pytest -m slow $(WALK)
 
 crash: $(STAMP)-dev  ## annotators at work while the web server is killed; nothing may be lost (TEST_DATABASE_URL: PostgreSQL too)
-	@$(PY) -m pytest -m slow tests/annotation/judge/test_crash.py
+	@$(PY) -m pytest -m slow $(CRASH)
+
+slow: $(STAMP)-dev  ## walk and crash side by side
+	@$(PY) -m pytest -n 2 --dist loadfile -m slow $(WALK) $(CRASH)
 
 check: $(STAMP)-dev  ## lint, format, types, import contracts, migrations, templates
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target types lint
+
+types: $(STAMP)-dev
+	@$(PY) -m mypy config annotation rlhf
+
+lint: $(STAMP)-dev
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(VENV)/bin/lint-imports
-	@$(PY) -m mypy config annotation rlhf
 	@$(PY) manage.py makemigrations --check --dry-run
 	@$(VENV)/bin/djade --check --target-version 5.2 $$(git ls-files 'templates/*.html')
 
@@ -56,4 +70,4 @@ format: $(STAMP)-dev  ## put code and templates into the house style
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/djade --target-version 5.2 $$(git ls-files 'templates/*.html') || true
 
-.PHONY: help setup demo test walk crash check audit format
+.PHONY: help setup demo test walk crash slow check types lint audit format

@@ -4,10 +4,7 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +18,7 @@ from rlhf.training.rundir.files import write_jsonl
 from rlhf.training.rundir.reports import read_error, read_metrics, read_progress, read_result
 from rlhf.training.word_tokenizer import build_tokenizer
 from rlhf.world.answers import corpus
+from tests.rlhf.training.tiny import run, run_command, start
 
 TINY = {
     "threads": 1,
@@ -34,7 +32,6 @@ TINY = {
     "warmup_steps": 3,
     "checkpoint_seconds": 1e-3,
 }
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def make_run(run_dir, **changes):
@@ -44,23 +41,6 @@ def make_run(run_dir, **changes):
     return run_dir
 
 
-def start(run_dir):
-    return subprocess.Popen(
-        [sys.executable, "-m", "rlhf.training.base", str(run_dir)],
-        env=ENVIRONMENT,
-        cwd=Path(__file__).parents[3],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(run_dir):
-    process = start(run_dir)
-    output = process.communicate(timeout=240)[0]
-    return process.returncode, output
-
-
 def digest(folder):
     return hashlib.sha256((folder / "policy" / "model.safetensors").read_bytes()).hexdigest()
 
@@ -68,8 +48,8 @@ def digest(folder):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run_dir = make_run(tmp_path_factory.mktemp("base") / "run")
-    code, output = run(run_dir)
-    assert code == 0, output
+    done = run_command("base", run_dir)
+    assert done.returncode == 0, done.stderr
     return run_dir
 
 
@@ -100,7 +80,7 @@ def test_a_run_that_was_stopped_and_one_that_was_killed_end_with_the_same_bytes(
     run_dir = make_run(tmp_path / "run")
     for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         steps = len(read_metrics(run_dir))
-        process = start(run_dir)
+        process = start("base", run_dir)
         deadline = time.monotonic() + 120
         while len(read_metrics(run_dir)) < steps + 3:
             assert time.monotonic() < deadline, "the run never got going"
@@ -110,7 +90,7 @@ def test_a_run_that_was_stopped_and_one_that_was_killed_end_with_the_same_bytes(
         assert process.returncode == code
         assert read_result(run_dir) is None
     assert find_checkpoint(run_dir) is not None
-    assert run(run_dir)[0] == 0
+    assert run("base", run_dir).returncode == 0
     assert digest(run_dir) == digest(finished)
     steps = [row["step"] for row in read_metrics(run_dir)]
     assert steps == list(range(1, 31))
@@ -118,7 +98,7 @@ def test_a_run_that_was_stopped_and_one_that_was_killed_end_with_the_same_bytes(
 
 def test_another_seed_gives_another_policy(finished, tmp_path):
     run_dir = make_run(tmp_path / "run", seed=1)
-    assert run(run_dir)[0] == 0
+    assert run("base", run_dir).returncode == 0
     assert digest(run_dir) != digest(finished)
 
 
@@ -147,11 +127,11 @@ def test_another_seed_gives_another_policy(finished, tmp_path):
 def test_a_bad_corpus_is_named_in_one_sentence_with_exit_code_2(tmp_path, line, says):
     run_dir = make_run(tmp_path / "run")
     (run_dir / "data" / "corpus.jsonl").write_text(line)
-    code, output = run(run_dir)
+    done = run("base", run_dir)
     error = read_error(run_dir)
-    assert (code, error["kind"]) == (2, "input")
+    assert (done.returncode, error["kind"]) == (2, "input")
     assert says in error["message"]
-    assert "Traceback" not in output
+    assert "Traceback" not in done.stderr
     assert not (run_dir / "policy").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 from rlhf.computing_cost import sections_of
 from rlhf.forecast.speeds import from_calibration
 from rlhf.forecast.work import Counts, work_of
-from tests.rlhf.training.tiny import make_policy, prompt, result_of, run_folder, start
+from tests.rlhf.training.tiny import make_policy, prompt, result_of, run_command, run_folder
 
 PROMPTS = [prompt(i) for i in range(48)]
 GENERATE = {"k": 4, "oversample": 0, "max_new_tokens": 32, "batch_size": 16, "threads": 1}
@@ -21,9 +21,8 @@ def cpu_seconds_of(stage, folder):
         return usage.ru_utime + usage.ru_stime
 
     before = spent()
-    process = start(stage, folder)
-    _, errors = process.communicate(timeout=600)  # processor time counts, so others may slow it
-    assert process.returncode == 0, errors[-2000:]
+    done = run_command(stage, folder)
+    assert done.returncode == 0, done.stderr[-2000:]
     return spent() - before
 
 

@@ -18,7 +18,6 @@ from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.process import StopRequest
 from tests.rlhf.training.conftest import HARMFUL, finish, make_rewards, nice, weights
-from tests.rlhf.training.test_parallel import torchrun
 from tests.rlhf.training.test_ppo_resume import without_clocks
 from tests.rlhf.training.tiny import (
     WORDS,
@@ -30,6 +29,7 @@ from tests.rlhf.training.tiny import (
     rows_of,
     run,
     run_folder,
+    run_together,
     start,
 )
 
@@ -325,7 +325,7 @@ def test_two_processes_teach_a_t5_what_one_does(waiting):
     settings = {"steps": 2, "minibatch_size": 5, "score_clip": 0.0}
     one, two = waiting("one", **settings), waiting("two", **settings)
     finish(one)
-    torchrun(two)
+    run_together(two)
     assert result_of(two)["processes"] == 2
     for a, b in zip(rows_of(one / "metrics.jsonl"), rows_of(two / "metrics.jsonl"), strict=True):
         for name in ("reward", "kl", "policy_loss", "value_loss", "grad_norm"):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from rlhf.training import parallel
 from rlhf.training.rundir.errors import InputError
 from tests.rlhf.training.conftest import finish
-from tests.rlhf.training.tiny import ROOT, result_of, rows_of, run
+from tests.rlhf.training.tiny import ROOT, result_of, rows_of, run, run_together
 
 NUMBERS = (
     "reward",
@@ -107,7 +107,7 @@ def test_two_processes_with_half_of_every_weight_learn_what_one_learns(ready, mo
     alone, sharded = settings | {"steps": 4}, settings | {"sharded": True}
 
     half = ready("half", **sharded | {"steps": 2})
-    torchrun(half)
+    run_together(half)
     assert result_of(half)["processes"] == 2
     # Each holds half of the policy's trained weights, and of the largest too.
     assert result_of(half)["held"] == pytest.approx([0.5, 0.5], abs=0.02)
@@ -122,7 +122,7 @@ def test_two_processes_with_half_of_every_weight_learn_what_one_learns(ready, mo
     finish(taken_over)
     learnt_the_same(taken_over, straight, steps=(3, 4))
     handed_on = put(ready("handed on", **sharded | {"steps": 4}), whole)
-    torchrun(handed_on)
+    run_together(handed_on)
     learnt_the_same(handed_on, straight, steps=(3, 4))
 
     weights = [load_file(f / "policy/model.safetensors") for f in (straight, handed_on)]

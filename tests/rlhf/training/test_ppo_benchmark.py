@@ -80,7 +80,7 @@ TOY = (
 )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_a_random_policy_is_timed_beside_what_the_machine_gives(dtype, tmp_path):
     sides = ("--trl", TRL) if TRL else ("--only-ours",)
     out, work = tmp_path / "out.json", tmp_path / "work"

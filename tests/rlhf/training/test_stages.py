@@ -18,6 +18,7 @@ from tests.rlhf.training.tiny import (
     result_of,
     rows_of,
     run,
+    run_command,
     run_folder,
 )
 
@@ -75,7 +76,7 @@ def rewards(policy, tmp_path_factory):
         preferences=rankings(120, nice),
         reference=references(40),
     )
-    finished = run("reward_model", folder)
+    finished = run_command("reward_model", folder)
     assert finished.returncode == 0, finished.stderr
     return folder
 
@@ -84,7 +85,7 @@ def test_generate_gives_every_prompt_k_distinct_responses_that_add_up(policy, tm
     folder = run_folder(
         tmp_path, {"policy": policy, "k": 3} | SHORT, prompts=[prompt(i) for i in range(7)]
     )
-    finished = run("generate", folder)
+    finished = run_command("generate", folder)
     assert finished.returncode == 0, finished.stderr
     rows = rows_of(folder / "responses.jsonl")
     assert [row["prompt_id"] for row in rows] == [f"p{i}" for i in range(7)]
@@ -184,7 +185,7 @@ def test_ppo_raises_what_the_reward_model_likes_and_writes_its_books(policy, rew
         prompts=[prompt(i) for i in range(96)],
         watch=[prompt(200 + i) for i in range(4)],
     )
-    finished = run("ppo", folder)
+    finished = run_command("ppo", folder)
     assert finished.returncode == 0, finished.stderr
     lines = rows_of(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 13))
@@ -232,7 +233,7 @@ def test_evaluate_scores_this_policy_and_its_opponents_with_the_same_scale(
         prompts=prompts,
         opponents__base=samples,
     )
-    finished = run("evaluate", now)
+    finished = run_command("evaluate", now)
     assert finished.returncode == 0, finished.stderr
     result = result_of(now)
     assert set(result["summary"]) == set(result["opponents"]["base"]) == {"1.0", "0.3"}

@@ -3,10 +3,13 @@ downloaded."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests.rlhf.training import warm
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -142,23 +145,45 @@ def run_folder(folder: Path, config: dict[str, Any], **data: list[dict[str, Any]
     return folder
 
 
-def start(stage: str, folder: Path) -> subprocess.Popen[str]:
-    """The stage as the worker starts it: a process of its own, on one thread."""
-    return subprocess.Popen(
-        [sys.executable, "-m", f"rlhf.training.{stage}", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(stage: str, folder: Path) -> warm.Stage:
+    """The stage in a process of its own, on one thread."""
+    return warm.Stage(stage, folder)
 
 
 def run(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a stage to its end."""
     process = start(stage, folder)
     out, err = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    return subprocess.CompletedProcess(process.args, process.wait(), out, err)
+
+
+def run_together(folder: Path, *, processes: int = 2, stage: str = "ppo") -> None:
+    """Run a stage in several processes, with the environment that torchrun gives them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "tiny"}
+    started = [
+        warm.Stage(stage, folder, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+        for rank in range(processes)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+def run_command(stage: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command as the worker starts it, with all its imports, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", f"rlhf.training.{stage}", str(folder)],
+        cwd=ROOT,
+        env=os.environ | warm.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,  # where processor time counts, others may slow it
+        check=False,
+    )
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
