@@ -48,6 +48,9 @@ PAGES = {
     "gold_items": ("get", CAN_RUN),
     "review_queue": ("get", CAN_REVIEW),
     "prompts": ("get", CAN_READ_DATA),
+    "records": ("get", CAN_READ_DATA),
+    "records_act": ("post", CAN_RUN),
+    "records_views": ("post", CAN_READ_DATA),
     "prompt_import": ("get", CAN_RUN),
     "snapshots": ("get", CAN_READ_DATA),
     "source_sign_off": ("post", CAN_RUN),
@@ -133,6 +136,7 @@ OWN_PAGES = {
     "prompt",
     "comparison",
     "batch",
+    "act_undo",  # tests/annotation/pages/test_manager_pages.py
     "tokens",
     "token_revoke",
     "sessions",
@@ -195,6 +199,7 @@ def things(project, grace):
         "key": "hate",
         "username": assignment.annotator.username,
         "axis": "helpfulness",
+        "table": "responses",
     }
 
 

@@ -1,8 +1,9 @@
 """What may reach training and leave the product: one filter for every snapshot, export and endpoint.
 
 A judgment is admitted if its prompt is in the train split, every source that it rests on is signed off
-under a license that allows training, and no filter that excludes has flagged its prompt or one of its
-responses.
+under a license that allows training, no filter that excludes has flagged its prompt or one of its
+responses, and nobody took it, its comparison, its prompt or one of its responses out by hand: by an
+exclusion in the data manager, or by a tag that keeps out.
 """
 
 from collections.abc import Collection
@@ -20,6 +21,7 @@ from annotation.models import (
     PromptQuerySet,
     Response,
     Source,
+    Tagging,
 )
 
 IN_TRAIN_SPLIT = Q(assignment__comparison__prompt__split=Prompt.Split.TRAIN)
@@ -84,9 +86,35 @@ def exclusion_of(setting: FilterSetting) -> Exclusion:
     )
 
 
+def not_taken_out(project: Project) -> Q:
+    """Judgments that nobody took out by hand, with all that they rest on.
+
+    Excluding a prompt or a response excludes its comparisons as well, so those are asked for.
+    """
+    prompt = "assignment__comparison__prompt"
+    rows = Q(assignment__comparison__exclusion__isnull=True) & Q(**{f"{prompt}__exclusion": None})
+    tagged = Tagging.objects.filter(tag__project=project.pk, tag__keeps_out=True)
+    if not tagged.exists():
+        return rows
+
+    def rows_with(target: str, field: str = "") -> QuerySet[Any, Any]:
+        return tagged.filter(**{f"{target}__isnull": False}).values(field or target)
+
+    return (
+        rows
+        & ~Q(pk__in=rows_with("judgment"))
+        & ~Q(assignment__comparison__in=rows_with("comparison"))
+        & ~Q(**{f"{prompt}__in": rows_with("prompt")})
+        & ~Q(assignment__comparison__in=rows_with("response", "response__comparison"))
+    )
+
+
 def not_excluded(project: Project, also: Collection[str] = ()) -> Q:
-    """Judgments that no excluding filter has flagged, and none of the filters in `also`."""
-    condition = Q()
+    """Judgments that no excluding filter has flagged, none of the filters in `also`, and nobody took out
+
+    by hand.
+    """
+    condition = not_taken_out(project)
     for exclusion in exclusions(project, also):
         condition &= ~exclusion.judgments
     return condition
@@ -105,8 +133,11 @@ def admitted(
 
 
 def admitted_prompts(project: Project, prompts: PromptQuerySet) -> PromptQuerySet:
-    """Those of the prompts that come from admitted sources and that no excluding filter has flagged."""
-    prompts = prompts.exclude(source__in=list(kept_out_sources(project)))
+    """Those of the prompts that come from admitted sources, and that no excluding filter has flagged
+
+    and nobody took out by hand.
+    """
+    prompts = prompts.in_use().exclude(source__in=list(kept_out_sources(project)))
     for exclusion in exclusions(project):
         prompts = prompts.exclude(pk__in=exclusion.prompts)
     return prompts

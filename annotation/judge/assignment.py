@@ -195,7 +195,9 @@ def _batches(project: Project, member: Membership | None) -> list[Batch]:
     batches = [
         batch
         for batch in hot_queries.open_batches(project.pk)
-        if batch.skill in skills and campaign in ("", batch.campaign)
+        if batch.skill in skills
+        and campaign in ("", batch.campaign)
+        and batch.only_for_id in (None, member.user_id if member else None)
     ]
     for batch in batches:
         batch.project = project

@@ -3,6 +3,7 @@
 They do not depend on rounds, weights or torch: `Response.source` is a plain label.
 """
 
+from annotation.models.bulk_acts import BulkAct
 from annotation.models.comparisons import Batch, Comparison, GoldItem, Response, Upload
 from annotation.models.content import (
     Message,
@@ -30,6 +31,7 @@ from annotation.models.projects import (
     default_axes,
 )
 from annotation.models.quality import Event, ReviewCase
+from annotation.models.tagging import SavedView, Tag, Tagging
 
 __all__ = [
     "MAX_RESPONSES",
@@ -39,6 +41,7 @@ __all__ = [
     "AssignmentQuerySet",
     "Axis",
     "Batch",
+    "BulkAct",
     "Comparison",
     "Dialogue",
     "DialogueCampaign",
@@ -61,10 +64,13 @@ __all__ = [
     "PromptQuerySet",
     "Response",
     "ReviewCase",
+    "SavedView",
     "Snapshot",
     "Source",
     "SourceQuerySet",
     "SourceSignature",
+    "Tag",
+    "Tagging",
     "Turn",
     "Upload",
     "User",

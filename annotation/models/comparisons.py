@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from annotation import protocols
+from annotation.models.bulk_acts import BulkAct
 from annotation.models.content import Prompt, Source
 from annotation.models.projects import Interface, Project
 
@@ -45,6 +46,14 @@ class Batch(models.Model):
     )
     skill = models.CharField(
         max_length=40, blank=True, help_text="A language or subject that its judges must know."
+    )
+    only_for = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The one person that it is handed to; empty: anybody.",
     )
     is_by_hand = models.BooleanField(
         default=False,
@@ -151,6 +160,12 @@ class GoldItem(models.Model):
         return f"gold: {self.prompt}"
 
 
+class ComparisonQuerySet(models.QuerySet["Comparison"]):
+    def in_use(self) -> "ComparisonQuerySet":
+        """Comparisons that nobody took out by hand, neither themselves nor by a tag."""
+        return self.filter(exclusion__isnull=True).exclude(taggings__tag__keeps_out=True)
+
+
 class Comparison(models.Model):
     """One prompt with its K responses, to be judged by `needed` people.
 
@@ -183,6 +198,14 @@ class Comparison(models.Model):
         default=False,
         help_text="From a live dialogue, where several people may say the same words.",
     )
+    exclusion = models.ForeignKey(
+        BulkAct,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The act that took it out of training, new batches and exports.",
+    )
     # Its responses, once `ordered_responses` has fetched them.
     fetched_responses: "list[Response] | None" = None
     gold = models.ForeignKey(
@@ -196,6 +219,8 @@ class Comparison(models.Model):
     is_ruled = models.BooleanField(
         default=False, help_text="A reviewer decided: the ruling counts and the votes are kept."
     )
+
+    objects = ComparisonQuerySet.as_manager()
 
     class Meta:
         constraints = [
@@ -233,6 +258,12 @@ class Comparison(models.Model):
         return self.fetched_responses
 
 
+class ResponseQuerySet(models.QuerySet["Response"]):
+    def in_use(self) -> "ResponseQuerySet":
+        """Responses that nobody took out by hand, neither themselves nor by a tag."""
+        return self.filter(exclusion__isnull=True).exclude(taggings__tag__keeps_out=True)
+
+
 class Response(models.Model):
     """One answer to a comparison's prompt; `source` says who wrote it and is never shown to annotators."""
 
@@ -243,6 +274,16 @@ class Response(models.Model):
     sampling = models.JSONField(default=dict, blank=True)
     logprob = models.FloatField(null=True, blank=True)
     n_tokens = models.PositiveIntegerField(null=True, blank=True)
+    exclusion = models.ForeignKey(
+        BulkAct,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The act that took it out of training, new batches and exports.",
+    )
+
+    objects = ResponseQuerySet.as_manager()
 
     class Meta:
         ordering = ["id"]

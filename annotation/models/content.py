@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from annotation.models.bulk_acts import BulkAct
 from annotation.models.projects import Project
 
 
@@ -115,8 +116,15 @@ class SourceSignature(models.Model):
 
 class PromptQuerySet(models.QuerySet["Prompt"]):
     def trainable(self) -> "PromptQuerySet":
-        """Prompts that training may see: the train split of a source that somebody signed off."""
-        return self.filter(split=Prompt.Split.TRAIN, source__signed_off_at__isnull=False)
+        """Prompts that training may see: the train split of a source that somebody signed off,
+
+        without those that somebody took out by hand.
+        """
+        return self.in_use().filter(split=Prompt.Split.TRAIN, source__signed_off_at__isnull=False)
+
+    def in_use(self) -> "PromptQuerySet":
+        """Prompts that nobody took out by hand, neither themselves nor by a tag."""
+        return self.filter(exclusion__isnull=True).exclude(taggings__tag__keeps_out=True)
 
 
 class Prompt(models.Model):
@@ -150,6 +158,14 @@ class Prompt(models.Model):
         blank=True,
         help_text="The first prompt that this one is nearly the same as, or itself; null: not compared.",
     )
+    exclusion = models.ForeignKey(
+        BulkAct,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The act that took it out of training, new batches and exports.",
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     objects = PromptQuerySet.as_manager()
@@ -161,6 +177,7 @@ class Prompt(models.Model):
         indexes = [
             models.Index(fields=["project", "split", "id"]),
             models.Index(fields=["project", "cluster"]),
+            models.Index(fields=["project", "category", "id"], name="prompt_by_category"),
         ]
 
     def __str__(self) -> str:

@@ -40,7 +40,7 @@ class CampaignForm(forms.Form):
         choices = [
             (key, label)
             for key, label in preset_choices()
-            if key != mine and PRESETS[key].interface != DIALOGUE and _fits(key, project)
+            if key != mine and PRESETS[key].interface != DIALOGUE and fits(key, project)
         ]
         label = dict(preset_choices()).get(mine, "Project task with custom changes")
         first = [("", label)] if project.interface != DIALOGUE else []
@@ -72,7 +72,7 @@ class CampaignForm(forms.Form):
         return cleaned
 
 
-def _fits(key: str, project: Project) -> bool:
+def fits(key: str, project: Project) -> bool:
     """A preset that compares must do so on the project's axes; others ask about no axis."""
     preset = PRESETS[key]
     if preset.interface not in COMPARING:
@@ -85,7 +85,7 @@ def _why_not(key: str, project: Project) -> str:
     preset = PRESETS[key]
     if preset.interface == DIALOGUE:
         return "people write the prompts; open a campaign under Live dialogue"
-    if not _fits(key, project):
+    if not fits(key, project):
         axes = " and ".join(axis["name"] for axis in preset.axes)
         own = " and ".join(axis["name"] for axis in project.axes)
         return f"it compares on {axes}, and this project on {own}"

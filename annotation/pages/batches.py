@@ -29,7 +29,7 @@ ROWS_SHOWN = 20
 def batch(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     """One batch: what is asked, how far each person is, who holds what, and what is left."""
     chosen = get_object_or_404(
-        Batch.objects.select_related("project", "source"), project=project, pk=pk
+        Batch.objects.select_related("project", "source", "only_for"), project=project, pk=pk
     )
     names = Identities(project, role_of(request))
     progress = batch_progress(chosen)
@@ -69,6 +69,7 @@ def batch(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
             "n_review": ReviewCase.objects.filter(
                 comparison__batch=chosen, state=ReviewCase.State.OPEN
             ).count(),
+            "only_for": names.person(chosen.only_for) if chosen.only_for else None,
             "is_moving": chosen.state == Batch.State.OPEN,
         },
     )

@@ -6,11 +6,9 @@ from itertools import islice, zip_longest
 from typing import Any
 
 from django.contrib import messages
-from django.core.paginator import Paginator
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Q
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view, role_of
@@ -21,17 +19,10 @@ from annotation.data.snapshot_files import SnapshotError, config_name, pair_file
 from annotation.data.sources import SourceError, sign_off_source
 from annotation.lib.languages import english_only
 from annotation.lib.markdown import render_markdown
-from annotation.models import Freezing, Project, Prompt, Snapshot, Source
-from annotation.pages.data_forms import FreezeForm, PromptFilterForm
+from annotation.models import Freezing, Project, Snapshot, Source
+from annotation.pages.data_forms import FreezeForm
 from annotation.protocols import called, is_mark
 from annotation.request import whole_number
-
-PROMPTS_A_PAGE = 50
-
-
-# A page that carried every name would weigh more than its prompts; any other can be typed.
-CATEGORIES_SUGGESTED = 100
-
 
 PREVIEW_ROWS = 12
 
@@ -40,84 +31,8 @@ PREVIEW_ROWS = 12
 SHOWN_CHARACTERS = 2_000
 
 
-SEARCHED_TURNS = 12
-
-
 # Of a version, the pairs that are searched for words: more would keep somebody waiting.
 SEARCHED_PAIRS = 20_000
-
-
-@english_only
-@project_view(*CAN_READ_DATA)
-@require_GET
-def prompts(request: HttpRequest, project: Project) -> HttpResponse:
-    sources = list(
-        project.sources.annotate(
-            n_prompts=Count("prompts", distinct=True), n_batches=Count("batches", distinct=True)
-        ).select_related("created_by", "signed_off_by")
-    )
-    categories = list(
-        project.prompts.exclude(category="")
-        .values_list("category", flat=True)
-        .annotate(n=Count("pk"))
-        .order_by("-n", "category")
-    )
-    form = PromptFilterForm(request.GET, categories=categories, sources=sources)
-    form.is_valid()
-    wanted = form.cleaned_data
-    matching = _filtered(project.prompts.order_by("pk"), wanted)
-    page = Paginator(matching.select_related("source"), PROMPTS_A_PAGE).get_page(
-        request.GET.get("page")
-    )
-    query = request.GET.copy()
-    query.pop("page", None)
-    by_split = dict(
-        project.prompts.order_by()
-        .values_list("split")
-        .annotate(n=Count("pk"))
-        .values_list("split", "n")
-    )
-    template = "annotation/data/prompts.html"
-    return render(
-        request,
-        f"{template}#list" if request.htmx else template,  # type: ignore[attr-defined]
-        {
-            "form": form,
-            "page": page,
-            "rows": [_prompt_row(prompt) for prompt in page],
-            "query": query.urlencode(),
-            "suggested": sorted(categories[:CATEGORIES_SUGGESTED]),
-            "sources": sources,
-            "splits": [(label, by_split.get(value, 0)) for value, label in Prompt.Split.choices],
-            "n_prompts": sum(by_split.values()),
-            "waiting": [source for source in sources if source.waits],
-        },
-    )
-
-
-def _filtered(prompts: QuerySet[Prompt], filters: dict[str, Any]) -> QuerySet[Prompt]:
-    for name in ("split", "category"):
-        if filters.get(name):
-            prompts = prompts.filter(**{name: filters[name]})
-    if filters.get("source"):
-        prompts = prompts.filter(source_id=int(filters["source"]))
-    if filters.get("risk"):
-        prompts = prompts.filter(risk="" if filters["risk"] == "unknown" else filters["risk"])
-    if filters.get("q"):
-        # By path, not over the whole JSON, whose own words (role, user) are in every prompt.
-        turns = Q()
-        for turn in range(SEARCHED_TURNS):
-            turns |= Q(**{f"messages__{turn}__content__icontains": filters["q"]})
-        prompts = prompts.filter(turns)
-    return prompts
-
-
-def _prompt_row(prompt: Prompt) -> dict[str, Any]:
-    return {
-        "prompt": prompt,
-        "text": prompt.text[:300],
-        "turns": [_clipped(message) for message in prompt.messages],
-    }
 
 
 def _clipped(message: dict[str, str]) -> dict[str, Any]:
@@ -149,7 +64,7 @@ def source_sign_off(request: HttpRequest, project: Project, pk: int) -> HttpResp
                 if source.signed_off_at
                 else f"Signed. Another person signs {source.name} next.",
             )
-    return redirect(reverse("prompts", args=[project.slug]) + "#sources")
+    return redirect("sources", project.slug)
 
 
 @english_only

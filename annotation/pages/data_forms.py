@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from annotation.data.import_formats.shapes import SHAPES
-from annotation.models import Batch, Project, Prompt
+from annotation.models import Batch, Project
 
 # Larger files are imported by command.
 MAX_FILE = 64 * 2**20
@@ -14,65 +14,6 @@ KINDS = [
     ("everything", "Everything in the file: prompts, responses, judgments"),
     ("prompts", "Prompts only"),
 ]
-
-
-NOT_FILTERED = "so the list is not filtered by it."
-
-
-NO_CHOICE = {"invalid_choice": f"“%(value)s” is none of the choices, {NOT_FILTERED}"}
-
-
-class PromptFilterForm(forms.Form):
-    """Filters of the list of prompts, from the query string.
-
-    An invalid filter shows its error; the others apply (`cleaned_data` has them).
-    """
-
-    q = forms.CharField(
-        required=False,
-        max_length=200,
-        label="Search",
-        error_messages={
-            "max_length": f"A search takes at most %(limit_value)d characters, {NOT_FILTERED}"
-        },
-        widget=forms.TextInput(attrs={"type": "search", "placeholder": "words in the prompt"}),
-    )
-    split = forms.ChoiceField(
-        required=False, choices=[("", "any"), *Prompt.Split.choices], error_messages=NO_CHOICE
-    )
-    risk = forms.ChoiceField(
-        required=False,
-        error_messages=NO_CHOICE,
-        choices=[
-            ("", "any"),
-            ("harmless", "harmless"),
-            ("harmful", "harmful"),
-            ("unknown", "not known"),
-        ],
-    )
-    # A text field, because a project may have thousands; the page suggests the most frequent.
-    category = forms.CharField(
-        required=False,
-        strip=False,
-        widget=forms.TextInput(
-            attrs={"list": "categories", "placeholder": "any", "autocomplete": "off"}
-        ),
-    )
-    source = forms.ChoiceField(required=False, error_messages=NO_CHOICE)
-
-    def __init__(self, *args: Any, categories: list[str], sources: list[Any], **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.categories = categories
-        self.fields["source"].choices = [  # type: ignore[attr-defined]
-            ("", "any"),
-            *((str(source.pk), source.name) for source in sources),
-        ]
-
-    def clean_category(self) -> str:
-        name: str = self.cleaned_data["category"]
-        if name and name not in self.categories:
-            raise forms.ValidationError(f"There is no category “{name}” here, {NOT_FILTERED}")
-        return name
 
 
 class ImportForm(forms.Form):

@@ -87,7 +87,7 @@ def prompt_import(request: HttpRequest, project: Project) -> HttpResponseBase:
     messages.success(request, _outcome(report))
     if report.n_imported and report.source and not report.source.is_signed_off:
         messages.warning(request, "The source is not signed off yet, so training does not use it.")
-    where = reverse("prompts", args=[project.slug]) + "#sources"
+    where = reverse("sources", args=[project.slug])
     if request.htmx:  # type: ignore[attr-defined]
         return HttpResponseClientRedirect(where)
     return redirect(where)

@@ -4,7 +4,6 @@ Reviewers and admins see user names, as on the pages of quality. Researchers see
 exports have. Who wrote a response is for admins and researchers: a reviewer decides without knowing.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +50,16 @@ class Identities:
             return ""
         return self._names().get(source.removeprefix("policy "), source)
 
-    def writers(self, sources: Iterable[str]) -> list[tuple[str, str]]:
-        """(source, name) of each, by name; empty where the reader must not know."""
-        named = [(source, self.writer(source)) for source in sources]
-        return sorted((pair for pair in named if pair[1]), key=lambda pair: pair[1])
+    def models(self) -> list[tuple[str, str]]:
+        """(source of its responses, name) of the project's policies; none where it must not be known."""
+        if not self.shows_writers:
+            return []
+        return sorted(((f"policy {uid}", name) for uid, name in self._names().items()), key=str)
 
     def _names(self) -> dict[str, str]:
         if self._models is None:
             # rlhf's rows, through their reverse relation: annotation's code knows nothing of them.
-            checkpoints: Any = getattr(self.project, "checkpoints").all()  # noqa: B009
-            self._models = {str(uid): name for uid, name in checkpoints.values_list("uid", "name")}
+            checkpoints: Any = getattr(self.project, "checkpoints")  # noqa: B009
+            policies = checkpoints.filter(kind="policy").values_list("uid", "name")
+            self._models = {str(uid): name for uid, name in policies}
         return self._models

@@ -86,6 +86,7 @@ def sources(request: HttpRequest, project: Project) -> HttpResponse:
             "rows": rows,
             "form": form,
             "can_set": can_set,
+            "n_waiting": sum(1 for row in rows if row["source"].waits),
             "n_kept_out": sum(1 for row in rows if row["why"]),
             "n_lost": sum(row["n_judgments"] for row in rows if row["why"]),
             "licences": LICENCES.values(),

@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from django.db import transaction
+from django.db.models import Prefetch
 
-from annotation.models import Batch, Comparison, Project, Prompt, User
+from annotation.models import Batch, Comparison, Project, Prompt, Response, User
 from annotation.projects.batches import (
     ROWS_AT_ONCE,
     BatchError,
@@ -93,7 +94,8 @@ def _comparisons_of(
     fewest, most = RESPONSES[interface]
     generator = random.SystemRandom()
     trainable = batch.project.prompts.all().trainable().values("pk")
-    comparisons = Comparison.objects.filter(prompt__in=trainable, gold=None)
+    comparisons = Comparison.objects.in_use().filter(prompt__in=trainable, gold=None)
+    usable = Response.objects.in_use()
     if batch.has_imported_responses:  # of the whole file, which may have several batches
         comparisons = comparisons.filter(
             batch__source=batch.source,
@@ -110,7 +112,7 @@ def _comparisons_of(
         chunk = prompts[start : start + ROWS_AT_ONCE]
         by_prompt: dict[int, list[Comparison]] = defaultdict(list)
         rows = comparisons.filter(prompt__in=chunk).select_related("prompt")
-        for comparison in rows.prefetch_related("responses").order_by("pk"):
+        for comparison in rows.prefetch_related(Prefetch("responses", usable)).order_by("pk"):
             by_prompt[comparison.prompt_id].append(comparison)
         for prompt in chunk:
             if n_chosen == n:

@@ -79,6 +79,7 @@ def request_reannotation(project: Project, share: float) -> int:
         judged__gt=0,
         is_free=False,
         is_live=False,  # Only its own participant judges a dialogue.
+        exclusion__isnull=True,
     )
     n_judged, candidates = judged.count(), set[int]()
     for member in _annotators(project):

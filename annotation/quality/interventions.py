@@ -122,6 +122,8 @@ def ask_again(comparison: Comparison, by: User, reason: str = "") -> None:
             raise QualityError(gettext("A gold item gets no further judgment."))
         if comparison.is_live:
             raise QualityError(gettext("Only its participant judges a live dialogue."))
+        if comparison.exclusion_id is not None:
+            raise QualityError(gettext("It was excluded; undo that first."))
         batch = comparison.batch
         if batch.state != Batch.State.OPEN:
             raise QualityError(

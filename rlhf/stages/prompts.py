@@ -25,7 +25,7 @@ def pool(project: Project, purpose: str) -> QuerySet[Prompt]:
     """The prompts that may be used for a purpose. Held-out prompts train nothing."""
     split = PURPOSES[purpose][0]
     prompts = Prompt.objects.filter(project=project, split=split)
-    return prompts if split == Split.HELDOUT else admitted_prompts(project, prompts)
+    return prompts.in_use() if split == Split.HELDOUT else admitted_prompts(project, prompts)
 
 
 def choose(round: Round, purpose: str) -> list[Prompt]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+from annotation.data.records import paging
 from annotation.data.snapshots import freeze_snapshot
 from annotation.models import Comparison, Prompt, ReviewCase, Source, User
 from annotation.quality import review
@@ -36,6 +37,9 @@ def apollo(project, ada, ben, grace):
 
 ADDRESSES = [
     "/projects/apollo/prompts/",
+    "/projects/apollo/records/responses/?q=give",
+    "/projects/apollo/records/comparisons/",
+    "/projects/apollo/records/judgments/",
     "/projects/apollo/prompts/import/",
     "/projects/apollo/data/",
     "/projects/apollo/data/1/",
@@ -47,7 +51,13 @@ ADDRESSES = [
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_every_page_of_data_is_sound(watched, live_server, sign_in, apollo, grace, scheme, width):
     sign_in(grace)
-    for address in ADDRESSES:
+    comparison = Comparison.objects.first()
+    objects = [
+        f"/projects/apollo/prompts/{comparison.prompt.uid}/",
+        f"/projects/apollo/comparisons/{comparison.pk}/",
+        f"/projects/apollo/batches/{comparison.batch_id}/",
+    ]
+    for address in ADDRESSES + objects:
         assert_sound(watched, scheme, width, live_server.url + address)
 
 
@@ -61,24 +71,59 @@ def test_an_empty_project_says_what_will_be_there(watched, live_server, sign_in,
     assert watched.locator(".empty").count() == 1
 
 
-def test_typing_narrows_the_list_and_the_address_keeps_it(
+def test_rows_are_found_selected_excluded_and_restored(
     watched, live_server, sign_in, apollo, grace
 ):
     sign_in(grace)
     watched.goto(f"{live_server.url}/projects/apollo/prompts/")
     watched.get_by_label("Search").press_sequentially("fern")
-    watched.get_by_text("1 prompt", exact=True).wait_for()
+    rows = watched.locator(".records tbody tr")
+    expect(rows).to_have_count(1)
     assert "q=fern" in watched.url
     watched.reload()
     assert watched.get_by_label("Search").input_value() == "fern"
-    watched.get_by_text("How do I water a fern?").first.click()
-    assert watched.locator("details[open] .turn").is_visible()
-    watched.get_by_label("Split").select_option("heldout")
-    watched.get_by_text("No matching prompts").wait_for()
-    watched.get_by_label("Category").fill("weather")
+    # The selection stays when the field that was typed in loses the focus.
+    watched.get_by_label("Search").fill("ho")
+    expect(rows).to_have_count(1)
+    watched.get_by_label("Select all rows of this page").check()
+    expect(watched.locator("#n-picked")).to_have_text("1")
+    watched.locator("summary", has_text="Exclude").press("Enter")
+    watched.get_by_label("Reason").fill("twice in the book")
     watched.keyboard.press("Enter")
-    watched.get_by_text("There is no category “weather” here").wait_for()
-    assert "category=weather" in watched.url
+    watched.get_by_text("1 prompt excluded: twice in the book.").wait_for()
+    expect(rows.locator(".badge", has_text="excluded")).to_have_count(1)
+    watched.locator("summary", has_text="Latest changes").click()
+    watched.get_by_role("button", name="Undo").click()
+    watched.get_by_text("Undone: 1 prompt excluded").wait_for()
+    # Enter presses the button of the field that it was pressed in.
+    rows.get_by_role("checkbox").check()
+    watched.locator("summary", has_text="Set risk or category").click()
+    watched.get_by_label("Category").last.fill("ferns")
+    watched.keyboard.press("Enter")
+    watched.get_by_text("1 prompt now in “ferns”.").wait_for()
+    watched.locator("summary", has_text="Columns").click()
+    watched.get_by_label("Turns").check()
+    expect(watched.locator("thead").get_by_text("Turns")).to_be_visible()
+    watched.locator("summary", has_text="Save view").click()
+    watched.get_by_label("Name").first.fill("Ferns")
+    watched.keyboard.press("Enter")
+    watched.get_by_role("link", name="Ferns").click()
+    expect(rows).to_have_count(1)
+    rows.get_by_role("link").first.click()
+    watched.get_by_role("heading", name="Prompt").wait_for()
+    watched.get_by_role("link", name="Comparison").first.click()
+    watched.get_by_role("heading", name="Votes").wait_for()
+
+
+def test_a_filter_that_fits_nothing_ends_with_an_answer(
+    watched, live_server, sign_in, apollo, grace, monkeypatch
+):
+    monkeypatch.setattr(paging, "FIRST_STEP", 1)
+    monkeypatch.setattr(paging, "LARGEST_STEP", 1)
+    monkeypatch.setattr(paging.page_of, "__kwdefaults__", {"seconds": 0})
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/prompts/?risk=unknown")
+    watched.get_by_text("Nothing matches").wait_for()
 
 
 def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
@@ -101,7 +146,7 @@ def test_a_file_is_looked_at_when_chosen_and_imported_when_sent(
     watched.get_by_label("License", exact=True).fill("CC0-1.0")
     watched.get_by_label("I read the license").check()
     watched.get_by_role("button", name="Import", exact=True).click()
-    watched.wait_for_url("**/prompts/#sources")
+    watched.wait_for_url("**/sources/")
     assert watched.get_by_text("Imported 1 row").is_visible()
     assert Prompt.objects.get(source__name="Typed by hand").text == HOSTILE + " again"
 
