@@ -50,11 +50,7 @@ def role_of(request: HttpRequest) -> str:
 
 def may_create_projects(user: User) -> bool:
     """True for staff and for admins of any project."""
-    return (
-        user.is_staff
-        or user.is_superuser
-        or Membership.objects.filter(user=user, role=Role.ADMIN).exists()
-    )
+    return user.is_admin
 
 
 def project_view(

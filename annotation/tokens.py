@@ -38,6 +38,10 @@ class TokenAuthentication(KnoxAuthentication):  # type: ignore[misc]
         if auth_token is None or self._cleanup_token(auth_token):
             raise exceptions.AuthenticationFailed("Invalid token.")
         user, _ = self.validate_user(auth_token)
+        if user.lacks_second_factor:
+            raise exceptions.AuthenticationFailed(
+                "The token's owner must set up a second factor first: Account → Security."
+            )
         now = timezone.now()
         if not auth_token.last_used_at or now - auth_token.last_used_at > LAST_USED_RESOLUTION:
             ApiToken.objects.filter(pk=auth_token.pk).update(

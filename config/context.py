@@ -21,4 +21,5 @@ def site(request: HttpRequest) -> dict[str, object]:
         "site_name": settings.SITE_NAME,
         "signup_open": settings.SIGNUP_OPEN,
         "sends_mail": sends_mail(),
+        "single_sign_on": bool(settings.OIDC_SERVER_URL),
     }

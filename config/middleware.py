@@ -1,5 +1,6 @@
-"""Middleware for every response: caching, language, and forms sent after signing out."""
+"""Middleware for every response: caching, language, single sign-on, forms sent after signing out."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,11 @@ from django.shortcuts import render, resolve_url
 from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
 
+from requests import RequestException
+
 from config.labels import label_of
+
+log = logging.getLogger(__name__)
 
 
 def private_pages(
@@ -40,6 +45,22 @@ def reject_null_bytes(
         return get_response(request)
 
     return middleware
+
+
+class ProviderAway:
+    """A provider of single sign-on that does not answer: said on a page, and in the log without a trace."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]):
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, RequestException):
+            return None
+        log.error("The provider of single sign-on does not answer: %s", type(exception).__name__)
+        return render(request, "socialaccount/authentication_error.html", status=503)
 
 
 class OwnLanguage:

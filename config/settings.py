@@ -8,6 +8,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONCE, NONE, SELF
@@ -63,6 +64,8 @@ SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Pseudonyms in exports have a key of their own: sessions can get a new key without renaming people in
 # datasets. An installation from before has its pseudonyms by SECRET_KEY, and keeps them.
 PSEUDONYM_KEY = own_key("pseudonym_key", "PSEUDONYM_KEY", "" if is_new else SECRET_KEY)
+# Encrypts the secrets of authenticator apps: a copy of the database alone gives no second factor.
+MFA_KEY = own_key("mfa_key", "MFA_KEY")
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -89,6 +92,9 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "allauth.usersessions",
     "rest_framework",
     "knox",
@@ -120,6 +126,8 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "config.second_factor.require_second_factor",
+    "config.middleware.ProviderAway",
     "config.middleware.signed_out",
     "config.middleware.private_pages",
 ]
@@ -216,9 +224,44 @@ ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
 ACCOUNT_ADAPTER = "config.accounts.AccountAdapter"
 # What a stolen session must not do alone asks for the password (or another factor) once more.
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
+ACCOUNT_EMAIL_NOTIFICATIONS = True
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", False)
+
+# Who must have a second factor: "nobody", "admins" (staff, and admins of a project) or "everybody".
+REQUIRE_MFA = env.str("REQUIRE_MFA", "nobody")
+MFA_ADAPTER = "config.second_factor.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+MFA_TOTP_TOLERANCE = 1  # clocks of phones differ by a step of 30 seconds
+# An address that nobody verified identifies nobody here: it is no reason against a second factor.
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+MFA_FORMS = {"login_webauthn": "config.second_factor.PasskeyForm"}
+
+# Single sign-on by one provider of OpenID Connect. Its address is the issuer's.
+OIDC_SERVER_URL = env.str("OIDC_SERVER_URL", "").rstrip("/")
+# Whether it opens an account for everybody whom it knows, and whether it asks for a second factor.
+OIDC_SIGNUP = env.bool("OIDC_SIGNUP", False)
+OIDC_SECOND_FACTOR = env.bool("OIDC_SECOND_FACTOR", False)
+SOCIALACCOUNT_ADAPTER = "config.accounts.SingleSignOnAdapter"
+SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {}
+if OIDC_SERVER_URL:
+    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": "sso",
+                "name": env.str("OIDC_NAME", "single sign-on"),
+                "client_id": env.str("OIDC_CLIENT_ID", ""),
+                "secret": env.str("OIDC_CLIENT_SECRET", ""),
+                "settings": {"server_url": OIDC_SERVER_URL},
+            }
+        ],
+    }
 EMAIL_CONFIG = env.email("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = env.str("EMAIL_FROM", "ground-control@localhost")
 
 # --- REST API --------------------------------------------------------------------------------
 REST_FRAMEWORK = {
@@ -262,6 +305,11 @@ KNOX_TOKEN_MODEL = "annotation.ApiToken"  # noqa: S105 - the name of a model
 # knox's migrations make the table of its own token model even where another takes its place.
 MIGRATION_MODULES = {"knox": None}
 
+def _origin(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 # --- Browser security ------------------------------------------------------------------------
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -271,7 +319,8 @@ CONTENT_SECURITY_POLICY = {
         "img-src": [SELF, "data:"],
         "connect-src": [SELF],
         "font-src": [SELF],
-        "form-action": [SELF],
+        # Chromium asks this of redirects too: the button for single sign-on leads to the provider.
+        "form-action": [SELF, *([_origin(OIDC_SERVER_URL)] if OIDC_SERVER_URL else [])],
         "frame-ancestors": [NONE],
         "base-uri": [NONE],
     }

@@ -156,7 +156,8 @@ OWN_PAGES |= {"filter_label"}
 OWN_PAGES |= {"source_document"}
 # One person's own dialogue: tests/annotation/pages/test_dialogue_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"dialogue", "dialogue_state", "dialogue_stream"}
-OUTSIDE = ("account_", "admin:", "api:schema")
+# allauth's pages, each about who asks: tests/config/test_second_factor.py and test_single_sign_on.py.
+OUTSIDE = ("account_", "mfa_", "socialaccount_", "openid_connect_", "admin:", "api:schema")
 
 
 def addresses(resolver=None, prefix="", namespaces=()):

@@ -1,5 +1,6 @@
 """Accounts, and the tokens with which their programs sign in."""
 
+from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.db import models
@@ -44,6 +45,25 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is unt
 
     def __str__(self) -> str:
         return self.username
+
+    @property
+    def is_admin(self) -> bool:
+        """True for staff and for admins of any project."""
+        return (
+            self.is_staff
+            or self.is_superuser
+            or Membership.objects.filter(user=self, role=Membership.Role.ADMIN).exists()
+        )
+
+    @property
+    def lacks_second_factor(self) -> bool:
+        """Whether REQUIRE_MFA asks this person for a second factor that is not set up yet."""
+        if settings.REQUIRE_MFA == "nobody" or (
+            settings.REQUIRE_MFA == "admins" and not self.is_admin
+        ):
+            return False
+        factors = Authenticator.objects.filter(user_id=self.pk)
+        return not factors.exclude(type=Authenticator.Type.RECOVERY_CODES).exists()
 
     def covers(self, prompt: "Prompt") -> bool:
         """Whether the texts of this prompt are covered until this person uncovers them."""
