@@ -14,6 +14,7 @@ from rest_framework import exceptions
 
 from annotation.lib.security_events import note
 from annotation.models import ApiToken, Event
+from annotation.notices import Kind, tell
 
 # Writing `last_used_at` on every call would make each read of the API a write.
 LAST_USED_RESOLUTION = timedelta(minutes=1)
@@ -88,6 +89,7 @@ def create_token(
         token, plain = ApiToken.objects.create(user=user, expiry=expiry, name=name, scopes=chosen)
         Event.record(None, user, "made API token", name, prefix=token.token_key, scopes=chosen)
     note("token made", user, token=token.token_key, scopes=chosen)
+    tell(user, Kind.TOKEN, name)
     return token, plain
 
 
@@ -103,6 +105,8 @@ class RevokeOnNewPassword:
 
     def password_changed(self, password: str, user: Any = None) -> None:
         note("password changed", user)
+        if user.last_login:  # else an account that is just being made
+            tell(user, Kind.PASSWORD)
         for token in ApiToken.objects.filter(user=user):
             revoke_token(token)
 

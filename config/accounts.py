@@ -1,17 +1,31 @@
-"""Who may sign up, and what happens at sign-out."""
+"""Who may sign up, and what happens at sign-in and sign-out."""
 
+import hashlib
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from django.conf import settings
-from django.http import HttpRequest
+from django.contrib.sites.shortcuts import get_current_site
+from django.http import HttpRequest, HttpResponse
 
 from annotation.judge.leases import release_on_leaving
+from annotation.lib.mail import deliver
 from annotation.models import User
+from annotation.notices import Kind, note_unseen, tell
+from annotation.pages.sessions import device_name
 from annotation.projects.members import open_invitation
 from config.client_address import LOCAL
-from config.context import sends_mail
+
+
+KNOWN = "known_device"
+"""The cookie by which a browser is known: marks of the people who signed in with it."""
+KNOWN_SECONDS = 365 * 86_400
+
+
+def _mark_of(user: User) -> str:
+    """Changes with the password: whoever has a new one is told of each device again."""
+    return hashlib.sha256(f"{user.pk} {user.get_session_auth_hash()}".encode()).hexdigest()[:16]
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
@@ -26,9 +40,31 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return request.META.get("REMOTE_ADDR") or LOCAL
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """Nothing where no mail is set up: a link to a new password has no place in a log."""
-        if sends_mail():
-            super().send_mail(template_prefix, email, context)
+        """Without waiting for the mail server."""
+        site = get_current_site(self.request)
+        context = {"request": self.request, "email": email, "current_site": site, **context}
+        deliver(self.render_mail(template_prefix, email, context))
+
+    def post_login(self, request: HttpRequest, user: User, **kwargs: Any) -> HttpResponse:
+        """Tells the person of a sign-in from a browser that was not theirs before."""
+        response: HttpResponse = super().post_login(request, user, **kwargs)
+        note_unseen(user, request.session)
+        known = request.get_signed_cookie(KNOWN, "", max_age=KNOWN_SECONDS).split(".")
+        mark = _mark_of(user)
+        if mark not in known:
+            device = device_name(request.headers.get("User-Agent", ""))
+            tell(user, Kind.SIGN_IN, device, but_not=request.session.session_key or "")
+        # Several people may share a browser; the one who signed in last comes first.
+        known = [mark, *[other for other in known if other and other != mark]][:8]
+        response.set_signed_cookie(
+            KNOWN,
+            ".".join(known),
+            max_age=KNOWN_SECONDS,
+            secure=settings.SESSION_COOKIE_SECURE,
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
 
     def logout(self, request: HttpRequest) -> None:
         """Releases the person's unopened assignments, so that nobody has to wait for the lease."""

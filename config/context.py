@@ -3,16 +3,7 @@
 from django.conf import settings
 from django.http import HttpRequest
 
-# Backends that send nothing to a mailbox; the console's is the default without EMAIL_URL.
-LOCAL_EMAIL_BACKENDS = {
-    f"django.core.mail.backends.{kind}.EmailBackend"
-    for kind in ("console", "dummy", "filebased", "locmem")
-}
-
-
-def sends_mail() -> bool:
-    """Whether mail reaches a mailbox (with EMAIL_URL)."""
-    return settings.EMAIL_BACKEND not in LOCAL_EMAIL_BACKENDS
+from annotation.lib.mail import sends_mail
 
 
 def site(request: HttpRequest) -> dict[str, object]:

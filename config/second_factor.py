@@ -14,6 +14,7 @@ from allauth.mfa import signals
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
 from allauth.mfa.webauthn.forms import LoginWebAuthnForm
+from allauth.socialaccount.signals import social_account_added, social_account_removed
 from cryptography.fernet import Fernet
 from django.conf import settings
 from django.dispatch import receiver
@@ -24,6 +25,7 @@ from django.utils.translation import gettext as _
 
 from annotation.lib.security_events import note
 from annotation.models import User
+from annotation.notices import Kind, tell
 
 OPEN_PATHS = ("/accounts/", "/static/")
 """Where somebody who lacks a second factor still gets to: to set one up, and to sign out."""
@@ -105,18 +107,31 @@ def _came_by_a_provider_that_asks(request: HttpRequest) -> bool:
 @receiver(signals.authenticator_added)
 def _added(sender: Any, user: Any, authenticator: Authenticator, **_: Any) -> None:
     note("second factor added", user, factor=authenticator.type)
+    tell(user, Kind.FACTOR, authenticator.get_type_display())
 
 
 @receiver(signals.authenticator_removed)
 def _removed(sender: Any, user: Any, authenticator: Authenticator, **_: Any) -> None:
     note("second factor removed", user, factor=authenticator.type)
+    tell(user, Kind.FACTOR, authenticator.get_type_display())
 
 
 @receiver(signals.authenticator_reset)
 def _reset(sender: Any, user: Any, authenticator: Authenticator, **_: Any) -> None:
     note("second factor renewed", user, factor=authenticator.type)
+    tell(user, Kind.FACTOR, authenticator.get_type_display())
 
 
 @receiver(signals.authentication_failed)
 def _failed(sender: Any, user: Any, authenticator: Authenticator, **_: Any) -> None:
     note("second factor failed", user, factor=authenticator.type)
+
+
+@receiver([social_account_added, social_account_removed])
+def _connection(sender: Any, signal: Any, **data: Any) -> None:
+    if signal is social_account_added:
+        user, kind = data["sociallogin"].user, "single sign-on connected"
+    else:
+        user, kind = data["socialaccount"].user, "single sign-on disconnected"
+    note(kind, user)
+    tell(user, Kind.CONNECTION)

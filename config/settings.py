@@ -201,10 +201,7 @@ CACHES["default"].setdefault("KEY_PREFIX", INSTALLATION)
 
 # --- People ----------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotation.User"
-AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    "allauth.account.auth_backends.AuthenticationBackend",
-]
+AUTHENTICATION_BACKENDS = ["config.sign_in.OneHashBackend"]
 PASSWORD_HASHERS = [
     "django.contrib.auth.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
@@ -224,7 +221,7 @@ ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
 ACCOUNT_ADAPTER = "config.accounts.AccountAdapter"
 # What a stolen session must not do alone asks for the password (or another factor) once more.
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
-ACCOUNT_EMAIL_NOTIFICATIONS = True
+ACCOUNT_FORMS = {"reset_password": "config.sign_in.ForgottenPasswordForm"}
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", False)
 
 # Who must have a second factor: "nobody", "admins" (staff, and admins of a project) or "everybody".

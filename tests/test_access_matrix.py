@@ -140,6 +140,7 @@ OWN_PAGES = {
     "tokens",
     "token_revoke",
     "sessions",
+    "notices_seen",
     "invitation",
     "api_reference",
     "api:projects",

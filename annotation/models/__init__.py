@@ -18,7 +18,7 @@ from annotation.models.datasets import Freezing, Snapshot, Withdrawal
 from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
 from annotation.models.filtering import FilterLabel, FilterSetting, Flag
 from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
-from annotation.models.people import ApiToken, Invitation, User
+from annotation.models.people import AccountNotice, ApiToken, Invitation, User
 from annotation.models.projects import (
     MAX_RESPONSES,
     MIN_RESPONSES,
@@ -36,6 +36,7 @@ from annotation.models.tagging import SavedView, Tag, Tagging
 __all__ = [
     "MAX_RESPONSES",
     "MIN_RESPONSES",
+    "AccountNotice",
     "ApiToken",
     "Assignment",
     "AssignmentQuerySet",

@@ -123,3 +123,30 @@ class Invitation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.who} as {self.role}"
+
+
+class AccountNotice(models.Model):
+    """Something that happened with an account, for its person to recognize or not."""
+
+    class Kind(models.TextChoices):
+        SIGN_IN = "sign_in", _("Sign-in from a new device")
+        PASSWORD = "password", _("New password")  # noqa: S105 - no password
+        TOKEN = "token", _("New API token")  # noqa: S105 - no token
+        FACTOR = "factor", _("Second factor changed")
+        CONNECTION = "connection", _("Single sign-on changed")
+        EXPORT = "export", _("Your data was downloaded")
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notices"
+    )
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    detail = models.CharField(max_length=120, blank=True, help_text="A device, or a token's name.")
+    address = models.GenericIPAddressField(null=True, blank=True)
+    at = models.DateTimeField(default=timezone.now)
+    seen_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.detail}" if self.detail else self.get_kind_display()
