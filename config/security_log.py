@@ -28,6 +28,7 @@ DOWNLOADS = {
     "snapshot_archive",
     "snapshot_csv",
     "source_document",
+    "my_data_download",
     "metrics_csv",
     "panel_csv",
     "api:judgments",

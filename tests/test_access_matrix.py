@@ -157,6 +157,8 @@ OWN_PAGES |= {"filter_label"}
 OWN_PAGES |= {"source_document"}
 # One person's own dialogue: tests/annotation/pages/test_dialogue_pages.py says that nobody else reaches it.
 OWN_PAGES |= {"dialogue", "dialogue_state", "dialogue_stream"}
+# tests/annotation/data/test_personal_data.py says who sees whose data.
+OWN_PAGES |= {"my_data", "my_data_download", "ask_for_erasure", "erasures"}
 # allauth's pages, each about who asks: tests/config/test_second_factor.py and test_single_sign_on.py.
 OUTSIDE = ("account_", "mfa_", "socialaccount_", "openid_connect_", "admin:", "api:schema")
 

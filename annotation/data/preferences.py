@@ -104,10 +104,11 @@ def annotator_id(
     Stays the same until the project's pseudonyms are rotated (annotation/data/pseudonyms.py).
 
     Starts with `simulated-` for a program that plays an annotator, with `imported-` for judgments
-    from a file and with `reviewer-` for a ruling, so that every export shows it.
+    from a file and with `reviewer-` for a ruling, so that every export shows it. Somebody who was
+    erased has another one from then on, which nothing links to the former.
     """
     salt = f"annotation.annotator{project.pseudonym_salt}"
-    digest = keyed_hash(salt, f"{project.pk}:{user.pk}")[:10]
+    digest = keyed_hash(salt, f"{project.pk}:{user.tombstone or user.pk}")[:10]
     kind = "simulated" if user.is_simulated else "imported" if is_imported else "annotator"
     if is_ruling:
         kind = "reviewer"

@@ -18,7 +18,7 @@ from annotation.models.datasets import Freezing, Snapshot, Withdrawal
 from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
 from annotation.models.filtering import FilterLabel, FilterSetting, Flag
 from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
-from annotation.models.people import AccountNotice, ApiToken, Invitation, User
+from annotation.models.people import AccountNotice, ApiToken, ErasureRequest, Invitation, User
 from annotation.models.projects import (
     MAX_RESPONSES,
     MIN_RESPONSES,
@@ -46,6 +46,7 @@ __all__ = [
     "Comparison",
     "Dialogue",
     "DialogueCampaign",
+    "ErasureRequest",
     "Event",
     "FilterLabel",
     "FilterSetting",

@@ -4,6 +4,7 @@ from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from knox.models import AbstractAuthToken
@@ -41,6 +42,12 @@ class User(AbstractUser):  # type: ignore[django-manager-missing]  # knox is unt
     )
     break_minutes = models.PositiveSmallIntegerField(
         default=45, help_text="Minutes of unbroken work after which a break is suggested; 0: never."
+    )
+
+    tombstone = models.CharField(
+        max_length=16,
+        blank=True,
+        help_text="Set when the person was erased: from then on their judgments' pseudonym is made of it.",
     )
 
     def __str__(self) -> str:
@@ -135,6 +142,7 @@ class AccountNotice(models.Model):
         FACTOR = "factor", _("Second factor changed")
         CONNECTION = "connection", _("Single sign-on changed")
         EXPORT = "export", _("Your data was downloaded")
+        ERASURE = "erasure", _("Decision about erasing your data")
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notices"
@@ -150,3 +158,38 @@ class AccountNotice(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: {self.detail}" if self.detail else self.get_kind_display()
+
+
+class ErasureRequest(models.Model):
+    """A person's wish to be erased, and what was decided about it, by whom and why."""
+
+    class State(models.TextChoices):
+        ASKED = "asked", _("asked")
+        DONE = "done", _("erased")
+        REFUSED = "refused", _("refused")
+        WITHDRAWN = "withdrawn", _("withdrawn")
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="erasure_requests"
+    )
+    state = models.CharField(max_length=10, choices=State.choices, default=State.ASKED)
+    asked_at = models.DateTimeField(default=timezone.now)
+    decided_at = models.DateTimeField(null=True, blank=True)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    reason = models.CharField(max_length=500, blank=True, help_text="Of the decision.")
+    report = models.JSONField(
+        default=dict, blank=True, help_text="What was deleted, what stays, and which snapshots hold it."
+    )
+
+    class Meta:
+        ordering = ["-asked_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user"], condition=Q(state="asked"), name="one_open_erasure_request"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.state}"
