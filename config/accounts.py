@@ -17,7 +17,6 @@ from annotation.pages.sessions import device_name
 from annotation.projects.members import open_invitation
 from config.client_address import LOCAL
 
-
 KNOWN = "known_device"
 """The cookie by which a browser is known: marks of the people who signed in with it."""
 KNOWN_SECONDS = 365 * 86_400

@@ -53,7 +53,9 @@ def _problems() -> list[tuple[int, str]]:
     if is_public() and len(settings.SECRET_KEY) < 32:
         problems.append((4, "SECRET_KEY is short: use at least 32 random characters, or none."))
     if settings.REQUIRE_MFA not in ("nobody", "admins", "everybody"):
-        problems.append((5, f"REQUIRE_MFA is nobody, admins or everybody, not “{settings.REQUIRE_MFA}”."))
+        problems.append(
+            (5, f"REQUIRE_MFA is nobody, admins or everybody, not “{settings.REQUIRE_MFA}”.")
+        )
     if is_public() and settings.OIDC_SERVER_URL.startswith("http:"):
         problems.append((6, "OIDC_SERVER_URL without HTTPS lets anybody sign in: use https://."))
     return problems

@@ -12,7 +12,6 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
-
 from requests import RequestException
 
 from config.labels import label_of

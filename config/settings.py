@@ -302,6 +302,7 @@ KNOX_TOKEN_MODEL = "annotation.ApiToken"  # noqa: S105 - the name of a model
 # knox's migrations make the table of its own token model even where another takes its place.
 MIGRATION_MODULES = {"knox": None}
 
+
 def _origin(address: str) -> str:
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc}"

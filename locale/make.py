@@ -33,6 +33,9 @@ TEMPLATES = (
     "503.html",
     "signed_out.html",
     "account/*.html",
+    "mfa/*.html",
+    "mfa/*/*.html",
+    "socialaccount/*.html",
     "components/connection.html",
     "components/form_fields.html",
     "components/messages.html",
@@ -49,11 +52,12 @@ TEMPLATES = (
     "annotation/account/preferences.html",
     "annotation/account/sessions.html",
     "annotation/account/invitation.html",
+    "annotation/account/data.html",
     "annotation/projects/overview.html",
     "annotation/quality/*.html",
     "annotation/review/*.html",
 )
-PYTHON = ("annotation/**/*.py", "rlhf/serving/*.py")
+PYTHON = ("annotation/**/*.py", "config/second_factor.py", "rlhf/serving/*.py")
 SCRIPTS = (
     "static/js/dialogue.js",
     "static/js/judge.js",

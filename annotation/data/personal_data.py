@@ -67,7 +67,9 @@ def export(user: User, file: IO[bytes]) -> None:
         for name, rows in _rows_by_kind(user):
             with packed.open(f"{name}.jsonl", "w") as lines:
                 for row in rows:
-                    lines.write(json.dumps(row, ensure_ascii=False, default=_plain).encode() + b"\n")
+                    lines.write(
+                        json.dumps(row, ensure_ascii=False, default=_plain).encode() + b"\n"
+                    )
 
 
 def counts(user: User) -> dict[str, int]:
@@ -192,7 +194,15 @@ FIELDS = {
         "excluded_reason",
     ),
     "dialogues": ("dialogue__uid", "number", "text", "went_on", "created_at"),
-    "tokens": ("name", "token_key", "scopes", "created", "expiry", "last_used_at", "last_used_from"),
+    "tokens": (
+        "name",
+        "token_key",
+        "scopes",
+        "created",
+        "expiry",
+        "last_used_at",
+        "last_used_from",
+    ),
     "sessions": ("ip", "user_agent", "created_at", "last_seen_at"),
     "notices": ("kind", "detail", "address", "at", "seen_at"),
     "connections": ("provider", "uid", "date_joined", "last_login"),
@@ -281,7 +291,9 @@ def _about(user: User) -> Q:
 def _forget_names(user: User, instead: str) -> None:
     """Puts the tombstone in place of the name and addresses in logs of projects and invitations."""
     words = {user.username, user.email, user.get_full_name()} - {""}
-    pattern = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words), re.IGNORECASE)
+    pattern = re.compile(
+        "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words), re.IGNORECASE
+    )
     named = Q()
     for word in words:
         named |= Q(target__icontains=word) | Q(data__icontains=word)

@@ -137,8 +137,8 @@ class AccountNotice(models.Model):
 
     class Kind(models.TextChoices):
         SIGN_IN = "sign_in", _("Sign-in from a new device")
-        PASSWORD = "password", _("New password")  # noqa: S105 - no password
-        TOKEN = "token", _("New API token")  # noqa: S105 - no token
+        PASSWORD = "password", _("New password")
+        TOKEN = "token", _("New API token")
         FACTOR = "factor", _("Second factor changed")
         CONNECTION = "connection", _("Single sign-on changed")
         EXPORT = "export", _("Your data was downloaded")
@@ -157,7 +157,9 @@ class AccountNotice(models.Model):
         ordering = ["-at", "-id"]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()}: {self.detail}" if self.detail else self.get_kind_display()
+        return (
+            f"{self.get_kind_display()}: {self.detail}" if self.detail else self.get_kind_display()
+        )
 
 
 class ErasureRequest(models.Model):
@@ -180,7 +182,9 @@ class ErasureRequest(models.Model):
     )
     reason = models.CharField(max_length=500, blank=True, help_text="Of the decision.")
     report = models.JSONField(
-        default=dict, blank=True, help_text="What was deleted, what stays, and which snapshots hold it."
+        default=dict,
+        blank=True,
+        help_text="What was deleted, what stays, and which snapshots hold it.",
     )
 
     class Meta:

@@ -86,7 +86,10 @@ def test_a_security_key_that_was_not_added_as_a_passkey_signs_nobody_in_alone(
     grace, monkeypatch, rf
 ):
     key = Authenticator(user=grace, type="webauthn")
-    key.data = {"name": "Blue", "credential": {"clientExtensionResults": {"credProps": {"rk": False}}}}
+    key.data = {
+        "name": "Blue",
+        "credential": {"clientExtensionResults": {"credProps": {"rk": False}}},
+    }
     monkeypatch.setattr(PasskeyForm.__mro__[1], "clean_credential", lambda self: key)
     form = PasskeyForm({"credential": '{"id": "x"}'})
     assert not form.is_valid()

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,8 +11,7 @@ from allauth.socialaccount.models import SocialAccount
 from django.test import Client
 
 from annotation.models import User
-from tests.config.test_security_log import events  # noqa: F401
-from tests.factories import UserFactory, member
+from tests.factories import member
 from tests.signing_in import sign_in_with_password
 
 pytestmark = pytest.mark.django_db
@@ -66,7 +64,9 @@ def by_provider(client, sub, process="login"):
     asked = client.post(f"/accounts/oidc/sso/login/?process={process}")
     assert asked.status_code == 302, asked.content
     assert "code_challenge=" in asked["Location"]
-    answered = requests.post(asked["Location"], data={"sub": sub}, allow_redirects=False, timeout=10)
+    answered = requests.post(
+        asked["Location"], data={"sub": sub}, allow_redirects=False, timeout=10
+    )
     back = urlsplit(answered.headers["Location"])
     return client.get(f"{back.path}?{back.query}")
 

@@ -19,7 +19,9 @@ class Command(BaseCommand):
         export = acts.add_parser("export", help="everything about a person, as a zip of JSON Lines")
         export.add_argument("name")
         export.add_argument("file", type=Path)
-        erase = acts.add_parser("erase", help="erase a person; their judgments stay under a tombstone")
+        erase = acts.add_parser(
+            "erase", help="erase a person; their judgments stay under a tombstone"
+        )
         erase.add_argument("name")
         inactive = acts.add_parser("inactive", help="people who have not signed in for --days")
         inactive.add_argument("--days", type=int, required=True)

@@ -135,7 +135,10 @@ def test_asking_withdrawing_and_the_decision(project, known_ada, client):
     admin.post("/erasures/", {"request": asked.pk, "act": "erase", "reason": "she asked"})
     assert User.objects.get(pk=known_ada.pk).tombstone
     assert client.get("/account/data/").status_code == 302  # signed out
-    assert f"erased-{User.objects.get(pk=known_ada.pk).tombstone}" in admin.get("/erasures/").content.decode()
+    assert (
+        f"erased-{User.objects.get(pk=known_ada.pk).tombstone}"
+        in admin.get("/erasures/").content.decode()
+    )
 
 
 @pytest.mark.parametrize("who", ["ada", "rita", "grace", "otto"])
