@@ -420,11 +420,17 @@ ROLLOUT_ENVIRONMENT = {
 SECURITY_LOG_DIR = DATA_DIR / "security"
 SECURITY_LOG_DAYS = env.int("SECURITY_LOG_DAYS", 180)
 
+# Whether messages of exceptions are logged, which may hold people's words (config/private_log.py).
+LOG_WORDS = env.bool("LOG_WORDS", not set(ALLOWED_HOSTS) - {"localhost", "127.0.0.1", "[::1]"})
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request)s]: %(message)s"}
+        "line": {
+            "()": "config.private_log.Lines" if LOG_WORDS else "config.private_log.PrivateLines",
+            "format": "%(asctime)s %(levelname)s %(name)s [%(request)s]: %(message)s",
+        }
     },
     "filters": {"request": {"()": "config.security_log.AddRequest"}},
     "handlers": {
