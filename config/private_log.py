@@ -20,7 +20,7 @@ WITHHELD = "(message withheld; LOG_WORDS=1 shows it)"
 class PrivateLines(logging.Formatter):
     """Formats like logging's own, without messages of exceptions and without links that let in."""
 
-    def formatException(self, ei: "Failure | tuple[None, None, None]") -> str:  # noqa: N802
+    def formatException(self, ei: "Failure | tuple[None, None, None]") -> str:
         error = ei[1]
         return "\n".join(_told(error, set())) if error is not None else ""
 

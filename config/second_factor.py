@@ -44,6 +44,11 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]
     def get_totp_issuer(self) -> str:
         return str(settings.SITE_NAME)
 
+    def generate_authenticator_name(self, user: Any, type: Any) -> str:
+        """What the form proposes for a new key."""
+        n = Authenticator.objects.filter(user_id=user.pk, type=type).count() + 1
+        return _("Key %(n)s") % {"n": n}
+
     def _get_site_name(self) -> str:
         return str(settings.SITE_NAME)
 

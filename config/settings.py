@@ -371,6 +371,12 @@ JOB_STOP_GRACE_SECONDS = env.int("JOB_STOP_GRACE_SECONDS", 20)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", 2.0)
 TRAINING_PYTHON = env.str("TRAINING_PYTHON", "")
 TRAINING_THREADS = env.int("TRAINING_THREADS", 0)
+# What the processes of a stage may use, all together (0: no limit), and as which user they run.
+STAGE_MAX_HOURS = env.float("STAGE_MAX_HOURS", 0.0)
+STAGE_MAX_PROCESSOR_HOURS = env.float("STAGE_MAX_PROCESSOR_HOURS", 0.0)
+STAGE_MAX_MEMORY_GIB = env.float("STAGE_MAX_MEMORY_GIB", 0.0)
+STAGE_MAX_DISK_GIB = env.float("STAGE_MAX_DISK_GIB", 0.0)
+STAGE_USER = env.str("STAGE_USER", "")
 DEMO_PRESET = env.str("DEMO_PRESET", "tiny")
 # Below which folders a project's admin may name a model, in addition to the project's own runs.
 MODEL_FOLDERS = [

@@ -20,6 +20,7 @@ from rlhf import jobs
 from rlhf.errors import StageError
 from rlhf.jobs import Lost, Outcome
 from rlhf.launchers import local, processes
+from rlhf.launchers.limits import Limits, Watch
 from rlhf.models import Job
 from rlhf.run_folders import earlier_claims, input_hash, resume_from_earlier
 from rlhf.stages import STAGES
@@ -29,7 +30,7 @@ from rlhf.training.rundir.process import EXIT_DONE, EXIT_INPUT
 from rlhf.training.rundir.reports import read_error, read_progress, read_result
 
 State = Job.State
-StopReason = Literal["", "person", "worker"]
+StopReason = Literal["", "person", "worker", "limit"]
 
 POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 1.0
@@ -87,6 +88,7 @@ class _Run:
         self.stage = STAGES[job.stage]
         self.run_dir = job.run_dir
         self.progress: dict[str, Any] | None = None
+        self.limit_reached = ""
 
     def outcome(self) -> Outcome:
         if self.stage.work is not None:
@@ -99,6 +101,8 @@ class _Run:
         if stopped_by == "person":
             reason = "Stopped on request; its checkpoint is kept."
             return Outcome(State.CANCELLED, reason, exit_code)
+        if stopped_by == "limit":
+            return Outcome(State.FAILED, self.limit_reached, exit_code)
         result = read_result(self.run_dir)
         if exit_code in (None, EXIT_DONE) and result is not None:
             return self._collect(result)
@@ -129,6 +133,7 @@ class _Run:
     def _watch(self, process: "Popen[bytes]") -> StopReason:
         """Wait for the program's end, and report its progress; who asked it to stop."""
         checked_at = 0.0
+        watch = Watch(Limits.configured(), process.pid, self.run_dir)
         lease_seconds = float(settings.JOB_LEASE_SECONDS)
         while processes.wait(process, POLL_SECONDS) is None:
             if self.should_stop():
@@ -136,6 +141,9 @@ class _Run:
             if time.monotonic() - checked_at < min(PROGRESS_SECONDS, lease_seconds / 6):
                 continue
             checked_at = time.monotonic()
+            if reached := watch.exceeded():
+                self.limit_reached = reached
+                return "limit"
             try:
                 if self._report_progress():
                     return "person"

@@ -8,6 +8,7 @@ from subprocess import Popen
 from django.conf import settings
 
 from rlhf.launchers import processes
+from rlhf.launchers.limits import Limits
 from rlhf.models import Job
 from rlhf.training import rundir
 from rlhf.training.settings import FROZEN
@@ -29,8 +30,15 @@ def environment(job: Job) -> dict[str, str]:
 
 
 def launch(job: Job, run_dir: Path, command: Command = training_command) -> "Popen[bytes]":
-    """Start the program of a job's stage; its output goes to the run folder's log."""
+    """Start the program of a job's stage within its limits; its output goes to the run folder's log."""
+    limits = Limits.configured()
     with (run_dir / rundir.LOG).open("ab") as log:
+        limits.hand_over(run_dir)
         return processes.start(
-            command(job, run_dir), cwd=settings.BASE_DIR, env=environment(job), output=log
+            command(job, run_dir),
+            cwd=settings.BASE_DIR,
+            env=environment(job),
+            output=log,
+            user=limits.user,
+            in_child=limits.in_child(),
         )

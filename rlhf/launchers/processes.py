@@ -6,12 +6,13 @@ Linux the kernel kills a child when its parent dies for any reason.
 
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
 
@@ -23,8 +24,19 @@ def start(
     env: Mapping[str, str] | None = None,
     output: IO[bytes] | None = None,
     at_parents_death: int = signal.SIGKILL,
+    user: str = "",
+    in_child: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program without a shell and without input; its output goes to `output` if given."""
+    """Start a program without a shell and without input; its output goes to `output` if given.
+
+    `user` is another one to run it as, without the groups of this one. `in_child` runs before the
+    program begins.
+    """
+    identity: dict[str, Any] = {}
+    if user:
+        account = pwd.getpwnam(user)
+        groups = os.getgrouplist(user, account.pw_gid)
+        identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
     return subprocess.Popen(
         list(command),
         cwd=cwd,
@@ -33,7 +45,8 @@ def start(
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
         process_group=0,
-        preexec_fn=_die_with_parent(at_parents_death),
+        preexec_fn=_in_order(in_child, _die_with_parent(at_parents_death)),
+        **identity,
     )
 
 
@@ -61,6 +74,16 @@ def stop(process: subprocess.Popen[bytes], *, grace: float) -> int:
     # Also if the process has ended: its children may still run.
     signal_group(process, signal.SIGKILL)
     return process.wait()
+
+
+def _in_order(*acts: Callable[[], None] | None) -> Callable[[], None] | None:
+    wanted = [act for act in acts if act is not None]
+
+    def run() -> None:
+        for act in wanted:
+            act()
+
+    return run if wanted else None
 
 
 def _die_with_parent(number: int) -> Callable[[], None] | None:
