@@ -14,10 +14,16 @@ $(PY):
 	@command -v $(PYTHON) >/dev/null || { echo "Ground Control needs Python 3.11: install it, or name yours with make PYTHON=…"; exit 2; }
 	@$(PYTHON) -m venv $(VENV)
 
+# LOCKED=1 installs exactly what requirements.lock has, each file by its hash.
 $(STAMP)-run: pyproject.toml | $(PY)
 	@echo "Installing Ground Control into $(VENV) (the first time takes a few minutes) …"
-	@$(PY) -m pip install -q --disable-pip-version-check "torch==2.13.0"
-	@$(PY) -m pip install -q --disable-pip-version-check -e ".[web,train]"
+	@if [ -n "$(LOCKED)" ]; then \
+		$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$(PY) -m pip install -q --disable-pip-version-check --no-deps -e .; \
+	else \
+		$(PY) -m pip install -q --disable-pip-version-check "torch==2.13.0" && \
+		$(PY) -m pip install -q --disable-pip-version-check -e ".[web,train]"; \
+	fi
 	@touch $@
 
 $(STAMP)-dev: pyproject.toml | $(PY)
@@ -62,12 +68,20 @@ lint: $(STAMP)-dev
 	@$(PY) manage.py makemigrations --check --dry-run
 	@$(VENV)/bin/djade --check --target-version 5.2 $$(git ls-files 'templates/*.html')
 
-audit: $(STAMP)-run  ## licenses, a bill of materials and, with pip-audit installed, known vulnerabilities of what is installed
+audit: $(STAMP)-run  ## licenses, a bill of materials and, with OSV=all.zip or pip-audit installed, known vulnerabilities
 	@$(PY) tools/audit.py
+
+lock: $(STAMP)-run  ## write requirements.lock and requirements-web.lock again: the newest allowed versions, with hashes
+	@$(PY) -m pip install -q --disable-pip-version-check uv
+	@for name in requirements-web requirements; do \
+		extras="--extra web"; [ $$name = requirements ] && extras="$$extras --extra train --extra gguf"; \
+		$(PY) -m uv pip compile pyproject.toml $$extras --upgrade --generate-hashes --universal -q \
+			--python-version 3.11 --no-header --no-annotate --no-emit-index-url -o $$name.lock; \
+	done
 
 format: $(STAMP)-dev  ## put code and templates into the house style
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/djade --target-version 5.2 $$(git ls-files 'templates/*.html') || true
 
-.PHONY: help setup demo test walk crash slow check types lint audit format
+.PHONY: help setup demo test walk crash slow check types lint audit lock format
