@@ -384,6 +384,8 @@ MODEL_FOLDERS = [
     for folder in env.str("MODEL_FOLDERS", str(DATA_DIR / "models")).split(os.pathsep)
     if folder
 ]
+# Hub names that may be named without a revision where workers download (HF_HUB_OFFLINE=0).
+HUB_MODELS = env.list("HUB_MODELS", default=[])
 # --- Live dialogue: who answers -----------------------------------------------------------------
 # An OpenAI-compatible server somewhere else (vLLM); its key stays on this side.
 POLICY_SERVER_URL = env.str("POLICY_SERVER_URL", "").rstrip("/")

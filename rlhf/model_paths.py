@@ -4,11 +4,14 @@ or a name on a hub."""
 import re
 from pathlib import Path
 
+from django.conf import settings
+
 from annotation.models import Project
 from rlhf import model_places
 from rlhf.errors import RoundError
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(@[0-9a-f]{40})?", re.ASCII)
+"""With the commit that is meant, or without."""
 
 
 def model_path(name: str, project: Project) -> str:
@@ -25,6 +28,7 @@ def model_path(name: str, project: Project) -> str:
     is_model = is_folder or (is_file and folder.suffix.lower() == ".gguf")
     may_read = model_places.is_allowed(folder, project)
     if HUB_NAME.fullmatch(name) and not (is_model and may_read):
+        _check_revision(name)
         return name
     if not may_read:
         raise RoundError(model_places.refusal(name))
@@ -36,6 +40,8 @@ def model_path(name: str, project: Project) -> str:
     if not is_model:
         raise RoundError(f"There is no folder and no GGUF file {name} on this machine.")
     base = model_places.base_of_adapters(folder)
+    if base and HUB_NAME.fullmatch(base):
+        _check_revision(base)
     if base and not HUB_NAME.fullmatch(base):
         try:
             may_read = model_places.is_allowed(Path(base).expanduser().resolve(), project)
@@ -44,3 +50,22 @@ def model_path(name: str, project: Project) -> str:
         if not may_read:
             raise RoundError(f"{name} holds adapters. {model_places.refusal(base[:200])}")
     return str(folder)
+
+
+def _check_revision(name: str) -> None:
+    """RoundError for a name that the hub's owner can change later, where workers may download.
+
+    Offline (HF_HUB_OFFLINE, the default) a name is what the operator has put into the cache.
+    """
+    is_offline = settings.TRAINING_ENVIRONMENT["HF_HUB_OFFLINE"].lower() in (
+        "1",
+        "on",
+        "yes",
+        "true",
+    )
+    if is_offline or "@" in name or name in settings.HUB_MODELS:
+        return
+    raise RoundError(
+        f"Say which revision of {name} is meant: {name}@ and the 40 digits of its commit, from the hub's "
+        "page “Files”. Without it, the model is whatever its owner puts there next."
+    )

@@ -10,7 +10,7 @@ from torch import nn
 
 from rlhf.training import architecture
 from rlhf.training.architecture import T5_TYPES
-from rlhf.training.language_models import gguf_files
+from rlhf.training.language_models import gguf_files, hub_names
 from rlhf.training.rundir.errors import InputError
 
 
@@ -19,7 +19,7 @@ def load_config(name: str, what: str) -> Any:
     from transformers import AutoConfig
 
     _check_source(name, what)
-    folder, options = gguf_files.source(name)
+    folder, options = gguf_files.source(hub_names.local_folder(name, what))
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:
@@ -71,7 +71,7 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
 
     logging.disable_progress_bar()
     _check_source(name, what)
-    folder, options = gguf_files.source(name)
+    folder, options = gguf_files.source(hub_names.local_folder(name, what))
     if not options:
         options["use_safetensors"] = True
     try:
@@ -99,7 +99,7 @@ def load_tokenizer(name: str, what: str) -> Any:
     from transformers import AutoTokenizer
 
     _check_source(name, what)
-    folder, options = gguf_files.source(name)
+    folder, options = gguf_files.source(hub_names.local_folder(name, what))
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
         return gguf_files.own_tokens(tokenizer) if options else tokenizer

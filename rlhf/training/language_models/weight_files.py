@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rlhf.training.language_models import adapters, gguf_files
+from rlhf.training.language_models import adapters, gguf_files, hub_names
 
 DTYPES = {
     "F64": "float64",
@@ -50,6 +50,8 @@ def _described(source: str, files: list[Path], precision: str, *, base: str = ""
 
 def _cached(name: str) -> Path:
     """Where the hub's client keeps the model that it has just loaded."""
+    if hub_names.PINNED.fullmatch(name):
+        return Path(hub_names.local_folder(name, "model"))
     from transformers.utils.hub import cached_file
 
     path = cached_file(name, "config.json", local_files_only=True)
