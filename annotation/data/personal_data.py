@@ -22,7 +22,6 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from annotation.data.preferences import annotator_id
 from annotation.data.snapshot_files import DEMONSTRATIONS, JUDGMENTS, RATINGS
 from annotation.judge.leases import release_on_leaving
 from annotation.lib.security_events import note
@@ -46,7 +45,7 @@ from annotation.projects.members import set_role
 State = ErasureRequest.State
 Row = dict[str, Any]
 
-CHUNK = 2**20
+JUDGMENT_ID = re.compile(rb'"judgment_id": ?"([0-9a-f-]{36})"')
 README = """The data of {name}, as of {at}.
 
 One JSON object a line in each file: account, addresses, memberships, judgments (each revision),
@@ -78,15 +77,14 @@ def counts(user: User) -> dict[str, int]:
 
 
 def snapshots_with(user: User) -> list[Snapshot]:
-    """The frozen versions whose files have this person's pseudonym."""
-    projects = Project.objects.filter(
-        Q(memberships__user=user) | Q(batches__comparisons__assignments__annotator=user)
-    ).distinct()
+    """The frozen versions whose files have judgments of this person's."""
+    own = Judgment.objects.filter(assignment__annotator=user)
+    judgments = {str(uid).encode() for uid in own.values_list("uid", flat=True)}
+    projects = Project.objects.filter(batches__comparisons__assignments__annotator=user).distinct()
     return [
         snapshot
-        for project in projects
-        for snapshot in project.snapshots.order_by("version")
-        if _mentions(snapshot, _pseudonyms(project, user))
+        for snapshot in Snapshot.objects.filter(project__in=projects).order_by("project", "version")
+        if _holds(snapshot, judgments)
     ]
 
 
@@ -236,24 +234,15 @@ def _plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _pseudonyms(project: Project, user: User) -> list[bytes]:
-    """What the files of snapshots may call this person."""
-    ways = ({}, {"is_imported": True}, {"is_ruling": True})
-    return [annotator_id(project, user, **way).encode() for way in ways]
-
-
-def _mentions(snapshot: Snapshot, names: list[bytes]) -> bool:
-    longest = max(map(len, names))
+def _holds(snapshot: Snapshot, judgments: set[bytes]) -> bool:
+    """Whether one of its rows is one of these judgments: ids stay, pseudonyms can be rotated."""
     for kind in (JUDGMENTS, RATINGS, DEMONSTRATIONS):
         path = snapshot.folder / f"{kind}.jsonl"
         if not path.is_file():
             continue
         with path.open("rb") as file:
-            end = b""
-            while chunk := file.read(CHUNK):
-                if any(name in end + chunk for name in names):
-                    return True
-                end = chunk[-longest:]
+            if any(judgments.intersection(JUDGMENT_ID.findall(line)) for line in file):
+                return True
     return False
 
 
