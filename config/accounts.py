@@ -23,7 +23,7 @@ KNOWN_SECONDS = 365 * 86_400
 
 
 def _mark_of(user: User) -> str:
-    """Changes with the password: whoever has a new one is told of each device again."""
+    """Changes with the password: somebody with a new one is told of each device again."""
     return hashlib.sha256(f"{user.pk} {user.get_session_auth_hash()}".encode()).hexdigest()[:16]
 
 

@@ -34,7 +34,7 @@ def my_data(request: HttpRequest) -> HttpResponse:
         messages.success(request, _("Your request is withdrawn."))
         return redirect("my_data")
     context = {
-        "counts": personal_data.counts(user),
+        **personal_data.counts(user),
         "asked": user.erasure_requests.filter(state=ErasureRequest.State.ASKED).first(),
         "last": user.erasure_requests.exclude(state=ErasureRequest.State.ASKED).first(),
     }

@@ -86,5 +86,5 @@ def _dump(path: Path) -> None:
 def _where(given: dict[str, Any]) -> list[str]:
     """Options of PostgreSQL's programs for the database of the settings."""
     options = {"--host": given["HOST"], "--port": given["PORT"], "--username": given["USER"]}
-    said = [f"{name}={value}" for name, value in options.items() if value]
-    return [*said, "--no-password", f"--dbname={given['NAME']}"]
+    where = [f"{name}={value}" for name, value in options.items() if value]
+    return [*where, "--no-password", f"--dbname={given['NAME']}"]
