@@ -26,7 +26,10 @@ Kind = AccountNotice.Kind
 
 
 def tell(user: User, kind: str, detail: str = "", *, but_not: str = "") -> None:
-    """One notice. `but_not` is the session that it is about: it does not get to confirm itself."""
+    """One notice. `but_not` is the session that it is about, by default the one that asks: who did
+    something does not get to confirm it.
+    """
+    but_not = but_not or current.get().session
     if user.is_simulated:
         return
     now = timezone.now()

@@ -109,22 +109,34 @@ def _came_by_a_provider_that_asks(request: HttpRequest) -> bool:
     return any(record.get("method") == "socialaccount" for record in records)
 
 
+def _name_of(authenticator: Authenticator) -> str:
+    names = {
+        Authenticator.Type.TOTP: _("Authenticator app"),
+        Authenticator.Type.WEBAUTHN: _("Passkeys and security keys"),
+        Authenticator.Type.RECOVERY_CODES: _("Recovery codes"),
+    }
+    return names[authenticator.type]
+
+
 @receiver(signals.authenticator_added)
 def _added(sender: Any, user: Any, authenticator: Authenticator, **_: Any) -> None:
     note("second factor added", user, factor=authenticator.type)
-    tell(user, Kind.FACTOR, authenticator.get_type_display())
+    if (
+        authenticator.type != Authenticator.Type.RECOVERY_CODES
+    ):  # they come with the first other one
+        tell(user, Kind.FACTOR, _name_of(authenticator))
 
 
 @receiver(signals.authenticator_removed)
 def _removed(sender: Any, user: Any, authenticator: Authenticator, **_: Any) -> None:
     note("second factor removed", user, factor=authenticator.type)
-    tell(user, Kind.FACTOR, authenticator.get_type_display())
+    tell(user, Kind.FACTOR, _name_of(authenticator))
 
 
 @receiver(signals.authenticator_reset)
 def _reset(sender: Any, user: Any, authenticator: Authenticator, **_: Any) -> None:
     note("second factor renewed", user, factor=authenticator.type)
-    tell(user, Kind.FACTOR, authenticator.get_type_display())
+    tell(user, Kind.FACTOR, _name_of(authenticator))
 
 
 @receiver(signals.authentication_failed)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from allauth.usersessions.models import UserSession
@@ -12,6 +13,8 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils import timezone
+
+from annotation.lib.request_context import current
 
 SEEN = "last_seen"
 RESOLUTION = 300.0
@@ -27,6 +30,7 @@ def end_idle_sessions(
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.user.is_authenticated:
+            current.set(replace(current.get(), session=request.session.session_key or ""))
             idle = time.time() - request.session.get(SEEN, 0.0)
             if idle > limit and SEEN in request.session:
                 logout(request)

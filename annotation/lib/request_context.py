@@ -1,4 +1,4 @@
-"""Which request is being answered: its id and the client's address, for every log line."""
+"""Which request is being answered: its id, the client's address and session, for logs and notices."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RequestContext:
-    """`id` is random and in the response's header `X-Request-Id`."""
+    """`id` is random and in the response's header `X-Request-Id`; `session` is "" when signed out."""
 
     id: str = ""
     address: str = ""
+    session: str = ""
 
 
 current: ContextVar[RequestContext] = ContextVar("request", default=RequestContext())  # noqa: B039
