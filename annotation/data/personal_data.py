@@ -36,9 +36,11 @@ from annotation.models import (
     Judgment,
     Membership,
     Project,
+    SavedView,
     Snapshot,
     Turn,
     User,
+    Withdrawal,
 )
 from annotation.projects.members import set_role
 
@@ -50,7 +52,7 @@ README = """The data of {name}, as of {at}.
 
 One JSON object a line in each file: account, addresses, memberships, judgments (each revision),
 dialogues, tokens, sessions, notices, connections, second_factors, events (what you did, as the projects' logs
-have it), erasure_requests. Passwords and the secrets of tokens and second factors are not in it.
+have it), saved_views, withdrawals, erasure_requests. Passwords and the secrets of tokens and second factors are not in it.
 """
 
 
@@ -165,6 +167,8 @@ def _tables(user: User) -> dict[str, "QuerySet[Any]"]:
         "connections": SocialAccount.objects.filter(user=user),
         "second_factors": Authenticator.objects.filter(user=user),
         "events": Event.objects.filter(actor=user).order_by("pk"),
+        "saved_views": SavedView.objects.filter(user=user),
+        "withdrawals": Withdrawal.objects.filter(person=user),
         "erasure_requests": ErasureRequest.objects.filter(user=user),
     }
 
@@ -206,6 +210,8 @@ FIELDS = {
     "connections": ("provider", "uid", "date_joined", "last_login"),
     "second_factors": ("type", "created_at", "last_used_at"),
     "events": ("project__slug", "verb", "target", "at"),
+    "saved_views": ("project__slug", "table", "name", "query", "is_shared", "created_at"),
+    "withdrawals": ("project__slug", "note", "n_judgments", "versions", "created_at"),
     "erasure_requests": ("state", "asked_at", "decided_at", "reason"),
 }
 ACCOUNT = (
@@ -259,7 +265,8 @@ def _delete_rows(user: User) -> dict[str, int]:
         session.end()
         deleted["sessions"] += 1
     tables = _tables(user)
-    for name in ("addresses", "tokens", "notices", "connections", "second_factors"):
+    gone = ("addresses", "tokens", "notices", "connections", "second_factors", "saved_views")
+    for name in gone:
         deleted[name] = tables[name].count()
         tables[name].delete()
     LogEntry.objects.filter(Q(user=user) | _about(user)).delete()

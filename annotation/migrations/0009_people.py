@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('annotation', '0007_accountable_snapshots'),
+        ('annotation', '0008_data_manager'),
     ]
 
     operations = [
