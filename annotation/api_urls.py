@@ -1,6 +1,16 @@
 from django.urls import path
 
-from annotation.api import agreement, assignment, batches, data, judge, projects, quality
+from annotation.api import (
+    agreement,
+    assignment,
+    batches,
+    data,
+    exports,
+    judge,
+    projects,
+    pushes,
+    quality,
+)
 
 urlpatterns = [
     # First what is asked most: addresses are tried in this order.
@@ -50,6 +60,21 @@ urlpatterns = [
         "projects/<slug:slug>/snapshots/<int:version>/files/<str:name>",
         data.snapshot_file,
         name="snapshot_file",
+    ),
+    path(
+        "projects/<slug:slug>/snapshots/<int:version>/forms/",
+        exports.snapshot_forms,
+        name="snapshot_forms",
+    ),
+    path(
+        "projects/<slug:slug>/snapshots/<int:version>/forms/<slug:form>/",
+        exports.snapshot_form,
+        name="snapshot_form",
+    ),
+    path(
+        "projects/<slug:slug>/snapshots/<int:version>/pushes/",
+        pushes.snapshot_pushes,
+        name="snapshot_pushes",
     ),
     path("projects/<slug:slug>/batches/", batches.BatchList.as_view(), name="batches"),
     path("projects/<slug:slug>/batches/<int:pk>/", batches.batch_detail, name="batch"),

@@ -6,6 +6,7 @@ from annotation.pages import (
     batches,
     data,
     dialogues,
+    exports,
     file_import,
     filters,
     gold,
@@ -17,6 +18,7 @@ from annotation.pages import (
     notices,
     personal_data,
     projects,
+    pushes,
     quality,
     records,
     review,
@@ -140,8 +142,16 @@ urlpatterns = [
         name="snapshot_archive",
     ),
     path(
-        "projects/<slug:slug>/data/<int:version>/<str:axis>.csv",
-        data.snapshot_csv,
-        name="snapshot_csv",
+        "projects/<slug:slug>/data/<int:version>/forms/",
+        exports.snapshot_forms,
+        name="snapshot_forms",
+    ),
+    path(
+        "projects/<slug:slug>/data/<int:version>/forms/<slug:form>/",
+        exports.snapshot_form,
+        name="snapshot_form",
+    ),
+    path(
+        "projects/<slug:slug>/data/<int:version>/push/", pushes.snapshot_push, name="snapshot_push"
     ),
 ]

@@ -26,7 +26,7 @@ DENIED = (401, 403, 429)
 DOWNLOADS = {
     "snapshot_download",
     "snapshot_archive",
-    "snapshot_csv",
+    "snapshot_form",
     "source_document",
     "my_data_download",
     "metrics_csv",
@@ -37,6 +37,7 @@ DOWNLOADS = {
     "api:quality_votes",
     "api:snapshot_archive",
     "api:snapshot_file",
+    "api:snapshot_form",
 }
 """Addresses by which data leaves."""
 

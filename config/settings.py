@@ -346,6 +346,10 @@ IMPORT_MAX_ROW_MIB = env.float("IMPORT_MAX_ROW_MIB", 16.0)
 IMPORT_MAX_ROWS = env.int("IMPORT_MAX_ROWS", 5_000_000)
 IMPORT_MAX_FILES = env.int("IMPORT_MAX_FILES", 1_000)
 
+# --- Sending of frozen versions ------------------------------------------------------------------
+# Hub repositories and buckets that may be written: hf://datasets/acme/, s3://acme-data/{project}/.
+PUSH_ALLOWED = env.list("PUSH_ALLOWED", default=[])
+
 # --- Static files ----------------------------------------------------------------------------
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"

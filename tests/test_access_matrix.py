@@ -67,7 +67,9 @@ PAGES = {
     "snapshot": ("get", CAN_READ_DATA),
     "snapshot_download": ("get", CAN_EXPORT),
     "snapshot_archive": ("get", CAN_EXPORT),
-    "snapshot_csv": ("get", CAN_EXPORT),
+    "snapshot_forms": ("get", CAN_EXPORT),
+    "snapshot_form": ("get", CAN_EXPORT),
+    "snapshot_push": ("get", CAN_EXPORT),
     "api:prompts": ("get", CAN_READ_DATA),
     "api:batches": ("get", CAN_READ_DATA),
     "api:judgments": ("get", CAN_EXPORT),
@@ -80,6 +82,9 @@ PAGES = {
     "api:snapshot": ("get", CAN_READ_DATA),
     "api:snapshot_archive": ("get", CAN_EXPORT),
     "api:snapshot_file": ("get", CAN_EXPORT),
+    "api:snapshot_forms": ("get", CAN_READ_DATA),
+    "api:snapshot_form": ("get", CAN_EXPORT),
+    "api:snapshot_pushes": ("get", CAN_EXPORT),
     "api:judging_next": ("post", CAN_JUDGE),
     "api:judging_undo": ("post", CAN_JUDGE),
     "rounds": ("get", CAN_READ_DATA),
@@ -202,8 +207,8 @@ def things(project, grace):
         "name": "README.md",
         "key": "hate",
         "username": assignment.annotator.username,
-        "axis": "helpfulness",
         "table": "responses",
+        "form": "kto",
     }
 
 

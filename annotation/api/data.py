@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -242,10 +243,11 @@ def snapshot_detail(request: Request, slug: str, version: int) -> Response:
 )
 @api_view(["GET"])
 @throttle_classes([ExportThrottle])
-def snapshot_file(request: Request, slug: str, version: int, name: str) -> FileResponse:
-    """One file of a version, as it was frozen."""
+def snapshot_file(request: Request, slug: str, version: int, name: str) -> HttpResponseBase:
+    """One file of a version, as it was frozen. `Range` resumes a download."""
     project = project_for(request.user, slug, CAN_EXPORT)
-    return file_download(get_object_or_404(Snapshot, project=project, version=version), name)
+    snapshot = get_object_or_404(Snapshot, project=project, version=version)
+    return file_download(request._request, snapshot, name)
 
 
 @extend_schema(
@@ -253,10 +255,12 @@ def snapshot_file(request: Request, slug: str, version: int, name: str) -> FileR
 )
 @api_view(["GET"])
 @throttle_classes([ExportThrottle])
-def snapshot_archive(request: Request, slug: str, version: int) -> StreamingHttpResponse:
-    """Every file of a version in one zip: a folder that `load_dataset` opens."""
+def snapshot_archive(request: Request, slug: str, version: int) -> HttpResponseBase:
+    """Every file of a version in one zip: a folder that `load_dataset` opens. The zip of a large
+    version can be resumed (`Range`) once its form `archive` is made."""
     project = project_for(request.user, slug, CAN_EXPORT)
-    return archive_download(get_object_or_404(Snapshot, project=project, version=version))
+    snapshot = get_object_or_404(Snapshot, project=project, version=version)
+    return archive_download(request._request, snapshot)
 
 
 # --- Judgments and agreement --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from annotation.data.dataset_terms import citation, filter_lines, limits, terms
 from annotation.data.exports.schema_file import features
 from annotation.data.snapshot_files import (
     DEMONSTRATIONS,
@@ -51,7 +52,9 @@ def dataset_card(snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> str:
 
     `schemas` has the columns of each table that the snapshot holds, by the names of their files.
     """
-    sections = (_summary, _contents, _collection, _agreement, _sources)
+    sections = (
+        _summary, _contents, _collection, _agreement, _filters, _limits, _sources, _cite,
+    )  # fmt: skip
     lines = [line for section in sections for line in section(snapshot)]
     return "\n".join([*_front_matter(snapshot, schemas), "", *lines, ""])
 
@@ -196,6 +199,25 @@ def _parts(counts: dict[str, Any]) -> list[str]:
 
 
 def _collection(snapshot: Snapshot) -> list[str]:
+    axes = snapshot.project.axes
+    return [
+        "## Collection",
+        "",
+        " ".join(collection_sentences(snapshot)),
+        "",
+        "The axes:",
+        "",
+        *(f"- **{_one_line(axis['name'])}**: {_one_line(axis['question'])}" for axis in axes),
+        "",
+        (
+            f"{_guidelines(snapshot.counts)}Splits are permanent; only prompts of the train split "
+            "are included."
+        ),
+        "",
+    ]
+
+
+def collection_sentences(snapshot: Snapshot) -> list[str]:
     """How the judgments were made: those of this project, and imported ones."""
     counts, sentences = snapshot.counts, []
     if counts["annotators"] or counts["simulated_annotators"]:
@@ -217,19 +239,7 @@ def _collection(snapshot: Snapshot) -> list[str]:
             "Imported judgments were made elsewhere; their sources describe how. A file that names "
             "only the better of two responses gives ranks 1 and 2."
         )
-    axes = snapshot.project.axes
-    return [
-        "## Collection",
-        "",
-        " ".join(sentences),
-        "",
-        "The axes:",
-        "",
-        *(f"- **{_one_line(axis['name'])}**: {_one_line(axis['question'])}" for axis in axes),
-        "",
-        f"{_guidelines(counts)}Splits are permanent; only prompts of the train split are included.",
-        "",
-    ]
+    return sentences
 
 
 def _task(interface: str, protocol: Protocol) -> str:
@@ -303,6 +313,19 @@ def _interval(bounds: list[float] | None, form: str) -> str:
     return f" [{format(bounds[0], form)}, {format(bounds[1], form)}]"
 
 
+def _filters(snapshot: Snapshot) -> list[str]:
+    lines = filter_lines(snapshot) or ["No filter had read the texts."]
+    return ["## Filters", "", *(f"- {_escaped(line)}" for line in lines), ""]
+
+
+def _limits(snapshot: Snapshot) -> list[str]:
+    return ["## Limits", "", *(f"- {line}" for line in limits(snapshot)), ""]
+
+
+def _cite(snapshot: Snapshot) -> list[str]:
+    return ["", "## Citation", "", "```bibtex", citation(snapshot), "```"]
+
+
 def _sources(snapshot: Snapshot) -> list[str]:
     lines = ["## Sources and licenses", "", "| source | license | judgments |", "|---|---|---|"]
     for entry in snapshot.licences:
@@ -311,7 +334,7 @@ def _sources(snapshot: Snapshot) -> list[str]:
             name = f"[{name}]({entry['url']})"
         license = _cell(entry["licence"]) or "not stated"
         lines.append(f"| {name} | {license} | {entry['n_judgments']} |")
-    return lines
+    return [*lines, "", *(f"- {_escaped(sentence)}" for sentence in terms(snapshot))]
 
 
 def _one_line(text: str) -> str:
@@ -319,4 +342,9 @@ def _one_line(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return _one_line(text).replace("|", "\\|").replace("[", "\\[").replace("]", "\\]")
+    return _escaped(text).replace("|", "\\|")
+
+
+def _escaped(text: str) -> str:
+    """Text in which nothing is a link."""
+    return _one_line(text).replace("[", "\\[").replace("]", "\\]").replace("<", "&lt;")

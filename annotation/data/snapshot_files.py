@@ -1,19 +1,16 @@
 """The files of a frozen snapshot: their names, how to read them, the zip, and whether they are intact."""
 
 import hashlib
-import io
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from annotation.data.exports.zips import zip_of
 from annotation.models import Snapshot
 
 CARD, SUMS = "README.md", "SHA256SUMS"
 JUDGMENTS, RATINGS, DEMONSTRATIONS = "preferences", "ratings", "demonstrations"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-CHUNK_BYTES = 2**16
 
 
 class SnapshotError(Exception):
@@ -59,40 +56,7 @@ def damaged_files(snapshot: Snapshot) -> list[str]:
 def archive(snapshot: Snapshot) -> Iterator[bytes]:
     """Every file in one zip, in chunks: a folder that `load_dataset` opens.
 
-    Parquet is compressed already and stored as it is. Times are the snapshot's, so that the same
-    version gives the same bytes.
+    Times are the snapshot's, so that the same version gives the same bytes.
     """
-    created_at = snapshot.created_at.timetuple()[:6]
-    buffer = _StreamBuffer()
-    with zipfile.ZipFile(buffer, "w") as packed:
-        for file in snapshot.files:
-            path = snapshot_file(snapshot, file["name"])
-            info = zipfile.ZipInfo(file["name"], created_at)
-            is_compressed = path.suffix == ".parquet"
-            info.compress_type = zipfile.ZIP_STORED if is_compressed else zipfile.ZIP_DEFLATED
-            info.external_attr = 0o644 << 16
-            info.file_size = file["bytes"]
-            with path.open("rb") as source, packed.open(info, "w") as target:
-                while chunk := source.read(CHUNK_BYTES):
-                    target.write(chunk)
-                    yield buffer.take()
-    yield buffer.take()
-
-
-class _StreamBuffer(io.RawIOBase):
-    """What zipfile writes to: cannot seek, keeps what has not been sent yet."""
-
-    def __init__(self) -> None:
-        self._unsent = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._unsent += data
-        return len(data)
-
-    def take(self) -> bytes:
-        chunk = bytes(self._unsent)
-        self._unsent.clear()
-        return chunk
+    files = [(snapshot_file(snapshot, file["name"]), file["name"]) for file in snapshot.files]
+    yield from zip_of(files, snapshot.created_at)

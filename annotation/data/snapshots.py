@@ -21,6 +21,7 @@ from annotation.data import preferences
 from annotation.data.admission import admitted, exclusions
 from annotation.data.consistent_read import consistent_read
 from annotation.data.dataset_card import dataset_card
+from annotation.data.filter_report import filter_report
 from annotation.data.snapshot_files import (
     CARD,
     DEMONSTRATIONS,
@@ -148,6 +149,7 @@ def _columns(
                 }
                 for setting, *_ in exclusions(project)
             ],
+            "filter_report": filter_report(project),
         },
         "counts": {
             "judgments": tally.judgments,

@@ -16,6 +16,7 @@ from annotation.models.content import (
 )
 from annotation.models.datasets import Freezing, Snapshot, Withdrawal
 from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
+from annotation.models.exports import Export, Push
 from annotation.models.filtering import FilterLabel, FilterSetting, Flag
 from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
 from annotation.models.people import AccountNotice, ApiToken, ErasureRequest, Invitation, User
@@ -48,6 +49,7 @@ __all__ = [
     "DialogueCampaign",
     "ErasureRequest",
     "Event",
+    "Export",
     "FilterLabel",
     "FilterSetting",
     "Flag",
@@ -64,6 +66,7 @@ __all__ = [
     "ProjectQuerySet",
     "Prompt",
     "PromptQuerySet",
+    "Push",
     "Response",
     "ReviewCase",
     "SavedView",

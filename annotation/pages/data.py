@@ -7,13 +7,19 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Q
-from django.http import FileResponse, Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import (
+    require_GET,
+    require_http_methods,
+    require_POST,
+    require_safe,
+)
 
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view, role_of
 from annotation.data import preferences
-from annotation.data.downloads import archive_download, csv_download, file_download
+from annotation.data.downloads import archive_download, file_download
 from annotation.data.freezing import freeze, latest_freezing
 from annotation.data.snapshot_files import SnapshotError, config_name, pair_file, snapshot_file
 from annotation.data.sources import SourceError, sign_off_source
@@ -194,7 +200,6 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             "ties": chosen.counts.get("ties", {}),
             "agreement": _agreement(chosen),
             "files": chosen.files,
-            "csv_axes": axes,
             "bytes": sum(file["bytes"] for file in chosen.files),
             "newer": newer,
             "versions": project.snapshots.order_by("-version")[:12],
@@ -310,27 +315,19 @@ def _lineage(version: Snapshot) -> dict[str, Any]:
 
 @english_only
 @project_view(*CAN_EXPORT)
-@require_GET
+@require_safe
 def snapshot_download(
     request: HttpRequest, project: Project, version: int, name: str
-) -> FileResponse:
+) -> HttpResponseBase:
     """One file of a version, as it was frozen."""
-    return file_download(get_object_or_404(Snapshot, project=project, version=version), name)
+    return file_download(
+        request, get_object_or_404(Snapshot, project=project, version=version), name
+    )
 
 
 @english_only
 @project_view(*CAN_EXPORT)
-@require_GET
-def snapshot_archive(request: HttpRequest, project: Project, version: int) -> StreamingHttpResponse:
+@require_safe
+def snapshot_archive(request: HttpRequest, project: Project, version: int) -> HttpResponseBase:
     """Every file of a version in one zip."""
-    return archive_download(get_object_or_404(Snapshot, project=project, version=version))
-
-
-@english_only
-@project_view(*CAN_EXPORT)
-@require_GET
-def snapshot_csv(
-    request: HttpRequest, project: Project, version: int, axis: str
-) -> StreamingHttpResponse:
-    """One axis' pairs for a spreadsheet."""
-    return csv_download(get_object_or_404(Snapshot, project=project, version=version), axis)
+    return archive_download(request, get_object_or_404(Snapshot, project=project, version=version))

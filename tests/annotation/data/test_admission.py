@@ -87,7 +87,7 @@ def exports(project, client, tmp_path):
     for file in snapshot.files:
         if file["name"].endswith(".jsonl"):
             yield file["name"], snapshot_file(snapshot, file["name"]).read_text()
-    yield "csv", body(client.get(reverse("snapshot_csv", args=[project.slug, 1, "helpfulness"])))
+    yield "csv", body(client.get(reverse("snapshot_form", args=[project.slug, 1, "csv"])))
     path = tmp_path / "demonstrations.jsonl"
     call_command("export_demonstrations", project.slug, str(path))
     yield "command", path.read_text()

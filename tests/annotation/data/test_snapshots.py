@@ -14,6 +14,7 @@ from annotation.data.preferences import preference_rows
 from annotation.data.snapshot_files import SnapshotError, archive, damaged_files, snapshot_file
 from annotation.data.snapshots import freeze_snapshot
 from annotation.models import Prompt, Snapshot, Source
+from tests.annotation.data.exports.tiny_llama import once, tiny_llama
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -193,46 +194,9 @@ def test_load_dataset_opens_the_folder_at_the_first_try(opened):
     assert rankings[0]["ranks"]["helpfulness"] == [1, 2, 3, 4]
 
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-
-
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A tokenizer with a chat template and a random Llama of a few thousand weights."""
-    pytest.importorskip("trl")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, PreTrainedTokenizerFast
-
-    raw = Tokenizer(models.BPE(unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<unk>", "<pad>", "</s>", "<user>", "<assistant>", "<system>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    raw.train_from_iterator(["Give it a little water."], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    )
-    tokenizer.chat_template = TEMPLATE
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    return tokenizer, config
-
-
-def once(tmp_path):
-    return {
-        "output_dir": str(tmp_path / "run"), "max_steps": 1, "per_device_train_batch_size": 4,
-        "report_to": "none", "use_cpu": True, "save_strategy": "no", "max_length": 128,
-        "logging_steps": 1, "disable_tqdm": True, "bf16": False, "gradient_checkpointing": False,
-    }  # fmt: skip
+def tiny():
+    return tiny_llama()
 
 
 def test_trls_reward_trainer_takes_it_unchanged(opened, tiny, tmp_path):
