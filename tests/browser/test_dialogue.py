@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 from django.urls import reverse
@@ -19,7 +18,13 @@ from rlhf.serving.keeper import Keeper
 from rlhf.serving.servers import start_serving, stop_serving
 from tests.annotation.audit import assert_counters_are_right
 from tests.annotation.talking import Parrots, answering, new_campaign, preferring
-from tests.browser.test_pages import LOOKS, assert_sound, barriers
+from tests.browser.test_pages import (
+    WIDTHS,
+    assert_sound,
+    assert_sound_in_every_look,
+    assert_sound_in_the_dark,
+    barriers,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -339,9 +344,8 @@ def test_while_the_policy_loads_one_can_write_but_not_send(
     state(watched, "ready")
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_the_pages_of_a_dialogue_are_sound(
-    watched, live_server, sign_in, project, ada, ben, grace, parrots, scheme, width
+    watched, live_server, sign_in, project, ada, ben, grace, parrots
 ):
     campaign = new_campaign(
         project, grace, kind="redteam", task="Ask about *kitchens*, and be rude."
@@ -352,40 +356,32 @@ def test_the_pages_of_a_dialogue_are_sound(
     here = live_server.url + reverse("dialogue", args=["apollo", dialogue.uid])
     sign_in(ada)
     pages = {"talks": live_server.url + reverse("dialogues", args=["apollo"]), "empty": here}
-    shots = os.environ.get("SHOTS")
-
-    def look(name, url):
-        assert_sound(watched, scheme, width, url)
-        if shots:
-            watched.screenshot(path=Path(shots) / f"{name}-{width}-{scheme}.png", full_page=True)
-
-    for name, url in pages.items():
-        look(name, url)
+    for url in pages.values():
+        assert_sound_in_every_look(watched, url)
     for number, text in enumerate((KETTLE, "And if it is made of copper?"), start=1):
         turn = dialogues.say(dialogue, text, key=os.urandom(16).hex())
         expect_ready(turn)
         if number == 1:
             said = preferring("A", 3, project.axis_keys)
             dialogues.choose(dialogue, said, number=1, key=os.urandom(16).hex())
-    look("dialogue", here)
+    assert_sound_in_every_look(watched, here)
     ada.harmful_material = "avoid"
     ada.save()
-    look("unwanted", here)
-    look("talks-unwanted", pages["talks"])
+    assert_sound_in_every_look(watched, here, pages["talks"])
     ada.harmful_material = "warn"
     ada.save()
     sign_in(ben)  # who has not begun, and is warned
-    look("talks-warned", pages["talks"])
+    assert_sound_in_every_look(watched, pages["talks"])
     sign_in(ada)
     Turn.objects.filter(number=2).update(state="failed", reason=dialogues.INTERRUPTED)
-    look("failed", here)
+    assert_sound_in_every_look(watched, here)
     sign_in(grace)
-    look("campaigns", live_server.url + reverse("campaigns", args=["apollo"]))
+    assert_sound_in_every_look(watched, live_server.url + reverse("campaigns", args=["apollo"]))
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_a_dialogue_that_asks_all_there_is_to_ask_is_sound(
-    watched, live_server, sign_in, project, ada, grace, parrots, scheme, width
+    watched, live_server, sign_in, project, ada, grace, parrots, width
 ):
     project.interface = "dialogue"
     project.protocol = PRESETS["llama2-dialogue"].protocol.as_json() | {
@@ -399,19 +395,16 @@ def test_a_dialogue_that_asks_all_there_is_to_ask_is_sound(
     expect_ready(dialogues.say(dialogue, KETTLE, key=os.urandom(16).hex()))
     sign_in(ada)
     here = live_server.url + reverse("dialogue", args=["apollo", dialogue.uid])
-    assert_sound(watched, scheme, width, here)
+    assert_sound(watched, "light", width, here)
     press(watched, "n", "Control+Enter")
     expect(watched.locator("[data-hint]")).to_be_visible()
     assert barriers(watched) == []
-    if shots := os.environ.get("SHOTS"):
-        path = Path(shots) / f"asks-all-{width}-{scheme}.png"
-        watched.screenshot(path=path, full_page=True)
+    assert_sound_in_the_dark(watched, "all questions")
     for key, dialog in (("p", "#compare"), ("?", "#keys"), ("g", "#guidelines")):
         press(watched, key)
         expect(watched.locator(dialog)).to_be_visible()
         assert barriers(watched) == [], dialog
-        if shots and dialog != "#guidelines":
-            watched.screenshot(path=Path(shots) / f"{dialog[1:]}-{width}-{scheme}.png")
+        assert_sound_in_the_dark(watched, dialog)
         press(watched, key)
 
 

@@ -12,7 +12,7 @@ from annotation.models import Assignment, Judgment
 from annotation.projects.guidelines import change_guidelines
 from annotation.protocols import DIALOGUE, PRESETS, RESPONSES
 from tests.browser.test_judge import line, press, shown, wait_until_sent
-from tests.browser.test_pages import LOOKS, barriers
+from tests.browser.test_pages import WIDTHS, assert_sound_in_the_dark, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, ResponseFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -41,9 +41,9 @@ def compared(project, *texts, **prompt):
     return comparison
 
 
-def assert_calm(page, where):
+def assert_calm(page, where, within="html"):
     """No serious barrier, nothing refused by the policy, no sideways scrolling."""
-    assert barriers(page) == [], where
+    assert barriers(page, within=within) == [], where
     assert page.evaluate("window.refused") == [], where
     wide, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert wide <= seen, f"{where} scrolls sideways: {wide} > {seen}"
@@ -477,13 +477,20 @@ def test_harmful_material_is_uncovered_by_one_key_or_skipped_unread(
     watched.wait_for_load_state("networkidle")
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_every_state_of_the_page_is_open_to_everybody(
-    watched, apollo, live_server, sign_in, project, ada, grace, scheme, width
+    watched, apollo, live_server, sign_in, project, ada, grace, width
 ):
-    """axe on what only opens by a key, in both languages; targets of 24 px; focus not hidden."""
+    """axe on what only opens by a key, in both languages and in the dark; targets of 24 px; focus not
+    hidden."""
+
+    def look(where, language, within="html"):
+        assert_calm(watched, f"{where} {language}", within)
+        if language == "en":  # colors speak every language
+            assert_sound_in_the_dark(watched, where, within)
+
     compared(project, f"{CODE}\n\n{TABLE}", "Give it *two* spoons.", "word " * 800)
-    watched.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    watched.emulate_media(color_scheme="light", reduced_motion="reduce")
     watched.set_viewport_size({"width": width, "height": 900})
     sign_in(ada)
     for language in ("en", "de"):
@@ -493,31 +500,30 @@ def test_every_state_of_the_page_is_open_to_everybody(
         for key, dialog in (("?", "#keys"), ("g", "#guidelines"), ("p", "#compare")):
             press(watched, key)
             expect(watched.locator(dialog)).to_be_visible()
-            assert_calm(watched, f"{dialog} {language}")
+            look(dialog, language, within=dialog)
             press(watched, ["Escape"])
             expect(watched.locator(dialog)).to_be_hidden()
         press(watched, "s")
         expect(watched.locator(".menu-items").locator("visible=true")).to_have_count(1)
-        assert_calm(watched, f"skip menu {language}")
+        look("skip menu", language, within=".menu-items")
         press(watched, ["Escape"])
         press(watched, "xa1")
-        assert_calm(watched, f"flags {language}")
+        look("flags", language)
         for notice in ("offline", "lease", "refused", "break"):
             watched.evaluate("id => { document.getElementById(id).hidden = false; }", notice)
-        assert_calm(watched, f"banners {language}")
+        look("banners", language)
         assert small_targets(watched) == [], language
         assert hidden_focus(watched) == [], language
         for path in ("guidelines/", "judge/history/"):
             watched.goto(apollo + path)
-            assert_calm(watched, f"{path} {language}")
+            look(path, language)
         watched.goto(f"{live_server.url}/account/preferences/")
-        assert_calm(watched, f"preferences {language}")
+        look("preferences", language)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("preset", [key for key, of in PRESETS.items() if of.interface != DIALOGUE])
 def test_every_interface_has_large_targets_and_a_focus_that_is_seen(
-    watched, apollo, sign_in, project, ada, preset, width
+    watched, apollo, sign_in, project, ada, preset
 ):
     chosen = PRESETS[preset]
     project.interface, project.protocol = chosen.interface, chosen.protocol.as_json()
@@ -527,23 +533,26 @@ def test_every_interface_has_large_targets_and_a_focus_that_is_seen(
     fewest, most = RESPONSES[chosen.interface]
     compared(project, *texts[: max(fewest, min(most, chosen.n_responses))])
     sign_in(ada)
-    watched.set_viewport_size({"width": width, "height": 800})
-    watched.goto(f"{apollo}judge/")
-    expect(watched.locator(".conversation")).to_be_visible()
-    assert_calm(watched, preset)
-    # With every question that only appears after an answer: harms of what is unsafe, reasons, rewrites.
-    for opened in watched.locator("#slot details > summary").all():
-        if opened.is_visible():
-            opened.click()
-            assert_calm(watched, f"{preset} {opened.inner_text()}")
-            assert small_targets(watched) == [], preset
+    for width in WIDTHS:
+        watched.set_viewport_size({"width": width, "height": 800})
+        watched.goto(f"{apollo}judge/")
+        expect(watched.locator(".conversation")).to_be_visible()
+        assert_calm(watched, preset)
+        # With every question that only appears after an answer: harms of what is unsafe, reasons.
+        for opened in watched.locator("#slot details > summary").all():
             if opened.is_visible():
                 opened.click()
-    for vote in watched.locator('#slot input[name^="safe-"][value="no"]').all():
-        vote.check(force=True)
-    assert_calm(watched, f"{preset} unsafe")
-    assert small_targets(watched) == [], preset
-    assert hidden_focus(watched) == [], preset
+                assert_calm(watched, f"{preset} {opened.inner_text()}", "#slot details")
+                assert small_targets(watched) == [], preset
+                if opened.is_visible():
+                    opened.click()
+        votes = watched.locator('#slot input[name^="safe-"][value="no"]').all()
+        for vote in votes:
+            vote.check(force=True)
+        if votes:
+            assert_calm(watched, f"{preset} unsafe")
+        assert small_targets(watched) == [], preset
+        assert hidden_focus(watched) == [], preset
 
 
 def small_targets(page):

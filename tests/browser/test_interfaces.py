@@ -7,7 +7,7 @@ from annotation.models import Assignment, Judgment
 from annotation.protocols import PRESETS
 from tests.annotation.audit import assert_counters_are_right
 from tests.browser.test_judge import press, wait_until_sent
-from tests.browser.test_pages import LOOKS, assert_sound
+from tests.browser.test_pages import assert_sound_in_every_look
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, ResponseFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -371,15 +371,13 @@ def test_scripts_speak_the_language_of_the_page(open_page, live_server, ada):
 )
 def test_every_interface_is_sound(open_page, live_server, preset, n):
     page = open_page(preset, n=n, comparisons=1)
-    for scheme, width in LOOKS:
-        assert_sound(page, scheme, width, f"{live_server.url}/projects/apollo/judge/")
+    assert_sound_in_every_look(page, f"{live_server.url}/projects/apollo/judge/")
 
 
 def test_the_pages_where_it_is_chosen_are_sound(watched, live_server, sign_in, grace, project):
     sign_in(grace)
-    for scheme, width in LOOKS:
-        for path in ("projects/new/", "projects/apollo/settings/", "projects/apollo/batches/new/"):
-            assert_sound(watched, scheme, width, f"{live_server.url}/{path}")
+    for path in ("projects/new/", "projects/apollo/settings/", "projects/apollo/batches/new/"):
+        assert_sound_in_every_look(watched, f"{live_server.url}/{path}")
 
 
 def test_a_pair_by_pointer_alone(open_page):

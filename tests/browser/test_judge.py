@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from annotation.models import Assignment, Judgment
 from tests.annotation.audit import assert_counters_are_right
-from tests.browser.test_pages import LOOKS, assert_sound
+from tests.browser.test_pages import assert_sound_in_every_look
 from tests.factories import BatchFactory, ComparisonFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -222,31 +222,29 @@ def test_single_keys_can_be_switched_off(judging, live_server, ada):
     expect(flags.locator("summary")).to_be_focused()
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
-def test_the_pages_of_judging_are_sound(
-    watched, live_server, sign_in, ada, grace, batch, scheme, width
-):
+def test_the_pages_of_judging_are_sound(watched, live_server, sign_in, ada, grace, batch):
     sign_in(ada)
     apollo = f"{live_server.url}/projects/apollo/"
-    for path in ("judge/", "judge/history/", ""):
-        assert_sound(watched, scheme, width, apollo + path)
+    assert_sound_in_every_look(
+        watched, *(apollo + path for path in ("judge/", "judge/history/", ""))
+    )
     watched.goto(f"{apollo}judge/")
     press(watched, "abcd0")
     with watched.expect_response("**/judge/*/"):
         press(watched, ["Enter"])
     watched.wait_for_load_state("networkidle")
-    assert_sound(watched, scheme, width, f"{apollo}judge/history/")
+    assert_sound_in_every_look(watched, f"{apollo}judge/history/")
     sign_in(grace)
-    for url in (f"{live_server.url}/", f"{apollo}settings/", f"{live_server.url}/projects/new/"):
-        assert_sound(watched, scheme, width, url)
+    assert_sound_in_every_look(
+        watched, f"{live_server.url}/", f"{apollo}settings/", f"{live_server.url}/projects/new/"
+    )
 
 
 def test_many_responses_fit_a_phone_and_a_desk(watched, live_server, sign_in, ada, project):
     batch = BatchFactory(project=project)
     ComparisonFactory(batch=batch, responses=9)
     sign_in(ada)
-    for scheme, width in LOOKS:
-        assert_sound(watched, scheme, width, f"{live_server.url}/projects/apollo/judge/")
+    assert_sound_in_every_look(watched, f"{live_server.url}/projects/apollo/judge/")
     press(watched, "iabcdefgh0")
     expect(line(watched)).to_have_text("I > A > B > C > D > E > F > G > H")
 

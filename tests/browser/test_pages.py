@@ -4,11 +4,12 @@ no sideways scrolling, no other host.
 """
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-LOOKS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
+WIDTHS = (1280, 390)
+LOOKS = [(scheme, width) for width in WIDTHS for scheme in ("light", "dark")]
 
 
 # Every rule of WCAG 2.2, A and AA; axe leaves those of 2.2 out unless they are asked for.
@@ -28,23 +29,40 @@ FLATTEN = """() => {
 RAISE = "() => { for (const [e, was] of window.flattened) e.style.position = was; }"
 
 
-def barriers(page):
-    """What axe-core finds against WCAG 2.2 AA, and what else it calls serious, one line each."""
+# What a color scheme changes: colors. axe's other rules read the document, its names, sizes and places.
+OF_COLOR = ["color-contrast", "link-in-text-block"]
+
+
+def barriers(page, *, only=None, within="html"):
+    """What axe-core finds against WCAG 2.2 AA, and what else it calls serious, one line each.
+
+    `only`: the names of the rules to ask (None: all); `within`: the part of the page to look at."""
     rules = {"type": "tag", "values": [*sorted(WCAG), "best-practice"]}
+    if only:
+        rules = {"type": "rule", "values": only}
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
     page.evaluate(FLATTEN)
-    found = Axe().run(page, options={"runOnly": rules, "resultTypes": ["violations"]})
+    found = page.evaluate(
+        """async ([within, options]) => (await axe.run(within, options)).violations.map((found) => ({
+            id: found.id, tags: found.tags, impact: found.impact,
+            nodes: found.nodes.map((node) => [node.html, node.failureSummary]),
+        }))""",
+        [within, {"runOnly": rules, "resultTypes": ["violations"]}],
+    )
     page.evaluate(RAISE)
     return [
-        f"{violation['id']}: {node['html'][:160]} — {node['failureSummary'][:200]}"
-        for violation in found.response["violations"]
+        f"{violation['id']}: {html[:160]} — {summary[:200]}"
+        for violation in found
         if WCAG & set(violation["tags"])
         or violation["impact"] in ("serious", "critical")
         or violation["id"] in ("landmark-unique", "heading-order")
-        for node in violation["nodes"]
+        for html, summary in violation["nodes"]
     ]
 
 
 def assert_sound(page, scheme, width, url):
+    """The page opened in one look."""
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.set_viewport_size({"width": width, "height": 900})
     answer = page.goto(url)
@@ -54,6 +72,21 @@ def assert_sound(page, scheme, width, url):
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= width, f"{url} scrolls sideways at {width}: {wide}"
     assert page.evaluate("window.refused") == [], url
+
+
+def assert_sound_in_every_look(page, *urls):
+    """The pages opened at each width, and there in both color schemes."""
+    for url in urls:
+        for width in WIDTHS:
+            assert_sound(page, "light", width, url)
+            assert_sound_in_the_dark(page, url)
+
+
+def assert_sound_in_the_dark(page, where, within="html"):
+    """The page as it stands: switched to dark, asked for what depends on colors, and back to light."""
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    assert barriers(page, only=OF_COLOR, within=within) == [], f"{where} in the dark"
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -74,6 +107,5 @@ def test_every_entry_of_the_menu_stands_on_one_line(
     assert watched.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
-def test_the_sign_in_page_is_sound(watched, live_server, scheme, width):
-    assert_sound(watched, scheme, width, f"{live_server.url}/accounts/login/")
+def test_the_sign_in_page_is_sound(watched, live_server):
+    assert_sound_in_every_look(watched, f"{live_server.url}/accounts/login/")

@@ -26,7 +26,7 @@ from rlhf.models import Checkpoint
 from rlhf.serving.servers import start_serving
 from tests.annotation.talking import Parrots, answering, new_campaign
 from tests.browser.test_dialogue import expect_ready
-from tests.browser.test_pages import assert_sound
+from tests.browser.test_pages import LOOKS, assert_sound
 from tests.factories import (
     BatchFactory,
     ComparisonFactory,
@@ -43,7 +43,6 @@ pytestmark = [
     pytest.mark.skipif(not SHOTS, reason="set SHOTS to the folder of the pictures"),
 ]
 
-LOOKS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
 ALL = bool(os.environ.get("SHOTS_ALL"))
 # Of these the documents show a phone in the dark as well.
 ON_A_PHONE = {

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from annotation.models import Judgment, Membership, Prompt, ReviewCase, User
 from annotation.quality import assessment, review
 from annotation.quality.gold_items import add_gold_items
-from tests.browser.test_pages import LOOKS, assert_sound, barriers
+from tests.browser.test_pages import assert_sound, assert_sound_in_every_look, barriers
 from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -46,18 +46,15 @@ def apollo(project, ada, ben, vera, grace):
     return project
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
-def test_every_page_of_quality_is_sound(
-    watched, live_server, sign_in, apollo, grace, ada, scheme, width
-):
+def test_every_page_of_quality_is_sound(watched, live_server, sign_in, apollo, grace, ada):
     sign_in(grace)
     root = live_server.url + "/projects/apollo"
     for address in ("/quality/", f"/quality/people/{ada.pk}/", "/quality/gold/", "/review/"):
-        assert_sound(watched, scheme, width, root + address)
+        assert_sound_in_every_look(watched, root + address)
     case = ReviewCase.objects.first()
-    assert_sound(watched, scheme, width, f"{root}/review/{case.uid}/")
+    assert_sound_in_every_look(watched, f"{root}/review/{case.uid}/")
     sign_in(ada)
-    assert_sound(watched, scheme, width, root + "/progress/")
+    assert_sound_in_every_look(watched, root + "/progress/")
 
 
 def test_vera_decides_by_keyboard_and_takes_it_back(watched, live_server, sign_in, apollo, vera):

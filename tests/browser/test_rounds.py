@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from rlhf import rounds
 from rlhf.models import Job, Round
-from tests.browser.test_pages import LOOKS, assert_sound
+from tests.browser.test_pages import WIDTHS, assert_sound_in_every_look
 from tests.factories import PromptFactory, SourceFactory
 from tests.rlhf.factories import flight, new_job, ppo_metrics
 
@@ -22,10 +22,7 @@ def mission(project, grace):
     return rows
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
-def test_the_pages_of_rounds_are_sound(
-    mission, project, grace, watched, live_server, sign_in, scheme, width
-):
+def test_the_pages_of_rounds_are_sound(mission, project, grace, watched, live_server, sign_in):
     sign_in(grace)
     base = f"{live_server.url}/projects/{project.slug}"
     for path in (
@@ -42,7 +39,7 @@ def test_the_pages_of_rounds_are_sound(
         "/dashboard/",
         "/dashboard/?judge=model&temperature=0.3",
     ):
-        assert_sound(watched, scheme, width, base + path)
+        assert_sound_in_every_look(watched, base + path)
 
 
 def test_at_400_percent_no_page_of_rounds_scrolls_sideways_or_cuts_a_figure(
@@ -64,18 +61,18 @@ def test_at_400_percent_no_page_of_rounds_scrolls_sideways_or_cuts_a_figure(
         assert cut == [], path
 
 
-@pytest.mark.parametrize(("scheme", "width"), [LOOKS[0], LOOKS[3]])
-def test_preflight_is_sound(mission, project, grace, watched, live_server, sign_in, scheme, width):
+def test_preflight_is_sound(mission, project, grace, watched, live_server, sign_in):
     source = SourceFactory(project=project)
     for _ in range(8):
         PromptFactory(project=project, source=source, split="train")
     sign_in(grace)
-    assert_sound(
-        watched, scheme, width, f"{live_server.url}/projects/{project.slug}/rounds/launch/"
-    )
+    address = f"{live_server.url}/projects/{project.slug}/rounds/launch/"
+    assert_sound_in_every_look(watched, address)
     for fold in watched.locator("details.fold > summary").all():
         fold.click()
-    assert watched.evaluate("document.documentElement.scrollWidth") <= width
+    for width in WIDTHS:
+        watched.set_viewport_size({"width": width, "height": 900})
+        assert watched.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_curves_are_drawn_share_a_cursor_and_have_a_table(
@@ -151,9 +148,8 @@ def test_mission_control_polls_while_something_runs_and_then_stops(
     assert asked == []
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
 def test_a_round_in_doubt_is_decided_on_its_page(
-    mission, project, grace, watched, live_server, sign_in, scheme, width
+    mission, project, grace, watched, live_server, sign_in
 ):
     third = mission["rounds"][3]
     mission["running"].delete()
@@ -164,11 +160,13 @@ def test_a_round_in_doubt_is_decided_on_its_page(
     rounds.advance(new_job(third, "reward_model", metrics=found))
     sign_in(grace)
     address = f"{live_server.url}/projects/{project.slug}/rounds/3/"
-    assert_sound(watched, scheme, width, address)
+    assert_sound_in_every_look(watched, address)
     watched.get_by_text("PPO does not start by itself").wait_for()
     watched.locator("summary", has_text="Go on to PPO anyway").click()
     watched.get_by_label("Reason").fill("A rehearsal.")
-    assert watched.evaluate("document.documentElement.scrollWidth") <= width
+    for width in WIDTHS:
+        watched.set_viewport_size({"width": width, "height": 900})
+        assert watched.evaluate("document.documentElement.scrollWidth") <= width
     watched.get_by_role("button", name="I have read this; go on to PPO").click()
     watched.get_by_text("let this round go on with reward models in doubt").wait_for()
-    assert_sound(watched, scheme, width, address)
+    assert_sound_in_every_look(watched, address)

@@ -12,7 +12,7 @@ import time
 import pytest
 from allauth.mfa.models import Authenticator
 
-from tests.browser.test_pages import LOOKS, assert_sound
+from tests.browser.test_pages import assert_sound_in_every_look
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -72,8 +72,7 @@ def test_an_admin_sets_up_an_app_and_signs_in_with_its_code_or_a_recovery_code(
     sign_in_by_password(page, base)
     page.wait_for_url("**/accounts/2fa/")  # and nowhere else before there is a second factor
     assert page.get_by_text("Your role asks for a second factor").is_visible()
-    for scheme, width in LOOKS:
-        assert_sound(page, scheme, width, f"{base}/accounts/2fa/")
+    assert_sound_in_every_look(page, f"{base}/accounts/2fa/")
     page.get_by_role("link", name="Set up").click()
     confirm(page)
     for width in (1280, 390):
@@ -123,8 +122,7 @@ def test_a_passkey_signs_in_alone_and_a_security_key_only_after_the_password(
     sign_out(page)
     page.get_by_role("button", name="Use a passkey").click()
     page.wait_for_url(f"{base}/")
-    for scheme, width in LOOKS:
-        assert_sound(page, scheme, width, f"{base}/accounts/2fa/")
+    assert_sound_in_every_look(page, f"{base}/accounts/2fa/")
     assert page.get_by_text("Work laptop").is_visible()
     sign_out(page)
     # The device is away: said on the page, and nothing is lost.
@@ -144,7 +142,6 @@ def test_a_passkey_signs_in_alone_and_a_security_key_only_after_the_password(
     sign_out(page)
     sign_in_by_password(page, base)
     page.wait_for_url("**/2fa/authenticate/")
-    for scheme, width in LOOKS:
-        assert_sound(page, scheme, width, page.url)
+    assert_sound_in_every_look(page, page.url)
     page.get_by_role("button", name="Use a security key").click()
     page.wait_for_url(f"{base}/")
