@@ -10,6 +10,7 @@ from annotation.api import (
     projects,
     pushes,
     quality,
+    versions,
 )
 
 urlpatterns = [
@@ -51,6 +52,22 @@ urlpatterns = [
     path("projects/<slug:slug>/quality/votes/", quality.votes, name="quality_votes"),
     path("projects/<slug:slug>/snapshots/", data.SnapshotList.as_view(), name="snapshots"),
     path("projects/<slug:slug>/snapshots/<int:version>/", data.snapshot_detail, name="snapshot"),
+    path(
+        "projects/<slug:slug>/snapshots/<int:version>/diff/<int:other>/",
+        versions.snapshot_diff,
+        name="snapshot_diff",
+    ),
+    path(
+        "projects/<slug:slug>/snapshots/<int:version>/verify/",
+        versions.snapshot_verify,
+        name="snapshot_verify",
+    ),
+    path(
+        "projects/<slug:slug>/snapshots/<int:version>/deprecation/",
+        versions.snapshot_deprecation,
+        name="snapshot_deprecation",
+    ),
+    path("projects/<slug:slug>/withdrawals/", versions.withdrawal_list, name="withdrawals"),
     path(
         "projects/<slug:slug>/snapshots/<int:version>/archive/",
         data.snapshot_archive,

@@ -29,6 +29,7 @@ ASKED: dict[str, tuple[Scope, Scope]] = {
             "snapshot_archive",
             "snapshot_file",
             "snapshot_form",
+            "snapshot_diff",
         ),
         (Scope.EXPORT, Scope.ADMIN),
     ),

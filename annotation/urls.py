@@ -24,6 +24,7 @@ from annotation.pages import (
     review,
     sessions,
     sources,
+    versions,
 )
 
 urlpatterns = [
@@ -130,7 +131,23 @@ urlpatterns = [
         name="source_sign_off",
     ),
     path("projects/<slug:slug>/data/", data.snapshots, name="snapshots"),
+    path("projects/<slug:slug>/data/withdrawals/", versions.withdrawals, name="withdrawals"),
     path("projects/<slug:slug>/data/<int:version>/", data.snapshot, name="snapshot"),
+    path(
+        "projects/<slug:slug>/data/<int:version>/compare/",
+        versions.snapshot_compare,
+        name="snapshot_compare",
+    ),
+    path(
+        "projects/<slug:slug>/data/<int:version>/verify/",
+        versions.snapshot_verify,
+        name="snapshot_verify",
+    ),
+    path(
+        "projects/<slug:slug>/data/<int:version>/deprecate/",
+        versions.snapshot_deprecate,
+        name="snapshot_deprecate",
+    ),
     path(
         "projects/<slug:slug>/data/<int:version>/files/<str:name>",
         data.snapshot_download,

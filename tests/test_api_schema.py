@@ -90,6 +90,7 @@ def things(project, ada, grace):
         "username": ada.username,
         "number": 2,
         "version": 1,
+        "other": 1,
         "name": "README.md",
         "uid": rows["running"].uid,
     }

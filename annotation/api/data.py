@@ -35,7 +35,9 @@ from annotation.data.freezing import freeze
 from annotation.data.import_formats.formats import PROMPT_FORMATS
 from annotation.data.ratings_and_demonstrations import response_rows
 from annotation.data.snapshot_files import SnapshotError
+from annotation.data.snapshot_options import SnapshotOptions
 from annotation.models import Freezing, Prompt, Snapshot
+from annotation.quality.assessment import reliability_of
 
 MAX_PROMPT_ROWS = 10_000
 
@@ -114,6 +116,14 @@ class SnapshotSerializer(serializers.Serializer[Any]):
     agreement = serializers.DictField(child=AxisAgreementSerializer())
     licences = LicenceSerializer(many=True)
     files = FileSerializer(many=True)
+    query = serializers.DictField(
+        help_text="What was asked for: batches, filters with thresholds and versions, split, ties, votes, "
+        "axes, pseudonyms, guidelines and the code's version."
+    )
+    deprecation_note = serializers.CharField(
+        help_text="Why the version should not be used any more; empty: it may."
+    )
+    deprecated_at = serializers.DateTimeField(allow_null=True)
 
 
 class FreezeSerializer(serializers.Serializer[Any]):
@@ -124,6 +134,30 @@ class FreezeSerializer(serializers.Serializer[Any]):
         allow_null=True,
         default=None,
         help_text="Ids of batches; all of them when left out.",
+    )
+    ties = serializers.ChoiceField(
+        choices=["drop", "half"],
+        required=False,
+        default="drop",
+        help_text="Tied pairs: left out, or in both directions at half the weight.",
+    )
+    votes = serializers.ChoiceField(
+        choices=["raw", "consensus"],
+        required=False,
+        default="raw",
+        help_text="A row for each judgment, or one consensus for each comparison.",
+    )
+    axes = serializers.ListField(
+        child=serializers.CharField(max_length=80),
+        required=False,
+        default=list,
+        help_text="Keys of axes; all of them when left out.",
+    )
+    filters = serializers.ListField(
+        child=serializers.CharField(max_length=24),
+        required=False,
+        default=list,
+        help_text="Keys of filters that leave out rows in addition to those that exclude anyway.",
     )
 
 
@@ -212,11 +246,23 @@ class SnapshotList(ListAPIView[Snapshot]):
         project = project_for(request.user, slug, CAN_EXPORT)
         serializer = FreezeSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        ids = serializer.validated_data["batches"]
+        wanted = serializer.validated_data
+        ids = wanted["batches"]
         batches = None if ids is None else batches_by_id(project, ids)
+        options = SnapshotOptions(
+            ties=wanted["ties"],
+            votes=wanted["votes"],
+            axes=tuple(wanted["axes"]),
+            filters=tuple(wanted["filters"]),
+        )
         try:
             made = freeze(
-                project, by=request.user, batches=batches, note=serializer.validated_data["note"]
+                project,
+                by=request.user,
+                batches=batches,
+                note=wanted["note"],
+                options=options,
+                quality=reliability_of(project) if options.votes == "consensus" else None,
             )
         except SnapshotError as error:
             return Response({"detail": str(error)}, status=status.HTTP_409_CONFLICT)

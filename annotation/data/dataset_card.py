@@ -15,6 +15,7 @@ from annotation.data.snapshot_files import (
     config_name,
     pair_file,
 )
+from annotation.data.snapshot_options import SnapshotOptions
 from annotation.models import Snapshot
 from annotation.protocols import (
     COMPARING,
@@ -124,10 +125,11 @@ def _contents(snapshot: Snapshot) -> list[str]:
         "## Contents",
         "",
         f"{_amounts(counts)}, by {', '.join(_annotators(counts))}.",
+        *_consensus(snapshot),
         "",
         "| part | rows | one row is |",
         "|---|---|---|",
-        *_parts(counts),
+        *_parts(counts, snapshot.query.get("ties", "drop")),
         "",
         (
             "Ranks are one per response: 1 is best, equal numbers are ties, `null` means not ranked. "
@@ -141,6 +143,19 @@ def _contents(snapshot: Snapshot) -> list[str]:
             f"{left_out['excluded']} excluded, {left_out.get('overruled', 0)} superseded by review."
         ),
         "",
+    ]
+
+
+def _consensus(snapshot: Snapshot) -> list[str]:
+    if SnapshotOptions.of_query(snapshot.query).votes == "raw":
+        return []
+    return [
+        "",
+        (
+            "Each ranking is the consensus of all votes on one comparison, weighted by how reliable "
+            "their annotators are (a Dawid-Skene model); `annotator` is `consensus`. Rulings of "
+            "reviewers stand for themselves; ratings and written answers are those of each person."
+        ),
     ]
 
 
@@ -177,13 +192,14 @@ def _annotators(counts: dict[str, Any]) -> list[str]:
     return made_by
 
 
-def _parts(counts: dict[str, Any]) -> list[str]:
+def _parts(counts: dict[str, Any], ties_policy: str) -> list[str]:
     """The table's lines: each configuration, its number of rows, and what a row is."""
     lines = []
     for axis, n in counts["pairs"].items():
         ties = counts["ties"][axis]
+        treated = "in both directions, at half the weight" if ties_policy == "half" else "left out"
         what = f"a pair of responses ranked on {axis}, in TRL's conversational preference format"
-        lines.append(f"| `{config_name(pair_file(axis))}` | {n} | {what} ({ties} ties left out) |")
+        lines.append(f"| `{config_name(pair_file(axis))}` | {n} | {what} ({ties} ties {treated}) |")
     for name, key, what in (
         ("judgments", "judgments", "one person's ranking of all responses to a prompt, by axis"),
         ("ratings", "ratings", "one person's marks, safety vote and kinds of harm of one response"),

@@ -7,17 +7,20 @@ row ends, the freezing counts as failed, and no partial version remains.
 
 import logging
 import threading
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from django.db import connection, transaction
 from django.utils import timezone
 
 from annotation.data import preferences
 from annotation.data.snapshot_files import SnapshotError
-from annotation.data.snapshots import freeze_snapshot
+from annotation.data.snapshot_options import SnapshotOptions
+from annotation.data.snapshots import checked_options, freeze_snapshot
 from annotation.lib.heartbeat import Heartbeat, is_stale
 from annotation.models import Batch, Freezing, Project, Snapshot
+from annotation.statistics.reliability import Quality
 
 State = Freezing.State
 # Judgments that are written in about a second (docs/log/data.md: 10,000 take five to ten).
@@ -32,17 +35,29 @@ FAILED = "The version could not be written; the server's log has the reason."
 log = logging.getLogger(__name__)
 
 
-def freeze(
-    project: Project, *, by: Any, batches: list[Batch] | None = None, note: str = ""
-) -> Snapshot | Freezing:
+class Choices(TypedDict, total=False):
+    """What `freeze_snapshot` takes in addition to the project and the person."""
+
+    batches: list[Batch] | None
+    note: str
+    rounds: Mapping[int, Any] | None
+    options: SnapshotOptions
+    quality: Quality | None
+
+
+def freeze(project: Project, *, by: Any, **choices: Unpack[Choices]) -> Snapshot | Freezing:
     """Freeze a small snapshot at once; start a thread for a large one.
 
     Returns the snapshot, or the row with the progress. Raises SnapshotError as `freeze_snapshot`
     does, and while another snapshot of this project is being written.
     """
-    total = preferences.judgment_counts(project, batches=batches)["used"]
+    options = checked_options(project, choices.get("options", SnapshotOptions()))
+    counts = preferences.judgment_counts(
+        project, batches=choices.get("batches"), filters=options.filters
+    )
+    total = counts["used"]
     if total <= MAX_WAITED_FOR:
-        return freeze_snapshot(project, by=by, batches=batches, note=note)
+        return freeze_snapshot(project, by=by, **choices)
     with transaction.atomic():
         Project.objects.lock(project.pk)
         last = latest_freezing(project)
@@ -53,7 +68,7 @@ def freeze(
             )
         freezing = Freezing.objects.create(project=project, total=total, created_by=by)
         thread = threading.Thread(
-            target=_write_in_thread, args=(freezing, batches, note), name="freezing", daemon=True
+            target=_write_in_thread, args=(freezing,), kwargs=choices, name="freezing", daemon=True
         )
         transaction.on_commit(thread.start)
     return freezing
@@ -69,7 +84,7 @@ def latest_freezing(project: Project) -> Freezing | None:
     return last
 
 
-def write_in_background(freezing: Freezing, batches: list[Batch] | None, note: str) -> None:
+def write_in_background(freezing: Freezing, **choices: Unpack[Choices]) -> None:
     """Write the snapshot, recording the progress once a second; the row says how it ended."""
     row = Freezing.objects.filter(pk=freezing.pk)
     n_written = 0
@@ -89,9 +104,8 @@ def write_in_background(freezing: Freezing, batches: list[Batch] | None, note: s
             freeze_snapshot(
                 freezing.project,
                 by=freezing.created_by,
-                batches=batches,
-                note=note,
                 on_progress=remember,
+                **choices,
             )
     except SnapshotError as error:
         row.update(state=State.FAILED, reason=str(error)[:300])
@@ -102,9 +116,9 @@ def write_in_background(freezing: Freezing, batches: list[Batch] | None, note: s
         row.update(state=State.DONE, done=freezing.total)
 
 
-def _write_in_thread(*args: Any) -> None:
+def _write_in_thread(freezing: Freezing, **choices: Unpack[Choices]) -> None:
     try:
-        write_in_background(*args)
+        write_in_background(freezing, **choices)
     except Exception:
         log.exception("A snapshot could not be written.")
     finally:

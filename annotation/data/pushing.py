@@ -20,7 +20,8 @@ from annotation.data.destinations import hub, s3
 from annotation.data.destinations.target import Outgoing, SendError, Target, check_allowed
 from annotation.data.exporting import files_of, made_or_small
 from annotation.data.licences import licence_of
-from annotation.data.snapshot_files import SnapshotError, damaged_files, snapshot_file
+from annotation.data.snapshot_files import SnapshotError, snapshot_file
+from annotation.data.verification import verify
 from annotation.lib.heartbeat import Heartbeat, is_stale
 from annotation.models import Event, Project, Push, Snapshot
 
@@ -177,8 +178,10 @@ def send(push: Push, chosen: Plan, token: str) -> None:
     snapshot = push.snapshot
     try:
         with heartbeat:
-            if not push.form and (damaged := damaged_files(snapshot)):
-                raise SendError(f"{', '.join(damaged)} of this version changed on the disk.")
+            if not push.form and (faults := verify(snapshot)):
+                raise SendError(
+                    f"This version is not as it was frozen: {' '.join(map(str, faults))}"
+                )
             target = _target(chosen.target, snapshot)
             if target.kind == "hub":
                 url = hub.send(

@@ -8,7 +8,7 @@ from pathlib import Path
 from annotation.data.exports.zips import zip_of
 from annotation.models import Snapshot
 
-CARD, SUMS = "README.md", "SHA256SUMS"
+CARD, MANIFEST, SUMS = "README.md", "snapshot.json", "SHA256SUMS"
 JUDGMENTS, RATINGS, DEMONSTRATIONS = "preferences", "ratings", "demonstrations"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -41,16 +41,6 @@ def snapshot_file(snapshot: Snapshot, name: str) -> Path:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def damaged_files(snapshot: Snapshot) -> list[str]:
-    """Names of files that are missing or whose content no longer has the recorded hash."""
-    damaged = []
-    for file in snapshot.files:
-        path = snapshot.folder / file["name"]
-        if not path.is_file() or file_sha256(path) != file["sha256"]:
-            damaged.append(file["name"])
-    return damaged
 
 
 def archive(snapshot: Snapshot) -> Iterator[bytes]:

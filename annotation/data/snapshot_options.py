@@ -30,7 +30,7 @@ class SnapshotOptions:
     filters: tuple[str, ...] = ()
 
     def checked(self, project: Project) -> "SnapshotOptions":
-        """These options, with the axes in the project's order. Raises OptionsError."""
+        """These options, with the axes in the project's order, () for all of them. Raises OptionsError."""
         if self.ties not in get_args(Ties):
             raise OptionsError(f"ties is “drop” or “half”, not “{self.ties}”.")
         if self.votes not in get_args(Votes):
@@ -39,6 +39,8 @@ class SnapshotOptions:
         if unknown:
             raise OptionsError(f"The project has no axis “{unknown[0]}”.")
         axes = tuple(axis for axis in project.axis_keys if axis in self.axes)
+        if len(axes) == len(project.axis_keys):
+            axes = ()
         filters = tuple(sorted(set(self.filters)))
         return SnapshotOptions(ties=self.ties, votes=self.votes, axes=axes, filters=filters)
 

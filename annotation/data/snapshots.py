@@ -14,26 +14,28 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Max
+from django.db.models import Max
 from django.utils import timezone
 
 from annotation.data import preferences
-from annotation.data.admission import admitted, exclusions
 from annotation.data.consistent_read import consistent_read
 from annotation.data.dataset_card import dataset_card
-from annotation.data.filter_report import filter_report
+from annotation.data.filtering import why_not_exclude
+from annotation.data.filters.table import FILTERS
 from annotation.data.snapshot_files import (
     CARD,
-    DEMONSTRATIONS,
     JUDGMENTS,
-    RATINGS,
+    MANIFEST,
     SUMS,
     SnapshotError,
     file_sha256,
     pair_file,
 )
-from annotation.data.snapshot_rows import SnapshotRows, Tally
-from annotation.models import Batch, Event, Project, Snapshot, Source
+from annotation.data.snapshot_options import OptionsError, SnapshotOptions
+from annotation.data.snapshot_record import manifest, snapshot_record
+from annotation.data.snapshot_rows import SnapshotRows
+from annotation.models import Batch, Event, Project, Snapshot
+from annotation.statistics.reliability import Quality
 
 ABANDONED_SECONDS = 86_400
 # How often to try the next version number when other people freeze at the same moment.
@@ -47,26 +49,30 @@ def freeze_snapshot(
     batches: Iterable[Batch] | None = None,
     note: str = "",
     rounds: Mapping[int, Any] | None = None,
+    options: SnapshotOptions = SnapshotOptions(),  # noqa: B008
+    quality: Quality | None = None,
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Snapshot:
     """Write the judgments that training may see to SNAPSHOTS_DIR/<uid>/ and record the snapshot.
 
-    All rows are of one state of the database. `rounds` and `on_progress` are those of SnapshotRows.
-    Raises SnapshotError, with nothing written, when there is nothing to freeze.
+    All rows are of one state of the database. `rounds`, `quality` (needed for a consensus) and
+    `on_progress` are those of SnapshotRows. Raises SnapshotError, with nothing written, when there is
+    nothing to freeze and for options that the project does not have.
     """
     batches = None if batches is None else list(batches)
+    options = checked_options(project, options)
     uid = uuid.uuid4()
     partial = Path(settings.SNAPSHOTS_DIR) / f".partial-{uid}"
     _remove_abandoned(partial.parent)
     partial.mkdir(parents=True)
     try:
-        rows = SnapshotRows(project, partial, batches, rounds, on_progress)
+        rows = SnapshotRows(project, partial, batches, rounds, on_progress, options, quality)
         with consistent_read():
-            counts = preferences.judgment_counts(project, batches=batches)
+            counts = preferences.judgment_counts(project, batches=batches, filters=options.filters)
             if not counts["used"]:
                 raise SnapshotError(_why_empty(counts))
             rows.write()
-            columns = _columns(project, rows.tally, counts, batches)
+            columns = snapshot_record(rows, counts)
         columns |= {"uid": uid, "note": note[:200], "agreement": rows.agreement.result()}
         for _ in range(ATTEMPTS):
             snapshot = _next_version(project, by, columns)
@@ -79,6 +85,21 @@ def freeze_snapshot(
         raise SnapshotError("Other people are freezing this project too; try again in a moment.")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def checked_options(project: Project, options: SnapshotOptions) -> SnapshotOptions:
+    """The options, with the filters that may exclude here; SnapshotError for one that may not."""
+    try:
+        options = options.checked(project)
+    except OptionsError as error:
+        raise SnapshotError(str(error)) from None
+    settings = {setting.filter: setting for setting in project.filters.all()}
+    for key in options.filters:
+        if key not in settings:
+            raise SnapshotError(f"The filter “{key}” has not been run in this project.")
+        if not settings[key].excludes and (reasons := why_not_exclude(settings[key])):
+            raise SnapshotError(f"{FILTERS[key].name} can't exclude rows yet. {' '.join(reasons)}")
+    return options
 
 
 def _next_version(project: Project, by: Any, columns: Mapping[str, Any]) -> Snapshot:
@@ -114,88 +135,12 @@ def _remove_abandoned(folder: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _columns(
-    project: Project, tally: Tally, counts: dict[str, int], batches: list[Batch] | None
-) -> dict[str, Any]:
-    """The snapshot's columns that follow from what was counted."""
-    used = Batch.objects.in_bulk(list(tally.batches))
-    sources = Source.objects.in_bulk(list(tally.sources))
-    left_out = {
-        name: counts[name]
-        for name in ("heldout", "not_signed_off", "filtered", "excluded", "overruled")
-    }
-    return {
-        "query": {
-            "batches": [
-                {
-                    "id": pk,
-                    "name": used[pk].name,
-                    "is_imported": used[pk].is_imported,
-                    "interface": used[pk].effective_interface,
-                    "protocol": used[pk].effective_protocol.as_json(),
-                    "n_judgments": n,
-                    "sources": sorted(tally.sources_by_batch[pk]),
-                }
-                for pk, n in sorted(tally.batches.items())
-            ],
-            "all_batches": batches is None,
-            "split": "train",
-            "ties": "drop",
-            "filters": [
-                {
-                    "filter": setting.filter,
-                    "threshold": setting.threshold,
-                    "version": setting.version,
-                }
-                for setting, *_ in exclusions(project)
-            ],
-            "filter_report": filter_report(project),
-        },
-        "counts": {
-            "judgments": tally.judgments,
-            "ratings": tally.response_rows[RATINGS],
-            "demonstrations": tally.response_rows[DEMONSTRATIONS],
-            "prompts": len(tally.prompts),
-            "pairs": {axis: tally.pairs[axis] for axis in project.axis_keys},
-            "ties": {axis: tally.ties[axis] for axis in project.axis_keys},
-            "annotators": tally.people("annotator"),
-            "simulated_annotators": tally.people("simulated"),
-            "imported_annotators": tally.people("imported"),
-            "reviewers": tally.people("reviewer"),
-            "rulings": tally.judgments_by("reviewer"),
-            "judgments_simulated": tally.judgments_by("simulated"),
-            "judgments_imported": tally.judgments_by("imported"),
-            "guidelines": _guidelines(project, batches),
-            "responses_per_judgment": round(tally.responses / max(1, tally.judgments), 2),
-            "left_out": left_out,
-        },
-        "licences": [
-            {
-                "id": pk,
-                "source": sources[pk].name,
-                "licence": sources[pk].licence,
-                "url": sources[pk].url,
-                "n_judgments": n,
-            }
-            for pk, n in sorted(tally.sources.items())
-        ],
-    }
-
-
-def _guidelines(project: Project, batches: list[Batch] | None) -> dict[str, int]:
-    """How many of the judgments made here were made under each version of the guidelines."""
-    judgments = admitted(project, preferences.judgments_of(project, batches=batches)).filter(
-        assignment__comparison__batch__is_imported=False
-    )
-    versions = judgments.values_list("guideline_version").annotate(n=Count("pk"))
-    return {str(version): n for version, n in versions.order_by("guideline_version")}
-
-
 def _describe_files(snapshot: Snapshot, folder: Path, rows: SnapshotRows) -> None:
-    """Write README.md and SHA256SUMS; record each file with its hash, and the hash of them all."""
+    """Write README.md, snapshot.json and SHA256SUMS; record each file with its hash, and that of all."""
     tally = rows.tally
     snapshot.card = dataset_card(snapshot, rows.schemas)
     (folder / CARD).write_text(snapshot.card, encoding="utf-8")
+    (folder / MANIFEST).write_bytes(manifest(snapshot))
     (folder / SUMS).unlink(missing_ok=True)
     n_rows = {JUDGMENTS: tally.judgments}
     n_rows |= {pair_file(axis): n for axis, n in tally.pairs.items()} | dict(tally.response_rows)

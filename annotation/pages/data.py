@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Q
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import (
@@ -20,6 +20,8 @@ from django.views.decorators.http import (
 from annotation.access import CAN_EXPORT, CAN_READ_DATA, CAN_RUN, project_view, role_of
 from annotation.data import preferences
 from annotation.data.downloads import archive_download, file_download
+from annotation.data.filtering import why_not_exclude
+from annotation.data.filters.table import FILTERS
 from annotation.data.freezing import freeze, latest_freezing
 from annotation.data.snapshot_files import SnapshotError, config_name, pair_file, snapshot_file
 from annotation.data.sources import SourceError, sign_off_source
@@ -28,6 +30,7 @@ from annotation.lib.markdown import render_markdown
 from annotation.models import Freezing, Project, Snapshot, Source
 from annotation.pages.data_forms import FreezeForm
 from annotation.protocols import called, is_mark
+from annotation.quality.assessment import reliability_of
 from annotation.request import whole_number
 
 PREVIEW_ROWS = 12
@@ -85,13 +88,15 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
             raise Http404("Only researchers and admins freeze data.")
         form = FreezeForm(request.POST, project=project)
         if form.is_valid():
-            chosen = form.cleaned_data["batches"]
+            chosen, options = form.cleaned_data["batches"], form.options
             try:
                 made = freeze(
                     project,
                     by=request.user,
                     batches=list(chosen) if chosen else None,
                     note=form.cleaned_data["note"],
+                    options=options,
+                    quality=reliability_of(project) if options.votes == "consensus" else None,
                 )
             except SnapshotError as error:
                 form.add_error(None, str(error))
@@ -120,7 +125,8 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
             "form": form,
             "can_export": can_export,
             "freezing": freezing,
-            "counts": preferences.judgment_counts(project),
+            "counts": counts_of_choice(project, request.GET),
+            "filters": filters_of(project) if can_export else [],
             "batches": [
                 (batch, not form.is_bound or str(batch.pk) in chosen_pks) for batch in batches
             ],
@@ -132,6 +138,34 @@ def snapshots(request: HttpRequest, project: Project) -> HttpResponse:
         },
         status=422 if form.errors else 200,
     )
+
+
+def counts_of_choice(project: Project, chosen: QueryDict) -> dict[str, int]:
+    """How many judgments a version of the batches and filters in a query string would hold."""
+    if "counting" not in chosen:
+        return preferences.judgment_counts(project)
+    form = FreezeForm(chosen, project=project)
+    form.is_valid()
+    batches = list(form.cleaned_data.get("batches") or ())
+    return preferences.judgment_counts(
+        project,
+        batches=batches if batches or "choosing" in chosen else None,
+        filters=form.options.filters,
+    )
+
+
+def filters_of(project: Project) -> list[dict[str, Any]]:
+    """The filters that exclude in the project, and those that have earned it (decision 32)."""
+    return [
+        {
+            "key": setting.filter,
+            "name": FILTERS[setting.filter].name,
+            "threshold": setting.threshold,
+            "excludes": setting.excludes,
+        }
+        for setting in project.filters.filter(version__gt=0)
+        if setting.excludes or not why_not_exclude(setting)
+    ]
 
 
 def _version_row(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:

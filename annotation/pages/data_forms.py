@@ -4,7 +4,9 @@ from typing import Any
 
 from django import forms
 
+from annotation.data.filters.table import FILTERS
 from annotation.data.import_formats.shapes import SHAPES
+from annotation.data.snapshot_options import SnapshotOptions
 from annotation.models import Batch, Project
 
 # Larger files are imported by command.
@@ -92,7 +94,7 @@ class ImportForm(forms.Form):
 
 
 class FreezeForm(forms.Form):
-    """The batches of a snapshot, and a note.
+    """The batches of a snapshot, its options, and a note.
 
     No batch means all of them, unless the form had them to choose from (`choosing`).
     """
@@ -101,6 +103,26 @@ class FreezeForm(forms.Form):
     batches = forms.ModelMultipleChoiceField(
         queryset=Batch.objects.none(), required=False, widget=forms.CheckboxSelectMultiple
     )
+    votes = forms.ChoiceField(
+        required=False,
+        label="Rows",
+        choices=[
+            ("raw", "Every judgment"),
+            ("consensus", "One consensus for each comparison"),
+        ],
+        help_text="A consensus weighs each vote by how reliable its annotator is.",
+    )
+    ties = forms.ChoiceField(
+        required=False,
+        label="Tied pairs",
+        choices=[
+            ("drop", "Leave out"),
+            ("half", "Both directions, at half the weight"),
+        ],
+        help_text="In the files of pairs. The rankings always have their ties.",
+    )
+    axes = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
+    filters = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
     note = forms.CharField(
         required=False,
         max_length=200,
@@ -113,9 +135,27 @@ class FreezeForm(forms.Form):
         self.fields["batches"] = forms.ModelMultipleChoiceField(
             queryset=project.batches.all(), required=False, widget=forms.CheckboxSelectMultiple
         )
+        self.fields["axes"].choices = [  # type: ignore[attr-defined]
+            (axis["key"], axis["name"]) for axis in project.axes
+        ]
+        # Whether one may exclude here is asked when the version is frozen.
+        self.fields["filters"].choices = [  # type: ignore[attr-defined]
+            (key, chosen.name) for key, chosen in FILTERS.items()
+        ]
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         if cleaned.get("choosing") and "batches" in cleaned and not cleaned["batches"]:
             self.add_error("batches", "Select at least one batch.")
         return cleaned
+
+    @property
+    def options(self) -> SnapshotOptions:
+        """The options that were chosen; those that were not named are the usual ones."""
+        chosen = self.cleaned_data
+        return SnapshotOptions(
+            ties=chosen.get("ties") or "drop",
+            votes=chosen.get("votes") or "raw",
+            axes=tuple(chosen.get("axes") or ()),
+            filters=tuple(chosen.get("filters") or ()),
+        )

@@ -98,11 +98,16 @@ def _free_place(assignment: Assignment) -> None:
 
 
 def include(project: Project, judgments: Iterable[int], by: User) -> int:
-    """Undo exclusions; returns their number. A place that somebody else took stays theirs."""
+    """Undo exclusions; returns their number. A place that somebody else took stays theirs.
+
+    Judgments of a person who withdrew stay excluded.
+    """
     with transaction.atomic():
         rows = Judgment.objects.of_project(project).filter(
             pk__in=set(judgments), excluded_at__isnull=False
         )
+        withdrawn = project.withdrawals.values("person")
+        rows = rows.exclude(assignment__annotator__in=withdrawn)
         uids = [str(uid) for uid in rows.values_list("uid", flat=True)]
         n = Judgment.objects.filter(pk__in=list(rows.values_list("pk", flat=True))).update(
             excluded_at=None, excluded_reason=""

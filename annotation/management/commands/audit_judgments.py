@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from annotation.data.snapshot_files import damaged_files
+from annotation.data.verification import verify
 from annotation.models import Project, Snapshot
 from annotation.quality.audit import EXAMPLES, Audit, AuditError, audit, read_acknowledged
 
@@ -48,9 +48,9 @@ class Command(BaseCommand):
             raise CommandError(f"{path}: {error}", returncode=2) from error
         versions = Snapshot.objects.all() if project is None else project.snapshots.all()
         result.damaged += [
-            f"{name} of version {version.version} of {version.project} is missing or was changed."
+            f"{version.project}, version {version.version}: {fault}"
             for version in versions.select_related("project")
-            for name in damaged_files(version)
+            for fault in verify(version)
         ]
         if options["json"]:
             self.stdout.write(json.dumps(result.as_dict()))

@@ -39,7 +39,7 @@ def test_the_page_says_how_far_it_is_and_shows_the_version_when_it_is_there(clie
     again = client.post(DATA, {})
     assert again.status_code == 422
     assert "A version is being written, 2 of 3" in again.content.decode()
-    freezing.write_in_background(row, None, "large")
+    freezing.write_in_background(row, note="large")
     assert (Snapshot.objects.get().note, Freezing.objects.get().state) == ("large", "done")
     page = client.get(DATA).content.decode()
     assert "Version 1" in page
@@ -52,7 +52,7 @@ def test_over_the_api_it_is_202_and_then_in_the_list(client, large, rita):
     begun = client.post(api, {}, content_type="application/json")
     assert (begun.status_code, "3 judgments" in begun.json()["detail"]) == (202, True)
     assert client.post(api, {}, content_type="application/json").status_code == 409
-    freezing.write_in_background(Freezing.objects.get(), None, "")
+    freezing.write_in_background(Freezing.objects.get())
     assert client.get(api).json()["count"] == 1
 
 
@@ -82,7 +82,7 @@ def test_whatever_goes_wrong_is_said(client, large, rita, monkeypatch):
 
     monkeypatch.setattr(SnapshotRows, "write", full)
     with pytest.raises(OSError, match="No space"):
-        freezing.write_in_background(row, None, "")
+        freezing.write_in_background(row)
     row.refresh_from_db()
     assert (row.state, "log" in row.reason) == ("failed", True)
     client.force_login(rita)

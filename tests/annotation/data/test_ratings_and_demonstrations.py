@@ -6,8 +6,9 @@ from django.urls import reverse
 
 from annotation.data.preferences import pairs, preference_rows
 from annotation.data.ratings_and_demonstrations import response_rows
-from annotation.data.snapshot_files import SnapshotError, damaged_files, snapshot_file
+from annotation.data.snapshot_files import SnapshotError, snapshot_file
 from annotation.data.snapshots import freeze_snapshot
+from annotation.data.verification import verify
 from annotation.judge.answers import Answer
 from annotation.judge.assignment import next_assignment
 from annotation.judge.submitting import submit_judgment, undo_last
@@ -125,7 +126,7 @@ def test_a_snapshot_of_helpsteer_has_pairs_marks_and_reasons(ask, project, grace
     assert (paired[0]["strength"], paired[0]["margin"]) == (2, 2.0)
     assert "much better (margin 3), better (margin 2), slightly better (margin 1)" in made.card
     assert "config_name: ratings" in made.card
-    assert damaged_files(made) == []
+    assert verify(made) == []
 
 
 def test_a_snapshot_of_votes_on_safety_alone(ask, project, grace):

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotation.data.preferences import preference_rows
-from annotation.data.snapshot_files import SnapshotError, archive, damaged_files, snapshot_file
+from annotation.data.snapshot_files import SnapshotError, archive, snapshot_file
 from annotation.data.snapshots import freeze_snapshot
+from annotation.data.verification import verify
 from annotation.models import Prompt, Snapshot, Source
 from tests.annotation.data.exports.tiny_llama import once, tiny_llama
 from tests.factories import (
@@ -51,7 +52,7 @@ def test_a_snapshot_holds_rows_pairs_card_and_hashes(project, rita, judgments):
     assert names == [
         "README.md", "pairs-helpfulness.jsonl", "pairs-helpfulness.parquet", "pairs-safety.jsonl",
         "pairs-safety.parquet", "preferences.jsonl", "preferences.parquet", "schema.json",
-        "SHA256SUMS",
+        "snapshot.json", "SHA256SUMS",
     ]  # fmt: skip
     assert snapshot.counts["judgments"] == 12
     assert snapshot.counts["prompts"] == 6
@@ -73,9 +74,14 @@ def test_every_file_has_the_hash_that_is_recorded(project, rita, judgments):
         assert len(data) == file["bytes"]
     sums = snapshot_file(snapshot, "SHA256SUMS").read_bytes()
     assert hashlib.sha256(sums).hexdigest() == snapshot.sha256
-    assert damaged_files(snapshot) == []
+    assert verify(snapshot) == []
     snapshot_file(snapshot, "preferences.jsonl").write_text("changed")
-    assert damaged_files(snapshot) == ["preferences.jsonl"]
+    assert [str(fault) for fault in verify(snapshot)] == ["preferences.jsonl was changed."]
+    snapshot_file(snapshot, "preferences.jsonl").unlink()
+    (snapshot.folder / "more.jsonl").touch()
+    assert [str(fault) for fault in verify(snapshot)] == [
+        "preferences.jsonl is missing.", "more.jsonl was added.",
+    ]  # fmt: skip
 
 
 def test_a_snapshot_stays_as_it_was_when_people_judge_on(project, rita, ada, judgments):
@@ -126,7 +132,7 @@ def test_held_out_prompts_are_counted_and_left_out(project, rita, ada, judgments
 
 
 def test_a_failure_half_way_leaves_no_folder(project, rita, judgments, settings, monkeypatch):
-    monkeypatch.setattr("annotation.data.snapshots._columns", lambda *_: 1 / 0)
+    monkeypatch.setattr("annotation.data.snapshots.snapshot_record", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         freeze_snapshot(project, by=rita)
     assert list(Path(settings.SNAPSHOTS_DIR).iterdir()) == []

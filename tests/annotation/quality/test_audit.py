@@ -60,10 +60,10 @@ def test_all_is_well(confirmed, capsys):
 def test_a_frozen_file_that_was_changed_afterwards_is_seen(confirmed, project, rita, capsys):
     frozen = snapshot_file(freeze_snapshot(project, by=rita), "preferences.jsonl")
     assert report(confirmed, capsys)[0] == 0
-    frozen.write_text(frozen.read_text().replace('"weight": 1.0', '"weight": 9.0', 1))
+    frozen.write_text(frozen.read_text().replace('"weight":1.0', '"weight":9.0', 1))
     code, said = report(confirmed, capsys)
     assert code == 1
-    assert "preferences.jsonl of version 1 of Apollo is missing or was changed" in said
+    assert "Apollo, version 1: preferences.jsonl was changed" in said
 
 
 def test_a_confirmed_answer_that_is_not_there_is_lost(confirmed, capsys):
