@@ -9,6 +9,7 @@ from annotation.data.records import paging
 from annotation.data.snapshots import freeze_snapshot
 from annotation.models import Comparison, Prompt, ReviewCase, Source, User
 from annotation.quality import review
+from tests.annotation.data.hub_server import TOKEN, Hub
 from tests.browser.test_pages import WIDTHS, assert_sound, assert_sound_in_every_look
 from tests.factories import (
     BatchFactory,
@@ -51,6 +52,8 @@ ADDRESSES = [
     "/projects/apollo/prompts/import/",
     "/projects/apollo/data/",
     "/projects/apollo/data/1/",
+    "/projects/apollo/data/1/forms/",
+    "/projects/apollo/data/1/push/",
     "/account/tokens/",
     "/api/v1/docs/",
 ]
@@ -187,6 +190,37 @@ def test_a_version_is_frozen_and_downloaded_from_the_page(
     with watched.expect_download() as download:
         watched.get_by_role("link", name="Download all").click()
     assert download.value.suggested_filename == "apollo-v3.zip"
+
+
+def test_a_version_is_exported_and_sent_after_a_look_at_what_would_be_sent(
+    watched, live_server, sign_in, apollo, grace, settings, monkeypatch
+):
+    hub = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    settings.PUSH_ALLOWED = ["hf://datasets/acme/"]
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/apollo/data/1/")
+    watched.get_by_role("link", name="Export for TRL").click()
+    with watched.expect_download() as download:
+        watched.get_by_role("link", name="Download TRL preferences safety").click()
+    assert download.value.suggested_filename == "apollo-v1-trl-safety.parquet"
+    watched.goto(f"{live_server.url}/projects/apollo/data/1/push/")
+    watched.get_by_label("Target").fill("hf://datasets/elsewhere/apollo")
+    watched.get_by_label("Token").fill(TOKEN)
+    watched.get_by_role("button", name="Show what would be sent").click()
+    watched.get_by_text("This target is not allowed").wait_for()
+    watched.get_by_label("Target").fill("hf://datasets/acme/apollo")
+    watched.get_by_role("button", name="Show what would be sent").click()
+    watched.get_by_text("Nothing has been sent yet").wait_for()
+    assert hub.repositories == {}
+    assert watched.get_by_label("Token").input_value() == TOKEN, "typed once"
+    watched.get_by_role("button", name="Send", exact=True).press("Enter")
+    watched.locator("#pushes").get_by_text(f"{hub.url}/datasets/acme/apollo").wait_for()
+    assert "README.md" in hub.repositories["acme/apollo"]["files"]
+    assert TOKEN not in watched.content()
+    hub.server.shutdown()
 
 
 def test_a_token_is_copied_and_revoked(watched, live_server, sign_in, context, apollo, grace):

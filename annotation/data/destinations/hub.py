@@ -21,10 +21,11 @@ def _api(token: str) -> Any:
 
 def look(target: Target, token: str, *, is_private: bool) -> str:
     """What there is now, as one sentence; SendError if it may not be written or is more public."""
+    api = _api(token)
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        repository = _api(token).dataset_info(target.place)
+        repository = api.dataset_info(target.place)
     except RepositoryNotFoundError:
         return f"The repository is made, {'private' if is_private else 'public'}."
     except (HfHubHTTPError, OSError) as error:
@@ -44,10 +45,10 @@ def send(
     on_progress: Callable[[int], None],
 ) -> str:
     """Upload the files and commit them together: others see all of them or none. Returns the address."""
+    api = _api(token)
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError
 
-    api = _api(token)
     try:
         look(target, token, is_private=is_private)
         api.create_repo(target.place, repo_type="dataset", private=is_private, exist_ok=True)

@@ -31,10 +31,10 @@ def _client() -> Any:
 
 def look(target: Target, files: Sequence[Outgoing]) -> str:
     """What there is now, as one sentence."""
+    client = _client()
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        client = _client()
         client.head_bucket(Bucket=target.place)
         there = [file for file in files if _stored_sha256(client, target, file) is not None]
     except (BotoCoreError, ClientError, OSError) as error:
@@ -47,13 +47,13 @@ def look(target: Target, files: Sequence[Outgoing]) -> str:
 def send(target: Target, files: Sequence[Outgoing], *, on_progress: Callable[[int], None]) -> str:
     """Upload the files, SHA256SUMS last: where it is, all of them are. Those that are there already
     are left as they are, so that sending again continues. Returns the address."""
+    client = _client()
     from boto3.exceptions import Boto3Error
     from boto3.s3.transfer import TransferConfig
     from botocore.exceptions import BotoCoreError, ClientError
 
     transfer = TransferConfig(max_concurrency=4)
     try:
-        client = _client()
         client.head_bucket(Bucket=target.place)
         for file in sorted(files, key=lambda file: file.name == SUMS):
             if _stored_sha256(client, target, file) == file.sha256:
