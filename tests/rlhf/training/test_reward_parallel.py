@@ -16,9 +16,9 @@ from rlhf.training.reward_models.folder import load_reward_model
 from rlhf.training.reward_run import RewardRun
 from rlhf.training.rundir.errors import Stopped
 from rlhf.training.rundir.process import StopRequest
-from tests.rlhf.training.test_parallel import put, torchrun
+from tests.rlhf.training.test_parallel import put
 from tests.rlhf.training.test_reward_options import opinions, train
-from tests.rlhf.training.tiny import ask, result_of, rows_of, run_folder
+from tests.rlhf.training.tiny import ask, result_of, rows_of, run_folder, run_together
 
 # Batches of three among two processes, the last one of a single ranking: one has none of it.
 SETTINGS = {"rankings_per_batch": 3, "epochs": 3, "test_share": 0.5, "prior": True, "threads": 1}
@@ -71,7 +71,7 @@ def alike(folder, expected, trunk):
 def test_two_processes_learn_the_reward_models_of_one(talker, tmp_path, sharded):
     alone = finish(waiting(tmp_path / "alone", talker))
     together = waiting(tmp_path / "together", talker, sharded=sharded)
-    torchrun(together, stage="reward_model")
+    run_together(together, stage="reward_model")
     assert (result_of(alone)["processes"], result_of(alone)["held"]) == (1, 1.0)
     result = result_of(together)
     assert result["processes"] == 2  # and not one that was started twice, or alone
@@ -103,7 +103,7 @@ def test_two_processes_with_half_of_every_weight_resume_a_run_of_one_and_one_res
     straight = finish(waiting(tmp_path / "straight", talker))
     half = stopped(waiting(tmp_path / "half", talker), after=12)  # within the second of two models
     handed_on = put(waiting(tmp_path / "handed on", talker, sharded=True), half)
-    torchrun(handed_on, stage="reward_model")
+    run_together(handed_on, stage="reward_model")
     steps = [row["step"] for row in rows_of(handed_on / "metrics.jsonl")]
     total = len(rows_of(straight / "metrics.jsonl"))
     assert steps == list(range(13, total + 1))
