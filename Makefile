@@ -43,20 +43,14 @@ test: $(STAMP)-dev  ## check the code and run every test: unit, integration, bro
 	@$(MAKE) --no-print-directory check
 	@$(PY) -m pytest -n 2 --dist loadfile
 
-WALK := tests/walk tests/browser
-CRASH := tests/annotation/judge/test_crash.py
-
 walk: $(STAMP)-dev  ## one small round from end to end with simulated annotators, no browser
-	@$(PY) -m pytest -m slow $(WALK)
+	@$(PY) -m pytest -m slow tests/walk tests/browser
 
 crash: $(STAMP)-dev  ## annotators at work while the web server is killed; nothing may be lost (TEST_DATABASE_URL: PostgreSQL too)
-	@$(PY) -m pytest -m slow $(CRASH)
-
-slow: $(STAMP)-dev  ## walk and crash side by side
-	@$(PY) -m pytest -n 2 --dist loadfile -m slow $(WALK) $(CRASH)
+	@$(PY) -m pytest -m slow tests/annotation/judge/test_crash.py
 
 check: $(STAMP)-dev  ## lint, format, types, import contracts, migrations, templates
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target types lint
+	@$(MAKE) --no-print-directory -j 2 types lint
 
 types: $(STAMP)-dev
 	@$(PY) -m mypy config annotation rlhf
@@ -84,4 +78,4 @@ format: $(STAMP)-dev  ## put code and templates into the house style
 	@$(PY) -m ruff format .
 	@$(VENV)/bin/djade --target-version 5.2 $$(git ls-files 'templates/*.html') || true
 
-.PHONY: help setup demo test walk crash slow check types lint audit lock format
+.PHONY: help setup demo test walk crash check types lint audit lock format
