@@ -25,9 +25,11 @@ UNSEEN = "account_notices"
 Kind = AccountNotice.Kind
 
 
-def tell(user: User, kind: str, detail: str = "", *, but_not: str = "") -> None:
+def tell(
+    user: User, kind: str, detail: str = "", *, but_not: str = "", former_address: str = ""
+) -> None:
     """One notice. `but_not` is the session that it is about, by default the one that asks: who did
-    something does not get to confirm it.
+    something does not get to confirm it. A mail goes to `former_address` too.
     """
     but_not = but_not or current.get().session
     if user.is_simulated:
@@ -41,7 +43,7 @@ def tell(user: User, kind: str, detail: str = "", *, but_not: str = "") -> None:
             user=user, kind=kind, detail=detail[:120], address=current.get().address or None
         )
         transaction.on_commit(lambda: _mark_sessions(user, but_not))
-    if address := EmailAddress.objects.get_primary_email(user):
+    for address in {EmailAddress.objects.get_primary_email(user), former_address} - {"", None}:
         deliver(_mail(user, notice, address))
 
 

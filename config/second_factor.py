@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from allauth.account.internal.flows.login import get_authentication_records
+from allauth.account.signals import email_added, email_changed, email_removed
 from allauth.mfa import signals
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
@@ -152,3 +153,19 @@ def _connection(sender: Any, signal: Any, **data: Any) -> None:
         user, kind = data["socialaccount"].user, "single sign-on disconnected"
     note(kind, user)
     tell(user, Kind.CONNECTION)
+
+
+@receiver([email_added, email_removed])
+def _address(sender: Any, user: Any, email_address: Any, **_: Any) -> None:
+    note("address changed", user)
+    tell(user, Kind.ADDRESS, email_address.email, former_address=email_address.email)
+
+
+@receiver(email_changed)
+def _primary_address(
+    sender: Any, user: Any, from_email_address: Any, to_email_address: Any, **_: Any
+) -> None:
+    """Told where the person reads it still: an intruder's own address would tell nobody."""
+    note("address changed", user)
+    former = from_email_address.email if from_email_address else ""
+    tell(user, Kind.ADDRESS, to_email_address.email, former_address=former)

@@ -221,6 +221,7 @@ ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
 ACCOUNT_ADAPTER = "config.accounts.AccountAdapter"
 # What a stolen session must not do alone asks for the password (or another factor) once more.
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
+ACCOUNT_REAUTHENTICATION_REQUIRED = True  # for addresses and connections, which let in later
 ACCOUNT_FORMS = {"reset_password": "config.sign_in.ForgottenPasswordForm"}
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", False)
 
@@ -345,6 +346,9 @@ IMPORT_MAX_RATIO = env.int("IMPORT_MAX_RATIO", 100)
 IMPORT_MAX_ROW_MIB = env.float("IMPORT_MAX_ROW_MIB", 16.0)
 IMPORT_MAX_ROWS = env.int("IMPORT_MAX_ROWS", 5_000_000)
 IMPORT_MAX_FILES = env.int("IMPORT_MAX_FILES", 1_000)
+# What `manage.py import_file`, a process of its own, may use (0: no limit).
+IMPORT_MAX_MINUTES = env.float("IMPORT_MAX_MINUTES", 0.0)
+IMPORT_MAX_MEMORY_GIB = env.float("IMPORT_MAX_MEMORY_GIB", 0.0)
 
 # --- Sending of frozen versions ------------------------------------------------------------------
 # Hub repositories and buckets that may be written: hf://datasets/acme/, s3://acme-data/{project}/.

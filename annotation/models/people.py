@@ -141,6 +141,7 @@ class AccountNotice(models.Model):
         TOKEN = "token", _("New API token")
         FACTOR = "factor", _("Second factor changed")
         CONNECTION = "connection", _("Single sign-on changed")
+        ADDRESS = "address", _("E-mail address changed")
         EXPORT = "export", _("Your data was downloaded")
         ERASURE = "erasure", _("Decision about erasing your data")
 

@@ -1,6 +1,7 @@
 """A person is told of a new device, a new token and a new password, by mail and on their pages."""
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.contrib.auth.hashers import MD5PasswordHasher
 from django.core.mail import get_connection
 from django.db import connection
@@ -11,7 +12,7 @@ from annotation.models import AccountNotice
 from annotation.tokens import create_token
 from tests import mailbox
 from tests.factories import UserFactory
-from tests.signing_in import PASSWORD
+from tests.signing_in import PASSWORD, sign_in_with_password
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -133,3 +134,22 @@ def test_known_and_unknown_names_take_the_same_work(ada, mails, settings, monkey
     mailbox.messages.clear()
     assert queries("ada@example.org") == queries("nobody@example.org")
     assert {mail.to[0] for mail in mails(3)} == {"ada@example.org", "nobody@example.org"}
+
+
+def test_a_new_address_is_asked_the_password_for_and_told_at_the_former_one(ada, mails):
+    ada.email = "ada@example.org"
+    ada.save()
+    EmailAddress.objects.create(user=ada, email="ada@example.org", verified=True, primary=True)
+    client = Client()
+    sign_in(client, ada)
+    sent = {"action_add": "", "email": "thief@example.org"}
+    assert client.post("/accounts/email/", sent)["Location"].startswith("/accounts/reauthenticate/")
+    assert not EmailAddress.objects.filter(email="thief@example.org").exists()
+    mailbox.messages.clear()
+    sign_in_with_password(client, ada)
+    client.post("/accounts/email/", sent)
+    EmailAddress.objects.filter(email="thief@example.org").update(verified=True)
+    client.post("/accounts/email/", {"action_primary": "", "email": "thief@example.org"})
+    assert "address" in kinds(ada)
+    told = {mail.to[0] for mail in mails(4) if "address" in mail.subject}
+    assert told == {"ada@example.org", "thief@example.org"}

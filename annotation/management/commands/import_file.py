@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotation.data.exports.spreadsheets import escape_formula
@@ -12,6 +13,7 @@ from annotation.data.import_formats.report import ImportReport, Problem
 from annotation.data.import_formats.shapes import SHAPES
 from annotation.data.import_preview import REFUSED_COLUMNS
 from annotation.data.imports import import_file, import_in_steps
+from annotation.lib.process_limits import LimitReached, hold_this_process
 from annotation.management.commands.import_prompts import (
     add_source_arguments,
     print_report,
@@ -48,6 +50,18 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        memory_gib = settings.IMPORT_MAX_MEMORY_GIB
+        try:
+            hold_this_process(minutes=settings.IMPORT_MAX_MINUTES, memory_gib=memory_gib)
+            self._import(options)
+        except LimitReached as problem:
+            raise CommandError(f"{problem} IMPORT_MAX_MINUTES is the limit.") from problem
+        except MemoryError as problem:
+            raise CommandError(
+                f"It needs more than IMPORT_MAX_MEMORY_GIB ({memory_gib:g}) of memory; try --in-steps."
+            ) from problem
+
+    def _import(self, options: dict[str, Any]) -> None:
         columns = {}
         for pair in options["column"]:
             name, separator, meaning = pair.partition("=")
