@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
+from annotation.data.deprecation import deprecation_sentence
 from annotation.data.destinations import hub, s3
 from annotation.data.destinations.target import Outgoing, SendError, Target, check_allowed
 from annotation.data.exporting import files_of, made_or_small
@@ -52,6 +53,8 @@ def plan(
 ) -> Plan:
     """What would be sent; nothing is, and nobody outside is asked. SendError if it may not be sent."""
     place = check_allowed(target, settings.PUSH_ALLOWED, snapshot.project.slug)
+    if snapshot.is_deprecated:
+        raise SendError(f"{deprecation_sentence(snapshot)} Send a newer one.")
     if place.kind == "hub" and not is_private:
         _check_sharing(snapshot)
     files = _files(snapshot, form, axis, by)

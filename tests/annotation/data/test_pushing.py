@@ -9,6 +9,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from annotation.data import pushing
+from annotation.data.deprecation import deprecate, undo_deprecation
 from annotation.data.destinations.target import SendError, check_allowed, parse_target
 from annotation.data.snapshot_files import snapshot_file
 from annotation.data.snapshots import freeze_snapshot
@@ -148,9 +149,13 @@ def test_what_may_not_be_sent_is_refused_in_a_sentence(version, hub, project):
     assert "exists and is public" in public.reason
     with pytest.raises(SendError, match="exists and is public"):
         pushing.look(chosen, version, TOKEN)
+    deprecate(version, None, "Ada withdrew.")
+    with pytest.raises(SendError, match=r"should not be used any more.*Ada withdrew"):
+        planned(version)
+    undo_deprecation(version, None)
     hub.repositories.clear()
     snapshot_file(version, "preferences.jsonl").write_text("changed")
-    assert "preferences.jsonl of this version changed" in sent(version, chosen).reason
+    assert "preferences.jsonl was changed" in sent(version, chosen).reason
     assert hub.repositories == {}
 
 
