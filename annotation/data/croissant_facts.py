@@ -20,7 +20,7 @@ NONE: dict[str, Any] = {
 
 
 def croissant_facts(snapshot: Snapshot) -> dict[str, Any]:
-    """`{"files", "created_at", "about", "responsible_ai"}` for `annotation.data.exports.croissant`."""
+    """`{"files", "about", "responsible_ai"}` for `annotation.data.exports.croissant`."""
     name = f"{snapshot.project.slug}-v{snapshot.version}"
     about = {
         "name": name,
@@ -34,7 +34,6 @@ def croissant_facts(snapshot: Snapshot) -> dict[str, Any]:
     }
     return {
         "files": snapshot.files,
-        "created_at": snapshot.created_at,
         "about": about,
         "responsible_ai": _responsible_ai(snapshot),
     }

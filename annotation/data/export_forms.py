@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from annotation.data.admission import admitted_prompts
 from annotation.data.croissant_facts import croissant_facts
-from annotation.data.exports.forms import FORMS, Form
+from annotation.data.exports.forms import ARCHIVE, FORMS, Form
 from annotation.data.exports.frozen import Frozen
 from annotation.data.exports.output import Output
 from annotation.data.snapshot_files import (
@@ -107,6 +107,13 @@ def read_file(form: Form, axis: str) -> str:
     )
 
 
+def _facts(snapshot: Snapshot, key: str) -> dict[str, Any] | None:
+    """What a form of everything says about the version."""
+    if key == ARCHIVE:
+        return {"files": snapshot.files, "created_at": snapshot.created_at}
+    return croissant_facts(snapshot) if FORMS[key].reads == "everything" else None
+
+
 def write_form(
     snapshot: Snapshot,
     key: str,
@@ -129,7 +136,7 @@ def write_form(
         axis,
         f"{snapshot.project.slug}-v{snapshot.version}",
         heldout_prompts(snapshot) if form.reads == "heldout" else (),
-        croissant_facts(snapshot) if form.reads == "everything" else None,
+        _facts(snapshot, key),
     )
     output = Output(folder, on_progress)
     form.write(frozen, name, output)
