@@ -92,6 +92,7 @@ def things(project, ada, grace):
         "version": 1,
         "other": 1,
         "name": "README.md",
+        "form": "croissant",
         "uid": rows["running"].uid,
     }
 

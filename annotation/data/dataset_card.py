@@ -236,21 +236,21 @@ def _collection(snapshot: Snapshot) -> list[str]:
 def collection_sentences(snapshot: Snapshot) -> list[str]:
     """How the judgments were made: those of this project, and imported ones."""
     counts, sentences = snapshot.counts, []
-    if counts["annotators"] or counts["simulated_annotators"]:
+    if counts.get("annotators") or counts.get("simulated_annotators"):
         sentences.append(
             "Annotators saw a conversation and its responses side by side, in an order shuffled "
             "for each annotator. They were not told which model wrote which response."
         )
         protocols = {
             (batch["interface"], json.dumps(batch["protocol"], sort_keys=True)): batch
-            for batch in snapshot.query["batches"]
+            for batch in snapshot.query.get("batches", [])
             if not batch["is_imported"]
         }
         sentences += [
             _task(batch["interface"], Protocol.from_json(batch["protocol"]))
             for batch in protocols.values()
         ]
-    if counts["judgments_imported"]:
+    if counts.get("judgments_imported"):
         sentences.append(
             "Imported judgments were made elsewhere; their sources describe how. A file that names "
             "only the better of two responses gives ranks 1 and 2."
