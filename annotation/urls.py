@@ -16,6 +16,7 @@ from annotation.pages import (
     manager,
     mixture,
     notices,
+    people,
     personal_data,
     projects,
     pushes,
@@ -43,6 +44,7 @@ urlpatterns = [
     path("projects/new/", projects.project_new, name="project_new"),
     path("projects/<slug:slug>/", projects.project, name="project"),
     path("projects/<slug:slug>/settings/", projects.project_settings, name="project_settings"),
+    path("projects/<slug:slug>/people/", people.people, name="people"),
     path("projects/<slug:slug>/guidelines/", projects.guidelines, name="guidelines"),
     path("projects/<slug:slug>/guidelines/seen/", projects.guidelines_seen, name="guidelines_seen"),
     path(

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render, resolve_url
-from django.utils import translation
+from django.utils import timezone, translation
 from django.utils.http import url_has_allowed_host_and_scheme
 from requests import RequestException
 
@@ -65,7 +67,8 @@ class ProviderAway:
 class OwnLanguage:
     """A person who chose a language gets it in every browser; others get what the browser prefers.
 
-    Pages marked by `annotation.lib.languages.english_only` are English for everybody.
+    Pages marked by `annotation.lib.languages.english_only` are English for everybody; the bar at their
+    top stays in the person's language (`request.own_language`).
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]):
@@ -74,6 +77,7 @@ class OwnLanguage:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if chosen := getattr(request.user, "language", ""):
             self._use(request, chosen)
+        request.own_language = translation.get_language()  # type: ignore[attr-defined]
         return self.get_response(request)
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
@@ -83,6 +87,29 @@ class OwnLanguage:
     def _use(self, request: HttpRequest, language: str) -> None:
         translation.activate(language)
         request.LANGUAGE_CODE = language
+
+
+def own_time_zone(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Times are shown in the zone of the browser, which static/js/site.js says in a cookie.
+
+    A zone that nobody knows is ignored. Days of limits are the server's (`annotation.lib.days`).
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        zone = request.COOKIES.get("timezone", "")
+        if zone not in _zones():
+            return get_response(request)
+        with timezone.override(ZoneInfo(zone)):
+            return get_response(request)
+
+    return middleware
+
+
+@cache
+def _zones() -> set[str]:
+    return available_timezones()
 
 
 def signed_out(

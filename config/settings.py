@@ -121,6 +121,7 @@ MIDDLEWARE = [
     "config.sessions.end_idle_sessions",
     "config.body_limits.body_limits",
     "config.middleware.OwnLanguage",
+    "config.middleware.own_time_zone",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",

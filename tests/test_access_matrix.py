@@ -29,6 +29,7 @@ pytestmark = pytest.mark.django_db
 PAGES = {
     "project": ("get", ANY_ROLE),
     "project_settings": ("get", CAN_RUN),
+    "people": ("get", CAN_RUN),
     "guidelines": ("get", ANY_ROLE),
     "guidelines_seen": ("post", ANY_ROLE),
     "assignment_rules": ("get", CAN_RUN),

@@ -33,7 +33,7 @@ def test_a_form_sent_after_the_session_ended_comes_back_with_all_that_was_typed(
 
 
 def test_what_was_sent_is_taken_once_they_are_back(client, project, grace):
-    where = reverse("project_settings", args=["apollo"])
+    where = reverse("people", args=["apollo"])
     sent = client.post(where, {"act": "add", "who": "grace", "role": "admin"}).context["sent"]
     client.force_login(grace)
     sent = {name: value for name, _, value in sent}

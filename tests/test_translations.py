@@ -60,7 +60,8 @@ def test_no_two_sentences_of_scripts_have_one_number():
 
 def test_every_sentence_of_a_script_is_found_where_a_page_looks_for_it():
     found = set()
-    for path in ("js/judge.js", "js/judge/writing.js", "js/dialogue.js", "js/review.js"):
+    scripts = ("judge.js", "judge/later.js", "judge/writing.js", "dialogue.js", "review.js")
+    for path in (f"js/{script}" for script in scripts):
         found |= set(sentences_of(path))
     assert found == set(script_sentences())
 
@@ -73,7 +74,8 @@ def test_a_page_carries_the_words_of_its_own_scripts_alone(client, project, germ
     said = json.loads(block)
     assert said[number_of("Reopen")] == "Wieder öffnen"
     assert "ö" in block
-    theirs = set(sentences_of("js/dialogue.js")) - set(sentences_of("js/judge.js"))
+    own = {*sentences_of("js/judge.js"), *sentences_of("js/judge/later.js")}
+    theirs = set(sentences_of("js/dialogue.js")) - own
     assert theirs
     assert not any(number_of(one) in said for one in theirs)
 
@@ -486,7 +488,7 @@ def test_what_is_left_of_a_batch_is_not_on_its_left(client, project, german_qual
 @pytest.mark.parametrize(
     "page", ["settings", "assignment", "prompts", "data", "rounds", "dashboard"]
 )
-def test_a_page_that_is_not_in_german_yet_is_english_throughout_and_says_so(
+def test_a_page_that_is_not_in_german_yet_is_english_says_so_and_keeps_its_bar_german(
     client, project, grace, page
 ):
     """Half of each is read by nobody with pleasure, and by a screen reader in the wrong voice."""
@@ -495,7 +497,12 @@ def test_a_page_that_is_not_in_german_yet_is_english_throughout_and_says_so(
     client.force_login(grace)
     html = client.get(f"/projects/apollo/{page}/").content.decode()
     assert '<html lang="en"' in html
-    assert "Einstellungen" not in html
+    bar, main = html.split("<main")
+    assert '<header class="topbar" lang="de">' in bar
+    assert "Einstellungen" in bar
+    note = '<p class="quiet small" lang="de">Diese Seite gibt es bisher nur auf Englisch.</p>'
+    assert note in re.sub(r"\s*\n\s*", "", main)
+    assert "Einstellungen" not in main
     assert '<html lang="de"' in client.get("/projects/apollo/").content.decode()
 
 

@@ -205,7 +205,7 @@ def judging_release(request: Request, slug: str, uid: UUID) -> Response:
 @extend_schema(request=None, responses={200: AssignmentSerializer, 204: None})
 @api_view(["POST"])
 def judging_undo(request: Request, slug: str) -> Response:
-    """Take your last judgment back: it is open again with its answer as draft. 204 if none can be."""
+    """Take your last judgment or skip back: it is open again, with its answer as draft. 204 if none."""
     project = project_for(request.user, slug, CAN_JUDGE)
     try:
         assignment = undo_last(who_asks(request), project)

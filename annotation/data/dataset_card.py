@@ -47,6 +47,14 @@ TASKS = {
     RATE: "judged each response by itself",
 }
 
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+)
+
 
 def dataset_card(snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> str:
     """The card, in the form that the Hugging Face Hub expects of a README.md.
@@ -74,7 +82,7 @@ def _front_matter(snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> list[
         "- preference",
         "- rlhf",
         "- trl",
-        f"size_categories:\n- {_size_category(counts['judgments'])}",
+        f"size_categories:\n- {_size_category(_n_rows(counts))}",
         "configs:",
     ]
     is_default = True
@@ -97,11 +105,17 @@ def _front_matter(snapshot: Snapshot, schemas: Mapping[str, pa.Schema]) -> list[
     return [*lines, "---"]
 
 
+def _n_rows(counts: dict[str, Any]) -> int:
+    """The rows of all files together, as a hub counts them."""
+    others = (counts.get(name) or 0 for name in ("judgments", "ratings", "demonstrations"))
+    return int(sum(counts["pairs"].values()) + sum(others))
+
+
 def _size_category(n: int) -> str:
-    for limit, name in [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")]:
+    for limit, name in SIZES:
         if n < limit:
             return name
-    return "100K<n<1M"
+    return "10M<n<100M"
 
 
 def _summary(snapshot: Snapshot) -> list[str]:

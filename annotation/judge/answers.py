@@ -15,6 +15,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from annotation.judge.dialogue_campaigns import optional_axes
 from annotation.judge.requirements import (
     Flags,
     JudgmentError,
@@ -30,7 +31,7 @@ from annotation.judge.requirements import (
 )
 from annotation.lib.text import storable
 from annotation.models import Assignment, Batch, Judgment, Project, Response
-from annotation.protocols import COMPARING, RANK, WRITING
+from annotation.protocols import COMPARING, DIALOGUE, RANK, WRITING
 
 MAX_REWRITE, MAX_REASON, MAX_SKIP_REASON = 20_000, 4_000, 200
 MAX_SECONDS = 7 * 24 * 3600
@@ -98,7 +99,8 @@ def complete(assignment: Assignment, given: Answer | Mapping[str, Any]) -> Answe
         answer = Answer.from_letters(assignment, given)
     interface, protocol = batch.effective_interface, batch.effective_protocol
     axes = {axis["key"]: axis["name"] for axis in batch.project.axes}
-    check_order(answer.ranks, interface, protocol, letters, axes)
+    optional = optional_axes(batch) if interface == DIALOGUE else ()
+    check_order(answer.ranks, interface, protocol, letters, axes, optional)
     ranks = {axis: _dense(places) for axis, places in answer.ranks.items() if places}
     texts = dict.fromkeys(letters, "")
     if interface in WRITING:

@@ -106,3 +106,16 @@ def leading_axis(project: Project, kind: str) -> str:
     keys = project.axis_keys
     wants_safety = kind == DialogueCampaign.Kind.REDTEAM
     return next((key for key in keys if (key in SAFETY_AXES) == wants_safety), keys[0])
+
+
+def optional_axes(batch: Batch) -> list[str]:
+    """The axes that need no answer in a live dialogue: all but the one that decides what goes on.
+
+    Where neither answer does harm, a forced preference on safety would be noise. As in Bai et al.
+    2022, whose helpful and red-team dialogues asked one question each.
+    """
+    campaign = DialogueCampaign.objects.filter(batch=batch).first()
+    if campaign is None:
+        return []
+    leading = leading_axis(batch.project, campaign.kind)
+    return [axis for axis in batch.project.axis_keys if axis != leading]

@@ -6,12 +6,12 @@ to get more work, to take up what was given back, and to change what was said be
 
 from dataclasses import dataclass
 
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from annotation.judge import leases
 from annotation.judge.qualification import must_qualify
+from annotation.lib.days import last_midnight
 from annotation.models import Assignment, Membership, Project, User
 
 State = Assignment.State
@@ -50,6 +50,14 @@ class Permission:
         return ""
 
     @property
+    def ongoing_attempt(self) -> int | None:
+        """The qualification round that this person is in, whose answers they may still change."""
+        member = self.member
+        if member is None or member.qualification or not must_qualify(member, self.project):
+            return None
+        return member.attempt
+
+    @property
     def limit(self) -> str:
         return limit_reached(self.user, self.project, self.member)
 
@@ -82,7 +90,7 @@ def limit_reached(user: User, project: Project, member: Membership | None) -> st
         state__in=[State.LEASED, State.JUDGED],
         comparison__batch__project=project,
     )
-    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = last_midnight()
     if daily is not None and mine.filter(leased_at__gte=midnight)[:daily].count() >= daily:
         return ngettext(
             "You have reached the limit of %(n)s comparison a day.",

@@ -4,7 +4,7 @@ Also the conflicts between the parts, and the marks of each response. Arithmetic
 annotation/judge/answers.py reads the parts.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -37,12 +37,15 @@ def check_order(
     protocol: Protocol,
     letters: Mapping[str, str],
     axes: Mapping[str, str],
+    optional: Collection[str] = (),
 ) -> None:
-    """Do the ranks order as much as the protocol asks for?"""
+    """Do the ranks order as much as the protocol asks for? An `optional` axis may have none."""
     if interface not in COMPARING:
         return
     for axis, name in axes.items():
         given = ranks.get(axis, {})
+        if not given and axis in optional:
+            continue
         left = [letter for key, letter in letters.items() if key not in given]
         top_k = interface == RANK and protocol.unranked == "below"
         if len(given) < (1 if top_k else 2):
@@ -70,6 +73,8 @@ def complete_strength(
     strength = {}
     n_levels = len(protocol.scale.levels)
     for axis, name in axes.items():
+        if axis not in ranks:  # It is optional.
+            continue
         is_tie = len(set(ranks[axis].values())) == 1
         if is_tie and not protocol.scale.tie:
             raise JudgmentError(_("%(axis)s: choose one of the two.") % {"axis": _(name)})

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -27,8 +28,23 @@ class JudgmentConflict(JudgmentError):
     """The same idempotency key came with another answer."""
 
 
+class AnsweredElsewhere(JudgmentConflict):
+    """Another answer of the same person counts, which the sender of this one has not seen."""
+
+    def __init__(self, current: Judgment) -> None:
+        super().__init__(
+            _("You answered this comparison elsewhere after this page was opened: choose one.")
+        )
+        self.current = current
+
+
 def submit_judgment(
-    assignment: Assignment, *, by: User, answer: Answer | Mapping[str, Any], key: UUID
+    assignment: Assignment,
+    *,
+    by: User,
+    answer: Answer | Mapping[str, Any],
+    key: UUID,
+    seen: int | None = None,
 ) -> Judgment:
     """Store the answer of `by`, who holds the assignment. The only function that writes judgments.
 
@@ -36,6 +52,9 @@ def submit_judgment(
     answer that comes after its lease is accepted: it takes a place if one is left, and is kept as an
     extra otherwise. An answer to what was judged before is a new revision. JudgmentError if the
     answer makes no sense, comes from somebody else or the batch of an earlier judgment is closed.
+
+    `seen` is the revision that counted when the sender's page was opened, 0 for none: AnsweredElsewhere
+    if another answer counts now. None asks nothing.
     """
     if assignment.annotator_id != by.pk:
         raise JudgmentError(_("This comparison is assigned to somebody else."))
@@ -47,6 +66,12 @@ def submit_judgment(
             known = {judgment.key: judgment.revision for judgment in earlier}
             if key in known:
                 return _replayed(Judgment.objects.get(key=key), assignment, complete_answer)
+            if seen is not None and assignment.judgment_id is not None:
+                current = Judgment.objects.get(pk=assignment.judgment_id)
+                if current.answer_sha256 == complete_answer.sha256 and current.revision != seen:
+                    return current  # The same answer, sent from two pages.
+                if current.revision != seen:
+                    raise AnsweredElsewhere(current)
             _occupy(comparison, assignment)
             revision = 1 + max(known.values(), default=0)
             return _write(comparison, assignment, complete_answer, key, revision)
@@ -75,27 +100,43 @@ def skip(assignment: Assignment, reason: str) -> None:
             count(comparison, taken=-1)
         assignment.state, assignment.is_extra = State.SKIPPED, False
         assignment.skip_reason = reason
-        assignment.save(update_fields=["state", "is_extra", "skip_reason"])
+        assignment.lease_until = timezone.now()  # A skip ends the lease: when it was, for an undo.
+        assignment.save(update_fields=["state", "is_extra", "skip_reason", "lease_until"])
 
 
 def undo_last(user: User, project: Project) -> Assignment | None:
-    """Undo this person's last judgment in an open batch; its answer becomes the draft.
+    """Undo this person's last judgment or skip in an open batch; an answer becomes the draft.
 
     None if there is none in an open batch.
     """
-    last = (
-        Assignment.objects.filter(
-            annotator=user,
-            state=State.JUDGED,
-            is_ruling=False,
-            comparison__batch__project=project,
-            comparison__batch__state=Batch.State.OPEN,
-            comparison__is_live=False,
-        )
+    last = last_done(user, project)
+    return reopen(last) if last else None
+
+
+def last_done(user: User, project: Project) -> Assignment | None:
+    """What this person judged or skipped last and may undo: of open batches.
+
+    The answers of a finished qualification round are left out, as its result is stored.
+    """
+    ongoing = may_work(user, project).ongoing_attempt
+    mine = Assignment.objects.filter(
+        Q(comparison__batch__qualification=None) | Q(comparison__batch__qualification=ongoing),
+        annotator=user,
+        is_ruling=False,
+        comparison__batch__project=project,
+        comparison__batch__state=Batch.State.OPEN,
+        comparison__is_live=False,
+    )
+    judged = (
+        mine.filter(state=State.JUDGED)
+        .select_related("judgment")
         .order_by("-judgment__created_at", "-judgment_id")
         .first()
     )
-    return reopen(last) if last else None
+    skipped = mine.filter(state=State.SKIPPED).order_by("-lease_until", "-id").first()
+    if judged is None or judged.judgment is None or skipped is None:
+        return judged or skipped
+    return skipped if skipped.lease_until > judged.judgment.created_at else judged
 
 
 def reopen(assignment: Assignment) -> Assignment:
@@ -175,6 +216,9 @@ def _check_open(comparison: Comparison) -> None:
 
 def _check_may_change(assignment: Assignment, comparison: Comparison) -> None:
     may = may_work(assignment.annotator, comparison.batch.project)
+    attempt = comparison.batch.qualification
+    if attempt is not None and attempt != may.ongoing_attempt:
+        raise JudgmentError(_("This answer counted in a qualification round: it stays as it is."))
     if may.to_change:
         raise JudgmentError(may.to_change)
 

@@ -51,6 +51,14 @@ class ReviewCase(models.Model):
     )
     decided_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
+    assignee = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="The reviewer who is to decide it; anybody else still may.",
+    )
 
     class Meta:
         ordering = ["-weight", "id"]

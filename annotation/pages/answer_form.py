@@ -6,7 +6,7 @@ marks: `safe-<letter>` (yes, no) and `harms-<letter>`; of a correction: `based_o
 `flag-<letter>`, `harm-<letter>`, `rewrite`, `reason`, `seconds`, `guideline_version`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from annotation.judge.answers import ranking_line
-from annotation.models import Assignment, Axis, Batch
+from annotation.models import Assignment, Axis, Batch, Judgment
 from annotation.protocols import (
     COMPARING,
     RANK,
@@ -33,12 +33,14 @@ def _translated(text: str) -> str:
 
 
 def _translated_attribute(attribute: Attribute) -> Attribute:
+    """In the page's language; a scale without words for its ends says which end is which."""
+    has_ends = bool(attribute.low_label or attribute.high_label or attribute.is_yes_no)
     return replace(
         attribute,
         name=_translated(attribute.name),
         question=_translated(attribute.question),
-        low_label=_translated(attribute.low_label),
-        high_label=_translated(attribute.high_label),
+        low_label=_translated(attribute.low_label) if has_ends else _("lowest"),
+        high_label=_translated(attribute.high_label) if has_ends else _("highest"),
     )
 
 
@@ -136,16 +138,25 @@ def questions(assignment: Assignment, draft: dict[str, Any]) -> dict[str, Any]:
     return questions_of_batch(assignment.comparison.batch, list(assignment.letters.values()), draft)
 
 
-def questions_of_batch(batch: Batch, letters: list[str], draft: dict[str, Any]) -> dict[str, Any]:
-    """The questions for responses without a comparison, such as two answers of a live dialogue."""
+def questions_of_batch(
+    batch: Batch, letters: list[str], draft: dict[str, Any], optional: Collection[str] = ()
+) -> dict[str, Any]:
+    """The questions for responses without a comparison, such as two answers of a live dialogue.
+
+    Axes that are `optional` need no answer.
+    """
     protocol, interface = batch.effective_protocol, batch.effective_interface
     asks_marks = interface not in WRITING and protocol.asks_per_response
     return {
         "interface": interface,
         "protocol": protocol,
-        "pairs": [_scale(axis, protocol, draft) for axis in batch.project.axes]
+        "pairs": [
+            {**_scale(axis, protocol, draft), "is_optional": axis["key"] in optional}
+            for axis in batch.project.axes
+        ]
         if interface in COMPARING and interface != RANK
         else [],
+        "directions": _directions(protocol) if interface == RANK and asks_marks else [],
         "all_bad": draft.get("all_bad", []),
         "based_on": draft.get("based_on", ""),
         "asks_marks": asks_marks,
@@ -153,6 +164,12 @@ def questions_of_batch(batch: Batch, letters: list[str], draft: dict[str, Any]) 
         if asks_marks
         else {},
     }
+
+
+def _directions(protocol: Protocol) -> list[str]:
+    """Next to a ranking, where 1 is best: the high end of each mark, as ("Quality", "7 excellent")."""
+    marks = [_translated_attribute(mark) for mark in protocol.attributes if not is_box(mark)]
+    return [f"{mark.name}: {mark.high} = {mark.high_label}" for mark in marks if not mark.is_yes_no]
 
 
 def _scale(axis: Axis, protocol: Protocol, draft: dict[str, Any]) -> dict[str, Any]:
@@ -193,6 +210,7 @@ def _scale(axis: Axis, protocol: Protocol, draft: dict[str, Any]) -> dict[str, A
             "name": _translated(axis["name"]),
             "question": _translated(axis["question"]),
         },
+        "is_open": not chosen,
         "points": [
             {**point, "key": number, "is_chosen": point["value"] == chosen}
             for number, point in enumerate(points, start=1)
@@ -242,6 +260,16 @@ def filled_fields(letter: str, draft: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 # --- An answer as lines of text ------------------------------------------------------------------------------
+
+
+def as_text(assignment: Assignment, answer: dict[str, Any]) -> str:
+    """The whole answer in lines to read: orders and marks, flags, then what was written."""
+    lines = [f"{line['name']}: {line['line'] or '–'}" for line in summary(assignment, answer)]
+    for letter, flags in answer.get("flags", {}).items():
+        names = (_translated(Judgment.FLAGS.get(flag["kind"], flag["kind"])) for flag in flags)
+        lines.append(f"⚑ {letter}: {', '.join(names)}")
+    lines += [answer[field] for field in ("reason", "rewrite") if answer.get(field)]
+    return "\n".join(lines)
 
 
 def summary(assignment: Assignment, answer: dict[str, Any]) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from django.db.models import Count
 
 from annotation.models import Batch, Project, Response
 from annotation.pages.project_forms import preset_choices, preset_of
+from annotation.projects.batches import too_many_people
 from annotation.projects.campaigns import MOST
 from annotation.protocols import COMPARING, DEMONSTRATE, DIALOGUE, PRESETS
 
@@ -32,7 +33,7 @@ class CampaignForm(forms.Form):
         label="Number of prompts",
         help_text="Random sample of the train split of signed-off sources.",
     )
-    overlap = forms.IntegerField(min_value=1, max_value=100, label="People per comparison")
+    overlap = forms.IntegerField(min_value=1, label="People per comparison")
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -62,6 +63,12 @@ class CampaignForm(forms.Form):
             for key in PRESETS
             if key not in dict(choices) and key != mine and (reason := _why_not(key, project))
         ]
+
+    def clean_overlap(self) -> int:
+        overlap: int = self.cleaned_data["overlap"]
+        if problem := too_many_people(overlap):
+            raise forms.ValidationError(problem)
+        return overlap
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

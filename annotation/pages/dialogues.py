@@ -24,7 +24,7 @@ from annotation.access import CAN_JUDGE, project_view
 from annotation.judge import dialogues as acts
 from annotation.judge.answers import MAX_REASON
 from annotation.judge.candidates import candidates
-from annotation.judge.dialogue_campaigns import DialogueError
+from annotation.judge.dialogue_campaigns import DialogueError, optional_axes
 from annotation.judge.dialogue_writing import TICK
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import JudgmentConflict
@@ -277,7 +277,8 @@ def _talk(
         cut_off = [_is_cut_off(candidate) for candidate in current_turn.candidates]
     serving = candidates().serving(campaign)
     why_over = acts.why_over(dialogue, turns)
-    questions = answer_form.questions_of_batch(batch, LETTERS, answer)
+    optional = optional_axes(batch)
+    questions = answer_form.questions_of_batch(batch, LETTERS, answer, optional)
     return {
         **questions,
         "project": project,

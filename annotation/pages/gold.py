@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 from django import forms
@@ -16,18 +17,24 @@ from annotation.access import CAN_RUN, project_view
 from annotation.judge.answers import ranking_line
 from annotation.judge.gold_mixing import add_gold_to_open_batches
 from annotation.judge.gold_scores import KNOWABLE, ORDERED
-from annotation.judge.qualification import open_qualification, qualification_items
-from annotation.models import (
-    Event,
-    GoldItem,
-    Project,
+from annotation.judge.qualification import (
+    must_qualify,
+    open_qualification,
+    qualification_items,
 )
+from annotation.models import Event, GoldItem, Membership, Project, User
 from annotation.models.judging import LETTERS
 from annotation.protocols import SAFE_OR_NOT, called, is_mark
-from annotation.quality.gold_items import NOTHING_KNOWN, GoldError, add_gold_items
+from annotation.quality.gold_items import (
+    NOTHING_KNOWN,
+    GoldError,
+    add_gold_items,
+    axes_of_list,
+)
 from annotation.request import save_asked, who_asks, whole_number
 
 ROWS_A_PAGE = 40
+NAMES_SHOWN = 12
 
 
 MAX_GOLD_BYTES = 5_000_000
@@ -53,6 +60,22 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
             ),
         }
 
+    stops = forms.BooleanField(
+        required=False, label=gettext_lazy("Stop current annotators until they pass")
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.stopped = _stopped(self.instance) if not self.instance.qualification_pass else []
+        if self.stopped:
+            names = ", ".join(user.get_username() for user in self.stopped[:NAMES_SHOWN])
+            more = len(self.stopped) - NAMES_SHOWN
+            self.fields["stops"].help_text = gettext(
+                "With a threshold they get no work until they pass: %(names)s."
+            ) % {"names": names + (f" (+ {more})" if more > 0 else "")}
+        else:
+            del self.fields["stops"]
+
     def clean_gold_every(self) -> int:
         every = int(self.cleaned_data["gold_every"])
         if every == 1:
@@ -72,6 +95,11 @@ class GoldForm(forms.ModelForm):  # type: ignore[type-arg]
         elif given.get("qualification_pass") and not qualification_items(self.instance):
             self.add_error(
                 "qualification_pass", gettext("Add items to the qualification round first.")
+            )
+        elif given.get("qualification_pass") and self.stopped and not given.get("stops"):
+            self.add_error(
+                "stops",
+                gettext("Check this box to confirm, or waive the round for them under Quality."),
             )
         return given
 
@@ -114,6 +142,7 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
             "n_mixed": active.filter(is_mixed=True).count(),
             "n_qualification": active.filter(is_qualification=True).count(),
             "axes": project.axis_keys if project.interface in ORDERED else [],
+            "axes_of_list": axes_of_list(project),
             "attributes": project.effective_protocol.attributes,
             "asks_safety": project.effective_protocol.safety,
             "example": _example(project),
@@ -123,12 +152,24 @@ def gold_items(request: HttpRequest, project: Project) -> HttpResponse:
     )
 
 
+def _stopped(project: Project) -> list[User]:
+    """Annotators at work who would have to pass the round first if one were switched on now."""
+    with_round = copy(project)
+    with_round.qualification_pass = 1
+    members = project.memberships.filter(role=Membership.Role.ANNOTATOR).select_related("user")
+    return [
+        member.user
+        for member in members
+        if not must_qualify(member, project) and must_qualify(member, with_round)
+    ]
+
+
 def _save_settings(request: HttpRequest, project: Project, form: GoldForm) -> None:
     save_asked(form)
     add_gold_to_open_batches(project)
     if project.qualification_pass:
         open_qualification(project)
-    fields = form.changed_data
+    fields = [name for name in form.changed_data if name != "stops"]
     Event.record(project, who_asks(request), "changed project", project.name, fields=fields)
     messages.success(request, gettext("Saved."))
 
@@ -195,7 +236,8 @@ def _example(project: Project) -> str:
     """An example row for the questions of this project."""
     row: dict[str, Any] = {"prompt": "What is 2 + 2?", "responses": ["4", "5"]}
     if project.interface in ORDERED:
-        row["ranks"] = [1, 2]
+        axes = axes_of_list(project)
+        row["ranks"] = {key: [1, 2] for key in axes} if len(project.axis_keys) > 1 else [1, 2]
     else:
         row["marks"] = {
             mark.key: [mark.high, mark.low] for mark in project.effective_protocol.attributes[:1]

@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
+from django.utils.text import Truncator
 from django.utils.translation import gettext, gettext_noop
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
@@ -35,9 +36,17 @@ from annotation.judge.assignment import (
 )
 from annotation.judge.drafts import save_draft
 from annotation.judge.leases import release, release_untouched
-from annotation.judge.permission import limit_reached, renew
+from annotation.judge.permission import limit_reached, may_work, renew
 from annotation.judge.requirements import JudgmentError
-from annotation.judge.submitting import JudgmentConflict, reopen, skip, submit_judgment, undo_last
+from annotation.judge.submitting import (
+    AnsweredElsewhere,
+    JudgmentConflict,
+    last_done,
+    reopen,
+    skip,
+    submit_judgment,
+    undo_last,
+)
 from annotation.models import (
     Assignment,
     Batch,
@@ -45,6 +54,7 @@ from annotation.models import (
     Judgment,
     Membership,
     Project,
+    Response,
     User,
 )
 from annotation.pages import answer_form
@@ -54,6 +64,7 @@ from annotation.protocols import WRITING
 from annotation.request import who_asks, whole_number
 
 State = Assignment.State
+SHORT = 120  # characters
 COMPARISON_PAGE = "annotation/judge/comparison.html"
 
 
@@ -115,15 +126,14 @@ def judge_one(request: HttpRequest, project: Project, uid: UUID) -> HttpResponse
         outcome = act(request, assignment)
     except JudgmentError as problem:
         return _refused(request, project, assignment, problem)
+    if was_judged and pressed == "send":
+        messages.success(request, gettext("Your correction is saved."))
     if _wants_json(request):
         return JsonResponse(outcome | _progress(who_asks(request), project))
     if pressed == "draft":
         messages.success(request, gettext("Your draft is saved."))
         return redirect("judge_one", project.slug, assignment.uid)
-    if was_judged:
-        messages.success(request, gettext("Your correction is saved."))
-        return redirect("history", project.slug)
-    return redirect("judge", project.slug)
+    return redirect("history" if was_judged else "judge", project.slug)
 
 
 # --- What the buttons of a comparison do: each returns what the page's script needs to know -------
@@ -135,7 +145,14 @@ def _send(request: HttpRequest, assignment: Assignment) -> dict[str, Any]:
     except ValueError as error:
         raise JudgmentError(gettext("The form has no valid key. Reload the page.")) from error
     answer = answer_form.answer_from_form(request.POST, assignment)
-    submit_judgment(assignment, by=who_asks(request), answer=answer, key=key)
+    seen = request.POST.get("seen", "")
+    submit_judgment(
+        assignment,
+        by=who_asks(request),
+        answer=answer,
+        key=key,
+        seen=int(seen) if seen.isdecimal() else None,
+    )
     return {"sent": True, "is_extra": assignment.is_extra}
 
 
@@ -181,11 +198,29 @@ def _refused(
 ) -> HttpResponse:
     """The reason, and to a person the page with all that they sent."""
     status = 409 if isinstance(problem, JudgmentConflict) else 422
-    if _wants_json(request):
-        return JsonResponse({"problem": str(problem)}, status=status)
     sent = answer_form.answer_from_form(request.POST, assignment)
-    context = _comparison_context(request, project, assignment, sent) | {"problem": str(problem)}
+    choice = None
+    if isinstance(problem, AnsweredElsewhere):
+        assignment.refresh_from_db()
+        choice = _choice(request, assignment, problem.current, sent)
+    if _wants_json(request):
+        return JsonResponse({"problem": str(problem), "choice": choice}, status=status)
+    context = _comparison_context(request, project, assignment, sent)
+    context |= {"problem": str(problem), "choice": choice}
     return render(request, COMPARISON_PAGE, context, status=status)
+
+
+def _choice(
+    request: HttpRequest, assignment: Assignment, current: Judgment, sent: dict[str, Any]
+) -> dict[str, Any]:
+    """Two answers of one person to one comparison, as text: what counts now and what was sent."""
+    prompt = assignment.comparison.prompt
+    return {
+        "prompt": "" if who_asks(request).covers(prompt) else Truncator(prompt.text).chars(140),
+        "revision": current.revision,
+        "counts": answer_form.as_text(assignment, in_letters(assignment, current)),
+        "sent": answer_form.as_text(assignment, sent),
+    }
 
 
 def _wants_json(request: HttpRequest) -> bool:
@@ -201,7 +236,10 @@ def _wants_json(request: HttpRequest) -> bool:
 @project_view(*CAN_JUDGE)
 @require_POST
 def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
-    """Take the last judgment back; with `uid`, open that skipped or judged one again."""
+    """Take the last judgment or skip back; with `uid`, open that skipped or judged one again.
+
+    With `uid`, sending it twice does it once: a page that heard no answer may send it again.
+    """
     try:
         if uid := request.POST.get("uid"):
             chosen = _own(request, project, UUID(uid))
@@ -213,12 +251,18 @@ def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
     except ValueError as error:
         raise Http404("There is no such comparison.") from error
     except JudgmentError as problem:
+        if _wants_json(request):
+            return JsonResponse({"problem": str(problem)}, status=422)
         messages.error(request, str(problem))
         return redirect("history", project.slug)
     if reopened is None:
         messages.warning(request, gettext("No judgment to undo."))
+    elif reopened.skip_reason:
+        messages.success(request, gettext("Skipped comparison reopened."))
     else:
         messages.success(request, gettext("Judgment reopened."))
+    if _wants_json(request):
+        return JsonResponse({"undone": True} | _progress(who_asks(request), project))
     return redirect("judge", project.slug)
 
 
@@ -239,12 +283,14 @@ def history(request: HttpRequest, project: Project) -> HttpResponse:
         .order_by(F("judgment__created_at").desc(nulls_last=True), "-leased_at")
     )
     page = Paginator(mine, 30).get_page(request.GET.get("page"))
+    ongoing = may_work(who_asks(request), project).ongoing_attempt
     rows = [
         {
             "assignment": assignment,
             "lines": answer_form.summary(assignment, _answer(assignment)),
             "flags": _flag_names(_answer(assignment)),
             "is_open": assignment.comparison.batch.state == Batch.State.OPEN,
+            "is_settled": assignment.comparison.batch.qualification not in (None, ongoing),
             "former": _former(assignment),
             "skipped": assignment.skip_reason and gettext(assignment.skip_reason),
         }
@@ -287,6 +333,7 @@ def _nothing_context(request: HttpRequest, project: Project) -> dict[str, Any]:
         "campaigns": has_open_dialogues(project),
         "membership": Membership.objects.filter(user=user, project=project).first(),
         "ever": judged_by(user, project).exists(),
+        "last": _last_uid(user, project),
     }
 
 
@@ -342,6 +389,7 @@ def _comparison_context(
         "batch": assignment.comparison.batch,
         "responses": responses,
         "k": k,
+        "is_short": k > 1 and not questions["asks_marks"] and all(map(_is_short, shown.values())),
         "rank_numbers": range(1, k + 1),
         "lines": _lines(axes, draft),
         "answer_lines": answer_form.summary(assignment, draft),
@@ -352,6 +400,8 @@ def _comparison_context(
         "now": _milliseconds(timezone.now()),
         "lease": assignment.lease_until.isoformat(),
         "key": uuid.uuid4(),
+        "seen": assignment.judgment.revision if assignment.judgment is not None else 0,
+        "last": SimpleLazyObject(lambda: _last_uid(who_asks(request), project)),
         "has": 0,
         "writes": "js/judge/writing.js" if questions["interface"] in WRITING else "",
         "skip_reasons": [(reason, gettext(reason)) for reason in SKIP_REASONS],
@@ -363,6 +413,11 @@ def _comparison_context(
         # Asked for by the whole page only, not by the next comparison that is fetched ahead.
         "progress": SimpleLazyObject(lambda: _progress(who_asks(request), project)),
     }
+
+
+def _is_short(response: Response) -> bool:
+    """Whether a response fits on one line, so that the page can show one response a row."""
+    return len(response.text) <= SHORT and "\n" not in response.text.strip()
 
 
 def _answer(assignment: Assignment) -> dict[str, Any]:
@@ -402,6 +457,12 @@ def _flag_names(answer: dict[str, Any]) -> list[str]:
         for letter, raised in answer.get("flags", {}).items()
         for flag in raised
     ]
+
+
+def _last_uid(user: User, project: Project) -> str:
+    """What "undo" reopens; "" if there is nothing."""
+    last = last_done(user, project)
+    return str(last.uid) if last else ""
 
 
 def _progress(user: User, project: Project) -> dict[str, int]:

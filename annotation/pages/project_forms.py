@@ -10,6 +10,7 @@ from django.utils.html import format_html
 from django.utils.text import slugify
 
 from annotation.models import MAX_RESPONSES, Membership, Project, User
+from annotation.projects.batches import too_many_people
 from annotation.protocols import PRESETS, RESPONSES, Preset, Protocol, ProtocolError
 
 RESERVED_SLUGS = {"new"}
@@ -167,8 +168,8 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean_overlap(self) -> int:
         overlap: int = self.cleaned_data["overlap"]
-        if overlap > 100:
-            raise forms.ValidationError("At most 100 people judge one comparison.")
+        if problem := too_many_people(overlap):
+            raise forms.ValidationError(problem)
         return overlap
 
 

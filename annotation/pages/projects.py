@@ -7,8 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.db import transaction
 from django.db.models import Count, Q
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
+from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
@@ -25,12 +24,10 @@ from annotation.models import (
     Project,
     User,
 )
-from annotation.pages.project_forms import MemberForm, NewProjectForm, ProjectForm
+from annotation.pages.project_forms import NewProjectForm, ProjectForm
 from annotation.pages.workload import capped, has_open_dialogues, judged_by, judged_today
-from annotation.projects import members
 from annotation.projects.batches import batch_progress, progress_for_annotators
 from annotation.projects.guidelines import change_guidelines, mark_seen
-from annotation.projects.members import set_role
 from annotation.protocols import COMPARING, DIALOGUE
 from annotation.quality.throughput import forecast
 from annotation.request import who_asks, whole_number
@@ -107,39 +104,25 @@ def project_new(request: HttpRequest) -> HttpResponse:
             )
             Event.record(project, request.user, "created project", project.name)
         messages.success(request, f"{project.name} created. Add people, then import prompts.")
-        return redirect("project_settings", project.slug)
+        return redirect("people", project.slug)
     return render(request, "annotation/projects/new.html", {"form": form})
 
 
 @english_only
 @project_view(*CAN_RUN)
 def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
-    """The project's form and its members; each button has its own act."""
-    form, member_form = ProjectForm(instance=project), MemberForm()
-    act = request.POST.get("act", "") if request.method == "POST" else ""
-    done = False
-    if act == "save":
-        form = ProjectForm(request.POST, instance=project)
-        done = _save_settings(request, form)
-    elif act == "add":
-        member_form = MemberForm(request.POST)
-        done = _add_member(request, project, member_form)
-    elif act == "remove":
-        done = _remove_member(request, project)
-    if done:
+    """The project's form."""
+    form = ProjectForm(request.POST or None, instance=project)
+    if request.method == "POST" and _save_settings(request, form):
         return redirect("project_settings", project.slug)
     # An invalid form changed the instance in memory: the frame shows the project as it is.
     request.project = Project.objects.get(pk=project.pk)  # type: ignore[attr-defined]
-    people = project.memberships.select_related("user").order_by("role", "user__username")
     return render(
         request,
         "annotation/projects/settings.html",
-        {"project": project, "form": form, "member_form": member_form, "members": people},
-        status=422 if act else 200,
+        {"project": project, "form": form, "n_people": project.memberships.count()},
+        status=422 if form.errors else 200,
     )
-
-
-# --- What the buttons of the settings do: each returns whether its form was valid -------------------
 
 
 def _save_settings(request: HttpRequest, form: ProjectForm) -> bool:
@@ -148,34 +131,6 @@ def _save_settings(request: HttpRequest, form: ProjectForm) -> bool:
     n_again = _save_project(form, who_asks(request))
     note = f" {n_again} comparisons are judged again." if n_again else ""
     messages.success(request, f"Saved.{note}")
-    return True
-
-
-def _add_member(request: HttpRequest, project: Project, form: MemberForm) -> bool:
-    if not form.is_valid():
-        return False
-    who, role, by = form.cleaned_data["who"], form.cleaned_data["role"], who_asks(request)
-    user = members.known_account(project, who, by)
-    if user is None:
-        # The same for an account that exists and one that does not.
-        secret = members.invite(project, who, role, by)
-        link = request.build_absolute_uri(reverse("invitation", args=[secret]))
-        text = f"Send this link to {who}. It works once, until {members.LINK_DAYS} days from now:"
-        messages.success(request, f"{text} {link}")
-    elif problem := set_role(project, user, role, by):
-        messages.error(request, problem)
-    else:
-        messages.success(request, f"{user} is now {role}.")
-    return True
-
-
-def _remove_member(request: HttpRequest, project: Project) -> bool:
-    pk = whole_number(request.POST.get("membership"))
-    user = get_object_or_404(project.memberships, pk=pk).user
-    if problem := set_role(project, user, None, who_asks(request)):
-        messages.error(request, problem)
-    else:
-        messages.success(request, f"{user} left the project; their judgments are kept.")
     return True
 
 

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.core.paginator import Paginator
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.translation import gettext
-from django.views.decorators.http import require_GET, require_http_methods
+from django.utils.translation import gettext, ngettext
+from django.views.decorators.http import require_http_methods
 
 from annotation.access import CAN_REVIEW, project_view
 from annotation.judge.answers import MAX_REWRITE, Answer, in_letters
@@ -29,26 +30,36 @@ from annotation.pages import answer_form
 from annotation.protocols import COMPARING, PAIR, RANK, RATE, SAFE_OR_NOT, mark_on
 from annotation.quality import review
 from annotation.quality.assessment import assessment_of, claim_recalculation
+from annotation.quality.disagreement import disagreement
 from annotation.quality.interventions import QualityError, ask_again
 from annotation.quality.response_consensus import consensus_on_responses
 from annotation.quality.votes import votes_of
 from annotation.request import who_asks, whole_number
 from annotation.statistics.profiles import Profile
 
-# One key for each of ReviewCase.GROUNDS.
-GROUND_KEYS = "gfouex"
+# One key for each of ReviewCase.GROUNDS; none is `o`, which uncovers.
+GROUND_KEYS = "gfsuex"
+CASES_A_PAGE = 30
 
 
 @project_view(*CAN_REVIEW)
-@require_GET
+@require_http_methods(["GET", "POST"])
 def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
-    """Cases to decide, the most urgent first, and those decided recently."""
+    """Cases to decide, the most urgent first, and those decided recently.
+
+    POST does to the selected cases what the pressed button says.
+    """
     review.update_queue(project)
-    reason = _queue_reason(request)
-    cases = review.queue(project, who_asks(request), reason=reason)
-    page = Paginator(cases.select_related("comparison__prompt", "comparison__batch"), 30).get_page(
-        request.GET.get("page")
-    )
+    reason, me = _queue_reason(request), who_asks(request)
+    if request.method == "POST":
+        _do_to_many(request, project)
+        return redirect(reverse("review_queue", args=[project.slug]) + _filter(reason))
+    cases = review.queue(project, me, reason=reason)
+    if request.GET.get("mine"):
+        cases = cases.filter(assignee=me)
+    related = ("comparison__prompt", "comparison__batch__project", "assignee")
+    page = Paginator(cases.select_related(*related), CASES_A_PAGE).get_page(request.GET.get("page"))
+    votes = review.votes_by_comparison(case.comparison_id for case in page)
     decided = (
         review.readable_cases(project, who_asks(request))
         .filter(state=ReviewCase.State.DECIDED)
@@ -60,15 +71,95 @@ def review_queue(request: HttpRequest, project: Project) -> HttpResponse:
         "annotation/review/queue.html",
         {
             "page": page,
-            "rows": [(case, _reasons(case)) for case in page],
+            "rows": [_row(case, votes[case.comparison_id]) for case in page],
+            "mine": bool(request.GET.get("mine")),
+            "n_mine": review.queue(project, me).filter(assignee=me).count(),
+            "reviewers": _reviewers(project),
+            "key": uuid.uuid4(),
+            "grounds": [(value, gettext(name)) for value, name in ReviewCase.GROUNDS.items()],
             "decided": [(case, _ground(case)) for case in decided],
             "reason": reason,
             "filter": _filter(reason),
             "reasons": [(key, gettext(name)) for key, name in ReviewCase.REASONS.items()],
-            "first": cases.first(),
+            "first": review.next_case(project, me, reason=reason),
             "avoids": who_asks(request).harmful_material == User.HarmfulMaterial.AVOID,
         },
     )
+
+
+def _row(case: ReviewCase, votes: list[Judgment]) -> dict[str, Any]:
+    """A case in the queue: what tells it from the others."""
+    return {
+        "case": case,
+        "reasons": _reasons(case),
+        "n_votes": len(votes),
+        "disagreement": disagreement(votes) if len(votes) > 1 else None,
+    }
+
+
+def _reviewers(project: Project) -> list[User]:
+    members = project.memberships.filter(role__in=CAN_REVIEW).select_related("user")
+    return [member.user for member in members.order_by("user__username")]
+
+
+def _do_to_many(request: HttpRequest, project: Project) -> None:
+    """Assign the selected cases, ask one more person about them, or decide them by their consensus.
+
+    What can't be done to a case leaves it as it is, and is said once for each reason.
+    """
+    me, act = who_asks(request), request.POST.get("act", "")
+    wanted = [whole_number(pk) for pk in request.POST.getlist("case")][:CASES_A_PAGE]
+    cases = list(
+        review.queue(project, me)
+        .filter(pk__in=wanted)
+        .select_related("comparison__prompt", "comparison__batch__project")
+    )
+    if not cases:
+        messages.warning(request, gettext("No case is selected, or others decided them meanwhile."))
+        return
+    problems: Counter[str] = Counter()
+    done = 0
+    if act == "assign":
+        to = next(
+            (user for user in _reviewers(project) if str(user.pk) == request.POST.get("to")), None
+        )
+        done = review.assign(cases, to, me)
+    else:
+        for case in cases:
+            try:
+                BULK_ACTS[act](request, case) if act in BULK_ACTS else _unknown_act(request, case)
+            except (JudgmentError, QualityError) as error:
+                problems[str(error)] += 1
+            else:
+                done += 1
+    if done:
+        text = ngettext("%(n)s case done.", "%(n)s cases done.", done)
+        messages.success(request, text % {"n": done})
+    for problem, n in problems.items():
+        messages.warning(request, gettext("%(n)s × %(why)s") % {"n": n, "why": problem})
+
+
+def _decide_by_consensus(request: HttpRequest, case: ReviewCase) -> None:
+    consensus = _consensus(case, review.votes_on(case.comparison))
+    if consensus is None:
+        raise JudgmentError(gettext("There is no consensus: decide it on its own page."))
+    try:
+        key = uuid.uuid5(UUID(request.POST.get("key", "")), str(case.uid))
+    except ValueError as error:
+        raise JudgmentError(gettext("The form has no valid key. Reload the page.")) from error
+    ground, note = request.POST.get("ground", ""), request.POST.get("note", "")
+    review.decide(case, who_asks(request), answer=consensus, ground=ground, key=key, note=note)
+
+
+def _ask_about(request: HttpRequest, case: ReviewCase) -> None:
+    ask_again(case.comparison, who_asks(request), "review")
+
+
+def _unknown_act(request: HttpRequest, case: ReviewCase) -> None:
+    raise JudgmentError(gettext("Unknown action. Reload the page."))
+
+
+BULK_ACTS = {"consensus": _decide_by_consensus, "again": _ask_about}
 
 
 @project_view(*CAN_REVIEW)
@@ -77,7 +168,7 @@ def review_case(request: HttpRequest, project: Project, uid: UUID) -> HttpRespon
     """One comparison with every vote on it; a decision by keyboard, and back."""
     case = get_object_or_404(
         project.review_cases.select_related(
-            "comparison__prompt", "comparison__batch__project", "decided_by"
+            "comparison__prompt", "comparison__batch__project", "decided_by", "assignee"
         ),
         uid=uid,
     )
@@ -146,11 +237,19 @@ def _decide(
     ground, me = posted.get("ground", ""), who_asks(request)
     review.decide(case, me, answer=answer, ground=ground, key=key, note=note)
     messages.success(request, gettext("Decision saved. The votes are kept."))
-    next_case: ReviewCase | None = review.queue(case.project, me, reason=reason).first()
-    return next_case
+    return review.next_case(case.project, me, reason=reason)
 
 
-CASE_ACTS = {"undo": _undo, "again": _ask_one_more}
+def _take(
+    request: HttpRequest, case: ReviewCase, votes: list[Judgment], reason: str
+) -> ReviewCase | None:
+    """Assign it to oneself, or give it back."""
+    me = who_asks(request)
+    review.assign([case], None if case.assignee_id == me.pk else me, me)
+    return case
+
+
+CASE_ACTS = {"undo": _undo, "again": _ask_one_more, "take": _take}
 
 
 def _own_answer(request: HttpRequest, case: ReviewCase, note: str) -> Answer:
@@ -260,7 +359,7 @@ def _case_context(
         "recalculates": not is_current and claim_recalculation(project),
         "project": project,
         "reasons": _reasons(case),
-        "is_covered": me.covers(case.comparison.prompt),
+        "is_covered": me.covers(case.comparison.prompt) and "uncovered" not in posted,
         "messages_of_prompt": case.comparison.prompt.messages,
         "responses": _responses(reviewed, votes, questions),
         "seen": _seen(votes),
@@ -280,7 +379,7 @@ def _case_context(
         **{name: questions[name] for name in ("interface", "protocol", "pairs", "asks_marks")},
         "key": uuid.uuid4(),
         "may_decide": all(vote.assignment.annotator_id != me.pk for vote in votes),
-        "after": queue.exclude(pk=case.pk).first(),
+        "after": queue.filter(Q(assignee=None) | Q(assignee=me)).exclude(pk=case.pk).first(),
         "n_left": queue.count(),
     }
 

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from django.utils import timezone
-
 from annotation.judge.assignment import WAITING_COUNTED
+from annotation.lib.days import last_midnight
 from annotation.models import Batch, Judgment, Project, User, hot_queries
 
 
@@ -15,7 +14,7 @@ def judged_by(user: Any, project: Any) -> Any:
 
 
 def judged_today(user: User, project: Project) -> int:
-    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = last_midnight()
     return hot_queries.count_judged_since(midnight, user.pk, project.pk)
 
 

@@ -30,6 +30,7 @@ from annotation.protocols import RESPONSES
 
 ROWS_AT_ONCE = 500
 HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
+MOST_PEOPLE = 20
 
 
 class BatchError(Exception):
@@ -69,6 +70,16 @@ class Progress(TypedDict):
     is_pace_of_week: bool
 
 
+def too_many_people(overlap: int) -> str:
+    """Why so many people can't judge each comparison, "" if they can."""
+    if overlap <= MOST_PEOPLE:
+        return ""
+    return (
+        f"At most {MOST_PEOPLE} people judge one comparison, not {overlap}: more comparisons narrow "
+        "an interval faster than more people for each, and a batch ends only when all have judged."
+    )
+
+
 def create_batch(
     project: Project,
     name: str,
@@ -84,6 +95,8 @@ def create_batch(
     overlap = project.overlap if overlap is None else overlap
     if overlap < 1:
         raise BatchError(f"Each comparison needs at least 1 judgment; the overlap was {overlap}.")
+    if problem := too_many_people(overlap):
+        raise BatchError(problem)
     with transaction.atomic():
         batch = Batch.objects.create(
             project=project,

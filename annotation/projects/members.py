@@ -10,14 +10,20 @@ import secrets
 from datetime import timedelta
 
 from allauth.account.models import EmailAddress
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.mail import EmailMessage
+from django.core.validators import validate_email
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from annotation.judge.leases import release
+from annotation.lib.mail import deliver, sends_mail
 from annotation.models import Assignment, Event, Invitation, Membership, Project, User
 
 LINK_DAYS = 7
+MOST_OPEN = 200
 
 
 class InvitationError(Exception):
@@ -46,7 +52,13 @@ def known_account(project: Project, who: str, by: User) -> User | None:
 
 
 def invite(project: Project, who: str, role: str, by: User) -> str:
-    """A new invitation; returns the secret of its link, which exists nowhere else."""
+    """A new invitation; returns the secret of its link, which exists nowhere else.
+
+    InvitationError if too many are open: an address may be a stranger's, who gets a mail.
+    """
+    now = timezone.now()
+    if project.invitations.filter(accepted_at=None, expires_at__gt=now).count() >= MOST_OPEN:
+        raise InvitationError(f"{MOST_OPEN} invitations are open: withdraw some, or wait.")
     secret = secrets.token_urlsafe(24)
     with transaction.atomic():
         Invitation.objects.create(
@@ -59,6 +71,43 @@ def invite(project: Project, who: str, role: str, by: User) -> str:
         )
         Event.record(project, by, "invited", who, role=role)
     return secret
+
+
+def withdraw_invitation(project: Project, pk: int, by: User) -> bool:
+    """End an invitation that nobody has accepted; True if there was one."""
+    rows = Invitation.objects.filter(project=project, pk=pk, accepted_at=None)
+    invitation = rows.first()
+    if invitation is None:
+        return False
+    with transaction.atomic():
+        rows.delete()
+        Event.record(project, by, "withdrew invitation", invitation.who)
+    return True
+
+
+def send_by_mail(project: Project, who: str, link: str, by: User) -> bool:
+    """Send an invitation's link to an address, where mail is set up; True if it is on its way."""
+    if not sends_mail() or not _is_address(who):
+        return False
+    body = (
+        f"{by} invites you to judge in “{project.name}” ({settings.SITE_NAME}).\n\n"
+        f"{link}\n\nThe link works once and for {LINK_DAYS} days. You may ignore this message."
+    )
+    subject = f"{settings.SITE_NAME}: invitation to {_one_line(project.name)}"
+    deliver(EmailMessage(subject, body, to=[who]))
+    return True
+
+
+def _is_address(who: str) -> bool:
+    try:
+        validate_email(who)
+    except ValidationError:
+        return False
+    return True
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def open_invitation(secret: str) -> Invitation | None:

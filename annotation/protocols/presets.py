@@ -176,7 +176,8 @@ PRESETS: dict[str, Preset] = {
             key="instructgpt",
             title="InstructGPT: rank four to nine",
             explanation="Each response gets a mark from 1 to 7 and a few yes-or-no notes; then all "
-            "of them are put in order, ties allowed. Gives many pairs for each prompt.",
+            "of them are put in order, ties allowed. Gives many pairs for each prompt. Two "
+            "directions: 7 is the best mark, 1 the best rank.",
             interface=RANK,
             axes=(OVERALL,),
             n_responses=4,

@@ -9,10 +9,10 @@ from time import perf_counter
 from typing import Any
 
 from django.core.cache import cache
-from django.utils import timezone
 
 from annotation.data.preferences import annotator_id, preference_rows
 from annotation.data.ratings_and_demonstrations import rating_rows
+from annotation.lib.days import last_midnight
 from annotation.models import Project, User
 from annotation.quality.votes import fingerprint_of_votes, votes_of
 from annotation.statistics import reliability
@@ -61,7 +61,7 @@ def agreement_until_today(project: Project) -> dict[int, OwnAgreement]:
     Gold is no vote: figures that followed each answer would tell an annotator which of their answers
     was one.
     """
-    midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = last_midnight()
     key = _key("agreement-until", f"{project.pk}:{midnight.date()}")
     kept: list[list[Any]] | None = cache.get(key)
     if kept is None:

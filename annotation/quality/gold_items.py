@@ -218,7 +218,7 @@ def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | N
     by_axis: dict[str, Any] = (
         {str(axis): axis_ranks for axis, axis_ranks in ranks.items()}
         if isinstance(ranks, Mapping)
-        else dict.fromkeys(project.axis_keys, ranks)
+        else dict.fromkeys(axes_of_list(project), ranks)
         if ranks is not None
         else {}
     )
@@ -232,6 +232,15 @@ def _known_order(project: Project, ranks: Any, n: int) -> dict[str, list[int | N
         field = f"ranks: {axis}" if isinstance(ranks, Mapping) else "ranks"
         _check_values(axis_ranks, n, range(1, 10), field)
     return {axis: list(axis_ranks) for axis, axis_ranks in by_axis.items()}
+
+
+def axes_of_list(project: Project) -> list[str]:
+    """The axes that one list of ranks is about: never harm, where anything else is asked.
+
+    That 4 is a better answer than 5 to "2 + 2" does not make it the safer one.
+    """
+    others = [axis for axis in project.axis_keys if axis not in protocols.SAFETY_AXES]
+    return others or project.axis_keys
 
 
 def _known_marks(project: Project, marks: Any, safe: Any, n: int) -> dict[str, list[int | None]]:

@@ -132,6 +132,15 @@ def ask_for_review(comparison: Comparison, by: User) -> ReviewCase:
     return case
 
 
+def votes_by_comparison(comparisons: Iterable[int]) -> dict[int, list[Judgment]]:
+    """The annotators' votes on each of these comparisons (ids), without excluded ones."""
+    votes: dict[int, list[Judgment]] = {pk: [] for pk in comparisons}
+    rows = Judgment.objects.current().votes().filter(assignment__comparison__in=votes)
+    for vote in rows.select_related("assignment__comparison__batch__project").order_by("pk"):
+        votes[vote.assignment.comparison_id].append(vote)
+    return votes
+
+
 def votes_on(comparison: Comparison) -> list[Judgment]:
     """The annotators' votes on it without excluded ones, oldest first."""
     return list(
@@ -199,6 +208,40 @@ def undo_decision(case: ReviewCase, by: User) -> None:
         case.decided_by, case.decided_at = None, None
         case.save(update_fields=["state", "ground", "note", "decided_by", "decided_at"])
         Event.record(case.project, by, "took back a ruling", case.uid)
+
+
+def assign(cases: Iterable[ReviewCase], to: User | None, by: User) -> int:
+    """Give open cases to a reviewer, or to nobody; how many changed hands.
+
+    Nobody gets a case that they judged: another reviewer decides there.
+    """
+    changed = 0
+    for case in cases:
+        if to is not None and has_judged(to, case.comparison):
+            continue
+        rows = ReviewCase.objects.filter(pk=case.pk, state=State.OPEN).exclude(assignee=to)
+        if to is None:
+            rows = ReviewCase.objects.filter(pk=case.pk, assignee__isnull=False)
+        if rows.update(assignee=to):
+            changed += 1
+            Event.record(case.project, by, "assigned a review", case.uid, to=to and to.pk)
+    return changed
+
+
+def has_judged(user: User, comparison: Comparison) -> bool:
+    return Assignment.objects.filter(
+        comparison=comparison,
+        annotator=user,
+        state=Assignment.State.JUDGED,
+        is_ruling=False,
+    ).exists()
+
+
+def next_case(project: Project, reviewer: User, *, reason: str = "") -> ReviewCase | None:
+    """What this reviewer decides next: their own cases first, none that is another's."""
+    cases = queue(project, reviewer, reason=reason)
+    mine: ReviewCase | None = cases.filter(assignee=reviewer).first()
+    return mine or cases.filter(assignee=None).first()
 
 
 def readable_cases(project: Project, reviewer: User) -> Any:

@@ -4,13 +4,14 @@
 import { remindOfBreaks } from "./judge/breaks.js";
 import { makeCompare } from "./judge/compare.js";
 import { makeInterface } from "./judge/interfaces.js";
-import { $, post, signedOut, store } from "./judge/net.js";
+import { $, freeKeys, post, signedOut, store } from "./judge/net.js";
 import { gettext } from "./judge/words.js";
 
 (() => {
   const root = $("dialogue");
   if (!root) return;
   const shortcuts = root.dataset.shortcuts === "on";
+  if (shortcuts) freeKeys(root);
   const DRAFT = `dialogue:draft:${root.dataset.uid}`;
   const compare = makeCompare();
   // `face`: the questions about the two answers, as on the judging page (judge/interfaces.js).
@@ -53,7 +54,7 @@ import { gettext } from "./judge/words.js";
     if (state === "ready") {
       form.noValidate = true; // The browser's own words would come in its language, not in the page's.
       const kept = store.read(choiceKey());
-      if (kept && !form.querySelector("input:checked")) restore(kept);
+      if (kept && !form.querySelector('input:checked:not([value=""])')) restore(kept);
       face = makeInterface(form, { say, changed });
       const at = scrollY;
       face.begin();

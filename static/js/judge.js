@@ -1,11 +1,8 @@
 // The judging page's script. The form holds the answer: keys and buttons only set its fields, so a
 // browser without script sends the same. Answers go through an outbox kept in this
 // browser, each with its idempotency key, so none is lost or counted twice.
-import { remindOfBreaks } from "./judge/breaks.js";
-import { makeCompare } from "./judge/compare.js";
-import { $, goOnceThere, isAside, post, store, token } from "./judge/net.js";
+import { $, freeKeys, goOnceThere, isAside, post, store, token } from "./judge/net.js";
 import { makeInterface } from "./judge/interfaces.js";
-import { fillIn, learn } from "./judge/repeated_parts.js";
 import { makeOutbox } from "./judge/outbox.js";
 import { gettext, ngettext } from "./judge/words.js";
 
@@ -16,27 +13,43 @@ import { gettext, ngettext } from "./judge/words.js";
   const user = root.dataset.user;
   const DRAFT = `judge:draft:${user}:`;
 
+  // What is not needed to show a comparison is loaded after it.
+  const later = new Promise((done) => addEventListener("load", () => done(import("./judge/later.js"))));
+  later.catch(() => {}); // Offline: those extras are missing until the page is loaded again.
+
   const outbox = makeOutbox(user, {
     sent: (said) => (idle ? go(location.href) : progress(said)),
     refused,
     drained: () => { if (!idle) drained(); },
+    aside: (held) => later.then(({ showAside }) => showAside(outbox, held), () => {}),
+    stay,
   });
   const { flush, trouble } = outbox;
   const go = (url) => goOnceThere(url, root.dataset.judge, outbox.explain);
 
+  // A person who waits for this answer stays here to read what became of it.
+  function stay(item) {
+    if (idle || !waitingForNext || form?.dataset.uid !== item.uid) return;
+    waitingForNext = false;
+    if (!form.isConnected) form = null;
+  }
+
   function refused(item, sentence) {
     const box = $("refused");
+    if (item.undo && !idle) {
+      waitingForNext = slot.inert = false;
+      $("undoing").hidden = true;
+      hint(sentence);
+      return;
+    }
     const link = document.createElement("a");
     link.href = item.url;
     link.textContent = gettext("Reopen");
     box.replaceChildren(`${gettext("An answer was rejected: %(why)s", { why: sentence })} `, link);
     box.hidden = false;
+    delete box.dataset.hint;
     if (item.draft) store.write(DRAFT + item.uid, item.draft);
-    // A person who waits for this answer stays here to read why it was rejected.
-    if (!idle && waitingForNext && form?.dataset.uid === item.uid) {
-      waitingForNext = false;
-      if (!form.isConnected) form = null;
-    }
+    stay(item);
   }
 
   // --- Nothing to judge: look again by itself -----------------------------------------------------
@@ -55,13 +68,16 @@ import { gettext, ngettext } from "./judge/words.js";
   let form; // the comparison in view
   let face; // the questions in addition to a ranking: judge/interfaces.js
   let letters, axes, axis, last, selected, tie, flagging;
+  let picked = false; // the selected letter waits for its rank
+  let replaced = []; // orders that one key or button has replaced, for a way back
+  let compare = null, arrange = null;
   let dirty = false, saving = 0, edited = false;
   let visible = 0, since = 0; // milliseconds in view
-  let leaseEnd = 0, renewed = 0, touched = 0;
   let ahead = null, waitingForNext = false, preloading = false;
 
   if (shortcuts) root.classList.add("keys-on");
   $("open-keys").hidden = false;
+  if (shortcuts) freeKeys(root);
 
   const say = (text) => { $("live").textContent = text; };
   const radios = (key, letter) => form.elements[`rank-${key}-${letter}`];
@@ -74,30 +90,30 @@ import { gettext, ngettext } from "./judge/words.js";
   const lineOf = (key) => form.querySelector(`.axis-line[data-axis="${CSS.escape(key)}"]`);
   const nameOf = (key) => lineOf(key).dataset.name;
 
-  const order = (key) => {
+  const groups = (key) => {
     const places = new Map();
     for (const letter of letters) {
       const rank = rankOf(key, letter);
       if (rank) places.set(rank, [...(places.get(rank) || []), letter]);
     }
-    return [...places.keys()].sort((a, b) => a - b).map((rank) => places.get(rank).join(" = ")).join(" > ");
+    return [...places.keys()].sort((a, b) => a - b).map((rank) => places.get(rank));
   };
+  const order = (key) => groups(key).map((tied) => tied.join(" = ")).join(" > ");
 
   function begin(shown) {
     form = shown;
     letters = [...form.querySelectorAll(".response")].map((one) => one.dataset.letter);
     axes = [...form.querySelectorAll(".axis-line")].map((one) => one.dataset.axis);
-    [selected, tie, flagging, last] = ["", false, false, ""];
+    [selected, tie, flagging, last, picked, replaced] = ["", false, false, "", false, []];
     dirty = edited = false;
     visible = 0;
     since = document.hidden ? 0 : performance.now();
     takeUp();
     axis = axes.find((key) => unranked(key).length) || axes[0];
     if (axes.length) form.querySelector(".quick").hidden = false;
-    $("open-compare").hidden = letters.length < 2;
-    face = makeInterface(form, { say, changed });
-    renewed = touched = Date.now();
-    leaseEnd = Date.now() + leaseSeconds * 1000;
+    $("open-compare").hidden = !compare || letters.length < 2;
+    face = makeInterface(form, { say, changed, question: () => (axes.length ? lineOf(axis).title : "") });
+    lease.begin();
     $("lease").hidden = true;
     $("lease").querySelector("button").hidden = false;
     paint();
@@ -125,8 +141,12 @@ import { gettext, ngettext } from "./judge/words.js";
       if (names) names.textContent = flags.join(", ");
     }
     for (const set of form.querySelectorAll(".rank")) set.classList.toggle("active", set.dataset.axis === axis);
-    if (axes.length) form.querySelector('[data-do="repeat"]').disabled = axes.indexOf(axis) < 1;
+    if (axes.length) {
+      form.querySelector('[data-do="repeat"]').disabled = axes.indexOf(axis) < 1;
+      form.querySelector('[data-do="restore"]').hidden = !replaced.length;
+    }
     face.paint();
+    if (axes.length) arrange?.(form);
   }
 
   const sentence = (key) => {
@@ -137,9 +157,10 @@ import { gettext, ngettext } from "./judge/words.js";
 
   function changed(words) {
     edited = dirty = true;
-    touched = Date.now();
+    lease.touched = Date.now();
     store.write(DRAFT + form.dataset.uid, draft());
     form.querySelector("[data-saved]").textContent = "";
+    if ("hint" in $("refused").dataset) $("refused").hidden = true;
     paint();
     if (words) say(words);
     saveSoon();
@@ -151,8 +172,16 @@ import { gettext, ngettext } from "./judge/words.js";
       const open = axes.find((key) => unranked(key).length === letters.length);
       if (open && !selected) axis = open;
     }
+    // On a full ranking a letter waits for its rank; a second letter starts the ranking over.
+    if (picked && selected !== letter && !unranked(axis).length) {
+      replace();
+      setRank(axis, selected, 1);
+      last = selected;
+    }
+    picked = false;
     if (rankOf(axis, letter)) {
       selected = letter;
+      picked = true;
       tie = false;
       paint();
       say(gettext("%(letter)s: press its rank for %(axis)s", { letter, axis: nameOf(axis) }));
@@ -176,24 +205,45 @@ import { gettext, ngettext } from "./judge/words.js";
   function number(rank) {
     if (!selected || rank > letters.length) return false;
     setRank(axis, selected, rank);
+    picked = false;
     changed(sentence(axis));
     return true;
   }
 
+  // Empty the axis; `z` brings back what it had.
+  function replace() {
+    if (order(axis)) replaced.push([axis, letters.map((letter) => rankOf(axis, letter))]);
+    for (const letter of letters) setRank(axis, letter, 0);
+  }
+
   const acts = {
     equal() {
+      replace();
       for (const letter of letters) setRank(axis, letter, 1);
       after();
     },
     repeat() {
       const from = axes[axes.indexOf(axis) - 1];
       if (!from) return;
+      replace();
       for (const letter of letters) setRank(axis, letter, rankOf(from, letter));
       after();
     },
+    restore() {
+      if (!replaced.length) return;
+      const [key, ranks] = replaced.pop();
+      axis = key;
+      letters.forEach((letter, at) => setRank(axis, letter, ranks[at]));
+      [selected, last, tie] = ["", "", false];
+      changed(sentence(axis));
+    },
     clear() {
+      replace();
+      [selected, last, tie] = ["", "", false];
+      changed(sentence(axis));
+    },
+    back() {
       if (unranked(axis).length === letters.length && axes.indexOf(axis) > 0) axis = axes[axes.indexOf(axis) - 1];
-      else if (document.activeElement?.dataset?.do === "clear") for (const letter of letters) setRank(axis, letter, 0);
       else {
         const worst = top(axis);
         const on = letters.filter((letter) => rankOf(axis, letter) === worst && worst);
@@ -271,8 +321,7 @@ import { gettext, ngettext } from "./judge/words.js";
       }
       if (form !== mine) return;
       if (!outbox.waiting().length) $("offline").hidden = true;
-      renewed = Date.now();
-      leaseEnd = renewed + leaseSeconds * 1000;
+      [lease.renewed, lease.ends] = [Date.now(), Date.now() + leaseSeconds * 1000];
       $("lease").hidden = true;
       if (JSON.stringify(fields()) === sent) {
         store.drop(DRAFT + mine.dataset.uid);
@@ -335,6 +384,7 @@ import { gettext, ngettext } from "./judge/words.js";
     form.querySelector("[data-saved]").textContent = "";
     const box = $("refused");
     box.textContent = text;
+    box.dataset.hint = "";
     box.hidden = false;
     clearTimeout(hint.timer);
     hint.timer = setTimeout(() => { box.hidden = true; }, 6000);
@@ -347,7 +397,10 @@ import { gettext, ngettext } from "./judge/words.js";
     store.drop(DRAFT + uid);
     dirty = false;
     const correction = form.hasAttribute("data-correction");
+    root.dataset.last = uid;
     $("refused").hidden = true;
+    // What the page said when it was opened was about the comparison that is left now.
+    for (const old of document.querySelectorAll(".notices, #problem")) old.remove();
     if (correction) {
       waitingForNext = "history";
       flush();
@@ -360,7 +413,7 @@ import { gettext, ngettext } from "./judge/words.js";
     if (next?.dataset.frame === form.dataset.frame) {
       slot.replaceChildren(next);
       begin(next);
-      renew();
+      lease.renew();
       const to = form.querySelector(".conversation");
       scrollTo({ top: 0 });
       to.focus({ preventScroll: true });
@@ -402,58 +455,42 @@ import { gettext, ngettext } from "./judge/words.js";
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = page.querySelector("form.slot");
       if (!next || form !== mine || outbox.items().some((item) => item.uid === next.dataset.uid)) return;
+      const { fillIn, learn } = await later;
+      learn(mine);
       ahead = document.adoptNode(next);
       fillIn(ahead);
-      learn(ahead);
     } catch { /* Offline: the next one is fetched when the answer has been sent. */ } finally {
       preloading = false;
       if (form !== mine && !waitingForNext) preload();
     }
   }
 
+  // An undo waits behind the answers on their way, and nothing is sent until it is done: Enter
+  // pressed in between can't be what it takes back.
   function undo() {
-    if (outbox.waiting().length) { trouble(gettext("The last answer is still being sent.")); return; }
-    save().finally(() => $("undo-form").submit());
+    if (waitingForNext || form.hasAttribute("data-correction")) return;
+    const { last: uid, undo: url } = root.dataset;
+    if (!uid) { hint(gettext("No judgment to undo.")); return; }
+    if (!$("offline").hidden && outbox.waiting().length) { trouble(gettext("The last answer is still being sent.")); return; }
+    save();
+    outbox.add({ id: `undo:${Date.now()}`, uid, undo: true, url, body: `uid=${uid}` });
+    waitingForNext = "judge";
+    slot.inert = true;
+    $("undoing").hidden = false;
+    flush();
   }
 
-  // --- The lease -----------------------------------------------------------------------------------------------
-  async function renew() {
-    const mine = form;
-    renewed = Date.now();
-    try {
-      const answer = await post(mine.action, bodyOf({ act: "renew" }));
-      if (!answer.ok) return;
-      const said = await answer.json();
-      if (form !== mine) return;
-      if (said.renewed) {
-        mine.dataset.lease = said.lease;
-        leaseEnd = Date.now() + leaseSeconds * 1000;
-        $("lease").hidden = true;
-      } else if (said.renewed !== false) return; // It was not our server that answered.
-      else if (!edited) go(root.dataset.judge);
-      else lost();
-    } catch { /* Offline: the answer is accepted later all the same. */ }
-  }
-
-  function lost() {
-    $("lease").querySelector("span").textContent = gettext("Somebody else has this comparison now. You can still send your answer as an extra.");
-    $("lease").querySelector("button").hidden = true; // There is nothing left to keep.
-    $("lease").hidden = false;
-    form.querySelector(".conversation").focus({ preventScroll: true });
-  }
-
-  setInterval(() => {
-    if (!form || waitingForNext || form.hasAttribute("data-correction")) return;
-    const now = Date.now(), left = (leaseEnd - now) / 1000;
-    if (touched > renewed && now - renewed > (leaseSeconds * 1000) / 3) renew();
-    else if (left < Math.min(120, leaseSeconds / 4)) {
-      $("lease").querySelector("span").textContent = left > 0
-        ? ngettext("This comparison is reserved for you for %(n)s more minute.", "This comparison is reserved for you for %(n)s more minutes.", Math.ceil(left / 60))
-        : gettext("The time for this comparison ran out, and somebody else may get it. You can still send your answer.");
-      $("lease").hidden = false;
-    }
-  }, 5000);
-  $("lease").querySelector("button").addEventListener("click", renew);
+  // --- The lease (judge/lease.js) ------------------------------------------------------------------------------
+  const lease = {
+    seconds: leaseSeconds,
+    ends: 0, renewed: 0, touched: 0,
+    begin() { this.renewed = this.touched = Date.now(); this.ends = this.renewed + leaseSeconds * 1000; },
+    held: () => (form && !waitingForNext && !form.hasAttribute("data-correction") ? form : null),
+    ask: (of) => post(of.action, bodyOf({ act: "renew" })),
+    isEdited: () => edited,
+    again: () => go(root.dataset.judge),
+    renew() { later.then(({ renew }) => renew(lease), () => {}); },
+  };
 
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
@@ -493,7 +530,7 @@ import { gettext, ngettext } from "./judge/words.js";
     const line = event.target.closest(".axis-line");
     if (line) { axis = line.dataset.axis; [selected, last] = ["", ""]; paint(); }
     const quick = event.target.closest("[data-do]");
-    if (quick) { quick.focus(); acts[quick.dataset.do](); }
+    if (quick) acts[quick.dataset.do]();
   });
   slot.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -511,17 +548,31 @@ import { gettext, ngettext } from "./judge/words.js";
   $("open-guidelines").addEventListener("click", (event) => { event.preventDefault(); open("guidelines"); });
   $("open-keys").addEventListener("click", () => open("keys"));
 
-  const compare = makeCompare();
   // The two best-ranked responses, of another axis if this one has too few ranks; otherwise the
   // current response and the next.
-  function compareWords() {
+  async function compareWords() {
+    await later;
     const ranked = (key) => letters.filter((letter) => rankOf(key, letter)).sort((a, b) => rankOf(key, a) - rankOf(key, b));
     const full = [axis, ...axes].find((key) => ranked(key).length > 1);
     if (full) compare.open(form, ...ranked(full));
     else compare.open(form, selected || ranked(axis)[0]);
   }
   $("open-compare").addEventListener("click", compareWords);
-  $("open-compare").hidden = false;
+  // An order as it was dragged.
+  function put(key, tied) {
+    [axis, selected, last, picked] = [key, "", "", false];
+    for (const letter of letters) setRank(key, letter, tied.findIndex((group) => group.includes(letter)) + 1);
+    changed(sentence(key));
+  }
+
+  later.then(({ makeArrange, makeCompare, remindOfBreaks, watchLease }) => {
+    watchLease(lease);
+    compare = makeCompare();
+    arrange = makeArrange({ groups, unranked, current: () => axis, put, place });
+    if (form?.isConnected) paint();
+    $("open-compare").hidden = letters.length < 2;
+    remindOfBreaks(user, Number(root.dataset.breakMinutes));
+  }, () => {});
 
   // --- Keyboard ----------------------------------------------------------------------------------------------------
   const typing = (target) => target.matches("textarea, select, input:not([type=radio], [type=checkbox])");
@@ -530,13 +581,14 @@ import { gettext, ngettext } from "./judge/words.js";
     if (event.isComposing || !form || waitingForNext) return;
     const target = event.target;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); return; }
+    if ((event.ctrlKey || event.metaKey) && event.key === "z" && !typing(target) && replaced.length) { event.preventDefault(); acts.restore(); return; }
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const dialog = document.querySelector("dialog[open]");
     if (dialog) {
       if (dialog.id === "news") return;
       if (!shortcuts) return;
       if (["?", "g", "m", "p"].includes(event.key)) { event.preventDefault(); dialog.close(); }
-      else if (target.tagName !== "SELECT" && dialog.id === "compare" && compare.letter(event.key.toUpperCase())) event.preventDefault();
+      else if (target.tagName !== "SELECT" && dialog.id === "compare" && compare?.letter(event.key.toUpperCase())) event.preventDefault();
       return;
     }
     if (event.key === "Escape") {
@@ -599,11 +651,13 @@ import { gettext, ngettext } from "./judge/words.js";
         say(gettext("Flags of %(letter)s: 1 to 4, Escape when done.", { letter }));
       } else place(letter);
     } else if (event.key === "=") { tie = true; say(gettext("Tie the next letter with the previous one.")); }
-    else if (!face.ranks && (digit >= 0 || ["r", "t", "Backspace"].includes(event.key))) done = false;
+    else if (!face.ranks && (digit >= 0 || ["r", "t", "z", "Backspace", "Delete"].includes(event.key))) done = false;
     else if (digit === 0) acts.equal();
     else if (digit > 0) done = number(digit);
     else if (event.key === "r") acts.repeat();
-    else if (event.key === "Backspace") acts.clear();
+    else if (event.key === "Backspace") acts.back();
+    else if (event.key === "Delete") acts.clear();
+    else if (event.key === "z") acts.restore();
     else if (event.key === "t") { axis = axes[(axes.indexOf(axis) + 1) % axes.length]; [selected, last] = ["", ""]; paint(); say(sentence(axis)); }
     else if (event.key === "x" && form.querySelector(".flags")) { flagging = true; say(gettext("Flag which response? Press its letter.")); }
     else if (event.key === "w" && form.elements.reason) form.elements.reason.focus();
@@ -620,10 +674,8 @@ import { gettext, ngettext } from "./judge/words.js";
     if (done) event.preventDefault();
   });
 
-  remindOfBreaks(user, Number(root.dataset.breakMinutes));
   if ($("news")) { $("news").close(); $("news").showModal(); }
-  learn(slot.querySelector("form.slot"));
   begin(slot.querySelector("form.slot"));
-  if (outbox.items().some((item) => item.uid === form.dataset.uid)) waitingForNext = "judge";
+  if (outbox.waiting().some((item) => item.undo || item.uid === form.dataset.uid)) waitingForNext = "judge";
   flush();
 })();

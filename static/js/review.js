@@ -2,11 +2,13 @@
 // Enter decides, n goes on, z takes a decision back, p compares two responses word by word. Without
 // script the form does the same.
 import { makeCompare } from "./judge/compare.js";
-import { $ } from "./judge/net.js";
+import { $, freeKeys } from "./judge/net.js";
+import { makeOwnOrder } from "./judge/own_order.js";
 import { gettext } from "./judge/words.js";
 
 const page = $("case"), form = $("decide");
 const shortcuts = page.dataset.shortcuts === "on";
+if (shortcuts) freeKeys(page);
 const responses = page.querySelector(".case-responses");
 
 // --- Two responses word by word ----------------------------------------------------------------------------------
@@ -19,7 +21,19 @@ function compareWords() {
 $("open-compare").addEventListener("click", compareWords);
 const offer = () => { $("open-compare").hidden = !several || Boolean(covering()); };
 offer();
-page.querySelector(".cover input")?.addEventListener("change", offer);
+
+// What was uncovered once stays so while this tab is open, whatever page is loaded in between.
+const cover = page.querySelector(".cover input"), UNCOVERED = `review:uncovered:${location.pathname}`;
+if (cover) {
+  try { cover.checked = Boolean(sessionStorage.getItem(UNCOVERED)); } catch { /* forbidden */ }
+  cover.addEventListener("change", () => {
+    try { sessionStorage.setItem(UNCOVERED, "1"); } catch { /* forbidden */ }
+    offer();
+  });
+  offer();
+}
+
+const order = makeOwnOrder(form);
 
 // --- Deciding ----------------------------------------------------------------------------------------------------
 function choose(value) {
@@ -34,7 +48,7 @@ form.addEventListener("change", (event) => {
   if (event.target.name !== "choice") return;
   const own = $("own");
   own.open = event.target.value === "own";
-  if (own.open && shortcuts) own.querySelector("select, input, textarea").focus();
+  if (own.open && shortcuts) (own.querySelector("select, input:not([name^=rank-]), textarea") ?? own.querySelector("summary")).focus();
 });
 
 document.addEventListener("keydown", (event) => {
@@ -48,6 +62,10 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (at.matches("textarea, select, input:not([type=radio], [type=checkbox])")) return;
+  if (form.elements.choice.value === "own" && order(key)) {
+    event.preventDefault();
+    return;
+  }
   if (at.closest("#own") && key !== "Enter") return; // There, keys belong to what is filled in.
   const cover = covering();
   if (cover && key !== "n") {

@@ -1,6 +1,9 @@
 // What every page shares: the theme switch, menus and questions that close.
 (() => {
   const root = document.documentElement;
+  // Times are shown in this browser's zone: config/middleware.py.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone && !document.cookie.includes(`timezone=${zone}`)) document.cookie = `timezone=${zone};path=/;max-age=31536000;samesite=lax`;
   const apply = (theme) => {
     if (theme === "auto") delete root.dataset.theme;
     else root.dataset.theme = theme;

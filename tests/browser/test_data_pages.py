@@ -293,7 +293,7 @@ def test_what_cannot_be_taken_lightly_is_asked_first_and_the_question_stays(
     sign_in(grace)
     watched.clock.install()
     watched.set_viewport_size({"width": width, "height": 900})
-    watched.goto(f"{live_server.url}/projects/apollo/settings/")
+    watched.goto(f"{live_server.url}/projects/apollo/people/")
     remove = watched.locator("details.confirm", has_text="Yes, remove ben")
     remove.locator("summary").click()
     seen_whole(watched, remove, width)

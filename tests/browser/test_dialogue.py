@@ -151,7 +151,7 @@ def test_a_whole_red_team_dialogue_by_keyboard_alone(
     press(page, "b", "p")
     expect(page.locator("#compare")).to_be_hidden()
     # A is a little more helpful, B far less harmful: A, the more harmful one, goes on.
-    press(page, "4", "8")
+    press(page, "8", "4")  # What decides is asked first; the other question needs no answer.
     expect(page.locator("[data-said]")).to_contain_text("Safety B far better")
     press(page, "Enter")
     expect(page.locator("#say")).to_be_focused()

@@ -438,6 +438,7 @@ def test_the_lease_warns_is_renewed_and_when_lost_keeps_the_answer_as_an_extra(
     watched.goto(f"{live_server.url}/projects/apollo/judge/")
     first = shown(watched)
     lease = watched.locator("#lease")
+    expect(watched.locator("#open-compare")).to_be_visible()  # What is loaded later has come.
     expect(lease).to_be_hidden()
     watched.clock.run_for(185_000)
     expect(lease).to_have_text(

@@ -103,7 +103,7 @@ def test_every_entry_of_the_menu_stands_on_one_line(
     entries = watched.locator(".menu[open] :is(a, button)")
     heights = entries.evaluate_all("all => all.map(e => e.getBoundingClientRect().height)")
     assert len(heights) == 10
-    assert max(heights) <= 40
+    assert max(heights) <= 48  # 44 is a fingertip; two lines would be 60 or more.
     assert watched.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -74,18 +74,22 @@ def test_vera_decides_by_keyboard_and_takes_it_back(watched, live_server, sign_i
     watched.keyboard.press("z")
     watched.get_by_text("Case reopened; the votes count again").wait_for()
     assert not ReviewCase.objects.filter(state="decided").exists()
-    # A ranking of her own, without a mouse: m, then the letters' ranks, a reason, her words.
-    watched.keyboard.press("m")
-    for _ in range(8):
-        watched.keyboard.press("1")
-        watched.keyboard.press("Tab")
-    watched.get_by_label("They are equally good").focus()
+    # A ranking of her own, by the keys of the judging page: m, letters in order, a reason, her words.
+    for key in "mdcbaa=b=c=d":
+        watched.keyboard.press(key)
+    expect(watched.locator("[data-axis=helpfulness] [data-order]")).to_have_text("D > C > B > A")
+    for key in "tabcd":  # a full ranking starts over
+        watched.keyboard.press(key)
+    expect(watched.locator("[data-axis=helpfulness] [data-order]")).to_have_text("A > B > C > D")
+    expect(watched.locator("[data-axis=safety] [data-order]")).to_have_text("A = B = C = D")
+    watched.get_by_text("My own answer").click()  # A click leaves the keys to the page.
     watched.keyboard.press("e")
     watched.get_by_label("Comment").fill("All four say the same.")
     watched.get_by_role("button", name="Decide").press("Enter")
     watched.get_by_text("Decision saved. The votes are kept.").wait_for()
     ruled = Judgment.objects.get(current_for__is_ruling=True)
-    assert set(ruled.ranks["helpfulness"].values()) == {1}
+    assert sorted(ruled.ranks["helpfulness"].values()) == [1, 2, 3, 4]
+    assert set(ruled.ranks["safety"].values()) == {1}
     assert ruled.reason == "All four say the same."
 
 
@@ -126,6 +130,14 @@ def test_a_harmful_case_stays_covered_until_vera_uncovers_it(
     expect(watched.locator("#open-compare")).to_be_visible()
     watched.keyboard.press("2")
     expect(choice).to_be_checked()
+    # It does not cover itself again, neither for a missing reason nor when it is opened again.
+    watched.keyboard.press("Enter")
+    expect(watched.get_by_text("Choose a reason.")).to_be_visible()
+    expect(text).to_be_visible()
+    watched.goto(f"{live_server.url}/projects/apollo/review/{case.uid}/")
+    expect(text).to_be_visible()
+    watched.keyboard.press("o")  # It uncovers, and chooses no reason.
+    expect(watched.locator("[name=ground]:checked")).to_have_count(0)
 
 
 def test_vera_compares_two_responses_word_by_word(watched, live_server, sign_in, apollo, vera):

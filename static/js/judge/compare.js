@@ -3,7 +3,9 @@ import { $ } from "./net.js";
 import { gettext } from "./words.js";
 
 export function makeCompare() {
-  const dialog = $("compare");
+  const dialog = $("compare"), styles = document.createElement("link");
+  [styles.rel, styles.href] = ["stylesheet", dialog.dataset.styles];
+  document.head.append(styles);
   const [left, right] = dialog.querySelectorAll("select");
   const [before, after] = dialog.querySelectorAll(".compared");
   let texts = new Map();

@@ -14,8 +14,8 @@ const isAnswered = (step) => inputs(step).some((one) => one.checked);
 // writing.js puts its own maker here, on the pages where something is written.
 export const writers = [];
 
-// `say(words)` tells a screen reader, `changed(words)` notes that there is something to save.
-export function makeInterface(form, { say, changed }) {
+// `question()` is what a ranking asks now; `say(words)` tells a screen reader, `changed(words)` notes that there is something to save.
+export function makeInterface(form, { say, changed, question }) {
   const kind = form.dataset.interface;
   const ranks = kind === "rank";
   const all = [...form.querySelectorAll(".step")];
@@ -43,6 +43,9 @@ export function makeInterface(form, { say, changed }) {
     return [...steps.slice(at + 1), ...steps.slice(0, at + 1)].find(isOpen) || null;
   }
 
+  // A question that needs no answer and has none takes the keys after those that do.
+  const unsaid = (from) => asked().find((step) => step !== from && step.dataset.step === "pair" && !("required" in step.dataset) && inputs(step).some((one) => one.checked && !one.value)) || null;
+
   function go(step, speak = true) {
     current = step;
     if (step) {
@@ -58,7 +61,7 @@ export function makeInterface(form, { say, changed }) {
   function answered(step, words) {
     // After the last question the step stays current, so that a key corrects it; a ranking gets
     // its keys back.
-    const open = step.dataset.step === "boxes" ? null : follow(step);
+    const open = step.dataset.step === "boxes" ? null : follow(step) || unsaid(step);
     go(open || (ranks && step.dataset.step !== "boxes" ? null : step), false);
     const then = open ? gettext("Now %(what)s.", { what: title(open) }) : asked().some(isOpen) ? "" : gettext("Everything is answered.");
     changed([`${title(step)} ${words}.`, then].join(" "));
@@ -86,6 +89,8 @@ export function makeInterface(form, { say, changed }) {
     }
     for (const notes of form.querySelectorAll("details.notes"))
       notes.querySelector("[data-set-names]").textContent = inputs(notes).filter((one) => one.checked).map((one) => labelOf(one).toLowerCase()).join(", ");
+    const words = form.querySelector("[data-asked]");
+    if (words) words.textContent = ` ${current ? current.title || title(current) : question()}`;
     const said = form.querySelector("[data-said]");
     if (!said) return;
     const parts = [];

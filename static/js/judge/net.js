@@ -21,7 +21,15 @@ const cookie = (name) =>
 export const token = () => cookie("csrftoken") || document.querySelector("[name=csrfmiddlewaretoken]")?.value || "";
 
 // Form fields that are not part of the answer.
-export const isAside = (name) => ["csrfmiddlewaretoken", "key", "seconds", "act", "guideline_version"].includes(name);
+export const isAside = (name) => ["csrfmiddlewaretoken", "key", "seen", "seconds", "act", "guideline_version"].includes(name);
+
+// After a press by pointer the keys are the page's again: Enter sends, and does not repeat the button.
+export function freeKeys(root) {
+  root.addEventListener("click", (event) => {
+    const control = event.target.closest("button, a, summary");
+    if (event.detail && control && !control.closest("dialog, .menu")) control.blur();
+  }, true); // Before a dialog remembers where the focus was.
+}
 
 // Signing in again (in another tab) changes the CSRF token: a stored answer is sent with the
 // current one.

@@ -1,28 +1,14 @@
 // The outbox: answers stay in this browser, each with its idempotency key, until the server
 // accepts or rejects them. So none is lost or counted twice if the network, the server, the
 // session or the page fails.
-import { $, isAside, post, signedOut, store } from "./net.js";
+import { $, post, signedOut, store } from "./net.js";
 import { gettext, ngettext } from "./words.js";
 
-// An answer as text to read and copy: orders, then every filled field.
-function written(item) {
-  const orders = new Map();
-  const lines = [];
-  for (const [name, value] of new URLSearchParams(item.body)) {
-    if (!value || isAside(name)) continue;
-    const [, axis, letter] = name.match(/^rank-(.+)-([A-I])$/) || [];
-    if (!axis) lines.push(`${name}: ${value}`);
-    else {
-      const places = orders.get(axis) || orders.set(axis, {}).get(axis);
-      (places[value] ||= []).push(letter);
-    }
-  }
-  const rankings = [...orders].map(([axis, places]) => `${axis}: ${Object.values(places).map((tied) => tied.join(" = ")).join(" > ")}`);
-  return [...rankings, ...lines].join("\n");
-}
-
-// `sent(said)`, `refused(item, sentence)` and `drained()` say what the page does then.
-export function makeOutbox(user, { sent, refused, drained }) {
+// `sent(said)`, `refused(item, sentence)` and `drained()` say what the page does then; `aside(held)`
+// shows what waits for a decision of the person (judge/aside.js), and `stay(item)` keeps a page that
+// waits for it. An undo is an item like any other,
+// so acts reach the server in the order in which they were done.
+export function makeOutbox(user, { sent, refused, drained, aside, stay }) {
   const name = `judge:outbox:${user}`;
   let memory = []; // Where the browser keeps nothing.
   let flushing = false;
@@ -33,13 +19,17 @@ export function makeOutbox(user, { sent, refused, drained }) {
   const foreign = new Set();
 
   const items = () => store.read(name) || memory;
-  const waiting = () => items().filter((item) => !foreign.has(item.id));
+  const waiting = () => items().filter((item) => !foreign.has(item.id) && !item.choice);
   // An answer that does not fit into the storage stays in memory; an older stored list must not
   // hide it.
   const keep = (kept) => { memory = kept; if (!store.write(name, kept)) store.drop(name); };
 
+  const put = (item) => keep(items().map((other) => (other.id === item.id ? item : other)));
+  const drop = (item) => keep(items().filter((other) => other.id !== item.id));
+  const showHeld = () => aside(items().filter((item) => item.choice || foreign.has(item.id)));
+
   function trouble(sentence) {
-    const n = waiting().length;
+    const n = waiting().filter((item) => !item.undo).length;
     const kept = n ? ` ${ngettext("%(n)s answer is saved here and will be sent later.", "%(n)s answers are saved here and will be sent later.", n)}` : "";
     $("offline").textContent = sentence + kept;
     $("offline").hidden = false;
@@ -51,7 +41,7 @@ export function makeOutbox(user, { sent, refused, drained }) {
     if (answer === null) return navigator.onLine ? gettext("The server can't be reached.") : gettext("You are offline.");
     if (signedOut(answer)) return gettext("You are signed out: sign in again in another tab.");
     if (answer.status === 404) return gettext("This comparison is not assigned to you. Did somebody else sign in here?");
-    const did = said?.sent || said?.skipped || said?.saved;
+    const did = said?.sent || said?.skipped || said?.saved || said?.undone;
     if (answer.status >= 500 || answer.status === 429 || (answer.ok && !did)) return gettext("Server error.");
     return "";
   }
@@ -71,28 +61,36 @@ export function makeOutbox(user, { sent, refused, drained }) {
     clearTimeout(retry);
     let sentence = "";
     foreign.clear();
+    const state = $("sending"), slow = setTimeout(() => { if (state) state.hidden = false; }, 400);
     try {
       for (let item; (item = waiting()[0]);) {
         const answer = await post(item.url, item.body).catch(() => null);
-        if (answer?.status === 404 || answer?.status === 410) {
+        if (!item.undo && (answer?.status === 404 || answer?.status === 410)) {
           foreign.add(item.id);
           continue;
         }
         const said = await answer?.json().catch(() => null);
-        sentence = obstacle(answer, said);
+        sentence = item.undo && answer?.status === 404 ? "" : obstacle(answer, said);
         if (sentence) break;
-        keep(items().filter((other) => other.id !== item.id));
+        if (said?.choice) {
+          put({ ...item, choice: said.choice });
+          stay(item);
+          continue;
+        }
+        drop(item);
         if (answer.ok) sent(said);
         else refused(item, said?.problem || gettext("The server rejected it."));
       }
     } finally {
       flushing = false;
+      clearTimeout(slow);
+      if (state) state.hidden = true;
     }
     if (again && foreign.size) {
       flush();
       return;
     }
-    showForeign();
+    showHeld();
     if (foreign.size) retry = setTimeout(flush, 30000);
     if (sentence) {
       trouble(sentence);
@@ -103,31 +101,8 @@ export function makeOutbox(user, { sent, refused, drained }) {
     }
   }
 
-  function showForeign() {
-    const box = $("foreign");
-    const item = items().find((one) => foreign.has(one.id));
-    box.hidden = !item;
-    if (!item) return;
-    const [copy, discard] = box.querySelectorAll("button"), text = box.querySelector("textarea");
-    text.value = written(item);
-    copy.textContent = gettext("Copy");
-    copy.onclick = () => {
-      text.select(); // By hand, where the browser lets no page write to the clipboard.
-      navigator.clipboard?.writeText(text.value).then(() => { copy.textContent = gettext("Copied"); }).catch(() => {});
-    };
-    discard.textContent = gettext("Discard this answer");
-    discard.onclick = () => {
-      if (discard.textContent !== gettext("Discard permanently")) {
-        discard.textContent = gettext("Discard permanently");
-        return;
-      }
-      keep(items().filter((other) => other.id !== item.id));
-      showForeign();
-    };
-  }
-
   window.addEventListener("online", flush);
   window.addEventListener("offline", () => explain(null));
   document.addEventListener("visibilitychange", () => { if (!document.hidden && items().length) flush(); });
-  return { items, waiting, trouble, explain, flush, add: (item) => keep([...items(), item]) };
+  return { items, waiting, trouble, explain, flush, put, drop, add: (item) => keep([...items(), item]) };
 }

@@ -5,7 +5,7 @@ const PARTS = ["response-marks", "flags"];
 const known = new Map(); // "A response-marks" to an untouched copy
 let skips = [];
 
-// Copies the parts of a comparison before it is answered.
+// Copies the parts of a comparison, without the answers in them.
 export function learn(form) {
   if (!skips.length) skips = copies(form.querySelectorAll(".skip .menu-items > *"));
   for (const response of form.querySelectorAll(".response"))
@@ -21,6 +21,7 @@ function untouched(part) {
   for (const field of part.querySelectorAll("input")) field.checked = field.defaultChecked = false;
   for (const option of part.querySelectorAll("option")) option.selected = option.defaultSelected = false;
   for (const one of [part, ...part.querySelectorAll("details")]) one.removeAttribute("open");
+  for (const key of part.querySelectorAll("[data-step=boxes] kbd")) key.remove(); // interfaces.js adds them.
   return part;
 }
 

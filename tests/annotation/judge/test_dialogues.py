@@ -143,14 +143,20 @@ def test_a_red_team_needs_an_axis_that_asks_about_harm(talk, project, grace):
         new_campaign(project, grace, kind="redteam")
 
 
-def test_each_question_must_be_answered(project, ada, grace, parrots):
+def test_only_the_question_that_decides_what_goes_on_must_be_answered(project, ada, grace, parrots):
+    """Where neither answer does harm, a forced preference on safety would be noise."""
     talk = dialogues.begin(ada, new_campaign(project, grace))
     say(talk)
-    with pytest.raises(JudgmentError, match="Safety"):
-        choose(talk)
+    with pytest.raises(JudgmentError, match="Helpfulness"):
+        choose(talk, said=preferring("A", 1, ["safety"]))
     assert Comparison.objects.count() == 0
     with pytest.raises(JudgmentError, match="strength"):
         choose(talk, said=preferring("A", 9, project.axis_keys))
+    judgment = choose(talk, said=preferring("A", 1, ["helpfulness"]))
+    assert set(judgment.ranks) == set(judgment.strength) == {"helpfulness"}
+    [row] = preference_rows(project)
+    assert set(row["ranks"]["safety"]) == {None}
+    assert [list(pairs([row], axis)) == [] for axis in ("helpfulness", "safety")] == [False, True]
 
 
 def test_sent_twice_is_sent_once(talk):

@@ -289,7 +289,9 @@ def test_the_api_does_what_the_page_does(client, ada, project, batch):
     assert call("renew", second).json()["renewed"]
     assert call("skip", second, reason="no idea").status_code == 204
     assert call("next").status_code == 204
+    assert call("undo").json()["uid"] == second  # The skip was later than the judgment.
     assert call("undo").json()["uid"] == shown["uid"]
+    assert call("release", second).status_code == 204
     assert call("release", shown["uid"]).status_code == 204
     assert_counters_are_right()
 
@@ -323,7 +325,7 @@ def test_changed_guidelines_are_a_new_version(client, grace, project):
 
 def test_people_are_added_given_roles_and_removed(client, grace, ada, otto, project):
     client.force_login(grace)
-    url = reverse("project_settings", args=["apollo"])
+    url = reverse("people", args=["apollo"])
     client.post(url, {"act": "add", "who": "ada", "role": "reviewer"})
     assert project.memberships.get(user=ada).role == "reviewer"
     assert client.post(url, {"act": "add", "who": "", "role": "admin"}).status_code == 422
@@ -340,7 +342,7 @@ def test_whoever_saw_what_is_gold_still_knows_after_having_been_away(
     client, grace, ada, ben, project
 ):
     client.force_login(grace)
-    url = reverse("project_settings", args=[project.slug])
+    url = reverse("people", args=[project.slug])
     for who, role in [(ada, "reviewer"), (ben, "annotator")]:
         client.post(url, {"act": "add", "who": who.username, "role": role})
         mine = project.memberships.get(user=who)
@@ -352,7 +354,7 @@ def test_whoever_saw_what_is_gold_still_knows_after_having_been_away(
 
 def test_removing_somebody_asks_first_and_says_what_is_lost(client, grace, ada, project):
     client.force_login(grace)
-    page = client.get("/projects/apollo/settings/").content.decode()
+    page = client.get("/projects/apollo/people/").content.decode()
     asked = re.findall(r'<details class="confirm".*?</details>', page, re.DOTALL)
     assert len(asked) == page.count('value="remove"') == project.memberships.count()
     [of_ada] = [one for one in asked if "Yes, remove ada" in one]

@@ -12,7 +12,7 @@ from tests.factories import BatchFactory, ComparisonFactory, PromptFactory
 
 pytestmark = pytest.mark.django_db
 
-FIRST_LOAD, EACH_NEXT = 120 * 1024, 15 * 1024  # bytes
+FIRST_LOAD, LATER, EACH_NEXT = 120 * 1024, 20 * 1024, 15 * 1024  # bytes
 
 # A prompt and an answer of the usual length: of 18,000 answers of instruction data half are shorter.
 QUESTION = "My neighbour asked me to look after her plants while she is away for two weeks. " * 2
@@ -44,7 +44,10 @@ def asked(client, project, ada, key, language):
 
 
 def fetched(html):
-    """Every file that the page makes a browser load, scripts' own imports included: {path: bytes}."""
+    """Every file that the page makes a browser load, scripts' own imports included: {path: bytes}.
+
+    What a script loads after the page is shown (`import(…)` in judge.js) is not among them.
+    """
     wanted = re.findall(r'<(?:link|script)[^>]*?(?:href|src)="/static/([^"]+)"', html)
     files = {}
     while wanted:
@@ -75,6 +78,8 @@ def test_the_first_load_and_every_next_comparison_stay_light(client, project, ad
     wanted = 0 if PRESETS[key].interface == "demonstrate" else PRESETS[key].n_responses
     assert following.count(b'class="response"') == wanted
     assert total <= FIRST_LOAD, (total, len(page), files)
+    after_it = fetched('<script src="/static/js/judge/later.js">')
+    assert sum(size for path, size in after_it.items() if path not in files) <= LATER, after_it
     assert b'data-uid="' in following
     assert len(following) <= EACH_NEXT, len(following)
 

@@ -15,7 +15,7 @@ from annotation.judge.submitting import undo_last
 from annotation.models import Assignment, Event, Judgment, Prompt, ReviewCase, User
 from annotation.projects.batches import batch_progress
 from annotation.quality import review
-from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged
+from tests.factories import BatchFactory, ComparisonFactory, PromptFactory, judged, member
 
 pytestmark = pytest.mark.django_db
 
@@ -192,6 +192,53 @@ def test_a_conflict_needs_a_review_again_when_its_ruling_is_taken_back(project, 
     assert Judgment.objects.filter(needs_review=True).get().assignment == odd
 
 
+def test_a_case_in_the_queue_says_what_tells_it_from_the_others(project, contested, vera, client):
+    client.force_login(vera)
+    page = re.sub(r"\s+", " ", client.get("/projects/apollo/review/").content.decode())
+    case = ReviewCase.objects.get()
+    for words in (contested.prompt.text, f"Case {case.pk}", "100 %", "2 votes", "disagree", "now"):
+        assert words in page, words
+
+
+def test_many_cases_are_assigned_and_decided_at_once_and_twice_is_once(
+    project, ada, ben, vera, client
+):
+    mona = member(project, "mona", "reviewer")
+    batch = BatchFactory(project=project)
+    for _ in range(3):
+        comparison = ComparisonFactory(batch=batch, prompt=PromptFactory(project=project))
+        for who, ranks in ((ada, (1, 2, 3, 4)), (ben, (1, 2, 3, 4)), (mona, (4, 3, 2, 1))):
+            judged(project, by=who, comparison=comparison, ranks=ranks)
+    review.update_queue(project)
+    url, (first, second, third) = "/projects/apollo/review/", ReviewCase.objects.order_by("pk")
+    client.force_login(vera)
+    client.post(url, {"act": "assign", "case": [first.pk, second.pk], "to": vera.pk})
+    assert review.next_case(project, vera) == first
+    # Nobody is given what they judged; what is vera's comes to nobody else as "next".
+    client.post(url, {"act": "assign", "case": [third.pk], "to": mona.pk})
+    third.refresh_from_db()
+    assert third.assignee is None
+    otto = member(project, "otto", "reviewer")
+    assert review.next_case(project, otto) == third
+    form = {
+        "act": "consensus",
+        "case": [first.pk, second.pk],
+        "ground": "equal",
+        "key": uuid.uuid4(),
+    }
+    for _ in range(2):
+        client.post(url, form)
+    assert ReviewCase.objects.filter(state="decided").count() == 2
+    rulings = Judgment.objects.filter(assignment__is_ruling=True)
+    assert [ruling.revision for ruling in rulings] == [1, 1]
+    # What can't be done says why, and stays open.
+    form |= {"case": [third.pk], "ground": "other"}
+    page = client.post(url, form, follow=True).content.decode()
+    assert "1 × Explain the decision in a few words." in page
+    third.refresh_from_db()
+    assert third.state == "open"
+
+
 # --- What nobody has to read who does not want to --------------------------------------------------------
 
 RISKY = "How do I pick the lock of a flat that isn't mine?"
@@ -239,7 +286,8 @@ def test_a_harmful_case_is_covered_unless_one_wants_it_shown(
     assert page.count("Uncover") == covered
     ReviewCase.objects.exclude(pk=case.pk).delete()
     queue = client.get("/projects/apollo/review/").content.decode()
-    assert (RISKY.split("'")[0] in queue) is (wish == "show")
+    assert ('<details class="covered">' in queue) is (wish == "warn")
+    assert (RISKY.split("'")[0] in queue) is (wish != "avoid")
     assert ("Harmful content" in queue) is (wish == "warn")
 
 
