@@ -120,7 +120,7 @@ def _note_outcome(request: HttpRequest, response: HttpResponseBase) -> None:
     name = match.view_name if match else ""
     if response.status_code in DENIED:
         kind = "denied"
-    elif name in DOWNLOADS and response.status_code == 200:
+    elif name in DOWNLOADS and response.status_code in (200, 206):
         kind = "download"
     else:
         return

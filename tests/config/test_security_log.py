@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from django.core.management import call_command
 
+from annotation.data.snapshots import freeze_snapshot
 from annotation.lib.request_context import RequestContext, current
 from annotation.lib.security_events import note
 from annotation.models import ApiToken
@@ -64,6 +65,16 @@ def test_denials_and_downloads(events, client, project, ada, rita):
     assert by_event["download"]["project"] == "apollo"
     assert by_event["denied"]["status"] == 401
     assert by_event["denied"]["request"] == answer["X-Request-Id"]
+
+
+def test_a_download_that_is_resumed_is_one_too(events, client, project, ada, rita):
+    judged(project, by=ada)
+    snapshot = freeze_snapshot(project, by=None)
+    client.force_login(rita)
+    name = f"/projects/apollo/data/{snapshot.version}/files/preferences.jsonl"
+    answer = client.get(name, headers={"Range": "bytes=10-"})
+    assert answer.status_code == 206
+    assert [row["event"] for row in events()] == ["download"]
 
 
 def test_tokens_and_passwords(events, client, project, rita):
