@@ -63,3 +63,11 @@ def test_every_test_that_the_page_on_security_names_is_there():
     named = set(re.findall(r"`(tests/[\w/]+\.py)`", (DOCS / "security.md").read_text()))
     assert len(named) > 15
     assert {name for name in named if not (settings.BASE_DIR / name).exists()} == set()
+
+
+def test_each_chapter_of_the_standard_is_claimed_with_a_test_or_not_used():
+    text = (DOCS / "security.md").read_text()
+    rows = re.findall(r"^\| V(\d+) .*?\|(.*?)\|(.*?)\|", text, re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 18))
+    for number, claim, tests in rows:
+        assert "`tests/" in tests or claim.strip() == "not used", f"V{number}"
