@@ -16,8 +16,8 @@ def test_a_person_connects_their_account_and_comes_back_by_it(
     sign_in,
     ada,
     settings,
-    provider,
-    refused,  # noqa: F811
+    provider,  # noqa: F811
+    refused,
 ):
     policy = copy.deepcopy(settings.CONTENT_SECURITY_POLICY)
     policy["DIRECTIVES"]["form-action"].append(provider)  # as settings.py does with OIDC_SERVER_URL
