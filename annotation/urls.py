@@ -25,6 +25,7 @@ from annotation.pages import (
     review,
     sessions,
     sources,
+    version_rows,
     versions,
 )
 
@@ -149,6 +150,11 @@ urlpatterns = [
         "projects/<slug:slug>/data/<int:version>/deprecate/",
         versions.snapshot_deprecate,
         name="snapshot_deprecate",
+    ),
+    path(
+        "projects/<slug:slug>/data/<int:version>/rows/",
+        version_rows.snapshot_rows,
+        name="snapshot_rows",
     ),
     path(
         "projects/<slug:slug>/data/<int:version>/files/<str:name>",

@@ -66,6 +66,7 @@ PAGES = {
     "filters_run": ("post", CAN_RUN),
     "filter": ("get", CAN_READ_DATA),
     "snapshot": ("get", CAN_READ_DATA),
+    "snapshot_rows": ("get", CAN_READ_DATA),
     "snapshot_download": ("get", CAN_EXPORT),
     "snapshot_archive": ("get", CAN_EXPORT),
     "snapshot_forms": ("get", CAN_EXPORT),

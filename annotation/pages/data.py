@@ -1,8 +1,6 @@
 """Pages of data: prompts and their import, snapshots and their download."""
 
-import json
-from collections.abc import Iterable, Iterator
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 from django.contrib import messages
@@ -23,25 +21,23 @@ from annotation.data.downloads import archive_download, file_download
 from annotation.data.filtering import why_not_exclude
 from annotation.data.filters.table import FILTERS
 from annotation.data.freezing import freeze, latest_freezing
-from annotation.data.snapshot_files import SnapshotError, config_name, pair_file, snapshot_file
+from annotation.data.snapshot_files import SnapshotError, config_name, pair_file
+from annotation.data.snippets import snippets_of
 from annotation.data.sources import SourceError, sign_off_source
+from annotation.data.version_rows import RowQuery, files_of, open_file, rows_of
 from annotation.lib.languages import english_only
 from annotation.lib.markdown import render_markdown
 from annotation.models import Freezing, Project, Snapshot, Source
 from annotation.pages.data_forms import FreezeForm
+from annotation.pages.version_lineage import lineage_of
 from annotation.protocols import called, is_mark
 from annotation.quality.assessment import reliability_of
-from annotation.request import whole_number
 
-PREVIEW_ROWS = 12
+PREVIEW_ROWS = 6
 
 
 # A cell of a table shows the beginning of a text; the whole text is in the download.
 SHOWN_CHARACTERS = 2_000
-
-
-# Of a version, the pairs that are searched for words: more would keep somebody waiting.
-SEARCHED_PAIRS = 20_000
 
 
 def _clipped(message: dict[str, str]) -> dict[str, Any]:
@@ -207,11 +203,6 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
     axes = [axis for axis, n in pairs.items() if n]
     axis = request.GET.get("axis", "")
     axis = axis if axis in axes else (axes[0] if axes else "")
-    words = request.GET.get("q", "")[:200]
-    start = whole_number(request.GET.get("start"))
-    if start >= pairs.get(axis, 0):
-        start = 0
-    rows = list(_pair_rows(chosen, axis, words, start, PREVIEW_ROWS + 1))
     template = "annotation/data/snapshot.html"
     newer = project.snapshots.filter(version__gt=chosen.version).order_by("-version").first()
     return render(
@@ -222,13 +213,9 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             "can_export": role_of(request) in CAN_EXPORT,
             "axes": axes,
             "axis": axis,
-            "q": words,
-            "rows": rows[:PREVIEW_ROWS],
-            "searched": SEARCHED_PAIRS if pairs.get(axis, 0) > SEARCHED_PAIRS else 0,
-            "start": start,
-            "last": start + min(len(rows), PREVIEW_ROWS),
-            "previous": max(0, start - PREVIEW_ROWS) if start else None,
-            "following": start + PREVIEW_ROWS if len(rows) > PREVIEW_ROWS else None,
+            "rows": _first_pairs(chosen, axis),
+            "has_tables": bool(files_of(chosen)),
+            "pair_file": pair_file(axis) if axis else "",
             "n_pairs": pairs.get(axis, 0),
             "pairs": list(pairs.items()),
             "ties": chosen.counts.get("ties", {}),
@@ -237,12 +224,13 @@ def snapshot(request: HttpRequest, project: Project, version: int) -> HttpRespon
             "bytes": sum(file["bytes"] for file in chosen.files),
             "newer": newer,
             "versions": project.snapshots.order_by("-version")[:12],
-            "lineage": _lineage(chosen),
+            "lineage": lineage_of(chosen),
             "api_url": request.build_absolute_uri(
                 f"/api/v1/projects/{project.slug}/snapshots/{chosen.version}/archive/"
             ),
             "folder": f"{project.slug}-v{chosen.version}",
             "configs": _configs(chosen, axes),
+            "snippets": snippets_of(chosen, f"{project.slug}-v{chosen.version}"),
             "card": render_markdown(_card_text(chosen), below=2),
         },
     )
@@ -267,84 +255,24 @@ def _card_text(version: Snapshot) -> str:
     return parts[2].strip() if len(parts) == 3 else version.card
 
 
-def _pair_rows(
-    version: Snapshot, axis: str, words: str, start: int, n: int
-) -> Iterator[dict[str, Any]]:
-    """`n` rows of the frozen file from `start` on; with words, of the first that hold them."""
+def _first_pairs(version: Snapshot, axis: str) -> list[dict[str, Any]]:
+    """The first rows of an axis' file; none where the version has no such file or it is damaged."""
     if not axis:
-        return
+        return []
     try:
-        path = snapshot_file(version, f"{pair_file(axis)}.jsonl")
+        parquet = open_file(version, pair_file(axis))
+        rows = rows_of(parquet, RowQuery(pair_file(axis)), PREVIEW_ROWS).rows
     except SnapshotError:
-        return
-    with path.open(encoding="utf-8") as lines:
-        # Rows that are passed over are not read as JSON: a file may have half a million.
-        chosen = (
-            islice(_holding(words, islice(lines, SEARCHED_PAIRS)), start, start + n)
-            if words
-            else map(json.loads, islice(lines, start, start + n))
-        )
-        for row in chosen:
-            yield {
-                "turns": [_clipped(message) for message in row["prompt"]],
-                "prompt": _clipped(row["prompt"][-1]),
-                "n_turns": len(row["prompt"]),
-                "chosen": _clipped(row["chosen"][0]),
-                "rejected": _clipped(row["rejected"][0]),
-                "annotator": row["annotator"],
-            }
-
-
-def _holding(words: str, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    needle = words.casefold()
-    for line in lines:
-        row = json.loads(line)
-        messages = [*row["prompt"], *row["chosen"], *row["rejected"]]
-        if any(needle in message["content"].casefold() for message in messages):
-            yield row
-
-
-def _lineage(version: Snapshot) -> dict[str, Any]:
-    """Boxes and lines of the picture: sources, the batches made from them, this version.
-
-    Coordinates are in the picture's own units; a column shows eight boxes and counts the rest.
-    """
-    sources = version.licences[:8]
-    batches = version.query.get("batches", [])[:8]
-    height, gap = 44, 12
-    rows = max(len(sources), len(batches), 1)
-    total = rows * (height + gap) - gap
-
-    def column(entries: list[Any], x: int) -> list[dict[str, Any]]:
-        top = (total - (len(entries) * (height + gap) - gap)) // 2
-        return [
-            {
-                "entry": entry,
-                "x": x,
-                "y": top + index * (height + gap),
-                "middle": top + index * (height + gap) + height // 2,
-            }
-            for index, entry in enumerate(entries)
-        ]
-
-    left, centre = column(sources, 0), column(batches, 270)
-    by_source = {box["entry"].get("id"): box for box in left}
-    lines = []
-    for box in centre:
-        for source_id in box["entry"].get("sources", []):
-            if source_id in by_source:
-                begin = by_source[source_id]["middle"]
-                lines.append(f"M200 {begin} C235 {begin} 235 {box['middle']} 270 {box['middle']}")
-        lines.append(f"M470 {box['middle']} C505 {box['middle']} 505 {total // 2} 540 {total // 2}")
-    return {
-        "sources": left,
-        "batches": centre,
-        "lines": lines,
-        "height": total + 4,
-        "top": total // 2 - height // 2,
-        "more_sources": max(0, len(version.licences) - 8),
-        "more_batches": max(0, len(version.query.get("batches", [])) - 8),
-    }
+        return []
+    return [
+        {
+            "prompt": _clipped(row["prompt"][-1]),
+            "n_turns": len(row["prompt"]),
+            "chosen": _clipped(row["chosen"][0]),
+            "rejected": _clipped(row["rejected"][0]),
+        }
+        for _, row in rows
+    ]
 
 
 @english_only

@@ -54,6 +54,7 @@ ADDRESSES = [
     "/projects/apollo/data/1/",
     "/projects/apollo/data/1/forms/",
     "/projects/apollo/data/1/push/",
+    "/projects/apollo/data/1/rows/?file=preferences",
     "/account/tokens/",
     "/api/v1/docs/",
 ]
@@ -167,16 +168,29 @@ def test_comparisons_ask_for_their_axis(watched, live_server, sign_in, apollo, g
     assert not watched.get_by_label("Axis").is_visible()
 
 
-def test_the_preview_changes_its_axis_and_searches(watched, live_server, sign_in, apollo, grace):
+def test_the_rows_of_a_version_are_searched_filtered_and_drawn(
+    watched, live_server, sign_in, apollo, grace
+):
     sign_in(grace)
     watched.goto(f"{live_server.url}/projects/apollo/data/2/")
     watched.get_by_text("safety", exact=True).first.click()
     watched.wait_for_url("**axis=safety**")
-    words = watched.get_by_role("searchbox", name="Words")
+    watched.get_by_role("link", name="pairs: search, filter").click()
+    rows = watched.locator(".version-rows tbody tr")
+    words = watched.get_by_role("searchbox", name="Search")
     words.press_sequentially("fern")
-    watched.wait_for_url("**q=fern**")
-    expect(watched.locator(".pairs tbody tr")).to_have_count(11)  # six of ada's, five of ben's
+    expect(rows).to_have_count(11)  # six of ada's, five of ben's
     assert words.evaluate("field => field === document.activeElement"), "focus stays while typing"
+    watched.get_by_label("annotator").select_option(index=1)
+    expect(rows).to_have_count(6)
+    watched.get_by_role("link", name="judgments").click()
+    expect(rows).to_have_count(8)
+    expect(watched.get_by_role("heading", name="Lengths of responses")).to_be_visible()
+    watched.get_by_role(
+        "img", name="First places by position, helpfulness"
+    ).scroll_into_view_if_needed()
+    rows.get_by_role("link").first.click()
+    watched.get_by_role("heading", name="Prompt").wait_for()
 
 
 def test_a_version_is_frozen_and_downloaded_from_the_page(

@@ -9,7 +9,7 @@ import pytest
 
 from annotation.data.snapshots import freeze_snapshot
 from annotation.models import ApiToken, Event, Prompt, Source
-from annotation.pages import data as data_views
+from rlhf.models import Checkpoint
 from tests.factories import SourceFactory, judged
 from tests.signing_in import sign_in_with_password
 
@@ -174,33 +174,33 @@ def test_with_nothing_to_freeze_the_page_says_why(client, project, rita):
     assert "no judgments yet" in answer.content.decode()
 
 
-def test_the_preview_pages_and_searches_the_frozen_pairs(client, project, ada, rita):
+def test_the_page_of_a_version_shows_its_first_pairs_its_lineage_and_how_to_open_it(
+    client, project, ada, rita, grace
+):
     for _ in range(4):
         judged(project, by=ada, ranks=(1, 2, 3, 4))
-    freeze_snapshot(project, by=rita)
+    version = freeze_snapshot(project, by=rita)
+    Checkpoint.objects.create(
+        project=project, kind="reward_model", name="judge of ada", path="x", snapshot=version
+    )
     client.force_login(rita)
 
     def rows(query):
         answer = client.get(f"/projects/apollo/data/1/{query}", headers={"HX-Request": "true"})
         return answer.content.decode().count("<tr>") - 1
 
-    assert rows("") == 12
-    assert rows("?start=12") == 12
-    assert rows("?start=24") == rows("?start=999999999999") == 12  # Past the end: from the first.
-    assert rows("?q=PLANT NUMBER") == 12
-    assert rows("?q=nowhere") == -1
-    assert rows("?axis=nonsense&start=-3") == 12
-
-
-def test_a_search_reads_only_so_many_pairs_and_says_so(client, project, ada, rita, monkeypatch):
-    judged(project, by=ada, ranks=(1, 2, 3, 4))
-    freeze_snapshot(project, by=rita)
-    client.force_login(rita)
-    monkeypatch.setattr(data_views, "SEARCHED_PAIRS", 3)
-    page = client.get("/projects/apollo/data/1/?q=plant").content.decode()
-    assert "in the first 3 pairs" in page
-    page = client.get("/projects/apollo/data/1/?q=nowhere").content.decode()
-    assert "None of the first 3 pairs" in page
+    assert rows("") == rows("?axis=safety") == rows("?axis=nonsense") == 6
+    page = client.get("/projects/apollo/data/1/").content.decode()
+    assert "/projects/apollo/data/1/rows/?file=pairs-helpfulness" in page
+    assert "All 24 pairs" in page
+    assert "judge of ada" in page
+    picture = page.split('class="lineage"')[1].split("</svg>")[0]
+    assert picture.count('<path d="M') == 2 * 4 + 1
+    assert f"/projects/apollo/batches/{project.batches.first().pk}/" in page
+    (version.folder / "pairs-helpfulness.parquet").write_bytes(b"PAR1 damaged")
+    assert client.get("/projects/apollo/data/1/").status_code == 200
+    page = client.get("/projects/apollo/data/1/rows/").content.decode()
+    assert "is damaged" in page
 
 
 def test_a_new_token_is_shown_once(client, project, rita, otto):
