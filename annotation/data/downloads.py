@@ -23,7 +23,13 @@ from django.utils.http import content_disposition_header
 
 from annotation.data.exporting import download_path, made_or_small
 from annotation.data.exports.forms import ARCHIVE
-from annotation.data.snapshot_files import CARD, SnapshotError, archive, snapshot_file
+from annotation.data.snapshot_files import (
+    CARD,
+    SnapshotError,
+    archive,
+    recorded_sha256,
+    snapshot_file,
+)
 from annotation.models import Export, Snapshot
 
 CONTENT_TYPES = {
@@ -44,9 +50,8 @@ def file_download(request: HttpRequest, snapshot: Snapshot, name: str) -> HttpRe
         path = snapshot_file(snapshot, name)
     except SnapshotError as error:
         raise Http404(str(error)) from error
-    sha256 = next(file["sha256"] for file in snapshot.files if file["name"] == name)
     shown = name if name == CARD else f"{snapshot.project.slug}-v{snapshot.version}-{name}"
-    return resumable(request, path, shown, str(sha256))
+    return resumable(request, path, shown, recorded_sha256(snapshot, name))
 
 
 def form_download(request: HttpRequest, export: Export) -> HttpResponseBase:

@@ -110,7 +110,8 @@ def read_file(form: Form, axis: str) -> str:
 def _facts(snapshot: Snapshot, key: str) -> dict[str, Any] | None:
     """What a form of everything says about the version."""
     if key == ARCHIVE:
-        return {"files": snapshot.files, "created_at": snapshot.created_at}
+        paths = [(snapshot_file(snapshot, f["name"]), f["name"]) for f in snapshot.files]
+        return {"files": snapshot.files, "paths": paths, "created_at": snapshot.created_at}
     return croissant_facts(snapshot) if FORMS[key].reads == "everything" else None
 
 

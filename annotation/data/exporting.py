@@ -73,6 +73,13 @@ def ask_for(snapshot: Snapshot, key: str, axis: str = "", *, by: Any) -> Export:
     return export
 
 
+def forget(snapshot: Snapshot, key: str) -> None:
+    """Delete what was made of a form, because it is not what would be made now."""
+    for export in snapshot.exports.filter(form=key):
+        shutil.rmtree(export_folder(export), ignore_errors=True)
+        export.delete()
+
+
 def made_or_small(snapshot: Snapshot, key: str, axis: str = "", *, by: Any) -> Export | None:
     """The form if it is made or can be made at once; None if that takes longer than a request may."""
     form, axis = checked_choice(snapshot, key, axis)

@@ -32,6 +32,7 @@ CHUNK = 500
 
 Row = dict[str, Any]
 Ties = Literal["drop", "half"]
+PROMPT_COLUMNS = ("uid", "messages", "category", "risk", "source_id")
 # Texts that readers of tables take for numbers.
 NUMBERS_IN_WORDS = {"nan", "inf", "infinity"}
 
@@ -185,9 +186,9 @@ def rows_with_origins(
         judgments = admitted(project, judgments, filters)
     # Only ids are kept in memory: no cursor stays open, and no sort carries the texts.
     ids = list(judgments.order_by("assignment__comparison_id", "pk").values_list("pk", flat=True))
-    names = AnnotatorNames(project)
+    names, known_batches = AnnotatorNames(project), dict[int, Batch]()
     for start in range(0, len(ids), CHUNK):
-        yield from _rows_of(project, ids[start : start + CHUNK], rounds, names)
+        yield from _rows_of(project, ids[start : start + CHUNK], rounds, names, known_batches)
 
 
 class AnnotatorNames:
@@ -211,9 +212,17 @@ class AnnotatorNames:
 
 
 def _rows_of(
-    project: Project, ids: list[int], rounds: Mapping[int, Any] | None, names: AnnotatorNames
+    project: Project,
+    ids: list[int],
+    rounds: Mapping[int, Any] | None,
+    names: AnnotatorNames,
+    batches: dict[int, Batch],
 ) -> Iterator[tuple[Origin, Row]]:
-    """The rows of these judgments, in their order, with one query per table."""
+    """The rows of these judgments, in their order, with one query per table.
+
+    `batches` are those that earlier judgments needed: joined to each comparison, the same few with
+    their protocols would be read again and again.
+    """
     judgments = {
         row[0]: row
         for row in Judgment.objects.filter(pk__in=ids).values_list(
@@ -229,17 +238,20 @@ def _rows_of(
     names.load(row[3] for row in judgments.values())
     comparisons = {
         comparison.pk: comparison
-        for comparison in Comparison.objects.filter(
-            pk__in={row[4] for row in judgments.values()}
-        ).select_related("prompt", "batch")
+        for comparison in Comparison.objects.filter(pk__in={row[4] for row in judgments.values()})
+        .select_related("prompt")
+        .only("is_ruled", "batch_id", *(f"prompt__{name}" for name in PROMPT_COLUMNS))
     }
+    wanted = {comparison.batch_id for comparison in comparisons.values()} - set(batches)
+    if wanted:
+        batches |= Batch.objects.in_bulk(wanted)
     responses = _responses_of(comparisons)
     for pk in ids:
         _, uid, ranks, annotator, comparison_id, is_ruling = judgments[pk]
         if not ranks:  # A rating or a demonstration prefers nothing.
             continue
         comparison = comparisons[comparison_id]
-        prompt, batch = comparison.prompt, comparison.batch
+        prompt, batch = comparison.prompt, batches[comparison.batch_id]
         sources = (prompt.source_id, batch.source_id)
         origin = Origin(
             batch.pk,

@@ -21,7 +21,7 @@ from annotation.data.destinations import hub, s3
 from annotation.data.destinations.target import Outgoing, SendError, Target, check_allowed
 from annotation.data.exporting import files_of, made_or_small
 from annotation.data.licences import licence_of
-from annotation.data.snapshot_files import SnapshotError, snapshot_file
+from annotation.data.snapshot_files import SnapshotError, recorded_sha256, snapshot_file
 from annotation.data.verification import verify
 from annotation.lib.heartbeat import Heartbeat, is_stale
 from annotation.models import Event, Project, Push, Snapshot
@@ -81,8 +81,11 @@ def _files(snapshot: Snapshot, form: str, axis: str, by: Any) -> list[Outgoing]:
         recorded = {file["name"]: file for file in export.files}
         paths = files_of(export)
     else:
-        recorded = {file["name"]: file for file in snapshot.files}
-        paths = [(name, snapshot_file(snapshot, name)) for name in recorded]
+        paths = [(file["name"], snapshot_file(snapshot, file["name"])) for file in snapshot.files]
+        recorded = {
+            name: {"bytes": path.stat().st_size, "sha256": recorded_sha256(snapshot, name)}
+            for name, path in paths
+        }
     return [
         Outgoing(name, str(path), recorded[name]["bytes"], recorded[name]["sha256"])
         for name, path in paths

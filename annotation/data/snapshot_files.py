@@ -27,15 +27,32 @@ def config_name(file_name: str) -> str:
     return "judgments" if file_name == JUDGMENTS else file_name.removeprefix("pairs-")
 
 
+def noted_card(snapshot: Snapshot) -> Path:
+    """The card with the deprecation note, which is there while the version is deprecated."""
+    return Path(f"{snapshot.folder}.deprecated") / CARD
+
+
 def snapshot_file(snapshot: Snapshot, name: str) -> Path:
-    """The path of one file of a snapshot; SnapshotError for any name that it does not list."""
+    """The path of one file of a snapshot; SnapshotError for any name that it does not list.
+
+    The card of a deprecated version is the one with the note.
+    """
     known = {file["name"] for file in snapshot.files}
     path = snapshot.folder / name
+    if name == CARD and noted_card(snapshot).is_file():
+        path = noted_card(snapshot)
     if name not in known or not FILE_NAME.fullmatch(name):
         raise SnapshotError(f"Version {snapshot.version} has no such file.")
     if not path.is_file():
         raise SnapshotError(f"{name} of version {snapshot.version} is missing from the disk.")
     return path
+
+
+def recorded_sha256(snapshot: Snapshot, name: str) -> str:
+    """The hash of what `snapshot_file` gives."""
+    if name == CARD:
+        return file_sha256(snapshot_file(snapshot, name))
+    return str(next(file["sha256"] for file in snapshot.files if file["name"] == name))
 
 
 def file_sha256(path: Path) -> str:

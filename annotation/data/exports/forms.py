@@ -36,8 +36,7 @@ def spreadsheet(frozen: Frozen, pairs: str, output: Output) -> None:
 
 def archive(frozen: Frozen, _: str, output: Output) -> None:
     """The version as it was frozen, in one zip: a folder that `load_dataset` opens."""
-    files = frozen.facts["files"]
-    paths = [(frozen.folder / file["name"], file["name"]) for file in files]
+    files, paths = frozen.facts["files"], frozen.facts["paths"]
     with (output.folder / "archive.zip").open("wb") as file:
         for chunk in zip_of(paths, frozen.facts["created_at"]):
             file.write(chunk)

@@ -1,10 +1,13 @@
 """Frozen versions as records: what each was asked for, what differs, who withdrew, what is deprecated."""
 
+import io
 import json
+import zipfile
 
 import pytest
 from django.core.management import CommandError, call_command
 
+from annotation.data.deprecation import deprecate, undo_deprecation
 from annotation.data.snapshot_diff import diff
 from annotation.data.snapshot_files import SnapshotError, snapshot_file
 from annotation.data.snapshot_options import SnapshotOptions
@@ -273,3 +276,28 @@ def test_the_pages_of_versions_say_and_do_all_this(client, project, rita, grace,
     unknown = {"person": stranger.username}
     status = client.post(api + "withdrawals/", unknown, content_type="application/json").status_code
     assert status == 404
+
+
+def zip_of_version(client):
+    answer = b"".join(client.get(DATA + "1/archive.zip").streaming_content)
+    with zipfile.ZipFile(io.BytesIO(answer)) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
+def test_the_card_that_is_downloaded_carries_the_deprecation(client, project, rita, votes):
+    snapshot = freeze_snapshot(project, by=rita)
+    client.force_login(rita)
+    frozen = zip_of_version(client)
+    deprecate(snapshot, rita, "Wrong [axis](x).\n# Use version 2.")
+    card = b"".join(client.get(DATA + "1/files/README.md").streaming_content).decode()
+    front, text = card.split("---\n", 2)[1:]
+    assert "configs:" in front
+    assert text.lstrip().startswith("> **Deprecated")
+    assert r"Wrong \[axis\](x). \# Use version 2." in text
+    packed = zip_of_version(client)
+    assert packed.pop("README.md").decode() == card
+    assert packed == {name: data for name, data in frozen.items() if name != "README.md"}
+    assert "README.md" not in packed["SHA256SUMS"].decode()
+    assert verify(snapshot) == []
+    undo_deprecation(snapshot, rita)
+    assert zip_of_version(client) == frozen
