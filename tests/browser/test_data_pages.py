@@ -52,6 +52,8 @@ ADDRESSES = [
     "/projects/apollo/prompts/import/",
     "/projects/apollo/data/",
     "/projects/apollo/data/1/",
+    "/projects/apollo/data/2/compare/",
+    "/projects/apollo/data/withdrawals/",
     "/projects/apollo/data/1/forms/",
     "/projects/apollo/data/1/push/",
     "/projects/apollo/data/1/rows/?file=preferences",
@@ -204,6 +206,36 @@ def test_a_version_is_frozen_and_downloaded_from_the_page(
     with watched.expect_download() as download:
         watched.get_by_role("link", name="Download all").click()
     assert download.value.suggested_filename == "apollo-v3.zip"
+
+
+def test_a_version_is_frozen_with_options_compared_verified_and_deprecated(
+    watched, live_server, sign_in, apollo, ada, rita
+):
+    judged(apollo, by=ada, batch=BatchFactory(project=apollo, name="Round 2"), ranks=(1, 2, 3, 4))
+    sign_in(rita)
+    watched.goto(f"{live_server.url}/projects/apollo/data/")
+    included = watched.locator("#freeze-counts dd").first
+    expect(included).to_have_text("9")
+    watched.get_by_label("Round 2").uncheck()
+    expect(included).to_have_text("8")
+    watched.locator("summary", has_text="Options").press("Enter")
+    watched.get_by_label("Rows").select_option("consensus")
+    watched.get_by_label("Safety").uncheck()
+    watched.get_by_role("button", name="Freeze version 3").click()
+    settings = watched.get_by_role("region", name="Settings")
+    expect(settings).to_contain_text("one consensus for each comparison")
+    watched.get_by_role("button", name="Verify the files").click()
+    expect(watched.get_by_text("are as they were frozen")).to_be_visible()
+    watched.get_by_role("link", name="Compare with another version").click()
+    expect(watched.get_by_role("heading", name="From version 2 to version 3")).to_be_visible()
+    expect(watched.get_by_role("row", name="options votes raw consensus")).to_be_visible()
+    assert_sound(watched, "dark", 390, watched.url)
+    watched.goto(f"{live_server.url}/projects/apollo/data/3/")
+    watched.locator("summary", has_text="Deprecate this version").press("Enter")
+    watched.get_by_label("Why it should not be used any more").fill(HOSTILE)
+    watched.keyboard.press("Enter")
+    expect(watched.get_by_role("note")).to_contain_text(HOSTILE[:40])
+    assert_sound(watched, "light", 390, watched.url)
 
 
 def test_a_version_is_exported_and_sent_after_a_look_at_what_would_be_sent(
