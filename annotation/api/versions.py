@@ -161,7 +161,7 @@ def withdrawal_list(request: Request, slug: str) -> Response:
 
 
 def _withdrawal(row: Withdrawal) -> dict[str, Any]:
-    models = [str(model) for _, models in models_trained_on(row) for model in models]
+    models = [str(model) for *_, models in models_trained_on(row) for model in models]
     return {
         "person": row.person.username,
         "note": row.note,

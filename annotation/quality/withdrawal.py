@@ -79,14 +79,19 @@ def people_who_judged(project: Project) -> QuerySet[User]:
     return User.objects.filter(pk__in=judged)
 
 
-def models_trained_on(withdrawal: Withdrawal) -> list[tuple[Snapshot, list[Any]]]:
-    """Each version that holds judgments of the person, with the models that were trained on it."""
+def models_trained_on(withdrawal: Withdrawal) -> list[tuple[Snapshot, int, list[Any]]]:
+    """Each version that holds judgments of the person, how many of its rows rest on them, and the
+    models that were trained on it."""
     versions = withdrawal.project.snapshots.filter(
         version__in=[int(version) for version in withdrawal.versions]
     )
     # rlhf's rows, through their reverse relation: annotation's code knows nothing of them.
     return [
-        (snapshot, list(snapshot.checkpoints.all()))  # type: ignore[attr-defined]
+        (
+            snapshot,
+            withdrawal.versions[str(snapshot.version)],
+            list(snapshot.checkpoints.all()),  # type: ignore[attr-defined]
+        )
         for snapshot in versions.prefetch_related("checkpoints").order_by("version")
     ]
 

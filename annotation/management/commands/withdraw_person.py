@@ -28,9 +28,8 @@ class Command(BaseCommand):
             raise CommandError(f"“{options['person']}” judged nothing here.", returncode=2)
         done = withdraw(project, person, None, options["note"])
         self.stdout.write(f"{done.withdrawal.n_judgments:,} judgments are withdrawn.")
-        for snapshot, models in models_trained_on(done.withdrawal):
+        for snapshot, n, models in models_trained_on(done.withdrawal):
             names = ", ".join(str(model) for model in models) or "no model"
-            n = done.withdrawal.versions[str(snapshot.version)]
             self.stdout.write(f"version {snapshot.version}: {n:,} rows, trained on it: {names}")
         if isinstance(done.made, Snapshot):
             self.stdout.write(f"Version {done.made.version} is frozen without them.")

@@ -190,7 +190,7 @@ def test_a_withdrawal_gives_a_version_without_the_person_and_names_the_models(
     )
     done = withdraw(project, ben, grace, "by mail")
     assert (done.withdrawal.n_judgments, done.withdrawal.versions) == (3, {"1": 3})
-    assert models_trained_on(done.withdrawal) == [(old, [model])]
+    assert models_trained_on(done.withdrawal) == [(old, 3, [model])]
     new = Snapshot.objects.get(version=2)
     assert done.made == done.withdrawal.new_version == new
     assert len(rows_of(new)) == 3
