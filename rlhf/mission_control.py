@@ -66,6 +66,8 @@ class Mission:
     has_base: bool
     is_building_base: bool
     open_round: Round | None
+    current: list[Line]
+    """The rounds that run or wait, and the newest one if it has failed: with their stages."""
     next_number: int
     policy: Checkpoint | None
 
@@ -111,6 +113,11 @@ def load_mission(project: Project) -> Mission:
         has_base=has_base,
         is_building_base=is_building_base,
         open_round=next((r for r in rounds if not r.has_ended), None),
+        current=[
+            line
+            for i, line in enumerate(lines)
+            if not line.round.has_ended or (i == 0 and line.round.state != Round.State.DONE)
+        ],
         next_number=max((r.number for r in rounds), default=0) + 1,
         policy=policy,
     )

@@ -1,6 +1,7 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from rlhf.pages.campaigns import campaigns, close_campaign, start_policy, stop_policy
+from rlhf.pages.compare import compare_rounds, compared_metrics
 from rlhf.pages.dashboard import dashboard, panel_csv
 from rlhf.pages.launch import check_launch, launch, measure_model
 from rlhf.pages.mission_control import build_base, mission_control
@@ -44,6 +45,8 @@ of_a_project: list[URLPattern | URLResolver] = [
     path("rounds/model/use/", use_model, name="use_model"),
     path("rounds/model/drop/", drop_model, name="drop_model"),
     path("rounds/reward-models/", reward_round, name="reward_round"),
+    path("rounds/compare/", compare_rounds, name="compare_rounds"),
+    path("rounds/compare/metrics.json", compared_metrics, name="compared_metrics"),
     path("rounds/selection/", selection, name="selection"),
     path("rounds/<int:number>/", include(of_a_round)),
     path("models/", models, name="models"),

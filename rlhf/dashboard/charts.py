@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rlhf.estimates import Estimate, number
+from rlhf.estimates import Estimate, in_words, number
 
 TOP, BOTTOM = 14.0, 24.0
+FEW_PLACES = 6
 SHAPES = ("circle", "square", "diamond", "triangle")
 DASHES = ("", "6 4", "2 3", "8 3 2 3")
 
@@ -51,6 +52,23 @@ class Drawn:
     low: float | None
     high: float | None
     mark: Mark
+    text: str = ""
+    """The value with its interval, for the label at the mark."""
+
+    @property
+    def short(self) -> str:
+        """The value alone."""
+        return self.text.partition(" [")[0]
+
+    @property
+    def anchor(self) -> str:
+        """Where the label is held, so that it stays within the chart."""
+        return "start" if self.x < 20 else "end" if self.x > 80 else "middle"
+
+    @property
+    def label_y(self) -> float:
+        """The label's offset from the mark: above its interval."""
+        return round((self.y if self.high is None else min(self.high, self.y)) - self.y - 8, 2)
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,8 @@ class Chart:
     x_title: str = ""
     y_title: str = ""
     corner: str = ""
+    is_labeled: bool = False
+    """Whether each mark has its number beside it: a few points say little by their place alone."""
 
     @property
     def floor(self) -> float:
@@ -151,7 +171,12 @@ def points(
     for index, item in enumerate(series):
         aside = (index - (len(series) - 1) / 2) * min(width / 5, 4.0)
         marks = [
-            _place(mark, round((places.index(mark.label) + 0.5) * width + aside, 3), down)
+            _place(
+                mark,
+                round((places.index(mark.label) + 0.5) * width + aside, 3),
+                down,
+                percent=percent,
+            )
             for mark in item.marks
         ]
         drawn.append(_draw(item, marks, connect=connect))
@@ -166,6 +191,7 @@ def points(
         series=drawn,
         lines=[Line(down(value), text, number(value, percent=percent)) for value, text in lines],
         y_title=unit,
+        is_labeled=len(series) == 1 and len(places) <= FEW_PLACES,
     )
 
 
@@ -340,7 +366,7 @@ def plane(
     )
 
 
-def _place(mark: Mark, x: float, down: Callable[[float], float]) -> Drawn:
+def _place(mark: Mark, x: float, down: Callable[[float], float], *, percent: bool = False) -> Drawn:
     """The mark at `x` %; `down` turns a value into pixels from the top."""
     low, high = mark.estimate.low, mark.estimate.high
     return Drawn(
@@ -349,6 +375,7 @@ def _place(mark: Mark, x: float, down: Callable[[float], float]) -> Drawn:
         None if low is None else down(low),
         None if high is None else down(high),
         mark,
+        in_words(mark.estimate, percent=percent).partition(", n =")[0],
     )
 
 

@@ -96,7 +96,7 @@ def small_multiples(evidence: Evidence) -> list[Drawing]:
             chart = charts.points(
                 [Series(axis, axis, marks, shape)],
                 label=f"{axis.capitalize()} per round ({evidence.judge_name}): {spoken(marks)}",
-                height=120,
+                height=170,
                 connect=evidence.judge != "model",
             )
             drawings.append(Drawing(axis.capitalize(), chart))

@@ -12,6 +12,7 @@ from annotation.models import Membership, Project
 from annotation.projects.batches import batch_progress
 from rlhf import run_reports
 from rlhf.dashboard.curves import curves_of
+from rlhf.dashboard.results import load_results
 from rlhf.dashboard.reward_panel import reward_report
 from rlhf.dashboard.score_table import score_table
 from rlhf.dashboard.settings_table import settings_table
@@ -23,7 +24,7 @@ from rlhf.pages.launch_form import explained
 from rlhf.pages.lookup import csv_file, find_round, integer_or, may_run, wants_part
 from rlhf.pages.retrain_form import RetrainForm
 from rlhf.round_timeline import Stage, duration, eta, focused_stage, round_stages
-from rlhf.verdict import Proposal, propose_verdict
+from rlhf.verdict import JUDGE_NAMES, Proposal, propose_verdict
 
 EVENTS_SHOWN = 50
 
@@ -56,26 +57,40 @@ def round_detail(request: HttpRequest, project: Project, number: int) -> HttpRes
         "may_run": may_run(request),
         "retrain_form": RetrainForm(round=round) if round.open_hold else None,
         "note": request.session.get(f"note-{round.pk}", ""),
+        "events": list(round.events[:EVENTS_SHOWN]),
+        **_result_context(project, round),
         **_focus_context(project, round, focus),
     }
-    if wants_part(request, "round"):
-        return render(request, "rlhf/round/page.html#round", context)
-    before = Round.objects.filter(project=project, number=number - 1).first()
-    compared = before if before and before.number and round.number > 1 else None
-    context["configuration"] = settings_table(
-        round.config, compared.config if compared else None, explained()
-    )
-    context["compared_with"] = compared
-    context["events"] = list(round.events[:EVENTS_SHOWN])
-    return render(request, "rlhf/round/page.html", context)
+    part = "#round" if wants_part(request, "round") else ""
+    return render(request, f"rlhf/round/page.html{part}", context)
 
 
 def _poll(round: Round, active: Job | None) -> str:
     """How often the page asks again; "" for never."""
     if active:  # also the job of a cancelled round, until it has written its checkpoint
         return "2s"
-    waits = round.state == Round.State.VERDICT or round.open_hold
-    return "" if round.has_ended or waits else "5s"
+    if round.has_ended:
+        return ""
+    # While it waits for a decision too: somebody else may decide.
+    return "10s" if round.state == Round.State.VERDICT or round.open_hold else "5s"
+
+
+def _result_context(project: Project, round: Round) -> dict[str, Any]:
+    """What the page says whichever stage is in focus: the round's figures, its verdict with what it
+    rests on, and its settings beside those of the last round with the same stages."""
+    results = load_results(project)
+    result = results.by_round[round.pk]
+    earlier = [r for r in results.evidence.rounds if r.number < round.number]
+    compared = next((r for r in reversed(earlier) if r.plan == round.plan), None)
+    settings = settings_table(round.config, compared.config if compared else None, explained())
+    return {
+        "results": results,
+        "result": result if result.is_measured else None,
+        **_proposal(round),
+        "compared_with": compared,
+        "configuration": settings,
+        "changed": [(section, row) for section, rows in settings for row in rows if row.is_changed],
+    }
 
 
 # --- The stage in focus ----------------------------------------------------------------------
@@ -90,7 +105,6 @@ def _focus_context(project: Project, round: Round, stage: Stage | None) -> dict[
         result = run_reports.read_result(stage.job)
         context["curves"] = curves_of(stage.key, round.config)
         context["log"] = run_reports.log_tail(stage.job)
-        context["result"] = result
         context["facts"] = stage_facts(stage.key, result)
         context["caution"] = stage_caution(stage.key, result, round.config)
         if stage.key == "ppo":
@@ -125,20 +139,26 @@ def _evaluate(project: Project, round: Round) -> dict[str, Any]:
     return {"scores": score_table(round)}
 
 
-def _verdict(project: Project, round: Round) -> dict[str, Any]:
+def _proposal(round: Round) -> dict[str, Any]:
+    """What the gate proposed, or proposes now; {} before the evaluation."""
     if round.verdict_evidence:
-        return {"proposal": Proposal.from_json(round.verdict_evidence)}
-    if round.verdict or round.state == Round.State.VERDICT:
+        proposal, is_reconstructed = Proposal.from_json(round.verdict_evidence), False
+    elif round.verdict or round.state == Round.State.VERDICT:
         # Rounds that were decided in an earlier version kept their scores only.
-        return {"proposal": propose_verdict(round), "is_reconstructed": bool(round.verdict)}
-    return {}
+        proposal, is_reconstructed = propose_verdict(round), bool(round.verdict)
+    else:
+        return {}
+    return {
+        "proposal": proposal,
+        "is_reconstructed": is_reconstructed,
+        "judge_name": JUDGE_NAMES.get(proposal.judge, ""),
+    }
 
 
 FOCUS_CONTEXTS: dict[str, Callable[[Project, Round], dict[str, Any]]] = {
     "annotate": _annotate,
     "snapshot": _snapshot,
     "evaluate": _evaluate,
-    "verdict": _verdict,
 }
 
 

@@ -31,7 +31,7 @@ def close_annotation(request: HttpRequest, project: Project, number: int) -> Htt
     else:
         tasks.wake(job)
         if job is not None:
-            messages.success(request, "The batch is closed. Its judgments are being frozen.")
+            messages.success(request, "The batch is closed.")
         else:
             messages.info(request, "The batch is already closed.")
     return redirect("round", project.slug, number)

@@ -12,6 +12,16 @@
     return value.toFixed(digits).replace("-", "−");
   };
 
+  // All labels of an axis have the decimals that its step needs.
+  const tickText = (increment) => (value) => {
+    if (value === 0 || increment >= 0.0005) {
+      const digits = Math.max(0, Math.ceil(-Math.log10(increment) - 1e-9));
+      const steps = Math.abs(increment * 10 ** digits - Math.round(increment * 10 ** digits)) > 1e-6;
+      return value.toFixed(digits + (steps ? 1 : 0)).replace("-", "−");
+    }
+    return number(value);
+  };
+
   // A custom property holds `light-dark(…)` unresolved; the color of an element is resolved.
   const probe = document.createElement("span");
   probe.hidden = true;
@@ -28,6 +38,9 @@
       this.spec = JSON.parse(figure.dataset.curve);
       this.plot = figure.querySelector(".plot");
       this.legend = figure.querySelector(".legend");
+      this.at = figure.querySelector(".at");
+      this.plot.addEventListener("keydown", (event) => this.move(event));
+      this.plot.addEventListener("blur", () => this.chart?.setCursor({ left: -10, top: -10 }));
       this.details = figure.querySelector("details");
       this.table = figure.querySelector("table");
       this.details.addEventListener("toggle", () => this.fillTable());
@@ -99,7 +112,7 @@
           scales: { x: { time: false } },
           axes: [
             { ...axis, size: 28, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000] },
-            { ...axis, size: 48, values: (_, ticks) => ticks.map(number) },
+            { ...axis, size: 48, values: (_, ticks, __, ___, increment) => ticks.map(tickText(increment)) },
           ],
           series: [
             {},
@@ -119,7 +132,25 @@
       );
     }
 
+    // The arrow keys move the cursor of all charts from step to step; Home and End go to the ends.
+    move(event) {
+      if (!this.chart || !this.rows.length) return;
+      const last = this.rows.length - 1;
+      const at = this.chart.cursor.idx;
+      const to = { ArrowLeft: (at ?? last + 1) - 1, ArrowRight: (at ?? -1) + 1, Home: 0, End: last, Escape: null }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      if (to === null) return this.chart.setCursor({ left: -10, top: -10 });
+      const step = this.rows[Math.min(last, Math.max(0, to))].step;
+      this.chart.setCursor({ left: this.chart.valToPos(step, "x"), top: 10 });
+      const said = this.lines.map(([metric, name]) => `${name} ${number(this.rows[Math.min(last, Math.max(0, to))][metric])}`);
+      this.plot.setAttribute("aria-valuetext", `step ${step}: ${said.join(", ")}`);
+      this.plot.setAttribute("aria-valuenow", step);
+    }
+
     show(index) {
+      const step = this.rows[index ?? this.rows.length - 1]?.step;
+      this.at.textContent = step == null ? "" : `step ${step}`;
       const items = this.legend.children;
       this.lines.forEach(([metric], i) => {
         let value = index == null ? null : this.rows[index]?.[metric];
@@ -175,7 +206,9 @@
       let wait = POLL;
       if (!document.hidden) {
         try {
-          const url = `${this.root.dataset.curves}?epoch=${this.epoch}&after=${this.after}`;
+          const url = new URL(this.root.dataset.curves, location);
+          url.searchParams.set("epoch", this.epoch);
+          url.searchParams.set("after", this.after);
           const answer = await fetch(url, { headers: { Accept: "application/json" } });
           if (!answer.ok) throw new Error(String(answer.status));
           const news = await answer.json();

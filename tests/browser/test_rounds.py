@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from annotation.models import Event
 from rlhf import rounds
 from rlhf.models import Job, Round
 from tests.browser.test_pages import WIDTHS, assert_sound_in_every_look
@@ -33,6 +34,7 @@ def test_the_pages_of_rounds_are_sound(mission, project, grace, watched, live_se
         "/rounds/2/?stage=evaluate",
         "/rounds/2/?stage=verdict",
         "/rounds/2/samples/?vs=base",
+        "/rounds/compare/?round=1&round=2",
         "/rounds/reward-models/",
         "/rounds/selection/",
         "/models/",
@@ -49,6 +51,7 @@ def test_at_400_percent_no_page_of_rounds_scrolls_sideways_or_cuts_a_figure(
     watched.set_viewport_size({"width": 320, "height": 256})
     for path in (
         *("rounds/", "rounds/2/", "rounds/3/", "rounds/2/?stage=evaluate", "rounds/2/samples/"),
+        "rounds/compare/?round=1&round=2",
         *("rounds/reward-models/", "rounds/selection/", "models/", "dashboard/", "campaigns/"),
     ):
         watched.goto(f"{live_server.url}/projects/{project.slug}/{path}")
@@ -86,6 +89,12 @@ def test_curves_are_drawn_share_a_cursor_and_have_a_table(
     watched.locator(".curve .u-over").first.hover(position={"x": 40, "y": 40})
     assert watched.locator(".u-cursor-x:not(.u-off)").count() == 7, "one cursor over all charts"
     first = watched.locator(".curve").first
+    first.locator(".plot").focus()
+    watched.keyboard.press("Home")
+    watched.keyboard.press("ArrowRight")
+    assert first.locator(".at").inner_text() == "step 2"
+    assert "step 2: combined" in first.locator(".plot").get_attribute("aria-valuetext")
+    assert watched.locator(".curve").nth(2).locator(".at").inner_text() == "step 2"
     first.locator("summary").click()
     first.locator("tbody tr").nth(13).wait_for()
     assert first.locator("tbody tr").count() == 14
@@ -133,19 +142,46 @@ def test_mission_control_polls_while_something_runs_and_then_stops(
     sign_in(grace)
     watched.goto(f"{live_server.url}/projects/{project.slug}/rounds/")
     watched.on("request", lambda request: asked.append(request.url))
-    link = watched.locator("#flight-2 a")
+    chosen = watched.get_by_label("Compare Round 2")
+    chosen.check()
+    link = watched.locator("#round-2 a").first
     link.focus()
     Job.objects.filter(pk=mission["running"].pk).update(progress={})
     watched.wait_for_timeout(5000)
     assert len(asked) >= 2
     assert link.evaluate("e => e === document.activeElement")
+    assert chosen.is_checked(), "what is chosen stays chosen when the page refreshes"
     Job.objects.update(state="done", ended_at=timezone.now())
     Round.objects.filter(number=3).update(state="done", verdict="refused", ended_at=timezone.now())
     watched.locator("#mission-poll").wait_for(state="detached", timeout=8000)
-    assert watched.locator("#flight-3 .badge", has_text="rejected").count() == 1
+    assert watched.locator("#round-3 .badge", has_text="rejected").count() == 1
     asked.clear()
     watched.wait_for_timeout(4500)
     assert asked == []
+
+
+def test_everything_on_a_rounds_page_follows_what_others_do_without_a_reload(
+    mission, project, grace, watched, live_server, sign_in
+):
+    sign_in(grace)
+    watched.goto(f"{live_server.url}/projects/{project.slug}/rounds/3/")
+    watched.locator("h2", has_text="PPO").wait_for()
+    third = mission["rounds"][3]
+    job = mission["running"]
+    job.state, job.ended_at = "done", timezone.now()
+    job.save()
+    third.policy = mission["policies"][1]
+    third.save()
+    rounds.enter_next(rounds.enter_next(third).round)  # evaluate, and the verdict
+    Job.objects.filter(round=third).update(state="done", ended_at=timezone.now())
+    Event.record(project, None, "finished", f"evaluate of {third}")
+    note = watched.get_by_label("Reason")
+    note.wait_for(timeout=8000)
+    watched.get_by_text("finished evaluate of Round 3").wait_for()
+    note.fill("It answers everything.")
+    Event.record(project, None, "retried", f"evaluate of {third}")
+    watched.get_by_text("retried evaluate of Round 3").wait_for(timeout=15000)
+    assert note.input_value() == "It answers everything.", "what is typed stays"
 
 
 def test_a_round_in_doubt_is_decided_on_its_page(

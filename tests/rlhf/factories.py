@@ -354,7 +354,7 @@ def flight(project: Project, admin, *, with_opponents=False) -> dict:
         with MetricsWriter(rm.run_dir) as metrics:
             for step in range(1, 30):
                 metrics.write(step, train_loss=0.7 - step / 90, train_accuracy=0.5 + step / 110)
-        ppo = new_job(one, "ppo")
+        ppo = new_job(one, "ppo", metrics={"steps": 14, "kl": 7.0 + number / 2, "kept_step": 14})
         ppo_metrics(ppo.run_dir, 12 + number, seed=number)
         ppo_samples(ppo.run_dir)
         write_result(

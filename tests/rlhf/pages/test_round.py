@@ -179,7 +179,7 @@ def test_a_round_asks_a_bounded_number_of_queries(
     client, mission, project, rita, django_assert_max_num_queries
 ):
     client.force_login(rita)
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(22):
         page(client, "round", project.slug, 2, stage="evaluate")
 
 
