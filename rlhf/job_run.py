@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from subprocess import Popen
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from django.db import DatabaseError, connection
 
 from annotation.lib.heartbeat import Heartbeat
 from rlhf import jobs
+from rlhf.code_version import code_version
 from rlhf.errors import StageError
 from rlhf.jobs import Lost, Outcome
 from rlhf.launchers import local, processes
@@ -25,6 +27,7 @@ from rlhf.models import Job
 from rlhf.run_folders import earlier_claims, input_hash, resume_from_earlier
 from rlhf.stages import STAGES
 from rlhf.training import machine, rundir
+from rlhf.training.rundir import log
 from rlhf.training.rundir.errors import DISK_FULL, InputError, is_disk_full
 from rlhf.training.rundir.process import EXIT_DONE, EXIT_INPUT
 from rlhf.training.rundir.reports import read_error, read_progress, read_result
@@ -57,11 +60,13 @@ def run(
         name=f"lease of job {job.pk}",
     ) as lease:
         try:
-            return _Run(job, lease, should_stop, command).outcome()
+            outcome = _Run(job, lease, should_stop, command).outcome()
         except Lost:
             raise
         except Exception as error:  # noqa: BLE001 - the row must name every failure
-            return outcome_of_error(job, error)
+            outcome = outcome_of_error(job, error)
+        _log_outcome(job, outcome)
+        return outcome
 
 
 def outcome_of_error(job: Job, error: Exception) -> Outcome:
@@ -92,7 +97,10 @@ class _Run:
 
     def outcome(self) -> Outcome:
         if self.stage.work is not None:
-            return self._collect(self.stage.work(self.job))
+            _log(self.job, f"{self.job}: started by {_worker(self.job)}")
+            result = self.stage.work(self.job)
+            _log(self.job, f"result: {log.numbers_in_words(result)}")
+            return self._collect(result)
         prepare_run_folder(self.job)
         exit_code: int | None = None
         stopped_by: StopReason = ""
@@ -174,8 +182,11 @@ def prepare_run_folder(job: Job) -> None:
     assert prepare is not None
     shutil.rmtree(job.run_dir, ignore_errors=True)
     (job.run_dir / rundir.DATA).mkdir(parents=True)
+    _log(job, f"{job}: claimed by {_worker(job)}, claim {job.epoch}, code {code_version()}")
     prepare(job, job.run_dir)
-    resume_from_earlier(job.run_dir, earlier_claims(job))
+    _log(job, f"input written: {_sizes(job.run_dir)}")
+    if earlier := resume_from_earlier(job.run_dir, earlier_claims(job)):
+        _log(job, f"resumes from what claim {earlier.name} left")
     jobs.write(job, input_sha256=input_hash(job.run_dir))
 
 
@@ -209,7 +220,27 @@ def _retry_or_fail(
 
 def _write_traceback(job: Job, error: Exception) -> None:
     """Append the traceback to the log; the job's row has one sentence only."""
+    _log(job, "".join(traceback.format_exception(error)), "ERROR")
+
+
+def _log(job: Job, message: str, level: str = "INFO") -> None:
+    """Append to the log of the job's claim."""
     with suppress(OSError):  # the disk is full: the row's reason names it
-        job.run_dir.mkdir(parents=True, exist_ok=True)
-        with (job.run_dir / rundir.LOG).open("a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
+        log.append(job.run_dir, message, level)
+
+
+def _log_outcome(job: Job, outcome: Outcome) -> None:
+    code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
+    reason = f": {outcome.reason}" if outcome.reason else ""
+    level = "INFO" if outcome.state == State.DONE else "WARNING"
+    _log(job, f"{job}: {State(outcome.state).label}{code}{reason}", level)
+
+
+def _worker(job: Job) -> str:
+    return job.owner or "a worker"
+
+
+def _sizes(run_dir: Path) -> str:
+    """`config.json 2.1 kB, prompts.jsonl 80.2 kB`."""
+    files = [run_dir / rundir.CONFIG, *sorted((run_dir / rundir.DATA).rglob("*"))]
+    return ", ".join(f"{p.name} {p.stat().st_size / 1e3:,.1f} kB" for p in files if p.is_file())

@@ -17,6 +17,7 @@ from django.db.models import Exists, Max, OuterRef
 from django.utils import timezone
 
 from rlhf.models import Checkpoint, Job, Round
+from rlhf.run_folders import kept_log
 from rlhf.training import rundir
 
 PRUNED = ".pruned"
@@ -65,6 +66,8 @@ def remove(unneeded: Iterable[UnneededFolder]) -> None:
         if marked.suffix != PRUNED:
             marked = folder.path.with_name(folder.path.name + PRUNED)
             folder.path.rename(marked)
+        if (marked / rundir.LOG).is_file():  # what a stage said stays, also when its files go
+            (marked / rundir.LOG).replace(kept_log(folder.path))
         shutil.rmtree(marked)
 
 

@@ -67,13 +67,16 @@ def stage_input(stage: str, run_dir: Path) -> tuple[str, str] | None:
     return json.dumps(values, sort_keys=True), _hash(run_dir, _data_files(run_dir))
 
 
-def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
-    """Link an earlier claim's last complete checkpoint, or its result, into a new run folder."""
+def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> Path | None:
+    """Link an earlier claim's last complete checkpoint, or its result, into a new run folder.
+
+    Returns the folder of that claim; None if the stage starts from nothing.
+    """
     for earlier in claims:
         if read_result(earlier) is not None:
             # The earlier claim finished, but its outcome was not recorded.
             link_tree(earlier, run_dir)
-            return
+            return earlier
         try:
             checkpoint = find_checkpoint(earlier)
         except InputError:
@@ -86,7 +89,8 @@ def resume_from_earlier(run_dir: Path, claims: Iterable[Path]) -> None:
             if (earlier / rundir.METRICS).exists():
                 # A copy: the old process may still be appending to its own file.
                 shutil.copyfile(earlier / rundir.METRICS, run_dir / rundir.METRICS)
-            return
+            return earlier
+    return None
 
 
 def remove_checkpoints(job: Job) -> None:
@@ -97,3 +101,8 @@ def remove_checkpoints(job: Job) -> None:
     for attempt in Job.objects.filter(round=job.round_id, stage=job.stage):
         for checkpoint in attempt.run_dir.parent.glob(f"*/{rundir.CHECKPOINT}*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def kept_log(claim: Path) -> Path:
+    """Where the log of a claim lies once its run folder has been pruned: `<job uid>/2.log`."""
+    return claim.with_name(f"{claim.name.partition('.')[0]}.log")

@@ -4,6 +4,7 @@ from rlhf.pages.campaigns import campaigns, close_campaign, start_policy, stop_p
 from rlhf.pages.compare import compare_rounds, compared_metrics
 from rlhf.pages.dashboard import dashboard, panel_csv
 from rlhf.pages.launch import check_launch, launch, measure_model
+from rlhf.pages.log import stage_log, stage_log_text
 from rlhf.pages.mission_control import build_base, mission_control
 from rlhf.pages.models import models, retire_policy
 from rlhf.pages.own_model import drop_model, own_model, use_model
@@ -25,6 +26,8 @@ of_a_round: list[URLPattern | URLResolver] = [
     path("", round_detail, name="round"),
     path("metrics/<slug:stage>.json", metrics, name="metrics"),
     path("metrics/<slug:stage>.csv", metrics_csv, name="metrics_csv"),
+    path("logs/<slug:stage>/", stage_log, name="stage_log"),
+    path("logs/<slug:stage>.txt", stage_log_text, name="stage_log_text"),
     path("samples/", samples, name="samples"),
     path("close/", close_annotation, name="close_annotation"),
     path("simulate/", simulate, name="simulate"),

@@ -24,7 +24,7 @@ from rlhf.training.language_models import devices
 from rlhf.training.language_models.policy import Policy, add_lora, load_policy
 from rlhf.training.reward_models.model import RewardModel
 from rlhf.training.reward_models.texts import Text
-from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir import CONFIG, log
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.process import StopRequest, run_stage
 from rlhf.training.rundir.reports import write_progress, write_result
@@ -360,7 +360,7 @@ def measure_reward_model(
             )
         )
     except InputError as error:  # a trunk that can't carry heads: the round will say so
-        print(f"No reward model was measured: {error}")
+        log.warning(f"No reward model was measured: {error}")
         return False, {}
     shares = model.share_prompts_if_possible()
     texts = _texts(model, prompts, responses, config.train_tokens)
@@ -386,7 +386,7 @@ def measure_reward_model(
     }
     size = sum(p.numel() for p in model.trunk.parameters())
     if not meter.has_room_for(12.0 * size):
-        print("Training the reward model was not measured: it does not fit the memory.")
+        log.warning("Training the reward model was not measured: it does not fit the memory.")
         return shares, costs
     model.trunk.train()
 

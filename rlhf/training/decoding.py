@@ -26,6 +26,7 @@ from rlhf.training.architecture import (
 )
 from rlhf.training.packing import right_pad
 from rlhf.training.rounding import relative_error, rounding_error
+from rlhf.training.rundir import log
 
 
 class Decoder(Protocol):
@@ -79,7 +80,7 @@ def agreeing_decoder(model: Any) -> Callable[[Any], Decoder]:
         if name not in known:
             known[name] = make is RereadingDecoder or agrees(make, model)
             if make is RereadingDecoder:
-                print(
+                log.warning(
                     f"{type(model).__name__} gives other log-probabilities with a key-value cache "
                     "than without, so each token reads its whole sequence: slow for long responses."
                 )

@@ -22,6 +22,7 @@ from rlhf.training.ppo_math import AdaptiveKL, FixedKL
 from rlhf.training.ppo_models import Models, derive_seed
 from rlhf.training.ppo_updates import UpdateResult
 from rlhf.training.rollouts import MAX_GAP
+from rlhf.training.rundir import log
 from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.process import StopRequest
@@ -261,5 +262,5 @@ def roll_back(
             "again with a lower optimizer.learning_rate, or from another policy."
         )
     saved, copies = load_checkpoint(checkpoint, models, optimizer)
-    print(f"rolled back to the weights of step {saved.step}")
+    log.warning(f"rolled back to the weights of step {saved.step}")
     return copies["average"]

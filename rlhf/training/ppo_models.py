@@ -30,6 +30,7 @@ from rlhf.training.data import Prompt
 from rlhf.training.language_models import devices, pretrained
 from rlhf.training.language_models.policy import Policy, add_lora, load_policy
 from rlhf.training.ppo_reward import Reward
+from rlhf.training.rundir import log
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import replace_folder
 from rlhf.training.rundir.reports import Progress
@@ -129,7 +130,7 @@ class Models:
         if self.config.critic.kind == "head":
             return HeadCritic(self.policy.hidden_size, self.config.critic.trains_policy)
         if reason := self._why_no_reward_trunk():
-            print(f"The critic starts from the policy: {reason}.")
+            log.info(f"The critic starts from the policy: {reason}.")
             # Loaded in float32, also if the policy is in bfloat16.
             policy = load_policy(self.config.policy, "critic", device=torch.device("cpu"))
             trunk = policy.model.base_model

@@ -12,6 +12,7 @@ from torch import Tensor
 from rlhf.training import parallel, ppo_math, ptx
 from rlhf.training.configs import PPOConfig
 from rlhf.training.ppo_models import Models, derive_seed
+from rlhf.training.rundir import log
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.schedule import learning_rate_at
 
@@ -93,7 +94,7 @@ def update(
         if broken:
             skipped, in_a_row = skipped + 1, in_a_row + 1
             causes = ", ".join(name.replace("_", " ") for name in broken)
-            print(f"step {step}: an update was skipped, not finite: {causes}")
+            log.warning(f"step {step}: an update was skipped, not finite: {causes}")
             if in_a_row >= MAX_SKIPPED_IN_A_ROW:
                 break
             continue

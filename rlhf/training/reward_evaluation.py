@@ -11,6 +11,7 @@ from rlhf.training.data import Judgment
 from rlhf.training.reward_data import RankedGroup, group_judgments
 from rlhf.training.reward_models.model import OnBatch, RewardModel, member_scores_in_parallel
 from rlhf.training.reward_report import ScoredPair
+from rlhf.training.rundir import log
 from rlhf.training.rundir.errors import InputError
 
 
@@ -106,5 +107,5 @@ def smoothing_of(model: RewardModel, groups: Sequence[RankedGroup]) -> float:
             "to a number and smoothing to 'fixed', or let some comparisons be judged twice."
         )
     share = min(reward_math.smoothing_from_agreement(agreed), 0.49)
-    print(f"label smoothing {share:.3f}: people agree on {agreed:.1%} of {n // 2} pairs")
+    log.info(f"label smoothing {share:.3f}: people agree on {agreed:.1%} of {n // 2} pairs")
     return share

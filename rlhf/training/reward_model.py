@@ -42,7 +42,7 @@ from rlhf.training.reward_loss import (
 from rlhf.training.reward_models.folder import save_reward_model
 from rlhf.training.reward_models.model import RewardModel, member_scores_in_parallel
 from rlhf.training.reward_run import RewardRun
-from rlhf.training.rundir import CONFIG
+from rlhf.training.rundir import CONFIG, log
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import replace_folder
 from rlhf.training.rundir.process import StopRequest, run_stage
@@ -185,7 +185,7 @@ def new_member(
         and name == "train"
         and not members
     ):
-        print("This trunk reads every response with its own copy of the prompt.")
+        log.info("This trunk reads every response with its own copy of the prompt.")
     return model
 
 

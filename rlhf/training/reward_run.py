@@ -9,6 +9,7 @@ from rlhf.training import parallel
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.reward_checkpoint import RewardCheckpoint
 from rlhf.training.reward_learner import Learner
+from rlhf.training.rundir import log
 from rlhf.training.rundir.checkpoints import find_checkpoint, save_checkpoint
 from rlhf.training.rundir.errors import InputError, Stopped
 from rlhf.training.rundir.process import StopRequest
@@ -88,7 +89,7 @@ class RewardRun:
         self._in_a_row = self._in_a_row + 1 if not_finite else 0
         if not_finite:
             self.skipped[len(self.finished)] += 1
-            print(f"{self.name}-RM, update {update + 1}: skipped, not finite: {causes}")
+            log.warning(f"{self.name}-RM, update {update + 1}: skipped, not finite: {causes}")
         self.step += 1
         if self.processes.is_main_process:
             self._write(loss=loss, accuracy=accuracy, grad_norm=grad_norm)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from rlhf.training.rundir import CHECKPOINT
+from rlhf.training.rundir import CHECKPOINT, log
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import read_json, write_json
 
@@ -379,7 +379,7 @@ def load(config_class: type[C], path: Path, *, stored: bool = False) -> C:
     except ValueError as error:
         raise InputError(f"{path.name}: {error}.") from None
     for reason in [] if stored else config.idle(values).values():
-        print(f"This has no effect here: {reason}.")
+        log.warning(f"This has no effect here: {reason}.")
     return config
 
 

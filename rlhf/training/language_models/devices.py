@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rlhf.training.rundir import log
 from rlhf.training.rundir.errors import InputError
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -39,7 +40,7 @@ def choose_device(device: str) -> torch.device:
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Precision for models that are only read: `auto` is bfloat16 on a GPU, else float32."""
     if dtype == "bfloat16" and emulates_bfloat16(device):
-        print(f"{EMULATED} Set dtype to 'auto'.")
+        log.warning(f"{EMULATED} Set dtype to 'auto'.")
     half = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
     return torch.bfloat16 if half else torch.float32
 

@@ -18,6 +18,7 @@ from rlhf.training.language_models.pretrained import (
     disable_dropout,
     stop_tokens,
 )
+from rlhf.training.rundir import log
 from rlhf.training.rundir.errors import InputError
 
 
@@ -110,7 +111,7 @@ class Policy:
         except InputError as error:
             if long_prompts == "refuse":
                 raise
-            print(f"left out: {error}")
+            log.warning(f"left out: {error}")
             return None
 
     def encode_fitting(
@@ -131,7 +132,7 @@ class Policy:
                 if long_prompts == "refuse":
                     raise
                 reason = error
-                print(f"left out: {error}")
+                log.warning(f"left out: {error}")
                 continue
             kept.append(prompt)
             encoded.append(ids)
@@ -206,7 +207,7 @@ def load_policy(
     disable_dropout(model)
     form = answers.form_of(tokenizer, for_encoder=architecture.is_encoder_decoder(model))
     if form.difference:
-        print(form.difference)
+        log.warning(form.difference)
     stop_ids = stop_tokens(model, tokenizer, name, also=form.end)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
     policy = Policy(

@@ -70,6 +70,9 @@ def load_model(name: str, what: str, *, kind: str, dtype: torch.dtype = torch.fl
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # Its messages go to the log with their time, as everything else.
+    logging.disable_default_handler()
+    logging.enable_propagation()
     _check_source(name, what)
     folder, options = gguf_files.source(hub_names.local_folder(name, what))
     if not options:

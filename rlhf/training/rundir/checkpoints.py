@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlhf.training.rundir import CHECKPOINT, CONFIG, MANIFEST
+from rlhf.training.rundir import CHECKPOINT, CONFIG, MANIFEST, log
 from rlhf.training.rundir.errors import InputError
 from rlhf.training.rundir.files import fsync, fsync_folder, read_json_if_there, write_json
 
@@ -32,6 +32,8 @@ def save_checkpoint(run_dir: Path, write: Callable[[Path], None]) -> None:
             manifest[path.relative_to(new).as_posix()] = _describe(path)
     write_json(new / MANIFEST, manifest)
     _swap(new, folder, old)
+    size = sum(entry["bytes"] for entry in manifest.values())
+    log.info(f"checkpoint saved: {len(manifest)} files, {size / 1e6:,.1f} MB")
 
 
 def find_checkpoint(run_dir: Path) -> Path | None:

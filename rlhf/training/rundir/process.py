@@ -13,13 +13,14 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from rlhf.training.rundir import ERROR
+from rlhf.training.rundir import ERROR, log
 from rlhf.training.rundir.errors import (
     DISK_FULL,
     InputError,
@@ -66,15 +67,19 @@ def run_stage(
     parser.add_argument("run_dir", type=Path, help="the run folder (docs/formats.md)")
     run_dir: Path = parser.parse_args(arguments).run_dir.resolve()
     if not run_dir.is_dir():
-        print(f"There is no folder {run_dir}.", file=sys.stderr)
+        log.error(f"There is no folder {run_dir}.")
         sys.exit(EXIT_INPUT)
     if read_result(run_dir) is not None:
-        print(f"{run_dir.name} already has its result; nothing to do.")
+        log.info(f"{run_dir.name} already has its result; nothing to do.")
         sys.exit(EXIT_DONE)
     if _writes():
         (run_dir / ERROR).unlink(missing_ok=True)
     stop = StopRequest()
     stop.listen()
+    log.stamp_libraries()
+    stage, began = Path(sys.modules[main.__module__].__file__ or "").stem, time.monotonic()
+    if _writes():
+        log.info(f"{stage}: started, {log.process_in_words(os.getpid())}")
     try:
         main(run_dir, stop)
     except InputError as error:
@@ -87,19 +92,21 @@ def run_stage(
             EXIT_STOPPED,
         )
     except Exception as error:  # noqa: BLE001 - the edge of the process: everything becomes error.json
-        traceback.print_exc()
+        log.error(traceback.format_exc())
         if is_out_of_memory(error):
             message = f"Out of memory ({error}); use a smaller batch or model, or a bigger machine."
             _fail(run_dir, "memory", " ".join(message.split()), EXIT_BUG)
         if is_disk_full(error):
             _fail(run_dir, "disk", DISK_FULL, EXIT_BUG)
         _fail(run_dir, "bug", f"{type(error).__name__}: {error}; log.txt has the rest.", EXIT_BUG)
+    if _writes():
+        log.info(f"{stage}: done in {time.monotonic() - began:.1f} s")
     _exit(EXIT_DONE)
 
 
 def _fail(run_dir: Path, kind: str, message: str, code: int) -> NoReturn:
     if _writes() or kind != "stopped":  # all are stopped together, and one prints it
-        print(message, file=sys.stderr, flush=True)
+        log.error(message)
     if _writes():
         with contextlib.suppress(OSError):  # a full disk: the exit code says that it failed
             write_json(run_dir / ERROR, {"kind": kind, "message": message})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from rlhf.training.rundir import ERROR, METRICS, PROGRESS, RESULT
+from rlhf.training.rundir import ERROR, METRICS, PROGRESS, RESULT, log
 from rlhf.training.rundir.files import read_json_if_there, write_json, write_jsonl
 
 LARGEST = 1e300
@@ -133,10 +133,14 @@ class Progress:
 
     EVERY = 1.0
     LEAST = 0.2
+    LOGGED_EVERY = 15.0
+    """Seconds between two lines of the log about the same phase, or about the run's steps."""
 
     def __init__(self, run_dir: Path, *, writes: bool = True) -> None:
         self._run_dir, self.writes = run_dir, writes
         self._written_at = -self.EVERY
+        self._logged_at = -self.LOGGED_EVERY
+        self._logged_share = 0.0
         self._run: dict[str, Any] = {}
 
     def of_run(
@@ -144,6 +148,9 @@ class Progress:
     ) -> None:
         """How far the whole run is; later phases are shown next to these counts."""
         self._run = {"done": done, "total": total, "unit": unit, "eta_seconds": eta_seconds}
+        self._log_share(
+            done, total, f"{unit} {done:,} of {total:,}" + (f": {note}" if note else "")
+        )
         if done >= total or self._is_due():
             self._write(**self._run, note=note)
 
@@ -151,8 +158,13 @@ class Progress:
         """Begin a phase (`loading the models`, `scoring`); returns what is called with how much of
         `total` is done, and with another total where it turns out different. 0: not known."""
         began = time.monotonic()
+        if not self._run:
+            self._log(name + (f" ({total:,} {unit})" if total else ""))
+            self._logged_share = 0.0
 
         def report(done: float, total: int = total) -> None:
+            if not self._run:
+                self._log_share(done, total, f"{name}: {int(done):,} of {total:,} {unit}")
             if not self._is_due():
                 return
             if self._run:
@@ -165,6 +177,21 @@ class Progress:
             counts = self._run or {"done": 0, "total": total, "unit": unit}
             self._write(**counts, note=name)
         return report
+
+    def _log(self, line: str) -> None:
+        if self.writes:
+            log.info(line)
+            self._logged_at = time.monotonic()
+
+    def _log_share(self, done: float, total: int, line: str) -> None:
+        """A line at each tenth of the total, or after LOGGED_EVERY seconds."""
+        share = done / total if total else 0.0
+        is_tenth = share - self._logged_share >= 0.1 or (
+            done >= total > 0 and self._logged_share < 1
+        )
+        if is_tenth or time.monotonic() - self._logged_at >= self.LOGGED_EVERY:
+            self._logged_share = share
+            self._log(line)
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._written_at >= self.EVERY
@@ -189,6 +216,7 @@ def read_progress(run_dir: Path) -> dict[str, Any] | None:
 def write_result(run_dir: Path, result: Mapping[str, Any]) -> None:
     """Write `result.json`. Call it last: its presence means that the stage succeeded."""
     write_json(run_dir / RESULT, dict(result))
+    log.info(f"result: {log.numbers_in_words(result)}".rstrip(" :"))
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ def test_a_round_opens_with_its_figures_their_intervals_and_what_they_mean(
         "clearly preferred",
         '<b>0.79</b></a></dd><dd class="interval">[0.75, 0.83], n',
         "+0.24 from 0.55",
-        "<b>7.50</b> <small>nats</small>",
+        "<b>7.50</b><small>nats</small>",
         "+24 % from 21",
         '<span class="verdict-word ">longer</span>',
     ):
@@ -104,6 +104,9 @@ def test_any_rounds_stand_side_by_side_with_only_the_settings_that_differ(
     assert rows["rows"][0].keys() >= {"step", "1.kl", "2.kl", "1.reward"}
     assert len(rows["rows"]) == 14
     assert rows["running"] is False
+    base_round = mission["base_round"]
+    base_round.config = {name: CONFIG[name] for name in ("round", "evaluate")}
+    base_round.save()
     with_base = text_of(client.get(f"{address}?round=0&round=1&round=x&round=99"))
     assert "ppo.steps" not in with_base, "a round without PPO has no other steps of it"
     assert "Choose at least two rounds" in text_of(client.get(f"{address}?round=1"))
