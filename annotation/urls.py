@@ -85,6 +85,11 @@ urlpatterns = [
         name="batch_close",
     ),
     path(
+        "projects/<slug:slug>/batches/<int:pk>/take-back/",
+        batches.batch_take_back,
+        name="batch_take_back",
+    ),
+    path(
         "projects/<slug:slug>/batches/<int:pk>/open/",
         batches.batch_open,
         name="batch_open",

@@ -233,7 +233,7 @@ def _log_outcome(job: Job, outcome: Outcome) -> None:
     code = "" if outcome.exit_code is None else f", exit code {outcome.exit_code}"
     reason = f": {outcome.reason}" if outcome.reason else ""
     level = "INFO" if outcome.state == State.DONE else "WARNING"
-    _log(job, f"{job}: {State(outcome.state).label}{code}{reason}", level)
+    _log(job, f"{job}: {State(outcome.state).value}{code}{reason}", level)
 
 
 def _worker(job: Job) -> str:

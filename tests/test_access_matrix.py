@@ -115,6 +115,10 @@ PAGES = {
     "continue_in_doubt": ("post", CAN_RUN),
     "retrain": ("post", CAN_RUN),
     "retry_stage": ("post", CAN_RUN),
+    "compare_rounds": ("get", CAN_READ_DATA),
+    "compared_metrics": ("get", CAN_READ_DATA),
+    "stage_log": ("get", CAN_READ_DATA),
+    "stage_log_text": ("get", CAN_READ_DATA),
     "metrics": ("get", CAN_READ_DATA),
     "metrics_csv": ("get", CAN_READ_DATA),
     "samples": ("get", CAN_READ_DATA),
@@ -142,6 +146,7 @@ OWN_PAGES = {
     "project_new",
     "batch_close",  # These name a batch: tests/annotation/projects/test_campaigns.py says who may.
     "batch_open",
+    "batch_take_back",  # tests/rlhf/pages/test_round_acts.py says who may.
     "judge_one",
     "judge_after",
     # What one person judged, and one case: tests/annotation/pages/test_quality_pages.py.

@@ -7,6 +7,7 @@ from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation.access import CAN_READ_DATA, CAN_RUN, project_view, role_of
@@ -14,7 +15,12 @@ from annotation.lib.languages import english_only
 from annotation.models import Assignment, Batch, Interface, Project, ReviewCase, User
 from annotation.pages.batch_forms import CampaignForm
 from annotation.pages.identities import Identities
-from annotation.projects.batches import BatchError, batch_progress, progress_by_person
+from annotation.projects.batches import (
+    BatchError,
+    batch_progress,
+    progress_by_person,
+    take_back,
+)
 from annotation.projects.campaigns import close_campaign, reopen_campaign, start_campaign
 from annotation.protocols import PRESETS
 from annotation.quality.throughput import forecast
@@ -62,6 +68,7 @@ def batch(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
                 (names.person(users[row["annotator"]], is_imported=is_imported), row)
                 for row in by_person
             ],
+            "may_run": role_of(request) in CAN_RUN,
             "held": [(names.person(lease.annotator), lease) for lease in open_leases[:ROWS_SHOWN]],
             "n_unfinished": unfinished.count(),
             "unfinished": unfinished.order_by("pk")[:ROWS_SHOWN],
@@ -120,6 +127,26 @@ def batch_close(request: HttpRequest, project: Project, pk: int) -> HttpResponse
 @require_POST
 def batch_open(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
     return _act(request, project, pk, reopen_campaign, "is open again.")
+
+
+@english_only
+@project_view(*CAN_RUN)
+@require_POST
+def batch_take_back(request: HttpRequest, project: Project, pk: int) -> HttpResponse:
+    """Free what one person holds in the batch."""
+    chosen = get_object_or_404(Batch.objects.select_related("project"), project=project, pk=pk)
+    who = get_object_or_404(
+        User, username=request.POST.get("person", ""), assignments__comparison__batch=chosen
+    )
+    if n := take_back(chosen, who, who_asks(request)):
+        plural = "s are" if n > 1 else " is"
+        messages.success(request, f"{n} comparison{plural} taken back from {who} and free again.")
+    else:
+        messages.info(request, f"{who} holds nothing in this batch any more.")
+    back = request.POST.get("next", "")
+    if url_has_allowed_host_and_scheme(back, allowed_hosts={request.get_host()}):
+        return redirect(back)
+    return redirect("batch", project.slug, pk)
 
 
 def _act(

@@ -12,7 +12,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet, Sum
 from django.utils import timezone
 
 from annotation.judge.gold_mixing import add_gold
-from annotation.judge.leases import release_all
+from annotation.judge.leases import release, release_all
 from annotation.lib.text import storable
 from annotation.models import (
     Assignment,
@@ -184,6 +184,31 @@ def close_batch(batch: Batch, by: User | None) -> Batch:
             batch.project, by, "closed batch", batch.name, batch=batch.pk, released=released
         )
     return batch
+
+
+def take_back(batch: Batch, annotator: User, by: User | None) -> int:
+    """Free what a person holds in a batch, so that it can be handed to others; how many comparisons.
+
+    What the person has entered stays as a draft. An answer that they send later is kept: it counts
+    if its place is still free, and is an extra otherwise.
+    """
+    leased = Assignment.objects.open_for(annotator).filter(
+        comparison__batch=batch, comparison__gold__isnull=True, is_ruling=False
+    )
+    # In one order everywhere, so that two such transactions can't wait for each other.
+    held = list(leased.order_by("comparison_id"))
+    for assignment in held:
+        release(assignment)
+    if held:
+        Event.record(
+            batch.project,
+            by,
+            "took back comparisons from",
+            annotator.username,
+            batch=batch.pk,
+            n=len(held),
+        )
+    return len(held)
 
 
 def batch_progress(batch: Batch) -> Progress:

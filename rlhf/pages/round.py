@@ -6,10 +6,10 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 
-from annotation.access import CAN_READ_DATA, project_view
+from annotation.access import CAN_READ_DATA, CAN_REVIEW, project_view, role_of
 from annotation.lib.languages import english_only
-from annotation.models import Membership, Project
-from annotation.projects.batches import batch_progress
+from annotation.models import Membership, Project, User
+from annotation.projects.batches import batch_progress, progress_by_person
 from rlhf import run_reports
 from rlhf.dashboard.curves import curves_of
 from rlhf.dashboard.results import load_results
@@ -55,6 +55,7 @@ def round_detail(request: HttpRequest, project: Project, number: int) -> HttpRes
         "failed_name": Round.stage_name(round.failed_stage),
         "poll": _poll(round, active),
         "may_run": may_run(request),
+        "shows_names": role_of(request) in CAN_REVIEW,
         "retrain_form": RetrainForm(round=round) if round.open_hold else None,
         "note": request.session.get(f"note-{round.pk}", ""),
         "events": list(round.events[:EVENTS_SHOWN]),
@@ -121,12 +122,19 @@ def _annotate(project: Project, round: Round) -> dict[str, Any]:
     if round.batch is None:
         return {}
     progress = batch_progress(round.batch)
-    seconds = progress["eta_seconds"]
+    missing = max(0, progress["needed"] - progress["judged"])
+    held = [row for row in progress_by_person(round.batch) if row["leased"]]
+    people = User.objects.in_bulk([row["annotator"] for row in held])
+    # What people hold comes when they send it, whatever the pace of the last hour was.
+    is_all_held = 0 < missing <= progress["leased"]
+    seconds = None if is_all_held else progress["eta_seconds"]
     simulated = Membership.objects.filter(project=project, user__is_simulated=True)
     return {
         "batch": progress,
         "batch_eta": duration(seconds) if seconds else "",
-        "missing": max(0, progress["needed"] - progress["judged"]),
+        "missing": missing,
+        "held": [(people[row["annotator"]], row) for row in held],
+        "is_all_held": is_all_held,
         "simulated": simulated.exists(),
     }
 

@@ -77,7 +77,8 @@ def run_stage(
     stop = StopRequest()
     stop.listen()
     log.stamp_libraries()
-    stage, began = Path(sys.modules[main.__module__].__file__ or "").stem, time.monotonic()
+    file = getattr(sys.modules[main.__module__], "__file__", None)
+    stage, began = Path(file).stem if file else "stage", time.monotonic()
     if _writes():
         log.info(f"{stage}: started, {log.process_in_words(os.getpid())}")
     try:

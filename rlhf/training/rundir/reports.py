@@ -184,7 +184,7 @@ class Progress:
             self._logged_at = time.monotonic()
 
     def _log_share(self, done: float, total: int, line: str) -> None:
-        """A line at each tenth of the total, or after LOGGED_EVERY seconds."""
+        """A line at each tenth of the total (at most one in EVERY seconds), and after LOGGED_EVERY."""
         share = done / total if total else 0.0
         is_tenth = share - self._logged_share >= 0.1 or (
             done >= total > 0 and self._logged_share < 1

@@ -6,6 +6,7 @@ import json
 import pytest
 from django.urls import reverse
 
+from annotation.judge.assignment import next_assignment
 from annotation.models import Event
 from rlhf import rounds
 from rlhf.models import Checkpoint, Job, Round
@@ -238,3 +239,31 @@ def test_reward_models_in_doubt_are_trained_again_from_the_page_and_over_the_api
         gone_on = say("continue", {"note": "The safety axis is not used."}).json()
     assert gone_on["state"] == "ppo"
     assert gone_on["holds"][1]["by"] == "grace"
+
+
+def test_who_holds_the_last_comparisons_is_said_and_they_can_be_taken_back(
+    client, annotating, grace, rita, ada
+):
+    slug, batch = annotating.project.slug, annotating.batch
+    held = next_assignment(ada, annotating.project)
+    client.force_login(rita)
+    body = text_of(page(client, "round", slug, 1))
+    assert "holds 1 comparison" in body
+    assert ">ada<" not in body, "researchers see no names"
+    address = reverse("batch_take_back", args=[slug, batch.pk])
+    assert client.post(address, {"person": "ada"}).status_code == 404
+    client.force_login(grace)
+    body = text_of(page(client, "round", slug, 1))
+    assert "The last judgment is with the people who hold a comparison now" in body
+    assert "<b>ada</b> holds 1 comparison since" in body
+    assert " left<" not in body
+    back = annotating.get_absolute_url()
+    answer = client.post(address, {"person": "ada", "next": back}, follow=True)
+    assert answer.redirect_chain[0][0] == back
+    assert "1 comparison is taken back from ada" in text_of(answer)
+    held.refresh_from_db()
+    assert held.state == "expired"
+    again = client.post(address, {"person": "ada", "next": "//evil.example/"}, follow=True)
+    assert "ada holds nothing in this batch any more." in text_of(again)
+    assert again.redirect_chain[0][0] == reverse("batch", args=[slug, batch.pk])
+    assert Event.objects.filter(verb="took back comparisons from", target="ada").count() == 1
