@@ -16,9 +16,9 @@ from typing import Any, Literal
 from django.conf import settings
 from django.db import DatabaseError, connection
 
+from annotation.lib.code_version import code_version
 from annotation.lib.heartbeat import Heartbeat
 from rlhf import jobs
-from rlhf.code_version import code_version
 from rlhf.errors import StageError
 from rlhf.jobs import Lost, Outcome
 from rlhf.launchers import local, processes

@@ -75,9 +75,8 @@ class Checkpoint(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    @property
-    def state_name(self) -> str:
-        return {"refused": "rejected"}.get(self.state, self.state)
+    def get_absolute_url(self) -> str:
+        return reverse("model", args=[self.project.slug, self.uid])
 
     @property
     def understood(self) -> dict[str, Any]:

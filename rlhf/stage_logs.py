@@ -32,6 +32,11 @@ class LogLine:
     level: str
     text: str
 
+    @property
+    def is_remarkable(self) -> bool:
+        """Whether the line is a warning or worse."""
+        return self.level not in ("", "DEBUG", "INFO")
+
 
 @dataclass(frozen=True)
 class Found:

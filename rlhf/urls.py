@@ -6,7 +6,14 @@ from rlhf.pages.dashboard import dashboard, panel_csv
 from rlhf.pages.launch import check_launch, launch, measure_model
 from rlhf.pages.log import stage_log, stage_log_text
 from rlhf.pages.mission_control import build_base, mission_control
-from rlhf.pages.models import models, retire_policy
+from rlhf.pages.models import (
+    model,
+    model_card_file,
+    model_download,
+    model_file,
+    models,
+    retire_policy,
+)
 from rlhf.pages.own_model import drop_model, own_model, use_model
 from rlhf.pages.reward_round import reward_round
 from rlhf.pages.round import metrics, metrics_csv, round_detail
@@ -54,6 +61,10 @@ of_a_project: list[URLPattern | URLResolver] = [
     path("rounds/<int:number>/", include(of_a_round)),
     path("models/", models, name="models"),
     path("models/retire/", retire_policy, name="retire_policy"),
+    path("models/<uuid:uid>/", model, name="model"),
+    path("models/<uuid:uid>/download/", model_download, name="model_download"),
+    path("models/<uuid:uid>/card/", model_card_file, name="model_card"),
+    path("models/<uuid:uid>/files/<path:name>", model_file, name="model_file"),
     path("campaigns/", campaigns, name="campaigns"),
     path("campaigns/<int:campaign>/close/", close_campaign, name="close_campaign"),
     path("campaigns/policies/<int:policy>/start/", start_policy, name="start_policy"),

@@ -146,6 +146,11 @@ OWN_PAGES = {
     "project_new",
     "batch_close",  # These name a batch: tests/annotation/projects/test_campaigns.py says who may.
     "batch_open",
+    # tests/rlhf/pages/test_models.py says who opens and downloads a model.
+    "model",
+    "model_download",
+    "model_file",
+    "model_card",
     "batch_take_back",  # tests/rlhf/pages/test_round_acts.py says who may.
     "judge_one",
     "judge_after",

@@ -196,19 +196,19 @@ def take_back(batch: Batch, annotator: User, by: User | None) -> int:
         comparison__batch=batch, comparison__gold__isnull=True, is_ruling=False
     )
     # In one order everywhere, so that two such transactions can't wait for each other.
-    held = list(leased.order_by("comparison_id"))
-    for assignment in held:
+    assignments = list(leased.order_by("comparison_id"))
+    for assignment in assignments:
         release(assignment)
-    if held:
+    if assignments:
         Event.record(
             batch.project,
             by,
             "took back comparisons from",
             annotator.username,
             batch=batch.pk,
-            n=len(held),
+            n=len(assignments),
         )
-    return len(held)
+    return len(assignments)
 
 
 def batch_progress(batch: Batch) -> Progress:

@@ -120,7 +120,7 @@ class Chart:
     y_title: str = ""
     corner: str = ""
     is_labeled: bool = False
-    """Whether each mark has its number beside it: a few points say little by their place alone."""
+    """Whether each mark has its number next to it: a few points say little by their place alone."""
 
     @property
     def floor(self) -> float:

@@ -12,6 +12,7 @@ from annotation.models import Membership, Project, User
 from annotation.projects.batches import batch_progress, progress_by_person
 from rlhf import run_reports
 from rlhf.dashboard.curves import curves_of
+from rlhf.dashboard.lineage import described
 from rlhf.dashboard.results import load_results
 from rlhf.dashboard.reward_panel import reward_report
 from rlhf.dashboard.score_table import score_table
@@ -57,6 +58,7 @@ def round_detail(request: HttpRequest, project: Project, number: int) -> HttpRes
         "may_run": may_run(request),
         "shows_names": role_of(request) in CAN_REVIEW,
         "retrain_form": RetrainForm(round=round) if round.open_hold else None,
+        "policy_state": described(project, [round.policy])[0].state if round.policy else "",
         "note": request.session.get(f"note-{round.pk}", ""),
         "events": list(round.events[:EVENTS_SHOWN]),
         **_result_context(project, round),
@@ -78,7 +80,7 @@ def _poll(round: Round, active: Job | None) -> str:
 
 def _result_context(project: Project, round: Round) -> dict[str, Any]:
     """What the page says whichever stage is in focus: the round's figures, its verdict with what it
-    rests on, and its settings beside those of the last round with the same stages."""
+    rests on, and its settings next to those of the last round with the same stages."""
     results = load_results(project)
     result = results.by_round[round.pk]
     earlier = [r for r in results.evidence.rounds if r.number < round.number]
@@ -123,8 +125,8 @@ def _annotate(project: Project, round: Round) -> dict[str, Any]:
         return {}
     progress = batch_progress(round.batch)
     missing = max(0, progress["needed"] - progress["judged"])
-    held = [row for row in progress_by_person(round.batch) if row["leased"]]
-    people = User.objects.in_bulk([row["annotator"] for row in held])
+    holders = [row for row in progress_by_person(round.batch) if row["leased"]]
+    people = User.objects.in_bulk([row["annotator"] for row in holders])
     # What people hold comes when they send it, whatever the pace of the last hour was.
     is_all_held = 0 < missing <= progress["leased"]
     seconds = None if is_all_held else progress["eta_seconds"]
@@ -133,7 +135,7 @@ def _annotate(project: Project, round: Round) -> dict[str, Any]:
         "batch": progress,
         "batch_eta": duration(seconds) if seconds else "",
         "missing": missing,
-        "held": [(people[row["annotator"]], row) for row in held],
+        "holders": [(people[row["annotator"]], row) for row in holders],
         "is_all_held": is_all_held,
         "simulated": simulated.exists(),
     }

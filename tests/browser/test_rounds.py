@@ -38,6 +38,8 @@ def test_the_pages_of_rounds_are_sound(mission, project, grace, watched, live_se
         "/rounds/reward-models/",
         "/rounds/selection/",
         "/models/",
+        f"/models/{mission['policies'][2].uid}/",
+        "/rounds/3/logs/ppo/",
         "/dashboard/",
         "/dashboard/?judge=model&temperature=0.3",
     ):
@@ -51,7 +53,8 @@ def test_at_400_percent_no_page_of_rounds_scrolls_sideways_or_cuts_a_figure(
     watched.set_viewport_size({"width": 320, "height": 256})
     for path in (
         *("rounds/", "rounds/2/", "rounds/3/", "rounds/2/?stage=evaluate", "rounds/2/samples/"),
-        "rounds/compare/?round=1&round=2",
+        *("rounds/compare/?round=1&round=2", "rounds/3/logs/ppo/"),
+        f"models/{mission['policies'][2].uid}/",
         *("rounds/reward-models/", "rounds/selection/", "models/", "dashboard/", "campaigns/"),
     ):
         watched.goto(f"{live_server.url}/projects/{project.slug}/{path}")

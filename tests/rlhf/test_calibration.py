@@ -78,7 +78,7 @@ def test_the_page_begins_the_measurement_and_follows_it(client, project, base, m
     client.force_login(grace)
     address = reverse("measure_model", args=[project.slug])
     body = text_of(page(client, "launch", project.slug))
-    assert f'hx-post="{address}" hx-trigger="load"' in body
+    assert f'hx-post="{address}" hx-vals=' in body
     assert not Job.objects.exists(), "looking at a page changes nothing"
     answer = client.post(address, headers={"HX-Request": "true"})
     assert "as soon as a worker is free" in text_of(answer)

@@ -10,17 +10,25 @@ from typing import Any
 CHUNK_BYTES = 2**16
 
 
-def zip_of(files: Iterable[tuple[Path, str]], moment: datetime) -> Iterator[bytes]:
-    """A zip of (path, name in the zip), in chunks. Parquet is compressed already: stored as it is."""
+STORED = {".parquet", ".safetensors"}
+"""Files that compression does not make smaller."""
+
+
+def zip_of(files: Iterable[tuple[Path | bytes, str]], moment: datetime) -> Iterator[bytes]:
+    """A zip of (file or content, name in the zip), in chunks; the same files at the same moment give
+    the same bytes."""
     buffer = _StreamBuffer()
     with zipfile.ZipFile(buffer, "w") as packed:
-        for path, name in files:
+        for content, name in files:
             info = zipfile.ZipInfo(name, moment.timetuple()[:6])
-            is_compressed = path.suffix == ".parquet"
-            info.compress_type = zipfile.ZIP_STORED if is_compressed else zipfile.ZIP_DEFLATED
+            is_stored = Path(name).suffix in STORED
+            info.compress_type = zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
-            info.file_size = path.stat().st_size
-            with path.open("rb") as source, packed.open(info, "w") as target:
+            if isinstance(content, bytes):
+                packed.writestr(info, content)
+                continue
+            info.file_size = content.stat().st_size
+            with content.open("rb") as source, packed.open(info, "w") as target:
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
                     yield buffer.take()
