@@ -9,12 +9,14 @@ from typing import Any
 from django import forms
 
 from annotation.models import Project
-from rlhf.models import Round
+from rlhf.models import Checkpoint, Round, Worker
 from rlhf.round_config import (
     FILLED_IN,
     LENGTHS,
     NARROWED,
     SECTIONS,
+    SMALL_LANGUAGE_MODEL,
+    TOY_PARAMETERS,
     FrozenConfig,
     SettingsError,
     freeze,
@@ -22,16 +24,20 @@ from rlhf.round_config import (
 )
 from rlhf.training.settings import Setting, nested
 
-# What most people change; the rest is folded.
-UP_FRONT = (
+MATTER_ALWAYS = (
     "round.ranking_prompts",
     "round.overlap",
     "generate.k",
     "round.max_new_tokens",
-    "ppo.steps",
-    "ppo.kl.weight",
     "round.heldout_prompts",
+    "ppo.steps",
+    "ppo.rollout.prompts_per_step",
+    "ppo.kl.weight",
+    "ppo.optimizer.learning_rate",
 )
+"""The settings that decide about quality, time and drift whatever the model; the rest is searched for."""
+
+
 NAMES = {
     "round.ranking_prompts": "Prompts to rank",
     "round.overlap": "Judgments per comparison",
@@ -40,7 +46,40 @@ NAMES = {
     "ppo.steps": "PPO steps",
     "ppo.kl.weight": "KL penalty",
     "round.heldout_prompts": "Held-out prompts",
+    "ppo.rollout.prompts_per_step": "Prompts per PPO step",
+    "ppo.optimizer.learning_rate": "Learning rate of PPO",
+    "ppo.lora.rank": "LoRA rank (0: all weights)",
+    "ppo.optimizer.tokens_per_pass": "Tokens per pass (memory)",
+    "reward_model.epochs": "Epochs of the reward models",
 }
+
+
+@dataclass(frozen=True)
+class MainSettings:
+    """The ten settings that the form shows first, and for which model and device they were chosen."""
+
+    keys: tuple[str, ...]
+    reason: str
+
+
+def main_settings(project: Project) -> MainSettings:
+    """The settings that matter for the project's policy on the workers' device.
+
+    A small model is held back by its reward models; a large one by memory, which LoRA saves on a CPU
+    and the size of a pass on a GPU that trains all weights.
+    """
+    policy = Checkpoint.objects.current_policy(project)
+    n = policy.n_parameters if policy is not None else 0
+    on_gpu = Worker.objects.compute_machine().get("kind") == "cuda"
+    size = f"a model of {n / 1e6:,.3g} million parameters" if n else "a model of unknown size"
+    if 0 < n < TOY_PARAMETERS:
+        key = "reward_model.epochs"
+    elif on_gpu and 0 < n <= SMALL_LANGUAGE_MODEL:
+        key = "ppo.optimizer.tokens_per_pass"
+    else:
+        key = "ppo.lora.rank"
+    where = "a GPU" if on_gpu else "a CPU"
+    return MainSettings((*MATTER_ALWAYS, key), f"{size} on {where}")
 
 
 @cache
@@ -68,6 +107,17 @@ class SettingField:
     before: str
     is_changed: bool
     requires: str
+
+    @property
+    def key(self) -> str:
+        """`section.setting`, by which documentation and configurations name it."""
+        return self.field.name
+
+    @property
+    def shown(self) -> str:
+        """The value in the form, as text."""
+        value = self.field.value()
+        return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @dataclass(frozen=True)
@@ -126,14 +176,24 @@ class LaunchForm(forms.Form):
     ) -> None:
         super().__init__(data)
         self.project, self.defaults, self.before = project, defaults, before
+        self.main = main_settings(project)
         for section, name, value, limits, hint in _settings(defaults):
             self.fields[f"{section}.{name}"] = _field(name, value, limits, hint)
 
     @property
     def up_front(self) -> list[SettingField]:
-        """The few settings that most people change."""
+        """The ten settings that matter for this model and device."""
         requirements = self._requirements()
-        return [self._setting_field(key, requirements) for key in UP_FRONT if key in self.fields]
+        return [
+            self._setting_field(key, requirements) for key in self.main.keys if key in self.fields
+        ]
+
+    @property
+    def changed(self) -> list[SettingField]:
+        """The settings that differ from the last round's, in the form's order."""
+        requirements = self._requirements()
+        settings = (self._setting_field(key, requirements) for key in self.fields)
+        return [setting for setting in settings if setting.is_changed]
 
     @property
     def folded(self) -> list[Section]:
@@ -141,7 +201,7 @@ class LaunchForm(forms.Form):
         sections: dict[str, dict[str, list[SettingField]]] = {}
         requirements = self._requirements()
         for key in self.fields:
-            if key not in UP_FRONT:
+            if key not in self.main.keys:
                 section, _, name = key.partition(".")
                 title = SECTIONS[section].settings()[name].group
                 groups = sections.setdefault(section, {})

@@ -74,6 +74,16 @@ def test_preflight_is_sound(mission, project, grace, watched, live_server, sign_
     sign_in(grace)
     address = f"{live_server.url}/projects/{project.slug}/rounds/launch/"
     assert_sound_in_every_look(watched, address)
+    found = watched.locator("#setting-groups [data-setting]:visible")
+    assert found.count() == 0, "a page of ten settings, not of 120"
+    watched.get_by_label("Find a setting").fill("clip ratio")
+    assert [f.get_attribute("data-setting") for f in found.all()] == ["ppo.loss.clip"]
+    watched.locator("[name='ppo.loss.clip']").fill("0.3")
+    watched.get_by_label("Find a setting").fill("")
+    assert found.count() == 0, "what the search has opened is closed again"
+    watched.get_by_label("Changed only").check()
+    assert "ppo.loss.clip" in [f.get_attribute("data-setting") for f in found.all()]
+    watched.get_by_label("Changed only").uncheck()
     for fold in watched.locator("details.fold > summary").all():
         fold.click()
     for width in WIDTHS:

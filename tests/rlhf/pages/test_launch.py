@@ -4,8 +4,10 @@ import re
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
-from rlhf.models import Round
+from annotation.models import Event
+from rlhf.models import Checkpoint, Round, Worker
 from rlhf.preflight import preflight
 from rlhf.round_config import default_config
 from tests.rlhf.factories import (
@@ -154,3 +156,42 @@ def test_only_admins_prepare_a_round(client, ready, rita, vera):
         client.force_login(person)
         assert page(client, "launch", ready.slug).status_code == 404
         assert "Prepare round" not in text_of(page(client, "rounds", ready.slug))
+
+
+def test_ten_settings_come_first_for_the_model_and_device_and_what_changed_is_listed(
+    client, ready, grace
+):
+    new_round(ready, 1, config=default_config(ready))
+    client.force_login(grace)
+    body = text_of(page(client, "launch", ready.slug))
+    first = body.split('id="setting-search"')[0].split("These ten settings matter most")[1]
+    assert first.count("data-setting=") == 10
+    assert "a model of 1.05 million parameters on a CPU" in first
+    assert 'data-setting="reward_model.epochs"' in first
+    assert "Nothing: every setting is as in Round 1." in body
+    sent = launch_form(client, ready) | {"ppo.kl.weight": "0.5"}
+    answer = text_of(client.post(reverse("check_launch", args=[ready.slug]), sent))
+    assert "<code>ppo.kl.weight</code>" in answer
+    assert "→ <b>0.5</b>" in answer
+    assert 'data-setting="ppo.kl.weight" data-changed' in answer
+    policy = Checkpoint.objects.current_policy(ready)
+    Checkpoint.objects.filter(pk=policy.pk).update(n_parameters=7_000_000_000)
+    large = text_of(page(client, "launch", ready.slug)).split('id="setting-search"')[0]
+    assert 'data-setting="ppo.lora.rank"' in large
+    assert 'data-setting="reward_model.epochs"' not in large
+
+
+def test_opening_the_page_is_nobodys_act_although_it_begins_a_measurement(
+    client, ready, grace, awake, django_capture_on_commit_callbacks
+):
+    Worker.objects.create(
+        name="lab", queues="gpu", machine={"device": "cpu", "kind": "cpu"}, seen_at=timezone.now()
+    )
+    client.force_login(grace)
+    body = page(client, "launch", ready.slug).content.decode()
+    assert "begun" in body
+    assert not Event.objects.filter(verb="asked to measure").exists(), "a GET records nothing"
+    address = reverse("measure_model", args=[ready.slug])
+    with django_capture_on_commit_callbacks(execute=True):
+        client.post(address, {"begun": "by the page"}, headers={"HX-Request": "true"})
+    assert Event.objects.get(verb="asked to measure").actor is None
