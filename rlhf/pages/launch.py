@@ -15,7 +15,7 @@ from annotation.request import who_asks
 from rlhf import rounds
 from rlhf.calibration import measure, measuring
 from rlhf.errors import RoundError
-from rlhf.models import Round
+from rlhf.models import Checkpoint, Round
 from rlhf.pages.launch_form import LaunchForm
 from rlhf.pages.lookup import integer_or
 from rlhf.preflight import preflight
@@ -127,6 +127,7 @@ def _preflight_page(
         "number": _next_number(project),
         "before": _previous_round(project),
         "open_round": Round.objects.live(project),
+        "policy": Checkpoint.objects.current_policy(project),
         "acknowledged": request.POST.getlist("acknowledged"),
         "measuring": measuring(project),
         "proposal": proposed_preset(project),

@@ -169,6 +169,9 @@ def test_ten_settings_come_first_for_the_model_and_device_and_what_changed_is_li
     assert "a model of 1.05 million parameters on a CPU" in first
     assert 'data-setting="reward_model.epochs"' in first
     assert "Nothing: every setting is as in Round 1." in body
+    assert f'href="{reverse("own_model", args=[ready.slug])}"' in body, (
+        "where a person looks for it"
+    )
     sent = launch_form(client, ready) | {"ppo.kl.weight": "0.5"}
     answer = text_of(client.post(reverse("check_launch", args=[ready.slug]), sent))
     assert "<code>ppo.kl.weight</code>" in answer
