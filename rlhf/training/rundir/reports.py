@@ -186,10 +186,10 @@ class Progress:
     def _log_share(self, done: float, total: int, line: str) -> None:
         """A line at each tenth of the total (at most one in EVERY seconds), and after LOGGED_EVERY."""
         share = done / total if total else 0.0
-        is_tenth = share - self._logged_share >= 0.1 or (
-            done >= total > 0 and self._logged_share < 1
-        )
-        if is_tenth or time.monotonic() - self._logged_at >= self.LOGGED_EVERY:
+        waited = time.monotonic() - self._logged_at
+        is_end = done >= total > 0 and self._logged_share < 1
+        is_tenth = share - self._logged_share >= 0.1 and waited >= self.EVERY
+        if is_tenth or is_end or waited >= self.LOGGED_EVERY:
             self._logged_share = share
             self._log(line)
 
