@@ -288,7 +288,7 @@ def test_the_votes_of_many_comparisons_cost_no_more_questions(
     project, busy, django_assert_max_num_queries
 ):
     found = reliability_of(project)
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         assert len(list(vote_rows(project, found))) == 30
 
 
