@@ -24,6 +24,7 @@ from annotation.data.licences import licence_of
 from annotation.data.snapshot_files import SnapshotError, recorded_sha256, snapshot_file
 from annotation.data.verification import verify
 from annotation.lib.heartbeat import Heartbeat, is_stale
+from annotation.lib.security_events import note
 from annotation.models import Event, Project, Push, Snapshot
 
 State = Push.State
@@ -147,6 +148,7 @@ def start(
             form=form,
             is_private=chosen.is_private,
         )
+        note("data sent", by, project=snapshot.project.slug, target=chosen.target)
         if in_thread:
             thread = threading.Thread(
                 target=_in_thread, args=(push, chosen, token), name="push", daemon=True

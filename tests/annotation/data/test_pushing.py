@@ -123,6 +123,7 @@ def test_the_hub_has_every_file_after_one_commit_and_the_token_is_nowhere(versio
     assert push.url.startswith(f"{hub.url}/datasets/acme/apollo/")
     kept = [str(row) for row in Push.objects.values()] + [str(e.data) for e in Event.objects.all()]
     assert not any(TOKEN in text for text in [*kept, caplog.text])
+    assert "data sent" in caplog.text
     sent(version, planned(version))  # again: the same files, nothing more
     assert len(repository["files"]) == len(version.files)
 
