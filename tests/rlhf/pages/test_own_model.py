@@ -160,7 +160,7 @@ def test_a_later_model_has_a_round_of_its_own_and_the_next_round_starts_from_it(
     client.force_login(grace)
     body = text_of(page(client, "rounds", project.slug))
     assert "The next round starts from" in body
-    assert f'">{base.name}</a>.' in body
+    assert f'">{base.name}</a>' in body
     assert "Change the model" in body
     round = read(project, grace)
     assert round.number == 1
