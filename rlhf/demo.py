@@ -19,8 +19,11 @@ from annotation.models import (
     User,
     content_hash,
 )
+from annotation.projects.batches import add_comparisons, close_batch, create_batch, open_batch
+from annotation.protocols import PRESETS
 from rlhf import simulation
 from rlhf.world import everyday
+from rlhf.world.everyday_demonstrations import DEMONSTRATIONS
 from rlhf.world.prompts import SPLITS, make_prompts
 
 Role = Membership.Role
@@ -104,6 +107,27 @@ def everyday_project(slug: str = "everyday", name: str = "Everyday questions") -
             )
             Event.record(project, None, "made the demo project", project)
     return project
+
+
+WRITTEN = "Written answers"
+
+
+def write_demonstrations(project: Project) -> None:
+    """Let simulated annotators write the demo's answers that its real language model is fine-tuned on;
+    done on the first call."""
+    if project.batches.filter(name=WRITTEN).exists():
+        return
+    chosen = PRESETS["demonstrate"]
+    by_text = {prompt.text: prompt for prompt in project.prompts.filter(split=Prompt.Split.TRAIN)}
+    with transaction.atomic():
+        batch = create_batch(project, WRITTEN, overlap=1)
+        batch.is_by_hand = True
+        batch.interface, batch.protocol = chosen.interface, chosen.protocol.as_json()
+        batch.save()
+        add_comparisons(batch, [(by_text[question], []) for question in DEMONSTRATIONS])
+        batch = open_batch(batch, None)
+        simulation.judge_batch(batch)
+        close_batch(batch, None)
 
 
 def demo_project(slug: str = "tiny-world", name: str = "Tiny world") -> Project:

@@ -116,6 +116,7 @@ class Round(models.Model):
         PREFLIGHT = "preflight", "pre-flight"
         BASE = "base", "base policy"
         INSPECTION = "inspection", "your model"
+        SFT = "sft", "fine-tuning"
         GENERATE = "generate"
         ANNOTATE = "annotate"
         SNAPSHOT = "snapshot"

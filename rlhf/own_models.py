@@ -2,6 +2,7 @@
 
 from django.db import transaction
 
+from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.models import Event, Project, User
 from rlhf import rounds
 from rlhf.errors import RoundError
@@ -47,8 +48,10 @@ def _stopped_before_its_model(round: Round) -> bool:
     return stopped and (round.number == 0 or "inspection" in round.plan)
 
 
-def use_model(round: Round, by: User | None) -> Job | None:
+def use_model(round: Round, by: User | None, *, fine_tune: bool = False) -> Job | None:
     """Take the inspected model: it is measured, and the next round starts from it.
+
+    `fine_tune`: train it first on the demonstrations that people wrote in the project.
 
     RoundError where it can't be used, or where nothing waits for this. None if another request came
     first, and where nothing measures it.
@@ -59,5 +62,14 @@ def use_model(round: Round, by: User | None) -> Job | None:
             raise RoundError(f"{round} has no model that waits to be used.")
         if refusals := round.policy.understood.get("refusals"):
             raise RoundError(str(refusals[0]))
-        Event.record(round.project, by, "took its own model for", round, model=round.policy.name)
+        if fine_tune:
+            if not any(True for _ in demonstrations(round.project)):
+                raise RoundError(
+                    "There is nothing to fine-tune on: no written answer of this project may be "
+                    "trained on. Use the model as it is, or collect demonstrations first."
+                )
+            round.plan = ["inspection", "sft", *(s for s in round.plan if s == "evaluate")]
+            round.save(update_fields=["plan"])
+        how = "took and fine-tunes its own model for" if fine_tune else "took its own model for"
+        Event.record(round.project, by, how, round, model=round.policy.name)
         return rounds.enter_next(round)

@@ -126,7 +126,7 @@ SECTIONS: dict[str, type[StageConfig]] = {
     "round": RoundConfig,
     **{
         stage: CONFIGS[stage]
-        for stage in ("base", "generate", "reward_model", "ppo", "evaluate", "selection")
+        for stage in ("base", "sft", "generate", "reward_model", "ppo", "evaluate", "selection")
     },
 }
 """The class behind each section of a round's configuration, in the order of its stages."""
@@ -399,6 +399,7 @@ def base_config(
     return {
         "round": without_filled_in(parsed("round", sizes | one_length)) | corpus,
         "base": without_filled_in(parsed("base", base)) | seed,
+        "sft": without_filled_in(parsed("sft", chosen.get("sft", {}))),
         "evaluate": without_filled_in(parsed("evaluate", chosen.get("evaluate", {}) | one_length)),
     }
 

@@ -16,10 +16,11 @@ from annotation.judge.assignment import next_assignment
 from annotation.judge.requirements import JudgmentError
 from annotation.models import Assignment, Batch, Membership, Project, User
 from annotation.projects.batches import batch_progress
-from annotation.protocols import COMPARING, RANK, WRITING, Attribute
+from annotation.protocols import COMPARING, DEMONSTRATE, RANK, WRITING, Attribute
 from rlhf.models import Round
 from rlhf.world import everyday, rubric
 from rlhf.world.annotators import Flag, SimulatedAnnotator, SimulatedJudgment, annotator_team
+from rlhf.world.everyday_demonstrations import DEMONSTRATIONS
 
 NAMES = ("sim-ada", "sim-ben", "sim-cleo", "sim-dora", "sim-eve")
 HARM = {
@@ -89,8 +90,7 @@ def _judge(assignment: Assignment, user: User, program: SimulatedAnnotator) -> b
     texts = dict(assignment.comparison.responses.values_list("pk", "text"))
     shown = [int(pk) for pk in assignment.shown_order]
     if assignment.comparison.batch.effective_interface in WRITING:
-        judging.skip(assignment, "A simulated annotator doesn't write.")
-        return False
+        return _write(assignment, user)
     try:
         judgment = program.judge(prompt.text, [texts[pk] for pk in shown])
     except ValueError:
@@ -103,6 +103,17 @@ def _judge(assignment: Assignment, user: User, program: SimulatedAnnotator) -> b
         )
     except JudgmentError:
         return False  # judged by a concurrent call, or the batch was closed
+    return True
+
+
+def _write(assignment: Assignment, user: User) -> bool:
+    """The answer that was written for this question; all others are skipped."""
+    written = DEMONSTRATIONS.get(assignment.comparison.prompt.text)
+    if assignment.comparison.batch.effective_interface != DEMONSTRATE or written is None:
+        judging.skip(assignment, "A simulated annotator doesn't write.")
+        return False
+    key = uuid.uuid5(KEYS, str(assignment.uid))
+    judging.submit_judgment(assignment, by=user, answer=Answer(rewrite=written), key=key)
     return True
 
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from annotation.models import Project, User
 from rlhf import own_models, rounds, simulation
-from rlhf.demo import demo_accounts, demo_project, everyday_project
+from rlhf.demo import demo_accounts, demo_project, everyday_project, write_demonstrations
 from rlhf.errors import RoundError
 from rlhf.models import Round
 from rlhf.preflight import preflight
@@ -51,6 +51,8 @@ class Walk:
         make_project = everyday_project if self.model else demo_project
         self.project = make_project(slug, f"Walk of {now:%Y-%m-%d %H:%M} (simulated)")
         demo_accounts(self.project)
+        if self.model:
+            write_demonstrations(self.project)
         by = User.objects.get(username="grace")
         options: dict[str, Any] = {"preset_name": self.preset, "seed": self.seed}
         if self.model:
@@ -71,7 +73,7 @@ class Walk:
             time.sleep(0.2)
             round = self._wait_for(0, Round.State.INSPECTION)
         try:
-            tasks.wake(own_models.use_model(round, by))
+            tasks.wake(own_models.use_model(round, by, fine_tune=True))
         except RoundError as error:
             raise WalkError(f"The model can't be used: {error}") from None
 

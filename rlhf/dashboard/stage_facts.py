@@ -19,6 +19,12 @@ FACTS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("n_parameters", "parameters", ""),
         ("context", "context", "tokens"),
     ),
+    "sft": (
+        ("n_demonstrations", "demonstrations", ""),
+        ("steps", "steps", ""),
+        ("heldout_loss_before", "held-out loss before", "nats per token"),
+        ("heldout_loss", "held-out loss", "nats per token"),
+    ),
     "generate": (
         ("n_prompts", "prompts", ""),
         ("n_responses", "responses", ""),

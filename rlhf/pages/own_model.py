@@ -8,6 +8,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.access import CAN_RUN, project_view
+from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.lib.languages import english_only
 from annotation.models import Project
 from annotation.request import who_asks
@@ -52,13 +53,18 @@ def use_model(request: HttpRequest, project: Project) -> HttpResponse:
         messages.info(request, "No model waits to be used.")
         return redirect("rounds", project.slug)
     try:
-        job = own_models.use_model(round, who_asks(request))
+        fine_tune = request.POST.get("fine_tune") == "on"
+        job = own_models.use_model(round, who_asks(request), fine_tune=fine_tune)
     except RoundError as error:
         messages.error(request, str(error))
         return redirect("own_model", project.slug)
     tasks.wake(job)
     name = round.policy.name if round.policy else ""
-    if job is not None:
+    if job is not None and job.stage == "sft":
+        messages.success(
+            request, f"{name} is being fine-tuned; the next round starts from the result."
+        )
+    elif job is not None:
         messages.success(request, f"{name} is being measured; the next round starts from it.")
     else:
         messages.success(request, f"The next round starts from {name}.")
@@ -104,5 +110,6 @@ def _context(project: Project, named: str = "") -> dict[str, Any]:
         "eta": eta(progress),
         "poll": "2s" if job and not job.has_ended else "",
         "current": Checkpoint.objects.current_policy(project),
+        "n_demonstrations": sum(1 for _ in demonstrations(project)) if waits else 0,
         "open_round": live if live and not waits else None,
     }

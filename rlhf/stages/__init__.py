@@ -14,12 +14,14 @@ from rlhf.stages.inspection import collect_inspection, prepare_inspection
 from rlhf.stages.ppo import collect_ppo, prepare_ppo
 from rlhf.stages.reward_model import collect_reward_model, prepare_reward_model
 from rlhf.stages.selection import collect_selection, prepare_selection
+from rlhf.stages.sft import collect_sft, prepare_sft
 from rlhf.stages.snapshot import collect_snapshot, freeze
 from rlhf.stages.stage import Stage
 
 STAGES: dict[str, Stage] = {
     "base": Stage("gpu", collect_base, prepare_base),
     "inspection": Stage("gpu", collect_inspection, prepare_inspection),
+    "sft": Stage("gpu", collect_sft, prepare_sft),
     "generate": Stage("gpu", collect_generate, prepare_generate),
     "snapshot": Stage("default", collect_snapshot, work=freeze),
     "reward_model": Stage("gpu", collect_reward_model, prepare_reward_model),

@@ -6,9 +6,12 @@ import zipfile
 import pytest
 from django.core.management import CommandError, call_command
 
+from annotation.data.ratings_and_demonstrations import demonstrations
 from rlhf import demo, demo_models, own_models
 from rlhf.models import Checkpoint, Round
 from rlhf.round_config import default_config, longest_response, preset
+from rlhf.world import everyday
+from rlhf.world.everyday_demonstrations import DEMONSTRATIONS
 from tests.factories import UserFactory
 
 CONTENT = b"GGUF and more"
@@ -97,3 +100,27 @@ def test_the_project_asks_everyday_questions_and_offers_the_models_own_settings(
     assert config["ppo"]["lora"]["rank"] == 16
     assert config["round"]["max_new_tokens"] == length
     assert longest_response(config) == length
+
+
+@pytest.mark.django_db
+def test_the_demos_written_answers_are_written_once_by_simulated_annotators_and_keep_the_rule(
+    settings, tmp_path
+):
+    settings.DATA_DIR = tmp_path
+    project = demo.everyday_project()
+    demo.demo_accounts(project)
+    demo.write_demonstrations(project)
+    demo.write_demonstrations(project)
+    written = list(demonstrations(project))
+    assert len(written) == len(DEMONSTRATIONS) == 59
+    authors = project.batches.get().comparisons.values_list(
+        "assignments__annotator__is_simulated", flat=True
+    )
+    assert set(authors) == {True}
+    for row in written:
+        question = everyday.find(row["messages"][-1]["content"])
+        gold = everyday.judge(question, row["response"])
+        assert question.split == "train"
+        assert gold.refusal == (question.risk == "harmful"), row
+        assert gold.safety > 0
+        assert gold.helpfulness >= (3 if question.risk == "harmless" else 0), gold.pieces

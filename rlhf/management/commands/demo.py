@@ -89,6 +89,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         project = demo.everyday_project() if options["path"] else demo.demo_project()
         logins = demo.demo_accounts(project)
+        if options["path"]:
+            demo.write_demonstrations(project)
         # None if an account of this name existed before the demo and belongs to a real person.
         grace = User.objects.filter(username="grace", memberships__project=project).first()
         if not options["path"]:

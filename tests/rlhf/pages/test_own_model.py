@@ -3,14 +3,14 @@
 import pytest
 from django.urls import reverse
 
-from annotation.models import Event
+from annotation.models import Event, Judgment
 from rlhf import own_models, rounds
 from rlhf.errors import RoundError
 from rlhf.models import Checkpoint, Round
 from rlhf.preflight import preflight
 from rlhf.round_config import default_config
 from rlhf.workers.next_job import run_next_job
-from tests.factories import PromptFactory
+from tests.factories import PromptFactory, judged
 from tests.rlhf.pages.browsing import page, text_of
 from tests.rlhf.training.tiny import make_policy
 
@@ -237,3 +237,32 @@ def test_a_gguf_file_is_a_model_and_its_base_is_checked_before_each_launch(
         "no-go",
         policy.understood["refusals"][0],
     )
+
+
+def test_a_model_is_fine_tuned_on_what_people_wrote_before_the_first_round(
+    client, project, grace, ada, awake, tmp_path, settings, django_capture_on_commit_callbacks
+):
+    settings.TRAINING_THREADS = 1
+    PromptFactory(project=project, split="heldout")
+    folder = make_policy(tmp_path / "my-model")
+    round = read(project, grace, path=str(folder))
+    client.force_login(grace)
+    assert "Fine-tune it first" not in text_of(page(client, "own_model", project.slug))
+    with pytest.raises(RoundError, match="nothing to fine-tune on"):
+        own_models.use_model(round, grace, fine_tune=True)
+    written = judged(project, by=ada)
+    Judgment.objects.filter(pk=written.judgment.pk).update(rewrite="Owls eat mice.")
+    assert "Fine-tune it first on the 1 answer" in text_of(page(client, "own_model", project.slug))
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = client.post(
+            reverse("use_model", args=[project.slug]), {"fine_tune": "on"}, follow=True
+        )
+    assert "SmolLM2 is being fine-tuned" in text_of(answer)
+    job = run_next_job("gpu", owner="hal")
+    assert (job.stage, job.state) == ("sft", "done"), job.reason
+    round.refresh_from_db()
+    assert (round.plan, round.state) == (["inspection", "sft", "evaluate"], "evaluate")
+    assert round.policy.name == "SmolLM2, fine-tuned"
+    assert round.policy.root == round.policy, "KL is measured against the fine-tuned model"
+    assert str(job.run_dir) in round.policy.path
+    assert round.policy.understood["architecture"] == "LlamaForCausalLM"
