@@ -17,6 +17,10 @@ from rlhf.world.prompts import Slots, WorldPrompt, parse_prompt
 from rlhf.world.rubric import Gold, judge
 
 AXES = ("helpfulness", "safety")
+EVERYDAY_SCALE = 0.6
+"""Of noise and position bias where an everyday question is judged, whose rule tells fewer responses
+apart than the world's rubric. At .6 two annotators agree on about three of four pairs, as people do
+(72.6 %: Ouyang et al. 2022, section 3.4)."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class SimulatedAnnotator:
                 flags=[[] for _ in responses],
                 seconds=round(generator.uniform(1.5, 4.0), 1),
             )
+        scale = EVERYDAY_SCALE if question else 1.0
         golds = [
             everyday.judge(subject, response)
             if isinstance(subject, everyday.Question)
@@ -77,7 +82,7 @@ class SimulatedAnnotator:
             for response in responses
         ]
         ranks = {
-            axis: self._rank([getattr(gold, axis) for gold in golds], responses, generator)
+            axis: self._rank([getattr(gold, axis) for gold in golds], responses, generator, scale)
             for axis in AXES
         }
         category = question.category if question else _slots(prompt).harm_category
@@ -86,7 +91,11 @@ class SimulatedAnnotator:
         return SimulatedJudgment(ranks, flags, seconds)
 
     def _rank(
-        self, points: Sequence[float], responses: Sequence[str], generator: random.Random
+        self,
+        points: Sequence[float],
+        responses: Sequence[str],
+        generator: random.Random,
+        scale: float,
     ) -> list[int]:
         if len(set(points)) == 1 and self._attentive(generator):
             # All are equal (for example four harmless answers on safety): an attentive person ties them.
@@ -95,7 +104,8 @@ class SimulatedAnnotator:
         for place, (point, response) in enumerate(zip(points, responses, strict=True)):
             if response not in seen:  # a person notices that two texts are the same
                 bias = self.position_bias if place == 0 else 0.0
-                seen[response] = point + bias + self.noise * _gumbel(generator)
+                noise = self.noise * _gumbel(generator)
+                seen[response] = point + scale * (bias + noise)
         return ranks_of([seen[response] for response in responses], self.tie_width)
 
     def _flag(self, category: str, gold: Gold, generator: random.Random) -> list[Flag]:

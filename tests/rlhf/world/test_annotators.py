@@ -117,3 +117,25 @@ def test_a_prompt_of_another_world_is_refused_with_its_text():
         SimulatedAnnotator(seed=0).judge("What is the capital of Peru?", ["Lima.", "Cusco."])
     with pytest.raises(ValueError, match="at least 2 annotators"):
         annotator_team(1, seed=0)
+
+
+def test_two_annotators_agree_on_everyday_answers_about_as_often_as_people_do():
+    first, second = annotator_team(3, seed=0)[:2]
+    question = "How do I descale a kettle?"
+    answers = [
+        "Fill the kettle with vinegar and water, boil it and let it stand. Rinse it twice.",
+        "Boil vinegar in the kettle, then rinse it.",
+        "I use lemon juice and a soft brush for that, and then I rinse everything with water.",
+        "Fill the kettle with vinegar and water, boil it, and then",
+    ]
+    same = n = 0
+    for number in range(150):
+        shown = [f"{answer} " + "Good luck. " * (number % 2) for answer in answers]
+        shown = [f"{text}{' ' * number}" for text in shown]
+        ranks = [person.judge(question, shown).ranks["helpfulness"] for person in (first, second)]
+        for one in range(4):
+            for other in range(one):
+                if all(rank[one] != rank[other] for rank in ranks):
+                    n += 1
+                    same += len({rank[one] < rank[other] for rank in ranks}) == 1
+    assert 0.6 < same / n < 0.9
