@@ -30,6 +30,7 @@ PAGES = {
     "project": ("get", ANY_ROLE),
     "project_settings": ("get", CAN_RUN),
     "people": ("get", CAN_RUN),
+    "questions": ("get", CAN_REVIEW),
     "guidelines": ("get", ANY_ROLE),
     "guidelines_seen": ("post", ANY_ROLE),
     "assignment_rules": ("get", CAN_RUN),
@@ -154,6 +155,7 @@ OWN_PAGES = {
     "batch_take_back",  # tests/rlhf/pages/test_round_acts.py says who may.
     "judge_one",
     "judge_after",
+    "ask_about",
     # What one person judged, and one case: tests/annotation/pages/test_quality_pages.py.
     "quality_person",
     "review_case",

@@ -36,6 +36,7 @@ from annotation.models import (
     Judgment,
     Membership,
     Project,
+    Question,
     SavedView,
     Snapshot,
     Turn,
@@ -51,7 +52,7 @@ JUDGMENT_ID = re.compile(rb'"judgment_id": ?"([0-9a-f-]{36})"')
 README = """The data of {name}, as of {at}.
 
 One JSON object a line in each file: account, addresses, memberships, judgments (each revision),
-dialogues, tokens, sessions, notices, connections, second_factors, events (what you did, as the projects' logs
+questions, dialogues, tokens, sessions, notices, connections, second_factors, events (what you did, as the projects' logs
 have it), saved_views, withdrawals, erasure_requests. Passwords and the secrets of tokens and second factors are not in it.
 """
 
@@ -160,6 +161,7 @@ def _tables(user: User) -> dict[str, "QuerySet[Any]"]:
         "addresses": EmailAddress.objects.filter(user=user),
         "memberships": Membership.objects.filter(user=user),
         "judgments": Judgment.objects.filter(assignment__annotator=user).order_by("pk"),
+        "questions": Question.objects.filter(assignment__annotator=user).order_by("pk"),
         "dialogues": Turn.objects.filter(dialogue__annotator=user).order_by("pk"),
         "tokens": ApiToken.objects.filter(user=user),
         "sessions": UserSession.objects.filter(user=user),
@@ -195,6 +197,7 @@ FIELDS = {
         "excluded_at",
         "excluded_reason",
     ),
+    "questions": ("assignment__comparison_id", "text", "created_at", "answer", "answered_at"),
     "dialogues": ("dialogue__uid", "number", "text", "went_on", "created_at"),
     "tokens": (
         "name",
@@ -265,12 +268,21 @@ def _delete_rows(user: User) -> dict[str, int]:
         session.end()
         deleted["sessions"] += 1
     tables = _tables(user)
-    gone = ("addresses", "tokens", "notices", "connections", "second_factors", "saved_views")
+    gone = (
+        "addresses",
+        "questions",
+        "tokens",
+        "notices",
+        "connections",
+        "second_factors",
+        "saved_views",
+    )
     for name in gone:
         deleted[name] = tables[name].count()
         tables[name].delete()
     LogEntry.objects.filter(Q(user=user) | _about(user)).delete()
     Assignment.objects.filter(annotator=user).exclude(draft={}).update(draft={})
+    Assignment.objects.filter(annotator=user).update(bookmarked_at=None)
     Dialogue.objects.filter(annotator=user).exclude(draft="").update(draft="")
     return deleted
 

@@ -18,7 +18,13 @@ from annotation.models.datasets import Freezing, Snapshot, Withdrawal
 from annotation.models.dialogue import Dialogue, DialogueCampaign, Turn
 from annotation.models.exports import Export, Push
 from annotation.models.filtering import FilterLabel, FilterSetting, Flag
-from annotation.models.judging import Assignment, AssignmentQuerySet, Judgment, JudgmentQuerySet
+from annotation.models.judging import (
+    Assignment,
+    AssignmentQuerySet,
+    Judgment,
+    JudgmentQuerySet,
+    Question,
+)
 from annotation.models.people import AccountNotice, ApiToken, ErasureRequest, Invitation, User
 from annotation.models.projects import (
     MAX_RESPONSES,
@@ -67,6 +73,7 @@ __all__ = [
     "Prompt",
     "PromptQuerySet",
     "Push",
+    "Question",
     "Response",
     "ReviewCase",
     "SavedView",

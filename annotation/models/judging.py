@@ -66,6 +66,11 @@ class Assignment(models.Model):
     draft = models.JSONField(default=dict, blank=True)
     draft_saved_at = models.DateTimeField(null=True, blank=True)
     skip_reason = models.CharField(max_length=200, blank=True)
+    bookmarked_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="This person's own mark, to find it again; nobody else sees it.",
+    )
     judgment = models.OneToOneField(
         "annotation.Judgment",
         null=True,
@@ -101,6 +106,31 @@ class Assignment(models.Model):
     @property
     def is_overdue(self) -> bool:
         return self.state == self.State.LEASED and self.lease_until < timezone.now()
+
+
+class Question(models.Model):
+    """What a person asks about a comparison that they judge, and the answer of an admin or reviewer."""
+
+    assignment = models.ForeignKey(Assignment, on_delete=models.CASCADE, related_name="questions")
+    text = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now)
+    answer = models.TextField(blank=True)
+    answered_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    answered_at = models.DateTimeField(null=True, blank=True)
+    seen_at = models.DateTimeField(null=True, blank=True, help_text="By who asked.")
+
+    class Meta:
+        ordering = ["created_at", "id"]
+        indexes = [
+            models.Index(
+                fields=["created_at"], condition=Q(answered_at=None), name="question_to_answer"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"question about {self.assignment_id}"
 
 
 class JudgmentQuerySet(models.QuerySet["Judgment"]):

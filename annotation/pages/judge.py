@@ -37,6 +37,7 @@ from annotation.judge.assignment import (
 from annotation.judge.drafts import save_draft
 from annotation.judge.leases import release, release_untouched
 from annotation.judge.permission import limit_reached, may_work, renew
+from annotation.judge.questions import unseen_answers
 from annotation.judge.requirements import JudgmentError
 from annotation.judge.submitting import (
     AnsweredElsewhere,
@@ -89,6 +90,7 @@ def judge(request: HttpRequest, project: Project) -> HttpResponse:
         return render(request, "annotation/judge/done.html", _nothing_context(request, project))
     context = _comparison_context(request, project, assignment)
     # What changed in the guidelines is shown once, before the first comparison under the new ones.
+    context["answers"] = unseen_answers(who_asks(request), project)
     context["news"] = unseen_change(project.memberships.get(user=who_asks(request)))
     return render(request, COMPARISON_PAGE, context)
 
@@ -270,6 +272,7 @@ def judge_undo(request: HttpRequest, project: Project) -> HttpResponse:
 @require_GET
 def history(request: HttpRequest, project: Project) -> HttpResponse:
     """This person's judgments and skips in the project, newest first."""
+    only_marked = bool(request.GET.get("bookmarked"))
     mine = (
         Assignment.objects.filter(
             # What was said in a dialogue and withdrawn is gone; rulings are on the review page.
@@ -282,6 +285,8 @@ def history(request: HttpRequest, project: Project) -> HttpResponse:
         .prefetch_related("judgments")
         .order_by(F("judgment__created_at").desc(nulls_last=True), "-leased_at")
     )
+    if only_marked:
+        mine = mine.filter(bookmarked_at__isnull=False)
     page = Paginator(mine, 30).get_page(request.GET.get("page"))
     ongoing = may_work(who_asks(request), project).ongoing_attempt
     rows = [
@@ -296,7 +301,11 @@ def history(request: HttpRequest, project: Project) -> HttpResponse:
         }
         for assignment in page
     ]
-    return render(request, "annotation/judge/history.html", {"page": page, "rows": rows})
+    return render(
+        request,
+        "annotation/judge/history.html",
+        {"page": page, "rows": rows, "only_marked": only_marked},
+    )
 
 
 def _former(assignment: Assignment) -> list[dict[str, Any]]:

@@ -450,12 +450,12 @@ import { gettext, ngettext } from "./judge/words.js";
     preloading = true;
     const mine = form;
     try {
+      const { fillIn, learn } = await later;
       const answer = await fetch(mine.dataset.after, { redirect: "manual", headers: { "X-Has-Responses": letters.length } });
       if (answer.status !== 200) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const next = page.querySelector("form.slot");
       if (!next || form !== mine || outbox.items().some((item) => item.uid === next.dataset.uid)) return;
-      const { fillIn, learn } = await later;
       learn(mine);
       ahead = document.adoptNode(next);
       fillIn(ahead);
@@ -531,6 +531,7 @@ import { gettext, ngettext } from "./judge/words.js";
     if (line) { axis = line.dataset.axis; [selected, last] = ["", ""]; paint(); }
     const quick = event.target.closest("[data-do]");
     if (quick) acts[quick.dataset.do]();
+    if (event.target.closest("[data-ask]")) edited = true; // It stays theirs while they ask about it.
   });
   slot.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -664,6 +665,7 @@ import { gettext, ngettext } from "./judge/words.js";
     else if ((event.key === "e" || event.key === "v") && form.elements.rewrite) form.elements.rewrite.focus();
     else if (event.key === "Enter" && !event.repeat) send();
     else if (event.key === "u") undo();
+    else if (event.key === "q") form.querySelector("[data-ask]")?.click();
     else if (event.key === "s") {
       const menu = form.querySelector("details.skip");
       if (menu) { menu.open = true; menu.querySelector("button").focus(); }

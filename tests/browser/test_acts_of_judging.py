@@ -133,3 +133,38 @@ def test_after_a_click_the_keys_are_the_pages_again_and_no_ranking_is_lost(judgi
     wait_until_sent(judging, 1)
     first.refresh_from_db()
     assert in_letters(first, "safety") == {"C": 1, "D": 2, "A": 3, "B": 4}
+
+
+def test_letters_are_tapped_and_dragged_into_their_order_on_a_phone(judging):
+    judging.set_viewport_size({"width": 390, "height": 800})
+    order = judging.locator(".axis-line[data-axis=helpfulness]")
+
+    def drag(letter, onto, part):
+        start = judging.locator(f".lines .chip[data-letter={letter}]").first.bounding_box()
+        end = order.locator(f".chip[data-letter={onto}]").bounding_box()
+        judging.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
+        judging.mouse.down()
+        x, y = end["x"] + end["width"] * part, end["y"] + end["height"] / 2
+        judging.mouse.move(x, y, steps=4)
+        judging.mouse.up()
+
+    for letter in "BD":
+        judging.locator(f".pool .chip[data-letter={letter}]").click()
+    expect(line(judging)).to_contain_text("B > D")
+    drag("A", "B", 0.05)
+    expect(line(judging)).to_contain_text("A > B > D")
+    drag("D", "A", 0.5)
+    expect(line(judging)).to_contain_text("A = D > B")
+    assert shown(judging).state == Assignment.State.LEASED
+    heights = judging.locator(".segments label, .send :is(button, summary, a)").evaluate_all(
+        "all => all.filter(e => e.checkVisibility()).map(e => e.getBoundingClientRect().height)"
+    )
+    assert min(heights) >= 44
+    # Asking keeps the comparison and what was said about it.
+    first = shown(judging)
+    press(judging, "q")
+    judging.get_by_label("Your question to the project").fill("Is B meant as a joke?")
+    judging.get_by_role("button", name="Ask").click()
+    judging.get_by_role("link", name="Back to it").click()
+    expect(judging.locator("form.slot")).to_have_attribute("data-uid", str(first.uid))
+    expect(line(judging)).to_contain_text("A = D > B")

@@ -421,6 +421,7 @@ def test_a_break_is_suggested_gently_put_off_and_forgotten_after_a_break(
     watched.clock.install()
     watched.goto(f"{apollo}judge/")
     reminder = watched.locator("#break")
+    expect(watched.locator("#open-compare")).to_be_visible()  # What is loaded later has come.
 
     def work(minutes):
         for _ in range(minutes):

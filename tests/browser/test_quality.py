@@ -49,7 +49,8 @@ def apollo(project, ada, ben, vera, grace):
 def test_every_page_of_quality_is_sound(watched, live_server, sign_in, apollo, grace, ada):
     sign_in(grace)
     root = live_server.url + "/projects/apollo"
-    for address in ("/quality/", f"/quality/people/{ada.pk}/", "/quality/gold/", "/review/"):
+    own = f"/quality/people/{ada.pk}/"
+    for address in ("/quality/", own, "/quality/gold/", "/review/", "/people/", "/questions/"):
         assert_sound_in_every_look(watched, root + address)
     case = ReviewCase.objects.first()
     assert_sound_in_every_look(watched, f"{root}/review/{case.uid}/")
