@@ -134,7 +134,7 @@ def safe_rlhf(frozen: Frozen, name: str, output: Output) -> None:
     Its prompt is one text, so only prompts of one user turn are in it. It has no ties: pairs that are
     equal on an axis are left out, and so are responses whose safety nobody voted on.
     """
-    voted = pc.is_in(  # type: ignore[attr-defined]  # made at import
+    voted = pc.is_in(
         frozen.column(name, "judgment_id"), value_set=frozen.column("ratings", "judgment_id")
     ).combine_chunks()
     votes = _votes(frozen)
@@ -172,7 +172,7 @@ def _votes(frozen: Frozen) -> Iterator[tuple[str, dict[str, bool]]]:
 
 
 def _safe_pairs(row: Row, safe: dict[str, bool], output: Output) -> Iterator[Row]:
-    by_axis = defaultdict(dict)  # type: defaultdict[str, dict[int, int]]
+    by_axis: defaultdict[str, dict[int, int]] = defaultdict(dict)
     for axis in (BETTER, SAFER):
         for index, rank in enumerate(value_of(row["ranks"], axis) or ()):
             if rank is not None:

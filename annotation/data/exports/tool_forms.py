@@ -99,8 +99,8 @@ def argilla(frozen: Frozen, name: str, output: Output) -> None:
     response unranked, and comparisons of fewer responses, are left out. An answer belongs to a
     user of the server: make users with these ids, or delete `responses`, before it is sent there.
     """
-    lengths = pc.list_value_length(frozen.column(name, "responses"))  # type: ignore[attr-defined]
-    n_responses = pc.max(lengths).as_py() or 0  # type: ignore[attr-defined]
+    lengths = pc.list_value_length(frozen.column(name, "responses"))
+    n_responses = pc.max(lengths).as_py() or 0
     fields = [f"response_{number}" for number in range(1, n_responses + 1)]
 
     def records() -> Iterator[Any]:
