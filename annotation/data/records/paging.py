@@ -25,7 +25,7 @@ SECONDS = 0.1
 FIRST_STEP, LARGEST_STEP = 300, 6_000
 MAX_WORDS = 12
 SMALL_BATCH = 5_000
-"""Comparisons up to which all rows of a batch are sorted; a larger one is looked for along the way."""
+"""Comparisons up to which all judgments of a batch are sorted; those of a larger one are met on the way."""
 FEW_PROMPTS = 2_000
 
 _WORD = re.compile(r"[^\W_]+")
@@ -182,23 +182,25 @@ def _plan(project: Project, query: Query) -> tuple[list[Condition], _Walk]:
 
 
 def _walk_batch(query: Query) -> _Walk | None:
-    """The rows of one batch where it is small enough to be sorted, or its index is in their order."""
+    """The rows of one batch in the order of its comparisons; judgments by their age where they are few."""
     batch = query.spec.filters["batch"].condition(query.filters.get("batch", ""))
     if batch is None:
         return None
     if query.table == "comparisons":
         return _Walk("annotation_comparison r", "r.batch_id = %s", batch[1])
+    if query.table == "responses":
+        tables = (
+            f"annotation_comparison w {_join()} annotation_response r ON r.comparison_id = w.id"
+        )
+        return _Walk(tables, "w.batch_id = %s", batch[1], value="w.id")
     with connection.cursor() as cursor:
         sql = "SELECT id FROM annotation_comparison WHERE batch_id = %s LIMIT %s"
         cursor.execute(f"SELECT COUNT(*) FROM ({sql}) counted", [*batch[1], SMALL_BATCH + 1])  # noqa: S608
         if cursor.fetchone()[0] > SMALL_BATCH:
             return None
     tables = "annotation_comparison w"
-    if query.table == "judgments":
-        tables += f" {_join()} annotation_assignment v ON v.comparison_id = w.id"
-        tables += f" {_join()} annotation_judgment r ON r.assignment_id = v.id"
-    else:
-        tables += f" {_join()} annotation_response r ON r.comparison_id = w.id"
+    tables += f" {_join()} annotation_assignment v ON v.comparison_id = w.id"
+    tables += f" {_join()} annotation_judgment r ON r.assignment_id = v.id"
     return _Walk(tables, "w.batch_id = %s", batch[1])
 
 
@@ -288,4 +290,4 @@ def _read(
         {f"WHERE {where}" if where else ""} ORDER BY {order} LIMIT {size:d}"""  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(sql, [*checked, *walk.parameters, *bound[1]])
-        return [(Key(value, pk), bool(fits)) for pk, value, fits in cursor.fetchall()]
+        return [(Key(str(value), pk), bool(fits)) for pk, value, fits in cursor.fetchall()]

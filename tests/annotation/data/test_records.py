@@ -96,6 +96,28 @@ def test_every_row_is_on_one_page_in_both_directions(project):
     assert [Key.read(text) for text in ("", "x", "WzEsMl0=", "eyJhIjoxfQ==")] == [None] * 4
 
 
+def test_the_responses_of_a_batch_are_paged_in_the_order_of_its_comparisons(project):
+    batch, other = (BatchFactory(project=project) for _ in range(2))
+    comparisons = [
+        ComparisonFactory(batch=each, prompt=PromptFactory(project=project), responses=3)
+        for each in (batch, other, batch, batch)
+    ]
+    Response.objects.create(comparison=comparisons[0], text="a late one")
+    filters = {"batch": str(batch.pk)}
+    expected = Response.objects.filter(comparison__batch=batch).order_by("-comparison", "-pk")
+    seen, after = [], None
+    while True:
+        query = Query("responses", filters, after=after)
+        page = page_of(project, query, 4, seconds=60)
+        seen += page.ids
+        after = page.following
+        if after is None:
+            break
+    assert seen == list(expected.values_list("pk", flat=True))
+    oldest = page_of(project, Query("responses", filters, sort="oldest"), 99, seconds=60)
+    assert oldest.ids == seen[::-1]
+
+
 def test_filters_of_each_table_narrow_it(project, ada):
     batch = BatchFactory(project=project, name="First")
     harmful = PromptFactory(project=project, risk="harmful", split="heldout", category="plants")
