@@ -61,7 +61,8 @@ def snapshot_push(request: HttpRequest, project: Project, version: int) -> HttpR
     snapshot = get_object_or_404(Snapshot, project=project, version=version)
     allowed = allowed_prefixes(settings.PUSH_ALLOWED, project.slug)
     form = PushForm(request.POST or None, snapshot=snapshot, initial={"target": _first(allowed)})
-    chosen, there, error = None, "", ""
+    chosen: pushing.Plan | None = None
+    there = error = ""
     if request.method == "POST" and form.is_valid():
         fields = form.cleaned_data
         key, _, axis = fields["what"].partition(":")

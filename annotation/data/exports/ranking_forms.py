@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -179,7 +180,9 @@ def _safe_pairs(row: Row, safe: dict[str, bool], output: Output) -> Iterator[Row
                 by_axis[axis][index] = rank
     for left, right in combinations(range(len(row["responses"])), 2):
         texts = (row["responses"][left], row["responses"][right])
-        ranks = [(by_axis[axis].get(left), by_axis[axis].get(right)) for axis in (BETTER, SAFER)]
+        ranks: list[tuple[Any, Any]] = [
+            (by_axis[axis].get(left), by_axis[axis].get(right)) for axis in (BETTER, SAFER)
+        ]
         if any(text not in safe for text in texts):
             output.left_out["a response without a vote on its safety"] += 1
         elif any(None in pair or pair[0] == pair[1] for pair in ranks):
