@@ -93,8 +93,7 @@ def _batch(entry: dict[str, Any], slug: str) -> Box:
 
 def _model(model: Any) -> Box:
     made_in = f"round {model.round.number}, " if model.round else ""
-    href = model.round.get_absolute_url() if model.round else ""
-    return Box(model.name, f"{made_in}{model.state_name}", href)
+    return Box(model.name, f"{made_in}{model.get_kind_display()}", model.get_absolute_url())
 
 
 def _line(begin: Box, end: Box) -> str:
