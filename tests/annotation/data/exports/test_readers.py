@@ -19,6 +19,9 @@ from annotation.models import Batch
 from annotation.protocols import Protocol
 from tests.factories import BatchFactory, judged
 
+# For the fixture: without a test that is marked there is no database to freeze from.
+pytestmark = pytest.mark.django_db
+
 EARLY, LATE = 30_000, 1_500
 # Numbers of which a rounding, or a detour through text, would change bits.
 FLOATS = [1 / 3, 5e-12, math.nextafter(1, 2), 1e-300, 123456789.123456789, 0.1 + 0.2, 1.0, 2.0**53]
