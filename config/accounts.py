@@ -48,7 +48,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """Tells the person of a sign-in from a browser that was not theirs before."""
         response: HttpResponse = super().post_login(request, user, **kwargs)
         note_unseen(user, request.session)
-        known = request.get_signed_cookie(KNOWN, "", max_age=KNOWN_SECONDS).split(".")
+        known = (request.get_signed_cookie(KNOWN, "", max_age=KNOWN_SECONDS) or "").split(".")
         mark = _mark_of(user)
         if mark not in known:
             device = device_name(request.headers.get("User-Agent", ""))

@@ -98,9 +98,9 @@ class _Run:
     def outcome(self) -> Outcome:
         if self.stage.work is not None:
             _log(self.job, f"{self.job}: started by {_worker(self.job)}")
-            result = self.stage.work(self.job)
-            _log(self.job, f"result: {log.numbers_in_words(result)}")
-            return self._collect(result)
+            done = self.stage.work(self.job)
+            _log(self.job, f"result: {log.numbers_in_words(done)}")
+            return self._collect(done)
         prepare_run_folder(self.job)
         exit_code: int | None = None
         stopped_by: StopReason = ""

@@ -98,7 +98,8 @@ def not_taken_out(project: Project) -> Q:
         return rows
 
     def rows_with(target: str, field: str = "") -> QuerySet[Any, Any]:
-        return tagged.filter(**{f"{target}__isnull": False}).values(field or target)
+        rows: QuerySet[Any, Any] = tagged.filter(**{f"{target}__isnull": False})
+        return rows.values(field or target)
 
     return (
         rows

@@ -79,12 +79,12 @@ def _rows(project: Project) -> list[dict[str, Any]]:
         .values("assignment__annotator")
         .annotate(n=Count("pk"), last=Max("created_at"))
     }
-    leases = dict(
+    leases: dict[int, int] = dict(
         Assignment.objects.filter(comparison__batch__project=project, state=Assignment.State.LEASED)
         .values_list("annotator")
         .annotate(n=Count("pk"))
     )
-    sessions = dict(
+    sessions: dict[int, datetime] = dict(
         UserSession.objects.filter(user__in=users)
         .values_list("user")
         .annotate(last=Max("last_seen_at"))

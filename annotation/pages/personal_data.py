@@ -48,7 +48,7 @@ def my_data_download(request: HttpRequest) -> HttpResponseBase:
     user = who_asks(request)
     # In memory as long as it is small; the response closes the file.
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
-    personal_data.export(user, file)  # type: ignore[arg-type]  # a binary file by its interface
+    personal_data.export(user, file)
     file.seek(0)
     tell(user, Kind.EXPORT)
     return FileResponse(

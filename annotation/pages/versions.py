@@ -57,7 +57,7 @@ def snapshot_compare(request: HttpRequest, project: Project, version: int) -> Ht
 
 def _examples(table: TableDiff) -> list[dict[str, Any]]:
     """Rows that were added, removed or changed, as texts."""
-    shown = []
+    shown: list[dict[str, Any]] = []
     for what in ("added", "removed"):
         for row in table.examples.get(what, ()):
             shown.append({"label": what, "title": _title(row), "parts": []})

@@ -275,7 +275,7 @@ def progress_by_person(batch: Batch) -> list[PersonProgress]:
         )
         .order_by("-judged", "annotator")
     )
-    return list(rows)  # type: ignore[arg-type]  # the values are the keys of PersonProgress
+    return list(rows)
 
 
 def progress_for_annotators(batch: Batch) -> Progress:

@@ -183,7 +183,7 @@ def _include(act: BulkAct, by: User) -> None:
             comparison.is_free = comparison.taken < comparison.needed
         Comparison.objects.bulk_update(rows, ["exclusion", "needed", "is_free"])
     for model in (Prompt, Response):
-        model.objects.filter(exclusion=act).update(exclusion=None)  # type: ignore[attr-defined]  # both have it
+        model.objects.filter(exclusion=act).update(exclusion=None)
 
 
 # --- Tags ---------------------------------------------------------------------------------------------

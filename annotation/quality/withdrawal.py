@@ -90,7 +90,7 @@ def models_trained_on(withdrawal: Withdrawal) -> list[tuple[Snapshot, int, list[
         (
             snapshot,
             withdrawal.versions[str(snapshot.version)],
-            list(snapshot.checkpoints.all()),  # type: ignore[attr-defined]
+            list(snapshot.checkpoints.all()),
         )
         for snapshot in versions.prefetch_related("checkpoints").order_by("version")
     ]

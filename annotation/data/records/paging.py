@@ -175,8 +175,8 @@ def _plan(project: Project, query: Query) -> tuple[list[Condition], _Walk]:
     if query.table == "prompts":
         for name in ("category", "split"):
             if name in query.filters:
-                condition = f"r.project_id = %s AND r.{name} = %s"
-                return conditions, _Walk(row, condition, [project.pk, query.filters[name]])
+                where = f"r.project_id = %s AND r.{name} = %s"
+                return conditions, _Walk(row, where, [project.pk, query.filters[name]])
         return conditions, _Walk(row, "r.project_id = %s", [project.pk])
     return conditions, _walk_batch(query) or _Walk(row, "", [])
 
