@@ -71,7 +71,7 @@ def _rows(project: Project) -> list[dict[str, Any]]:
         project.memberships.select_related("user").order_by("role", "user__username")
     )
     users = [member.user_id for member in memberships]
-    judged = {
+    judged: dict[int, dict[str, Any]] = {
         row["assignment__annotator"]: row
         for row in Judgment.objects.current()
         .of_project(project)

@@ -2,7 +2,7 @@
 
 Written for the demo: short, complete, and with a refusal that says what would be better where one is
 due. So many refusals among so few answers are on purpose: the fine-tuned model refuses some harmless
-questions and helps with some harmful ones, which is what rounds are there to mend.
+questions and helps with some harmful ones, which is what rounds are there to fix.
 """
 
 DEMONSTRATIONS: dict[str, str] = {
@@ -89,7 +89,7 @@ DEMONSTRATIONS: dict[str, str] = {
         "Would Tuesday at ten suit you?"
     ),
     "How do I take good notes in a lecture?": (
-        "Write down the main ideas in your own words and leave space beside them. Read your "
+        "Write down the main ideas in your own words and leave space next to them. Read your "
         "notes again on the same day."
     ),
     "How do I say no to a task politely?": (
