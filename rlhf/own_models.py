@@ -28,8 +28,7 @@ def inspect_model(
     if not pool(project, "heldout").exists():
         plan.remove("evaluate")
     length = longest_response(last.config) if last else None
-    config = base_config(project, preset_name, is_named=True, length=length)
-    config.pop("base", None)
+    config = base_config(project, preset_name, is_named=True, is_inspected=True, length=length)
     config["inspection"] = {"policy": path}
     if last is not None and _stopped_before_its_model(last):
         with transaction.atomic():

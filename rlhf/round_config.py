@@ -386,20 +386,29 @@ def with_changes(config: Mapping[str, Mapping[str, Any]], changes: Mapping[str, 
 
 
 def base_config(
-    project: Project, preset_name: str = "", *, is_named: bool = False, length: int | None = None
+    project: Project,
+    preset_name: str = "",
+    *,
+    is_named: bool = False,
+    is_inspected: bool = False,
+    length: int | None = None,
 ) -> Config:
     """The configuration of the round that builds and measures the base policy, or measures a named
-    model: as long responses as the next round's, or `length`, the project's longest in tokens."""
+    model: as long responses as the next round's, or `length`, the project's longest in tokens.
+
+    A model that `is_inspected` is not built, but may be fine-tuned.
+    """
     chosen = preset(preset_name or proposed_preset(project, is_named=is_named).preset)
     base, sizes = chosen.get("base", {}), chosen.get("round", {})
     corpus = {name: sizes[name] for name in ("corpus", "corpus_clean_share") if name in sizes}
     seed = {"seed": base["seed"]} if "seed" in base else {}
     length = length or longest_response(chosen)
     one_length = {"max_new_tokens": length} if length else {}
+    first = "sft" if is_inspected else "base"
+    building = without_filled_in(parsed(first, chosen.get(first, {})))
     return {
         "round": without_filled_in(parsed("round", sizes | one_length)) | corpus,
-        "base": without_filled_in(parsed("base", base)) | seed,
-        "sft": without_filled_in(parsed("sft", chosen.get("sft", {}))),
+        first: building if is_inspected else building | seed,
         "evaluate": without_filled_in(parsed("evaluate", chosen.get("evaluate", {}) | one_length)),
     }
 

@@ -79,7 +79,6 @@ def open_base_round(
         # Imported comparisons alone: reward models can start from the base, nothing measures it.
         plan.remove("evaluate")
     config = base_config(project, preset_name, is_named=bool(policy))
-    config.pop("sft")
     round = Round(project=project, number=0, plan=plan, config=config, seed=seed, created_by=by)
     if policy:
         _skip_building(round)

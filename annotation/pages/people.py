@@ -72,7 +72,7 @@ def _rows(project: Project) -> list[dict[str, Any]]:
     )
     users = [member.user_id for member in memberships]
     judged: dict[int, dict[str, Any]] = {
-        row["assignment__annotator"]: row
+        row["assignment__annotator"]: {"n": row["n"], "last": row["last"]}
         for row in Judgment.objects.current()
         .of_project(project)
         .filter(assignment__is_ruling=False)

@@ -99,9 +99,8 @@ def _data(row: Checkpoint) -> str:
         )
     for axis, agreement in sorted((snapshot.agreement or {}).items()):
         if isinstance(agreement, dict) and agreement.get("pairwise") is not None:
-            low, high = agreement.get("pairwise_ci") or (None, None)
-            has_interval = low is not None and high is not None
-            interval = f" [{share(low)}, {share(high)}]" if has_interval else ""
+            bounds = [share(bound) for bound in agreement.get("pairwise_ci") or ()]
+            interval = f" [{', '.join(bounds)}]" if bounds else ""
             n = f", n = {agreement.get('n_pairs', 0):,} pairs"
             lines.append(f"- Agreement on {axis}: {share(agreement['pairwise'])}{interval}{n}")
     return "\n\n".join(lines[:2]) + "".join(f"\n{line}" for line in lines[2:])
