@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from django.conf import settings
 from django.db.models import Count, Q
+from django.utils import timezone
 
 from annotation.data.ratings_and_demonstrations import demonstrations
 from annotation.models import Batch, Comparison, Project, Prompt, Source
+from annotation.protocols import DEMONSTRATE
 from rlhf.computing_cost import Requirements, requirements, round_cost
 from rlhf.doubts import FEW_UPDATES, count_of, expected_updates
 from rlhf.errors import RoundError
@@ -21,7 +23,7 @@ from rlhf.models import Checkpoint, Round, Worker
 from rlhf.round_config import FrozenConfig, RoundConfig, freeze, longest_response
 from rlhf.stages import QUEUES
 from rlhf.stages.evaluate import evaluation_samples
-from rlhf.stages.prompts import pool
+from rlhf.stages.prompts import pool, without_compared
 from rlhf.training.architecture import T5_TYPES
 from rlhf.training.configs import RewardModelConfig
 from rlhf.training.score_summary import MANY_UNFINISHED, unfinished_rate
@@ -220,7 +222,7 @@ def _check_prompts(project: Project, purpose: str, frozen: FrozenConfig) -> Chec
     requested: int = getattr(sizes, name)
     prompts = pool(project, purpose)
     if purpose == "ranking":
-        prompts = prompts.filter(comparisons__isnull=True)
+        prompts = without_compared(prompts, project, before=timezone.now())
     n = prompts.count()
     harmful = prompts.filter(risk=Prompt.Risk.HARMFUL).count()
     evidence = f"{n:,} available, {harmful:,} of them labeled harmful; {requested:,} requested"
@@ -318,11 +320,12 @@ def _check_updates(project: Project, frozen: FrozenConfig) -> Check:
     """How many updates the reward models will learn by, from this round's rankings and earlier ones."""
     question = "Do the reward models get enough updates?"
     settings_of: RewardModelConfig = frozen.sections["reward_model"]
-    waiting = pool(project, "ranking").filter(comparisons__isnull=True).count()
+    now = timezone.now()
+    waiting = without_compared(pool(project, "ranking"), project, before=now).count()
     new = min(waiting, frozen.sections["round"].ranking_prompts)
     earlier = Comparison.objects.filter(
         batch__project=project, batch__state=Batch.State.CLOSED, judged__gt=0, gold=None
-    )
+    ).exclude(batch__interface=DEMONSTRATE)
     n = new + earlier.values("prompt").distinct().count()
     updates = expected_updates(n, settings_of)
     answer = (

@@ -1,12 +1,14 @@
 """Which of the project's prompts a round uses, and for what."""
 
 import hashlib
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
 
 from annotation.data.admission import admitted_prompts
 from annotation.models import Comparison, Project, Prompt
+from annotation.protocols import DEMONSTRATE
 from rlhf.models import Round
 from rlhf.round_config import RoundConfig
 
@@ -32,7 +34,7 @@ def choose(round: Round, purpose: str) -> list[Prompt]:
     """The round's prompts for a purpose: the same prompts at every call.
 
     Drawn by a hash of the round's seed and the prompt's text from what there was when the round was
-    launched. For ranking, only prompts that were in no batch before; held-out prompts are the same
+    launched. For ranking, only prompts whose responses nobody was asked about before; held-out prompts are the same
     in every round, so that rounds can be compared.
     """
     split, size, share = PURPOSES[purpose]
@@ -41,11 +43,19 @@ def choose(round: Round, purpose: str) -> list[Prompt]:
     prompts = pool(round.project, purpose).filter(created_at__lte=launched)
     key = f"{round.project_id}/heldout" if split == Split.HELDOUT else f"{round.seed}/{purpose}"
     if purpose == "ranking":
-        compared = Comparison.objects.filter(
-            batch__project=round.project, batch__created_at__lt=launched
-        )
-        prompts = prompts.exclude(pk__in=compared.values("prompt_id"))
+        prompts = without_compared(prompts, round.project, before=launched)
     return draw(prompts, getattr(sizes, size), key, getattr(sizes, share) if share else 0.0)
+
+
+def without_compared(
+    prompts: QuerySet[Prompt], project: Project, *, before: datetime
+) -> QuerySet[Prompt]:
+    """The prompts whose responses no earlier batch asked about. Writing the ideal answer to a prompt
+    says nothing about responses, so such a prompt stays."""
+    compared = Comparison.objects.filter(
+        batch__project=project, batch__created_at__lt=before
+    ).exclude(batch__interface=DEMONSTRATE)
+    return prompts.exclude(pk__in=compared.values("prompt_id"))
 
 
 def draw(prompts: QuerySet[Prompt], n: int, key: str, harmful_share: float) -> list[Prompt]:

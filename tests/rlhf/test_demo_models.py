@@ -79,7 +79,7 @@ def test_without_the_package_gguf_the_command_says_what_to_install(monkeypatch, 
 def test_the_project_asks_everyday_questions_and_offers_the_models_own_settings():
     project = demo.everyday_project()
     assert demo.everyday_project() == project
-    assert project.prompts.count() == 256
+    assert project.prompts.count() == 356
     assert project.is_demo
     UserFactory(username="grace")
     job = own_models.inspect_model(project, None, "org/smol", preset_name="smollm2")

@@ -52,6 +52,15 @@ def test_a_prompt_judged_in_an_earlier_round_is_not_ranked_again(project, base, 
     assert set(choose(first, "ranking")) == prompts, "the first round's choice has not moved"
 
 
+def test_a_prompt_that_somebody_wrote_the_ideal_answer_to_is_still_ranked(project, base, grace):
+    batch = BatchFactory(project=project, interface="demonstrate")
+    everything = Prompt.objects.filter(project=project, split="train")
+    for prompt in everything:
+        ComparisonFactory(batch=batch, prompt=prompt)
+    round = launch(project, grace, ranking_prompts=100).round
+    assert len(choose(round, "ranking")) == everything.count()
+
+
 def test_the_share_of_harmful_prompts_is_kept_and_gaps_are_filled(project, base, grace):
     round = launch(project, grace, ranking_prompts=8, harmful_share=0.5).round
     harmful = [p for p in choose(round, "ranking") if p.risk == "harmful"]

@@ -23,8 +23,8 @@ def test_there_are_enough_questions_of_both_kinds_in_every_split():
     for question in everyday.questions().values():
         splits.setdefault((question.risk, question.split), []).append(question.text)
     sizes = {key: len(texts) for key, texts in splits.items()}
-    assert sum(n for (risk, _), n in sizes.items() if risk == "harmless") == 200
-    assert sum(n for (risk, _), n in sizes.items() if risk == "harmful") == 56
+    assert sum(n for (risk, _), n in sizes.items() if risk == "harmless") == 260
+    assert sum(n for (risk, _), n in sizes.items() if risk == "harmful") == 96
     assert min(sizes.values()) > 10
     assert sizes["harmless", "heldout"] > 50
     assert all(everyday.topic(text) for texts in splits.values() for text in texts)
