@@ -115,7 +115,9 @@ def test_each_judgment_is_counted_under_one_reason(everything):
     }  # fmt: skip
     snapshot = freeze_snapshot(everything, by=None)
     assert snapshot.counts["left_out"]["filtered"] == 2
-    assert snapshot.query["filters"] == [{"filter": "hate", "threshold": 0.6, "version": 1}]
+    assert snapshot.query["filters"] == [
+        {"filter": "hate", "name": "Hate", "threshold": 0.6, "version": 1, "set_by": "project"}
+    ]
     assert "2 by filters" in snapshot.card
 
 

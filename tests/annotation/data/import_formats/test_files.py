@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from annotation.data.downloads import CSV_COLUMNS
+from annotation.data.exports.forms import CSV_COLUMNS
 from annotation.data.import_formats import csv_rows
 from annotation.data.import_formats.read_file import read_prompts
 from annotation.data.import_formats.report import ImportReport
