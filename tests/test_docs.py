@@ -71,3 +71,14 @@ def test_each_chapter_of_the_standard_is_claimed_with_a_test_or_not_used():
     assert [int(number) for number, _, _ in rows] == list(range(1, 18))
     for number, claim, tests in rows:
         assert "`tests/" in tests or claim.strip() == "not used", f"V{number}"
+
+
+def test_every_label_that_the_readme_names_is_on_a_page():
+    readme = (settings.BASE_DIR / "README.md").read_text()
+    root = settings.BASE_DIR
+    sources = [*root.glob("templates/**/*.html"), *root.glob("*/pages/*.py"), *root.glob("*/*.py")]
+    pages = "\n".join(path.read_text() for path in sources)
+    labels = re.findall(r"(?<!\*)\*([A-Z][^*\n]+)\*(?!\*)", readme)
+    assert len(labels) > 15
+    parts = [part for label in labels for part in re.split(r" → | \d+", label) if part]
+    assert [part for part in parts if part not in pages] == []
