@@ -178,6 +178,7 @@ def test_the_rows_of_a_version_are_searched_filtered_and_drawn(
     watched.get_by_text("safety", exact=True).first.click()
     watched.wait_for_url("**axis=safety**")
     watched.get_by_role("link", name="pairs: search, filter").click()
+    watched.wait_for_url("**/rows/**")  # its scripts are loaded: what is typed before is not sent
     rows = watched.locator(".version-rows tbody tr")
     words = watched.get_by_role("searchbox", name="Search")
     words.press_sequentially("fern")
