@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from annotation.data.records.tables import TABLES, Condition, Table
+from annotation.lib.text import storable
 from annotation.models import Project
 from annotation.models.word_index import INDEXED, postgresql_words, words_table
 
@@ -50,9 +51,11 @@ class Key(NamedTuple):
         """The key of a link; None for anything else."""
         try:
             value, pk = json.loads(base64.urlsafe_b64decode(text.encode()))
-        except (ValueError, TypeError, binascii.Error):
+        except (ValueError, TypeError, RecursionError, binascii.Error):
             return None
-        is_key = isinstance(value, str) and isinstance(pk, int) and 0 <= pk < 2**62
+        is_text = isinstance(value, str) and storable(value) == value
+        # A type of its own, as True is an int and PostgreSQL compares no id with it.
+        is_key = is_text and type(pk) is int and 0 <= pk < 2**62
         return cls(value, pk) if is_key else None
 
 

@@ -1,5 +1,7 @@
 """The tables of the data manager: words, filters and pages, whoever wrote the rows and however many."""
 
+import base64
+
 import pytest
 from django.db import connection
 
@@ -100,6 +102,9 @@ def test_every_row_is_on_one_page_in_both_directions(project):
         assert before.ids == pages[1].ids
     assert Key.read(Key("c1", 7).as_text()) == Key("c1", 7)
     assert [Key.read(text) for text in ("", "x", "WzEsMl0=", "eyJhIjoxfQ==")] == [None] * 4
+    hostile = (b"[" * 3000, b'["\\u0000", 5]', b'["\\ud800", 5]', b'["a", true]', b'["a", 1.5]')
+    for text in hostile:
+        assert Key.read(base64.urlsafe_b64encode(text).decode()) is None, text[:20]
 
 
 def test_the_responses_of_a_batch_are_paged_in_the_order_of_its_comparisons(project):
