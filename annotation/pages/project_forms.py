@@ -132,6 +132,10 @@ class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
             raise forms.ValidationError(f"Line {error.lineno} is not JSON: {error.msg}.") from error
         except ProtocolError as error:
             raise forms.ValidationError(str(error)) from error
+        except (ValueError, RecursionError):
+            raise forms.ValidationError(
+                "This is not readable JSON: a number is too long, or the nesting is too deep."
+            ) from None
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

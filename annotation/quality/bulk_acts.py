@@ -169,6 +169,21 @@ def _locked(comparisons: QuerySet[Comparison]) -> QuerySet[Comparison]:
     return comparisons.select_for_update(of=("self",)).order_by("pk")
 
 
+def _other_exclusions(ids: Sequence[int], act: BulkAct) -> dict[int, BulkAct]:
+    """Of these comparisons, those whose prompt or a response another act excludes, with that act."""
+    acts: dict[int, BulkAct] = {}
+    found: dict[int, BulkAct] = {}
+    for text in ("prompt", "responses"):
+        pairs = (
+            Comparison.objects.filter(pk__in=ids, **{f"{text}__exclusion__isnull": False})
+            .exclude(**{f"{text}__exclusion": act})
+            .values_list("pk", f"{text}__exclusion")
+        )
+        for pk, other in pairs:
+            found[pk] = acts.setdefault(other, BulkAct.objects.get(pk=other))
+    return found
+
+
 def _include(act: BulkAct, by: User) -> None:
     if act.table == "judgments":
         interventions.include(act.project, act.before.get("judgments", []), by)
@@ -177,11 +192,20 @@ def _include(act: BulkAct, by: User) -> None:
     excluded = list(Comparison.objects.filter(exclusion=act).values_list("pk", flat=True))
     for part in _parts(excluded):
         rows = list(_locked(Comparison.objects.filter(pk__in=part, exclusion=act)))
+        others = _other_exclusions(part, act)
         for comparison in rows:
-            comparison.exclusion = None
+            comparison.exclusion = others.get(comparison.pk)
+            if comparison.exclusion is not None:  # it comes back with its prompt or response
+                if before := needed.get(str(comparison.pk)):
+                    comparison.exclusion.before.setdefault("needed", {})[str(comparison.pk)] = (
+                        before
+                    )
+                continue
             comparison.needed = max(comparison.needed, needed.get(str(comparison.pk), 0))
             comparison.is_free = comparison.taken < comparison.needed
         Comparison.objects.bulk_update(rows, ["exclusion", "needed", "is_free"])
+        for other in {other.pk: other for other in others.values()}.values():
+            other.save(update_fields=["before"])
     for model in (Prompt, Response):
         model.objects.filter(exclusion=act).update(exclusion=None)
 

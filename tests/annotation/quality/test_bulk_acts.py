@@ -175,3 +175,22 @@ def test_an_excluded_response_is_in_no_new_batch(project, work, grace):
     with pytest.raises(BulkError, match="nothing to ask"):
         bulk_acts.ask(project, "responses", [chosen.pk], grace, key(), name="x")
     assert Response.objects.in_use().filter(comparison=work[1]).count() == 3
+
+
+def test_undoing_one_exclusion_hands_out_nothing_that_another_still_keeps(
+    project, work, grace, ada
+):
+    comparison = work[1]
+    others = [one.pk for one in work if one != comparison]
+    bulk_acts.exclude(project, "comparisons", others, "not today", grace, key())
+    first = bulk_acts.exclude(project, "comparisons", [comparison.pk], "odd", grace, key())
+    second = bulk_acts.exclude(project, "prompts", [comparison.prompt_id], "copied", grace, key())
+    bulk_acts.undo(first, grace)
+    comparison.refresh_from_db()
+    assert (comparison.exclusion, comparison.is_free) == (second, False)
+    assert next_assignment(ada, project) is None
+    second.refresh_from_db()
+    bulk_acts.undo(second, grace)
+    comparison.refresh_from_db()
+    assert (comparison.exclusion, comparison.needed) == (None, 2)
+    assert next_assignment(ada, project).comparison == comparison
