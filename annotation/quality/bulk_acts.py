@@ -172,7 +172,7 @@ def _locked(comparisons: QuerySet[Comparison]) -> QuerySet[Comparison]:
 def _other_exclusions(ids: Sequence[int], act: BulkAct) -> dict[int, BulkAct]:
     """Of these comparisons, those whose prompt or a response another act excludes, with that act."""
     acts: dict[int, BulkAct] = {}
-    found: dict[int, BulkAct] = {}
+    act_of: dict[int, BulkAct] = {}
     for text in ("prompt", "responses"):
         pairs = (
             Comparison.objects.filter(pk__in=ids, **{f"{text}__exclusion__isnull": False})
@@ -180,8 +180,8 @@ def _other_exclusions(ids: Sequence[int], act: BulkAct) -> dict[int, BulkAct]:
             .values_list("pk", f"{text}__exclusion")
         )
         for pk, other in pairs:
-            found[pk] = acts.setdefault(other, BulkAct.objects.get(pk=other))
-    return found
+            act_of[pk] = acts.setdefault(other, BulkAct.objects.get(pk=other))
+    return act_of
 
 
 def _include(act: BulkAct, by: User) -> None:
