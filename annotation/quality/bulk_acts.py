@@ -171,17 +171,13 @@ def _locked(comparisons: QuerySet[Comparison]) -> QuerySet[Comparison]:
 
 def _other_exclusions(ids: Sequence[int], act: BulkAct) -> dict[int, BulkAct]:
     """Of these comparisons, those whose prompt or a response another act excludes, with that act."""
-    acts: dict[int, BulkAct] = {}
-    act_of: dict[int, BulkAct] = {}
+    act_ids: dict[int, int] = {}
     for text in ("prompt", "responses"):
-        pairs = (
-            Comparison.objects.filter(pk__in=ids, **{f"{text}__exclusion__isnull": False})
-            .exclude(**{f"{text}__exclusion": act})
-            .values_list("pk", f"{text}__exclusion")
-        )
-        for pk, other in pairs:
-            act_of[pk] = acts.setdefault(other, BulkAct.objects.get(pk=other))
-    return act_of
+        excluded = Comparison.objects.filter(pk__in=ids, **{f"{text}__exclusion__isnull": False})
+        pairs = excluded.values_list("pk", f"{text}__exclusion")
+        act_ids.update((pk, other) for pk, other in pairs if other not in (None, act.pk))
+    acts = BulkAct.objects.in_bulk(set(act_ids.values()))
+    return {pk: acts[other] for pk, other in act_ids.items()}
 
 
 def _include(act: BulkAct, by: User) -> None:
